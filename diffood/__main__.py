@@ -1,0 +1,5 @@
+"""`python -m diffood` is the command line."""
+
+from diffood.cli import main
+
+main()

@@ -1,0 +1,74 @@
+"""Two pictures: histograms of scores with the threshold, and strips of images beside their denoised selves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, told apart by colour-blind readers; the first is the InD set's.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D", "#B8A800")
+BINS = 48
+_SPAN_QUANTILE = 0.999  # a few far outliers must not squeeze the rest
+
+
+@dataclass(frozen=True)
+class StripImage:
+    """One column of a strip: original and denoised float32 [C, H, W] in [-1, 1], its group and a caption."""
+
+    group: str
+    original: npt.NDArray[np.float32]
+    denoised: npt.NDArray[np.float32]
+    caption: str
+    flagged: bool
+
+
+def draw_histograms(scores: Mapping[str, npt.NDArray[np.float64]], threshold: float, alpha: float, path: Path) -> None:
+    """Draw one panel a set ("ind" first) on a shared axis, the threshold through all, the flagged side shaded."""
+    finite = np.concatenate([values[np.isfinite(values)] for values in scores.values()])
+    low, high = float(finite.min()), max(float(np.quantile(finite, _SPAN_QUANTILE)), threshold * 1.05)
+    edges = np.linspace(low, high, BINS + 1)
+    figure = Figure(figsize=(8, 0.6 + 0.95 * len(scores)), layout="constrained")
+    panels = figure.subplots(len(scores), 1, sharex=True, squeeze=False)[:, 0]
+    for index, (panel, (name, values)) in enumerate(zip(panels, scores.items(), strict=True)):
+        panel.hist(np.clip(values, low, high), edges, color=PALETTE[index % len(PALETTE)], alpha=0.85)
+        panel.axvspan(threshold, high, color="#000000", alpha=0.06, lw=0)
+        panel.axvline(threshold, color="black", lw=1.2)
+        share = float(np.mean(values > threshold))
+        label = "in-distribution test" if name == "ind" else name
+        panel.set_title(f"{label}: {share:.1%} flagged of {len(values)}", loc="left", fontsize=9)
+        panel.set_yticks([])
+        panel.spines[["top", "right", "left"]].set_visible(False)
+    panels[0].text(threshold, panels[0].get_ylim()[1], " threshold", va="top", fontsize=8)
+    panels[-1].set_xlabel(
+        f"OOD score (higher: more unlike the training data); at most {alpha:.1%} false alarms asked for"
+    )
+    _save(figure, path)
+
+
+def draw_strip(images: Sequence[StripImage], path: Path) -> None:
+    """Draw the originals above and their denoised selves below, grouped, captions red where flagged."""
+    figure = Figure(figsize=(0.95 * len(images) + 0.9, 3.0), layout="constrained")
+    panels = figure.subplots(2, len(images), squeeze=False)
+    previous = ""
+    for column, image in enumerate(images):
+        for row, pixels in enumerate((image.original, image.denoised)):
+            shown = np.clip((pixels.transpose(1, 2, 0) + 1) / 2, 0, 1)
+            panels[row, column].imshow(shown.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            panels[row, column].set(xticks=[], yticks=[])
+        if image.group != previous:
+            panels[0, column].set_title(image.group, fontsize=8, loc="left")
+            previous = image.group
+        panels[1, column].set_xlabel(image.caption, fontsize=7, color="#B00020" if image.flagged else "black")
+    panels[0, 0].set_ylabel("original", fontsize=8)
+    panels[1, 0].set_ylabel("denoised", fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context({"svg.hashsalt": "diffood"}):
+        figure.savefig(path, dpi=150, metadata={"Software": None})

@@ -1,0 +1,186 @@
+"""Thresholds on the OOD score and what each one promises about false alarms; no scoring, no files, no detection rates.
+
+Throughout, n calibration scores come from in-distribution (InD) images, higher means more out-of-distribution, an image
+is flagged when its score is above the threshold, and FPR is the share of all InD images that would be flagged. The
+promises hold when future InD images are exchangeable with the calibration images. With tied scores they still hold and
+only become safer, because a score that equals the threshold is not flagged.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import betaincc, betainccinv
+
+from diffood.errors import CalibrationError, UsageError
+
+Method = Literal["pac", "conformal", "quantile"]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A fitted threshold: flag an image when its score > value.
+
+    value: the (allowed_above + 1)-th largest calibration score.
+    alpha: the false-alarm rate that was asked for, in (0, 1).
+    delta: the accepted risk that the calibration images were unlucky, in (0, 1); None unless method is "pac".
+    n: number of calibration scores. allowed_above: how many of them may lie above value (m below); ties leave fewer.
+    bound: what is known about the FPR, always <= alpha up to rounding, and of a different kind for each method:
+      "pac":       with probability >= 1 - delta over the calibration images, FPR <= bound
+                   (the 1 - delta quantile of Beta(m + 1, n - m));
+      "conformal": averaged over calibration sets, FPR <= bound = (m + 1) / (n + 1), with equality when no scores tie;
+                   the FPR of this very threshold may be above it, and for large n is so about half of the time;
+      "quantile":  bound = m / n is the share seen on the calibration images. It is no guarantee; for most
+                   calibration sets the FPR is higher than this.
+    """
+
+    value: float
+    method: Method
+    alpha: float
+    delta: float | None
+    n: int
+    allowed_above: int
+    bound: float
+
+
+def require_share(name: str, value: float) -> None:
+    """Raise UsageError, naming the argument, unless 0 < value < 1 (NaN is refused too)."""
+    if not 0 < value < 1:
+        raise UsageError(f"{name} is {value}; it must be a share strictly between 0 and 1, for example 0.05 or 0.95.")
+
+
+def pac_allowed(n: int, alpha: float, delta: float) -> int:
+    """Largest number m of n calibration scores above the threshold such that P(FPR <= alpha) >= 1 - delta.
+
+    With m scores above it, FPR ~ Beta(m + 1, n - m) for continuous scores (Wilks 1941; Vovk 2012, "Conditional validity
+    of inductive conformal predictors"), so m is the largest with BetaCDF(alpha; m + 1, n - m) >= 1 - delta.
+    About log2(n) evaluations. Raises CalibrationError, naming the number needed, when even m = 0 does not do;
+    UsageError when alpha or delta is outside (0, 1).
+    """
+    required = pac_required(alpha, delta)
+    if n < required:
+        raise CalibrationError(
+            f"Too few calibration images: {n} given, at least {required} needed to promise a false-alarm rate of at "
+            f"most {_percent(alpha)} with confidence {_percent(1 - delta)}. Give more in-distribution images, accept "
+            "a higher rate or ask for less confidence."
+        )
+    return _first(1, n, lambda m: _risk(m, n, alpha) > delta) - 1
+
+
+def pac_required(alpha: float, delta: float, m: int = 0) -> int:
+    """Smallest number of calibration images with which m of them may lie above the threshold of `pac_allowed`.
+
+    For m = 0 this is the smallest n with (1 - alpha)^n <= delta. Raises UsageError when alpha or delta is outside
+    (0, 1).
+    """
+    require_share("alpha", alpha)
+    require_share("delta", delta)
+    enough = m + 1
+    while _risk(m, enough, alpha) > delta:
+        enough *= 2
+    return _first(m + 1, enough, lambda n: _risk(m, n, alpha) <= delta)
+
+
+def conformal_allowed(n: int, alpha: float) -> int:
+    """How many, m, of n calibration scores may lie above the split-conformal threshold.
+
+    That threshold is the calibration score of ascending rank ceil((n + 1)(1 - alpha)) (Vovk et al. 2005; Lei et al.
+    2018), so m = n - rank = floor((n + 1) alpha) - 1, and a new InD score is above it with probability at most
+    (m + 1) / (n + 1) <= alpha on average over calibration sets. Flagging by it is the same as flagging when the
+    p-value (1 + #{calibration scores >= score}) / (n + 1) is at most alpha.
+    Raises CalibrationError, naming the number needed, when the rank is above n; UsageError when alpha is
+    outside (0, 1).
+    """
+    required = conformal_required(alpha)
+    if n < required:
+        raise CalibrationError(
+            f"Too few calibration images: {n} given, at least {required} needed for a conformal threshold with an "
+            f"average false-alarm rate of at most {_percent(alpha)}. Give more in-distribution images or accept a "
+            "higher rate."
+        )
+    return math.floor((n + 1) * _as_written(alpha)) - 1
+
+
+def conformal_required(alpha: float) -> int:
+    """Smallest number of calibration images with a finite split-conformal threshold: ceil(1 / alpha) - 1.
+
+    Raises UsageError when alpha is outside (0, 1).
+    """
+    require_share("alpha", alpha)
+    return math.ceil(1 / _as_written(alpha)) - 1
+
+
+def fit_threshold(scores: npt.NDArray[np.float64], alpha: float, confidence: float, method: Method) -> Threshold:
+    """Threshold for a false-alarm rate of alpha, from the scores [n] of in-distribution calibration images.
+
+    confidence = 1 - delta counts for "pac" alone. "quantile" lets floor(n alpha) scores lie above and promises nothing.
+    See `Threshold` for what each method promises. Raises CalibrationError for scores that are not finite and for too
+    few of them, UsageError for alpha or confidence outside (0, 1), an unknown method, or an array that is not [n].
+    """
+    require_share("alpha", alpha)
+    require_share("confidence", confidence)
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 1:
+        raise UsageError(f"Calibration scores have shape {list(scores.shape)}; expected [n], one score an image.")
+    broken = np.flatnonzero(~np.isfinite(scores))
+    if broken.size:
+        raise CalibrationError(
+            f"{broken.size} of {scores.size} calibration scores are not finite, the first is {scores[broken[0]]} at "
+            f"position {broken[0]}. Remove the images that cannot be scored, or repair the model that scores them."
+        )
+    n = int(scores.size)
+    delta: float | None = None
+    if method == "pac":
+        delta = float(1 - _as_written(confidence))
+        m = pac_allowed(n, alpha, delta)
+        bound = float(betainccinv(m + 1, n - m, delta))
+    elif method == "conformal":
+        m = conformal_allowed(n, alpha)
+        bound = (m + 1) / (n + 1)
+    elif method == "quantile":
+        if n == 0:
+            raise CalibrationError("No calibration images: 0 given, at least 1 needed for an empirical quantile.")
+        m = math.floor(n * _as_written(alpha))
+        bound = m / n
+    else:
+        raise UsageError(f"Unknown threshold method {method!r}; choose pac, conformal or quantile.")
+    rank = n - 1 - m
+    value = float(np.partition(scores, rank)[rank])
+    return Threshold(value=value, method=method, alpha=alpha, delta=delta, n=n, allowed_above=m, bound=bound)
+
+
+def _risk(m: int, n: int, alpha: float) -> float:
+    """P(FPR > alpha) for FPR ~ Beta(m + 1, n - m); rises with m, falls with n.
+
+    The upper tail is computed directly, since 1 - BetaCDF would lose the digits of a small delta.
+    """
+    return float(betaincc(m + 1, n - m, alpha))
+
+
+def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
+    """Smallest integer in [low, high) for which a monotone condition holds, or high when none does."""
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _as_written(share: float) -> Fraction:
+    """Return the decimal number the user wrote, exactly: 0.07 as 7/100.
+
+    In binary floats ceil((n + 1)(1 - alpha)) goes wrong where the product is a whole number: 1000 * (1 - 0.059) is
+    941.0000000000001, which moves the rank from 941 to 942; and 180 * 0.35 is 62.99999999999999. Such n are the
+    usual ones.
+    """
+    return Fraction(repr(float(share)))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"

@@ -1,0 +1,44 @@
+"""The command line: one file a verb, no logic. Errors become one line and an exit code."""
+
+import os
+import sys
+
+import typer
+
+from diffood.cli.calibrate import calibrate
+from diffood.cli.demo import demo
+from diffood.cli.doctor import doctor
+from diffood.cli.evaluate import evaluate
+from diffood.cli.export import export
+from diffood.cli.inspect import inspect
+from diffood.cli.serve_batch import serve_batch
+from diffood.errors import DiffoodError, UsageError
+
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="diffood",
+    help="Calibrated out-of-distribution verdicts from a diffusion model and a classifier.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for verb in (export, calibrate, evaluate, inspect, doctor, demo):
+    app.command()(verb)
+app.command("serve-batch")(serve_batch)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake prints no traceback."""
+    try:
+        app()
+    except DiffoodError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(WRONG_USAGE if isinstance(error, UsageError) else FAILED)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)

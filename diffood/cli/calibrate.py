@@ -1,0 +1,87 @@
+"""diffood calibrate: a threshold with a guarantee, from in-distribution images."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from diffood.cli import options, progress
+from diffood.runtime.detector import DEFAULT_BATCH
+
+SET_ASIDE = 3
+
+
+def calibrate(
+    bundle: options.BundlePath,
+    images: Annotated[
+        list[Path], typer.Option(help="Folder of in-distribution images that neither model was trained on.")
+    ],
+    fpr: Annotated[float, typer.Option(help="False-alarm rate that must not be exceeded.")] = 0.05,
+    confidence: Annotated[float, typer.Option(help="Confidence of that, for --method pac.")] = 0.95,
+    method: Annotated[
+        Literal["pac", "conformal", "quantile"],
+        typer.Option(help="pac: holds with the confidence; conformal: on average; quantile: no guarantee."),
+    ] = "pac",
+    plan: options.PlanName = None,
+    start_time: options.StartTimes = None,
+    stride: options.Stride = None,
+    repeats: options.Repeats = None,
+    guidance: options.Guidance = None,
+    sampler: options.SamplerName = None,
+    schedule: options.Schedule = None,
+    space: options.Space = None,
+    norm: options.Norm = None,
+    compare: options.Compare = None,
+    seed: options.Seed = None,
+    batch: options.Batch = DEFAULT_BATCH,
+    threads: options.Threads = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Fit the threshold of a bundle on in-distribution images and store it in the bundle.
+
+    Example: diffood calibrate bundle --images validation --fpr 0.05 --confidence 0.95
+    """
+    from diffood.calibration import calibrate as room
+    from diffood.calibration.thresholds import require_share
+    from diffood.runtime.decision import save_calibration
+    from diffood.runtime.serving.sources import expand_inputs
+
+    require_share("--fpr", fpr)
+    require_share("--confidence", confidence)
+    overrides = {
+        "start_times": start_time,
+        "stride": stride,
+        "repeats": repeats,
+        "guidance": guidance,
+        "sampler": sampler,
+        "schedule": schedule,
+        "space": space,
+        "norm": norm,
+        "compare": compare,
+        "seed": seed,
+    }
+    detector = options.open_with_plan(bundle, plan, overrides, batch=batch, threads=threads)
+    sources = expand_inputs([str(folder) for folder in images])
+    room.require_enough(len(sources), fpr, confidence, method)
+    with progress.show_progress("calibrating", len(sources)) as advance:
+        files = room.score_folder(detector, sources, progress=advance)
+    calibration = room.calibrate(detector, files, fpr, confidence, method)
+    path = save_calibration(detector.bundle, calibration)
+    if as_json:
+        typer.echo(json.dumps(calibration.model_dump(mode="json", exclude={"scores"})))
+    else:
+        typer.echo(f"plan        {options.describe_plan(detector.plan, detector.evaluations)}")
+        typer.echo(f"images      {calibration.n} scored, {calibration.set_aside} set aside")
+        typer.echo(f"threshold   {calibration.threshold:.6f} ({calibration.allowed_above} of {calibration.n} above)")
+        typer.echo(f"guarantee   {calibration.guarantee}")
+        typer.echo(f"wrote       {path}")
+    for identity, reason in files.set_aside:
+        typer.echo(f"set aside   {identity}: {reason}", err=True)
+    if files.repeated:
+        typer.echo(
+            f"warning     {files.repeated} files repeat another's bytes; the guarantee counts on fresh images.",
+            err=True,
+        )
+    if files.set_aside:
+        raise typer.Exit(SET_ASIDE)

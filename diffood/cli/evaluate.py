@@ -1,0 +1,90 @@
+"""diffood evaluate: realised false alarms and detection on test sets."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diffood.cli import options, progress
+from diffood.cli.calibrate import SET_ASIDE
+from diffood.errors import UsageError
+from diffood.runtime.detector import DEFAULT_BATCH, Detector
+
+if TYPE_CHECKING:
+    from diffood.calibration.evaluate import Evaluation
+
+
+def evaluate(
+    bundle: options.BundlePath,
+    ind: Annotated[Path, typer.Option(help="Folder of fresh in-distribution test images.")],
+    ood: Annotated[list[str], typer.Option(metavar="NAME=DIR", help="An OOD set; give it once for each.")],
+    output: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and scores.png.")] = None,
+    batch: options.Batch = DEFAULT_BATCH,
+    threads: options.Threads = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure a calibrated bundle on test images: false alarms with their interval, detection and AUROC a set.
+
+    Example: diffood evaluate bundle --ind test --ood digits=ood/digits --ood noise=ood/noise --output report
+    """
+    from diffood.calibration.calibrate import ScoredFiles, score_folder
+    from diffood.calibration.evaluate import evaluate as measure
+    from diffood.calibration.pictures import draw_histograms
+    from diffood.runtime.serving.sources import expand_inputs
+
+    folders = _named_folders(ood)
+    detector = Detector.open(bundle, batch=batch, threads=threads)
+    calibration = detector.calibration()
+    sources = {name: expand_inputs([str(folder)]) for name, folder in {"ind": ind, **folders}.items()}
+    scored: dict[str, ScoredFiles] = {}
+    with progress.show_progress("evaluating", sum(map(len, sources.values()))) as advance:
+        for name, files in sources.items():
+            scored[name] = score_folder(detector, files, progress=advance)
+    result = measure(calibration, detector.evaluations, scored.pop("ind"), scored)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "evaluation.json").write_text(json.dumps(result.as_json(), indent=1) + "\n")
+        draw_histograms(result.scores, result.threshold, result.alpha, output / "scores.png")
+    typer.echo(json.dumps(result.as_json()) if as_json else table(result))
+    if any(result.set_aside.values()):
+        raise typer.Exit(SET_ASIDE)
+
+
+def _named_folders(pairs: list[str]) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for pair in pairs:
+        name, _, folder = pair.partition("=")
+        if not name or not folder or name == "ind" or name in folders:
+            raise UsageError(f"--ood {pair!r} is not NAME=DIR with a name of its own (and not 'ind').")
+        folders[name] = Path(folder)
+    return folders
+
+
+def table(result: "Evaluation") -> str:
+    """The evaluation as a table of plain text."""
+    alarms = result.false_alarms
+    lines = [
+        f"false alarms  {alarms.rate:.1%} of {alarms.count} fresh in-distribution images "
+        f"(95% interval {alarms.interval[0]:.1%} to {alarms.interval[1]:.1%}; asked for at most {result.alpha:.1%})",
+        f"guarantee     {result.guarantee}",
+        "",
+        f"{'OOD set':<16}{'images':>7}{'detected':>10}{'interval':>18}{'AUROC':>8}{'AUPR-IN':>9}{'AUPR-OUT':>9}"
+        f"{'FPR@95':>8}{'missed@95':>11}",
+    ]
+    for name, metrics in result.sets.items():
+        low, high = metrics.detection_interval
+        lines.append(
+            f"{name:<16}{metrics.count:>7}{metrics.detection_rate:>10.1%}{f'{low:.1%} to {high:.1%}':>18}"
+            f"{metrics.auroc:>8.2%}{metrics.aupr_in:>9.2%}{metrics.aupr_out:>9.2%}"
+            f"{metrics.fpr_at_95_detection:>8.1%}{metrics.missed_at_95_kept:>11.1%}"
+        )
+    lines += [
+        f"{'mean':<16}{'':>35}{result.mean_auroc:>8.2%}",
+        "",
+        "FPR@95: InD flagged when 95% of OOD is caught. missed@95: OOD accepted when 95% of InD is kept.",
+    ]
+    aside = {name: count for name, count in result.set_aside.items() if count}
+    if aside:
+        lines.append(f"set aside: {', '.join(f'{count} of {name}' for name, count in aside.items())}")
+    return "\n".join(lines)

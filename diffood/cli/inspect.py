@@ -1,0 +1,56 @@
+"""diffood inspect: what a bundle holds."""
+
+import json
+from typing import Any
+
+import typer
+
+from diffood.cli import options
+from diffood.errors import CalibrationError
+from diffood.runtime.bundle import open_bundle
+from diffood.runtime.decision import load_calibration
+
+
+def inspect(bundle: options.BundlePath, as_json: options.AsJson = False) -> None:
+    """Check a bundle's hashes and show its models, graphs, plans and calibration.
+
+    Example: diffood inspect bundle
+    """
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    try:
+        calibration = load_calibration(opened)
+    except CalibrationError:
+        calibration = None
+    if as_json:
+        content: dict[str, Any] = {
+            "manifest": manifest.model_dump(mode="json"),
+            "calibration": calibration and calibration.model_dump(mode="json", exclude={"scores"}),
+        }
+        typer.echo(json.dumps(content))
+        return
+    image = manifest.image
+    lines = [
+        f"bundle      {bundle}, format {manifest.format}, all {len(manifest.files)} files as exported",
+        f"images      {image.channels}x{image.height}x{image.width}",
+        f"unet        {manifest.unet.origin}, {manifest.unet.parameters:,} parameters, labels: {manifest.unet.labels}, "
+        f"predicts {manifest.unet.prediction}",
+        f"schedule    {len(opened.alpha_bar)} steps ({manifest.unet.schedule_origin})",
+        f"classifier  {manifest.classifier.origin}, {manifest.classifier.parameters:,} parameters, "
+        f"{manifest.feature_count} features",
+        f"classes     {len(manifest.class_names)}: {', '.join(manifest.class_names[:12])}",
+    ]
+    for graph in manifest.graphs:
+        size = manifest.files[graph.file].size / 1e6
+        lines.append(f"graph       {graph.role}: {graph.file}, {graph.precision}, opset {graph.opset}, {size:.1f} MB")
+    for name, plan in manifest.plans.items():
+        default = " (default)" if name == manifest.default_plan else ""
+        evaluations = plan.evaluations(opened.tables(plan))
+        lines.append(f"plan        {name}{default}: {options.describe_plan(plan, evaluations)}")
+    if calibration is None:
+        lines.append(f"calibrated  no; run `diffood calibrate {bundle} --images DIR`")
+    else:
+        lines.append(f"calibrated  {calibration.method}, {calibration.n} images, threshold {calibration.threshold:.6f}")
+        lines.append(f"guarantee   {calibration.guarantee}")
+    lines.append(f"made with   {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}")
+    typer.echo("\n".join(lines))

@@ -1,0 +1,52 @@
+"""diffood serve-batch: a row for every file."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffood.cli import options, progress
+from diffood.cli.calibrate import SET_ASIDE
+from diffood.runtime.detector import DEFAULT_BATCH, Detector
+from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
+
+
+def serve_batch(
+    bundle: options.BundlePath,
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, 'globs', @list.txt.")],
+    output: Annotated[Path, typer.Option(help="File to write: .jsonl, .csv or .parquet.")],
+    batch: options.Batch = DEFAULT_BATCH,
+    threads: options.Threads = 0,
+    max_pixels: options.MaxPixels = DEFAULT_MAX_PIXELS,
+    max_bytes: options.MaxBytes = DEFAULT_MAX_BYTES,
+    as_json: options.AsJson = False,
+) -> None:
+    """Score every file with the calibrated bundle; broken files become rows with a reason (exit code 3).
+
+    Example: diffood serve-batch bundle camera/ --output verdicts.parquet
+    """
+    from diffood.runtime.serving import pipeline
+    from diffood.runtime.serving.sinks import Sink
+    from diffood.runtime.serving.sources import expand_inputs
+
+    sink = Sink(output)
+    sources = expand_inputs(inputs)
+    detector = Detector.open(bundle, batch=batch, threads=threads)
+    calibration = detector.calibration()
+    with sink, progress.show_progress("scoring", len(sources)) as advance:
+        limits = Limits(max_bytes, max_pixels)
+        summary = pipeline.serve_batch(detector, calibration, sources, sink, limits, advance)
+    if as_json:
+        typer.echo(json.dumps(asdict(summary)))
+    else:
+        typer.echo(
+            f"{summary.files} files: {summary.scored} scored, {summary.flagged} flagged as OOD, "
+            f"{summary.rejected} set aside; {summary.images_per_second:.1f} images/s"
+        )
+        for reason, count in summary.reasons.items():
+            typer.echo(f"set aside   {count} x {reason}")
+        typer.echo(f"wrote       {output}")
+    if summary.rejected or summary.invalid:
+        raise typer.Exit(SET_ASIDE)

@@ -1,0 +1,29 @@
+"""The errors diffood raises: one tree, so that a caller can catch one class. No logic."""
+
+
+class DiffoodError(Exception):
+    """Any failure diffood explains: the message says what was wrong, with the value, and what to do."""
+
+
+class UsageError(DiffoodError):
+    """A value given by the user cannot be used; the command line exits with 2."""
+
+
+class BundleError(DiffoodError):
+    """A bundle, or a file in it, is missing, damaged, foreign or from a newer format."""
+
+
+class CalibrationError(DiffoodError):
+    """A calibration cannot be made, or does not hold for what is running."""
+
+
+class ExportError(DiffoodError):
+    """A model cannot be exported, or an exported graph failed one of its proofs."""
+
+
+class MissingExtraError(DiffoodError):
+    """A package of an optional extra is not installed; the message names the extra."""
+
+
+class RejectedImage(DiffoodError):  # noqa: N818 - a verdict on an input, not a failure of diffood
+    """One image is refused; the run goes on and its row carries this message."""

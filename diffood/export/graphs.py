@@ -1,0 +1,94 @@
+"""The torch modules that become graphs: classify, and one denoising step. No files, no ONNX."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from diffood.export.sources.classifier import Classifier
+from diffood.export.sources.unet import UNet
+
+
+class ClassifyGraph(nn.Module):
+    """x [B, C, H, W] in [-1, 1] -> logits [B, K], features [B, D]; resizing and normalisation are inside."""
+
+    def __init__(self, classifier: Classifier, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        self.model = classifier.model
+        self.from_channels, self.to_channels = channels, classifier.channels
+        size = classifier.preprocessing.size
+        self.size = size if size not in (None, (height, width)) else None
+        mean = classifier.preprocessing.mean or (0.0,)
+        std = classifier.preprocessing.std or (1.0,)
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1))
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map images of the UNet to logits and features."""
+        image = (x + 1) / 2
+        if self.size is not None:
+            image = functional.interpolate(image, self.size, mode="bilinear", antialias=True)
+        if self.from_channels < self.to_channels:
+            image = torch.cat([image, image, image], dim=1)
+        elif self.from_channels > self.to_channels:
+            # ITU-R 601 luma, what Pillow's convert("L") takes
+            image = 0.299 * image[:, 0:1] + 0.587 * image[:, 1:2] + 0.114 * image[:, 2:3]
+        logits, features = self.model((image - self.mean) / self.std)
+        return logits, features
+
+
+class StepPlain(nn.Module):
+    """One UNet evaluation and one update a lane, without labels.
+
+    x [B, C, H, W], time [B], coefficients [B, 4] = (p_x, p_m, c_x, c_eps) -> x_next, epsilon [B, C, H, W].
+    """
+
+    def __init__(self, unet: UNet) -> None:
+        super().__init__()
+        self.model, self.channels, self.null = unet.model, unet.channels, unet.label_count - 1
+
+    def predict(self, x: torch.Tensor, time: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
+        """Ask the UNet; of a learned sigma's 2C outputs the first C are the prediction."""
+        output: torch.Tensor = self.model(x, time, class_labels=label, return_dict=False)[0]
+        return output[:, : self.channels]
+
+    def update(self, x: torch.Tensor, output: torch.Tensor, coefficients: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """One row of a StepTable, without its registers."""
+        p_x, p_m, c_x, c_eps = (coefficients[:, i : i + 1, None, None] for i in range(4))
+        epsilon = p_x * x + p_m * output
+        return c_x * x + c_eps * epsilon, epsilon
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor, coefficients: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Advance every lane by one row."""
+        return self.update(x, self.predict(x, time, None), coefficients)
+
+
+class StepLabelled(StepPlain):
+    """One evaluation a lane, conditioned on label int64 [B]."""
+
+    def forward(  # type: ignore[override]
+        self, x: torch.Tensor, time: torch.Tensor, label: torch.Tensor, coefficients: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Advance every lane by one row."""
+        return self.update(x, self.predict(x, time, label), coefficients)
+
+
+class StepGuided(StepPlain):
+    """Two evaluations a lane: eps = (1 + beta)·eps(label) - beta·eps(null), beta = guidance [B]."""
+
+    def forward(  # type: ignore[override]
+        self,
+        x: torch.Tensor,
+        time: torch.Tensor,
+        label: torch.Tensor,
+        coefficients: torch.Tensor,
+        guidance: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        """Advance every lane by one row."""
+        labels = torch.cat([label, torch.full_like(label, self.null)])
+        output = self.predict(torch.cat([x, x]), torch.cat([time, time]), labels)
+        # Slices, not chunk(2): the exporter freezes the batch of a chunk.
+        conditional, unconditional = output[: x.shape[0]], output[x.shape[0] :]
+        beta = guidance[:, None, None, None]
+        return self.update(x, (1 + beta) * conditional - beta * unconditional, coefficients)

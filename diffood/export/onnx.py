@@ -1,0 +1,118 @@
+"""Exports one torch module to ONNX and proves it: dynamic batch, no outside weights, outputs equal to torch."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from diffood.errors import ExportError
+
+OPSET = 21  # the first with GroupNormalization as every engine has it
+TOLERANCE = 1e-4  # of the largest output, FP32 against torch
+PROOF_BATCHES = (1, 2, 5)
+EXAMPLE_BATCH = 2  # an example batch of 1 silently freezes the batch dimension
+
+Inputs = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was measured: the largest error against torch, relative to the largest output, and over how many rows."""
+
+    error: float
+    rows: int
+
+
+def export_onnx(module: nn.Module, example: Inputs, outputs: tuple[str, ...], path: Path) -> None:
+    """Write `module` at opset 21 with a dynamic batch. Raises ExportError where torch cannot or the batch froze."""
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    try:
+        with torch.no_grad(), _quiet():
+            torch.onnx.export(
+                module,
+                tuple(example.values()),
+                path,
+                input_names=list(example),
+                output_names=list(outputs),
+                dynamic_shapes={name: {0: batch} for name in example},
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+            )
+    except Exception as error:
+        raise ExportError(f"torch cannot export {path.name}: {str(error).splitlines()[0]}") from error
+    prove_structure(path, tuple(example), outputs)
+
+
+def prove_structure(path: Path, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    """Check the saved file: opset, names, a symbolic first dimension everywhere, no weight outside the file."""
+    model = onnx.load(path, load_external_data=False)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"{path.name} is not valid ONNX: {error}") from None
+    found = {entry.domain: entry.version for entry in model.opset_import}
+    if found.get("") != OPSET:
+        raise ExportError(f"{path.name} came out at opset {found.get('')}, not {OPSET}; use another torch version.")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise ExportError(f"{path.name} keeps weights outside the file; a bundle holds them inside.")
+    for values, names in ((model.graph.input, inputs), (model.graph.output, outputs)):
+        if {value.name for value in values} != set(names):
+            raise ExportError(f"{path.name} has {[v.name for v in values]} where {list(names)} belong.")
+        for value in values:
+            first = value.type.tensor_type.shape.dim[0]
+            if not first.dim_param:
+                raise ExportError(
+                    f"The batch of {value.name} in {path.name} froze at {first.dim_value}: the module must not "
+                    "depend on the batch size (no reshape to a fixed batch, no chunk)."
+                )
+
+
+def prove_equal(module: nn.Module, path: Path, outputs: tuple[str, ...], samples: Iterator[Inputs]) -> Proof:
+    """Compare ONNX Runtime with torch on every sample. Raises ExportError above TOLERANCE."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    worst, rows = 0.0, 0
+    for sample in samples:
+        with torch.no_grad():
+            expected = module(**sample)
+        found = session.run(list(outputs), {name: value.numpy() for name, value in sample.items()})
+        batch = len(next(iter(sample.values())))
+        for name, want, got in zip(outputs, expected, found, strict=True):
+            reference = want.numpy()
+            if reference.shape != got.shape:
+                raise ExportError(f"{path.name} gives {name} of shape {got.shape} where torch gives {reference.shape}.")
+            error = float(np.abs(reference - got).max() / max(1.0, float(np.abs(reference).max())))
+            if not error <= TOLERANCE:
+                detail = f" at times {sample['time'].tolist()}" if "time" in sample else ""
+                raise ExportError(
+                    f"{path.name} differs from torch by {error:.2e} in {name}, batch {batch}{detail}; "
+                    f"at most {TOLERANCE:.0e} is allowed. Try another torch or onnxruntime version."
+                )
+            worst = max(worst, error)
+        rows += batch
+    return Proof(worst, rows)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's own reports from the user's terminal; what matters is proven afterwards."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

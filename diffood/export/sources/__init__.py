@@ -1,0 +1,1 @@
+"""Loads what people have into torch modules with known inputs and outputs."""

@@ -1,0 +1,1 @@
+"""All that runs on the edge: numpy and one engine library, no torch."""

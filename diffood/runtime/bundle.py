@@ -1,0 +1,220 @@
+"""The artefact: a folder of graphs, what proves them, and a manifest. Opens, checks and writes it; runs nothing."""
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from diffood.errors import BundleError, UsageError
+from diffood.runtime.images import ImageShape
+from diffood.runtime.plan import Plan, first_problem
+from diffood.runtime.schedule import Prediction, StepTable
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+CALIBRATION = "calibration.json"
+MAX_MANIFEST_BYTES = 4 * 2**20  # a manifest is some kilobytes; class names of the largest sets stay below this
+MAX_FILE_BYTES = 2 * 2**31  # two graphs' worth of protobuf's own limit
+MAX_STEPS = 100_000  # training steps of a noise schedule
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$", max_length=100)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(_Strict):
+    """A file of the bundle's folder: sha256 of its bytes and their number."""
+
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
+
+
+class GraphEntry(_Strict):
+    """One ONNX graph. role: classify; step_guided (two UNet evaluations a lane); step_plain (one)."""
+
+    role: Literal["classify", "step_guided", "step_plain"]
+    file: FileName
+    precision: Literal["fp32"]
+    opset: int
+
+
+class ModelEntry(_Strict):
+    """A model the bundle was made from: its origin in words, the hash of its weights, its parameter count."""
+
+    origin: str
+    weights_sha256: Sha256
+    parameters: int
+
+
+class UNetEntry(ModelEntry):
+    """How the UNet is asked. labels: "none", "class", or "class+null" (the null label is the last one)."""
+
+    prediction: Prediction
+    labels: Literal["none", "class", "class+null"]
+    label_count: Annotated[int, Field(ge=0)]
+    schedule_origin: str
+
+
+class Manifest(_Strict):
+    """The manifest, format 1. `files` names every file that the bundle may open, calibrations apart."""
+
+    format: Literal[1]
+    image: ImageShape
+    class_names: Annotated[tuple[str, ...], Field(min_length=1)]
+    feature_count: Annotated[int, Field(ge=1)]
+    classifier: ModelEntry
+    unet: UNetEntry
+    noise_levels: FileName
+    golden: FileName
+    graphs: tuple[GraphEntry, ...]
+    plans: dict[str, Plan]
+    default_plan: str
+    files: dict[FileName, FileEntry]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: every file was hashed, nothing was executed. alpha_bar float64 [T], decreasing in (0, 1)."""
+
+    path: Path
+    manifest: Manifest
+    alpha_bar: npt.NDArray[np.float64]
+
+    def read(self, name: str) -> bytes:
+        """Bytes of a file of the manifest, hashed again: what is returned is what was checked. Raises BundleError."""
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise BundleError(f"{self.path}: {name!r} is not among the manifest's files; export the bundle again.")
+        data = _read_regular(self.path, name, entry.size)
+        found = hashlib.sha256(data).hexdigest()
+        if found != entry.sha256:
+            raise BundleError(
+                f"{self.path / name} was changed after export: its sha256 is {found[:12]}…, the manifest says "
+                f"{entry.sha256[:12]}…. Do not use it; copy the bundle again or export it anew."
+            )
+        return data
+
+    def graph(self, role: Literal["classify", "step_guided", "step_plain"]) -> GraphEntry:
+        """Return the graph with this role; BundleError where the bundle has none."""
+        for entry in self.manifest.graphs:
+            if entry.role == role:
+                return entry
+        hint = " (its UNet has no null class, so guidance must be 0)" if role == "step_guided" else ""
+        raise BundleError(f"{self.path} holds no {role} graph{hint}; it has {[g.role for g in self.manifest.graphs]}.")
+
+    def plan(self, name: str | None = None) -> Plan:
+        """Return the plan of this name, the default one without; UsageError with the names there are."""
+        name = name or self.manifest.default_plan
+        if name not in self.manifest.plans:
+            raise UsageError(f"No plan {name!r} in this bundle; it has: {', '.join(sorted(self.manifest.plans))}.")
+        return self.manifest.plans[name]
+
+    def tables(self, plan: Plan) -> list[StepTable]:
+        """Step tables of a plan on this bundle's noise levels."""
+        return plan.tables(self.alpha_bar, self.manifest.unet.prediction)
+
+
+def _read_regular(folder: Path, name: str, limit: int) -> bytes:
+    """Read folder/name, refusing links and anything but a regular file of at most `limit` bytes."""
+    path = folder / name
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        raise BundleError(f"{path} cannot be opened ({error.strerror}); copy the bundle again, whole.") from None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{path} is not a regular file; a bundle holds plain files only. Export it anew.")
+        if status.st_size > limit:
+            raise BundleError(f"{path} has {status.st_size} bytes where at most {limit} belong; copy the bundle again.")
+        return file.read(limit + 1)
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Open a bundle folder: manifest validated, every file's hash checked.
+
+    Raises BundleError saying which file is wrong, how, and what to do.
+    """
+    if not path.is_dir():
+        raise BundleError(f"{path} is not a bundle: no such folder. Make one with `diffood export --output {path}`.")
+    manifest = _parse_manifest(path, _read_regular(path, MANIFEST, MAX_MANIFEST_BYTES))
+    if manifest.default_plan not in manifest.plans:
+        raise BundleError(f"{path / MANIFEST}: default_plan {manifest.default_plan!r} is not among its plans.")
+    bundle = Bundle(path, manifest, np.empty(0))
+    for name in manifest.files:
+        bundle.read(name)
+    levels = load_arrays(bundle.read(manifest.noise_levels), manifest.noise_levels)["alpha_bar"]
+    if not (
+        levels.dtype == np.float64
+        and levels.ndim == 1
+        and 2 <= len(levels) <= MAX_STEPS
+        and bool(np.all((levels > 0) & (levels < 1)) and np.all(np.diff(levels) < 0))
+    ):
+        raise BundleError(f"{path / manifest.noise_levels}: noise levels must fall within (0, 1); export again.")
+    return Bundle(path, manifest, levels)
+
+
+def _parse_manifest(path: Path, data: bytes) -> Manifest:
+    where = path / MANIFEST
+    try:
+        content: Any = json.loads(data)
+    except (ValueError, RecursionError):
+        raise BundleError(
+            f"{where} is not JSON: the file is damaged. Copy the bundle again or export it anew."
+        ) from None
+    found = content.get("format") if isinstance(content, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise BundleError(
+            f"{where} has format {found}; this diffood reads format {FORMAT}. "
+            "Upgrade diffood (`pip install -U diffood`) or export the bundle with this version."
+        )
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise BundleError(f"{where} does not hold: {first_problem(error)}. Export the bundle anew.") from None
+
+
+def load_arrays(data: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of an .npz given as bytes, without pickle. Raises BundleError where it is none."""
+    import io
+    import zipfile
+
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError, MemoryError) as error:
+        raise BundleError(f"{name} is not a readable array file ({error}); export the bundle anew.") from None
+
+
+def write_bundle(path: Path, make_manifest: Callable[[dict[str, FileEntry]], Manifest]) -> Manifest:
+    """Hash every file that lies in folder `path` and write the manifest beside them, last."""
+    files = {}
+    for file in sorted(path.iterdir()):
+        if file.name not in (MANIFEST, CALIBRATION):
+            data = file.read_bytes()
+            files[file.name] = FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    manifest = make_manifest(files)
+    write_atomically(path / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    return manifest
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,138 @@
+"""The calibration as read at run time: score in, p-value and verdict out. Fits nothing."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from diffood.errors import BundleError, CalibrationError
+from diffood.runtime.bundle import CALIBRATION, Bundle, write_atomically
+from diffood.runtime.images import ImageShape
+from diffood.runtime.noise import NOISE_RULE
+from diffood.runtime.plan import Plan, first_problem
+
+MAX_CALIBRATION_BYTES = 256 * 2**20  # ten million scores
+
+
+class Fingerprint(BaseModel):
+    """All that a score depends on. Two equal fingerprints give the same scores, so one calibration holds for both."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classify_sha256: str
+    step_sha256: str
+    noise_levels_sha256: str
+    precision: str
+    backend: str
+    image: ImageShape
+    noise_rule: str = NOISE_RULE
+    plan: Plan
+
+    @property
+    def short(self) -> str:
+        """First eight hexadecimal digits of the fingerprint's own hash."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:8]
+
+    def difference(self, other: "Fingerprint") -> str:
+        """Name the fields in which two fingerprints differ, with both values."""
+        mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+        changed = [key for key in mine if mine[key] != theirs[key]]
+        return "; ".join(f"{key}: {mine[key]} there, {theirs[key]} here" for key in changed)
+
+
+def _flat(fields: dict[str, object]) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": json.dumps(item) for inner, item in value.items()}
+        else:
+            flat[key] = str(value)[:16]
+    return flat
+
+
+class Calibration(BaseModel):
+    """calibration.json: a threshold, what it guarantees, the sorted scores behind it and what it holds for.
+
+    An image is flagged when its score > threshold. allowed_above of the n scores lie above it at most.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    method: Literal["pac", "conformal", "quantile"]
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+    delta: Annotated[float, Field(gt=0, lt=1)] | None
+    n: Annotated[int, Field(ge=1)]
+    allowed_above: Annotated[int, Field(ge=0)]
+    threshold: Annotated[float, Field(allow_inf_nan=False)]
+    guarantee: str
+    set_aside: Annotated[int, Field(ge=0)]
+    fingerprint: Fingerprint
+    scores: list[Annotated[float, Field(allow_inf_nan=False)]]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Calibration":
+        if len(self.scores) != self.n:
+            raise ValueError(f"n is {self.n} but {len(self.scores)} scores are stored")
+        if any(b < a for a, b in zip(self.scores, self.scores[1:], strict=False)):
+            raise ValueError("the scores are not sorted")
+        if sum(score > self.threshold for score in self.scores) > self.allowed_above:
+            raise ValueError(f"more than {self.allowed_above} scores lie above the threshold {self.threshold}")
+        return self
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """p_values float64 [N] in (0, 1], is_ood bool [N], threshold of all of them."""
+
+    p_values: npt.NDArray[np.float64]
+    is_ood: npt.NDArray[np.bool_]
+    threshold: float
+
+
+def decide(scores: npt.NDArray[np.float64], calibration: Calibration) -> Decisions:
+    """Conformal p-values and verdicts of scores [N]; a score that is not a number is flagged, never passed.
+
+    p = (1 + #{calibration scores >= s}) / (n + 1): Vovk et al. 2005.
+    """
+    finite = np.where(np.isnan(scores), np.inf, scores)
+    at_least = calibration.n - np.searchsorted(np.array(calibration.scores), finite, side="left")
+    return Decisions((1 + at_least) / (calibration.n + 1), finite > calibration.threshold, calibration.threshold)
+
+
+def load_calibration(bundle: Bundle) -> Calibration:
+    """Read the bundle's calibration. CalibrationError where there is none, BundleError where it is damaged."""
+    path = bundle.path / CALIBRATION
+    if not path.exists():
+        raise CalibrationError(
+            f"{bundle.path} is not calibrated: run `diffood calibrate {bundle.path} --images DIR` "
+            "with in-distribution images that neither model was trained on."
+        )
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_CALIBRATION_BYTES:
+        raise BundleError(f"{path} is not a plain file of at most {MAX_CALIBRATION_BYTES} bytes; calibrate again.")
+    try:
+        return Calibration.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise BundleError(f"{path} does not hold: {first_problem(error)}. Calibrate again.") from None
+
+
+def save_calibration(bundle: Bundle, calibration: Calibration) -> Path:
+    """Write the calibration into the bundle, in one move; returns its path."""
+    path = bundle.path / CALIBRATION
+    write_atomically(path, (calibration.model_dump_json(indent=1) + "\n").encode())
+    return path
+
+
+def require_match(calibration: Calibration, running: Fingerprint) -> None:
+    """Refuse a calibration that was fitted on other scores than those that run. Raises CalibrationError."""
+    if calibration.fingerprint != running:
+        raise CalibrationError(
+            f"Not calibrated for what is running: calibration.json holds for {calibration.fingerprint.short}…, "
+            f"this is {running.short}… ({calibration.fingerprint.difference(running)}). "
+            "Run `diffood calibrate BUNDLE --images DIR` with the same options."
+        )

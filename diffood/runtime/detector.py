@@ -1,0 +1,277 @@
+"""Images in, scores and verdicts out: the one object a Python user needs. Decodes no files but through `images`."""
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from diffood.errors import UsageError
+from diffood.runtime.bundle import Bundle, open_bundle
+from diffood.runtime.decision import Calibration, Fingerprint, decide, load_calibration, require_match
+from diffood.runtime.images import DEFAULT_LIMITS, Limits, from_pixels, load_image
+from diffood.runtime.lanes import Trajectory, denoise
+from diffood.runtime.noise import content_key, draw_noise
+from diffood.runtime.plan import Plan
+from diffood.runtime.scoring import score_by_start, softmax_confidence
+from diffood.runtime.sessions import Array, Classified, Session
+from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
+
+DEFAULT_BATCH = 32
+
+Key = TypeVar("Key")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """What one image gave. by_start float64 [T]; denoised float32 [R, T, C, H, W] in [-1, 1]; logits float32 [K]."""
+
+    score: float
+    by_start: npt.NDArray[np.float64]
+    predicted: int
+    confidence: float
+    logits: Array
+    denoised: Array
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of N images, in their order; higher is more out-of-distribution.
+
+    score float64 [N], by_start float64 [N, T] (one column a start time), predicted int64 [N] (class index),
+    confidence float64 [N] (largest softmax probability), evaluations int (UNet evaluations spent on each image).
+    """
+
+    score: npt.NDArray[np.float64]
+    by_start: npt.NDArray[np.float64]
+    predicted: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float64]
+    evaluations: int
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Verdicts on N files, in their order.
+
+    is_ood bool [N], p_value float64 [N], score float64 [N], predicted int64 [N], threshold float; error: a reason
+    for each file that was refused, else "". A refused file has is_ood True, NaN for numbers and -1 for its class:
+    it was never shown to be in-distribution.
+    """
+
+    is_ood: npt.NDArray[np.bool_]
+    p_value: npt.NDArray[np.float64]
+    score: npt.NDArray[np.float64]
+    predicted: npt.NDArray[np.int64]
+    threshold: float
+    error: tuple[str, ...]
+
+
+class _Pending(Generic[Key]):
+    """An image on its way: outputs arrive in any order until none is missing."""
+
+    def __init__(self, key: Key, logits: Array, origin: Array, denoised_shape: tuple[int, ...], *, own: bool) -> None:
+        repeats, starts = denoised_shape[:2]
+        self.key, self.logits = key, logits
+        self.origin = np.zeros((repeats, len(origin)), np.float32) if own else origin[None]
+        self.after = np.zeros((repeats, starts, len(origin)), np.float32)
+        self.denoised = np.zeros(denoised_shape, np.float32)
+        self.missing = repeats * starts + (repeats if own else 0)
+
+
+class Detector:
+    """A bundle opened for scoring with one plan on one backend.
+
+    batch: rows of every engine call; threads: of the engine, 0 for all cores. Not for use by two threads at once.
+    """
+
+    def __init__(self, bundle: Bundle, plan: Plan, session: Session) -> None:
+        self.bundle, self.plan, self.session = bundle, plan, session
+        self._tables = bundle.tables(plan)
+        self._origin_scale = plan.grid(bundle.alpha_bar).origin_scale()
+        self.evaluations = plan.evaluations(self._tables)
+
+    @classmethod
+    def open(
+        cls, path: str | Path, plan: Plan | str | None = None, *, batch: int = DEFAULT_BATCH, threads: int = 0
+    ) -> "Detector":
+        """Open a bundle folder. Without a plan: the calibration's if there is one, else the bundle's default.
+
+        Raises BundleError (damaged or foreign bundle), UsageError (unknown plan, impossible batch).
+        """
+        bundle = open_bundle(Path(path))
+        if plan is None and (bundle.path / "calibration.json").exists():
+            plan = load_calibration(bundle).fingerprint.plan
+        return cls.load(bundle, plan if isinstance(plan, Plan) else bundle.plan(plan), batch=batch, threads=threads)
+
+    @classmethod
+    def load(cls, bundle: Bundle, plan: Plan, *, batch: int = DEFAULT_BATCH, threads: int = 0) -> "Detector":
+        """Load the graphs a plan needs from an opened bundle."""
+        if not 1 <= batch <= 4096:
+            raise UsageError(f"A batch of {batch} rows is not possible: choose 1 to 4096.")
+        if not 0 <= threads <= 1024:
+            raise UsageError(f"{threads} threads are not possible: choose 1 to 1024, or 0 for all cores.")
+        registers = bundle.tables(plan)[0].weights.shape[1]
+        session = OnnxRuntimeSession(
+            bundle, guided=plan.guidance > 0, registers=registers, batch=batch, threads=threads
+        )
+        return cls(bundle, plan, session)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """All that the scores of this detector depend on."""
+        manifest = self.bundle.manifest
+        step = self.bundle.graph("step_guided" if self.plan.guidance > 0 else "step_plain")
+        return Fingerprint(
+            classify_sha256=manifest.files[self.bundle.graph("classify").file].sha256,
+            step_sha256=manifest.files[step.file].sha256,
+            noise_levels_sha256=manifest.files[manifest.noise_levels].sha256,
+            precision=self.session.precision,
+            backend=self.session.backend,
+            image=manifest.image,
+            plan=self.plan,
+        )
+
+    def calibration(self) -> Calibration:
+        """Read the bundle's calibration; CalibrationError where there is none or it holds for something else."""
+        calibration = load_calibration(self.bundle)
+        require_match(calibration, self.fingerprint)
+        return calibration
+
+    def score(self, images: npt.NDArray[Any]) -> Scores:
+        """Score N images: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W], or float32 [N, C, H, W] in [-1, 1].
+
+        Raises UsageError for another type or shape than the bundle's; arrays are never resized.
+        """
+        x = self._as_input(np.asarray(images))
+        results = [result for _, result in self.stream(enumerate(x))]
+        return Scores(
+            score=np.array([r.score for r in results], np.float64),
+            by_start=np.array([r.by_start for r in results], np.float64).reshape(-1, len(self._tables)),
+            predicted=np.array([r.predicted for r in results], np.int64),
+            confidence=np.array([r.confidence for r in results], np.float64),
+            evaluations=self.evaluations,
+        )
+
+    def predict(self, paths: Sequence[str | Path], limits: Limits = DEFAULT_LIMITS) -> Verdicts:
+        """Verdicts on image files; a file that cannot be used is reported in `error`, the others go on.
+
+        Raises CalibrationError where the bundle is not calibrated for this plan.
+        """
+        calibration = self.calibration()
+        errors = [""] * len(paths)
+        score, predicted = np.full(len(paths), np.nan), np.full(len(paths), -1, np.int64)
+
+        def readable() -> Iterator[tuple[int, Array]]:
+            for index, path in enumerate(paths):
+                loaded = load_image(Path(path), self.bundle.manifest.image, limits)
+                if loaded.x is None:
+                    errors[index] = loaded.error
+                else:
+                    yield index, loaded.x
+
+        for index, result in self.stream(readable()):
+            score[index], predicted[index] = result.score, result.predicted
+        decisions = decide(score, calibration)
+        refused = np.array([bool(error) for error in errors], bool)
+        return Verdicts(
+            is_ood=decisions.is_ood,
+            p_value=np.where(refused, np.nan, decisions.p_values),
+            score=score,
+            predicted=predicted,
+            threshold=decisions.threshold,
+            error=tuple(errors),
+        )
+
+    def stream(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, ImageScore]]:
+        """Score (key, x float32 [C, H, W] in [-1, 1]) pairs lazily and yield them in their order.
+
+        Memory is bounded by the batch, not by the number of items.
+        """
+        waiting: deque[_Pending[Key]] = deque()
+        finished: list[tuple[_Pending[Key], int, int | None, Array]] = []  # image, repeat, start (None: origin), x
+        work = denoise(self.session, self._trajectories(iter(items), waiting, finished))
+        for (image, repeat, start), x in work:
+            finished.append((image, repeat, start, np.clip(x, -1, 1)))
+            if len(finished) >= self.session.batch:
+                self._classify_finished(finished)
+                while waiting and not waiting[0].missing:
+                    yield self._result(waiting.popleft())
+        self._classify_finished(finished)
+        while waiting:
+            yield self._result(waiting.popleft())
+
+    def _trajectories(
+        self,
+        items: Iterator[tuple[Key, Array]],
+        waiting: deque[_Pending[Key]],
+        finished: list[tuple[_Pending[Key], int, int | None, Array]],
+    ) -> Iterator[Trajectory[tuple[_Pending[Key], int, int]]]:
+        """Classify images a batch at a time and noise each for every repeat and start time."""
+        while chunk := list(itertools.islice(items, self.session.batch)):
+            before = self.session.classify(np.stack([x for _, x in chunk]))
+            space = self._space(before)
+            for (key, x), logits, origin in zip(chunk, before.logits, space, strict=True):
+                shape = (self.plan.repeats, len(self._tables), *x.shape)
+                own_origin = self._origin_scale[1] > 0
+                image = _Pending(key, logits, origin, shape, own=own_origin)
+                waiting.append(image)
+                content, label = content_key(x), int(logits.argmax())
+                for repeat in range(self.plan.repeats):
+                    noise = draw_noise(content, self.plan.seed, repeat, x.shape)
+                    if own_origin:
+                        finished.append((image, repeat, None, np.clip(_mix(self._origin_scale, x, noise), -1, 1)))
+                    for start, table in enumerate(self._tables):
+                        noised = _mix(table.noise_scale, x, noise)
+                        yield Trajectory((image, repeat, start), noised, table, label, self.plan.guidance)
+
+    def _classify_finished(self, finished: list[tuple[_Pending[Key], int, int | None, Array]]) -> None:
+        if not finished:
+            return
+        outputs = self._space(self.session.classify(np.stack([x for *_, x in finished])))
+        for (image, repeat, start, x), output in zip(finished, outputs, strict=True):
+            if start is None:
+                image.origin[repeat] = output
+            else:
+                image.after[repeat, start] = output
+                image.denoised[repeat, start] = x
+            image.missing -= 1
+        finished.clear()
+
+    def _result(self, image: _Pending[Key]) -> tuple[Key, ImageScore]:
+        by_start = score_by_start(image.origin, image.after, self.plan.norm, self.plan.compare)
+        return image.key, ImageScore(
+            score=float(by_start.mean()),
+            by_start=by_start,
+            predicted=int(image.logits.argmax()),
+            confidence=float(softmax_confidence(image.logits[None])[0]),
+            logits=image.logits,
+            denoised=image.denoised,
+        )
+
+    def _space(self, outputs: Classified) -> Array:
+        return outputs.logits if self.plan.space == "logits" else outputs.features
+
+    def _as_input(self, images: npt.NDArray[Any]) -> Array:
+        shape = self.bundle.manifest.image
+        planes = (shape.channels, shape.height, shape.width)
+        if images.dtype == np.uint8:
+            if images.ndim == 3 and shape.channels == 1:
+                images = images[:, None]
+            elif images.ndim == 4 and images.shape[1:] == (*planes[1:], planes[0]) != planes:
+                images = images.transpose(0, 3, 1, 2)
+        if images.ndim != 4 or images.shape[1:] != planes or images.dtype not in (np.uint8, np.float32):
+            raise UsageError(
+                f"Images have shape {images.shape} and type {images.dtype}; this bundle takes uint8 "
+                f"[N, {shape.height}, {shape.width}, {shape.channels}] or float32 [N, {', '.join(map(str, planes))}] "
+                "in [-1, 1]. Resize arrays before scoring; files are resized when read."
+            )
+        return from_pixels(images) if images.dtype == np.uint8 else np.ascontiguousarray(images, np.float32)
+
+
+def _mix(scale: tuple[float, float], x: Array, noise: Array) -> Array:
+    return np.asarray(np.float32(scale[0]) * x + np.float32(scale[1]) * noise, np.float32)

@@ -1,0 +1,379 @@
+"""Decodes and prepares untrusted image files: bytes in, float32 arrays in [-1, 1] out. No model, no folder walking."""
+
+import hashlib
+import io
+import logging
+import os
+import re
+import stat
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+# The plugins are imported by name, so that no thread has to fill Pillow's registry while another one reads it.
+from PIL import (
+    BmpImagePlugin,  # noqa: F401
+    GifImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    MpoImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    PpmImagePlugin,  # noqa: F401
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
+
+from diffood.errors import RejectedImage
+
+# What Pillow has to say about a hostile file belongs in that file's row, not on stderr. Set here, once: changing
+# warning filters while threads run is not safe.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+"""Raster formats whose decoders run inside this process; never EPS or PDF, for which Pillow starts other programs."""
+
+DEFAULT_MAX_BYTES = 64 * 2**20
+"""64 MiB: an uncompressed 20-megapixel photo fits, and a few decoding workers still fit into an edge device's RAM."""
+DEFAULT_MAX_PIXELS = 50_000_000
+"""50 megapixels: above most cameras; decoded to Pillow's 4 bytes a pixel it is 200 MB, and conversion doubles it."""
+STRETCH_TOLERANCE = 1.01
+"""Aspect ratios that differ by more than this factor are called stretched: 1 % is about rounding at 100 pixels."""
+REDUCING_GAP = 3.0
+"""Pillow's own advice for `Image.resize`: box-shrink to 3x the target first, then filter; memory stays small."""
+MOST_FRAMES_COUNTED = 100
+"""Frames of a refused file are counted this far: a long chain of tiny frames must not cost minutes."""
+OVER_BLACK = "composited over black"
+LONGEST_REASON = 160
+"""Characters of a decoder's own message that are kept: a row is read by people."""
+
+# TIFF 6.0 tags and the EXIF 2.3 orientation tag, by their numbers in those documents.
+BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, TILE_WIDTH, TILE_LENGTH = 258, 262, 274, 322, 323
+WHITE_IS_ZERO = 0
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""The transposition that turns an image with this EXIF orientation upright (EXIF 2.3, tag 274); 1 is upright."""
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """The shape a model takes: channels (1 grey, 3 RGB), height and width in pixels; ValueError for any other."""
+
+    channels: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise ValueError(f"An image has 1 channel (grey) or 3 (RGB), not {self.channels}; correct the image shape.")
+        if self.height < 1 or self.width < 1:
+            raise ValueError(
+                f"An image is at least 1x1 pixels, not {self.width}x{self.height}; correct the image shape."
+            )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one image may cost: bytes of its file, and pixels its header announces."""
+
+    max_bytes: int = DEFAULT_MAX_BYTES
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """One file as the models take it: x float32 [C, H, W] in [-1, 1], or None and the reason in `error`.
+
+    sha256 is the hex digest of the file's bytes ("" where they could not be read); note says what was changed on
+    the way, or is "".
+    """
+
+    x: npt.NDArray[np.float32] | None
+    sha256: str
+    note: str = ""
+    error: str = ""
+
+
+def read_file(path: Path, limits: Limits) -> bytes:
+    """Read the bytes of one regular file; RejectedImage when it is missing, unreadable, special, empty or too big.
+
+    The type is asked before opening, since opening a device can act on it, and again of the descriptor, since the
+    name may by then be another file. O_NONBLOCK keeps a FIFO put there in between from blocking for ever.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # each is missing on one platform
+    try:
+        _refuse_special(path.stat().st_mode)
+        descriptor = os.open(path, flags)
+        try:
+            status = os.fstat(descriptor)
+            _refuse_special(status.st_mode)
+            _refuse_byte_count(status.st_size, limits)
+            with os.fdopen(descriptor, "rb", closefd=False) as stream:
+                data = stream.read(status.st_size + 1)  # one more shows a file that is growing
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL or one that cannot be encoded
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
+        raise RejectedImage(f"The file cannot be read ({reason}); check that it exists and its permissions.") from error
+    if len(data) != status.st_size:
+        raise RejectedImage(
+            f"The file's size was not {status.st_size} bytes any more while it was read; wait until it is written."
+        )
+    return data
+
+
+def load_image(path: Path, shape: ImageShape, limits: Limits = DEFAULT_LIMITS) -> Loaded:
+    """Read and decode one file for a model of this shape; a refusal is returned, not raised."""
+    sha256 = ""
+    try:
+        data = read_file(path, limits)
+        sha256 = hashlib.sha256(data).hexdigest()
+        pixels, note = decode(data, shape, limits)
+    except RejectedImage as error:
+        return Loaded(None, sha256, error=str(error))
+    return Loaded(from_pixels(pixels), sha256, note)
+
+
+def from_pixels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Pixels uint8 of any shape to float32 in [-1, 1]: pixels / 127.5 - 1, so that 0 is exactly -1 and 255 exactly 1.
+
+    The scaling of Ho et al. 2020 (DDPM), section 3.3.
+    """
+    x: npt.NDArray[np.float32] = pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    return x
+
+
+def decode(data: bytes, shape: ImageShape, limits: Limits) -> tuple[npt.NDArray[np.uint8], str]:
+    """Decode the bytes of an image file to pixels uint8 [C, H, W] and a note of what was changed, "" for nothing.
+
+    Order: turned upright by EXIF, alpha composited over black, converted to grey (ITU-R 601-2) or RGB, resized
+    without keeping the aspect ratio by box reduction and then BICUBIC, both antialiased. 16-bit grey is rounded from
+    value / 257; of 16-bit RGB Pillow keeps the high byte, which is at most one level away from that.
+
+    RejectedImage, and no other exception, when the bytes are empty, too many, damaged, of another format, announce
+    too many pixels, hold several frames, or hold values without a known white (float, 32-bit integers).
+    """
+    try:
+        _refuse_byte_count(len(data), limits)
+        _refuse_webp_canvas(data, limits)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _refuse_pixel_count(image, limits)
+            _refuse_frames(image, limits)
+            if image.format == "PNG":
+                _check_png_chunks(data)
+            notes = (
+                [f"first of the {getattr(image, 'n_frames', 1)} pictures of an MPO"] if image.format == "MPO" else []
+            )
+            return _to_pixels(image, shape, notes)
+    except RejectedImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise RejectedImage(
+            f"The file is not an image in a format diffood reads, or its header is damaged (it begins with "
+            f"{data[:8]!r}); use one of {', '.join(FORMATS)}."
+        ) from error
+    except Image.DecompressionBombError as error:  # reached when max_pixels is set above Pillow's own limit
+        raise RejectedImage(f"The image is too large ({_one_line(error)}); scale it down.") from error
+    except Exception as error:  # decoders fail on hostile bytes with any class: zlib.error, struct.error, KeyError, ...
+        raise RejectedImage(
+            f"The image is damaged or uses a feature that cannot be decoded ({type(error).__name__}: "
+            f"{_one_line(error)}); save it again as PNG or JPEG."
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", str(error))  # addresses would make rows differ from run to run
+    text = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(text.split())[:LONGEST_REASON]
+
+
+def _refuse_special(mode: int) -> None:
+    if stat.S_ISREG(mode):
+        return
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a character device",
+        stat.S_IFBLK: "a block device",
+    }
+    kind = kinds.get(stat.S_IFMT(mode), "a special file")
+    raise RejectedImage(f"This is {kind}, not a regular file; give an image file.")
+
+
+def _refuse_byte_count(count: int, limits: Limits) -> None:
+    if count == 0:
+        raise RejectedImage("The file is empty (0 bytes); copy it again from its source.")
+    if count > limits.max_bytes:
+        raise RejectedImage(
+            f"The file has {count} bytes and the limit is {limits.max_bytes}; save it smaller, or raise the limit."
+        )
+
+
+def _refuse_size(width: int, height: int, what: str, limits: Limits) -> None:
+    if width * height > limits.max_pixels:
+        raise RejectedImage(
+            f"The {what} has {width}x{height} = {width * height} pixels and the limit is {limits.max_pixels}; "
+            f"scale the image down, or raise the limit."
+        )
+
+
+def _refuse_webp_canvas(data: bytes, limits: Limits) -> None:
+    """Pillow creates WebP's decoder, and with it two canvases, when it opens a file: its size is read here before.
+
+    Offsets from RFC 9649, section 2; a header that fits none of the three kinds is left to the decoder to refuse.
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return
+    if data[12:16] == b"VP8X":
+        width = int.from_bytes(data[24:27], "little") + 1
+        height = int.from_bytes(data[27:30], "little") + 1
+    elif data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width = int.from_bytes(data[26:28], "little") & 0x3FFF
+        height = int.from_bytes(data[28:30], "little") & 0x3FFF
+    _refuse_size(width, height, "image", limits)
+
+
+def _refuse_pixel_count(image: Image.Image, limits: Limits) -> None:
+    _refuse_size(*image.size, "image", limits)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile is decoded whole, and may be larger than its image
+        tile = [int(image.tag_v2.get(tag, 0)) for tag in (TILE_WIDTH, TILE_LENGTH)]
+        _refuse_size(tile[0], tile[1], "image's TIFF tile", limits)
+
+
+def _refuse_frames(image: Image.Image, limits: Limits) -> None:
+    """Refuse an animation or several pages: which frame is meant is not ours to guess.
+
+    An MPO is let through: it is a JPEG file whose other pictures (previews, the second eye) follow the end of the
+    JPEG, and every JPEG decoder shows the first.
+    """
+    if image.format == "MPO" or not getattr(image, "is_animated", False):
+        return
+    if image.format in ("PNG", "WEBP"):
+        counted = f"{getattr(image, 'n_frames', 0)}"  # announced in the header
+    else:
+        # Seeking in a GIF decodes the frames passed: stop when that has cost as much as the largest allowed image.
+        most = max(2, min(MOST_FRAMES_COUNTED, limits.max_pixels // max(1, image.width * image.height)))
+        frames = 1
+        try:
+            while frames < most:
+                image.seek(frames)
+                frames += 1
+            counted = f"at least {frames}"
+        except EOFError:
+            counted = f"{frames}"
+    raise RejectedImage(
+        f"The {image.format} file has {counted} frames and a verdict is about one image; save each frame as a file."
+    )
+
+
+def _check_png_chunks(data: bytes) -> None:
+    """Check every chunk up to the end mark: decoding alone skips the checksums of pixels and stops at the last row."""
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        image.verify()
+
+
+def _to_pixels(image: Image.Image, shape: ImageShape, notes: list[str]) -> tuple[npt.NDArray[np.uint8], str]:
+    # The raw mode of the file is lost once it is loaded, and an 8-bit RGB may have been 16-bit in the file.
+    tiles = getattr(image, "tile", []) if image.format in ("PNG", "TIFF") else []
+    was_16_bit = any(";16" in str(tile[3]) for tile in tiles)
+    orientation = image.getexif().get(ORIENTATION, 1)
+    image.load()
+    colour = _to_grey_or_rgb(image, notes)
+    if was_16_bit or image.mode.startswith("I"):
+        notes.append("reduced from 16 bits to 8")
+    if orientation in UPRIGHT:
+        if image.format != "TIFF":  # Pillow turns a TIFF itself when it loads it
+            colour = colour.transpose(UPRIGHT[orientation])
+        notes.append("rotated by its EXIF tag")
+    wanted = "L" if shape.channels == 1 else "RGB"
+    if colour.mode != wanted:
+        notes.append("converted from RGB to grey" if wanted == "L" else "converted from grey to RGB")
+        colour = colour.convert(wanted)
+    if colour.size != (shape.width, shape.height):
+        width, height = colour.size
+        aspect_change = (width * shape.height) / (height * shape.width)
+        stretched = max(aspect_change, 1 / aspect_change) > STRETCH_TOLERANCE
+        notes.append(f"resized from {width}x{height}" + (" and stretched" if stretched else ""))
+        colour = colour.resize((shape.width, shape.height), Image.Resampling.BICUBIC, reducing_gap=REDUCING_GAP)
+    pixels = np.asarray(colour, np.uint8).reshape(shape.height, shape.width, shape.channels)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)), "; ".join(notes)
+
+
+def _to_grey_or_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Convert a loaded image of any mode to mode L or RGB, and note what is no longer as in the file."""
+    if image.mode == "F":
+        raise RejectedImage(
+            "The image holds floating-point values, which have no fixed black and white; save it as 8- or 16-bit PNG."
+        )
+    if image.mode.startswith("I"):
+        return _from_16_bit(image, notes)
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        return _over_black(image.convert("LA" if grey else "RGBA"), notes)
+    if image.mode in ("CMYK", "YCbCr", "LAB"):
+        notes.append(f"converted from {image.mode}")
+    return image.convert("L" if grey else "RGB")
+
+
+def _over_black(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Composite an image of mode LA or RGBA over black: its colour times its alpha.
+
+    Dropping the alpha would show colours no viewer shows, hidden under transparent pixels. Over black, a pixel fades
+    to the one value that is the same in every mode and is the empty background of greyscale data sets like MNIST.
+    """
+    alpha = image.getchannel("A")
+    colour = image.convert("L" if image.mode == "LA" else "RGB")
+    if alpha.getextrema() == (255, 255):
+        return colour
+    notes.append(OVER_BLACK)
+    return Image.composite(colour, Image.new(colour.mode, colour.size), alpha)
+
+
+def _from_16_bit(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Scale a grey image of 16 (TIFF also 12) bits to mode L: round(255 * value / white); for 16 bits, value / 257.
+
+    Pillow's own conversion clips at 255. Mode I is 16 bits in PNG and PPM, where Pillow widens it; in TIFF it is
+    signed or 32-bit, whose white is not known. A table, since it needs no second image of wider numbers.
+    """
+    white, white_is_zero = 65535, False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        if image.mode == "I":
+            raise RejectedImage(
+                "The image holds signed or 32-bit integers, whose white is not known; save it as 8- or 16-bit PNG."
+            )
+        white = 2 ** int(image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0]) - 1
+        white_is_zero = image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO  # which Pillow does not look at in 16 bits
+    levels = np.minimum(np.arange(65536), white)
+    table = ((2 * 255 * levels + white) // (2 * white)).astype(np.uint8)
+    if white_is_zero:
+        table = 255 - table
+    transparent = image.info.get("transparency")  # one grey of a PNG, which composited over black becomes black
+    if isinstance(transparent, int):
+        table[transparent] = 0
+        notes.append(OVER_BLACK)
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > white:
+        raise RejectedImage(
+            f"The image holds the value {values.max() if values.max() > white else values.min()} outside 0 to {white}; "
+            f"save it as 8- or 16-bit PNG."
+        )
+    return Image.fromarray(table[values])

@@ -1,0 +1,1 @@
+"""serve-batch: many files in, rows out; sources, rows, sinks and the pipeline between them."""

@@ -1,0 +1,145 @@
+"""Files to rows: decodes ahead of the engine, keeps the order, sets bad files aside. Memory is bounded by the batch."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffood.runtime.decision import Calibration, decide
+from diffood.runtime.detector import Detector, ImageScore
+from diffood.runtime.images import DEFAULT_LIMITS, ImageShape, Limits, Loaded, load_image
+from diffood.runtime.serving.rows import Row
+from diffood.runtime.serving.sinks import Sink
+from diffood.runtime.serving.sources import Source
+from diffood.runtime.sessions import Array
+
+DECODERS = 2  # threads; Pillow releases the lock while it decodes
+
+Progress = Callable[[int], None]  # called with the number of files done since the last call
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One file's way through: result is None where the file was refused (loaded.error says why)."""
+
+    source: Source
+    loaded: Loaded
+    result: ImageScore | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did. images_per_second counts scored images over the whole run, reading and writing included."""
+
+    files: int
+    scored: int
+    flagged: int
+    rejected: int
+    invalid: int
+    reasons: dict[str, int]
+    seconds: float
+    images_per_second: float
+    unet_evaluations: int
+
+
+def score_files(
+    detector: Detector, sources: Iterable[Source], limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
+) -> Iterator[Outcome]:
+    """Score files lazily; outcomes come in the order of `sources`, refused files among them."""
+    waiting: deque[tuple[Source, Loaded]] = deque()  # in order; those before the next result were refused
+
+    def accepted() -> Iterator[tuple[Source, Array]]:
+        for source, loaded in _decode_ahead(sources, detector.bundle.manifest.image, limits, detector.session.batch):
+            waiting.append((source, loaded))
+            if loaded.x is not None:
+                yield source, loaded.x
+
+    def refused() -> Iterator[Outcome]:
+        while waiting and waiting[0][1].x is None:
+            yield _counted(Outcome(*waiting.popleft(), None), progress)
+
+    for _, result in detector.stream(accepted()):
+        yield from refused()
+        yield _counted(Outcome(*waiting.popleft(), result), progress)
+    yield from refused()
+
+
+def _counted(outcome: Outcome, progress: Progress | None) -> Outcome:
+    if progress:
+        progress(1)
+    return outcome
+
+
+def _decode_ahead(
+    sources: Iterable[Source], shape: ImageShape, limits: Limits, window: int
+) -> Iterator[tuple[Source, Loaded]]:
+    """Decode in threads, at most `window` files ahead, in order."""
+    ahead: deque[tuple[Source, Future[Loaded]]] = deque()
+    with ThreadPoolExecutor(DECODERS) as pool:
+        for source in sources:
+            ahead.append((source, pool.submit(load_image, source.path, shape, limits)))
+            if len(ahead) > window:
+                first, future = ahead.popleft()
+                yield first, future.result()
+        while ahead:
+            first, future = ahead.popleft()
+            yield first, future.result()
+
+
+def serve_batch(
+    detector: Detector,
+    calibration: Calibration,
+    sources: Iterable[Source],
+    sink: Sink,
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+) -> Summary:
+    """Write a row a file into an entered sink and return the counts of the run."""
+    start, statuses, reasons, flagged = time.monotonic(), Counter[str](), Counter[str](), 0
+    for outcome in score_files(detector, sources, limits, progress):
+        row = make_row(outcome, calibration, detector)
+        sink.write(row)
+        statuses[row.status] += 1
+        flagged += bool(row.is_ood)
+        if row.error:
+            reasons[row.error] += 1
+    seconds = time.monotonic() - start
+    scored = statuses["ok"] + statuses["invalid"]
+    return Summary(
+        files=statuses.total(),
+        scored=scored,
+        flagged=flagged,
+        rejected=statuses["rejected"],
+        invalid=statuses["invalid"],
+        reasons=dict(sorted(reasons.items())),
+        seconds=seconds,
+        images_per_second=scored / seconds if seconds else 0.0,
+        unet_evaluations=scored * detector.evaluations,
+    )
+
+
+def make_row(outcome: Outcome, calibration: Calibration, detector: Detector) -> Row:
+    """Say of one file what the calibration makes of its score."""
+    source, loaded, result = outcome.source, outcome.loaded, outcome.result
+    if result is None:
+        return Row(source.id, loaded.sha256, "rejected", error=loaded.error)
+    decisions = decide(np.array([result.score]), calibration)
+    finite = bool(np.isfinite(result.score))
+    return Row(
+        id=source.id,
+        sha256=loaded.sha256,
+        status="ok" if finite else "invalid",
+        score=result.score,
+        p_value=float(decisions.p_values[0]),
+        threshold=calibration.threshold,
+        is_ood=bool(decisions.is_ood[0]),
+        predicted_class=result.predicted,
+        class_name=detector.bundle.manifest.class_names[result.predicted],
+        confidence=result.confidence,
+        unet_evaluations=detector.evaluations,
+        note=loaded.note,
+        error="" if finite else "The models gave a value that is not finite; flagged. Check the bundle's precision.",
+    )

@@ -1,0 +1,64 @@
+"""Engines behind one protocol: a session holds both graphs of a bundle and the lanes' state on its device."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Classified:
+    """logits float32 [N, K] and penultimate features float32 [N, D]."""
+
+    logits: Array
+    features: Array
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """One step of all B lanes; a row of each lane's StepTable.
+
+    time float32 [B], label int64 [B], guidance float32 [B], coefficients float32 [B, 4], weights float32 [B, H],
+    store int64 [B] (NO_REGISTER: keep nothing).
+    """
+
+    time: Array
+    label: npt.NDArray[np.int64]
+    guidance: Array
+    coefficients: Array
+    weights: Array
+    store: npt.NDArray[np.int64]
+
+
+class Session(Protocol):
+    """What every backend offers. `batch` B is fixed: each call of an engine has exactly B rows.
+
+    Images stay on the device between steps: `put` and `take` are the only copies. One thread at a time.
+    """
+
+    @property
+    def backend(self) -> str:
+        """Name and device, e.g. onnxruntime-cpu; part of the fingerprint."""
+
+    @property
+    def precision(self) -> str:
+        """Precision of the graphs, e.g. fp32; part of the fingerprint."""
+
+    @property
+    def batch(self) -> int:
+        """Rows B of every engine call."""
+
+    def classify(self, x: Array) -> Classified:
+        """Classify any number N of images [N, C, H, W] in [-1, 1]; the last batch is padded, never shrunk."""
+
+    def put(self, lane: int, x: Array) -> None:
+        """Load image [C, H, W] into a lane."""
+
+    def step(self, inputs: StepInputs) -> None:
+        """Advance every lane by one row of its table."""
+
+    def take(self, lane: int) -> Array:
+        """Copy the image [C, H, W] of a lane."""

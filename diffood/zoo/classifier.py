@@ -1,0 +1,54 @@
+"""The zoo's classifier: a small residual network that returns logits and penultimate features."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+CLASSES = 10
+FEATURES = 128
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm and a projected shortcut."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map [B, inputs, H, W] to [B, outputs, H, W]."""
+        h = functional.relu(self.norm1(self.conv1(x)))
+        return functional.relu(self.norm2(self.conv2(h)) + self.shortcut(x))
+
+
+class SmallResNet(nn.Module):
+    """28x28 grey classifier, 0.3 M parameters; the mean/std normalisation is inside.
+
+    Input float32 [B, 1, 28, 28] in [0, 1]; returns (logits [B, 10], features [B, 128]).
+    """
+
+    def __init__(self, mean: float = 0.2860, std: float = 0.3530) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std  # Fashion-MNIST's training pixels
+        self.stem = nn.Sequential(nn.Conv2d(1, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
+        self.block1 = ResidualBlock(24, 24)
+        self.block2 = ResidualBlock(24, 64)
+        self.block3 = ResidualBlock(64, FEATURES)
+        self.head = nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (logits, features); features are the input of the last linear layer."""
+        h = self.block1(self.stem((x - self.mean) / self.std))
+        h = self.block2(functional.max_pool2d(h, 2))
+        h = self.block3(functional.max_pool2d(h, 2))
+        features = h.mean(dim=(2, 3))
+        return self.head(features), features
+
+
+def small_resnet() -> SmallResNet:
+    """Build the untrained network, as `--classifier .../classifier.py:small_resnet` asks for it."""
+    return SmallResNet()
