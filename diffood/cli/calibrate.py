@@ -77,7 +77,7 @@ def calibrate(
         typer.echo(f"guarantee   {calibration.guarantee}")
         typer.echo(f"wrote       {path}")
     for identity, reason in files.set_aside:
-        typer.echo(f"set aside   {identity}: {reason}", err=True)
+        typer.echo(f"set aside   {identity!r}: {reason}", err=True)  # a name may hold control characters
     if files.repeated:
         typer.echo(
             f"warning     {files.repeated} files repeat another's bytes; the guarantee counts on fresh images.",

@@ -12,6 +12,8 @@ from diffood.cli.calibrate import SET_ASIDE
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
 
+REASONS_SHOWN = 20
+
 
 def serve_batch(
     bundle: options.BundlePath,
@@ -45,8 +47,11 @@ def serve_batch(
             f"{summary.files} files: {summary.scored} scored, {summary.flagged} flagged as OOD, "
             f"{summary.rejected} set aside; {summary.images_per_second:.1f} images/s"
         )
-        for reason, count in summary.reasons.items():
+        commonest = sorted(summary.reasons.items(), key=lambda item: -item[1])
+        for reason, count in commonest[:REASONS_SHOWN]:
             typer.echo(f"set aside   {count} x {reason}")
+        if len(commonest) > REASONS_SHOWN:
+            typer.echo(f"set aside   for {len(commonest) - REASONS_SHOWN} more reasons; they are in the rows")
         typer.echo(f"wrote       {output}")
     if summary.rejected or summary.invalid:
         raise typer.Exit(SET_ASIDE)

@@ -1,9 +1,11 @@
 """The artefact: a folder of graphs, what proves them, and a manifest. Opens, checks and writes it; runs nothing."""
 
 import hashlib
+import io
 import json
 import os
 import stat
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +25,11 @@ MANIFEST = "manifest.json"
 CALIBRATION = "calibration.json"
 MAX_MANIFEST_BYTES = 4 * 2**20  # a manifest is some kilobytes; class names of the largest sets stay below this
 MAX_FILE_BYTES = 2 * 2**31  # two graphs' worth of protobuf's own limit
+MAX_EXPANDED_BYTES = 2**30  # arrays of one file, unpacked; golden values of 1024x1024 RGB images have 350 MB
 MAX_STEPS = 100_000  # training steps of a noise schedule
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Role = Literal["classify", "step_guided", "step_plain"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$", max_length=100)]
 
 
@@ -43,7 +47,7 @@ class FileEntry(_Strict):
 class GraphEntry(_Strict):
     """One ONNX graph. role: classify; step_guided (two UNet evaluations a lane); step_plain (one)."""
 
-    role: Literal["classify", "step_guided", "step_plain"]
+    role: Role
     file: FileName
     precision: Literal["fp32"]
     opset: int
@@ -97,7 +101,7 @@ class Bundle:
         entry = self.manifest.files.get(name)
         if entry is None:
             raise BundleError(f"{self.path}: {name!r} is not among the manifest's files; export the bundle again.")
-        data = _read_regular(self.path, name, entry.size)
+        data = read_regular(self.path, name, entry.size)
         found = hashlib.sha256(data).hexdigest()
         if found != entry.sha256:
             raise BundleError(
@@ -106,7 +110,7 @@ class Bundle:
             )
         return data
 
-    def graph(self, role: Literal["classify", "step_guided", "step_plain"]) -> GraphEntry:
+    def graph(self, role: Role) -> GraphEntry:
         """Return the graph with this role; BundleError where the bundle has none."""
         for entry in self.manifest.graphs:
             if entry.role == role:
@@ -126,20 +130,23 @@ class Bundle:
         return plan.tables(self.alpha_bar, self.manifest.unet.prediction)
 
 
-def _read_regular(folder: Path, name: str, limit: int) -> bytes:
-    """Read folder/name, refusing links and anything but a regular file of at most `limit` bytes."""
+def read_regular(folder: Path, name: str, limit: int, remedy: str = "copy the bundle again, whole") -> bytes:
+    """Read folder/name, refusing links and anything but a regular file of at most `limit` bytes. Raises BundleError."""
     path = folder / name
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
-        raise BundleError(f"{path} cannot be opened ({error.strerror}); copy the bundle again, whole.") from None
-    with os.fdopen(descriptor, "rb") as file:
+        raise BundleError(f"{path} cannot be opened ({error.strerror}); {remedy}.") from None
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"{path} is not a regular file; a bundle holds plain files only. Export it anew.")
+            raise BundleError(f"{path} is not a regular file; a bundle holds plain files only: {remedy}.")
         if status.st_size > limit:
-            raise BundleError(f"{path} has {status.st_size} bytes where at most {limit} belong; copy the bundle again.")
-        return file.read(limit + 1)
+            raise BundleError(f"{path} has {status.st_size} bytes where at most {limit} belong; {remedy}.")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(status.st_size)  # not `limit`: read() sets aside as much memory as it is asked for
+    finally:
+        os.close(descriptor)
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -149,20 +156,23 @@ def open_bundle(path: Path) -> Bundle:
     """
     if not path.is_dir():
         raise BundleError(f"{path} is not a bundle: no such folder. Make one with `diffood export --output {path}`.")
-    manifest = _parse_manifest(path, _read_regular(path, MANIFEST, MAX_MANIFEST_BYTES))
+    manifest = _parse_manifest(path, read_regular(path, MANIFEST, MAX_MANIFEST_BYTES))
     if manifest.default_plan not in manifest.plans:
         raise BundleError(f"{path / MANIFEST}: default_plan {manifest.default_plan!r} is not among its plans.")
     bundle = Bundle(path, manifest, np.empty(0))
     for name in manifest.files:
         bundle.read(name)
-    levels = load_arrays(bundle.read(manifest.noise_levels), manifest.noise_levels)["alpha_bar"]
-    if not (
+    levels = load_arrays(bundle.read(manifest.noise_levels), manifest.noise_levels).get("alpha_bar")
+    if levels is None or not (
         levels.dtype == np.float64
         and levels.ndim == 1
         and 2 <= len(levels) <= MAX_STEPS
         and bool(np.all((levels > 0) & (levels < 1)) and np.all(np.diff(levels) < 0))
     ):
-        raise BundleError(f"{path / manifest.noise_levels}: noise levels must fall within (0, 1); export again.")
+        raise BundleError(
+            f"{path / manifest.noise_levels} needs 2 or more float64 noise levels "
+            "named alpha_bar that fall within (0, 1). Export the bundle anew."
+        )
     return Bundle(path, manifest, levels)
 
 
@@ -187,15 +197,31 @@ def _parse_manifest(path: Path, data: bytes) -> Manifest:
 
 
 def load_arrays(data: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of an .npz given as bytes, without pickle. Raises BundleError where it is none."""
-    import io
-    import zipfile
-
+    """Arrays of an .npz given as bytes, without pickle. Raises BundleError where it is none or expands too far."""
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError, MemoryError) as error:
-        raise BundleError(f"{name} is not a readable array file ({error}); export the bundle anew.") from None
+        return _read_arrays(data)
+    except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for damaged bytes
+        reason = str(error).partition("\n")[0]
+        raise BundleError(f"{name} is not a readable array file ({reason}); export the bundle anew.") from None
+
+
+def _read_arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = archive.infolist()
+    # zipfile never gives more than file_size bytes, and unpacks piecemeal with these two methods only
+    expanded = sum(member.file_size for member in members)
+    if expanded > MAX_EXPANDED_BYTES:
+        raise ValueError(f"it expands to {expanded} bytes where at most {MAX_EXPANDED_BYTES} belong")
+    if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+        raise ValueError("it is packed by a method that numpy does not write")
+    arrays = {}
+    with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
+        for key in loaded.files:
+            array = loaded[key]
+            if not isinstance(array, np.ndarray):
+                raise TypeError(f"{key!r} in it is no array")
+            arrays[key] = array
+    return arrays
 
 
 def write_bundle(path: Path, make_manifest: Callable[[dict[str, FileEntry]], Manifest]) -> Manifest:

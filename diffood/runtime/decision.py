@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from diffood.errors import BundleError, CalibrationError
-from diffood.runtime.bundle import CALIBRATION, Bundle, write_atomically
+from diffood.runtime.bundle import CALIBRATION, Bundle, read_regular, write_atomically
 from diffood.runtime.images import ImageShape
 from diffood.runtime.noise import NOISE_RULE
 from diffood.runtime.plan import Plan, first_problem
@@ -73,7 +74,7 @@ class Calibration(BaseModel):
     guarantee: str
     set_aside: Annotated[int, Field(ge=0)]
     fingerprint: Fingerprint
-    scores: list[Annotated[float, Field(allow_inf_nan=False)]]
+    scores: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
     @model_validator(mode="after")
     def _consistent(self) -> "Calibration":
@@ -108,15 +109,14 @@ def decide(scores: npt.NDArray[np.float64], calibration: Calibration) -> Decisio
 def load_calibration(bundle: Bundle) -> Calibration:
     """Read the bundle's calibration. CalibrationError where there is none, BundleError where it is damaged."""
     path = bundle.path / CALIBRATION
-    if not path.exists():
+    if not os.path.lexists(path):
         raise CalibrationError(
             f"{bundle.path} is not calibrated: run `diffood calibrate {bundle.path} --images DIR` "
             "with in-distribution images that neither model was trained on."
         )
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_CALIBRATION_BYTES:
-        raise BundleError(f"{path} is not a plain file of at most {MAX_CALIBRATION_BYTES} bytes; calibrate again.")
+    data = read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES, remedy="remove it and calibrate again")
     try:
-        return Calibration.model_validate_json(path.read_bytes())
+        return Calibration.model_validate_json(data)
     except ValidationError as error:
         raise BundleError(f"{path} does not hold: {first_problem(error)}. Calibrate again.") from None
 

@@ -111,6 +111,13 @@ class _Rows:
     def step(self, here: float, there: float) -> tuple[float, float]:
         return ddim_coefficients(self.grid.level(here), self.grid.level(there))
 
+    def stage(self, here: float, there: float) -> tuple[float, float]:
+        """Like step, to a place where the UNet is asked: it never saw less noise than index 0's."""
+        return ddim_coefficients(self.grid.level(here), self.asked_level(there))
+
+    def asked_level(self, position: float) -> float:
+        return min(self.grid.level(position), float(self.grid.alpha_bar[0]))
+
     def add(
         self,
         asked: float,
@@ -119,13 +126,11 @@ class _Rows:
         weights: dict[int, float] | None = None,
         store: int = NO_REGISTER,
     ) -> None:
-        # A Runge-Kutta stage may ask at the clean end, where eps cannot be had from x0: index 0 is the nearest level.
-        level = min(self.grid.level(asked), float(self.grid.alpha_bar[0]))
         row = [0.0] * self.registers
         for register, weight in (weights or {}).items():
             row[register] = weight
         self.times.append(self.grid.asked(asked))
-        self.coefficients.append((*epsilon_coefficients(self.prediction, level), c_x, c_eps))
+        self.coefficients.append((*epsilon_coefficients(self.prediction, self.asked_level(asked)), c_x, c_eps))
         self.weights.append(row)
         self.store.append(store)
 
@@ -137,10 +142,12 @@ def _ddim(rows: _Rows, nodes: Sequence[int]) -> None:
 
 def _pndm2(rows: _Rows, nodes: Sequence[int]) -> None:
     """Improved Euler once, then eps = (3·e0 - e1) / 2 (Liu et al. 2022, PNDM). Register 0: the previous step's e."""
+    stage_x, stage_eps = rows.stage(nodes[0], nodes[1])
     c_x, c_eps = rows.step(nodes[0], nodes[1])
-    rows.add(nodes[0], c_x, c_eps, store=0)
-    # x2 = c_x·x + c_eps·e1 is at hand, x no more: c_x·x + c_eps·(e1 + e2)/2 = x2 + c_eps·(e2 - e1)/2.
-    rows.add(nodes[1], 1.0, c_eps / 2, {0: -c_eps / 2})
+    rows.add(nodes[0], stage_x, stage_eps, store=0)
+    # x2 = stage_x·x + stage_eps·e1 is at hand, x no more: x = (x2 - stage_eps·e1) / stage_x.
+    back = c_x / stage_x
+    rows.add(nodes[1], back, c_eps / 2, {0: c_eps / 2 - back * stage_eps})
     for here, there in itertools.pairwise(nodes[1:]):
         c_x, c_eps = rows.step(here, there)
         rows.add(here, c_x, 1.5 * c_eps, {0: -0.5 * c_eps}, store=0)
@@ -152,12 +159,14 @@ def _runge_kutta(rows: _Rows, here: int, there: int, first: int) -> None:
     Each stage starts from the x of stage one, which is the current x less what the last stage added.
     """
     middle = (here + there) / 2
-    mid_x, mid_eps = rows.step(here, middle)
-    end_x, end_eps = rows.step(here, there)
+    mid_x, mid_eps = rows.stage(here, middle)
+    far_x, far_eps = rows.stage(here, there)
+    c_x, c_eps = rows.step(here, there)
     rows.add(here, mid_x, mid_eps, store=first)
     rows.add(middle, 1.0, mid_eps, {first: -mid_eps}, store=3)
-    rows.add(middle, end_x / mid_x, end_eps, {3: -mid_eps * end_x / mid_x}, store=4)
-    rows.add(there, 1.0, end_eps / 6, {first: end_eps / 6, 3: end_eps / 3, 4: end_eps / 3 - end_eps})
+    rows.add(middle, far_x / mid_x, far_eps, {3: -mid_eps * far_x / mid_x}, store=4)
+    back = c_x / far_x
+    rows.add(there, back, c_eps / 6, {first: c_eps / 6, 3: c_eps / 3, 4: c_eps / 3 - back * far_eps})
 
 
 def _pndm4(rows: _Rows, nodes: Sequence[int]) -> None:

@@ -30,6 +30,7 @@ MIXED_IMAGES = 20  # of each set, in the folder that serve-batch is given
 STRIP_IMAGES = 2  # of each set
 HEADER_PIXELS = 60_000  # a side; such a file would take 3.6 GB decoded
 OOD_SETS = tuple(name for name, entry in SETS.items() if entry.role == "ood")
+PRODUCTS = {"images", "bundle", "verdicts.jsonl", "evaluation", "scores.png", "strip.png", "summary.json"}
 EXPORT_PACKAGES = ("torch", "diffusers", "onnx", "onnxscript")
 
 Say = Callable[[str], None]
@@ -37,8 +38,8 @@ Say = Callable[[str], None]
 
 def run_demo(output: Path, say: Say) -> dict[str, Any]:
     """Run the chain into `output` and return what summary.json holds. Raises DiffoodError where a step fails."""
-    if output.exists() and any(output.iterdir()) and not (output / "summary.json").exists():
-        raise UsageError(f"{output} is not empty and not a demo's folder; give --output a new one.")
+    if output.exists() and not _may_be_replaced(output):
+        raise UsageError(f"{output} is not an empty folder nor a demo's; give --output a new one.")
     shutil.rmtree(output, ignore_errors=True)
     images, bundle = output / "images", output / "bundle"
     say(f"Unpacking real images into {images}")
@@ -76,6 +77,14 @@ def run_demo(output: Path, say: Say) -> dict[str, Any]:
     say("")
     say(f"Pictures: {output / 'scores.png'} and {output / 'strip.png'}; numbers: {output / 'summary.json'}")
     return summary
+
+
+def _may_be_replaced(output: Path) -> bool:
+    """Whether a folder is empty or holds what a finished demo leaves and nothing else."""
+    if not output.is_dir():
+        return False
+    names = {entry.name for entry in output.iterdir()}
+    return not names or ("summary.json" in names and names <= PRODUCTS)
 
 
 def _unpack(images: Path) -> None:

@@ -17,6 +17,7 @@ from diffood.runtime.serving.sources import Source
 from diffood.runtime.sessions import Array
 
 DECODERS = 2  # threads; Pillow releases the lock while it decodes
+REFUSED_HELD = 1000  # refused files in a row after which their rows are brought out; some kilobytes each
 
 Progress = Callable[[int], None]  # called with the number of files done since the last call
 
@@ -50,21 +51,31 @@ def score_files(
 ) -> Iterator[Outcome]:
     """Score files lazily; outcomes come in the order of `sources`, refused files among them."""
     waiting: deque[tuple[Source, Loaded]] = deque()  # in order; those before the next result were refused
+    decoded = _decode_ahead(sources, detector.bundle.manifest.image, limits, detector.session.batch)
+    more = True
 
     def accepted() -> Iterator[tuple[Source, Array]]:
-        for source, loaded in _decode_ahead(sources, detector.bundle.manifest.image, limits, detector.session.batch):
+        """Feed the detector; ends early in a long run of refused files, which must not fill memory unseen."""
+        nonlocal more
+        refused_in_a_row = 0
+        for source, loaded in decoded:
             waiting.append((source, loaded))
+            refused_in_a_row = 0 if loaded.x is not None else refused_in_a_row + 1
             if loaded.x is not None:
                 yield source, loaded.x
+            elif refused_in_a_row == REFUSED_HELD:
+                return
+        more = False
 
     def refused() -> Iterator[Outcome]:
         while waiting and waiting[0][1].x is None:
             yield _counted(Outcome(*waiting.popleft(), None), progress)
 
-    for _, result in detector.stream(accepted()):
+    while more:
+        for _, result in detector.stream(accepted()):
+            yield from refused()
+            yield _counted(Outcome(*waiting.popleft(), result), progress)
         yield from refused()
-        yield _counted(Outcome(*waiting.popleft(), result), progress)
-    yield from refused()
 
 
 def _counted(outcome: Outcome, progress: Progress | None) -> Outcome:

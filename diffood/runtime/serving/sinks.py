@@ -1,7 +1,9 @@
 """Writes rows as JSON lines, CSV or Parquet; the file appears whole or not at all."""
 
 import csv
+import errno
 import json
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -34,23 +36,35 @@ class Sink:
     def __enter__(self) -> Self:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             self._format: _Format = _FORMATS[self.path.suffix](self._partial)
         except OSError as error:
-            raise DiffoodError(f"Cannot write {self.path} ({error.strerror}); choose another --output.") from None
+            raise self._refusal(error) from None
         return self
 
     def write(self, row: Row) -> None:
-        """Append one row."""
-        self._format.write(row)
+        """Append one row. Raises DiffoodError where the disk is full or gone."""
+        try:
+            self._format.write(row)
+        except OSError as error:
+            raise self._refusal(error) from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._format.close()
-        if kind is None:
-            self._partial.replace(self.path)
-        else:
+        try:
+            self._format.close()
+            if kind is None:
+                self._partial.replace(self.path)
+        except OSError as failure:
+            if kind is None:
+                raise self._refusal(failure) from None
+        finally:
             self._partial.unlink(missing_ok=True)
+
+    def _refusal(self, error: OSError) -> DiffoodError:
+        return DiffoodError(f"Cannot write {self.path} ({error.strerror or error}); choose another --output.")
 
 
 class _JsonLines:
@@ -67,7 +81,8 @@ class _JsonLines:
 class _Csv:
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
-        self._writer = csv.DictWriter(self._file, list(COLUMNS), lineterminator="\n")
+        # All text is quoted: before Python 3.13 a name with a bare carriage return would otherwise break its row.
+        self._writer = csv.DictWriter(self._file, list(COLUMNS), lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         self._writer.writeheader()
 
     def write(self, row: Row) -> None:

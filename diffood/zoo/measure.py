@@ -1,0 +1,94 @@
+"""Measures the zoo's bundle for its model card: python -m diffood.zoo.measure --bundle DIR --output FILE.json.
+
+Classifier accuracy, guided samples that are classified as their label, and AUROC of plain DiffOOD by start time.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from diffood.calibration.metrics import auroc
+from diffood.runtime.bundle import Bundle, open_bundle
+from diffood.runtime.detector import Detector
+from diffood.runtime.images import from_pixels
+from diffood.runtime.lanes import Trajectory, denoise
+from diffood.runtime.noise import draw_noise
+from diffood.runtime.plan import DEFAULT
+from diffood.zoo import BUNDLE
+from diffood.zoo.images import SETS, load_set
+
+START_TIMES = (120, 180, 240, 300, 360, 480)
+SAMPLES = 500
+SAMPLE_STRIDE = 40  # 25 steps from pure noise
+STRIDE = 120
+
+
+def classifier_accuracy(detector: Detector) -> float:
+    """Share of the held-out test images whose largest logit is their label."""
+    test = load_set("fashion-test")
+    logits = detector.session.classify(from_pixels(test.images[:, None])).logits
+    return float((logits.argmax(axis=1) == test.labels).mean())
+
+
+def guided_accuracy(bundle: Bundle, batch: int, threads: int) -> float:
+    """Share of SAMPLES images, sampled from pure noise for a label, that are classified as that label."""
+    last = len(bundle.alpha_bar) - 1
+    plan = DEFAULT.changed({"start_times": (last,), "stride": SAMPLE_STRIDE})
+    detector = Detector.load(bundle, plan, batch=batch, threads=threads)
+    table, classes = bundle.tables(plan)[0], len(bundle.manifest.class_names)
+    image = bundle.manifest.image
+    shape = (image.channels, image.height, image.width)
+
+    def wanted() -> Iterator[Trajectory[int]]:
+        for index in range(SAMPLES):
+            x = draw_noise(index.to_bytes(4, "little"), 0, 0, shape)
+            yield Trajectory(index, x, table, index % classes, plan.guidance)
+
+    sampled = dict(denoise(detector.session, wanted()))
+    logits = detector.session.classify(np.clip(np.stack([sampled[i] for i in range(SAMPLES)]), -1, 1)).logits
+    return float((logits.argmax(axis=1) == np.arange(SAMPLES) % classes).mean())
+
+
+def detection_by_start(bundle: Bundle, limit: int | None, batch: int, threads: int) -> dict[str, dict[str, float]]:
+    """AUROC of each OOD set and their mean, by start time: R = 2, stride 120, guidance 2, logits, L1."""
+    table: dict[str, dict[str, float]] = {}
+    for start in START_TIMES:
+        plan = DEFAULT.changed({"start_times": (start,), "stride": STRIDE})
+        detector = Detector.load(bundle, plan, batch=batch, threads=threads)
+        known = detector.score(load_set("fashion-test").images[:limit]).score
+        row = {
+            name: auroc(known, detector.score(load_set(name).images[:limit]).score)
+            for name, entry in SETS.items()
+            if entry.role == "ood"
+        }
+        row["mean"] = float(np.mean(list(row.values())))
+        row["unet_evaluations"] = detector.evaluations
+        table[str(start)] = row
+        print(start, json.dumps({name: round(value, 4) for name, value in row.items()}), flush=True)
+    return table
+
+
+def main() -> None:
+    """Parse the command line, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, default=BUNDLE)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--limit", type=int, help="images of each set; all without")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=0)
+    arguments = parser.parse_args()
+    bundle = open_bundle(arguments.bundle)
+    measured = {
+        "classifier_accuracy": classifier_accuracy(Detector.load(bundle, DEFAULT, threads=arguments.threads)),
+        "guided_accuracy": guided_accuracy(bundle, arguments.batch, arguments.threads),
+    }
+    print(json.dumps(measured), flush=True)
+    detection = detection_by_start(bundle, arguments.limit, arguments.batch, arguments.threads)
+    arguments.output.write_text(json.dumps({**measured, "auroc_by_start": detection}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

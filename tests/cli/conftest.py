@@ -1,0 +1,107 @@
+"""Runs the command line for the tests of this folder, in this process and in one of its own; a calibrated bundle."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffood import cli, zoo
+from diffood.zoo.images import unpack_set
+
+# One UNet evaluation an image: these tests look at the command line, not at detection.
+PLAN = ("--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one run of the command line left: exit code and both streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def content(self) -> Any:
+        """Standard output as JSON; nothing else may be on it."""
+        return json.loads(self.out)
+
+    def assert_one_line(self, code: int, *words: str) -> None:
+        """A failure diffood explains: this exit code, one line on standard error that holds these words."""
+        assert self.code == code, self
+        assert "Traceback" not in self.err
+        assert self.out == ""
+        assert self.err.startswith("error: ")
+        assert self.err.count("\n") == 1
+        for word in words:
+            assert word in self.err
+
+    def assert_wrong_usage(self, *words: str) -> None:
+        """Exit code 2 and an explanation, ours ("error: ") or the parser's ("Error: ")."""
+        assert self.code == 2, self
+        assert "Traceback" not in self.err
+        assert self.out == ""
+        assert "rror: " in self.err
+        for word in words:
+            assert word in self.err
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """The command line's own entry point, in this process; it must end by exiting, never by another exception."""
+
+    def call(*words: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["diffood", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(bool(end.code))
+        captured = capfd.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., Done]:
+    """The command line in a process of its own; `before` is Python to run first."""
+
+    def call(*words: object, before: str = "") -> Done:
+        code = f"{before}\nimport runpy, sys\nrunpy.run_module('diffood', run_name='__main__')"
+        command = ["-c", code] if before else ["-m", "diffood"]
+        done = subprocess.run(
+            [sys.executable, *command, *map(str, words)], capture_output=True, text=True, check=False, timeout=120
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture(scope="package")
+def calibrated(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path, start: Callable[..., Done]) -> Path:
+    """A copy of the shipped bundle that the command line calibrated on eighty images; read-only."""
+    bundle = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("cli") / "bundle"))
+    done = start("calibrate", bundle, "--images", clothes_folder, *PLAN, "--batch", 8, "--threads", 1)
+    assert done.code == 0, done
+    assert "guarantee   With 95.0% confidence, at most" in done.out
+    assert str(bundle / "calibration.json") in done.out
+    assert done.err == ""
+    return bundle
+
+
+@pytest.fixture(scope="package")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders ind, digits and textures of ten images each, and broken: one good file, one text, one odd name."""
+    root = tmp_path_factory.mktemp("folders")
+    for name, images in {"ind": "fashion-test", "digits": "digits", "textures": "textures"}.items():
+        unpack_set(images, root / name, 10)
+    unpack_set("fashion-test", root / "broken", 1)
+    (root / "broken" / "text.png").write_text("not an image")
+    (root / "broken" / "a\x1b[31m.png").touch()
+    return root

@@ -1,0 +1,167 @@
+"""What each verb of the command line prints, writes and exits with when it can do its work."""
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffood import zoo
+
+MACHINE = ("--batch", "8", "--threads", "1")
+# One UNet evaluation an image: these tests look at the command line, not at detection.
+FAST = (*MACHINE, "--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0")
+VERBS = ("export", "calibrate", "evaluate", "serve-batch", "inspect", "doctor", "demo")
+
+Run = Callable[..., Any]  # gives conftest.Done
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_an_example(run: Run, verb: str) -> None:
+    done = run(verb, "--help")
+    assert done.code == 0
+    assert f"Example: diffood {verb}" in " ".join(done.out.split())
+
+
+def test_help_names_every_verb(run: Run) -> None:
+    done = run("--help")
+    assert done.code == 0
+    assert all(re.search(rf"^\s+{verb}\s", done.out, re.MULTILINE) for verb in VERBS)
+
+
+def test_calibrate_prints_json(run: Run, bundle_copy: Path, clothes_folder: Path) -> None:
+    done = run("calibrate", bundle_copy, "--images", clothes_folder, "--fpr", "0.1", *FAST, "--json")
+    assert (done.code, done.err) == (0, "")
+    assert (done.content["n"], done.content["alpha"], done.content["method"]) == (80, 0.1, "pac")
+    assert done.content["delta"] == pytest.approx(0.05)
+    stored = json.loads((bundle_copy / "calibration.json").read_text())
+    assert len(stored.pop("scores")) == 80
+    assert stored == done.content
+
+
+@pytest.mark.parametrize("method", ["conformal", "quantile"])
+def test_calibrate_has_other_methods(run: Run, bundle_copy: Path, clothes_folder: Path, method: str) -> None:
+    done = run("calibrate", bundle_copy, "--images", clothes_folder, "--method", method, *FAST, "--json")
+    assert (done.code, done.content["method"], done.content["delta"]) == (0, method, None)
+
+
+def test_calibrate_sets_broken_files_aside(run: Run, bundle_copy: Path, clothes_folder: Path, folders: Path) -> None:
+    images = ("--images", clothes_folder, "--images", folders / "broken")
+    done = run("calibrate", bundle_copy, *images, *FAST, "--json")
+    assert done.code == 3
+    assert (done.content["n"], done.content["set_aside"]) == (81, 2)
+    assert "broken/text.png" in done.err
+    assert "\x1b" not in done.err
+    assert "warning" not in done.err
+
+
+def test_calibrate_warns_of_repeated_files(run: Run, bundle_copy: Path, clothes_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(clothes_folder, tmp_path / "images")
+    shutil.copy(clothes_folder / "0000.png", tmp_path / "images" / "again.png")
+    done = run("calibrate", bundle_copy, "--images", tmp_path / "images", *FAST)
+    assert done.code == 0
+    assert "warning     1 files repeat another's bytes" in done.err
+
+
+def test_evaluate_reports_every_set(run: Run, calibrated: Path, folders: Path, tmp_path: Path) -> None:
+    words: tuple[object, ...] = (
+        "evaluate",
+        calibrated,
+        "--ind",
+        folders / "ind",
+        "--ood",
+        f"digits={folders / 'digits'}",
+    )
+    words += ("--ood", f"textures={folders / 'textures'}", "--output", tmp_path / "new" / "report", *MACHINE)
+    done = run(*words, "--json")
+    assert (done.code, done.err) == (0, "")
+    content = done.content
+    assert content["auroc"].keys() == content["sets"].keys() == {"digits", "textures"}
+    assert all(0 <= value <= 1 for value in content["auroc"].values())
+    assert content["mean_auroc"] == pytest.approx(sum(content["auroc"].values()) / 2)
+    assert content["false_alarms"]["count"] == 10
+    assert content["set_aside"] == {"ind": 0, "digits": 0, "textures": 0}
+    assert content["unet_evaluations_per_image"] == 1
+    assert json.loads((tmp_path / "new" / "report" / "evaluation.json").read_text()) == content
+    assert (tmp_path / "new" / "report" / "scores.png").read_bytes().startswith(b"\x89PNG")
+    shown = run(*words)
+    assert shown.code == 0
+    assert re.search(r"^digits +10 ", shown.out, re.MULTILINE)
+    assert "of 10 fresh in-distribution images" in shown.out
+
+
+def test_evaluate_sets_broken_files_aside(run: Run, calibrated: Path, folders: Path) -> None:
+    words = ("evaluate", calibrated, "--ind", folders / "ind", "--ood", f"some={folders / 'broken'}", *MACHINE)
+    assert (run(*words, "--json").code, run(*words).code) == (3, 3)
+    assert "set aside: 2 of some" in run(*words).out
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+def test_serve_batch_writes_a_row_for_every_file(
+    run: Run, calibrated: Path, folders: Path, tmp_path: Path, ending: str
+) -> None:
+    output = tmp_path / f"rows{ending}"
+    done = run("serve-batch", calibrated, folders / "ind", folders / "digits", "--output", output, *MACHINE)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("20 files: 20 scored, ")
+    assert f"wrote       {output}" in done.out
+    assert output.stat().st_size > 0
+
+
+def test_serve_batch_sets_broken_files_aside(run: Run, calibrated: Path, folders: Path, tmp_path: Path) -> None:
+    output = tmp_path / "rows.csv"
+    done = run("serve-batch", calibrated, folders / "broken", "--output", output, *MACHINE, "--json")
+    assert (done.code, done.err) == (3, "")
+    content = done.content
+    assert (content["files"], content["scored"], content["rejected"], content["invalid"]) == (3, 1, 2, 0)
+    assert sum(content["reasons"].values()) == 2
+    with output.open(newline="") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["ok", "rejected", "rejected"]
+    shown = run("serve-batch", calibrated, folders / "broken", "--output", output, *MACHINE)
+    assert shown.code == 3
+    assert "2 set aside" in shown.out
+    assert "set aside   1 x The file is empty" in shown.out
+
+
+def test_serve_batch_shows_the_commonest_reasons_only(run: Run, calibrated: Path, tmp_path: Path) -> None:
+    (tmp_path / "garbage").mkdir()
+    for index in range(30):  # a reason holds the first bytes of its file, so that each is another
+        (tmp_path / "garbage" / f"{index:02d}").write_bytes(f"{index:02d}".encode())
+    done = run("serve-batch", calibrated, tmp_path / "garbage", "--output", tmp_path / "rows.jsonl", *MACHINE)
+    assert done.code == 3
+    assert done.out.count("set aside   1 x") == 20
+    assert "for 10 more reasons" in done.out
+
+
+def test_limits_of_serve_batch_refuse_files(run: Run, calibrated: Path, folders: Path, tmp_path: Path) -> None:
+    words = ("serve-batch", calibrated, folders / "ind", "--output", tmp_path / "rows.jsonl", *MACHINE, "--json")
+    assert run(*words, "--max-pixels", 783).content["rejected"] == 10
+    assert run(*words, "--max-bytes", 10).content["rejected"] == 10
+    assert run(*words, "--max-pixels", 784).content["rejected"] == 0
+
+
+def test_inspect_shows_a_bundle_with_and_without_calibration(run: Run, calibrated: Path) -> None:
+    bare, full = run("inspect", zoo.BUNDLE), run("inspect", calibrated)
+    assert (bare.code, full.code) == (0, 0)
+    assert "calibrated  no; run `diffood calibrate" in bare.out
+    assert "calibrated  pac, 80 images" in full.out
+    assert run("inspect", zoo.BUNDLE, "--json").content["calibration"] is None
+    content = run("inspect", calibrated, "--json").content
+    assert content["calibration"]["n"] == 80
+    assert "scores" not in content["calibration"]
+    assert content["manifest"]["format"] == 1
+
+
+def test_doctor_names_libraries_and_what_installs_them(run: Run) -> None:
+    done = run("doctor")
+    assert done.code == 0
+    assert "onnxruntime" in done.out
+    content = run("doctor", "--json").content
+    assert "CPUExecutionProvider" in content["providers"]
+    packages = {entry["package"]: entry for entry in content["packages"]}
+    assert packages["onnxruntime"]["version"]
+    assert packages["torch"]["install"] == "pip install 'diffood[export]'"

@@ -1,0 +1,250 @@
+"""Exporting small random models: what a bundle must hold, and what must make an export fail."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+onnx = pytest.importorskip("onnx")
+
+from diffood.errors import ExportError, UsageError  # noqa: E402
+from diffood.export.build import Sources, export_bundle  # noqa: E402
+from diffood.export.onnx import OPSET, export_onnx, prove_equal, prove_structure  # noqa: E402
+from diffood.export.sources.classifier import Preprocessing  # noqa: E402
+from diffood.runtime.bundle import load_arrays, open_bundle  # noqa: E402
+from diffood.runtime.detector import Detector  # noqa: E402
+
+FACTORIES = '''
+import torch
+from torch import nn
+
+class LogitsOnly(nn.Module):
+    """RGB, any size, returns logits alone; its features are the input of `head`."""
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.side = nn.Linear(6, 6)
+        self.head = nn.Linear(6, 3)
+    def forward(self, x):
+        return self.head(torch.relu(self.side(torch.relu(self.conv(x)).mean((2, 3)))))
+
+def logits_only():
+    torch.manual_seed(0)
+    return LogitsOnly()
+
+def grey_with_features():
+    torch.manual_seed(0)
+    class Grey(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(1, 6, 3), nn.Linear(6, 3)
+        def forward(self, x):
+            features = self.conv(x).mean((2, 3))
+            return self.head(features), features
+    return Grey()
+
+def not_a_module():
+    return 7
+
+def broken():
+    raise RuntimeError("no such checkpoint")
+'''
+
+
+def small_unet(**changes: object) -> object:
+    torch.manual_seed(0)
+    settings = {
+        "sample_size": 8,
+        "in_channels": 1,
+        "out_channels": 1,
+        "block_out_channels": (8, 8),
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "UpBlock2D"),
+        "norm_num_groups": 4,
+        "num_class_embeds": 4,
+    }
+    return diffusers.UNet2DModel(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with unet/ (3 classes and null), scheduler/ (40 steps) and factories.py."""
+    folder = tmp_path_factory.mktemp("models")
+    small_unet().save_pretrained(folder / "unet", safe_serialization=True)
+    diffusers.DDPMScheduler(num_train_timesteps=40).save_pretrained(folder / "scheduler")
+    (folder / "factories.py").write_text(FACTORIES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(models: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A bundle of the small UNet and an RGB classifier of another size that returns logits alone; and its report."""
+    lines: list[str] = []
+    output = tmp_path_factory.mktemp("out") / "bundle"
+    sources = Sources(
+        models / "unet",
+        f"{models / 'factories.py'}:logits_only",
+        preprocessing=Preprocessing((12, 10), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)),
+        class_names=("a", "b", "c"),
+    )
+    export_bundle(sources, output, overwrite=False, report=lines.append)
+    return output, lines
+
+
+def test_graphs_have_a_dynamic_batch_and_the_promised_opset(exported: tuple[Path, list[str]]) -> None:
+    for file in sorted(exported[0].glob("*.onnx")):
+        model = onnx.load(file)
+        assert {entry.domain: entry.version for entry in model.opset_import}[""] == OPSET
+        for value in (*model.graph.input, *model.graph.output):
+            assert value.type.tensor_type.shape.dim[0].dim_param, (file.name, value.name)
+        assert not [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+
+
+def test_manifest_says_what_was_exported(exported: tuple[Path, list[str]]) -> None:
+    manifest = open_bundle(exported[0]).manifest
+    assert manifest.class_names == ("a", "b", "c")
+    assert (manifest.unet.labels, manifest.unet.label_count) == ("class+null", 4)
+    assert {graph.role for graph in manifest.graphs} == {"classify", "step_plain", "step_guided"}
+    assert max(manifest.plans["reference"].start_times) < 40  # scaled from 1,000 training steps
+    assert any("the input of its last linear layer, head" in line for line in exported[1])
+
+
+def test_classify_graph_resizes_and_normalises_inside(exported: tuple[Path, list[str]], models: Path) -> None:
+    namespace: dict[str, object] = {}
+    exec(FACTORIES, namespace)
+    model = namespace["logits_only"]().eval()  # type: ignore[operator]
+    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    image = torch.nn.functional.interpolate((x + 1) / 2, (12, 10), mode="bilinear", antialias=True).repeat(1, 3, 1, 1)
+    mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.4])
+    with torch.no_grad():
+        expected = model((image - mean[:, None, None]) / std[:, None, None]).numpy()
+    bundle = open_bundle(exported[0])
+    found = Detector.load(bundle, bundle.plan(), batch=2, threads=1).session.classify(x.numpy())
+    assert np.abs(found.logits - expected).max() < 1e-5
+    assert found.features.shape == (3, 6)
+
+
+def test_golden_outputs_are_what_the_graphs_give(exported: tuple[Path, list[str]]) -> None:
+    bundle = open_bundle(exported[0])
+    golden = load_arrays(bundle.read(bundle.manifest.golden), "golden")
+    session = Detector.load(bundle, bundle.plan(), batch=4, threads=1).session
+    assert np.abs(session.classify(golden["classify.in.x"]).logits - golden["classify.out.logits"]).max() < 1e-5
+    assert {"step_guided.in.x", "step_guided.out.x_next", "step_plain.out.epsilon"} <= set(golden)
+
+
+class FrozenBatch(torch.nn.Module):
+    """Depends on the batch it was exported with."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(2, -1).sum(1, keepdim=True)
+
+
+def test_a_frozen_batch_fails_the_export(tmp_path: Path) -> None:
+    with pytest.raises(ExportError):
+        export_onnx(FrozenBatch(), {"x": torch.zeros(2, 3)}, ("y",), tmp_path / "frozen.onnx")
+
+
+def test_a_saved_graph_with_a_fixed_batch_fails_its_proof(exported: tuple[Path, list[str]], tmp_path: Path) -> None:
+    model = onnx.load(exported[0] / "classify.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, tmp_path / "classify.onnx")
+    with pytest.raises(ExportError, match="froze at 1"):
+        prove_structure(tmp_path / "classify.onnx", ("x",), ("logits", "features"))
+
+
+def test_other_outputs_than_torchs_fail_the_export(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2))
+    path = tmp_path / "linear.onnx"
+    export_onnx(module, {"input": torch.zeros(2, 3)}, ("y",), path)
+
+    class Pair(torch.nn.Module):
+        def forward(self, input: torch.Tensor) -> tuple[torch.Tensor]:  # noqa: A002 - the graph's name
+            return (module(input),)
+
+    sample = {"input": torch.ones(5, 3)}
+    assert prove_equal(Pair(), path, ("y",), iter([sample])).rows == 5
+    with torch.no_grad():
+        module[0].bias += 1e-3
+    with pytest.raises(ExportError, match="differs from torch"):
+        prove_equal(Pair(), path, ("y",), iter([sample]))
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("not_a_module", "not a torch.nn.Module"),
+        ("broken", "no such checkpoint"),
+        ("missing", "no usable factory"),
+    ],
+)
+def test_a_bad_factory_is_explained(models: Path, tmp_path: Path, factory: str, message: str) -> None:
+    sources = Sources(models / "unet", f"{models / 'factories.py'}:{factory}")
+    with pytest.raises(ExportError, match=message):
+        export_bundle(sources, tmp_path / "bundle", overwrite=False, report=lambda _: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pickle_is_refused_unopened(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")
+    sources = Sources(models / "unet", f"{models / 'factories.py'}:logits_only", tmp_path / "weights.pt")
+    with pytest.raises(ExportError, match="pickles are not opened"):
+        export_bundle(sources, tmp_path / "bundle", overwrite=False, report=lambda _: None)
+
+
+def test_class_names_must_fit(models: Path, tmp_path: Path) -> None:
+    sources = Sources(models / "unet", f"{models / 'factories.py'}:grey_with_features", class_names=("a", "b"))
+    with pytest.raises(UsageError, match="2 class names for a classifier of 3"):
+        export_bundle(sources, tmp_path / "bundle", overwrite=False, report=lambda _: None)
+
+
+def test_labels_and_classes_must_fit(models: Path, tmp_path: Path) -> None:
+    small_unet(num_class_embeds=9).save_pretrained(tmp_path / "unet", safe_serialization=True)
+    sources = Sources(tmp_path / "unet", f"{models / 'factories.py'}:grey_with_features")
+    with pytest.raises(ExportError, match="knows 9 labels and the classifier 3 classes"):
+        export_bundle(sources, tmp_path / "bundle", overwrite=False, report=lambda _: None)
+
+
+def test_an_output_that_is_no_bundle_is_never_deleted(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    sources = Sources(models / "unet", f"{models / 'factories.py'}:logits_only")
+    with pytest.raises(UsageError, match="not a bundle"):
+        export_bundle(sources, tmp_path, overwrite=True, report=lambda _: None)
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_a_bundle_is_replaced_only_when_asked(exported: tuple[Path, list[str]], models: Path) -> None:
+    sources = Sources(models / "unet", f"{models / 'factories.py'}:logits_only")
+    with pytest.raises(UsageError, match="--overwrite"):
+        export_bundle(sources, exported[0], overwrite=False, report=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid'"),
+        ({"prediction_type": "flow"}, "prediction_type 'flow'"),
+        ({"num_train_timesteps": 10**9}, "num_train_timesteps"),
+        ({"beta_end": 1.5}, "leave \\(0, 1\\)"),
+        ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
+    ],
+)
+def test_an_unusable_scheduler_config_is_explained(
+    models: Path, tmp_path: Path, config: dict[str, object], message: str
+) -> None:
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(config))
+    sources = Sources(models / "unet", f"{models / 'factories.py'}:logits_only", scheduler=tmp_path)
+    with pytest.raises(ExportError, match=message):
+        export_bundle(sources, tmp_path / "bundle", overwrite=False, report=lambda _: None)
+
+
+def test_without_a_scheduler_config_the_papers_schedule_is_assumed_and_said(models: Path, tmp_path: Path) -> None:
+    from diffood.export.sources.scheduler import load_schedule
+
+    schedule = load_schedule(tmp_path, None)
+    assert "assumed" in schedule.origin
+    assert schedule.alpha_bar[0] == pytest.approx(1 - 1e-4)
+    assert len(schedule.alpha_bar) == 1000

@@ -1,0 +1,130 @@
+"""Attack: a calibration.json that is damaged, contradicts itself, or is no plain file."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffood.errors import BundleError, CalibrationError
+from diffood.runtime.bundle import open_bundle
+from diffood.runtime.decision import MAX_CALIBRATION_BYTES, Calibration, Fingerprint, load_calibration, save_calibration
+from diffood.runtime.images import ImageShape
+
+Fields = dict[str, Any]
+
+
+@pytest.fixture
+def calibration_file(bundle_copy: Path) -> Path:
+    """A calibration of made-up scores that loads."""
+    bundle = open_bundle(bundle_copy)
+    calibration = Calibration(
+        method="pac",
+        alpha=0.05,
+        delta=0.05,
+        n=5,
+        allowed_above=1,
+        threshold=0.4,
+        guarantee="none, the scores are made up",
+        set_aside=0,
+        fingerprint=Fingerprint(
+            classify_sha256="0" * 64,
+            step_sha256="1" * 64,
+            noise_levels_sha256="2" * 64,
+            precision="fp32",
+            backend="onnxruntime-cpu",
+            image=ImageShape(1, 28, 28),
+            plan=bundle.plan(),
+        ),
+        scores=[0.1, 0.2, 0.3, 0.4, 0.5],
+    )
+    path = save_calibration(bundle, calibration)
+    assert load_calibration(bundle) == calibration
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(BundleError, match=r"calibration\.json") as caught:
+        load_calibration(open_bundle(path.parent))
+    message = str(caught.value)
+    assert "alibrate again" in message
+    assert message.isprintable()
+    return message
+
+
+def changed(name: str, value: object) -> Callable[[Fields], None]:
+    return lambda fields: fields.update({name: value})
+
+
+CHANGES: dict[str, tuple[Callable[[Fields], object], str]] = {
+    "unsorted scores": (changed("scores", [0.1, 0.3, 0.2, 0.4, 0.5]), "the scores are not sorted"),
+    "NaN score": (changed("scores", [0.1, 0.2, float("nan"), 0.4, 0.5]), "scores.2"),
+    "infinite score": (changed("scores", [0.1, 0.2, 0.3, 0.4, float("inf")]), "scores.4"),
+    "negative score": (changed("scores", [-0.1, 0.2, 0.3, 0.4, 0.5]), "scores.0"),
+    "text for a score": (changed("scores", ["low", 0.2, 0.3, 0.4, 0.5]), "scores.0"),
+    "null scores": (changed("scores", None), "scores"),
+    "n too large": (changed("n", 6), "n is 6 but 5 scores are stored"),
+    "n too small": (changed("n", 4), "n is 4 but 5 scores are stored"),
+    "n negative": (changed("n", -5), "n:"),
+    "nothing behind it": (lambda fields: fields.update({"n": 0, "scores": []}), "n:"),
+    "threshold below too many": (changed("threshold", 0.3), "more than 1 scores lie above the threshold 0.3"),
+    "NaN threshold": (changed("threshold", float("nan")), "threshold"),
+    "infinite threshold": (changed("threshold", float("inf")), "threshold"),
+    "negative allowed_above": (changed("allowed_above", -1), "allowed_above"),
+    "alpha of 0": (changed("alpha", 0), "alpha"),
+    "alpha of 1": (changed("alpha", 1), "alpha"),
+    "other method": (changed("method", "best"), "method"),
+    "other format": (changed("format", 2), "format"),
+    "unknown field": (changed("note", "x"), "note"),
+    "no fingerprint": (lambda fields: fields.pop("fingerprint"), "fingerprint"),
+    "impossible plan": (lambda fields: fields["fingerprint"]["plan"].update(stride=0), "fingerprint.plan.stride"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_calibration_that_contradicts_itself_is_refused(calibration_file: Path, name: str) -> None:
+    change, expected = CHANGES[name]
+    fields = json.loads(calibration_file.read_bytes())
+    change(fields)
+    calibration_file.write_text(json.dumps(fields))
+    assert expected in refusal(calibration_file)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 1_000_000, b'{"a":' * 100_000])
+def test_what_is_no_calibration_is_refused(calibration_file: Path, data: bytes) -> None:
+    calibration_file.write_bytes(data)
+    assert "does not hold" in refusal(calibration_file)
+
+
+def test_a_sparse_file_above_the_limit_is_refused_unread(calibration_file: Path) -> None:
+    with calibration_file.open("r+b") as file:
+        file.truncate(MAX_CALIBRATION_BYTES + 1)
+    assert f"has {MAX_CALIBRATION_BYTES + 1} bytes where at most {MAX_CALIBRATION_BYTES} belong" in refusal(
+        calibration_file
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and FIFOs as POSIX has them")
+def test_links_are_refused_even_to_a_good_calibration(calibration_file: Path, tmp_path: Path) -> None:
+    calibration_file.rename(tmp_path / "outside.json")
+    calibration_file.symlink_to(tmp_path / "outside.json")
+    assert "cannot be opened" in refusal(calibration_file)
+    (tmp_path / "outside.json").unlink()
+    assert "cannot be opened" in refusal(calibration_file)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and FIFOs as POSIX has them")
+def test_a_fifo_or_a_folder_is_refused_at_once(calibration_file: Path) -> None:
+    calibration_file.unlink()
+    os.mkfifo(calibration_file)
+    assert "is not a regular file" in refusal(calibration_file)
+    calibration_file.unlink()
+    calibration_file.mkdir()
+    assert "is not a regular file" in refusal(calibration_file)
+
+
+def test_no_calibration_at_all_says_how_to_make_one(bundle_copy: Path) -> None:
+    with pytest.raises(CalibrationError, match="is not calibrated: run `diffood calibrate"):
+        load_calibration(open_bundle(bundle_copy))

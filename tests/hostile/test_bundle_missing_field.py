@@ -1,0 +1,39 @@
+"""Attack: a manifest without one of its fields, or with one it should not have."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffood.errors import BundleError
+from diffood.runtime.bundle import Manifest, open_bundle
+
+Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]
+
+
+@pytest.mark.parametrize("name", list(Manifest.model_fields))
+def test_a_missing_field_is_refused_by_name(bundle_copy: Path, rewrite: Rewrite, name: str) -> None:
+    rewrite(lambda manifest: manifest.pop(name))
+    with pytest.raises(BundleError, match=rf"manifest\.json does not hold: {name}: Field required\. Export") as caught:
+        open_bundle(bundle_copy)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", list(Manifest.model_fields))
+def test_a_null_field_is_refused_by_name(bundle_copy: Path, rewrite: Rewrite, name: str) -> None:
+    rewrite(lambda manifest: manifest.update({name: None}))
+    with pytest.raises(BundleError, match=rf"manifest\.json does not hold: {name}"):
+        open_bundle(bundle_copy)
+
+
+def test_an_unknown_field_is_refused_by_name(bundle_copy: Path, rewrite: Rewrite) -> None:
+    rewrite(lambda manifest: manifest.update({"run_after_opening": "x"}))
+    with pytest.raises(BundleError, match="run_after_opening"):
+        open_bundle(bundle_copy)
+
+
+def test_a_default_plan_that_is_not_there_is_refused_by_name(bundle_copy: Path, rewrite: Rewrite) -> None:
+    rewrite(lambda manifest: manifest.update({"default_plan": "fastest"}))
+    with pytest.raises(BundleError, match="default_plan 'fastest' is not among its plans"):
+        open_bundle(bundle_copy)

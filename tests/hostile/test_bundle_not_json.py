@@ -1,0 +1,56 @@
+"""Attack: a manifest that is not JSON, not an object, or made to exhaust a parser."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from diffood.errors import BundleError
+from diffood.runtime.bundle import MAX_MANIFEST_BYTES, open_bundle
+
+DAMAGED = {
+    "empty": b"",
+    "binary": bytes(range(256)),
+    "cut off": b'{"format": 1, "image": {',
+    "invalid UTF-8": b'{"format": "\xff"}',
+    "deeply nested lists": b"[" * 200_000 + b"]" * 200_000,
+    "deeply nested objects": b'{"format":' * 100_000 + b"1" + b"}" * 100_000,
+    "only opening brackets": b"[" * (MAX_MANIFEST_BYTES - 1),
+    "a number of a million digits": b'{"format": ' + b"9" * 1_000_000 + b"}",
+}
+NOT_A_MANIFEST = {
+    "list": b"[]",
+    "number": b"1",
+    "string": b'"manifest"',
+    "null": b"null",
+    "UTF-16": '{"format": 1}'.encode("utf-16"),
+    "NaN": b'{"format": NaN}',
+    "lone surrogate": b'{"format": 1, "default_plan": "\\ud800"}',
+}
+
+
+def refusal(folder: Path, data: bytes) -> str:
+    (folder / "manifest.json").write_bytes(data)
+    started = time.monotonic()
+    with pytest.raises(BundleError, match=r"manifest\.json") as caught:
+        open_bundle(folder)
+    assert time.monotonic() - started < 5
+    message = str(caught.value)
+    assert message.isprintable()
+    assert len(message) < 1000
+    return message
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_json_is_refused(bundle_copy: Path, name: str) -> None:
+    assert "is not JSON: the file is damaged. Copy the bundle again" in refusal(bundle_copy, DAMAGED[name])
+
+
+@pytest.mark.parametrize("name", NOT_A_MANIFEST)
+def test_json_that_is_no_manifest_is_refused(bundle_copy: Path, name: str) -> None:
+    assert "does not hold" in refusal(bundle_copy, NOT_A_MANIFEST[name])
+
+
+def test_a_manifest_of_ten_megabytes_is_refused_unread(bundle_copy: Path) -> None:
+    message = refusal(bundle_copy, b"[" * 10_000_000)
+    assert f"has 10000000 bytes where at most {MAX_MANIFEST_BYTES} belong" in message

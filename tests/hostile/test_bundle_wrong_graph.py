@@ -1,0 +1,95 @@
+"""Attack: a sound graph in the role of another, or of other shapes than the manifest says."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffood.errors import BundleError
+from diffood.runtime.bundle import open_bundle
+from diffood.runtime.detector import Detector
+
+Reseal = Callable[[str, bytes], None]
+Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]
+
+
+def refusal(folder: Path) -> str:
+    bundle = open_bundle(folder)
+    with pytest.raises(BundleError, match="Export the bundle again") as caught:
+        Detector.load(bundle, bundle.plan(), batch=2, threads=1)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("role", "other"),
+    [
+        ("step_guided", "classify"),
+        ("step_guided", "step_plain"),
+        ("classify", "step_plain"),
+        ("classify", "step_guided"),
+    ],
+)
+def test_a_graph_in_the_role_of_another_is_refused(bundle_copy: Path, reseal: Reseal, role: str, other: str) -> None:
+    reseal(f"{role}.onnx", (bundle_copy / f"{other}.onnx").read_bytes())
+    assert f"{role}.onnx is not a {role} graph: its inputs are" in refusal(bundle_copy)
+
+
+def test_an_entry_that_names_the_file_of_another_role_is_refused(bundle_copy: Path, rewrite: Rewrite) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        for entry in manifest["graphs"]:
+            entry["file"] = "classify.onnx"
+
+    rewrite(change)
+    assert "classify.onnx is not a step_guided graph" in refusal(bundle_copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda manifest: manifest["image"].update(height=32), "inputs"),
+        (lambda manifest: manifest["image"].update(channels=3), "inputs"),
+        (lambda manifest: manifest["class_names"].append("one more"), "outputs"),
+        (lambda manifest: manifest.update(feature_count=127), "outputs"),
+    ],
+    ids=["height", "channels", "class_names", "feature_count"],
+)
+def test_shapes_that_the_manifest_tells_otherwise_are_refused(
+    bundle_copy: Path, rewrite: Rewrite, change: Any, part: str
+) -> None:
+    rewrite(change)
+    assert f"classify.onnx is not a classify graph: its {part} are" in refusal(bundle_copy)
+
+
+def test_labels_that_the_manifest_denies_are_refused(bundle_copy: Path, rewrite: Rewrite) -> None:
+    rewrite(lambda manifest: manifest["unet"].update(labels="none"))
+    assert "label tensor(int64)" in refusal(bundle_copy)
+
+
+def test_a_frozen_batch_and_another_type_are_refused(bundle_copy: Path, reseal: Reseal) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs the extra: export")
+    path = bundle_copy / "classify.onnx"
+    frozen = onnx.load(path)
+    for value in (*frozen.graph.input, *frozen.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    frozen.graph.ClearField("value_info")
+    reseal("classify.onnx", frozen.SerializeToString())
+    assert "x tensor(float)[1, 1, 28, 28]" in refusal(bundle_copy)
+    made = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, ["batch", *rest])
+        for name, rest in (("x", [1, 28, 28]), ("logits", [10]), ("features", [128]))
+    ]
+    nodes = [
+        onnx.helper.make_node("Flatten", ["x"], ["flat"]),
+        onnx.helper.make_node("Slice", ["flat", "zero", "ten", "one"], ["logits"]),
+        onnx.helper.make_node("Slice", ["flat", "zero", "many", "one"], ["features"]),
+    ]
+    numbers = [
+        onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [1], [value])
+        for name, value in (("zero", 0), ("one", 1), ("ten", 10), ("many", 128))
+    ]
+    graph = onnx.helper.make_graph(nodes, "doubles", made[:1], made[1:], numbers)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+    reseal("classify.onnx", model.SerializeToString())
+    assert "x tensor(double)" in refusal(bundle_copy)

@@ -1,0 +1,196 @@
+"""What a user names becomes an ordered list of files: the same whatever the order, with ids that never meet."""
+
+import itertools
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from diffood.errors import UsageError
+from diffood.runtime.serving.sources import Source, expand_inputs
+
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a file name be any bytes")
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two folders with files at several depths, in the working directory."""
+    make(tmp_path, "one/b.png", "one/a.png", "one/deep/er/c.png", "one/.hidden.png", "one/.cache/d.png", "two/a.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def ids(sources: Iterable[Source]) -> list[str]:
+    return [source.id for source in sources]
+
+
+def test_a_folder_gives_its_files_at_every_depth_but_hidden_ones(tree: Path) -> None:
+    assert ids(expand_inputs(["one"])) == ["a.png", "b.png", "deep/er/c.png"]
+
+
+def test_ids_are_the_same_however_the_folder_is_written(tree: Path) -> None:
+    for written in (str(tree / "one"), "./one", "one/", "two/../one"):
+        assert ids(expand_inputs([written])) == ["a.png", "b.png", "deep/er/c.png"]
+
+
+def test_paths_lead_to_the_files(tree: Path) -> None:
+    assert [source.path for source in expand_inputs(["one"])] == [
+        Path("one") / name for name in ids(expand_inputs(["one"]))
+    ]
+
+
+def test_several_folders_put_their_names_before_ids(tree: Path) -> None:
+    assert ids(expand_inputs(["two", "one"])) == ["one/a.png", "one/b.png", "one/deep/er/c.png", "two/a.png"]
+
+
+def test_several_folders_of_one_name_put_their_paths_before_ids(tree: Path) -> None:
+    make(tree, "x/camera/1.png", "y/camera/1.png")
+    assert ids(expand_inputs(["x/camera", "y/camera", "two"])) == ["two/a.png", "x/camera/1.png", "y/camera/1.png"]
+
+
+def test_a_file_keeps_its_name_as_written(tree: Path) -> None:
+    assert ids(expand_inputs(["one/b.png", str(tree / "two/a.png")])) == [f"{tree.as_posix()}/two/a.png", "one/b.png"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("one/*.png", ["one/a.png", "one/b.png"]),
+        ("*/a.png", ["one/a.png", "two/a.png"]),
+        ("one/**/*.png", ["one/a.png", "one/b.png", "one/deep/er/c.png"]),
+        ("one/[ab].png", ["one/a.png", "one/b.png"]),
+        ("*/?.png", ["one/a.png", "one/b.png", "two/a.png"]),
+    ],
+)
+def test_globs(tree: Path, pattern: str, expected: list[str]) -> None:
+    assert ids(expand_inputs([pattern])) == expected
+    absolute = expand_inputs([str(tree / pattern)])
+    assert ids(absolute) == [f"{tree.as_posix()}/{name}" for name in expected]
+
+
+def test_a_file_whose_name_is_a_pattern_is_that_file(tree: Path) -> None:
+    make(tree, "image[1].png", "image1.png")
+    assert ids(expand_inputs(["image[1].png"])) == ["image[1].png"]
+
+
+def test_a_list_is_relative_to_its_own_folder_and_keeps_missing_files(tree: Path) -> None:
+    (tree / "two" / "list.txt").write_text("a.png\r\n\n../one/b.png\nmissing.png\n")
+    sources = expand_inputs(["@two/list.txt"])
+    assert ids(sources) == ["../one/b.png", "a.png", "missing.png"]
+    assert [source.path.exists() for source in sources] == [True, True, False]
+
+
+def test_a_list_may_name_absolute_paths(tree: Path) -> None:
+    (tree / "list.txt").write_text(str(tree / "one" / "a.png"))
+    assert expand_inputs(["@list.txt"])[0].path == tree / "one" / "a.png"
+
+
+@pytest.mark.parametrize(
+    "name", ["line\u2028separator.png", "next\x85line.png", "form\x0cfeed.png", "spaces inside.png"]
+)
+def test_only_newlines_end_a_name_in_a_list(tree: Path, name: str) -> None:
+    make(tree, name)
+    (tree / "list.txt").write_text(f"{name}\ntwo/a.png\n", encoding="utf-8")
+    assert sorted(ids(expand_inputs(["@list.txt"]))) == sorted([name, "two/a.png"])
+
+
+@pytest.mark.parametrize(
+    "name", ["nowhere", "one/none.png", "one/*.jpg", "*.none", "@nowhere.txt", "@one", "x" * 5000, "@" + "x" * 5000]
+)
+def test_what_names_nothing_is_wrong_usage(tree: Path, name: str) -> None:
+    with pytest.raises(UsageError):
+        expand_inputs([name])
+    with pytest.raises(UsageError):
+        expand_inputs(["one", name])
+
+
+def test_a_folder_or_list_without_files_is_wrong_usage(tree: Path) -> None:
+    make(tree, "empty/.hidden", "list.txt")
+    for inputs in (["empty"], ["@list.txt"], []):
+        with pytest.raises(UsageError, match="No files in"):
+            expand_inputs(inputs)
+
+
+def test_order_does_not_matter(tree: Path) -> None:
+    (tree / "list.txt").write_text("one/b.png\nnone.png\n")
+    inputs = ["one", "two", "one/*.png", "@list.txt"]
+    lists = [expand_inputs(order) for order in itertools.permutations(inputs)]
+    assert all(sources == lists[0] for sources in lists)
+    assert ids(lists[0]) == sorted(ids(lists[0]))
+
+
+@pytest.mark.parametrize("again", [["one"], ["./one", "one/"], ["two/../one"]])
+def test_a_folder_given_twice_counts_once(tree: Path, again: list[str]) -> None:
+    assert ids(expand_inputs(["one", *again])) == ids(expand_inputs(["one"]))
+
+
+def test_a_file_given_twice_counts_once(tree: Path) -> None:
+    assert ids(expand_inputs(["one/a.png", "one/a.png", "one/[a].png", "./one/a.png"])) == ["one/a.png"]
+
+
+def test_two_files_never_share_an_id(tree: Path) -> None:
+    make(tree, "a.png")
+    with pytest.raises(UsageError, match=r"would both be called 'a\.png'"):
+        expand_inputs(["one", "a.png"])
+
+
+def test_a_link_to_a_parent_folder_is_not_followed(tree: Path) -> None:
+    (tree / "one" / "deep" / "loop").symlink_to(tree / "one")
+    assert ids(expand_inputs(["one"])) == ["a.png", "b.png", "deep/er/c.png"]
+
+
+def test_links_to_files_and_dangling_links_are_listed(tree: Path) -> None:
+    (tree / "two" / "dangling.png").symlink_to(tree / "nowhere.png")
+    (tree / "two" / "link.png").symlink_to(tree / "one" / "a.png")
+    assert ids(expand_inputs(["two"])) == ["a.png", "dangling.png", "link.png"]
+    assert ids(expand_inputs(["two/dangling.png"])) == ["two/dangling.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_listed_itself(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = os.scandir
+
+    def deny(path: str) -> object:
+        if os.fspath(path).endswith("er"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", deny)  # a mode of 0 stops nobody who tests as root
+    assert ids(expand_inputs(["one"])) == ["a.png", "b.png", "deep/er"]
+
+
+@only_linux
+def test_names_that_are_not_utf8_get_distinct_ids_of_valid_text(tmp_path: Path) -> None:
+    names = [
+        b"\xff.png",
+        b"\xfe.png",
+        b"\\xff.png",
+        b"\\\\xff.png",
+        "ü🙂.png".encode(),
+        b"\xc3.png",
+        b"\xed\xa0\x80.png",
+    ]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).touch()
+    sources = expand_inputs([str(tmp_path)])
+    assert len(set(ids(sources))) == len(names)
+    assert "ü🙂.png" in ids(sources)
+    for source in sources:
+        source.id.encode("utf-8")
+        assert source.path.exists()
+
+
+@only_linux
+@pytest.mark.parametrize(
+    "name", ["a\nb.png", "a\rb.png", '"quoted".png', "it's, a.png", " ", "-rf", "@list", "a\x1b[31m.png"]
+)
+def test_odd_names_are_kept(tmp_path: Path, name: str) -> None:
+    make(tmp_path, name)
+    assert expand_inputs([str(tmp_path)]) == [Source(name, tmp_path / name)]

@@ -1,0 +1,104 @@
+"""The bundle: what opening gives, which names it knows, and how it is written. Attacks on it are in tests/hostile."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from diffood.errors import BundleError, UsageError
+from diffood.runtime.bundle import Bundle, Manifest, Role, open_bundle, read_regular, write_atomically, write_bundle
+
+ROLES = get_args(Role)
+
+
+def test_opening_gives_manifest_and_noise_levels(zoo_bundle: Bundle) -> None:
+    assert zoo_bundle.manifest.default_plan in zoo_bundle.manifest.plans
+    assert zoo_bundle.alpha_bar.dtype == np.float64
+    assert np.all(np.diff(zoo_bundle.alpha_bar) < 0)
+    assert 0 < zoo_bundle.alpha_bar[-1] < zoo_bundle.alpha_bar[0] < 1
+
+
+def test_read_returns_the_bytes_the_manifest_hashes(zoo_bundle: Bundle) -> None:
+    for name, entry in zoo_bundle.manifest.files.items():
+        data = zoo_bundle.read(name)
+        assert data == (zoo_bundle.path / name).read_bytes()
+        assert (hashlib.sha256(data).hexdigest(), len(data)) == (entry.sha256, entry.size)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_role_names_a_graph_of_the_files(zoo_bundle: Bundle, role: Role) -> None:
+    entry = zoo_bundle.graph(role)
+    assert entry.role == role
+    assert entry.file in zoo_bundle.manifest.files
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_without_graph_is_an_error_that_lists_the_others(zoo_bundle: Bundle, role: Role) -> None:
+    others = tuple(entry for entry in zoo_bundle.manifest.graphs if entry.role != role)
+    manifest = zoo_bundle.manifest.model_copy(update={"graphs": others})
+    with pytest.raises(BundleError, match=f"holds no {role} graph") as caught:
+        Bundle(zoo_bundle.path, manifest, zoo_bundle.alpha_bar).graph(role)
+    assert all(entry.role in str(caught.value) for entry in others)
+    assert ("guidance must be 0" in str(caught.value)) == (role == "step_guided")
+
+
+def test_a_plan_is_found_by_name_and_the_default_without(zoo_bundle: Bundle) -> None:
+    for name, plan in zoo_bundle.manifest.plans.items():
+        assert zoo_bundle.plan(name) == plan
+    assert zoo_bundle.plan() == zoo_bundle.plan(zoo_bundle.manifest.default_plan)
+
+
+def test_an_unknown_plan_is_an_error_that_lists_the_known_ones(zoo_bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="No plan 'fastest' in this bundle; it has: default, reference"):
+        zoo_bundle.plan("fastest")
+
+
+def test_a_manifest_survives_its_json(zoo_bundle: Bundle) -> None:
+    assert Manifest.model_validate_json(zoo_bundle.manifest.model_dump_json()) == zoo_bundle.manifest
+
+
+def test_writing_hashes_all_files_but_manifest_and_calibration(bundle_copy: Path) -> None:
+    before = open_bundle(bundle_copy).manifest
+    (bundle_copy / "calibration.json").write_text("{}")
+    (bundle_copy / "classify.onnx").write_bytes(b"other")
+    written = write_bundle(bundle_copy, lambda files: before.model_copy(update={"files": files}))
+    assert written.files.keys() == before.files.keys()
+    assert written.files["classify.onnx"].size == 5
+    assert open_bundle(bundle_copy).read("classify.onnx") == b"other"
+
+
+def test_writing_replaces_the_old_file_and_leaves_no_partial_one(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_atomically(path, b"first, and longer")
+    write_atomically(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.json"
+    write_atomically(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_reading_closes_its_descriptors(bundle_copy: Path) -> None:
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("open descriptors are counted in /proc")
+    (bundle_copy / "folder").mkdir()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        for name, limit in (("folder", 100), ("manifest.json", 1), ("nowhere", 1)):
+            with pytest.raises(BundleError):
+                read_regular(bundle_copy, name, limit)
+        read_regular(bundle_copy, "manifest.json", 10**6)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before

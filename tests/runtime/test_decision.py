@@ -1,0 +1,150 @@
+"""Laws of the verdict: p-values by their formula, thresholds, and the match of a calibration with what runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffood.errors import CalibrationError
+from diffood.runtime.bundle import open_bundle
+from diffood.runtime.decision import (
+    Calibration,
+    Fingerprint,
+    decide,
+    load_calibration,
+    require_match,
+    save_calibration,
+)
+from diffood.runtime.images import ImageShape
+from diffood.runtime.plan import Plan
+
+PLAN = Plan(start_times=(100, 200), stride=50, repeats=2, guidance=2.0)
+FINGERPRINT = Fingerprint(
+    classify_sha256="a" * 64,
+    step_sha256="b" * 64,
+    noise_levels_sha256="c" * 64,
+    precision="fp32",
+    backend="onnxruntime-cpu",
+    image=ImageShape(1, 28, 28),
+    plan=PLAN,
+)
+INFINITE = float("inf")
+score_values = st.floats(0, 100, allow_nan=False)
+
+
+def calibration_of(scores: list[float], threshold: float) -> Calibration:
+    return Calibration(
+        method="quantile",
+        alpha=0.25,
+        delta=None,
+        n=len(scores),
+        allowed_above=sum(score > threshold for score in scores),
+        threshold=threshold,
+        guarantee="none",
+        set_aside=0,
+        fingerprint=FINGERPRINT,
+        scores=sorted(scores),
+    )
+
+
+@pytest.mark.parametrize(
+    ("score", "at_least", "flagged"),
+    [
+        (0.0, 4, False),
+        (1.0, 4, False),  # a tie counts as at least as large
+        (1.5, 3, False),
+        (2.0, 3, False),
+        (2.5, 1, True),
+        (3.0, 1, True),
+        (3.5, 0, True),
+        (INFINITE, 0, True),
+        (float("nan"), 0, True),
+    ],
+)
+def test_p_values_by_hand(score: float, at_least: int, flagged: bool) -> None:
+    decisions = decide(np.array([score]), calibration_of([1.0, 2.0, 2.0, 3.0], 2.0))
+    assert decisions.p_values.tolist() == [(1 + at_least) / 5]
+    assert decisions.is_ood.tolist() == [flagged]
+    assert decisions.threshold == 2.0
+
+
+def test_a_score_on_the_threshold_passes_and_the_next_number_does_not() -> None:
+    scores = np.array([2.0, np.nextafter(2.0, 3.0)])
+    assert decide(scores, calibration_of([1.0, 2.0, 3.0], 2.0)).is_ood.tolist() == [False, True]
+
+
+def test_no_scores_give_no_decisions() -> None:
+    decisions = decide(np.empty(0), calibration_of([1.0], 1.0))
+    assert decisions.p_values.shape == decisions.is_ood.shape == (0,)
+
+
+@given(
+    st.lists(score_values, min_size=1, max_size=40),
+    score_values,
+    st.lists(st.one_of(score_values, st.sampled_from([INFINITE, float("nan")])), max_size=30),
+)
+def test_laws_of_p_values_and_verdicts(scores: list[float], threshold: float, asked: list[float]) -> None:
+    calibration = calibration_of(scores, threshold)
+    asked.extend(scores)
+    decisions = decide(np.array(asked), calibration)
+    ranked = np.where(np.isnan(asked), INFINITE, asked)
+    expected = [(1 + sum(score >= value for score in scores)) / (len(scores) + 1) for value in ranked]
+    assert decisions.p_values.tolist() == expected
+    assert np.all((decisions.p_values > 0) & (decisions.p_values <= 1))
+    order = np.argsort(ranked, kind="stable")
+    assert np.all(np.diff(decisions.p_values[order]) <= 0)
+    assert decisions.is_ood.tolist() == [value > threshold for value in ranked]
+    assert np.all(np.diff(decisions.is_ood[order].astype(int)) >= 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"precision": "fp16"}, "precision: fp32 there, fp16 here"),
+        ({"backend": "tensorrt"}, "backend: onnxruntime-cpu there, tensorrt here"),
+        ({"noise_rule": "another"}, "noise_rule: "),
+        ({"image": ImageShape(3, 28, 28)}, "image.channels: 1 there, 3 here"),
+        ({"classify_sha256": "d" * 64}, f"classify_sha256: {'a' * 16} there, {'d' * 16} here"),
+        ({"step_sha256": "d" * 64}, f"step_sha256: {'b' * 16} there, {'d' * 16} here"),
+        ({"plan": PLAN.changed({"repeats": 4})}, "plan.repeats: 2 there, 4 here"),
+        ({"plan": PLAN.changed({"start_times": (100,)})}, "plan.start_times: [100, 200] there, [100] here"),
+        ({"plan": PLAN.changed({"seed": 1})}, "plan.seed: 0 there, 1 here"),
+    ],
+)
+def test_a_difference_is_refused_by_name_with_both_values(change: dict[str, object], expected: str) -> None:
+    running = FINGERPRINT.model_copy(update=change)
+    difference = FINGERPRINT.difference(running)
+    assert difference.startswith(expected)
+    assert ";" not in difference
+    assert FINGERPRINT.short != running.short
+    with pytest.raises(CalibrationError, match="Not calibrated for what is running") as caught:
+        require_match(calibration_of([1.0], 1.0), running)
+    message = str(caught.value)
+    assert all(part in message for part in (difference, FINGERPRINT.short, running.short, "diffood calibrate"))
+
+
+def test_several_differences_are_all_named() -> None:
+    running = FINGERPRINT.model_copy(update={"precision": "fp16", "plan": PLAN.changed({"norm": "l2", "stride": 20})})
+    assert FINGERPRINT.difference(running) == (
+        'precision: fp32 there, fp16 here; plan.stride: 50 there, 20 here; plan.norm: "l1" there, "l2" here'
+    )
+
+
+def test_an_equal_fingerprint_is_accepted() -> None:
+    again = Fingerprint.model_validate_json(FINGERPRINT.model_dump_json())
+    assert again == FINGERPRINT
+    assert again.short == FINGERPRINT.short
+    assert not FINGERPRINT.difference(again)
+    require_match(calibration_of([1.0], 1.0), again)
+
+
+def test_a_saved_calibration_loads_as_it_was(bundle_copy: Path) -> None:
+    bundle = open_bundle(bundle_copy)
+    scores = [float(value) for value in np.random.default_rng(0).random(100)]
+    for threshold in (sorted(scores)[90], np.nextafter(sorted(scores)[50], 0)):  # replaces the first by the second
+        calibration = calibration_of(scores, float(threshold))
+        assert save_calibration(bundle, calibration) == bundle_copy / "calibration.json"
+        assert load_calibration(bundle) == calibration
+    assert not list(bundle_copy.glob("*.partial"))

@@ -1,0 +1,141 @@
+"""Laws of lanes: a score belongs to its image alone, to the bit, and a stream holds no more than a batch."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from diffood.runtime.bundle import Bundle
+from diffood.runtime.detector import Detector, Scores
+from diffood.runtime.images import from_pixels
+from diffood.runtime.plan import Plan
+
+Pixels = npt.NDArray[np.uint8]
+Array = npt.NDArray[np.float32]
+
+BATCH = 8
+# Another batch shape or number of threads may choose other kernels and another order of sums: FP32 rounding remains.
+ACROSS_SHAPES = 1e-5
+
+PLANS = {
+    # Lengths 2 and 5: lanes end at different steps and are refilled while others go on.
+    "mixed lengths": {"start_times": (120, 300), "stride": 60},
+    # The history of eight lanes in registers that were another trajectory's a step before.
+    "multistep": {"sampler": "pndm4", "start_times": (100, 200), "stride": 40},
+    # The "original" of every repeat waits to be classified between the denoised images.
+    "reference": {"schedule": "reference", "sampler": "pndm2", "start_times": (120, 200), "stride": 80},
+    "unguided neighbours": {"guidance": 0.0, "compare": "neighbour", "space": "features", "start_times": (60, 180)},
+}
+
+
+def plan(name: str) -> Plan:
+    """One of PLANS, with two repeats and guidance unless it says otherwise."""
+    return Plan.model_validate({"stride": 60, "repeats": 2, "guidance": 2.0, **PLANS[name]})
+
+
+@pytest.fixture(scope="module")
+def images(clothes: Pixels, digits: Pixels) -> Pixels:
+    """Three in-distribution and four out-of-distribution images, mixed, uint8 [7, 28, 28]."""
+    return np.concatenate([clothes[:3], digits[:4]])[[0, 3, 1, 4, 5, 2, 6]]
+
+
+@pytest.fixture(scope="module", params=PLANS)
+def detector(request: pytest.FixtureRequest, zoo_bundle: Bundle) -> Detector:
+    """A detector of each plan at one batch shape."""
+    return Detector.load(zoo_bundle, plan(request.param), batch=BATCH, threads=1)
+
+
+@pytest.fixture(scope="module")
+def together(detector: Detector, images: Pixels) -> Scores:
+    """The scores of all images in one call: what every other way of asking must give."""
+    return detector.score(images)
+
+
+def assert_identical(found: Scores, expected: Scores, rows: Any) -> None:
+    """Every number of `found` is that of these rows of `expected`, to the bit."""
+    for name in ("score", "by_start", "predicted", "confidence"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name)[rows], err_msg=name)
+
+
+def test_scores_are_worth_comparing(together: Scores, images: Pixels) -> None:
+    assert np.isfinite(together.by_start).all()
+    assert (together.by_start > 0).all()
+    assert len(np.unique(together.score)) == len(images)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_score_does_not_depend_on_order(detector: Detector, together: Scores, images: Pixels, seed: int) -> None:
+    order = np.random.default_rng(seed).permutation(len(images))
+    assert_identical(detector.score(images[order]), together, order)
+
+
+@pytest.mark.parametrize("rows", [[0, 1], [6, 2, 4], [5]], ids=str)
+def test_score_does_not_depend_on_company(
+    detector: Detector, together: Scores, images: Pixels, rows: list[int]
+) -> None:
+    assert_identical(detector.score(images[rows]), together, rows)
+
+
+def test_score_alone_is_the_score_in_company(detector: Detector, together: Scores, images: Pixels) -> None:
+    for row in range(len(images)):
+        assert_identical(detector.score(images[row : row + 1]), together, [row])
+
+
+def test_the_same_image_twice_scores_the_same(detector: Detector, together: Scores, images: Pixels) -> None:
+    rows = [2, 0, 2, 2, 1, 0, 2, 2, 2]
+    assert_identical(detector.score(images[rows]), together, rows)
+
+
+def test_score_does_not_depend_on_what_was_scored_before(
+    detector: Detector, together: Scores, images: Pixels, zoo_bundle: Bundle
+) -> None:
+    """Lanes and registers hold another image's leavings; a stream that was dropped half way leaves some too."""
+    next(detector.stream(enumerate(from_pixels(images[::-1, None]))))
+    assert_identical(detector.score(images), together, slice(None))
+    fresh = Detector.load(zoo_bundle, detector.plan, batch=BATCH, threads=1)
+    assert_identical(fresh.score(images[3:5]), together, slice(3, 5))
+
+
+def test_no_images_have_no_scores(detector: Detector, images: Pixels) -> None:
+    none = detector.score(images[:0])
+    assert none.score.shape == (0,)
+    assert none.by_start.shape == (0, len(detector.plan.start_times))
+
+
+@pytest.mark.parametrize(("batch", "threads"), [(1, 1), (3, 1), (8, 2)])
+def test_score_across_batch_shapes_and_threads_differs_by_rounding_only(
+    zoo_bundle: Bundle, detector: Detector, together: Scores, images: Pixels, batch: int, threads: int
+) -> None:
+    other = Detector.load(zoo_bundle, detector.plan, batch=batch, threads=threads)
+    found = other.score(images[:4])
+    np.testing.assert_allclose(found.by_start, together.by_start[:4], rtol=0, atol=ACROSS_SHAPES)
+    np.testing.assert_allclose(found.confidence, together.confidence[:4], rtol=0, atol=ACROSS_SHAPES)
+    np.testing.assert_array_equal(found.predicted, together.predicted[:4])
+
+
+@pytest.mark.parametrize("batch", [1, 3, BATCH])
+def test_stream_pulls_no_more_than_it_works_on(zoo_bundle: Bundle, images: Pixels, batch: int) -> None:
+    """An endless source: results come in order, and the stream never runs ahead by more than two batches.
+
+    One batch of images is classified ahead of its lanes; the lanes and what waits to be classified after them hold
+    at most one batch of trajectories each.
+    """
+    pulled = 0
+
+    def endless() -> Iterator[tuple[int, Array]]:
+        nonlocal pulled
+        for key, x in enumerate(itertools.cycle(from_pixels(images[:, None]))):
+            pulled += 1
+            yield key, x
+
+    choice = Plan(start_times=(60, 120), stride=60, repeats=1, guidance=0.0)
+    streaming = Detector.load(zoo_bundle, choice, batch=batch, threads=1)
+    expected = streaming.score(images)
+    for number, (key, result) in enumerate(itertools.islice(streaming.stream(endless()), 5)):
+        assert key == number
+        assert result.score == expected.score[number % len(images)]
+        np.testing.assert_array_equal(result.by_start, expected.by_start[number % len(images)])
+        assert pulled <= number + 1 + 3 * batch
