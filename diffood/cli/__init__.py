@@ -2,9 +2,11 @@
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from diffood import __version__
 from diffood.cli.calibrate import calibrate
 from diffood.cli.demo import demo
 from diffood.cli.doctor import doctor
@@ -24,6 +26,23 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"diffood {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Calibrated out-of-distribution verdicts from a diffusion model and a classifier."""
+
+
 for verb in (export, calibrate, evaluate, inspect, doctor, demo):
     app.command()(verb)
 app.command("serve-batch")(serve_batch)

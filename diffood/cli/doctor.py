@@ -23,6 +23,7 @@ PACKAGES = {
     "onnxscript": ("diffood export", "pip install 'diffood[export]'"),
     "safetensors": ("diffood export", "pip install 'diffood[export]'"),
 }
+GPU_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ def doctor(as_json: options.AsJson = False) -> None:
         typer.echo(
             f"engine      ONNX Runtime's CPU provider{'' if 'CPUExecutionProvider' in providers else ': missing'}"
         )
-        unused = [name for name in providers if name != "CPUExecutionProvider"]
+        unused = [name for name in providers if name in GPU_PROVIDERS]
         if unused:
-            typer.echo(f"            also offered by ONNX Runtime, not used by this version: {', '.join(unused)}")
+            typer.echo(f"            ONNX Runtime also offers {', '.join(unused)}; this version does not use it")
         for finding in findings:
             state = finding.version or f"missing, for {finding.purpose}: {finding.install}"
             typer.echo(f"{finding.package:<12}{state}")

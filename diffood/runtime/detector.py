@@ -22,6 +22,7 @@ from diffood.runtime.sessions import Array, Classified, Session
 from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 DEFAULT_BATCH = 32
+RANGE_SLACK = 1e-3  # rounding of a caller's own scaling
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
@@ -259,6 +260,7 @@ class Detector:
     def _as_input(self, images: npt.NDArray[Any]) -> Array:
         shape = self.bundle.manifest.image
         planes = (shape.channels, shape.height, shape.width)
+        given = images.shape
         if images.dtype == np.uint8:
             if images.ndim == 3 and shape.channels == 1:
                 images = images[:, None]
@@ -266,11 +268,19 @@ class Detector:
                 images = images.transpose(0, 3, 1, 2)
         if images.ndim != 4 or images.shape[1:] != planes or images.dtype not in (np.uint8, np.float32):
             raise UsageError(
-                f"Images have shape {images.shape} and type {images.dtype}; this bundle takes uint8 "
+                f"Images have shape {given} and type {images.dtype}; this bundle takes uint8 "
                 f"[N, {shape.height}, {shape.width}, {shape.channels}] or float32 [N, {', '.join(map(str, planes))}] "
                 "in [-1, 1]. Resize arrays before scoring; files are resized when read."
             )
-        return from_pixels(images) if images.dtype == np.uint8 else np.ascontiguousarray(images, np.float32)
+        if images.dtype == np.uint8:
+            return from_pixels(images)
+        largest = float(np.abs(images[np.isfinite(images)]).max(initial=0))
+        if largest > 1 + RANGE_SLACK:
+            raise UsageError(
+                f"float32 images must lie in [-1, 1]; a value of size {largest:g} was given. "
+                "Use pixels / 127.5 - 1, or give uint8 pixels."
+            )
+        return np.ascontiguousarray(images, np.float32)
 
 
 def _mix(scale: tuple[float, float], x: Array, noise: Array) -> Array:

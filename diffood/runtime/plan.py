@@ -10,6 +10,7 @@ from diffood.errors import UsageError
 from diffood.runtime.schedule import Convention, Grid, Prediction, Sampler, StepTable, build_table
 
 MAX_STARTS, MAX_REPEATS = 32, 256
+MAX_PLACE = 200  # characters of a key shown in a message
 
 
 class Plan(BaseModel):
@@ -72,6 +73,8 @@ DEFAULT = Plan(start_times=(480,), stride=120, repeats=2, guidance=2.0)
 def first_problem(error: ValidationError) -> str:
     """One line for the first thing pydantic found wrong: where, what, and the value given."""
     problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "the file"
+    where = ".".join(str(part) for part in problem["loc"])[:MAX_PLACE] or "the file"
+    if not where.isprintable():  # keys come from the file, and must not reach a terminal as escapes
+        where = repr(where)
     given = "" if problem["type"] == "missing" else f", got {str(problem['input'])[:80]!r}"
     return f"{where}: {problem['msg']}{given}"

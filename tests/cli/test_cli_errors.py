@@ -222,9 +222,9 @@ def test_an_interrupt_leaves_no_file_and_no_traceback(calibrated: Path, folders:
     )
     try:
         deadline = time.monotonic() + 60
-        while not (tmp_path / "rows.jsonl.partial").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(0.5)  # well into the work, not into the opening of the file
+        partial = tmp_path / "rows.jsonl.partial"
+        while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.02)  # until rows are written: well into the work, not into the opening of the file
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from diffood import zoo
+from diffood import __version__, zoo
 
 MACHINE = ("--batch", "8", "--threads", "1")
 # One UNet evaluation an image: these tests look at the command line, not at detection.
@@ -31,6 +31,11 @@ def test_help_names_every_verb(run: Run) -> None:
     done = run("--help")
     assert done.code == 0
     assert all(re.search(rf"^\s+{verb}\s", done.out, re.MULTILINE) for verb in VERBS)
+
+
+def test_version(run: Run) -> None:
+    done = run("--version")
+    assert (done.code, done.out.split()) == (0, ["diffood", __version__])
 
 
 def test_calibrate_prints_json(run: Run, bundle_copy: Path, clothes_folder: Path) -> None:

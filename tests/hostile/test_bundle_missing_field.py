@@ -33,6 +33,14 @@ def test_an_unknown_field_is_refused_by_name(bundle_copy: Path, rewrite: Rewrite
         open_bundle(bundle_copy)
 
 
+def test_a_key_cannot_send_escapes_to_the_terminal(bundle_copy: Path, rewrite: Rewrite) -> None:
+    rewrite(lambda manifest: manifest.update({"\x1b[31m\nowned" + "x" * 10_000: 1}))
+    with pytest.raises(BundleError) as caught:
+        open_bundle(bundle_copy)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
 def test_a_default_plan_that_is_not_there_is_refused_by_name(bundle_copy: Path, rewrite: Rewrite) -> None:
     rewrite(lambda manifest: manifest.update({"default_plan": "fastest"}))
     with pytest.raises(BundleError, match="default_plan 'fastest' is not among its plans"):

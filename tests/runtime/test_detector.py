@@ -108,6 +108,14 @@ def test_another_shape_or_type_is_refused_with_the_value(detector: Detector, ima
     assert "[N, 28, 28, 1] or float32 [N, 1, 28, 28] in [-1, 1]" in message
 
 
+def test_floats_outside_the_range_are_refused_with_the_value(
+    detector: Detector, clothes: npt.NDArray[np.uint8]
+) -> None:
+    with pytest.raises(UsageError, match=r"must lie in \[-1, 1\]; a value of size 255 was given"):
+        detector.score(np.full((1, 1, 28, 28), 255, np.float32))
+    assert len(detector.score(from_pixels(clothes[:1, None]) * np.float32(1.0001)).score) == 1  # a caller's rounding
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_pixels_that_are_no_numbers_are_flagged_and_leave_others_alone(
     detector: Detector, calibrated: Path, clothes: npt.NDArray[np.uint8], value: float

@@ -63,7 +63,9 @@ def load_unet(folder: Path) -> UNet:
     if outputs not in (channels, 2 * channels) or channels not in (1, 3):
         raise ExportError(f"The UNet maps {channels} to {outputs} channels; 1 or 3 to as many, or twice as many, work.")
     try:
-        model = UNet2DModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        model = UNet2DModel.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+        )
     except Exception as error:
         raise ExportError(f"diffusers cannot load {folder}: {error}") from None
     return UNet(
