@@ -14,9 +14,7 @@ from diffood.cli.evaluate import evaluate
 from diffood.cli.export import export
 from diffood.cli.inspect import inspect
 from diffood.cli.serve_batch import serve_batch
-from diffood.errors import DiffoodError, UsageError
-
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+from diffood.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_USAGE, DiffoodError, UsageError
 
 app = typer.Typer(
     name="diffood",
@@ -54,13 +52,13 @@ def main() -> None:
         app()
     except DiffoodError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(WRONG_USAGE if isinstance(error, UsageError) else FAILED)
+        sys.exit(EXIT_WRONG_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)
+        sys.exit(EXIT_FAILED)
     except OSError as error:  # a full disk, a folder without permission
         print(f"error: {error}; free some space, or choose a place you may write to.", file=sys.stderr)
-        sys.exit(FAILED)
+        sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)

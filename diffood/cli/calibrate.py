@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from diffood.cli import options, progress
+from diffood.errors import EXIT_SET_ASIDE
 from diffood.runtime.detector import DEFAULT_BATCH
-
-SET_ASIDE = 3
 
 
 def calibrate(
@@ -84,4 +83,4 @@ def calibrate(
             err=True,
         )
     if files.set_aside:
-        raise typer.Exit(SET_ASIDE)
+        raise typer.Exit(EXIT_SET_ASIDE)

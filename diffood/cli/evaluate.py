@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffood.cli import options, progress
-from diffood.cli.calibrate import SET_ASIDE
-from diffood.errors import UsageError
+from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def evaluate(
         draw_histograms(result.scores, result.threshold, result.alpha, output / "scores.png")
     typer.echo(json.dumps(result.as_json()) if as_json else table(result))
     if any(result.set_aside.values()):
-        raise typer.Exit(SET_ASIDE)
+        raise typer.Exit(EXIT_SET_ASIDE)
 
 
 def _named_folders(pairs: list[str]) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from diffood.cli import options, progress
-from diffood.cli.calibrate import SET_ASIDE
+from diffood.errors import EXIT_SET_ASIDE
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
 
@@ -54,4 +54,4 @@ def serve_batch(
             typer.echo(f"set aside   for {len(commonest) - REASONS_SHOWN} more reasons; they are in the rows")
         typer.echo(f"wrote       {output}")
     if summary.rejected or summary.invalid:
-        raise typer.Exit(SET_ASIDE)
+        raise typer.Exit(EXIT_SET_ASIDE)

@@ -16,8 +16,7 @@ from PIL import Image
 
 from diffood import zoo
 from diffood.calibration.pictures import StripImage, draw_strip
-from diffood.cli.calibrate import SET_ASIDE
-from diffood.errors import DiffoodError, UsageError
+from diffood.errors import EXIT_SET_ASIDE, DiffoodError, UsageError
 from diffood.runtime.decision import decide
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import from_pixels
@@ -50,7 +49,7 @@ def run_demo(output: Path, say: Say) -> dict[str, Any]:
     )
     served = _run(
         say, "serve-batch", bundle, images / "mixed", "--output", output / "verdicts.jsonl", "--json",
-        accept=(0, SET_ASIDE),
+        accept=(0, EXIT_SET_ASIDE),
     )  # fmt: skip
     sets = [part for name in OOD_SETS for part in ("--ood", f"{name}={images / name}")]
     evaluation = _run(

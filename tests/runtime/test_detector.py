@@ -238,6 +238,14 @@ def test_a_calibration_does_not_depend_on_where_the_bundle_lies(calibrated: Path
     assert found == load_calibration(open_bundle(calibrated))
 
 
+def test_the_detector_is_to_be_had_from_the_package_itself() -> None:
+    import diffood
+
+    assert diffood.Detector is Detector
+    with pytest.raises(AttributeError, match="no attribute 'Detektor'"):
+        diffood.Detektor  # noqa: B018
+
+
 @pytest.mark.parametrize("batch", [0, -1, 4097])
 def test_an_impossible_batch_is_refused(zoo_bundle: Bundle, batch: int) -> None:
     with pytest.raises(UsageError, match=f"A batch of {batch} rows is not possible: choose 1 to 4096"):
