@@ -2,8 +2,8 @@
 
 Class-conditional epsilon prediction on the linear schedule, null class in a tenth of the samples,
 AdamW with a constant rate that falls linearly over the last quarter, and the moving average of the
-weights. Times below `DENSE_BELOW` are drawn more often: detection starts there. Stops and resumes
-at its checkpoint; the same command with a larger --steps goes on.
+weights. Low times are drawn more often, in the last quarter lower ones still: detection starts
+there. Stops and resumes at its checkpoint; the same command with a larger --steps goes on.
 """
 
 import argparse
@@ -25,6 +25,7 @@ RATE = 1e-3
 EMA_DECAY = 0.9995
 NULL_SHARE = 0.1
 DENSE_BELOW, DENSE_SHARE = 640, 0.8
+LATE_BELOW, LATE_SHARE = 420, 0.9
 DECAY_SHARE = 0.25
 
 
@@ -44,11 +45,12 @@ def build_unet() -> UNet2DModel:
     )
 
 
-def draw_times(count: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw [count] times in 0..999, DENSE_SHARE of them below DENSE_BELOW."""
-    dense = torch.rand(count, generator=generator) < DENSE_SHARE
-    low = torch.randint(0, DENSE_BELOW, (count,), generator=generator)
-    return torch.where(dense, low, torch.randint(DENSE_BELOW, 1000, (count,), generator=generator))
+def draw_times(count: int, generator: torch.Generator, *, late: bool) -> torch.Tensor:
+    """Draw [count] times in 0..999, most of them low."""
+    below, share = (LATE_BELOW, LATE_SHARE) if late else (DENSE_BELOW, DENSE_SHARE)
+    dense = torch.rand(count, generator=generator) < share
+    low = torch.randint(0, below, (count,), generator=generator)
+    return torch.where(dense, low, torch.randint(below, 1000, (count,), generator=generator))
 
 
 def rate_at(step: int, steps: int) -> float:
@@ -110,7 +112,7 @@ def train(data: Path, output: Path, steps: int, seed: int) -> None:
     while state.step < steps:
         generator = torch.Generator().manual_seed((seed << 32) + state.step)  # each step its own: resume repeats it
         batch = torch.randint(0, len(images), (BATCH,), generator=generator)
-        times = draw_times(BATCH, generator)
+        times = draw_times(BATCH, generator, late=state.step >= (1 - DECAY_SHARE) * steps)
         noise = torch.randn(BATCH, 1, 28, 28, generator=generator)
         null = torch.rand(BATCH, generator=generator) < NULL_SHARE
         target = labels[batch].masked_fill(null, CLASSES)
