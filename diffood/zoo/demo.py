@@ -29,7 +29,8 @@ MIXED_IMAGES = 20  # of each set, in the folder that serve-batch is given
 STRIP_IMAGES = 2  # of each set
 HEADER_PIXELS = 60_000  # a side; such a file would take 3.6 GB decoded
 OOD_SETS = tuple(name for name, entry in SETS.items() if entry.role == "ood")
-PRODUCTS = {"images", "bundle", "verdicts.jsonl", "evaluation", "scores.png", "strip.png", "summary.json"}
+MARKER = ".diffood-demo"  # says that a folder is a demo's and may be replaced, also when the demo was interrupted
+PRODUCTS = {MARKER, "images", "bundle", "verdicts.jsonl", "evaluation", "scores.png", "strip.png", "summary.json"}
 EXPORT_PACKAGES = ("torch", "diffusers", "onnx", "onnxscript")
 
 Say = Callable[[str], None]
@@ -40,6 +41,8 @@ def run_demo(output: Path, say: Say) -> dict[str, Any]:
     if output.exists() and not _may_be_replaced(output):
         raise UsageError(f"{output} is not an empty folder nor a demo's; give --output a new one.")
     shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    (output / MARKER).touch()
     images, bundle = output / "images", output / "bundle"
     say(f"Unpacking real images into {images}")
     _unpack(images)
@@ -79,11 +82,11 @@ def run_demo(output: Path, say: Say) -> dict[str, Any]:
 
 
 def _may_be_replaced(output: Path) -> bool:
-    """Whether a folder is empty or holds what a finished demo leaves and nothing else."""
+    """Whether a folder is empty or holds what a demo leaves and nothing else."""
     if not output.is_dir():
         return False
     names = {entry.name for entry in output.iterdir()}
-    return not names or ("summary.json" in names and names <= PRODUCTS)
+    return not names or (MARKER in names and names <= PRODUCTS)
 
 
 def _unpack(images: Path) -> None:

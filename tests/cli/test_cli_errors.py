@@ -217,9 +217,12 @@ def test_an_interrupt_leaves_no_file_and_no_traceback(calibrated: Path, folders:
     for index in range(5000):
         (copies / f"{index}.png").hardlink_to(folders / "ind" / "0000.png")
     words = ("serve-batch", calibrated, copies, "--output", tmp_path / "rows.jsonl", "--batch", "1", "--threads", "1")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "diffood", *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    # A shell starts background jobs with SIGINT ignored, and children inherit that.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from diffood.cli import main; main()"
     )
+    command = [sys.executable, "-c", program, *map(str, words)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60
         partial = tmp_path / "rows.jsonl.partial"
