@@ -51,7 +51,7 @@ def draw_histograms(scores: Mapping[str, npt.NDArray[np.float64]], threshold: fl
 
 def draw_strip(images: Sequence[StripImage], path: Path) -> None:
     """Draw the originals above and their denoised selves below, grouped, captions red where flagged."""
-    figure = Figure(figsize=(0.95 * len(images) + 0.9, 3.0), layout="constrained")
+    figure = Figure(figsize=(0.95 * len(images) + 0.9, 2.5), layout="constrained")
     panels = figure.subplots(2, len(images), squeeze=False)
     previous = ""
     for column, image in enumerate(images):
