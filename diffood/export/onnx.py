@@ -50,7 +50,18 @@ def export_onnx(module: nn.Module, example: Inputs, outputs: tuple[str, ...], pa
             )
     except Exception as error:
         raise ExportError(f"torch cannot export {path.name}: {str(error).splitlines()[0]}") from error
+    _forget_origin(path)
     prove_structure(path, tuple(example), outputs)
+
+
+def _forget_origin(path: Path) -> None:
+    """Drop the exporter's notes: stack traces with the paths of the machine that exported, of no use to an engine."""
+    model = onnx.load(path)
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.save(model, path)
 
 
 def prove_structure(path: Path, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:

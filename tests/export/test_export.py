@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 onnx = pytest.importorskip("onnx")
 
+from diffood import zoo  # noqa: E402
 from diffood.errors import ExportError, UsageError  # noqa: E402
 from diffood.export.build import Sources, export_bundle  # noqa: E402
 from diffood.export.onnx import OPSET, export_onnx, prove_equal, prove_structure  # noqa: E402
@@ -102,6 +103,14 @@ def test_graphs_have_a_dynamic_batch_and_the_promised_opset(exported: tuple[Path
         for value in (*model.graph.input, *model.graph.output):
             assert value.type.tensor_type.shape.dim[0].dim_param, (file.name, value.name)
         assert not [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+
+
+def test_graphs_say_nothing_of_the_machine_that_exported(exported: tuple[Path, list[str]], models: Path) -> None:
+    here = (str(models), str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
+    for file in (*exported[0].glob("*.onnx"), *zoo.BUNDLE.glob("*.onnx")):
+        data = file.read_bytes()
+        assert b"stack_trace" not in data, file
+        assert not [place for place in here if place.encode() in data], file
 
 
 def test_manifest_says_what_was_exported(exported: tuple[Path, list[str]]) -> None:

@@ -58,7 +58,7 @@ def walk(table: StepTable, x: FloatArray, model: Model) -> FloatArray:
 
 
 def level_asked(grid: Grid, time: float) -> float:
-    """alpha_bar that belongs to a time a UNet is asked at, by METHOD's two conventions and not by the table."""
+    """alpha_bar that belongs to a time a UNet is asked at, by the two conventions and not by the table."""
     if grid.convention == "reference":
         return float(grid.alpha_bar[math.floor(time + 1)])
     return float(grid.alpha_bar[math.floor(time)])  # at the end too: an image asked of keeps index 0's noise
