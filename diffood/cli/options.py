@@ -8,6 +8,7 @@ import typer
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.plan import Plan
+from diffood.runtime.schedule import Convention, Sampler
 
 PLAN_PANEL = "Plan"
 
@@ -20,9 +21,9 @@ StartTimes = Annotated[
 Stride = Annotated[int | None, typer.Option(help="Noising steps one denoising step takes.", rich_help_panel=PLAN_PANEL)]
 Repeats = Annotated[int | None, typer.Option(help="Noise draws an image.", rich_help_panel=PLAN_PANEL)]
 Guidance = Annotated[float | None, typer.Option(help="The paper's beta; 0 turns it off.", rich_help_panel=PLAN_PANEL)]
-SamplerName = Annotated[Literal["ddim", "pndm2", "pndm4"] | None, typer.Option("--sampler", rich_help_panel=PLAN_PANEL)]
+SamplerName = Annotated[Sampler | None, typer.Option("--sampler", rich_help_panel=PLAN_PANEL)]
 Schedule = Annotated[
-    Literal["textbook", "reference"] | None,
+    Convention | None,
     typer.Option(help="reference: the conventions of the paper's code.", rich_help_panel=PLAN_PANEL),
 ]
 Space = Annotated[Literal["logits", "features"] | None, typer.Option(rich_help_panel=PLAN_PANEL)]

@@ -18,7 +18,7 @@ from diffood.export.onnx import EXAMPLE_BATCH, OPSET, PROOF_BATCHES, Inputs, Pro
 from diffood.export.sources.classifier import Classifier, Preprocessing, load_classifier
 from diffood.export.sources.scheduler import NoiseSchedule, load_schedule
 from diffood.export.sources.unet import UNet, load_unet
-from diffood.runtime.bundle import MANIFEST, FileEntry, GraphEntry, Manifest, ModelEntry, UNetEntry, write_bundle
+from diffood.runtime.bundle import MANIFEST, FileEntry, GraphEntry, Manifest, ModelEntry, Role, UNetEntry, write_bundle
 from diffood.runtime.images import ImageShape
 from diffood.runtime.plan import DEFAULT, REFERENCE, Plan
 
@@ -27,8 +27,6 @@ GOLDEN_IMAGES = 4
 PROOF_ROWS = 25  # rows a batch while every time of the schedule is proven
 STEP_OUTPUTS = ("x_next", "epsilon")
 CLASSIFY_OUTPUTS = ("logits", "features")
-
-Role = Literal["classify", "step_guided", "step_plain"]
 
 
 @dataclass(frozen=True)
