@@ -3,10 +3,9 @@
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,17 +13,28 @@ import torch
 from diffood import __version__
 from diffood.errors import UsageError
 from diffood.export.graphs import ClassifyGraph, StepGuided, StepLabelled, StepPlain
-from diffood.export.onnx import EXAMPLE_BATCH, OPSET, PROOF_BATCHES, Inputs, Proof, export_onnx, prove_equal
+from diffood.export.onnx import EXAMPLE_BATCH, OPSET, Proof, export_onnx, prove_equal, run_onnx, run_torch
+from diffood.export.precision import LIMITS, prove_types
+from diffood.export.samples import Samples
 from diffood.export.sources.classifier import Classifier, Preprocessing, load_classifier
 from diffood.export.sources.scheduler import NoiseSchedule, load_schedule
 from diffood.export.sources.unet import UNet, load_unet
-from diffood.runtime.bundle import MANIFEST, FileEntry, GraphEntry, Manifest, ModelEntry, Role, UNetEntry, write_bundle
+from diffood.runtime.bundle import (
+    MANIFEST,
+    FileEntry,
+    GraphEntry,
+    Manifest,
+    ModelEntry,
+    Precision,
+    Role,
+    UNetEntry,
+    write_bundle,
+)
 from diffood.runtime.images import ImageShape
 from diffood.runtime.plan import DEFAULT, REFERENCE, Plan
 
 NOISE_LEVELS, GOLDEN = "noise_levels.npz", "golden.npz"
 GOLDEN_IMAGES = 4
-PROOF_ROWS = 25  # rows a batch while every time of the schedule is proven
 STEP_OUTPUTS = ("x_next", "epsilon")
 CLASSIFY_OUTPUTS = ("logits", "features")
 
@@ -41,7 +51,14 @@ class Sources:
     class_names: tuple[str, ...] | None = None
 
 
-def export_bundle(sources: Sources, output: Path, *, overwrite: bool, report: Callable[[str], None]) -> Manifest:
+def export_bundle(
+    sources: Sources,
+    output: Path,
+    *,
+    overwrite: bool,
+    report: Callable[[str], None],
+    precisions: Collection[Precision] = ("fp32",),
+) -> Manifest:
     """Make the bundle folder `output`, all of it or nothing. `report` gets a line for each thing found or proven.
 
     Raises ExportError (a model does not fit, a proof failed) and UsageError (output exists).
@@ -63,7 +80,7 @@ def export_bundle(sources: Sources, output: Path, *, overwrite: bool, report: Ca
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        manifest = _fill(folder, unet, schedule, classifier, labels, names, report)
+        manifest = _fill(folder, unet, schedule, classifier, names, precisions, report)
         folder.chmod(0o755)
         if output.exists():
             shutil.rmtree(output)
@@ -88,25 +105,14 @@ def _fill(
     unet: UNet,
     schedule: NoiseSchedule,
     classifier: Classifier,
-    labels: Literal["none", "class", "class+null"],
     names: tuple[str, ...],
+    precisions: Collection[Precision],
     report: Callable[[str], None],
 ) -> Manifest:
-    golden: dict[str, np.ndarray] = {}
-    graphs = []
-    for role, module, outputs in _modules(unet, classifier, labels):
-        path = folder / f"{role}.onnx"
-        inputs = _Inputs(unet, classifier.classes, len(schedule.alpha_bar), role, labels)
-        export_onnx(module, inputs.draw(EXAMPLE_BATCH), outputs, path)
-        proof = prove_equal(module, path, outputs, inputs.proofs())
-        report(_proven(role, path, proof))
-        sample = inputs.draw(GOLDEN_IMAGES)
-        with torch.no_grad():
-            values = module(**sample)
-        golden |= {f"{role}.in.{name}": value.numpy() for name, value in sample.items()}
-        golden |= {f"{role}.out.{name}": value.numpy() for name, value in zip(outputs, values, strict=True)}
-        graphs.append(GraphEntry(role=role, file=path.name, precision="fp32", opset=OPSET))
-    np.savez(folder / GOLDEN, allow_pickle=False, **golden)
+    labels = unet.labels(classifier.classes)
+    graphs = _export_fp32(folder, unet, schedule, classifier, report)
+    if "fp16" in precisions:
+        graphs += _export_fp16(folder, unet, schedule, classifier, report)
     np.savez(folder / NOISE_LEVELS, allow_pickle=False, alpha_bar=schedule.alpha_bar)
 
     def make_manifest(files: dict[str, FileEntry]) -> Manifest:
@@ -142,50 +148,60 @@ def _fill(
     return write_bundle(folder, make_manifest)
 
 
-def _modules(
-    unet: UNet, classifier: Classifier, labels: str
-) -> Iterator[tuple[Role, torch.nn.Module, tuple[str, ...]]]:
+def _export_fp32(
+    folder: Path, unet: UNet, schedule: NoiseSchedule, classifier: Classifier, report: Callable[[str], None]
+) -> list[GraphEntry]:
+    """Write the graphs everything is measured against, proven equal to torch, and golden values."""
+    golden: dict[str, np.ndarray] = {}
+    graphs = []
+    for role, module, outputs in _modules(unet, classifier):
+        path = folder / f"{role}.onnx"
+        samples = Samples(unet, classifier.classes, len(schedule.alpha_bar), role)
+        export_onnx(module, samples.draw(EXAMPLE_BATCH), outputs, path)
+        proof = prove_equal(run_torch(module), path, outputs, samples.proofs(), LIMITS["fp32"])
+        report(f"{_size(path)}, equal to torch within {proof.error:.0e} on {proof.rows} inputs")
+        graphs.append(_entry(role, path, "fp32", proof))
+        sample = samples.draw(GOLDEN_IMAGES)
+        golden |= {f"{role}.in.{name}": value.numpy() for name, value in sample.items()}
+        golden |= {f"{role}.out.{name}": value for name, value in zip(outputs, run_torch(module)(sample), strict=True)}
+    np.savez(folder / GOLDEN, allow_pickle=False, **golden)
+    return graphs
+
+
+def _export_fp16(
+    folder: Path, unet: UNet, schedule: NoiseSchedule, classifier: Classifier, report: Callable[[str], None]
+) -> list[GraphEntry]:
+    """Halve both models, in place, and write them again, measured against the FP32 graphs at every time."""
+    unet.model.half()
+    classifier.model.half()
+    graphs = []
+    for role, module, outputs in _modules(unet, classifier):
+        path = folder / f"{role}.fp16.onnx"
+        samples = Samples(unet, classifier.classes, len(schedule.alpha_bar), role)
+        export_onnx(module, samples.draw(EXAMPLE_BATCH), outputs, path)
+        expected = run_onnx(folder / f"{role}.onnx", outputs)
+        proof = prove_equal(expected, path, outputs, samples.proofs(), LIMITS["fp16"])
+        report(f"{_size(path)}, within {proof.error:.0e} of fp32 on {proof.rows} inputs")
+        graphs.append(_entry(role, path, "fp16", proof))
+    return graphs
+
+
+def _entry(role: Role, path: Path, precision: Precision, proof: Proof) -> GraphEntry:
+    weights = prove_types(path, precision)
+    return GraphEntry(role=role, file=path.name, precision=precision, opset=OPSET, error=proof.error, weights=weights)
+
+
+def _size(path: Path) -> str:
+    return f"{path.stem:<17} {path.stat().st_size / 1e6:.1f} MB, opset {OPSET}"
+
+
+def _modules(unet: UNet, classifier: Classifier) -> Iterator[tuple[Role, torch.nn.Module, tuple[str, ...]]]:
+    labels = unet.labels(classifier.classes)
     classify = ClassifyGraph(classifier, unet.channels, unet.height, unet.width)
     yield "classify", classify.eval(), CLASSIFY_OUTPUTS
     yield "step_plain", (StepPlain(unet) if labels == "none" else StepLabelled(unet)).eval(), STEP_OUTPUTS
     if labels == "class+null":
         yield "step_guided", StepGuided(unet).eval(), STEP_OUTPUTS
-
-
-class _Inputs:
-    """Draws inputs of one graph: seeded, of the size and range the loop feeds it."""
-
-    def __init__(self, unet: UNet, classes: int, steps: int, role: Role, labels: str) -> None:
-        self.unet, self.classes, self.steps, self.role, self.labels = unet, classes, steps, role, labels
-        self.generator = torch.Generator().manual_seed(0)
-
-    def draw(self, batch: int, time: torch.Tensor | None = None) -> Inputs:
-        """One batch; times of the whole schedule unless given."""
-        x = torch.randn(batch, self.unet.channels, self.unet.height, self.unet.width, generator=self.generator)
-        if self.role == "classify":
-            return {"x": x.clamp(-1, 1)}
-        if time is None:
-            time = torch.randint(0, self.steps, (batch,), generator=self.generator).float()
-        inputs = {"x": x, "time": time}
-        if self.labels != "none":
-            inputs["label"] = torch.randint(0, self.classes, (batch,), generator=self.generator)
-        inputs["coefficients"] = torch.tensor([[0.0, 1.0, 1.0, -1.0]]).repeat(batch, 1)
-        if self.role == "step_guided":
-            inputs["guidance"] = torch.full((batch,), 2.0)
-        return inputs
-
-    def proofs(self) -> Iterator[Inputs]:
-        """Batches 1, 2, 5, then every time of the schedule once."""
-        for batch in PROOF_BATCHES:
-            yield self.draw(batch)
-        if self.role != "classify":
-            for times in torch.arange(self.steps, dtype=torch.float32).split(PROOF_ROWS):
-                yield self.draw(len(times), times)
-
-
-def _proven(role: Role, path: Path, proof: Proof) -> str:
-    size = path.stat().st_size / 1e6
-    return f"{role:<12}{size:.1f} MB, opset {OPSET}, equal to torch within {proof.error:.0e} on {proof.rows} inputs"
 
 
 def _parameters(model: torch.nn.Module) -> int:

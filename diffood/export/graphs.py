@@ -1,4 +1,7 @@
-"""The torch modules that become graphs: classify, and one denoising step. No files, no ONNX."""
+"""The torch modules that become graphs: classify, and one denoising step. No files, no ONNX.
+
+Images, times and updates are float32; only what is inside a model takes the type of its weights, which may be half.
+"""
 
 import torch
 from torch import nn
@@ -6,6 +9,11 @@ from torch.nn import functional
 
 from diffood.export.sources.classifier import Classifier
 from diffood.export.sources.unet import UNet
+
+
+def weight_type(model: nn.Module) -> torch.dtype:
+    """The type a model computes in: its first parameter's, float32 where it has none."""
+    return next((parameter.dtype for parameter in model.parameters()), torch.float32)
 
 
 class ClassifyGraph(nn.Module):
@@ -34,8 +42,8 @@ class ClassifyGraph(nn.Module):
         elif self.from_channels > self.to_channels:
             # ITU-R 601 luma, what Pillow's convert("L") takes
             image = 0.299 * image[:, 0:1] + 0.587 * image[:, 1:2] + 0.114 * image[:, 2:3]
-        logits, features = self.model((image - self.mean) / self.std)
-        return logits, features
+        logits, features = self.model(((image - self.mean) / self.std).to(weight_type(self.model)))
+        return logits.float(), features.float()
 
 
 class StepPlain(nn.Module):
@@ -49,9 +57,13 @@ class StepPlain(nn.Module):
         self.model, self.channels, self.null = unet.model, unet.channels, unet.label_count - 1
 
     def predict(self, x: torch.Tensor, time: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
-        """Ask the UNet; of a learned sigma's 2C outputs the first C are the prediction."""
-        output: torch.Tensor = self.model(x, time, class_labels=label, return_dict=False)[0]
-        return output[:, : self.channels]
+        """Ask the UNet; of a learned sigma's 2C outputs the first C are the prediction.
+
+        diffusers makes the sinusoids of `time` in float32, whatever the weights are.
+        """
+        asked = x.to(weight_type(self.model))
+        output: torch.Tensor = self.model(asked, time, class_labels=label, return_dict=False)[0]
+        return output[:, : self.channels].float()
 
     def update(self, x: torch.Tensor, output: torch.Tensor, coefficients: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """One row of a StepTable, without its registers."""

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from diffood.runtime.schedule import Prediction, StepTable
 FORMAT = 1
 MANIFEST = "manifest.json"
 CALIBRATION = "calibration.json"
+PARITY = "parity.json"
+NOT_IN_MANIFEST = (MANIFEST, CALIBRATION, PARITY)  # written after export; each says itself what it holds for
 MAX_MANIFEST_BYTES = 4 * 2**20  # a manifest is some kilobytes; class names of the largest sets stay below this
 MAX_FILE_BYTES = 2 * 2**31  # two graphs' worth of protobuf's own limit
 MAX_EXPANDED_BYTES = 2**30  # arrays of one file, unpacked; golden values of 1024x1024 RGB images have 350 MB
@@ -30,6 +32,7 @@ MAX_STEPS = 100_000  # training steps of a noise schedule
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Role = Literal["classify", "step_guided", "step_plain"]
+Precision = Literal["fp32", "fp16", "int8"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$", max_length=100)]
 
 
@@ -45,12 +48,18 @@ class FileEntry(_Strict):
 
 
 class GraphEntry(_Strict):
-    """One ONNX graph. role: classify; step_guided (two UNet evaluations a lane); step_plain (one)."""
+    """One ONNX graph. role: classify; step_guided (two UNet evaluations a lane); step_plain (one).
+
+    error: the largest difference from FP32 torch over the export's proofs, relative to the largest output.
+    weights: how many weight values the graph holds in each type, e.g. {"float16": 687473}.
+    """
 
     role: Role
     file: FileName
-    precision: Literal["fp32"]
+    precision: Precision
     opset: int
+    error: Annotated[float, Field(ge=0)]
+    weights: dict[str, Annotated[int, Field(ge=0)]]
 
 
 class ModelEntry(_Strict):
@@ -110,11 +119,22 @@ class Bundle:
             )
         return data
 
-    def graph(self, role: Role) -> GraphEntry:
-        """Return the graph with this role; BundleError where the bundle has none."""
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions this bundle holds graphs in, fp32 first."""
+        held = {entry.precision for entry in self.manifest.graphs}
+        return tuple(precision for precision in get_args(Precision) if precision in held)
+
+    def graph(self, role: Role, precision: Precision = "fp32") -> GraphEntry:
+        """Return the graph of this role and precision; BundleError where the bundle has none."""
         for entry in self.manifest.graphs:
-            if entry.role == role:
+            if (entry.role, entry.precision) == (role, precision):
                 return entry
+        if precision not in self.precisions:
+            raise BundleError(
+                f"{self.path} holds no {precision} graphs, only {', '.join(self.precisions)}: "
+                f"export it with `--precision fp32,{precision}`."
+            )
         hint = " (its UNet has no null class, so guidance must be 0)" if role == "step_guided" else ""
         raise BundleError(f"{self.path} holds no {role} graph{hint}; it has {[g.role for g in self.manifest.graphs]}.")
 
@@ -228,7 +248,7 @@ def write_bundle(path: Path, make_manifest: Callable[[dict[str, FileEntry]], Man
     """Hash every file that lies in folder `path` and write the manifest beside them, last."""
     files = {}
     for file in sorted(path.iterdir()):
-        if file.name not in (MANIFEST, CALIBRATION):
+        if file.is_file() and file.name not in NOT_IN_MANIFEST:
             data = file.read_bytes()
             files[file.name] = FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
     manifest = make_manifest(files)

@@ -1,0 +1,42 @@
+"""Inputs to prove graphs on: seeded, of the size and range the loop feeds them."""
+
+from collections.abc import Iterator
+
+import torch
+
+from diffood.export.onnx import PROOF_BATCHES, Inputs
+from diffood.export.sources.unet import UNet
+from diffood.runtime.bundle import Role
+
+PROOF_ROWS = 25  # rows a batch while every time of the schedule is proven
+
+
+class Samples:
+    """Draws inputs of one graph; the same ones in the same order every time."""
+
+    def __init__(self, unet: UNet, classes: int, steps: int, role: Role) -> None:
+        self.unet, self.classes, self.steps, self.role = unet, classes, steps, role
+        self.generator = torch.Generator().manual_seed(0)
+
+    def draw(self, batch: int, time: torch.Tensor | None = None) -> Inputs:
+        """One batch; times of the whole schedule unless given."""
+        x = torch.randn(batch, self.unet.channels, self.unet.height, self.unet.width, generator=self.generator)
+        if self.role == "classify":
+            return {"x": x.clamp(-1, 1)}
+        if time is None:
+            time = torch.randint(0, self.steps, (batch,), generator=self.generator).float()
+        inputs = {"x": x, "time": time}
+        if self.unet.labels(self.classes) != "none":
+            inputs["label"] = torch.randint(0, self.classes, (batch,), generator=self.generator)
+        inputs["coefficients"] = torch.tensor([[0.0, 1.0, 1.0, -1.0]]).repeat(batch, 1)
+        if self.role == "step_guided":
+            inputs["guidance"] = torch.full((batch,), 2.0)
+        return inputs
+
+    def proofs(self) -> Iterator[Inputs]:
+        """Batches 1, 2, 5, then every time of the schedule once."""
+        for batch in PROOF_BATCHES:
+            yield self.draw(batch)
+        if self.role != "classify":
+            for times in torch.arange(self.steps, dtype=torch.float32).split(PROOF_ROWS):
+                yield self.draw(len(times), times)

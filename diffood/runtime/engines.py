@@ -1,0 +1,168 @@
+"""Engine files of a bundle as read at run time: which there are, what each is bound to, and whether it may be loaded.
+
+engines/<target>/ holds one plan file a graph and engine.json. A plan file is executable code, so nothing here
+returns one before its hash, its ONNX graph, its library and its GPU were compared.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from diffood.errors import BundleError
+from diffood.runtime.bundle import Bundle, FileName, Precision, Role, Sha256, read_regular, write_atomically
+from diffood.runtime.plan import first_problem
+
+ENGINES = "engines"
+RECORD = "engine.json"
+MAX_RECORD_BYTES = 2**20
+MAX_PLAN_BYTES = 8 * 2**30  # a UNet of two billion parameters in FP32
+
+EngineLibrary = Literal["tensorrt", "tensorrt-rtx"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Profile(_Strict):
+    """Rows of an engine call: the fewest, those it is tuned for, the most."""
+
+    smallest: Annotated[int, Field(ge=1)]
+    usual: Annotated[int, Field(ge=1)]
+    largest: Annotated[int, Field(ge=1)]
+
+
+class PlanFile(_Strict):
+    """One serialised engine, and the ONNX graph it was built from."""
+
+    role: Role
+    file: FileName
+    sha256: Sha256
+    size: Annotated[int, Field(ge=1, le=MAX_PLAN_BYTES)]
+    onnx_sha256: Sha256
+
+
+class EngineRecord(_Strict):
+    """engine.json. compute_capability: as "8.6"; gpu and driver: None where the machine that built had no GPU."""
+
+    format: Literal[1] = 1
+    library: EngineLibrary
+    library_version: str
+    precision: Precision
+    compute_capability: Annotated[str, Field(pattern=r"^[0-9]{1,2}\.[0-9]$")]
+    gpu: str | None
+    driver: str | None
+    profile: Profile
+    options: dict[str, str]
+    plans: tuple[PlanFile, ...]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs here, for one library: its version, and the GPU's compute capability, as "8.6"."""
+
+    library: EngineLibrary
+    library_version: str
+    compute_capability: str
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine folder whose record was read and validated; its plan files were not opened yet."""
+
+    path: Path
+    record: EngineRecord
+
+    @property
+    def digest(self) -> str:
+        """One hash over the plan files' own: part of the fingerprint of what runs."""
+        return hashlib.sha256("".join(sorted(plan.sha256 for plan in self.record.plans)).encode()).hexdigest()
+
+
+def target_name(library: EngineLibrary, compute_capability: str, precision: Precision) -> str:
+    """Folder name of an engine, e.g. tensorrt-rtx-sm86-fp16."""
+    return f"{library}-sm{compute_capability.replace('.', '')}-{precision}"
+
+
+def list_engines(bundle: Bundle) -> list[Engine]:
+    """Read the records of all engine folders, by name; BundleError where one is damaged."""
+    root = bundle.path / ENGINES
+    if root.is_symlink():
+        raise BundleError(f"{root} is a link; a bundle holds plain folders and files only: remove it.")
+    return [_read(folder) for folder in sorted(root.iterdir()) if folder.is_dir()] if root.is_dir() else []
+
+
+def _read(folder: Path) -> Engine:
+    remedy = "remove that folder and build the engine again"
+    if folder.is_symlink():
+        raise BundleError(f"{folder} is a link; a bundle holds plain folders and files only: {remedy}.")
+    data = read_regular(folder, RECORD, MAX_RECORD_BYTES, remedy)
+    try:
+        return Engine(folder, EngineRecord.model_validate_json(data))
+    except ValidationError as error:
+        raise BundleError(f"{folder / RECORD} does not hold: {first_problem(error)}; {remedy}.") from None
+
+
+def rebuild_command(bundle: Bundle, library: EngineLibrary, precision: Precision, compute_capability: str) -> str:
+    """The command that builds an engine for this machine."""
+    gpu = f" --gpu sm{compute_capability.replace('.', '')}" if library == "tensorrt-rtx" else ""
+    return f"diffood export --bundle {bundle.path} --engine {library}{gpu} --precision {precision}"
+
+
+def find_engine(bundle: Bundle, machine: Machine, precision: Precision, batch: int) -> Engine:
+    """The engine of this bundle that this machine may run. BundleError naming what does not match, and the remedy."""
+    engines = [
+        e for e in list_engines(bundle) if (e.record.library, e.record.precision) == (machine.library, precision)
+    ]
+    remedy = rebuild_command(bundle, machine.library, precision, machine.compute_capability)
+    if not engines:
+        raise BundleError(f"{bundle.path} holds no {machine.library} engine in {precision}: run `{remedy}`.")
+    problems = {engine.path.name: _mismatch(bundle, engine.record, machine, batch) for engine in engines}
+    for engine in engines:
+        if not problems[engine.path.name]:
+            return engine
+    reasons = "; ".join(f"{name} {problem}" for name, problem in problems.items())
+    raise BundleError(f"No engine of {bundle.path} fits this machine: {reasons}. Run `{remedy}`.")
+
+
+def _mismatch(bundle: Bundle, record: EngineRecord, machine: Machine, batch: int) -> str:
+    """What forbids to run this engine here; "" where nothing does."""
+    if record.compute_capability != machine.compute_capability:
+        return (
+            f"was built for compute capability {record.compute_capability}, this GPU has {machine.compute_capability}"
+        )
+    if record.library_version != machine.library_version:
+        return f"was built by {record.library} {record.library_version}, {machine.library_version} is installed"
+    if not record.profile.smallest <= batch <= record.profile.largest:
+        return f"takes {record.profile.smallest} to {record.profile.largest} rows, --batch is {batch}"
+    for plan in record.plans:
+        graph = bundle.graph(plan.role, record.precision)
+        if plan.onnx_sha256 != bundle.manifest.files[graph.file].sha256:
+            return f"was built from another {graph.file} than the bundle's"
+    return ""
+
+
+def read_plan(engine: Engine, role: Role) -> bytes:
+    """Bytes of one plan file, hashed: what is returned is what was checked. Raises BundleError."""
+    remedy = "remove its folder and build the engine again"
+    for plan in engine.record.plans:
+        if plan.role == role:
+            break
+    else:
+        raise BundleError(f"{engine.path} holds no {role} engine; {remedy}.")
+    data = read_regular(engine.path, plan.file, plan.size, remedy)
+    found = hashlib.sha256(data).hexdigest()
+    if found != plan.sha256:
+        raise BundleError(
+            f"{engine.path / plan.file} was changed after it was built: its sha256 is {found[:12]}…, {RECORD} says "
+            f"{plan.sha256[:12]}…. An engine is code: do not run it, {remedy}."
+        )
+    return data
+
+
+def save_record(folder: Path, record: EngineRecord) -> None:
+    """Write engine.json beside its plan files."""
+    write_atomically(folder / RECORD, (record.model_dump_json(indent=1) + "\n").encode())
