@@ -10,20 +10,33 @@ import typer
 
 from diffood import __version__
 from diffood.cli import options
-from diffood.errors import MissingExtraError
+from diffood.errors import DiffoodError, MissingExtraError
+from diffood.runtime.detector import DEFAULT_BATCH
+from diffood.runtime.sessions.backends import Availability, examine_backends
+from diffood.runtime.sessions.cuda import Device, find_device
 
-# distribution: (what it is for, what installs it)
+_BASE, _EXPORT, _GPU = "pip install diffood", "pip install 'diffood[export]'", "pip install 'diffood[gpu]'"
+_TENSORRT, _RTX = "pip install 'diffood[tensorrt]'", "pip install 'diffood[tensorrt-rtx]'"
+# package: (what it is for, what installs it, the distributions that bring it, by the names they are installed under)
 PACKAGES = {
-    "onnxruntime": ("runs bundles on the CPU", "pip install diffood"),
-    "pyarrow": ("Parquet output", "pip install diffood"),
-    "matplotlib": ("pictures", "pip install diffood"),
-    "torch": ("diffood export", "pip install 'diffood[export]'"),
-    "diffusers": ("diffood export", "pip install 'diffood[export]'"),
-    "onnx": ("diffood export", "pip install 'diffood[export]'"),
-    "onnxscript": ("diffood export", "pip install 'diffood[export]'"),
-    "safetensors": ("diffood export", "pip install 'diffood[export]'"),
+    "onnxruntime": ("--backend onnxruntime-cpu", _BASE, ("onnxruntime", "onnxruntime-gpu")),
+    "onnxruntime-gpu": ("--backend onnxruntime-cuda", _GPU, ("onnxruntime-gpu",)),
+    "tensorrt": ("--engine and --backend tensorrt", _TENSORRT, ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")),
+    "tensorrt-rtx": ("--engine and --backend tensorrt-rtx", _RTX, ("tensorrt-rtx", "tensorrt-rtx-cu13")),
+    "cuda-bindings": ("--backend tensorrt and tensorrt-rtx", f"{_TENSORRT}, or [tensorrt-rtx]", ("cuda-bindings",)),
+    "polygraphy": ("diffood export --engine", f"{_TENSORRT}, or [tensorrt-rtx]", ("polygraphy",)),
+    "pyarrow": ("Parquet output", _BASE, ("pyarrow",)),
+    "matplotlib": ("pictures", _BASE, ("matplotlib",)),
+    "torch": ("diffood export", _EXPORT, ("torch",)),
+    "diffusers": ("diffood export", _EXPORT, ("diffusers",)),
+    "onnx": ("diffood export", _EXPORT, ("onnx",)),
+    "onnxscript": ("diffood export", _EXPORT, ("onnxscript",)),
+    "safetensors": ("diffood export", _EXPORT, ("safetensors",)),
 }
-GPU_PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
+CLASH = (
+    "onnxruntime and onnxruntime-gpu are both installed and share a folder, so that either may be broken: "
+    "uninstall both, then install the one you want."
+)
 
 
 @dataclass(frozen=True)
@@ -38,41 +51,53 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look up every package diffood can use; imports none of them."""
-    return [Finding(name, _version(name), purpose, how) for name, (purpose, how) in PACKAGES.items()]
+    return [
+        Finding(name, next(filter(None, map(_version, distributions)), None), purpose, how)
+        for name, (purpose, how, distributions) in PACKAGES.items()
+    ]
 
 
 def doctor(as_json: options.AsJson = False) -> None:
-    """Show what of this machine diffood can use: libraries, cores, engines, and what is missing.
+    """Show what of this machine diffood can use: libraries, cores, GPU, backends, and what is missing.
 
     Example: diffood doctor
     """
     findings = examine()
     providers = _providers()
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    clash = _version("onnxruntime") and _version("onnxruntime-gpu")
+    device = _device()
+    backends = examine_backends(None, "fp32", DEFAULT_BATCH)
+    warnings = [CLASH] if _version("onnxruntime") and _version("onnxruntime-gpu") else []
     if as_json:
-        packages = [asdict(finding) for finding in findings]
-        typer.echo(
-            json.dumps({"diffood": __version__, "machine": machine, "providers": providers, "packages": packages})
-        )
+        content = {
+            "diffood": __version__,
+            "machine": machine,
+            "device": asdict(device) if isinstance(device, Device) else None,
+            "backends": [asdict(found) for found in backends],
+            "providers": providers,
+            "packages": [asdict(finding) for finding in findings],
+            "warnings": warnings,
+        }
+        typer.echo(json.dumps(content))
     else:
-        typer.echo(f"diffood     {__version__}, Python {platform.python_version()}, {machine}")
-        typer.echo(
-            f"engine      ONNX Runtime's CPU provider{'' if 'CPUExecutionProvider' in providers else ': missing'}"
-        )
-        unused = [name for name in providers if name in GPU_PROVIDERS]
-        if unused:
-            typer.echo(f"            ONNX Runtime also offers {', '.join(unused)}; this version does not use it")
-        for finding in findings:
-            state = finding.version or f"missing, for {finding.purpose}: {finding.install}"
-            typer.echo(f"{finding.package:<12}{state}")
-        if clash:
-            typer.echo(
-                "warning     onnxruntime and onnxruntime-gpu are both installed and share a folder: uninstall both,"
-            )
-            typer.echo("            then install the one you want.")
+        lines = [("diffood", f"{__version__}, Python {platform.python_version()}, {machine}"), ("GPU", str(device))]
+        lines += [("backend", f"{found.backend} {_word(found)}: {found.reason}") for found in backends]
+        lines += [(finding.package, _state(finding)) for finding in findings]
+        lines += [("warning", warning) for warning in warnings]
+        for name, state in lines:
+            typer.echo(f"{name:<16}{state}")
     if "CPUExecutionProvider" not in providers:
-        raise MissingExtraError("ONNX Runtime cannot be imported, so no bundle can run: pip install onnxruntime")
+        raise MissingExtraError(
+            "ONNX Runtime cannot be imported, so no bundle can run: pip install --force-reinstall onnxruntime"
+        )
+
+
+def _word(found: Availability) -> str:
+    return "can run" if found.usable else "cannot run"
+
+
+def _state(finding: Finding) -> str:
+    return finding.version or f"missing, for {finding.purpose}: {finding.install}"
 
 
 def _version(distribution: str) -> str | None:
@@ -82,9 +107,18 @@ def _version(distribution: str) -> str | None:
         return None
 
 
+def _device() -> Device | str:
+    """The GPU, or why none can be used."""
+    try:
+        return find_device(extra="tensorrt")
+    except DiffoodError as error:
+        return f"none: {error}"
+
+
 def _providers() -> list[str]:
     try:
         import onnxruntime
-    except ImportError:
+
+        return list(onnxruntime.get_available_providers())
+    except (ImportError, AttributeError):
         return []
-    return list(onnxruntime.get_available_providers())

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from diffood.errors import BundleError, CalibrationError
-from diffood.runtime.bundle import CALIBRATION, Bundle, read_regular, write_atomically
+from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, read_regular, write_atomically
 from diffood.runtime.images import ImageShape
 from diffood.runtime.noise import NOISE_RULE
 from diffood.runtime.plan import Plan, first_problem
+from diffood.runtime.sessions import Backend
 
 MAX_CALIBRATION_BYTES = 256 * 2**20  # ten million scores
 
@@ -28,8 +29,9 @@ class Fingerprint(BaseModel):
     classify_sha256: str
     step_sha256: str
     noise_levels_sha256: str
-    precision: str
-    backend: str
+    precision: Precision
+    backend: Backend
+    engine_sha256: str | None = None
     image: ImageShape
     noise_rule: str = NOISE_RULE
     plan: Plan
@@ -126,13 +128,3 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Path:
     path = bundle.path / CALIBRATION
     write_atomically(path, (calibration.model_dump_json(indent=1) + "\n").encode())
     return path
-
-
-def require_match(calibration: Calibration, running: Fingerprint) -> None:
-    """Refuse a calibration that was fitted on other scores than those that run. Raises CalibrationError."""
-    if calibration.fingerprint != running:
-        raise CalibrationError(
-            f"Not calibrated for what is running: calibration.json holds for {calibration.fingerprint.short}…, "
-            f"this is {running.short}… ({calibration.fingerprint.difference(running)}). "
-            "Run `diffood calibrate BUNDLE --images DIR` with the same options."
-        )

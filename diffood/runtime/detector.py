@@ -1,6 +1,7 @@
 """Images in, scores and verdicts out: the one object a Python user needs. Decodes no files but through `images`."""
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,16 +11,18 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from diffood.errors import UsageError
-from diffood.runtime.bundle import Bundle, open_bundle
-from diffood.runtime.decision import Calibration, Fingerprint, decide, load_calibration, require_match
+from diffood.errors import CalibrationError, UsageError
+from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, open_bundle
+from diffood.runtime.choice import BackendChoice, PrecisionChoice, list_candidates, nothing_usable
+from diffood.runtime.decision import Calibration, Fingerprint, decide, load_calibration
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, from_pixels, load_image
 from diffood.runtime.lanes import Trajectory, denoise
 from diffood.runtime.noise import content_key, draw_noise
+from diffood.runtime.parity import require_calibrated
 from diffood.runtime.plan import Plan
 from diffood.runtime.scoring import score_by_start, softmax_confidence
-from diffood.runtime.sessions import Array, Classified, Session
-from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from diffood.runtime.sessions import Array, Backend, Classified, Session
+from diffood.runtime.sessions.backends import open_session
 
 DEFAULT_BATCH = 32
 RANGE_SLACK = 1e-3  # rounding of a caller's own scaling
@@ -95,52 +98,97 @@ class Detector:
         self._tables = bundle.tables(plan)
         self._origin_scale = plan.grid(bundle.alpha_bar).origin_scale()
         self.evaluations = plan.evaluations(self._tables)
+        self.why = ""  # why this backend and precision, where `open` chose them
 
     @classmethod
     def open(
-        cls, path: str | Path, plan: Plan | str | None = None, *, batch: int = DEFAULT_BATCH, threads: int = 0
+        cls,
+        path: str | Path,
+        plan: Plan | str | None = None,
+        *,
+        backend: BackendChoice = "auto",
+        precision: PrecisionChoice | None = None,
+        batch: int = DEFAULT_BATCH,
+        threads: int = 0,
     ) -> "Detector":
         """Open a bundle folder. Without a plan: the calibration's if there is one, else the bundle's default.
 
-        Raises BundleError (damaged or foreign bundle), UsageError (unknown plan, impossible batch).
+        precision None: the calibration's, FP32 without one; "auto": the fastest that `diffood verify` let pass.
+        backend "auto": the best this machine has for which the calibration holds. `why` tells what was chosen.
+
+        Raises BundleError (damaged or foreign bundle), UsageError (unknown plan, impossible batch, nothing here can
+        run it), MissingExtraError (a library of the backend that was asked for).
         """
         bundle = open_bundle(Path(path))
-        if plan is None and (bundle.path / "calibration.json").exists():
-            plan = load_calibration(bundle).fingerprint.plan
-        return cls.load(bundle, plan if isinstance(plan, Plan) else bundle.plan(plan), batch=batch, threads=threads)
+        calibration = load_calibration(bundle) if os.path.lexists(bundle.path / CALIBRATION) else None
+        if plan is None and calibration is not None:
+            plan = calibration.fingerprint.plan
+        chosen = plan if isinstance(plan, Plan) else bundle.plan(plan)
+        _require_size(batch, threads)
+        if calibration is not None and calibration.fingerprint.plan != chosen:
+            calibration = None  # no backend can make it hold
+        candidates = list_candidates(bundle, calibration, backend, precision, batch)
+        refused: CalibrationError | None = None
+        for candidate in candidates.usable:
+            detector = cls.load(
+                bundle, chosen, backend=candidate.backend, precision=candidate.precision, batch=batch, threads=threads
+            )
+            detector.why = candidate.why
+            if calibration is None or "auto" not in (backend, precision):
+                return detector
+            try:
+                require_calibrated(bundle, calibration, detector.fingerprint)
+            except CalibrationError as error:
+                refused = refused or error
+            else:
+                return detector
+        raise refused or nothing_usable(bundle, candidates)
 
     @classmethod
-    def load(cls, bundle: Bundle, plan: Plan, *, batch: int = DEFAULT_BATCH, threads: int = 0) -> "Detector":
-        """Load the graphs a plan needs from an opened bundle."""
-        if not 1 <= batch <= 4096:
-            raise UsageError(f"A batch of {batch} rows is not possible: choose 1 to 4096.")
-        if not 0 <= threads <= 1024:
-            raise UsageError(f"{threads} threads are not possible: choose 1 to 1024, or 0 for all cores.")
+    def load(
+        cls,
+        bundle: Bundle,
+        plan: Plan,
+        *,
+        backend: Backend = "onnxruntime-cpu",
+        precision: Precision = "fp32",
+        batch: int = DEFAULT_BATCH,
+        threads: int = 0,
+    ) -> "Detector":
+        """Load the graphs a plan needs from an opened bundle, on the backend and in the precision named."""
+        _require_size(batch, threads)
         registers = bundle.tables(plan)[0].weights.shape[1]
-        session = OnnxRuntimeSession(
-            bundle, guided=plan.guidance > 0, registers=registers, batch=batch, threads=threads
+        session = open_session(
+            bundle,
+            backend,
+            precision,
+            guided=plan.guidance > 0,
+            registers=registers,
+            batch=batch,
+            threads=threads,
         )
         return cls(bundle, plan, session)
 
     @property
     def fingerprint(self) -> Fingerprint:
         """All that the scores of this detector depend on."""
-        manifest = self.bundle.manifest
-        step = self.bundle.graph("step_guided" if self.plan.guidance > 0 else "step_plain")
+        manifest, precision = self.bundle.manifest, self.session.precision
+        step = self.bundle.graph("step_guided" if self.plan.guidance > 0 else "step_plain", precision)
         return Fingerprint(
-            classify_sha256=manifest.files[self.bundle.graph("classify").file].sha256,
+            classify_sha256=manifest.files[self.bundle.graph("classify", precision).file].sha256,
             step_sha256=manifest.files[step.file].sha256,
             noise_levels_sha256=manifest.files[manifest.noise_levels].sha256,
-            precision=self.session.precision,
+            precision=precision,
             backend=self.session.backend,
+            engine_sha256=self.session.engine_sha256,
             image=manifest.image,
             plan=self.plan,
         )
 
     def calibration(self) -> Calibration:
-        """Read the bundle's calibration; CalibrationError where there is none or it holds for something else."""
+        """Read the bundle's calibration; CalibrationError where there is none or it does not hold for what runs."""
         calibration = load_calibration(self.bundle)
-        require_match(calibration, self.fingerprint)
+        require_calibrated(self.bundle, calibration, self.fingerprint)
         return calibration
 
     def score(self, images: npt.NDArray[Any]) -> Scores:
@@ -281,6 +329,13 @@ class Detector:
                 "Use pixels / 127.5 - 1, or give uint8 pixels."
             )
         return np.ascontiguousarray(images, np.float32)
+
+
+def _require_size(batch: int, threads: int) -> None:
+    if not 1 <= batch <= 4096:
+        raise UsageError(f"A batch of {batch} rows is not possible: choose 1 to 4096.")
+    if not 0 <= threads <= 1024:
+        raise UsageError(f"{threads} threads are not possible: choose 1 to 1024, or 0 for all cores.")
 
 
 def _mix(scale: tuple[float, float], x: Array, noise: Array) -> Array:

@@ -46,7 +46,7 @@ class PlanFile(_Strict):
 
 
 class EngineRecord(_Strict):
-    """engine.json. compute_capability: as "8.6"; gpu and driver: None where the machine that built had no GPU."""
+    """engine.json. compute_capability: as "8.6"; gpu and driver: None for tensorrt-rtx, whose builder uses no GPU."""
 
     format: Literal[1] = 1
     library: EngineLibrary
@@ -87,12 +87,20 @@ def target_name(library: EngineLibrary, compute_capability: str, precision: Prec
     return f"{library}-sm{compute_capability.replace('.', '')}-{precision}"
 
 
-def list_engines(bundle: Bundle) -> list[Engine]:
-    """Read the records of all engine folders, by name; BundleError where one is damaged."""
+def engines_folder(bundle: Bundle) -> Path:
+    """The bundle's folder of engines, which need not exist; BundleError where it is a link."""
     root = bundle.path / ENGINES
     if root.is_symlink():
         raise BundleError(f"{root} is a link; a bundle holds plain folders and files only: remove it.")
-    return [_read(folder) for folder in sorted(root.iterdir()) if folder.is_dir()] if root.is_dir() else []
+    return root
+
+
+def list_engines(bundle: Bundle) -> list[Engine]:
+    """Read the records of all engine folders, by name; BundleError where one is damaged."""
+    root = engines_folder(bundle)
+    # a name with a dot in front is an engine being built, or what a killed build left behind
+    folders = sorted(folder for folder in root.glob("[!.]*") if folder.is_dir()) if root.is_dir() else []
+    return [_read(folder) for folder in folders]
 
 
 def _read(folder: Path) -> Engine:

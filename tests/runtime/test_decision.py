@@ -7,14 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffood.errors import CalibrationError
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.decision import (
     Calibration,
     Fingerprint,
     decide,
     load_calibration,
-    require_match,
     save_calibration,
 )
 from diffood.runtime.images import ImageShape
@@ -104,6 +102,7 @@ def test_laws_of_p_values_and_verdicts(scores: list[float], threshold: float, as
     [
         ({"precision": "fp16"}, "precision: fp32 there, fp16 here"),
         ({"backend": "tensorrt"}, "backend: onnxruntime-cpu there, tensorrt here"),
+        ({"engine_sha256": "d" * 64}, f"engine_sha256: None there, {'d' * 16} here"),
         ({"noise_rule": "another"}, "noise_rule: "),
         ({"image": ImageShape(3, 28, 28)}, "image.channels: 1 there, 3 here"),
         ({"classify_sha256": "d" * 64}, f"classify_sha256: {'a' * 16} there, {'d' * 16} here"),
@@ -113,16 +112,12 @@ def test_laws_of_p_values_and_verdicts(scores: list[float], threshold: float, as
         ({"plan": PLAN.changed({"seed": 1})}, "plan.seed: 0 there, 1 here"),
     ],
 )
-def test_a_difference_is_refused_by_name_with_both_values(change: dict[str, object], expected: str) -> None:
+def test_a_difference_is_named_with_both_values(change: dict[str, object], expected: str) -> None:
     running = FINGERPRINT.model_copy(update=change)
     difference = FINGERPRINT.difference(running)
     assert difference.startswith(expected)
     assert ";" not in difference
     assert FINGERPRINT.short != running.short
-    with pytest.raises(CalibrationError, match="Not calibrated for what is running") as caught:
-        require_match(calibration_of([1.0], 1.0), running)
-    message = str(caught.value)
-    assert all(part in message for part in (difference, FINGERPRINT.short, running.short, "diffood calibrate"))
 
 
 def test_several_differences_are_all_named() -> None:
@@ -137,7 +132,6 @@ def test_an_equal_fingerprint_is_accepted() -> None:
     assert again == FINGERPRINT
     assert again.short == FINGERPRINT.short
     assert not FINGERPRINT.difference(again)
-    require_match(calibration_of([1.0], 1.0), again)
 
 
 def test_a_saved_calibration_loads_as_it_was(bundle_copy: Path) -> None:

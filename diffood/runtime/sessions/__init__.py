@@ -1,10 +1,14 @@
 """Engines behind one protocol: a session holds both graphs of a bundle and the lanes' state on its device."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from diffood.runtime.bundle import Precision
+
+Backend = Literal["onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
 
 Array = npt.NDArray[np.float32]
 
@@ -40,12 +44,16 @@ class Session(Protocol):
     """
 
     @property
-    def backend(self) -> str:
+    def backend(self) -> Backend:
         """Name and device, e.g. onnxruntime-cpu; part of the fingerprint."""
 
     @property
-    def precision(self) -> str:
+    def precision(self) -> Precision:
         """Precision of the graphs, e.g. fp32; part of the fingerprint."""
+
+    @property
+    def engine_sha256(self) -> str | None:
+        """One hash over the plan files of a built engine, None where the graphs run as they are; likewise."""
 
     @property
     def batch(self) -> int:

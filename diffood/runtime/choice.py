@@ -1,0 +1,91 @@
+"""Which backend and precision a bundle runs on here: asked for, to be had, and allowed by the calibration."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from diffood.errors import UsageError
+from diffood.runtime.bundle import Bundle, Precision
+from diffood.runtime.decision import Calibration
+from diffood.runtime.parity import load_parity
+from diffood.runtime.sessions import Backend
+from diffood.runtime.sessions.backends import examine_backends
+
+BackendChoice = Literal["auto", "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
+PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run: a backend and a precision, and why it comes where it does."""
+
+    backend: Backend
+    precision: Precision
+    why: str
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Ways to run, best first; skipped: what cannot be had here, as (precision on backend, reason)."""
+
+    usable: tuple[Candidate, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+def list_candidates(
+    bundle: Bundle,
+    calibration: Calibration | None,
+    backend: BackendChoice,
+    precision: PrecisionChoice | None,
+    batch: int,
+) -> Candidates:
+    """Order the ways to run this bundle here.
+
+    precision None: the calibration's, FP32 without one. "auto": what `diffood verify` measured to be fastest first;
+    that speed is read from the bundle, so the same bundle gives the same choice. backend "auto": engines before ONNX
+    Runtime, GPU before CPU. Raises UsageError for a precision the bundle does not hold.
+    """
+    wanted = bundle.precisions if precision == "auto" else (precision or _calibrated_precision(calibration),)
+    if missing := set(wanted) - set(bundle.precisions):
+        raise UsageError(
+            f"{bundle.path} holds no {missing.pop()} graphs, only {', '.join(bundle.precisions)}; "
+            "export it with that --precision."
+        )
+    usable, skipped = [], []
+    for choice in wanted:
+        for found in examine_backends(bundle, choice, batch):
+            if backend not in ("auto", found.backend):
+                continue
+            if found.usable:
+                usable.append(Candidate(found.backend, choice, found.reason))
+            else:
+                skipped.append((f"{choice} on {found.backend}", found.reason))
+    if precision == "auto":
+        usable = list(_fastest_first(bundle, calibration, usable))
+    return Candidates(tuple(usable), tuple(skipped))
+
+
+def _calibrated_precision(calibration: Calibration | None) -> Precision:
+    return "fp32" if calibration is None else calibration.fingerprint.precision
+
+
+def _fastest_first(bundle: Bundle, calibration: Calibration | None, usable: list[Candidate]) -> Iterator[Candidate]:
+    """By the ratio to the calibrated variant's speed, as verified; what was never measured keeps its place behind."""
+    speedup: dict[tuple[str, str], float] = {}
+    for record in load_parity(bundle).records:
+        if calibration is None or record.reference != calibration.fingerprint or not record.passed:
+            continue
+        speedup[record.reference.backend, record.reference.precision] = 1.0
+        if record.reference_images_per_second > 0:
+            key = record.variant.backend, record.variant.precision
+            speedup[key] = record.images_per_second / record.reference_images_per_second
+    for candidate in sorted(usable, key=lambda c: -speedup.get((c.backend, c.precision), 0.0)):
+        found = speedup.get((candidate.backend, candidate.precision))
+        why = "not measured by `diffood verify`" if found is None else f"{found:.2f} times the calibrated one's speed"
+        yield Candidate(candidate.backend, candidate.precision, why)
+
+
+def nothing_usable(bundle: Bundle, candidates: Candidates) -> UsageError:
+    """The error where no candidate can run here: every reason, one after the other."""
+    reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in candidates.skipped)
+    return UsageError(f"Nothing here can run {bundle.path} as asked for: {reasons}.")

@@ -1,0 +1,137 @@
+"""parity.json as read at run time: which variants were judged to give the calibrated one's verdicts. Judges nothing.
+
+calibration.parity measures and judges; a record is what it leaves in the bundle.
+"""
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from diffood.errors import BundleError, CalibrationError
+from diffood.runtime.bundle import CALIBRATION, PARITY, Bundle, Sha256, read_regular, write_atomically
+from diffood.runtime.decision import MAX_CALIBRATION_BYTES, Calibration, Fingerprint
+from diffood.runtime.plan import first_problem
+
+MAX_PARITY_BYTES = 4 * 2**20
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Limits(_Strict):
+    """What a variant may differ by: share of flipped verdicts on InD images, AUROC of any OOD set (of 1)."""
+
+    flips: Share = 0.005
+    auroc_shift: Share = 0.002
+
+
+class SetParity(_Strict):
+    """One OOD set: images, flipped verdicts, AUROC against the InD images by the reference and by the variant."""
+
+    images: Annotated[int, Field(ge=1)]
+    flips: Annotated[int, Field(ge=0)]
+    auroc_reference: Share
+    auroc_variant: Share
+
+
+class ParityRecord(_Strict):
+    """One judgement. reference: what the calibration was fitted on; variant: what was judged against it.
+
+    images InD images were scored by both. flips: verdicts that differ, flips_to_alarm of them from passed to flagged;
+    flip_bound: upper end of the Clopper-Pearson 95 % interval of their share. p_value_shift: the largest.
+    threshold_shift: the variant's threshold minus the reference's, both at the calibration's rate on these images.
+    images_per_second: of both on these images, alternating in one run on the machine that verified.
+    """
+
+    reference: Fingerprint
+    variant: Fingerprint
+    calibration_sha256: Sha256
+    limits: Limits
+    images: Annotated[int, Field(ge=1)]
+    flips: Annotated[int, Field(ge=0)]
+    flips_to_alarm: Annotated[int, Field(ge=0)]
+    flip_bound: Share
+    p_value_shift: Share
+    threshold_shift: float
+    sets: dict[str, SetParity]
+    images_per_second: Annotated[float, Field(ge=0)]
+    reference_images_per_second: Annotated[float, Field(ge=0)]
+    problems: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the variant may stand in for the reference."""
+        return not self.problems
+
+
+class ParityFile(_Strict):
+    """parity.json: at most one record a pair of fingerprints, the newest."""
+
+    format: Literal[1] = 1
+    records: tuple[ParityRecord, ...] = ()
+
+
+def load_parity(bundle: Bundle) -> ParityFile:
+    """Read the bundle's judgements, none where it was never verified. BundleError where the file is damaged."""
+    path = bundle.path / PARITY
+    if not path.exists() and not path.is_symlink():
+        return ParityFile()
+    remedy = "remove it and run `diffood verify` again"
+    data = read_regular(bundle.path, PARITY, MAX_PARITY_BYTES, remedy)
+    try:
+        return ParityFile.model_validate_json(data)
+    except ValidationError as error:
+        raise BundleError(f"{path} does not hold: {first_problem(error)}; {remedy}.") from None
+
+
+def add_record(bundle: Bundle, record: ParityRecord) -> None:
+    """Write a judgement into the bundle, in place of an earlier one of the same pair."""
+    pair = (record.reference, record.variant)
+    kept = [old for old in load_parity(bundle).records if (old.reference, old.variant) != pair]
+    content = ParityFile(records=(*kept, record))
+    write_atomically(bundle.path / PARITY, (content.model_dump_json(indent=1) + "\n").encode())
+
+
+def calibration_sha256(bundle: Bundle) -> str:
+    """Hash of calibration.json: a judgement holds for the threshold it was made at."""
+    data = read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES, "remove it and calibrate again")
+    return hashlib.sha256(data).hexdigest()
+
+
+def find_record(bundle: Bundle, calibration: Calibration, running: Fingerprint) -> ParityRecord | None:
+    """The judgement of what runs against this calibration, if there is one."""
+    pair = (calibration.fingerprint, running)
+    for record in load_parity(bundle).records:
+        if (record.reference, record.variant) == pair and record.calibration_sha256 == calibration_sha256(bundle):
+            return record
+    return None
+
+
+def require_calibrated(bundle: Bundle, calibration: Calibration, running: Fingerprint) -> None:
+    """Refuse a calibration fitted on something else than what runs, unless the parity gate has passed for the pair.
+
+    Raises CalibrationError naming both, what differs, and what to do.
+    """
+    fitted = calibration.fingerprint
+    if fitted == running:
+        return
+    if fitted.plan != running.plan:
+        remedy = f"Run `diffood calibrate {bundle.path} --images DIR` with the same options"
+    else:
+        remedy = (
+            f"Run `diffood verify {bundle.path} --images DIR` to test the pair, "
+            f"or `diffood calibrate {bundle.path} --images DIR`"
+        )
+    record = find_record(bundle, calibration, running)
+    if record is not None and record.passed:
+        return
+    judged = f" The parity gate refused it: {'; '.join(record.problems)}." if record is not None else ""
+    raise CalibrationError(
+        f"Not calibrated for what is running: calibration.json holds for {fitted.precision} on {fitted.backend} "
+        f"(fingerprint {fitted.short}…), this is {running.precision} on {running.backend} ({running.short}…); "
+        f"{fitted.difference(running)}.{judged} {remedy}."
+    )

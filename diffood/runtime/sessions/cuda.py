@@ -1,0 +1,193 @@
+"""The few calls of the CUDA runtime that a TensorRT session makes, each checked. Knows nothing of TensorRT.
+
+Written without a GPU: the refusals have run, and a test finds every name used here in the installed cuda.bindings.
+"""
+
+import ctypes
+import importlib
+import math
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from diffood.errors import DiffoodError, MissingExtraError
+from diffood.runtime.sessions import Array
+
+
+class DeviceError(DiffoodError):
+    """A GPU, its driver or a library that drives it is missing or failed."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """The GPU that sessions use: the first that CUDA_VISIBLE_DEVICES leaves.
+
+    compute_capability as "8.6"; driver: the newest CUDA version it runs, as "12.6".
+    """
+
+    name: str
+    compute_capability: str
+    driver: str
+
+    def __str__(self) -> str:
+        return f"{self.name} (compute capability {self.compute_capability}, driver for CUDA {self.driver})"
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer:
+    """Memory on the device, freed when this object is forgotten: its address and its size in bytes."""
+
+    address: int
+    nbytes: int
+
+
+def find_device(extra: str) -> Device:
+    """The device that sessions use. Raises DeviceError where there is none, MissingExtraError without cuda.bindings.
+
+    The count is asked first: other calls, of CUDA and of TensorRT, may crash where there is no driver.
+    """
+    cudart = _load(extra)
+    try:
+        status, count = cudart.cudaGetDeviceCount()
+        if status != cudart.cudaError_t.cudaSuccess:
+            raise DeviceError(_no_device(_explain(cudart, status)))
+    except RuntimeError as error:  # how some versions of cuda.bindings say that there is no driver
+        raise DeviceError(_no_device(" ".join(str(error).split()))) from None
+    if not count:
+        raise DeviceError(_no_device("the driver counts none"))
+    properties = _checked(cudart, cudart.cudaGetDeviceProperties(0))
+    driver = _checked(cudart, cudart.cudaDriverGetVersion())
+    return Device(
+        name=properties.name.decode(errors="replace").rstrip("\0"),
+        compute_capability=f"{properties.major}.{properties.minor}",
+        driver=f"{driver // 1000}.{driver % 1000 // 10}",
+    )
+
+
+class Cuda:
+    """One stream on the device, and what is done on it, in order. What it hands out is freed when forgotten."""
+
+    def __init__(self, extra: str) -> None:
+        self._cudart = cudart = _load(extra)
+        self._stream = self._check(cudart.cudaStreamCreate())
+        weakref.finalize(self, cudart.cudaStreamDestroy, self._stream)
+
+    @property
+    def stream(self) -> int:
+        """Handle of the stream, as TensorRT takes it."""
+        return int(self._stream)
+
+    def allocate(self, nbytes: int) -> Buffer:
+        """Device memory, zeroed."""
+        cudart = self._cudart
+        buffer = Buffer(int(self._check(cudart.cudaMalloc(nbytes))), nbytes)
+        weakref.finalize(buffer, cudart.cudaFree, buffer.address)
+        self._check(cudart.cudaMemsetAsync(buffer.address, 0, nbytes, self._stream))
+        return buffer
+
+    def pinned(self, shape: tuple[int, ...]) -> Array:
+        """A float32 array of zeros in page-locked host memory, from and to which the GPU copies by itself."""
+        cudart, nbytes = self._cudart, 4 * math.prod(shape)
+        address = int(self._check(cudart.cudaMallocHost(nbytes)))
+        memory = (ctypes.c_byte * nbytes).from_address(address)
+        weakref.finalize(memory, cudart.cudaFreeHost, address)  # the array and its views keep `memory`
+        array: Array = np.frombuffer(memoryview(memory), np.float32).reshape(shape)
+        array[...] = 0
+        return array
+
+    def upload(self, buffer: Buffer, array: npt.NDArray[Any], offset: int = 0) -> None:
+        """Copy a contiguous array to `offset` bytes behind the buffer's start.
+
+        A pinned array must keep its values until the stream has come that far; any other may be changed at once,
+        since CUDA stages pageable memory before it returns.
+        """
+        kind = self._cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._copy(buffer.address + offset, array.ctypes.data, array.nbytes, kind)
+
+    def download(self, array: npt.NDArray[Any], buffer: Buffer, offset: int = 0) -> None:
+        """Copy from the buffer into a contiguous array, whose values hold after `synchronize`."""
+        kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._copy(array.ctypes.data, buffer.address + offset, array.nbytes, kind)
+
+    def copy(self, target: Buffer, source: Buffer) -> None:
+        """Copy all of one buffer into another of its size."""
+        kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._copy(target.address, source.address, source.nbytes, kind)
+
+    def _copy(self, target: int, source: int, nbytes: int, kind: Any) -> None:
+        self._check(self._cudart.cudaMemcpyAsync(target, source, nbytes, kind, self._stream))
+
+    def synchronize(self) -> None:
+        """Wait until all that was put on the stream is done."""
+        self._check(self._cudart.cudaStreamSynchronize(self._stream))
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        """Capture what `work` puts on the stream as a CUDA graph: a call that repeats it, None where CUDA cannot."""
+        cudart = self._cudart
+        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._check(cudart.cudaStreamBeginCapture(self._stream, mode))
+        try:
+            work()
+        except DeviceError:
+            complete = False
+        else:
+            complete = True
+        status, graph = cudart.cudaStreamEndCapture(self._stream)
+        if not complete or status != cudart.cudaError_t.cudaSuccess:
+            cudart.cudaGetLastError()  # else the next call would be told of it
+            return None
+        replay = _Replay(self, self._check(cudart.cudaGraphInstantiate(graph, 0)))
+        self._check(cudart.cudaGraphDestroy(graph))
+        weakref.finalize(replay, cudart.cudaGraphExecDestroy, replay.recorded)
+        return replay
+
+    def launch(self, recorded: Any) -> None:
+        """Put an instantiated graph on the stream."""
+        self._check(self._cudart.cudaGraphLaunch(recorded, self._stream))
+
+    def _check(self, result: tuple[Any, ...]) -> Any:
+        return _checked(self._cudart, result)
+
+
+@dataclass(frozen=True, eq=False)
+class _Replay:
+    """What was recorded, to be called again and again."""
+
+    cuda: Cuda
+    recorded: Any
+
+    def __call__(self) -> None:
+        self.cuda.launch(self.recorded)
+
+
+def _load(extra: str) -> Any:
+    try:
+        return importlib.import_module("cuda.bindings.runtime")
+    except ImportError as error:
+        raise MissingExtraError(
+            f"cuda-bindings, Python's way to CUDA, cannot be imported ({error}): pip install 'diffood[{extra}]'."
+        ) from None
+
+
+def _checked(cudart: Any, result: tuple[Any, ...]) -> Any:
+    """What a call returned; DeviceError where its status is not success."""
+    status, *values = result
+    if status != cudart.cudaError_t.cudaSuccess:
+        memory = status == cudart.cudaError_t.cudaErrorMemoryAllocation
+        advice = "lower --batch or free GPU memory" if memory else "run `diffood doctor`, or try --backend auto"
+        raise DeviceError(f"CUDA failed: {_explain(cudart, status)}; {advice}.")
+    return values[0] if values else None
+
+
+def _explain(cudart: Any, status: Any) -> str:
+    """CUDA's own name of an error, and its sentence."""
+    name, sentence = cudart.cudaGetErrorName(status)[1], cudart.cudaGetErrorString(status)[1]
+    return f"{name.decode()}, {sentence.decode()}"
+
+
+def _no_device(reason: str) -> str:
+    return f"CUDA finds no GPU here ({reason}): install NVIDIA's driver or a newer one; a container needs `--gpus all`."

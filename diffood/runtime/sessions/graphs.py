@@ -1,0 +1,78 @@
+"""What every session needs of a bundle's graphs: proven bytes, and the inputs and outputs that belong. Runs nothing."""
+
+from pathlib import Path
+
+from diffood.errors import BundleError
+from diffood.runtime.bundle import Bundle, Precision, Role
+from diffood.runtime.sessions.external_data import has_external_data
+
+Tensor = tuple[str | int | None, ...]  # ONNX's word for the type, then dimensions; a name or None for a free one
+Tensors = dict[str, Tensor]
+
+FLOAT, INT64 = "tensor(float)", "tensor(int64)"
+_BATCH = "batch"
+
+
+def step_role(*, guided: bool) -> Role:
+    """The step graph of a plan with or without guidance."""
+    return "step_guided" if guided else "step_plain"
+
+
+def read_graph(bundle: Bundle, role: Role, precision: Precision) -> tuple[Path, bytes]:
+    """Path and bytes of a graph, hashed. Raises BundleError where it is no ONNX or keeps weights in other files."""
+    file = bundle.graph(role, precision).file
+    where, model = bundle.path / file, bundle.read(file)
+    try:
+        external = has_external_data(model)
+    except ValueError as error:
+        raise BundleError(f"{where} is not an ONNX graph ({error}); export the bundle again.") from None
+    if external:
+        raise BundleError(f"{where} keeps weights in other files, which nothing proves; export the bundle again.")
+    return where, model
+
+
+def expected_tensors(bundle: Bundle, role: Role) -> tuple[Tensors, Tensors]:
+    """Inputs and outputs the loop relies on, by name; the same in every precision."""
+    manifest = bundle.manifest
+    image = (FLOAT, _BATCH, manifest.image.channels, manifest.image.height, manifest.image.width)
+    if role == "classify":
+        classes, features = len(manifest.class_names), manifest.feature_count
+        return {"x": image}, {"logits": (FLOAT, _BATCH, classes), "features": (FLOAT, _BATCH, features)}
+    inputs: Tensors = {"x": image, "time": (FLOAT, _BATCH), "coefficients": (FLOAT, _BATCH, 4)}
+    if manifest.unet.labels != "none":
+        inputs["label"] = (INT64, _BATCH)
+    if role == "step_guided":
+        inputs["guidance"] = (FLOAT, _BATCH)
+    return inputs, {"x_next": image, "epsilon": image}
+
+
+def require_tensors(
+    where: Path,
+    bundle: Bundle,
+    role: Role,
+    inputs: Tensors,
+    outputs: Tensors,
+    remedy: str = "Export the bundle again",
+) -> None:
+    """Compare what a loaded graph or engine takes and gives with what belongs. Raises BundleError naming both."""
+    wanted_inputs, wanted_outputs = expected_tensors(bundle, role)
+    for kind, wanted, found in ("inputs", wanted_inputs, inputs), ("outputs", wanted_outputs, outputs):
+        if found.keys() != wanted.keys() or not all(_fits(found[name], wanted[name]) for name in wanted):
+            raise BundleError(
+                f"{where} is not a {role} graph: its {kind} are {_words(found)}, where {_words(wanted)} belong. "
+                f"{remedy}."
+            )
+
+
+def _fits(found: Tensor, wanted: Tensor) -> bool:
+    """Same type and rank, a free batch, and no dimension fixed to another size."""
+    return (
+        len(found) == len(wanted)
+        and found[0] == wanted[0]
+        and not isinstance(found[1], int)
+        and all(size == right or not isinstance(size, int) for size, right in zip(found[2:], wanted[2:], strict=True))
+    )
+
+
+def _words(tensors: Tensors) -> str:
+    return ", ".join(f"{name} {kind}{list(shape)}" for name, (kind, *shape) in sorted(tensors.items()))

@@ -1,0 +1,36 @@
+"""The host's share of a session's work: padding to the fixed batch, and multistep samplers' registers. No engine."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from diffood.runtime.schedule import NO_REGISTER
+from diffood.runtime.sessions import Array, Classified, StepInputs
+
+
+def classify_padded(x: Array, batch: int, run: Callable[[Array], tuple[Array, Array]]) -> Classified:
+    """Logits and features of images [N, C, H, W], `batch` rows a call; `run` maps [B, C, H, W] to both.
+
+    The last call is filled up with zeros and their rows are dropped: an engine sees one shape only.
+    """
+    logits, features = [], []
+    for start in range(0, max(1, len(x)), batch):
+        rows = x[start : start + batch]
+        padded = np.zeros((batch, *x.shape[1:]), np.float32)
+        padded[: len(rows)] = rows
+        out = run(padded)
+        logits.append(out[0][: len(rows)])
+        features.append(out[1][: len(rows)])
+    return Classified(np.concatenate(logits), np.concatenate(features))
+
+
+def combine_registers(x: Array, registers: Array, inputs: StepInputs, epsilon: Array) -> None:
+    """Add the registers' share of a multistep update to x, then keep this step's epsilon where the row says so.
+
+    In place: x [B, C, H, W], registers [H, B, C, H, W]; epsilon [B, C, H, W].
+    """
+    for register, weight in zip(registers, inputs.weights.T, strict=True):
+        x += weight[:, None, None, None] * register
+    for lane, register in enumerate(inputs.store):
+        if register != NO_REGISTER:
+            registers[register, lane] = epsilon[lane]

@@ -1,0 +1,161 @@
+"""The CUDA session: ONNX Runtime's CUDA provider on the bundle's graphs, lanes held in GPU memory. Thin.
+
+Written without a GPU: what ran is the refusal where there is none, and the same code with its buffers on the CPU.
+"""
+
+import contextlib
+import io
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from diffood.errors import MissingExtraError
+from diffood.runtime.bundle import Bundle, Precision
+from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
+from diffood.runtime.sessions.cuda import DeviceError, find_device
+from diffood.runtime.sessions.graphs import INT64, expected_tensors, step_role
+from diffood.runtime.sessions.host import classify_padded, combine_registers
+from diffood.runtime.sessions.onnxruntime import load_graph, start
+
+PROVIDER, DEVICE = "CUDAExecutionProvider", "cuda"
+OPTIONS = {
+    "device_id": "0",
+    "use_tf32": "0",  # FP32 is what the others are measured against: all its bits
+    "cudnn_conv_algo_search": "HEURISTIC",  # the default measures, and may choose another kernel on the next start
+}
+# An ONNX file of one Identity node, opset 13: enough to see which provider ONNX Runtime takes.
+PROBE = bytes.fromhex(
+    "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a080801"
+    "12040a020801620f0a0179120a0a08080112040a02080142040a00100d"
+)
+_FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's default logger; the second is what it starts with
+
+
+class OnnxRuntimeCudaSession:
+    """Both graphs on ONNX Runtime's CUDA provider, for a fixed batch.
+
+    Buffers are bound once, and x goes to and fro between two of them. ONNX Runtime copies whole buffers only: before a
+    step all lanes go up if one was put, and down after it if one is taken. The registers of multistep samplers are
+    combined on the host, so that such a step copies all lanes down and up.
+    """
+
+    backend: Backend = "onnxruntime-cuda"
+    engine_sha256 = None
+
+    def __init__(
+        self, bundle: Bundle, *, precision: Precision = "fp32", guided: bool, registers: int, batch: int
+    ) -> None:
+        require_cuda()
+        self.precision, self.batch = precision, batch
+        role = step_role(guided=guided)
+        self._classify = load_graph(bundle, "classify", precision, PROVIDER, OPTIONS)
+        self._step = load_graph(bundle, role, precision, PROVIDER, OPTIONS)
+        image = bundle.manifest.image
+        shape = (batch, image.channels, image.height, image.width)
+        classes, features = len(bundle.manifest.class_names), bundle.manifest.feature_count
+        self._images, self._logits, self._features = map(_allocate, (shape, (batch, classes), (batch, features)))
+        self._classify_binding = _bind(
+            self._classify, {"x": self._images}, {"logits": self._logits, "features": self._features}
+        )
+        x = [_allocate(shape), _allocate(shape)]
+        self._epsilon = _allocate(shape)
+        self._rows = {
+            name: _allocate((batch, *rest), np.int64 if kind == INT64 else np.float32)
+            for name, (kind, _, *rest) in expected_tensors(bundle, role)[0].items()
+            if name != "x"
+        }
+        self._bindings = [
+            _bind(self._step, {"x": x[here], **self._rows}, {"x_next": x[there], "epsilon": self._epsilon})
+            for here, there in ((0, 1), (1, 0))
+        ]
+        self._x, self._current = x, 0
+        self._lanes: Array = np.zeros(shape, np.float32)
+        self._host_is_old, self._device_is_old = False, True
+        self._registers: Array = np.zeros((registers, *shape), np.float32)
+
+    def classify(self, x: Array) -> Classified:
+        """See Session.classify."""
+        return classify_padded(x, self.batch, self._classify_batch)
+
+    def _classify_batch(self, rows: Array) -> tuple[Array, Array]:
+        self._images.update_inplace(rows)
+        self._classify.run_with_iobinding(self._classify_binding)
+        return np.array(self._logits.numpy()), np.array(self._features.numpy())
+
+    def put(self, lane: int, x: Array) -> None:
+        """See Session.put."""
+        self._download()
+        self._lanes[lane] = x
+        self._device_is_old = True
+
+    def step(self, inputs: StepInputs) -> None:
+        """See Session.step."""
+        if self._device_is_old:
+            self._x[self._current].update_inplace(self._lanes)
+        for name, rows in self._rows.items():
+            rows.update_inplace(getattr(inputs, name))
+        self._step.run_with_iobinding(self._bindings[self._current])
+        self._current = 1 - self._current
+        self._host_is_old, self._device_is_old = True, False
+        if len(self._registers):
+            self._download()
+            combine_registers(self._lanes, self._registers, inputs, self._epsilon.numpy())
+            self._device_is_old = True
+
+    def take(self, lane: int) -> Array:
+        """See Session.take."""
+        self._download()
+        return np.array(self._lanes[lane])
+
+    def _download(self) -> None:
+        if self._host_is_old:
+            self._lanes[...] = self._x[self._current].numpy()
+            self._host_is_old = False
+
+
+def require_cuda() -> None:
+    """Have ONNX Runtime make a CUDA session. Raises MissingExtraError (it has no such provider), DeviceError."""
+    version = onnxruntime.__version__
+    if PROVIDER not in onnxruntime.get_available_providers():
+        raise MissingExtraError(
+            f"onnxruntime {version} has no CUDA provider: pip uninstall onnxruntime, then pip install 'diffood[gpu]'; "
+            "the two share a folder."
+        )
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        onnxruntime.preload_dlls()  # CUDA and cuDNN as pip installs them; it prints what it misses
+    onnxruntime.set_default_logger_severity(_FATAL)  # what it would log is in our message
+    try:
+        taken = start(PROBE, PROVIDER, OPTIONS, threads=1).get_providers()[0]
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNING)
+    if taken != PROVIDER:
+        raise DeviceError(f"onnxruntime {version} cannot use CUDA: {_why_not(said.getvalue())}")
+
+
+def _why_not(said: str) -> str:
+    """What is missing, as far as it can be found out: the GPU, its driver, or a library."""
+    try:
+        device = str(find_device(extra="gpu"))
+    except DeviceError as error:
+        return str(error)
+    except MissingExtraError:
+        device = "this machine"
+    for line in said.splitlines():
+        if line.startswith("Failed to load "):
+            return f"{line.rpartition('/')[2].partition(': ')[2]}. Install CUDA and cuDNN: pip install 'diffood[gpu]'."
+    return f"it does not go with {device}. Install cuDNN, a newer driver, or another onnxruntime-gpu."
+
+
+def _allocate(shape: tuple[Any, ...], kind: type[np.generic] = np.float32) -> Any:
+    return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), kind, DEVICE, 0)
+
+
+def _bind(session: Any, inputs: dict[str, Any], outputs: dict[str, Any]) -> Any:
+    binding = session.io_binding()
+    for name, value in inputs.items():
+        binding.bind_ortvalue_input(name, value)
+    for name, value in outputs.items():
+        binding.bind_ortvalue_output(name, value)
+    return binding

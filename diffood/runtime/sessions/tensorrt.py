@@ -1,0 +1,248 @@
+"""The TensorRT session: a bundle's engines on tensorrt or tensorrt_rtx, lanes held in GPU memory. Thin.
+
+Written without a GPU: the refusals have run, and a test finds every name used here in the installed tensorrt_rtx;
+`diffood verify` runs the rest on a machine that has one. For TensorRT 10.3 and newer, TensorRT-RTX 1.2 and newer.
+"""
+
+import functools
+import importlib
+import importlib.util
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from diffood.errors import BundleError, MissingExtraError
+from diffood.runtime.bundle import Bundle, Precision, Role
+from diffood.runtime.engines import Engine, EngineLibrary, Machine, find_engine, read_plan
+from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
+from diffood.runtime.sessions.cuda import Buffer, Cuda, Device, DeviceError, find_device
+from diffood.runtime.sessions.graphs import FLOAT, INT64, Tensor, Tensors, expected_tensors, require_tensors, step_role
+from diffood.runtime.sessions.host import classify_padded, combine_registers
+
+MODULES: dict[EngineLibrary, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+_REBUILD = "Build the engine again"
+_ITEM_BYTES = {FLOAT: 4, INT64: 8}
+_TYPES = {FLOAT: np.float32, INT64: np.int64}
+
+
+class TensorRtSession:
+    """Both engines of a bundle on one GPU, for a fixed batch; needs an engine that was built for this very machine.
+
+    Copies between host and GPU: images in, denoised images, logits and features out, and the numbers of a step's
+    rows. The registers of multistep samplers are combined on the host: such a step copies all lanes out and in.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        library: EngineLibrary,
+        precision: Precision = "fp32",
+        guided: bool,
+        registers: int,
+        batch: int,
+    ) -> None:
+        self.backend: Backend = library
+        self.precision, self.batch = precision, batch
+        installed = load_library(library)
+        record = find_engine(bundle, installed.machine, precision, batch)
+        self.engine_sha256 = record.digest
+        self._cuda = cuda = Cuda(library)
+        runtime = _create_runtime(installed.module)
+        load = functools.partial(_Program, bundle, record, installed, runtime, cuda, batch)
+        self._classify = load("classify")
+        self._step = load(step_role(guided=guided), carry=("x_next", "x"))
+        image = bundle.manifest.image
+        row = (image.channels, image.height, image.width)
+        self._images, self._lanes, self._taken = (
+            cuda.pinned((batch, *row)),
+            cuda.pinned((batch, *row)),
+            cuda.pinned(row),
+        )
+        self._logits = cuda.pinned((batch, len(bundle.manifest.class_names)))
+        self._features = cuda.pinned((batch, bundle.manifest.feature_count))
+        self._registers: Array = np.zeros((registers, *self._lanes.shape), np.float32)
+        self._epsilon = cuda.pinned(self._lanes.shape)
+
+    def classify(self, x: Array) -> Classified:
+        """See Session.classify."""
+        return classify_padded(x, self.batch, self._classify_batch)
+
+    def _classify_batch(self, rows: Array) -> tuple[Array, Array]:
+        self._images[...] = rows
+        self._cuda.upload(self._classify.buffers["x"], self._images)
+        self._classify.run()
+        self._cuda.download(self._logits, self._classify.buffers["logits"])
+        self._cuda.download(self._features, self._classify.buffers["features"])
+        self._cuda.synchronize()
+        return np.array(self._logits), np.array(self._features)
+
+    def put(self, lane: int, x: Array) -> None:
+        """See Session.put."""
+        self._lanes[lane] = x
+        self._cuda.upload(self._step.buffers["x"], self._lanes[lane], lane * self._taken.nbytes)
+
+    def step(self, inputs: StepInputs) -> None:
+        """See Session.step."""
+        for name, tensor in self._step.inputs.items():
+            if name != "x":
+                values = np.ascontiguousarray(getattr(inputs, name), _TYPES[str(tensor[0])])
+                self._cuda.upload(self._step.buffers[name], values)
+        self._step.run()
+        if len(self._registers):
+            self._cuda.download(self._lanes, self._step.buffers["x"])
+            self._cuda.download(self._epsilon, self._step.buffers["epsilon"])
+            self._cuda.synchronize()
+            combine_registers(self._lanes, self._registers, inputs, self._epsilon)
+            self._cuda.upload(self._step.buffers["x"], self._lanes)
+
+    def take(self, lane: int) -> Array:
+        """See Session.take."""
+        self._cuda.download(self._taken, self._step.buffers["x"], lane * self._taken.nbytes)
+        self._cuda.synchronize()
+        return np.array(self._taken)
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A library that was imported, as its engines' records name it, and the device it would run on."""
+
+    module: Any
+    machine: Machine
+    device: Device
+
+
+def load_library(library: EngineLibrary) -> Installed:
+    """Import TensorRT or TensorRT-RTX, after a device was found: without a driver it may crash.
+
+    Raises MissingExtraError (a package is not installed), DeviceError (no GPU, or the library cannot be loaded).
+    """
+    name = MODULES[library]
+    if importlib.util.find_spec(name) is None:
+        raise MissingExtraError(f"{name} is not installed: pip install 'diffood[{library}]'.")
+    device = find_device(extra=library)
+    try:
+        trt = importlib.import_module(name)
+        return Installed(trt, Machine(library, str(trt.__version__), device.compute_capability), device)
+    except (ImportError, OSError, AttributeError) as error:  # AttributeError: a stray folder of this name
+        reason = " ".join(str(error).split())
+        raise DeviceError(
+            f"{name} is installed and cannot be loaded ({reason}): pip install --force-reinstall 'diffood[{library}]'."
+        ) from None
+
+
+class _Program:
+    """One engine on the device: buffers bound once, one run of it recorded as a CUDA graph where CUDA can.
+
+    carry: (output, input) of one shape; every run ends by copying the first into the second.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        record: Engine,
+        installed: Installed,
+        runtime: Any,
+        cuda: Cuda,
+        batch: int,
+        role: Role,
+        carry: tuple[str, str] | None = None,
+    ) -> None:
+        trt = installed.module
+        plan = read_plan(record, role)  # hashed there: what is deserialised is what was built
+        where = record.path / role
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise BundleError(f"{installed.machine.library} cannot load {where}: {_last_error(trt)}. {_REBUILD}.")
+        require_tensors(where, bundle, role, *_tensors(trt, engine, batch), remedy=_REBUILD)
+        self.inputs, outputs = expected_tensors(bundle, role)
+        self._context = context = _create_context(trt, engine, installed.machine.library)  # a recorded run needs it too
+        if context is None:
+            raise DeviceError(
+                f"{where} gets no memory to run in: {_last_error(trt)}. Lower --batch or free GPU memory."
+            )
+        self.buffers: dict[str, Buffer] = {}
+        for name, (kind, _, *rest) in {**self.inputs, **outputs}.items():
+            shape = (batch, *(int(size or 0) for size in rest))
+            self.buffers[name] = buffer = cuda.allocate(_ITEM_BYTES[str(kind)] * int(np.prod(shape)))
+            if name in self.inputs and not context.set_input_shape(name, shape):
+                raise BundleError(f"{where} does not take {name} of shape {list(shape)}. {_REBUILD}.")
+            context.set_tensor_address(name, buffer.address)
+
+        def work() -> None:
+            if not context.execute_async_v3(cuda.stream):
+                raise DeviceError(
+                    f"{where} cannot run: {_last_error(trt)}. Run `diffood doctor`, or use another --backend."
+                )
+            if carry:
+                cuda.copy(self.buffers[carry[1]], self.buffers[carry[0]])
+
+        self.run = _record(work, cuda, context, installed.machine.library)
+
+
+def _record(work: Callable[[], None], cuda: Cuda, context: Any, library: EngineLibrary) -> Callable[[], None]:
+    """Run once, as TensorRT asks for before a capture, and record; where that fails, the plain way has to do."""
+    work()
+    cuda.synchronize()
+    # TensorRT-RTX knows when a run allocates memory, which cannot be recorded; TensorRT has to be tried.
+    if library == "tensorrt-rtx" and not context.is_stream_capturable(cuda.stream):
+        return work
+    replay = cuda.record(work)
+    if replay is None:
+        work()
+        cuda.synchronize()
+    return replay or work
+
+
+def _create_runtime(trt: Any) -> Any:
+    """A runtime of our own, which refuses engines with host code in them: those built to run on other versions."""
+    runtime = trt.Runtime(_logger(trt))
+    runtime.engine_host_code_allowed = False
+    return runtime
+
+
+def _create_context(trt: Any, engine: Any, library: EngineLibrary) -> Any:
+    if library == "tensorrt":
+        return engine.create_execution_context()
+    config = engine.create_runtime_config()
+    # By default kernels for our batch are compiled in the background and swapped in between two runs: scores of one
+    # image would differ, and a recorded run would keep the slow ones.
+    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    return engine.create_execution_context(config)
+
+
+def _tensors(trt: Any, engine: Any, batch: int) -> tuple[Tensors, Tensors]:
+    """Inputs and outputs of an engine in ONNX's words; a first dimension of -1 or of the batch counts as free."""
+    words = {trt.DataType.FLOAT: FLOAT, trt.DataType.INT64: INT64}
+    inputs: Tensors = {}
+    outputs: Tensors = {}
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        kind, shape = engine.get_tensor_dtype(name), tuple(engine.get_tensor_shape(name))
+        sizes = (None if size == -1 or (axis == 0 and size == batch) else size for axis, size in enumerate(shape))
+        tensor: Tensor = (words.get(kind, f"tensor({kind.name.lower()})"), *sizes)
+        (inputs if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else outputs)[name] = tensor
+    return inputs, outputs
+
+
+@functools.cache  # TensorRT keeps the first logger of a process for ever
+def _logger(trt: Any) -> Any:
+    """Keeps what TensorRT reports as errors for the message of the exception; the terminal stays quiet."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: deque[str] = deque(["no reason was given"], maxlen=1)
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(" ".join(msg.split()))
+
+    return Log()
+
+
+def _last_error(trt: Any) -> str:
+    return str(_logger(trt).errors[-1]).rstrip(".")

@@ -1,0 +1,86 @@
+"""Attack: engine.json is huge, deep, no JSON, lies about its types, or names a file outside its folder."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planted_engine import plant_engine
+
+from diffood.errors import BundleError
+from diffood.runtime.bundle import open_bundle
+from diffood.runtime.engines import MAX_RECORD_BYTES, list_engines
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"not json", b"[]", b"null", b"\xff\xfe", b"{", b"[" * 100_000, b'{"a":' * 100_000, b"9" * 100_000],
+    ids=["empty", "words", "list", "null", "bytes", "cut", "deep list", "deep object", "long number"],
+)
+def test_a_record_that_is_none_is_refused(bundle_copy: Path, data: bytes) -> None:
+    (plant_engine(bundle_copy) / "engine.json").write_bytes(data)
+    with pytest.raises(BundleError, match=r"engine.json does not hold: .*; remove that folder and build"):
+        list_engines(open_bundle(bundle_copy))
+
+
+def test_an_oversized_record_is_refused_unread(bundle_copy: Path) -> None:
+    record = plant_engine(bundle_copy) / "engine.json"
+    record.write_bytes(record.read_bytes() + b" " * MAX_RECORD_BYTES)
+    with pytest.raises(BundleError, match=rf"bytes where at most {MAX_RECORD_BYTES} belong"):
+        list_engines(open_bundle(bundle_copy))
+    if os.name == "posix":
+        os.truncate(record, 2**40)
+        with pytest.raises(BundleError, match=rf"has {2**40} bytes"):
+            list_engines(open_bundle(bundle_copy))
+
+
+def test_an_engine_folder_without_a_record_is_refused(bundle_copy: Path) -> None:
+    (plant_engine(bundle_copy) / "engine.json").unlink()
+    with pytest.raises(BundleError, match=r"engine.json cannot be opened"):
+        list_engines(open_bundle(bundle_copy))
+
+
+@pytest.mark.parametrize(
+    "name", ["../classify.plan", "/etc/passwd", "..", "", "a/b", "a\\b", "plan\n", "\0", "x" * 200]
+)
+def test_a_plan_named_outside_the_folder_is_refused(bundle_copy: Path, name: str) -> None:
+    change(plant_engine(bundle_copy), lambda record: record["plans"][0].update(file=name))
+    with pytest.raises(BundleError, match=r"does not hold: plans.0.file"):
+        list_engines(open_bundle(bundle_copy))
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"format": 2},
+        {"library": "tensorflow"},
+        {"precision": "fp4"},
+        {"compute_capability": "8.6; rm"},
+        {"compute_capability": 8.6},
+        {"profile": {"smallest": 0, "usual": 1, "largest": 1}},
+        {"profile": {"smallest": 1, "usual": 1, "largest": "many"}},
+        {"options": {"tf32": ["no"]}},
+        {"plugin_library": "evil.so"},
+        {"plans": "all"},
+    ],
+    ids=lambda field: next(iter(field)),
+)
+def test_a_field_that_does_not_belong_is_refused(bundle_copy: Path, field: dict[str, Any]) -> None:
+    change(plant_engine(bundle_copy), lambda record: record.update(field))
+    with pytest.raises(BundleError, match=rf"does not hold: {next(iter(field))}"):
+        list_engines(open_bundle(bundle_copy))
+
+
+@pytest.mark.parametrize("size", [0, -1, 2**63, 1.5])
+def test_a_plan_of_an_impossible_size_is_refused(bundle_copy: Path, size: float) -> None:
+    change(plant_engine(bundle_copy), lambda record: record["plans"][0].update(size=size))
+    with pytest.raises(BundleError, match=r"does not hold: plans.0.size"):
+        list_engines(open_bundle(bundle_copy))
+
+
+def change(folder: Path, apply: Any) -> None:
+    """Let a function change the parsed record and write it back."""
+    record = json.loads((folder / "engine.json").read_bytes())
+    apply(record)
+    (folder / "engine.json").write_text(json.dumps(record))

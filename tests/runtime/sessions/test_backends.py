@@ -1,0 +1,140 @@
+"""Which backends can run, and the refusals of those that cannot: the right class, the reason, and no crash."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from diffood.errors import BundleError, DiffoodError, MissingExtraError
+from diffood.runtime.bundle import Bundle
+from diffood.runtime.sessions import onnxruntime_cuda
+from diffood.runtime.sessions.backends import PREFERRED, Backend, examine_backends, open_session
+from diffood.runtime.sessions.cuda import DeviceError
+from diffood.runtime.sessions.onnxruntime import load_graph
+
+EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx", "onnxruntime-cuda": "gpu"}
+
+# Opens a session on the backend named, and prints the refusal and which heavy modules it imported before.
+OPEN = """
+import sys
+from pathlib import Path
+from diffood.errors import DiffoodError
+from diffood.runtime.bundle import open_bundle
+from diffood.runtime.sessions.backends import examine_backends, open_session
+
+bundle, backend = open_bundle(Path(sys.argv[1])), sys.argv[2]
+reason = next(found.reason for found in examine_backends(bundle, "fp32", 4) if found.backend == backend)
+try:
+    open_session(bundle, backend, "fp32", guided=True, registers=0, batch=4, threads=1)
+except DiffoodError as error:
+    assert str(error).rstrip(".") == reason, (str(error), reason)
+    print(type(error).__name__, error, sep=": ")
+    print(*({"tensorrt", "tensorrt_rtx"} & {name for name, module in sys.modules.items() if module}), sep=",")
+"""
+
+
+def open_elsewhere(bundle: Bundle, backend: str, before: str = "") -> list[str]:
+    """What a process prints that has no GPU to see and opens a session; it must end by itself, not by a signal."""
+    done = subprocess.run(
+        [sys.executable, "-c", before + OPEN, str(bundle.path), backend],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_all_backends_are_examined_best_first(zoo_bundle: Bundle) -> None:
+    for bundle in (None, zoo_bundle):
+        found = examine_backends(bundle, "fp32", 4)
+        assert tuple(entry.backend for entry in found) == PREFERRED
+        assert all(entry.reason and "\n" not in entry.reason for entry in found)
+        assert found[-1].usable
+        assert found[-1].reason.startswith("onnxruntime 1.")
+
+
+@pytest.mark.parametrize("backend", PREFERRED)
+def test_a_precision_the_bundle_does_not_hold_is_no_backends(zoo_bundle: Bundle, backend: Backend) -> None:
+    found = next(f for f in examine_backends(zoo_bundle, "int8", 4) if f.backend == backend)
+    assert not found.usable
+    assert "holds no int8 graphs, only fp32" in found.reason
+    with pytest.raises(DiffoodError):
+        open_session(zoo_bundle, backend, "int8", guided=True, registers=0, batch=4, threads=1)
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"])
+def test_without_a_gpu_a_session_is_refused_and_nothing_crashes(zoo_bundle: Bundle, backend: str) -> None:
+    refusal, imported = open_elsewhere(zoo_bundle, backend)
+    kind, _, message = refusal.partition(": ")
+    if kind == "MissingExtraError":
+        assert f"pip install 'diffood[{EXTRAS[backend]}]'" in message
+    else:
+        assert kind == "DeviceError"
+        assert "CUDA finds no GPU here (cudaError" in message
+    assert imported == ""  # the device is asked for first
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("package", ["tensorrt", "tensorrt_rtx", "cuda"])
+def test_a_package_that_is_missing_names_its_extra(zoo_bundle: Bundle, backend: str, package: str) -> None:
+    if package == "cuda":
+        pytest.importorskip(backend.replace("-", "_"))
+    elif package != backend.replace("-", "_"):
+        pytest.skip("that package is the other backend's")
+    refusal, _ = open_elsewhere(zoo_bundle, backend, f"import sys; sys.modules[{package!r}] = None\n")
+    assert refusal.startswith("MissingExtraError: ")
+    assert refusal.endswith(f"pip install 'diffood[{backend}]'.")
+
+
+def test_a_bundle_without_an_engine_for_this_gpu_names_the_command(zoo_bundle: Bundle) -> None:
+    usable = [found.backend for found in examine_backends(None, "fp32", 4) if found.usable]
+    engines = [backend for backend in usable if backend in ("tensorrt", "tensorrt-rtx")]
+    if not engines:
+        pytest.skip("; ".join(f.reason for f in examine_backends(None, "fp32", 4) if "tensorrt" in f.backend))
+    for backend in engines:
+        with pytest.raises(BundleError, match=rf"run `diffood export --bundle .* --engine {backend}"):
+            open_session(zoo_bundle, backend, "fp32", guided=True, registers=0, batch=4, threads=1)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_silently_fell_back_is_refused(zoo_bundle: Bundle) -> None:
+    import onnxruntime
+
+    missing = sorted(set(onnxruntime.get_all_providers()) - set(onnxruntime.get_available_providers()))
+    with pytest.raises(DeviceError, match=f"fell back to .*, {missing[0]} cannot be used here"):
+        load_graph(zoo_bundle, "classify", "fp32", missing[0], {})
+
+
+def test_cuda_that_onnxruntime_was_not_built_with_names_the_extra() -> None:
+    import onnxruntime
+
+    if onnxruntime_cuda.PROVIDER in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has the CUDA provider")
+    with pytest.raises(MissingExtraError, match=r"pip install 'diffood\[gpu\]'"):
+        onnxruntime_cuda.require_cuda()
+
+
+def test_the_probe_is_what_it_says() -> None:
+    onnx = pytest.importorskip("onnx", reason="needs the extra: export")
+    model = onnx.load_from_string(onnxruntime_cuda.PROBE)
+    onnx.checker.check_model(model)
+    assert [node.op_type for node in model.graph.node] == ["Identity"]
+    assert [entry.version for entry in model.opset_import] == [13]
+    assert onnxruntime_cuda.start(onnxruntime_cuda.PROBE, "CPUExecutionProvider", {}, 1).get_inputs()[0].name == "x"
+
+
+def test_a_folder_that_an_uninstalled_onnxruntime_left_is_no_onnxruntime() -> None:
+    """What `pip uninstall` leaves of two packages in one folder: a name that imports and holds nothing."""
+    program = """
+import sys, types
+sys.modules["onnxruntime"] = types.ModuleType("onnxruntime")
+from diffood.runtime.sessions.backends import examine_backends
+assert not any(found.usable for found in examine_backends(None, "fp32", 4) if "onnxruntime" in found.backend)
+print(examine_backends(None, "fp32", 4)[-1].reason)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout.startswith("onnxruntime cannot be imported"), done
