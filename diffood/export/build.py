@@ -35,6 +35,7 @@ from diffood.runtime.plan import DEFAULT, REFERENCE, Plan
 
 NOISE_LEVELS, GOLDEN = "noise_levels.npz", "golden.npz"
 GOLDEN_IMAGES = 4
+FP32_ALONE: tuple[Precision, ...] = ("fp32",)
 STEP_OUTPUTS = ("x_next", "epsilon")
 CLASSIFY_OUTPUTS = ("logits", "features")
 
@@ -57,7 +58,8 @@ def export_bundle(
     *,
     overwrite: bool,
     report: Callable[[str], None],
-    precisions: Collection[Precision] = ("fp32",),
+    precisions: Collection[Precision] = FP32_ALONE,
+    opset: int = OPSET,
 ) -> Manifest:
     """Make the bundle folder `output`, all of it or nothing. `report` gets a line for each thing found or proven.
 
@@ -80,7 +82,7 @@ def export_bundle(
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        manifest = _fill(folder, unet, schedule, classifier, names, precisions, report)
+        manifest = _fill(folder, unet, schedule, classifier, names, precisions, opset, report)
         folder.chmod(0o755)
         if output.exists():
             shutil.rmtree(output)
@@ -107,12 +109,13 @@ def _fill(
     classifier: Classifier,
     names: tuple[str, ...],
     precisions: Collection[Precision],
+    opset: int,
     report: Callable[[str], None],
 ) -> Manifest:
     labels = unet.labels(classifier.classes)
-    graphs = _export_fp32(folder, unet, schedule, classifier, report)
+    graphs = _export_fp32(folder, unet, schedule, classifier, opset, report)
     if "fp16" in precisions:
-        graphs += _export_fp16(folder, unet, schedule, classifier, report)
+        graphs += _export_fp16(folder, unet, schedule, classifier, opset, report)
     np.savez(folder / NOISE_LEVELS, allow_pickle=False, alpha_bar=schedule.alpha_bar)
 
     def make_manifest(files: dict[str, FileEntry]) -> Manifest:
@@ -149,7 +152,7 @@ def _fill(
 
 
 def _export_fp32(
-    folder: Path, unet: UNet, schedule: NoiseSchedule, classifier: Classifier, report: Callable[[str], None]
+    folder: Path, unet: UNet, schedule: NoiseSchedule, classifier: Classifier, opset: int, report: Callable[[str], None]
 ) -> list[GraphEntry]:
     """Write the graphs everything is measured against, proven equal to torch, and golden values."""
     golden: dict[str, np.ndarray] = {}
@@ -157,10 +160,10 @@ def _export_fp32(
     for role, module, outputs in _modules(unet, classifier):
         path = folder / f"{role}.onnx"
         samples = Samples(unet, classifier.classes, len(schedule.alpha_bar), role)
-        export_onnx(module, samples.draw(EXAMPLE_BATCH), outputs, path)
+        export_onnx(module, samples.draw(EXAMPLE_BATCH), outputs, path, opset)
         proof = prove_equal(run_torch(module), path, outputs, samples.proofs(), LIMITS["fp32"])
-        report(f"{_size(path)}, equal to torch within {proof.error:.0e} on {proof.rows} inputs")
-        graphs.append(_entry(role, path, "fp32", proof))
+        report(f"{_size(path, opset)}, equal to torch within {proof.error:.0e} on {proof.rows} inputs")
+        graphs.append(_entry(role, path, "fp32", opset, proof))
         sample = samples.draw(GOLDEN_IMAGES)
         golden |= {f"{role}.in.{name}": value.numpy() for name, value in sample.items()}
         golden |= {f"{role}.out.{name}": value for name, value in zip(outputs, run_torch(module)(sample), strict=True)}
@@ -169,7 +172,7 @@ def _export_fp32(
 
 
 def _export_fp16(
-    folder: Path, unet: UNet, schedule: NoiseSchedule, classifier: Classifier, report: Callable[[str], None]
+    folder: Path, unet: UNet, schedule: NoiseSchedule, classifier: Classifier, opset: int, report: Callable[[str], None]
 ) -> list[GraphEntry]:
     """Halve both models, in place, and write them again, measured against the FP32 graphs at every time."""
     unet.model.half()
@@ -178,21 +181,21 @@ def _export_fp16(
     for role, module, outputs in _modules(unet, classifier):
         path = folder / f"{role}.fp16.onnx"
         samples = Samples(unet, classifier.classes, len(schedule.alpha_bar), role)
-        export_onnx(module, samples.draw(EXAMPLE_BATCH), outputs, path)
+        export_onnx(module, samples.draw(EXAMPLE_BATCH), outputs, path, opset)
         expected = run_onnx(folder / f"{role}.onnx", outputs)
         proof = prove_equal(expected, path, outputs, samples.proofs(), LIMITS["fp16"])
-        report(f"{_size(path)}, within {proof.error:.0e} of fp32 on {proof.rows} inputs")
-        graphs.append(_entry(role, path, "fp16", proof))
+        report(f"{_size(path, opset)}, within {proof.error:.0e} of fp32 on {proof.rows} inputs")
+        graphs.append(_entry(role, path, "fp16", opset, proof))
     return graphs
 
 
-def _entry(role: Role, path: Path, precision: Precision, proof: Proof) -> GraphEntry:
+def _entry(role: Role, path: Path, precision: Precision, opset: int, proof: Proof) -> GraphEntry:
     weights = prove_types(path, precision)
-    return GraphEntry(role=role, file=path.name, precision=precision, opset=OPSET, error=proof.error, weights=weights)
+    return GraphEntry(role=role, file=path.name, precision=precision, opset=opset, error=proof.error, weights=weights)
 
 
-def _size(path: Path) -> str:
-    return f"{path.stem:<17} {path.stat().st_size / 1e6:.1f} MB, opset {OPSET}"
+def _size(path: Path, opset: int) -> str:
+    return f"{path.stem:<17} {path.stat().st_size / 1e6:.1f} MB, opset {opset}"
 
 
 def _modules(unet: UNet, classifier: Classifier) -> Iterator[tuple[Role, torch.nn.Module, tuple[str, ...]]]:

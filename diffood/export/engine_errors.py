@@ -1,0 +1,100 @@
+"""What can go wrong while an engine is built, in the user's words. Imports no TensorRT: it is given what was said."""
+
+import re
+import signal
+
+from diffood.errors import ExportError, MissingExtraError
+from diffood.runtime.engines import EngineLibrary
+
+# What operators of our graphs ask for, where a builder refuses them.
+NEEDS = {
+    "GroupNormalization": "needs TensorRT 10.9 or newer, or graphs exported with --opset 20",
+    "Attention": "needs TensorRT 10.14 or newer, or graphs of a lower --opset",
+    "QuantizeLinear": "must be symmetric int8, with a zero point of 0",
+    "DequantizeLinear": "must be symmetric int8, with a zero point of 0 and no int32 bias",
+}
+# "ITensor::getDimensions: Error Code 4: API Usage Error (" and "…Error Code 1: Myelin ([pass.cpp:337: check] "
+WHERE = re.compile(r"^.*?Error Code \d+: [^(\n]*\((?:\[[^\]\n]*\] )?")
+MOST_NAMED = 5  # unsupported nodes in one message
+
+
+def missing_library(library: EngineLibrary, error: Exception) -> MissingExtraError:
+    """A module is not installed, or one of its own libraries cannot be loaded."""
+    if isinstance(error, ModuleNotFoundError):
+        what = f"{error.name}, which is not installed"
+    else:
+        what = f"a library that cannot be loaded ({error})"
+    return MissingExtraError(f"`--engine {library}` needs {what}: pip install 'diffood[{library}]'")
+
+
+def cannot_build_here(reason: str) -> ExportError:
+    """TensorRT was asked for where it finds no GPU, or cannot be loaded; reason: a sentence that says which."""
+    return ExportError(
+        f"`--engine tensorrt` builds on the GPU the engine will run on, and that fails here: {reason} Or build with "
+        "`--engine tensorrt-rtx --gpu sm89`, which needs no GPU."
+    )
+
+
+def too_old(version: str, oldest: tuple[int, int]) -> ExportError:
+    """The installed TensorRT cannot build what diffood exports."""
+    return ExportError(
+        f"TensorRT {version} is installed, {oldest[0]}.{oldest[1]} or newer is needed: upgrade it, or JetPack."
+    )
+
+
+def describe_node(name: str, operator: str, said: str) -> str:
+    """One refused node; what the parser says of it is a C++ condition with a sentence somewhere in it."""
+    node = f"node {name!r} (operator {operator})"
+    if operator in NEEDS:
+        return f"{node} {NEEDS[operator]}"
+    if said == "false" or "Plugin not found" in said:
+        return f"{node} is not supported"
+    reason = _sentence(said.partition("\n")[2] or said.rpartition(": ")[2])
+    return f"{node} is refused ({reason})"
+
+
+def _sentence(said: str) -> str:
+    """What a message of TensorRT says, without where in its source it was said and without its advice."""
+    return re.split(r"\. |;|\n", WHERE.sub("", said))[0].strip()
+
+
+def refused(library: str, graph: str, nodes: list[str]) -> ExportError:
+    """The parser refused a graph. library: with its version; nodes: as describe_node gives them."""
+    if not nodes:
+        return ExportError(f"{library} cannot read {graph} as ONNX. Export the bundle again.")
+    more = f"; and {len(nodes) - MOST_NAMED} more" if len(nodes) > MOST_NAMED else ""
+    return ExportError(
+        f"{library} cannot build {graph}: {'; '.join(nodes[:MOST_NAMED])}{more}. Export the model without that, with "
+        f"another --opset or --precision, or install a newer {library.split(maxsplit=1)[0]}."
+    )
+
+
+def failed(library: str, graph: str, workspace_mb: int | None, logged: list[str]) -> ExportError:
+    """A graph that was parsed did not become an engine. logged: errors of the builder, the last of them its verdict."""
+    said = " ".join(logged).lower()
+    if any(words in said for words in ("outofmemory", "out of memory", "insufficient memory")):
+        reason = "memory ran out. Lower --workspace or the largest batch of --engine-batch, or close other programs."
+    elif "workspace" in said:
+        limit = f"{workspace_mb} MB" if workspace_mb else "all there is"
+        reason = f"a node needs more than --workspace allows ({limit}). Raise it, or lower the largest batch."
+    else:
+        reason = f"the builder says: {_sentence(logged[-1])}. "
+        if "any implementation" in said:  # which TensorRT also says where it had too little memory to try one
+            reason += "Often memory is what lacks: lower the largest batch of --engine-batch. "
+        reason += f"Try another --precision or --opset, or a newer {library.split(maxsplit=1)[0]}."
+    return ExportError(f"{library} cannot build {graph}: {reason}")
+
+
+def died(library: str, code: int, last_words: str) -> ExportError:
+    """The builder's process ended without an answer. code: as subprocess gives it, negative for a signal."""
+    if code == -9:  # SIGKILL, which Windows does not have; the kernel sends it where memory runs out
+        return ExportError(
+            f"the {library} builder was killed (signal 9): probably out of memory. Lower --workspace or the largest "
+            "batch of --engine-batch, or close other programs."
+        )
+    how = f"crashed (signal {-code}, {signal.Signals(-code).name})" if code < 0 else f"stopped (exit code {code})"
+    said = f"; it said last: {last_words}" if last_words else ""
+    return ExportError(
+        f"the {library} builder {how}{said}. Try another --precision, a lower largest batch, or another version of "
+        f"{library}."
+    )

@@ -1,0 +1,166 @@
+"""INT8 in an ONNX graph: ranges measured on real inputs, and QuantizeLinear / DequantizeLinear pairs put in.
+
+Symmetric int8 on both sides of a product, one scale a tensor for activations, one a channel for weights; zero points
+are 0. Only what goes into a product is rounded: not what comes out of it, and not what a sum or a normalisation beside
+it reads, so the image that the update carries on stays FP32. onnxruntime.quantization has no such placement: it rounds
+a tensor for all that read it, x included. A bias stays FP32, since TensorRT refuses an int32 DequantizeLinear.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+from diffood.export.states import States
+
+QUANTISABLE = ("Conv", "Gemm", "MatMul")  # ConvTranspose is not: its channels lie on another axis, untried
+MATRIX = 2  # dimensions
+LARGEST = 127  # of a symmetric int8; -128 is not used
+BINS = 2048  # of a histogram of magnitudes; 16 a step of int8
+SMALLEST_CLIP = BINS // 16  # in bins: no more than 15/16 of the range is ever cut off
+SMALLEST_SHARE = 2.0**-20  # of the largest scale of a layer; weights below are as good as zero
+
+Clips = Mapping[str, float]
+
+
+def list_products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Nodes that can be quantised, in the graph's order. A node goes by the name of its output.
+
+    An activation comes first, then a weight of a Conv, a matrix, or a second activation.
+    """
+    weights = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type in QUANTISABLE
+        and node.input[0] not in weights
+        and (node.op_type == "Conv" or weights.get(node.input[1], MATRIX) == MATRIX)
+    ]
+
+
+def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """Run a model in memory on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # its warnings are about the search's own graphs
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def measure_clips(model: onnx.ModelProto, batches: Sequence[States]) -> dict[str, float]:
+    """Largest magnitude int8 should show, for every activation that goes into a product.
+
+    The one of least squared rounding error over the recorded states, as a histogram tells it.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    wanted = {name: None for node in list_products(model) for name in node.input[:2] if name not in weights}
+    given = {value.name for value in model.graph.input}
+    asked = [name for name in wanted if name not in given]
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    known = {value.name for value in model.graph.output}
+    watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in asked if name not in known)
+    session = open_session(watched)
+
+    def values(batch: States) -> dict[str, npt.NDArray[np.float32]]:
+        found = dict(zip(asked, session.run(asked, fit_inputs(model, batch)), strict=True))
+        return {name: np.abs(found[name] if name in found else batch.inputs[name]) for name in wanted}
+
+    top = dict.fromkeys(wanted, 0.0)
+    for batch in batches:
+        for name, value in values(batch).items():
+            top[name] = max(top[name], float(value.max()))
+    counts = {name: np.zeros(BINS) for name in wanted}
+    for batch in batches:
+        for name, value in values(batch).items():
+            counts[name] += np.histogram(value, BINS, (0, top[name] or 1.0))[0]
+    return {name: _best_clip(top[name], counts[name]) for name in wanted}
+
+
+def fit_inputs(model: onnx.ModelProto, batch: States) -> dict[str, npt.NDArray[np.generic]]:
+    """Those of the recorded inputs that this graph takes."""
+    return {value.name: batch.inputs[value.name] for value in model.graph.input}
+
+
+def _best_clip(top: float, counts: npt.NDArray[np.float64]) -> float:
+    if top == 0:
+        return 1.0  # never anything but zero: any scale shows it
+    centres = (np.arange(BINS) + 0.5) * top / BINS
+    clips = np.arange(SMALLEST_CLIP, BINS + 1, BINS // 256) * top / BINS
+    return float(min(clips, key=lambda clip: float(counts @ np.square(centres - _round(centres, clip / LARGEST)))))
+
+
+def _round(values: npt.NDArray[np.float64], scale: float) -> npt.NDArray[np.float64]:
+    return np.clip(np.rint(values / scale), -LARGEST, LARGEST) * scale
+
+
+def insert_pairs(model: onnx.ModelProto, clips: Clips, chosen: Collection[str]) -> onnx.ModelProto:
+    """Copy a model with the products named in `chosen` in int8. Products that read the same tensor share its pair."""
+    quantised = onnx.ModelProto()
+    quantised.CopyFrom(model)
+    graph = quantised.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    done: dict[tuple[str, int | None], str] = {}
+    for node in list(graph.node):
+        if node.output[0] in chosen:
+            for side in (0, 1):
+                name = node.input[side]
+                axis = _channel_axis(node, weights[name]) if name in weights else None
+                if (name, axis) not in done:
+                    new, constants = (
+                        _pair(name, clips[name]) if axis is None else _constant(weights[name], axis, len(done))
+                    )
+                    nodes.extend(new)
+                    graph.initializer.extend(constants)
+                    done[name, axis] = new[-1].output[0]
+                node.input[side] = done[name, axis]
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return quantised
+
+
+def _channel_axis(node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
+    """Axis of a weight that becomes the product's channels."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "Gemm":
+        return 0 if any(attribute.name == "transB" and attribute.i for attribute in node.attribute) else 1
+    return len(weight.dims) - 1
+
+
+def _pair(name: str, clip: float) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Round an activation and take it back."""
+    scale, zero, rounded, out = (f"{name}_int8_{part}" for part in ("scale", "zero", "rounded", "out"))
+    nodes = [
+        helper.make_node("QuantizeLinear", [name, scale, zero], [rounded], f"{name}_quantize"),
+        helper.make_node("DequantizeLinear", [rounded, scale, zero], [out], f"{name}_dequantize"),
+    ]
+    return nodes, [
+        numpy_helper.from_array(np.array(clip / LARGEST, np.float32), scale),
+        numpy_helper.from_array(np.array(0, np.int8), zero),
+    ]
+
+
+def _constant(tensor: onnx.TensorProto, axis: int, number: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Keep a weight as int8, with a scale for each channel."""
+    weight = numpy_helper.to_array(tensor).astype(np.float64)
+    others = tuple(other for other in range(weight.ndim) if other != axis)
+    scales = np.abs(weight).max(axis=others, keepdims=True) / LARGEST
+    scales = np.maximum(scales, (scales.max() or 1.0) * SMALLEST_SHARE)
+    scales = scales.astype(np.float32)
+    values = np.clip(np.rint(weight / scales), -LARGEST, LARGEST).astype(np.int8)
+    prefix = f"{tensor.name}_int8_{number}"
+    scale, zero, rounded, out = (f"{prefix}_{part}" for part in ("scale", "zero", "values", "out"))
+    node = helper.make_node("DequantizeLinear", [rounded, scale, zero], [out], f"{prefix}_dequantize", axis=axis)
+    return [node], [
+        numpy_helper.from_array(values, rounded),
+        numpy_helper.from_array(scales.reshape(-1), scale),
+        numpy_helper.from_array(np.zeros(scales.size, np.int8), zero),
+    ]

@@ -1,0 +1,207 @@
+"""INT8 graphs of a bundle: calibrated on what its default plan feeds them, the worst products left in FP32, proven."""
+
+import math
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from diffood.errors import ExportError, UsageError
+from diffood.export.onnx import PROOF_BATCHES, Inputs, prove_equal, prove_structure, run_onnx
+from diffood.export.precision import LIMITS, count_products, prove_types
+from diffood.export.qdq import Clips, fit_inputs, insert_pairs, list_products, measure_clips, open_session
+from diffood.export.samples import PROOF_ROWS
+from diffood.export.states import States, record_states
+from diffood.runtime.bundle import Bundle, FileEntry, GraphEntry, Manifest, Role, open_bundle, write_bundle
+from diffood.runtime.sessions import Array
+
+IMAGES = 80  # spread over those given; more did not lower the zoo's error
+MEASURED_EVERY = 8  # of them measures, the others calibrate
+FEWEST_IMAGES = 16
+PIXELS_A_BATCH = 2**15  # of an engine call while every activation is kept: 32 images of 32 x 32
+# Root mean square of what int8 adds to an output, as a share of that of the output, at the worst time.
+BUDGETS: dict[Role, float] = {"classify": 0.02, "step_guided": 0.02, "step_plain": 0.02}
+JUDGED: dict[Role, tuple[str, ...]] = {
+    "classify": ("logits", "features"),
+    "step_guided": ("epsilon",),
+    "step_plain": ("epsilon",),
+}
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the search found: the graph, its error by group of states, the products left in FP32, the worst first."""
+
+    model: onnx.ModelProto
+    errors: dict[str, float]
+    left: tuple[str, ...]
+
+
+def quantize_bundle(bundle_path: Path, images: Array, *, report: Callable[[str], None]) -> Manifest:
+    """Write INT8 graphs into a bundle, in place of those it may have, and name them in its manifest, last.
+
+    images: in-distribution, float32 [N, C, H, W] in [-1, 1], N >= 16; those a threshold is calibrated on will do.
+    `report` gets lines on each graph. Deterministic. Raises BundleError (not a bundle), UsageError (images that do not
+    fit), ExportError (a product or a proof failed); the bundle is unchanged then.
+    """
+    bundle = open_bundle(bundle_path)
+    chosen = _spread(images)
+    measures = np.arange(len(chosen)) % MEASURED_EVERY == 0
+    calibration = record_states(bundle, chosen[~measures])
+    measured = record_states(bundle, chosen[measures])
+    with tempfile.TemporaryDirectory(prefix=".int8.", dir=bundle_path) as scratch:
+        entries = [
+            _quantize(bundle, entry, calibration[entry.role], measured[entry.role], chosen, Path(scratch), report)
+            for entry in bundle.manifest.graphs
+            if entry.precision == "fp32"
+        ]
+        for entry in entries:
+            (Path(scratch) / entry.file).replace(bundle_path / entry.file)
+    return _name_graphs(bundle, entries)
+
+
+def _spread(images: Array) -> Array:
+    """At most IMAGES of the images, evenly over their order: folders are often sorted by class."""
+    if len(images) < FEWEST_IMAGES:
+        raise UsageError(
+            f"{len(images)} images are too few to calibrate int8 graphs: give at least {FEWEST_IMAGES} "
+            f"in-distribution images, better {IMAGES}."
+        )
+    rows = np.linspace(0, len(images) - 1, min(len(images), IMAGES)).round().astype(int)
+    return np.asarray(images[rows])
+
+
+def _quantize(
+    bundle: Bundle,
+    entry: GraphEntry,
+    calibration: States,
+    measured: States,
+    images: Array,
+    folder: Path,
+    report: Callable[[str], None],
+) -> GraphEntry:
+    role, path = entry.role, folder / f"{entry.role}.int8.onnx"
+    model = onnx.load_from_string(bundle.read(entry.file))
+    rows = max(1, PIXELS_A_BATCH // (images.shape[-1] * images.shape[-2]))
+    clips = measure_clips(model, calibration.split(rows))
+    found = search(model, clips, measured.split(rows), JUDGED[role], BUDGETS[role])
+    onnx.save(found.model, path)
+    outputs = tuple(value.name for value in model.graph.output)
+    prove_structure(path, tuple(value.name for value in model.graph.input), outputs, entry.opset)
+    weights = prove_types(path, "int8")
+    samples = _proofs(bundle, model, images, measured)
+    proof = prove_equal(run_onnx(bundle.path / entry.file, outputs), path, outputs, samples, LIMITS["int8"])
+    products = count_products(path)
+    report(
+        f"{path.stem:<17} {path.stat().st_size / 1e6:.1f} MB, opset {entry.opset}, {products['int8']} of "
+        f"{sum(products.values())} products in int8, within {proof.error:.0e} of fp32 on {proof.rows} inputs"
+    )
+    shares = ", ".join(f"{100 * error:.1f} % at {group}" for group, error in found.errors.items())
+    report(f"{path.stem:<17} error in {' and '.join(JUDGED[role])} on what the loop feeds it: {shares}")
+    report(f"{path.stem:<17} left in fp32: {', '.join(_words(model, found.left)) or 'none'}")
+    return GraphEntry(
+        role=role, file=path.name, precision="int8", opset=entry.opset, error=proof.error, weights=weights
+    )
+
+
+def search(
+    model: onnx.ModelProto, clips: Clips, measured: Sequence[States], judged: Sequence[str], budget: float
+) -> Search:
+    """Find the fewest products to leave in FP32 so that the error stays within `budget` in every group of states.
+
+    Products are ranked by the error each causes when it alone is int8, worst first; as these errors add up in
+    squares, the first that fit are found by halving. Raises ExportError where not one product may be int8.
+    """
+    expected = _run(model, measured, judged)
+    groups = np.concatenate([batch.groups for batch in measured])
+
+    def measure(chosen: Collection[str]) -> tuple[onnx.ModelProto, dict[str, float]]:
+        candidate = insert_pairs(model, clips, chosen)
+        return candidate, _errors(groups, expected, _run(candidate, measured, judged))
+
+    names = [node.output[0] for node in list_products(model)]
+    alone = {name: max(measure({name})[1].values()) for name in names}
+    ranked = sorted(names, key=lambda name: -alone[name])
+    low, high = 0, len(ranked)
+    while low < high:
+        middle = (low + high) // 2
+        if max(measure(ranked[middle:])[1].values()) <= budget:
+            high = middle
+        else:
+            low = middle + 1
+    if low == len(ranked):
+        raise ExportError(
+            f"No product of this graph can be int8: of {len(ranked)}, the least sensitive adds "
+            f"{100 * min(alone.values(), default=0):.1f} % to its output, {100 * budget:.1f} % is allowed. Use fp16."
+        )
+    return Search(*measure(ranked[low:]), left=tuple(ranked[:low]))
+
+
+def _run(model: onnx.ModelProto, batches: Sequence[States], outputs: Sequence[str]) -> list[Array]:
+    session = open_session(model)
+    results = [session.run(outputs, fit_inputs(model, batch)) for batch in batches]
+    return [np.concatenate(rows) for rows in zip(*results, strict=True)]
+
+
+def _errors(groups: npt.NDArray[np.str_], expected: list[Array], got: list[Array]) -> dict[str, float]:
+    """Root mean square error by group, as a share of that of the output; of several outputs the worst."""
+    errors = {}
+    for group in dict.fromkeys(groups.tolist()):
+        rows = groups == group
+        shares = [
+            np.sqrt(np.square(right[rows] - left[rows], dtype=np.float64).mean())
+            / np.sqrt(np.square(left[rows], dtype=np.float64).mean())
+            for left, right in zip(expected, got, strict=True)
+        ]
+        errors[group] = float(max(shares))
+    return errors
+
+
+def _proofs(bundle: Bundle, model: onnx.ModelProto, images: Array, measured: States) -> Iterator[Inputs]:
+    """Batches 1, 2, 5 of what the loop feeds; then, for a step, images noised to every time of the schedule."""
+    start = 0
+    for rows in PROOF_BATCHES:
+        yield _tensors(model, measured.take(np.arange(start, start + rows) % len(measured)))
+        start += rows
+    if "time" not in {value.name for value in model.graph.input}:
+        yield _tensors(model, measured)
+        return
+    draw = np.random.default_rng(0)
+    for times in np.array_split(np.arange(len(bundle.alpha_bar)), math.ceil(len(bundle.alpha_bar) / PROOF_ROWS)):
+        clean, level = images[times % len(images)], bundle.alpha_bar[times]
+        signal, noise = (np.sqrt(power)[:, None, None, None] for power in (level, 1 - level))
+        x = signal * clean + noise * draw.standard_normal(clean.shape)
+        fed = measured.take(times % len(measured))  # for its labels and guidance
+        inputs = {**fed.inputs, "x": x.astype(np.float32), "time": times.astype(np.float32)}
+        yield _tensors(model, States(inputs, fed.groups))
+
+
+def _tensors(model: onnx.ModelProto, states: States) -> Inputs:
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in fit_inputs(model, states).items()}
+
+
+def _words(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
+    """Call products by their weight, as the model's author does, by their own name where they multiply activations."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    nodes = {node.output[0]: node for node in list_products(model)}
+    return [nodes[name].input[1].removesuffix(".weight") if nodes[name].input[1] in weights else name for name in names]
+
+
+def _name_graphs(bundle: Bundle, entries: Sequence[GraphEntry]) -> Manifest:
+    """Write the manifest with these graphs in place of earlier ones of their precision; other files keep their hash."""
+    new = {entry.file for entry in entries}
+
+    def make_manifest(files: dict[str, FileEntry]) -> Manifest:
+        return bundle.manifest.model_copy(
+            update={
+                "graphs": (*(entry for entry in bundle.manifest.graphs if entry.precision != "int8"), *entries),
+                "files": bundle.manifest.files | {name: files[name] for name in sorted(new)},
+            }
+        )
+
+    return write_bundle(bundle.path, make_manifest)

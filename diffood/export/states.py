@@ -1,0 +1,115 @@
+"""What the FP32 loop feeds the graphs: inputs recorded while real images are denoised. INT8 is calibrated on them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from diffood.runtime.bundle import Bundle, Precision, Role
+from diffood.runtime.detector import Detector, ImageScore
+from diffood.runtime.plan import DEFAULT, Plan
+from diffood.runtime.sessions import Array, Backend, Classified, Session, StepInputs
+
+Feeds = Mapping[str, npt.NDArray[np.generic]]
+
+_C_EPS = 3  # column of coefficients; zero in a lane that idles, and in no row of a table
+
+
+@dataclass(frozen=True)
+class States:
+    """N rows of a graph's inputs [N, ...] by name. groups [N]: the time of a step, or "images" and "denoised"."""
+
+    inputs: Feeds
+    groups: npt.NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def take(self, rows: npt.NDArray[np.integer]) -> "States":
+        """These rows, in this order."""
+        return States({name: value[rows] for name, value in self.inputs.items()}, self.groups[rows])
+
+    def split(self, rows: int) -> list["States"]:
+        """Batches of at most `rows` rows."""
+        return [self.take(np.arange(start, min(start + rows, len(self)))) for start in range(0, len(self), rows)]
+
+
+class Recorder:
+    """A session that keeps what the loop feeds its step graph, and passes everything on."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lanes: list[Array] = []
+        self._steps: list[tuple[StepInputs, npt.NDArray[np.bool_]]] = []
+
+    @property
+    def backend(self) -> Backend:
+        """See Session.backend."""
+        return self._session.backend
+
+    @property
+    def precision(self) -> Precision:
+        """See Session.precision."""
+        return self._session.precision
+
+    @property
+    def engine_sha256(self) -> str | None:
+        """See Session.engine_sha256."""
+        return self._session.engine_sha256
+
+    @property
+    def batch(self) -> int:
+        """See Session.batch."""
+        return self._session.batch
+
+    def classify(self, x: Array) -> Classified:
+        """See Session.classify."""
+        return self._session.classify(x)
+
+    def put(self, lane: int, x: Array) -> None:
+        """See Session.put."""
+        self._session.put(lane, x)
+
+    def step(self, inputs: StepInputs) -> None:
+        """Keep the lanes that are at work, then advance."""
+        working = inputs.coefficients[:, _C_EPS] != 0
+        self._lanes.extend(self._session.take(int(lane)) for lane in np.flatnonzero(working))
+        self._steps.append((inputs, working))
+        self._session.step(inputs)
+
+    def take(self, lane: int) -> Array:
+        """See Session.take."""
+        return self._session.take(lane)
+
+    def states(self) -> States:
+        """All that was fed so far."""
+        names = ("time", "label", "coefficients", "guidance")
+        inputs = {
+            name: np.concatenate([getattr(step, name)[working] for step, working in self._steps]) for name in names
+        }
+        return States({"x": np.stack(self._lanes), **inputs}, np.array([f"t = {time:g}" for time in inputs["time"]]))
+
+
+def record_states(bundle: Bundle, images: Array) -> dict[Role, States]:
+    """Denoise images float32 [N, C, H, W] in [-1, 1] with the default plan and keep what each graph is fed.
+
+    Every time of the plan is in it, with the labels the classifier gave. step_plain is fed by the same plan without
+    guidance; classify by the images and by what they were denoised to. Raises UsageError for images that do not fit.
+    """
+    plan = bundle.plan()
+    states: dict[Role, States] = {}
+    for entry in bundle.manifest.graphs:
+        if entry.precision == "fp32" and entry.role != "classify":
+            guidance = (plan.guidance or DEFAULT.guidance) if entry.role == "step_guided" else 0.0
+            states[entry.role], results = _run(bundle, plan.changed({"guidance": guidance}), images)
+    denoised = np.concatenate([result.denoised.reshape(-1, *images.shape[1:]) for result in results])
+    groups = np.repeat(["images", "denoised"], [len(images), len(denoised)])
+    states["classify"] = States({"x": np.concatenate([images, denoised])}, groups)
+    return states
+
+
+def _run(bundle: Bundle, plan: Plan, images: Array) -> tuple[States, list[ImageScore]]:
+    recorder = Recorder(Detector.load(bundle, plan).session)
+    results = [result for _, result in Detector(bundle, plan, recorder).stream(enumerate(images))]
+    return recorder.states(), results

@@ -1,0 +1,449 @@
+"""Real TensorRT-RTX engines of the zoo's graphs and of a large UNet, built without a GPU; none is run here.
+
+A rebuild is not byte-identical. Measured with TensorRT-RTX 1.7.1 on the zoo's graphs, 3 to 10 builds each: plans have
+the same size every time, and at most 0.1 % of the bytes differ, since the builder numbers its temporaries and orders
+the scalars of its shape arithmetic anew; weights stay. So engine.json records the hash of each plan, and a rebuilt
+engine has another digest than the one a calibration was made for.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffood import zoo
+from diffood.errors import BundleError, ExportError, MissingExtraError, UsageError
+from diffood.export.engine_worker import Job
+from diffood.export.engines import ask_platform, build_engines, build_plan
+from diffood.runtime.bundle import Bundle, open_bundle
+from diffood.runtime.engines import Engine, Machine, Profile, find_engine, list_engines, read_plan
+
+MISSING = [name for name in ("tensorrt_rtx", "polygraphy") if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)} not installed: no engine can be built")
+
+PROFILE = Profile(smallest=1, usual=8, largest=32)
+
+
+def build(bundle: Path, *gpus: str, report: Callable[[str], None] = lambda _: None, **changes: object) -> list[Path]:
+    """build_engines with what most tests ask for."""
+    asked = {"precisions": ("fp32",), "profile": PROFILE, "workspace_mb": None, "timing_cache": None, **changes}
+    return build_engines(bundle, "tensorrt-rtx", gpus=gpus, report=report, **asked)  # type: ignore[arg-type]
+
+
+def reseal(bundle: Path, change: Callable[[dict], object]) -> None:
+    """Change the manifest of a bundle and give every file in it its present hash."""
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    change(manifest)
+    names = set(manifest["files"]) | {graph["file"] for graph in manifest["graphs"]}
+    for name in names:
+        data = (bundle / name).read_bytes()
+        manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def add_halved_graphs(bundle: Path) -> None:
+    """Export the zoo's models in FP16 into a copy of its bundle, as export_bundle does, but for the proofs."""
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    from diffood.export.graphs import ClassifyGraph, StepGuided, StepLabelled
+    from diffood.export.onnx import export_onnx
+    from diffood.export.samples import Samples
+    from diffood.export.sources.classifier import Preprocessing, load_classifier
+    from diffood.export.sources.unet import load_unet
+
+    unet = load_unet(zoo.UNET)
+    spec = f"{zoo.CLASSIFIER}:{zoo.FACTORY}"
+    classifier = load_classifier(spec, zoo.CLASSIFIER_WEIGHTS, unet.height, unet.width, Preprocessing())
+    unet.model.half()
+    classifier.model.half()
+    modules = {
+        "classify": (ClassifyGraph(classifier, unet.channels, unet.height, unet.width), ("logits", "features")),
+        "step_plain": (StepLabelled(unet), ("x_next", "epsilon")),
+        "step_guided": (StepGuided(unet), ("x_next", "epsilon")),
+    }
+    graphs = []
+    for role, (module, outputs) in modules.items():
+        example = Samples(unet, classifier.classes, 1000, role).draw(2)  # type: ignore[arg-type]
+        export_onnx(module.eval(), example, outputs, bundle / f"{role}.fp16.onnx")
+        graphs.append(
+            {"role": role, "file": f"{role}.fp16.onnx", "precision": "fp16", "opset": 21, "error": 0.0, "weights": {}}
+        )
+    reseal(bundle, lambda manifest: manifest["graphs"].extend(graphs))
+
+
+@dataclass(frozen=True)
+class Built:
+    """A copy of the zoo's bundle with FP16 engines for two GPUs and FP32 ones for one, and what was reported."""
+
+    bundle: Bundle
+    folders: list[Path]
+    lines: list[str]
+    version: str
+
+    def find(self, compute_capability: str, precision: str = "fp32") -> Engine:
+        machine = Machine("tensorrt-rtx", self.version, compute_capability)
+        return find_engine(self.bundle, machine, precision, batch=16)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("zoo") / "bundle"))
+    if "fp16" not in open_bundle(path).precisions:
+        add_halved_graphs(path)
+    lines: list[str] = []
+    folders = build(path, "sm86", "sm89", precisions=("fp16",), report=lines.append) + build(path, "sm86")
+    return Built(open_bundle(path), folders, lines, ask_platform("tensorrt-rtx").library_version)
+
+
+ROLES = ("classify", "step_plain", "step_guided")
+
+
+@pytest.mark.parametrize(("capability", "precision"), [("8.6", "fp16"), ("8.9", "fp16"), ("8.6", "fp32")])
+def test_every_graph_of_the_zoo_becomes_an_engine_of_its_own(built: Built, capability: str, precision: str) -> None:
+    engine = built.find(capability, precision)
+    assert engine.path.name == f"tensorrt-rtx-sm{capability.replace('.', '')}-{precision}"
+    plans = {role: read_plan(engine, role) for role in ROLES}
+    assert {plan.role for plan in engine.record.plans} == plans.keys()
+    assert len(set(plans.values())) == len(ROLES)
+    for role, plan in plans.items():
+        weights = 2 * sum(built.bundle.graph(role, "fp32").weights.values())  # bytes, in FP16
+        assert len(plan) > (weights if precision == "fp16" else 2 * weights)
+
+
+def test_the_record_binds_an_engine_to_all_it_came_from(built: Built) -> None:
+    record = built.find("8.9", "fp16").record
+    assert (record.library, record.library_version) == ("tensorrt-rtx", built.version)
+    assert (record.gpu, record.driver) == (None, None)
+    assert record.profile == PROFILE
+    assert (record.options["strongly_typed"], record.options["tf32"]) == ("yes", "no")
+    for plan in record.plans:
+        onnx = built.bundle.path / built.bundle.graph(plan.role, "fp16").file
+        assert plan.onnx_sha256 == hashlib.sha256(onnx.read_bytes()).hexdigest()
+
+
+def test_int8_graphs_of_the_zoo_become_engines_for_two_gpus(int8_bundle: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(int8_bundle, tmp_path / "bundle"))
+    build(path, "sm86", "sm89", precisions=("int8",))
+    bundle = open_bundle(path)
+    for engine in list_engines(bundle):
+        assert engine.record.precision == "int8"
+        for plan in engine.record.plans:
+            assert plan.onnx_sha256 == bundle.manifest.files[f"{plan.role}.int8.onnx"].sha256
+            assert read_plan(engine, plan.role)
+
+
+def test_engines_of_two_gpus_and_precisions_differ(built: Built) -> None:
+    engines = list_engines(built.bundle)
+    assert [engine.path for engine in engines] == sorted(built.folders)
+    assert len({engine.digest for engine in engines}) == 3
+
+
+def test_each_graph_is_reported_as_it_is_built(built: Built) -> None:
+    assert built.version in built.lines[0]
+    for role in ROLES:
+        for gpu in ("sm86", "sm89"):
+            assert [line for line in built.lines if line.startswith(f"{role}.fp16.onnx") and gpu in line]
+
+
+def test_an_engine_of_another_gpu_or_library_is_refused_with_the_command_that_builds_it(built: Built) -> None:
+    with pytest.raises(BundleError, match=r"8\.6, this GPU has 12\.0.* --gpu sm120 --precision fp32"):
+        built.find("12.0")
+    with pytest.raises(BundleError, match=r"is installed.* --gpu sm86"):
+        find_engine(built.bundle, Machine("tensorrt-rtx", "0.1", "8.6"), "fp32", 16)
+
+
+def test_a_built_plan_with_one_byte_changed_is_refused(built: Built) -> None:
+    engine = built.find("8.6")
+    path = engine.path / "step_plain.plan"
+    data = path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    try:
+        with pytest.raises(BundleError, match="do not run it"):
+            read_plan(engine, "step_plain")
+    finally:
+        path.write_bytes(data)
+    assert read_plan(engine, "step_plain") == data
+
+
+def test_a_rebuild_replaces_the_engine_whole_and_is_recorded_as_another(built: Built) -> None:
+    before = built.find("8.6", "fp16")
+    old = {role: read_plan(before, role) for role in ROLES}
+    assert build(built.bundle.path, "sm86", precisions=("fp16",)) == [before.path]
+    after = built.find("8.6", "fp16")
+    new = {role: read_plan(after, role) for role in ROLES}
+    assert (after.digest == before.digest) == (new == old)
+    bound = {"plans": ()}  # all but the plans' own hashes
+    assert after.record.model_copy(update=bound) == before.record.model_copy(update=bound)
+    for role in ROLES:
+        assert abs(len(new[role]) - len(old[role])) <= 0.01 * len(old[role])
+        if len(new[role]) == len(old[role]):
+            assert np.mean(np.frombuffer(new[role], np.uint8) != np.frombuffer(old[role], np.uint8)) <= 0.01
+    assert sorted(path.name for path in after.path.parent.iterdir()) == sorted(path.name for path in built.folders)
+
+
+@pytest.fixture
+def with_unknown_operators(bundle_copy: Path) -> Path:
+    """A bundle whose classify graph ends in two operators no TensorRT has, as a custom export may leave behind."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(bundle_copy / "classify.onnx")
+    for output, operator, domain in (("logits", "FancyNorm", "com.acme"), ("features", "Det", "")):
+        inner = f"{output}_before"
+        for node in model.graph.node:
+            node.output[:] = [inner if name == output else name for name in node.output]
+            node.input[:] = [inner if name == output else name for name in node.input]
+        extra = onnx.helper.make_node(operator, [inner], [output], name=f"head/{output}", domain=domain)
+        model.graph.node.append(extra)
+    model.opset_import.append(onnx.helper.make_opsetid("com.acme", 1))
+    onnx.save(model, bundle_copy / "classify.onnx")
+    reseal(bundle_copy, lambda _: None)
+    return bundle_copy
+
+
+def test_unsupported_nodes_are_all_named_with_what_to_do(with_unknown_operators: Path) -> None:
+    with pytest.raises(ExportError) as error:
+        build(with_unknown_operators, "sm86")
+    message = str(error.value)
+    assert "cannot build classify.onnx" in message
+    assert "node 'head/logits' (operator FancyNorm) is not supported" in message
+    assert "node 'head/features' (operator Det) is not supported" in message
+    assert "another --opset or --precision, or install a newer tensorrt-rtx" in message
+
+
+def test_a_failed_build_leaves_the_engine_there_was(with_unknown_operators: Path) -> None:
+    former = with_unknown_operators / "engines" / "tensorrt-rtx-sm86-fp32"
+    former.mkdir(parents=True)
+    (former / "engine.json").write_text("what was there")
+    with pytest.raises(ExportError):
+        build(with_unknown_operators, "sm86")
+    assert [path.name for path in former.parent.iterdir()] == [former.name]
+    assert (former / "engine.json").read_text() == "what was there"
+
+
+def test_a_link_in_the_engines_place_is_replaced_and_what_it_points_to_stays(
+    bundle_copy: Path, tmp_path: Path, only_classify: Callable[[Path], None]
+) -> None:
+    only_classify(bundle_copy)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "thesis.txt").write_text("precious")
+    (bundle_copy / "engines").mkdir()
+    (bundle_copy / "engines" / "tensorrt-rtx-sm86-fp32").symlink_to(tmp_path / "elsewhere")
+    (folder,) = build(bundle_copy, "sm86")
+    assert not folder.is_symlink()
+    assert (tmp_path / "elsewhere" / "thesis.txt").read_text() == "precious"
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["thesis.txt"]
+
+
+@pytest.fixture
+def only_classify() -> Callable[[Path], None]:
+    """Drop the step graphs from a bundle's manifest, for builds of half a second."""
+
+    def keep(bundle: Path) -> None:
+        def change(manifest: dict) -> None:
+            manifest["graphs"] = [graph for graph in manifest["graphs"] if graph["role"] == "classify"]
+
+        reseal(bundle, change)
+
+    return keep
+
+
+def test_gpus_are_built_once_each_however_they_are_written(
+    bundle_copy: Path, only_classify: Callable[[Path], None]
+) -> None:
+    only_classify(bundle_copy)
+    folders = build(bundle_copy, "sm80", " SM121", "sm80")
+    assert [folder.name for folder in folders] == ["tensorrt-rtx-sm80-fp32", "tensorrt-rtx-sm121-fp32"]
+    assert [engine.record.compute_capability for engine in list_engines(open_bundle(bundle_copy))] == ["12.1", "8.0"]
+
+
+def test_a_precision_the_gpu_lacks_is_told_in_the_builders_words(bundle_copy: Path) -> None:
+    """TensorRT-RTX 1.7.1 multiplies FP32 matrices on no Turing GPU; the FP16 graphs of the zoo do build for sm75."""
+    try:
+        build(bundle_copy, "sm75")
+    except ExportError as error:
+        assert re.search(
+            r"classify.onnx: the builder says: Cannot compile .*Turing.* Try another --precision", str(error)
+        )
+    else:
+        pytest.skip("this TensorRT-RTX builds FP32 for Turing")
+
+
+@pytest.mark.parametrize("gpus", [(), ("sm86", "sm87"), ("8.6",), ("",), ("rtx4090",)])
+def test_an_unknown_gpu_is_answered_with_the_known_ones(bundle_copy: Path, gpus: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match=r"builds for sm75, sm80, sm86, sm89, sm120"):
+        build(bundle_copy, *gpus)
+    assert not (bundle_copy / "engines").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"profile": Profile(smallest=4, usual=2, largest=8)}, "4,2,8 must ascend"),
+        ({"profile": Profile(smallest=1, usual=16, largest=8)}, "1,16,8 must ascend"),
+        ({"workspace_mb": 0}, "--workspace 0"),
+        ({"timing_cache": Path("cache.bin")}, "no timing cache"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_built(
+    bundle_copy: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        build(bundle_copy, "sm86", **changes)
+    assert not (bundle_copy / "engines").exists()
+
+
+def test_a_precision_the_bundle_lacks_is_refused_with_the_export_that_adds_it(bundle_copy: Path) -> None:
+    reseal(bundle_copy, lambda m: m.update(graphs=[g for g in m["graphs"] if g["precision"] == "fp32"]))
+    with pytest.raises(BundleError, match=r"holds no fp16 graphs.*--precision fp32,fp16"):
+        build(bundle_copy, "sm86", precisions=("fp32", "fp16"))
+
+
+def job(graph: str, folder: Path, **changes: object) -> Job:
+    plan = folder / f"{graph}.plan"
+    asked = {"library": "tensorrt-rtx", "name": graph, "plan": plan, "compute_capability": "8.6", "profile": PROFILE}
+    return Job.model_validate({**asked, **changes})
+
+
+def test_too_little_workspace_says_which_option_to_raise(tmp_path: Path) -> None:
+    order = job("step_plain.onnx", tmp_path, workspace_mb=1)
+    with (
+        (zoo.BUNDLE / order.name).open("rb") as onnx,
+        pytest.raises(ExportError, match=r"step_plain.onnx: .*--workspace allows \(1 MB\)\. Raise it"),
+    ):
+        build_plan(order, onnx, lambda _: None)
+    assert not order.plan.exists()
+
+
+def test_bytes_that_are_no_onnx_are_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"no graph at all" * 100)
+    with (
+        (tmp_path / "bad.onnx").open("rb") as onnx,
+        pytest.raises(ExportError, match=r"cannot read bad.onnx as ONNX"),
+    ):
+        build_plan(job("bad.onnx", tmp_path), onnx, lambda _: None)
+
+
+def test_a_long_build_reports_where_it_is(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with (zoo.BUNDLE / "classify.onnx").open("rb") as onnx:
+        build_plan(job("classify.onnx", tmp_path, progress_seconds=0), onnx, lines.append)
+    assert len(lines) > 1
+    assert all(line.startswith("classify.onnx: ") and " of " in line for line in lines)
+
+
+def test_a_timing_cache_is_written_and_read_again(tmp_path: Path) -> None:
+    """The option of `--engine tensorrt`, tried with TensorRT-RTX, which keeps the calls though it times nothing."""
+    for run in ("first", "second"):
+        order = job("classify.onnx", tmp_path, timing_cache=tmp_path / "cache", plan=tmp_path / run)
+        with (zoo.BUNDLE / order.name).open("rb") as onnx:
+            assert build_plan(order, onnx, lambda _: None)["timing_cache"] == "yes"
+        assert (tmp_path / "cache").stat().st_size > 0
+        assert (tmp_path / run).stat().st_size > 0
+
+
+def children() -> set[int]:
+    """Processes this thread has started and that still run."""
+    return {int(pid) for pid in Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()}
+
+
+LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the builder's process as Linux shows it")
+
+
+@LINUX
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (signal.SIGKILL, r"killed \(signal 9\): probably out of memory\. Lower --workspace or the largest batch"),
+        (signal.SIGSEGV, r"crashed \(signal 11, SIGSEGV\).*another version of tensorrt-rtx"),
+    ],
+)
+def test_a_builder_that_dies_is_an_error_that_says_what_to_do(
+    tmp_path: Path, sent: signal.Signals, message: str
+) -> None:
+    before = children()
+
+    def strike(_: str) -> None:
+        for pid in children() - before:
+            os.kill(pid, sent)
+
+    with (zoo.BUNDLE / "step_plain.onnx").open("rb") as onnx, pytest.raises(ExportError, match=message):
+        build_plan(job("step_plain.onnx", tmp_path, progress_seconds=0), onnx, strike)
+
+
+@LINUX
+def test_an_interrupted_build_leaves_no_process_and_no_folder(bundle_copy: Path) -> None:
+    before = children()
+
+    def interrupt(line: str) -> None:
+        if line.startswith("classify"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(bundle_copy, "sm86", report=interrupt)
+    assert children() == before
+    assert not list((bundle_copy / "engines").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("raise ImportError('libcudart.so.13: cannot open')", r"cannot be loaded \(libcudart.so.13: cannot open\)"),
+        ("import a_package_nobody_has", "a_package_nobody_has, which is not installed"),
+    ],
+)
+def test_a_library_that_cannot_be_imported_names_the_extra(
+    bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, message: str
+) -> None:
+    (tmp_path / "tensorrt_rtx.py").write_text(module)  # as a broken installation
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingExtraError, match=rf"{message}.*: pip install 'diffood\[tensorrt-rtx\]'"):
+        build(bundle_copy, "sm86")
+
+
+def test_a_module_in_the_working_folder_is_never_imported(
+    bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only_classify: Callable[[Path], None]
+) -> None:
+    only_classify(bundle_copy)
+    for name in ("json.py", "numpy.py", "polygraphy.py", "tensorrt_rtx.py"):
+        for folder in (tmp_path, bundle_copy):
+            (folder / name).write_text("raise SystemExit('foreign code ran')")
+    monkeypatch.chdir(bundle_copy)
+    assert len(build(bundle_copy, "sm86")) == 1
+
+
+def test_a_unet_of_35_million_parameters_is_built_in_fp16(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    from diffood.export.graphs import StepPlain
+    from diffood.export.onnx import export_onnx
+    from diffood.export.sources.unet import UNet
+
+    torch.manual_seed(0)
+    down, up = ["DownBlock2D"] * 4, ["UpBlock2D"] * 4
+    down[1], up[2] = "AttnDownBlock2D", "AttnUpBlock2D"
+    channels = (128, 256, 256, 256)
+    model = diffusers.UNet2DModel(
+        32, 3, 3, block_out_channels=channels, down_block_types=down, up_block_types=up, layers_per_block=2
+    )
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert 35e6 < parameters < 36e6
+    unet = UNet(model.half().eval(), 3, 32, 32, 0, "random weights", "0" * 64)
+    example = {"x": torch.zeros(2, 3, 32, 32), "time": torch.zeros(2), "coefficients": torch.zeros(2, 4)}
+    export_onnx(StepPlain(unet).eval(), example, ("x_next", "epsilon"), tmp_path / "large.onnx")
+    started = time.monotonic()
+    with (tmp_path / "large.onnx").open("rb") as onnx:
+        build_plan(job("large.onnx", tmp_path, compute_capability="8.9"), onnx, print)
+    size = (tmp_path / "large.onnx.plan").stat().st_size
+    print(f"{parameters / 1e6:.1f} M parameters in FP16: {size / 1e6:.1f} MB, {time.monotonic() - started:.0f} s")
+    assert size > 2 * parameters  # FP16 weights are in the plan
