@@ -9,6 +9,7 @@ import pytest
 
 from diffood import zoo
 from diffood.runtime.bundle import Bundle, open_bundle
+from diffood.runtime.images import from_pixels
 from diffood.zoo.images import load_set, unpack_set
 
 
@@ -22,6 +23,19 @@ def zoo_bundle() -> Bundle:
 def bundle_copy(tmp_path: Path) -> Path:
     """A copy of the shipped bundle that a test may calibrate or damage."""
     return Path(shutil.copytree(zoo.BUNDLE, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the shipped bundle with INT8 graphs beside its FP32 ones; read-only."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("torch")
+    from diffood.export.quantize import quantize_bundle
+
+    path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("int8") / "bundle"))
+    images = from_pixels(load_set("fashion-validation").images[:24, None])
+    quantize_bundle(path, images, report=lambda _: None)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,8 @@ def calibrate(
     norm: options.Norm = None,
     compare: options.Compare = None,
     seed: options.Seed = None,
+    backend: options.BackendName = "auto",
+    precision: options.FixedPrecision = "fp32",
     batch: options.Batch = DEFAULT_BATCH,
     threads: options.Threads = 0,
     as_json: options.AsJson = False,
@@ -60,7 +62,9 @@ def calibrate(
         "compare": compare,
         "seed": seed,
     }
-    detector = options.open_with_plan(bundle, plan, overrides, batch=batch, threads=threads)
+    detector = options.open_with_plan(
+        bundle, plan, overrides, backend=backend, precision=precision, batch=batch, threads=threads
+    )
     sources = expand_inputs([str(folder) for folder in images])
     room.require_enough(len(sources), fpr, confidence, method)
     with progress.show_progress("calibrating", len(sources)) as advance:
@@ -71,6 +75,7 @@ def calibrate(
         typer.echo(json.dumps(calibration.model_dump(mode="json", exclude={"scores"})))
     else:
         typer.echo(f"plan        {options.describe_plan(detector.plan, detector.evaluations)}")
+        typer.echo(f"engine      {options.describe_engine(detector)}")
         typer.echo(f"images      {calibration.n} scored, {calibration.set_aside} set aside")
         typer.echo(f"threshold   {calibration.threshold:.6f} ({calibration.allowed_above} of {calibration.n} above)")
         typer.echo(f"guarantee   {calibration.guarantee}")

@@ -19,6 +19,8 @@ def evaluate(
     ind: Annotated[Path, typer.Option(help="Folder of fresh in-distribution test images.")],
     ood: Annotated[list[str], typer.Option(metavar="NAME=DIR", help="An OOD set; give it once for each.")],
     output: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and scores.png.")] = None,
+    backend: options.BackendName = "auto",
+    precision: options.PrecisionName = None,
     batch: options.Batch = DEFAULT_BATCH,
     threads: options.Threads = 0,
     as_json: options.AsJson = False,
@@ -32,8 +34,8 @@ def evaluate(
     from diffood.calibration.pictures import draw_histograms
     from diffood.runtime.serving.sources import expand_inputs
 
-    folders = _named_folders(ood)
-    detector = Detector.open(bundle, batch=batch, threads=threads)
+    folders = named_folders(ood)
+    detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
     calibration = detector.calibration()
     sources = {name: expand_inputs([str(folder)]) for name, folder in {"ind": ind, **folders}.items()}
     scored: dict[str, ScoredFiles] = {}
@@ -50,7 +52,8 @@ def evaluate(
         raise typer.Exit(EXIT_SET_ASIDE)
 
 
-def _named_folders(pairs: list[str]) -> dict[str, Path]:
+def named_folders(pairs: list[str]) -> dict[str, Path]:
+    """Read NAME=DIR pairs; UsageError for a name that is missing, repeated or `ind`."""
     folders: dict[str, Path] = {}
     for pair in pairs:
         name, _, folder = pair.partition("=")

@@ -1,11 +1,13 @@
 """Options that several verbs share, and the detector they describe."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from diffood.runtime.bundle import open_bundle
+from diffood.errors import UsageError
+from diffood.runtime.bundle import Precision, open_bundle
+from diffood.runtime.choice import BackendChoice, PrecisionChoice, list_candidates, nothing_usable
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.plan import Plan
 from diffood.runtime.schedule import Convention, Sampler
@@ -33,6 +35,19 @@ Compare = Annotated[
     typer.Option(help="With the image itself, or with the next smaller start time.", rich_help_panel=PLAN_PANEL),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of the noise.", rich_help_panel=PLAN_PANEL)]
+BackendName = Annotated[
+    BackendChoice,
+    typer.Option("--backend", help="auto: the best that runs here and is calibrated.", rich_help_panel="Machine"),
+]
+PrecisionName = Annotated[
+    PrecisionChoice | None,
+    typer.Option(
+        "--precision",
+        help="auto: the fastest that `diffood verify` let pass; without: what was calibrated.",
+        rich_help_panel="Machine",
+    ),
+]
+FixedPrecision = Annotated[Precision, typer.Option("--precision", rich_help_panel="Machine")]
 Batch = Annotated[int, typer.Option(help="Rows of every engine call.", rich_help_panel="Machine")]
 Threads = Annotated[int, typer.Option(help="Threads of the engine; 0: all cores.", rich_help_panel="Machine")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines on standard output.")]
@@ -40,12 +55,41 @@ MaxPixels = Annotated[int, typer.Option(help="Refuse images with more pixels.", 
 MaxBytes = Annotated[int, typer.Option(help="Refuse files with more bytes.", min=1, rich_help_panel="Limits")]
 
 
+def precision_list(text: str) -> tuple[Precision, ...]:
+    """Read "fp32,int8", in the order fp32, fp16, int8; UsageError for another word."""
+    known = get_args(Precision)
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if unknown := [word for word in words if word not in known]:
+        raise UsageError(f"--precision {unknown[0]!r} is not one of {', '.join(known)}.")
+    return tuple(precision for precision in known if precision in words)
+
+
 def open_with_plan(
-    path: Path, name: str | None, overrides: dict[str, Any], *, batch: int = DEFAULT_BATCH, threads: int = 0
+    path: Path,
+    name: str | None,
+    overrides: dict[str, Any],
+    *,
+    backend: BackendChoice = "auto",
+    precision: Precision = "fp32",
+    batch: int = DEFAULT_BATCH,
+    threads: int = 0,
 ) -> Detector:
-    """Open a bundle with a named plan and the fields that were given on the command line."""
+    """Open a bundle with a named plan and the fields that were given on the command line, calibrated for it or not."""
     bundle = open_bundle(path)
-    return Detector.load(bundle, bundle.plan(name).changed(overrides), batch=batch, threads=threads)
+    plan = bundle.plan(name).changed(overrides)
+    candidates = list_candidates(bundle, None, backend, precision, batch)
+    if not candidates.usable:
+        raise nothing_usable(bundle, candidates)
+    best = candidates.usable[0]
+    detector = Detector.load(bundle, plan, backend=best.backend, precision=best.precision, batch=batch, threads=threads)
+    detector.why = best.why
+    return detector
+
+
+def describe_engine(detector: Detector) -> str:
+    """One line that says what runs, and why."""
+    session = detector.session
+    return f"{session.precision} on {session.backend}{f': {detector.why}' if detector.why else ''}"
 
 
 def describe_plan(plan: Plan, evaluations: int) -> str:

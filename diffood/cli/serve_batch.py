@@ -19,6 +19,8 @@ def serve_batch(
     bundle: options.BundlePath,
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, 'globs', @list.txt.")],
     output: Annotated[Path, typer.Option(help="File to write: .jsonl, .csv or .parquet.")],
+    backend: options.BackendName = "auto",
+    precision: options.PrecisionName = None,
     batch: options.Batch = DEFAULT_BATCH,
     threads: options.Threads = 0,
     max_pixels: options.MaxPixels = DEFAULT_MAX_PIXELS,
@@ -35,7 +37,7 @@ def serve_batch(
 
     sink = Sink(output)
     sources = expand_inputs(inputs)
-    detector = Detector.open(bundle, batch=batch, threads=threads)
+    detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
     calibration = detector.calibration()
     with sink, progress.show_progress("scoring", len(sources)) as advance:
         limits = Limits(max_bytes, max_pixels)
@@ -47,6 +49,7 @@ def serve_batch(
             f"{summary.files} files: {summary.scored} scored, {summary.flagged} flagged as OOD, "
             f"{summary.rejected} set aside; {summary.images_per_second:.1f} images/s"
         )
+        typer.echo(f"engine      {options.describe_engine(detector)}")
         commonest = sorted(summary.reasons.items(), key=lambda item: -item[1])
         for reason, count in commonest[:REASONS_SHOWN]:
             typer.echo(f"set aside   {count} x {reason}")

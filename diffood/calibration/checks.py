@@ -1,0 +1,116 @@
+"""What must hold before verdicts are compared: hashes, golden values, the session's contract."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from diffood.runtime.bundle import Bundle, Role, load_arrays
+from diffood.runtime.detector import Detector
+from diffood.runtime.engines import list_engines, read_plan
+from diffood.runtime.schedule import NO_REGISTER
+from diffood.runtime.sessions import Array, StepInputs
+
+# An engine adds its own rounding (TF32, other summation) to what the export measured on the CPU.
+GOLDEN_SLACK, GOLDEN_FLOOR = 4.0, 2e-3
+REPEAT_LIMIT = 1e-5  # of the score: the same image in another lane, at one batch shape
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table: what was checked, of what, whether it held (None: could not be checked), and a detail."""
+
+    what: str
+    subject: str
+    passed: bool | None
+    detail: str
+
+
+def check_files(bundle: Bundle) -> list[Check]:
+    """Say that every file is as exported (opening the bundle has hashed them) and hash the engines' plan files.
+
+    Raises BundleError for a plan file that was changed.
+    """
+    size = sum(entry.size for entry in bundle.manifest.files.values()) / 1e6
+    checks = [Check("hashes", "bundle", True, f"{len(bundle.manifest.files)} files, {size:.1f} MB, as exported")]
+    for engine in list_engines(bundle):
+        total = sum(len(read_plan(engine, plan.role)) for plan in engine.record.plans)
+        detail = f"{len(engine.record.plans)} plans, {total / 1e6:.1f} MB, as built"
+        checks.append(Check("hashes", engine.path.name, True, detail))
+    return checks
+
+
+def check_golden(detector: Detector) -> Check:
+    """Run the golden inputs and compare with the FP32 outputs that the export stored."""
+    bundle, session = detector.bundle, detector.session
+    golden = load_arrays(bundle.read(bundle.manifest.golden), bundle.manifest.golden)
+    step: Role = "step_guided" if detector.plan.guidance > 0 else "step_plain"
+    found = session.classify(golden["classify.in.x"])
+    errors = {
+        "classify": max(
+            _relative(golden["classify.out.logits"], found.logits),
+            _relative(golden["classify.out.features"], found.features),
+        ),
+        step: _relative(golden[f"{step}.out.x_next"], _golden_step(detector, golden, step)),
+    }
+    limits = {
+        role: max(GOLDEN_FLOOR, GOLDEN_SLACK * bundle.graph(role, session.precision).error)
+        for role in ("classify", step)
+    }
+    passed = all(errors[role] <= limits[role] for role in limits)
+    worst = max(errors, key=lambda role: errors[role] / limits[role])
+    return Check(
+        "golden",
+        name_of(detector),
+        passed,
+        f"{worst} within {errors[worst]:.0e} of FP32 torch, {limits[worst]:.0e} allowed",
+    )
+
+
+def _golden_step(detector: Detector, golden: Mapping[str, npt.NDArray[np.float32]], step: Role) -> Array:
+    """x_next of the golden inputs through lanes, as many at a time as the session has."""
+    session, x = detector.session, golden[f"{step}.in.x"]
+    registers = detector.bundle.tables(detector.plan)[0].weights.shape[1]
+    results = []
+    for begin in range(0, len(x), session.batch):
+        rows = range(begin, min(begin + session.batch, len(x)))
+        inputs = StepInputs(
+            time=np.zeros(session.batch, np.float32),
+            label=np.zeros(session.batch, np.int64),
+            guidance=np.zeros(session.batch, np.float32),
+            coefficients=np.tile(np.array([0, 1, 1, 0], np.float32), (session.batch, 1)),
+            weights=np.zeros((session.batch, registers), np.float32),
+            store=np.full(session.batch, NO_REGISTER, np.int64),
+        )
+        for lane, row in enumerate(rows):
+            session.put(lane, x[row])
+            for name in ("time", "label", "guidance", "coefficients"):
+                if f"{step}.in.{name}" in golden:
+                    getattr(inputs, name)[lane] = golden[f"{step}.in.{name}"][row]
+        session.step(inputs)
+        results += [session.take(lane) for lane in range(len(rows))]
+    return np.stack(results)
+
+
+def check_contract(detector: Detector) -> Check:
+    """Score the golden images, once more, and in reverse order: a score must not depend on its lane."""
+    bundle = detector.bundle
+    golden = load_arrays(bundle.read(bundle.manifest.golden), bundle.manifest.golden)["classify.in.x"]
+    first = detector.score(golden).score
+    again, reverse = detector.score(golden).score, detector.score(golden[::-1]).score[::-1]
+    shift = float(np.max(np.abs(np.stack([again, reverse]) - first) / np.maximum(np.abs(first), 1e-3)))
+    passed = bool(shift <= REPEAT_LIMIT)
+    return Check("contract", name_of(detector), passed, f"scores repeat within {shift:.0e} in any lane and run")
+
+
+def _relative(want: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> float:
+    """Largest difference over the largest wanted value; infinite for another shape or values that are not numbers."""
+    if want.shape != got.shape or not np.isfinite(got).all():
+        return float("inf")
+    return float(np.abs(want - got).max() / max(1.0, float(np.abs(want).max())))
+
+
+def name_of(detector: Detector) -> str:
+    """Precision and backend, as the table shows them."""
+    return f"{detector.session.precision} on {detector.session.backend}"

@@ -1,0 +1,66 @@
+"""diffood verify: checks that this machine gives what the bundle promises."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffood.cli import options, progress
+from diffood.cli.evaluate import named_folders
+from diffood.errors import EXIT_FAILED, EXIT_SET_ASIDE
+from diffood.runtime.detector import DEFAULT_BATCH
+from diffood.runtime.parity import Limits
+
+_DEFAULT = Limits()
+
+
+def verify(
+    bundle: options.BundlePath,
+    images: Annotated[
+        list[Path] | None, typer.Option(help="In-distribution images to compare verdicts on; best: fresh ones.")
+    ] = None,
+    ood: Annotated[list[str] | None, typer.Option(metavar="NAME=DIR", help="An OOD set, to compare AUROC on.")] = None,
+    backend: options.BackendName = "auto",
+    precision: Annotated[str, typer.Option(metavar="P[,P]", help="Precisions to verify; all without.")] = "",
+    max_flips: Annotated[float, typer.Option(help="Share of verdicts that may flip.", min=0, max=1)] = _DEFAULT.flips,
+    max_auroc_shift: Annotated[
+        float, typer.Option(help="How far the AUROC of any OOD set may move.", min=0, max=1)
+    ] = _DEFAULT.auroc_shift,
+    batch: options.Batch = DEFAULT_BATCH,
+    threads: options.Threads = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Check a bundle on this machine: hashes, golden values, the engines' contract, and decision parity.
+
+    With --images every variant that can run here is judged against the calibrated one; the result is stored in the
+    bundle, and a variant that passed may be served.
+
+    Example: diffood verify bundle --images fresh --ood digits=ood/digits
+    """
+    from diffood.calibration.verify import Wanted, verify_bundle
+    from diffood.runtime.serving.sources import expand_inputs
+
+    folders = {"ind": images or [], **{name: [folder] for name, folder in named_folders(ood or []).items()}}
+    sets = {name: expand_inputs([str(path) for path in paths]) for name, paths in folders.items() if paths}
+    wanted = Wanted(
+        backend=backend,
+        precisions=options.precision_list(precision),
+        limits=Limits(flips=max_flips, auroc_shift=max_auroc_shift),
+        batch=batch,
+        threads=threads,
+    )
+    with progress.show_progress("verifying", sum(map(len, sets.values()))) as advance:
+        result = verify_bundle(bundle, sets, wanted, advance)
+    if as_json:
+        typer.echo(json.dumps(result.as_json()))
+    else:
+        for check in result.checks:
+            mark = {True: "ok", False: "FAILED", None: "skipped"}[check.passed]
+            typer.echo(f"{check.what:<10}{check.subject:<28}{mark:<9}{check.detail}")
+    for identity, reason in result.set_aside:
+        typer.echo(f"set aside   {identity!r}: {reason}", err=True)
+    if any(check.passed is False for check in result.checks):
+        raise typer.Exit(EXIT_FAILED)
+    if result.set_aside:
+        raise typer.Exit(EXIT_SET_ASIDE)
