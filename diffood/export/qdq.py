@@ -20,7 +20,11 @@ QUANTISABLE = ("Conv", "Gemm", "MatMul")  # ConvTranspose is not: its channels l
 MATRIX = 2  # dimensions
 LARGEST = 127  # of a symmetric int8; -128 is not used
 BINS = 2048  # of a histogram of magnitudes; 16 a step of int8
-SMALLEST_CLIP = BINS // 16  # in bins: no more than 15/16 of the range is ever cut off
+# Share of an activation's magnitudes that int8 shows, the others are cut off. Measured on the zoo's scores, in-
+# distribution and out: showing all moves those in distribution almost twice as far, and the clip of least squared error
+# (or of least entropy, at ten times the work) those out of distribution, whose activations are larger than any
+# calibrated on.
+SHOWN = 0.9999
 SMALLEST_SHARE = 2.0**-20  # of the largest scale of a layer; weights below are as good as zero
 
 Clips = Mapping[str, float]
@@ -51,7 +55,7 @@ def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 def measure_clips(model: onnx.ModelProto, batches: Sequence[States]) -> dict[str, float]:
     """Largest magnitude int8 should show, for every activation that goes into a product.
 
-    The one of least squared rounding error over the recorded states, as a histogram tells it.
+    SHOWN of what the recorded states gave lies within, as a histogram tells it.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     wanted = {name: None for node in list_products(model) for name in node.input[:2] if name not in weights}
@@ -75,7 +79,7 @@ def measure_clips(model: onnx.ModelProto, batches: Sequence[States]) -> dict[str
     for batch in batches:
         for name, value in values(batch).items():
             counts[name] += np.histogram(value, BINS, (0, top[name] or 1.0))[0]
-    return {name: _best_clip(top[name], counts[name]) for name in wanted}
+    return {name: _clip(top[name], counts[name]) for name in wanted}
 
 
 def fit_inputs(model: onnx.ModelProto, batch: States) -> dict[str, npt.NDArray[np.generic]]:
@@ -83,16 +87,11 @@ def fit_inputs(model: onnx.ModelProto, batch: States) -> dict[str, npt.NDArray[n
     return {value.name: batch.inputs[value.name] for value in model.graph.input}
 
 
-def _best_clip(top: float, counts: npt.NDArray[np.float64]) -> float:
+def _clip(top: float, counts: npt.NDArray[np.float64]) -> float:
     if top == 0:
         return 1.0  # never anything but zero: any scale shows it
-    centres = (np.arange(BINS) + 0.5) * top / BINS
-    clips = np.arange(SMALLEST_CLIP, BINS + 1, BINS // 256) * top / BINS
-    return float(min(clips, key=lambda clip: float(counts @ np.square(centres - _round(centres, clip / LARGEST)))))
-
-
-def _round(values: npt.NDArray[np.float64], scale: float) -> npt.NDArray[np.float64]:
-    return np.clip(np.rint(values / scale), -LARGEST, LARGEST) * scale
+    within = np.cumsum(counts) / counts.sum()
+    return float((np.searchsorted(within, SHOWN) + 1) * top / BINS)
 
 
 def insert_pairs(model: onnx.ModelProto, clips: Clips, chosen: Collection[str]) -> onnx.ModelProto:

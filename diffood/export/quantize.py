@@ -2,12 +2,11 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 
@@ -20,12 +19,13 @@ from diffood.export.states import States, record_states
 from diffood.runtime.bundle import Bundle, FileEntry, GraphEntry, Manifest, Role, open_bundle, write_bundle
 from diffood.runtime.sessions import Array
 
-IMAGES = 80  # spread over those given; more did not lower the zoo's error
+IMAGES = 64  # spread over those given; more did not lower the zoo's error
 MEASURED_EVERY = 8  # of them measures, the others calibrate
 FEWEST_IMAGES = 16
+RANKING_ROWS = 8  # of each group of states, to rank the products by; all decide
 PIXELS_A_BATCH = 2**15  # of an engine call while every activation is kept: 32 images of 32 x 32
 # Root mean square of what int8 adds to an output, as a share of that of the output, at the worst time.
-BUDGETS: dict[Role, float] = {"classify": 0.02, "step_guided": 0.02, "step_plain": 0.02}
+BUDGETS: dict[Role, float] = {"classify": 0.015, "step_guided": 0.02, "step_plain": 0.02}
 JUDGED: dict[Role, tuple[str, ...]] = {
     "classify": ("logits", "features"),
     "step_guided": ("epsilon",),
@@ -89,7 +89,7 @@ def _quantize(
     model = onnx.load_from_string(bundle.read(entry.file))
     rows = max(1, PIXELS_A_BATCH // (images.shape[-1] * images.shape[-2]))
     clips = measure_clips(model, calibration.split(rows))
-    found = search(model, clips, measured.split(rows), JUDGED[role], BUDGETS[role])
+    found = search(model, clips, measured, JUDGED[role], BUDGETS[role], rows)
     onnx.save(found.model, path)
     outputs = tuple(value.name for value in model.graph.output)
     prove_structure(path, tuple(value.name for value in model.graph.input), outputs, entry.opset)
@@ -110,27 +110,23 @@ def _quantize(
 
 
 def search(
-    model: onnx.ModelProto, clips: Clips, measured: Sequence[States], judged: Sequence[str], budget: float
+    model: onnx.ModelProto, clips: Clips, measured: States, judged: Sequence[str], budget: float, rows: int
 ) -> Search:
     """Find the fewest products to leave in FP32 so that the error stays within `budget` in every group of states.
 
     Products are ranked by the error each causes when it alone is int8, worst first; as these errors add up in
-    squares, the first that fit are found by halving. Raises ExportError where not one product may be int8.
+    squares, the first that fit are found by halving. rows: of an engine call. Raises ExportError where not one product
+    may be int8.
     """
-    expected = _run(model, measured, judged)
-    groups = np.concatenate([batch.groups for batch in measured])
-
-    def measure(chosen: Collection[str]) -> tuple[onnx.ModelProto, dict[str, float]]:
-        candidate = insert_pairs(model, clips, chosen)
-        return candidate, _errors(groups, expected, _run(candidate, measured, judged))
-
+    ranking = _Measure(model, measured.first(RANKING_ROWS), judged, rows)
     names = [node.output[0] for node in list_products(model)]
-    alone = {name: max(measure({name})[1].values()) for name in names}
+    alone = {name: max(ranking.errors(insert_pairs(model, clips, {name})).values()) for name in names}
     ranked = sorted(names, key=lambda name: -alone[name])
+    deciding = _Measure(model, measured, judged, rows)
     low, high = 0, len(ranked)
     while low < high:
         middle = (low + high) // 2
-        if max(measure(ranked[middle:])[1].values()) <= budget:
+        if max(deciding.errors(insert_pairs(model, clips, ranked[middle:])).values()) <= budget:
             high = middle
         else:
             low = middle + 1
@@ -139,27 +135,38 @@ def search(
             f"No product of this graph can be int8: of {len(ranked)}, the least sensitive adds "
             f"{100 * min(alone.values(), default=0):.1f} % to its output, {100 * budget:.1f} % is allowed. Use fp16."
         )
-    return Search(*measure(ranked[low:]), left=tuple(ranked[:low]))
+    quantised = insert_pairs(model, clips, ranked[low:])
+    return Search(quantised, deciding.errors(quantised), tuple(ranked[:low]))
 
 
-def _run(model: onnx.ModelProto, batches: Sequence[States], outputs: Sequence[str]) -> list[Array]:
-    session = open_session(model)
-    results = [session.run(outputs, fit_inputs(model, batch)) for batch in batches]
-    return [np.concatenate(rows) for rows in zip(*results, strict=True)]
+class _Measure:
+    """Outputs of the FP32 model on some states, and how far another model's are from them."""
+
+    def __init__(self, model: onnx.ModelProto, states: States, outputs: Sequence[str], rows: int) -> None:
+        self.batches, self.outputs = states.split(rows), outputs
+        self.groups = {group: states.groups == group for group in dict.fromkeys(states.groups.tolist())}
+        self.expected = self._run(model)
+
+    def errors(self, model: onnx.ModelProto) -> dict[str, float]:
+        """Root mean square error by group, as a share of that of the output; of several outputs the worst."""
+        got = self._run(model)
+        return {
+            group: max(
+                _size_of(right[rows] - left[rows]) / _size_of(left[rows])
+                for left, right in zip(self.expected, got, strict=True)
+            )
+            for group, rows in self.groups.items()
+        }
+
+    def _run(self, model: onnx.ModelProto) -> list[Array]:
+        session = open_session(model)
+        results = [session.run(self.outputs, fit_inputs(model, batch)) for batch in self.batches]
+        return [np.concatenate(parts) for parts in zip(*results, strict=True)]
 
 
-def _errors(groups: npt.NDArray[np.str_], expected: list[Array], got: list[Array]) -> dict[str, float]:
-    """Root mean square error by group, as a share of that of the output; of several outputs the worst."""
-    errors = {}
-    for group in dict.fromkeys(groups.tolist()):
-        rows = groups == group
-        shares = [
-            np.sqrt(np.square(right[rows] - left[rows], dtype=np.float64).mean())
-            / np.sqrt(np.square(left[rows], dtype=np.float64).mean())
-            for left, right in zip(expected, got, strict=True)
-        ]
-        errors[group] = float(max(shares))
-    return errors
+def _size_of(values: Array) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.square(values, dtype=np.float64).mean()))
 
 
 def _proofs(bundle: Bundle, model: onnx.ModelProto, images: Array, measured: States) -> Iterator[Inputs]:

@@ -30,6 +30,11 @@ class States:
         """These rows, in this order."""
         return States({name: value[rows] for name, value in self.inputs.items()}, self.groups[rows])
 
+    def first(self, count: int) -> "States":
+        """The first `count` rows of every group."""
+        kept = [np.flatnonzero(self.groups == group)[:count] for group in np.unique(self.groups)]
+        return self.take(np.sort(np.concatenate(kept)))
+
     def split(self, rows: int) -> list["States"]:
         """Batches of at most `rows` rows."""
         return [self.take(np.arange(start, min(start + rows, len(self)))) for start in range(0, len(self), rows)]

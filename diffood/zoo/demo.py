@@ -22,9 +22,9 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images import from_pixels
 from diffood.zoo.images import SETS, load_set, unpack_set
 
-CALIBRATION_IMAGES = 1000
-TEST_IMAGES = 500
-OOD_IMAGES = 200
+CALIBRATION_IMAGES = 700
+TEST_IMAGES = 400
+OOD_IMAGES = 100
 MIXED_IMAGES = 20  # of each set, in the folder that serve-batch is given
 STRIP_IMAGES = 2  # of each set
 HEADER_PIXELS = 60_000  # a side; such a file would take 3.6 GB decoded

@@ -19,7 +19,8 @@ def draw(output: Path) -> None:
     left.plot([point["epoch"] for point in epochs], [point["loss"] for point in epochs], color="#0072B2", marker="o")
     left.set(title="classifier", xlabel="epoch", ylabel="training cross-entropy")
     right.plot([point["step"] for point in steps], [point["loss"] for point in steps], color="#D55E00")
-    right.set(title="UNet", xlabel="step", ylabel="mean squared error of epsilon", ylim=(0.045, 0.1))
+    right.set(title="UNet", xlabel="step", ylabel="mean squared error of epsilon", ylim=(0.03, 0.1))
+    right.locator_params(axis="x", nbins=5)
     figure.savefig(output, dpi=120, metadata={"Software": None})
 
 

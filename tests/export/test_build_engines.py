@@ -13,6 +13,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -420,6 +422,26 @@ def test_a_module_in_the_working_folder_is_never_imported(
             (folder / name).write_text("raise SystemExit('foreign code ran')")
     monkeypatch.chdir(bundle_copy)
     assert len(build(bundle_copy, "sm86")) == 1
+
+
+def test_engines_are_built_where_there_is_no_torch_and_no_onnx(
+    bundle_copy: Path, tmp_path: Path, only_classify: Callable[[Path], None]
+) -> None:
+    only_classify(bundle_copy)
+    for name in ("torch", "onnx", "onnxruntime", "diffusers", "safetensors"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is refused here')")
+    program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})  # the builder's process takes over sys.path
+from pathlib import Path
+from diffood.export.engines import build_engines
+from diffood.runtime.engines import Profile
+build_engines(Path({str(bundle_copy)!r}), "tensorrt-rtx", gpus=["sm86"], precisions=["fp32"],
+    profile=Profile(smallest=1, usual=2, largest=4), workspace_mb=None, timing_cache=None, report=print)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [engine.record.profile.largest for engine in list_engines(open_bundle(bundle_copy))] == [4]
 
 
 def test_a_unet_of_35_million_parameters_is_built_in_fp16(tmp_path: Path) -> None:
