@@ -26,16 +26,25 @@ def bundle_copy(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def int8_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the shipped bundle with INT8 graphs beside its FP32 ones; read-only."""
+def quantised_zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A copy of the shipped bundle with INT8 graphs from the fewest images that do, and what was reported; read-only.
+
+    Quantising takes most of a minute, so all tests share it.
+    """
     pytest.importorskip("onnx")
     pytest.importorskip("torch")
-    from diffood.export.quantize import quantize_bundle
+    from diffood.export.quantize import FEWEST_IMAGES, quantize_bundle
 
     path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("int8") / "bundle"))
-    images = from_pixels(load_set("fashion-validation").images[:24, None])
-    quantize_bundle(path, images, report=lambda _: None)
-    return path
+    lines: list[str] = []
+    quantize_bundle(path, from_pixels(load_set("fashion-validation").images[:FEWEST_IMAGES, None]), report=lines.append)
+    return path, lines
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(quantised_zoo: tuple[Path, list[str]]) -> Path:
+    """A copy of the shipped bundle with INT8 graphs beside its FP32 ones; read-only."""
+    return quantised_zoo[0]
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from diffood.runtime.bundle import Bundle, Role, load_arrays
+from diffood.runtime.bundle import Bundle, Precision, Role, load_arrays
 from diffood.runtime.detector import Detector
 from diffood.runtime.engines import list_engines, read_plan
 from diffood.runtime.schedule import NO_REGISTER
@@ -14,7 +14,9 @@ from diffood.runtime.sessions import Array, StepInputs
 
 # An engine adds its own rounding (TF32, other summation) to what the export measured on the CPU.
 GOLDEN_SLACK, GOLDEN_FLOOR = 4.0, 2e-3
-REPEAT_LIMIT = 1e-5  # of the score: the same image in another lane, at one batch shape
+# Of the score, for the same image in another lane at one batch shape. FP16 on ONNX Runtime's CPU provider rounds
+# differently where threads part the batch (2e-4 seen), and int8 rounds such differences up to whole steps.
+REPEAT_LIMITS: dict[Precision, float] = {"fp32": 1e-5, "fp16": 2e-3, "int8": 2e-3}
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def check_contract(detector: Detector) -> Check:
     first = detector.score(golden).score
     again, reverse = detector.score(golden).score, detector.score(golden[::-1]).score[::-1]
     shift = float(np.max(np.abs(np.stack([again, reverse]) - first) / np.maximum(np.abs(first), 1e-3)))
-    passed = bool(shift <= REPEAT_LIMIT)
+    passed = shift <= REPEAT_LIMITS[detector.session.precision]
     return Check("contract", name_of(detector), passed, f"scores repeat within {shift:.0e} in any lane and run")
 
 

@@ -35,7 +35,7 @@ PACKAGES = {
 }
 CLASH = (
     "onnxruntime and onnxruntime-gpu are both installed and share a folder, so that either may be broken: "
-    "uninstall both, then install the one you want."
+    "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install the one you want (onnxruntime-gpu has the CPU too)."
 )
 
 

@@ -17,9 +17,10 @@ from diffood.export.qdq import Clips, fit_inputs, insert_pairs, list_products, m
 from diffood.export.samples import PROOF_ROWS
 from diffood.export.states import States, record_states
 from diffood.runtime.bundle import Bundle, FileEntry, GraphEntry, Manifest, Role, open_bundle, write_bundle
+from diffood.runtime.detector import RANGE_SLACK
 from diffood.runtime.sessions import Array
 
-IMAGES = 64  # spread over those given; more did not lower the zoo's error
+IMAGES = 64  # spread over those given
 MEASURED_EVERY = 8  # of them measures, the others calibrate
 FEWEST_IMAGES = 16
 RANKING_ROWS = 8  # of each group of states, to rank the products by; all decide
@@ -50,7 +51,7 @@ def quantize_bundle(bundle_path: Path, images: Array, *, report: Callable[[str],
     fit), ExportError (a product or a proof failed); the bundle is unchanged then.
     """
     bundle = open_bundle(bundle_path)
-    chosen = _spread(images)
+    chosen = _spread(bundle, images)
     measures = np.arange(len(chosen)) % MEASURED_EVERY == 0
     calibration = record_states(bundle, chosen[~measures])
     measured = record_states(bundle, chosen[measures])
@@ -60,13 +61,24 @@ def quantize_bundle(bundle_path: Path, images: Array, *, report: Callable[[str],
             for entry in bundle.manifest.graphs
             if entry.precision == "fp32"
         ]
+        if "int8" in bundle.precisions:
+            _name_graphs(bundle, ())  # so that whoever is interrupted here has a bundle that opens
         for entry in entries:
             (Path(scratch) / entry.file).replace(bundle_path / entry.file)
     return _name_graphs(bundle, entries)
 
 
-def _spread(images: Array) -> Array:
+def _spread(bundle: Bundle, images: Array) -> Array:
     """At most IMAGES of the images, evenly over their order: folders are often sorted by class."""
+    shape = bundle.manifest.image
+    planes = (shape.channels, shape.height, shape.width)
+    if images.dtype != np.float32 or images.ndim != 1 + len(planes) or images.shape[1:] != planes:
+        raise UsageError(
+            f"Images to calibrate int8 on have shape {images.shape} and type {images.dtype}; this bundle takes float32 "
+            f"[N, {', '.join(map(str, planes))}] in [-1, 1]."
+        )
+    if not np.abs(images).max(initial=0) <= 1 + RANGE_SLACK:  # NaN is not either
+        raise UsageError("Images to calibrate int8 on must lie in [-1, 1]; use pixels / 127.5 - 1.")
     if len(images) < FEWEST_IMAGES:
         raise UsageError(
             f"{len(images)} images are too few to calibrate int8 graphs: give at least {FEWEST_IMAGES} "
@@ -200,15 +212,14 @@ def _words(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
 
 
 def _name_graphs(bundle: Bundle, entries: Sequence[GraphEntry]) -> Manifest:
-    """Write the manifest with these graphs in place of earlier ones of their precision; other files keep their hash."""
-    new = {entry.file for entry in entries}
+    """Write the manifest with these graphs in place of earlier int8 ones; every other file keeps the hash it had."""
+    manifest = bundle.manifest
+    others = tuple(entry for entry in manifest.graphs if entry.precision != "int8")
+    old = {entry.file for entry in manifest.graphs} - {entry.file for entry in others}
+    kept = {name: entry for name, entry in manifest.files.items() if name not in old}
 
     def make_manifest(files: dict[str, FileEntry]) -> Manifest:
-        return bundle.manifest.model_copy(
-            update={
-                "graphs": (*(entry for entry in bundle.manifest.graphs if entry.precision != "int8"), *entries),
-                "files": bundle.manifest.files | {name: files[name] for name in sorted(new)},
-            }
-        )
+        new = {entry.file: files[entry.file] for entry in entries}
+        return manifest.model_copy(update={"graphs": (*others, *entries), "files": kept | new})
 
     return write_bundle(bundle.path, make_manifest)

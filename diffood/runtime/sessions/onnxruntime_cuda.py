@@ -119,12 +119,13 @@ def require_cuda() -> None:
     version = onnxruntime.__version__
     if PROVIDER not in onnxruntime.get_available_providers():
         raise MissingExtraError(
-            f"onnxruntime {version} has no CUDA provider: pip uninstall onnxruntime, then pip install 'diffood[gpu]'; "
-            "the two share a folder."
+            f"onnxruntime {version} has no CUDA provider: pip install 'diffood[gpu]'; then, since two packages share a "
+            "folder, pip uninstall -y onnxruntime, and pip install --force-reinstall --no-deps onnxruntime-gpu."
         )
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        onnxruntime.preload_dlls()  # CUDA and cuDNN as pip installs them; it prints what it misses
+    if hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on; Jetsons may have older builds, and system libraries
+        with contextlib.redirect_stdout(said):
+            onnxruntime.preload_dlls()  # CUDA and cuDNN as pip installs them; it prints what it misses
     onnxruntime.set_default_logger_severity(_FATAL)  # what it would log is in our message
     try:
         taken = start(PROBE, PROVIDER, OPTIONS, threads=1).get_providers()[0]
