@@ -63,12 +63,15 @@ def export(
     if bundle is not None:
         if unet or classifier or output:
             raise UsageError("--bundle adds to a bundle there is; leave --unet, --classifier and --output out.")
+        if engine is None and not ("int8" in precisions and images):
+            raise UsageError("--bundle has nothing to add: give --engine, or --precision int8 with --images DIR.")
         target = bundle
     else:
         if unet is None or classifier is None or output is None:
             raise UsageError("--unet, --classifier and --output make a bundle; --bundle adds to one.")
         target = output
-    if "int8" in precisions and not images:
+    held = open_bundle(bundle).precisions if bundle is not None else ()
+    if "int8" in precisions and not images and "int8" not in held:
         raise UsageError("int8 needs the value ranges of real images: add --images DIR with in-distribution ones.")
     if gpu and engine is None:
         raise UsageError("--gpu names what engines are built for: add --engine tensorrt-rtx.")
@@ -110,7 +113,8 @@ def export(
             report=typer.echo,
         )
     typer.echo(f"wrote       {target}")
-    typer.echo(f"next        diffood calibrate {target} --images DIR --fpr 0.05")
+    verb = "verify" if bundle is not None else "calibrate"
+    typer.echo(f"next        diffood {verb} {target} --images DIR")
 
 
 def _require(*packages: str) -> None:

@@ -1,0 +1,66 @@
+"""diffood export on an existing bundle, and the words that do not fit together; exporting itself is tests/export."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffood.runtime.bundle import open_bundle
+from diffood.runtime.engines import list_engines
+from diffood.zoo.images import unpack_set
+
+Run = Callable[..., Any]  # gives conftest.Done
+
+MODELS = ("--unet", "models/unet", "--classifier", "net.py:build")
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ((), "--unet, --classifier and --output make a bundle"),
+        (MODELS, "--unet, --classifier and --output make a bundle"),
+        ((*MODELS, "--output", "out", "--precision", "fp8"), "'fp8' is not one of fp32, fp16, int8"),
+        ((*MODELS, "--output", "out", "--precision", "int8"), "int8 needs the value ranges of real images"),
+        ((*MODELS, "--output", "out", "--opset", "17"), "--opset 17 is not possible: choose 18 to 21"),
+        ((*MODELS, "--output", "out", "--gpu", "sm86"), "add --engine tensorrt-rtx"),
+        ((*MODELS, "--output", "out", "--engine-batch", "1,2"), "is not of the form MIN,USUAL,MAX"),
+        ((*MODELS, "--output", "out", "--engine-batch", "8,2,16"), "must ascend"),
+    ],
+)
+def test_words_that_do_not_fit_are_explained(run: Run, words: tuple[str, ...], part: str) -> None:
+    run("export", *words).assert_one_line(2, part)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ((), "nothing to add"),
+        (("--precision", "fp16"), "nothing to add"),
+        (("--output", "out", "--engine", "tensorrt-rtx"), "leave --unet, --classifier and --output out"),
+        (("--engine", "tensorrt-rtx", "--precision", "int8"), "int8 needs the value ranges of real images"),
+    ],
+)
+def test_what_cannot_be_added_is_explained(run: Run, bundle_copy: Path, words: tuple[str, ...], part: str) -> None:
+    run("export", "--bundle", bundle_copy, *words).assert_one_line(2, part)
+
+
+def test_too_few_images_for_int8_leave_the_bundle_as_it_was(run: Run, bundle_copy: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    unpack_set("fashion-validation", tmp_path / "few", 3)
+    before = (bundle_copy / "manifest.json").read_bytes()
+    done = run("export", "--bundle", bundle_copy, "--precision", "int8", "--images", tmp_path / "few")
+    done.assert_one_line(2, "3 images are too few")
+    assert (bundle_copy / "manifest.json").read_bytes() == before
+
+
+def test_engines_are_added_to_a_bundle(run: Run, bundle_copy: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    pytest.importorskip("polygraphy")
+    done = run(
+        "export", "--bundle", bundle_copy, "--engine", "tensorrt-rtx", "--gpu", "sm86", "--engine-batch", "1,8,8"
+    )
+    assert done.code == 0, done
+    (engine,) = list_engines(open_bundle(bundle_copy))
+    assert (engine.path.name, engine.record.precision) == ("tensorrt-rtx-sm86-fp32", "fp32")
+    assert {plan.role for plan in engine.record.plans} == {"classify", "step_guided", "step_plain"}
