@@ -25,6 +25,10 @@ class MissingExtraError(DiffoodError):
     """A package of an optional extra is not installed; the message names the extra."""
 
 
+class DeviceError(DiffoodError):
+    """A GPU, its driver or a library that drives it is missing or failed."""
+
+
 class RejectedImage(DiffoodError):  # noqa: N818 - a verdict on an input, not a failure of diffood
     """One image is refused; the run goes on and its row carries this message."""
 

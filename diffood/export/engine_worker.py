@@ -16,10 +16,9 @@ from typing import Annotated, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from diffood.errors import DiffoodError, ExportError
+from diffood.errors import DeviceError, DiffoodError, ExportError
 from diffood.export.engine_errors import cannot_build_here, describe_node, failed, missing_library, refused, too_old
 from diffood.runtime.engines import EngineLibrary, Profile
-from diffood.runtime.sessions.cuda import DeviceError
 from diffood.runtime.sessions.tensorrt import MODULES, load_library
 
 OLDEST_TENSORRT = (10, 3)  # JetPack 6 has it; the first whose parser names every node it refuses

@@ -14,12 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diffood.errors import DiffoodError, MissingExtraError
+from diffood.errors import DeviceError, MissingExtraError
 from diffood.runtime.sessions import Array
-
-
-class DeviceError(DiffoodError):
-    """A GPU, its driver or a library that drives it is missing or failed."""
 
 
 @dataclass(frozen=True)

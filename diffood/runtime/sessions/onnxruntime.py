@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from diffood.errors import BundleError
+from diffood.errors import BundleError, DeviceError
 from diffood.runtime.bundle import Bundle, Precision, Role
 from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
-from diffood.runtime.sessions.cuda import DeviceError
 from diffood.runtime.sessions.graphs import read_graph, require_tensors, step_role
 from diffood.runtime.sessions.host import classify_padded, combine_registers
 

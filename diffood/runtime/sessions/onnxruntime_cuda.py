@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from diffood.errors import MissingExtraError
+from diffood.errors import DeviceError, MissingExtraError
 from diffood.runtime.bundle import Bundle, Precision
 from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
-from diffood.runtime.sessions.cuda import DeviceError, find_device
+from diffood.runtime.sessions.cuda import find_device
 from diffood.runtime.sessions.graphs import INT64, expected_tensors, step_role
 from diffood.runtime.sessions.host import classify_padded, combine_registers
 from diffood.runtime.sessions.onnxruntime import load_graph, start

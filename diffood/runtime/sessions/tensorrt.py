@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from diffood.errors import BundleError, MissingExtraError
+from diffood.errors import BundleError, DeviceError, MissingExtraError
 from diffood.runtime.bundle import Bundle, Precision, Role
 from diffood.runtime.engines import Engine, EngineLibrary, Machine, find_engine, read_plan
 from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
-from diffood.runtime.sessions.cuda import Buffer, Cuda, Device, DeviceError, find_device
+from diffood.runtime.sessions.cuda import Buffer, Cuda, Device, find_device
 from diffood.runtime.sessions.graphs import FLOAT, INT64, Tensor, Tensors, expected_tensors, require_tensors, step_role
 from diffood.runtime.sessions.host import classify_padded, combine_registers
 

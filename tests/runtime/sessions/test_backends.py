@@ -6,11 +6,10 @@ import sys
 
 import pytest
 
-from diffood.errors import BundleError, DiffoodError, MissingExtraError
+from diffood.errors import BundleError, DeviceError, DiffoodError, MissingExtraError
 from diffood.runtime.bundle import Bundle
 from diffood.runtime.sessions import onnxruntime_cuda
 from diffood.runtime.sessions.backends import PREFERRED, Backend, examine_backends, open_session
-from diffood.runtime.sessions.cuda import DeviceError
 from diffood.runtime.sessions.onnxruntime import load_graph
 
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx", "onnxruntime-cuda": "gpu"}

@@ -1,0 +1,31 @@
+"""Attack: a graph with a tensor that claims gigabytes and holds a few bytes."""
+
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from diffood.errors import BundleError
+from diffood.runtime.bundle import open_bundle
+from diffood.runtime.detector import Detector
+
+onnx = pytest.importorskip("onnx")
+
+Reseal = Callable[[str, bytes], None]
+
+MAX_MEMORY_KB = 2**20  # the claims are of two gigabytes and more
+
+
+@pytest.mark.parametrize("dims", [[2**29 + 1], [2**31], [2**16, 2**16, 2**16], [2**62, 4]])
+def test_a_claim_is_refused_without_setting_the_memory_aside(
+    bundle_copy: Path, reseal: Reseal, dims: list[int]
+) -> None:
+    model = onnx.load(bundle_copy / "classify.onnx")
+    model.graph.initializer[0].dims[:] = dims
+    reseal("classify.onnx", model.SerializeToString())
+    bundle = open_bundle(bundle_copy)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BundleError, match=r"cannot load .*classify\.onnx"):
+        Detector.load(bundle, bundle.plan(), batch=1, threads=1)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MAX_MEMORY_KB
