@@ -7,51 +7,22 @@ engine has another digest than the one a calibration was made for.
 """
 
 import hashlib
-import importlib.util
-import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from engine_building import NEEDS_TENSORRT_RTX, PROFILE, build, keep_classify_alone, reseal
 
 from diffood import zoo
-from diffood.errors import BundleError, ExportError, MissingExtraError, UsageError
-from diffood.export.engine_worker import Job
-from diffood.export.engines import ask_platform, build_engines, build_plan
+from diffood.errors import BundleError, ExportError, UsageError
+from diffood.export.engines import ask_platform
 from diffood.runtime.bundle import Bundle, open_bundle
 from diffood.runtime.engines import Engine, Machine, Profile, find_engine, list_engines, read_plan
 
-MISSING = [name for name in ("tensorrt_rtx", "polygraphy") if importlib.util.find_spec(name) is None]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)} not installed: no engine can be built")
-
-PROFILE = Profile(smallest=1, usual=8, largest=32)
-
-
-def build(bundle: Path, *gpus: str, report: Callable[[str], None] = lambda _: None, **changes: object) -> list[Path]:
-    """build_engines with what most tests ask for."""
-    asked = {"precisions": ("fp32",), "profile": PROFILE, "workspace_mb": None, "timing_cache": None, **changes}
-    return build_engines(bundle, "tensorrt-rtx", gpus=gpus, report=report, **asked)  # type: ignore[arg-type]
-
-
-def reseal(bundle: Path, change: Callable[[dict], object]) -> None:
-    """Change the manifest of a bundle and give every file in it its present hash."""
-    manifest = json.loads((bundle / "manifest.json").read_bytes())
-    change(manifest)
-    names = set(manifest["files"]) | {graph["file"] for graph in manifest["graphs"]}
-    for name in names:
-        data = (bundle / name).read_bytes()
-        manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+pytestmark = NEEDS_TENSORRT_RTX
 
 
 def add_halved_graphs(bundle: Path) -> None:
@@ -233,10 +204,8 @@ def test_a_failed_build_leaves_the_engine_there_was(with_unknown_operators: Path
     assert (former / "engine.json").read_text() == "what was there"
 
 
-def test_a_link_in_the_engines_place_is_replaced_and_what_it_points_to_stays(
-    bundle_copy: Path, tmp_path: Path, only_classify: Callable[[Path], None]
-) -> None:
-    only_classify(bundle_copy)
+def test_a_link_in_the_engines_place_is_replaced_and_what_it_points_to_stays(bundle_copy: Path, tmp_path: Path) -> None:
+    keep_classify_alone(bundle_copy)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "thesis.txt").write_text("precious")
     (bundle_copy / "engines").mkdir()
@@ -247,23 +216,8 @@ def test_a_link_in_the_engines_place_is_replaced_and_what_it_points_to_stays(
     assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["thesis.txt"]
 
 
-@pytest.fixture
-def only_classify() -> Callable[[Path], None]:
-    """Drop the step graphs from a bundle's manifest, for builds of half a second."""
-
-    def keep(bundle: Path) -> None:
-        def change(manifest: dict) -> None:
-            manifest["graphs"] = [graph for graph in manifest["graphs"] if graph["role"] == "classify"]
-
-        reseal(bundle, change)
-
-    return keep
-
-
-def test_gpus_are_built_once_each_however_they_are_written(
-    bundle_copy: Path, only_classify: Callable[[Path], None]
-) -> None:
-    only_classify(bundle_copy)
+def test_gpus_are_built_once_each_however_they_are_written(bundle_copy: Path) -> None:
+    keep_classify_alone(bundle_copy)
     folders = build(bundle_copy, "sm80", " SM121", "sm80")
     assert [folder.name for folder in folders] == ["tensorrt-rtx-sm80-fp32", "tensorrt-rtx-sm121-fp32"]
     assert [engine.record.compute_capability for engine in list_engines(open_bundle(bundle_copy))] == ["12.1", "8.0"]
@@ -309,163 +263,3 @@ def test_a_precision_the_bundle_lacks_is_refused_with_the_export_that_adds_it(bu
     reseal(bundle_copy, lambda m: m.update(graphs=[g for g in m["graphs"] if g["precision"] == "fp32"]))
     with pytest.raises(BundleError, match=r"holds no fp16 graphs.*--precision fp32,fp16"):
         build(bundle_copy, "sm86", precisions=("fp32", "fp16"))
-
-
-def job(graph: str, folder: Path, **changes: object) -> Job:
-    plan = folder / f"{graph}.plan"
-    asked = {"library": "tensorrt-rtx", "name": graph, "plan": plan, "compute_capability": "8.6", "profile": PROFILE}
-    return Job.model_validate({**asked, **changes})
-
-
-def test_too_little_workspace_says_which_option_to_raise(tmp_path: Path) -> None:
-    order = job("step_plain.onnx", tmp_path, workspace_mb=1)
-    with (
-        (zoo.BUNDLE / order.name).open("rb") as onnx,
-        pytest.raises(ExportError, match=r"step_plain.onnx: .*--workspace allows \(1 MB\)\. Raise it"),
-    ):
-        build_plan(order, onnx, lambda _: None)
-    assert not order.plan.exists()
-
-
-def test_bytes_that_are_no_onnx_are_said_to_be_none(tmp_path: Path) -> None:
-    (tmp_path / "bad.onnx").write_bytes(b"no graph at all" * 100)
-    with (
-        (tmp_path / "bad.onnx").open("rb") as onnx,
-        pytest.raises(ExportError, match=r"cannot read bad.onnx as ONNX"),
-    ):
-        build_plan(job("bad.onnx", tmp_path), onnx, lambda _: None)
-
-
-def test_a_long_build_reports_where_it_is(tmp_path: Path) -> None:
-    lines: list[str] = []
-    with (zoo.BUNDLE / "classify.onnx").open("rb") as onnx:
-        build_plan(job("classify.onnx", tmp_path, progress_seconds=0), onnx, lines.append)
-    assert len(lines) > 1
-    assert all(line.startswith("classify.onnx: ") and " of " in line for line in lines)
-
-
-def test_a_timing_cache_is_written_and_read_again(tmp_path: Path) -> None:
-    """The option of `--engine tensorrt`, tried with TensorRT-RTX, which keeps the calls though it times nothing."""
-    for run in ("first", "second"):
-        order = job("classify.onnx", tmp_path, timing_cache=tmp_path / "cache", plan=tmp_path / run)
-        with (zoo.BUNDLE / order.name).open("rb") as onnx:
-            assert build_plan(order, onnx, lambda _: None)["timing_cache"] == "yes"
-        assert (tmp_path / "cache").stat().st_size > 0
-        assert (tmp_path / run).stat().st_size > 0
-
-
-def children() -> set[int]:
-    """Processes this thread has started and that still run."""
-    return {int(pid) for pid in Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()}
-
-
-LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the builder's process as Linux shows it")
-
-
-@LINUX
-@pytest.mark.parametrize(
-    ("sent", "message"),
-    [
-        (signal.SIGKILL, r"killed \(signal 9\): probably out of memory\. Lower --workspace or the largest batch"),
-        (signal.SIGSEGV, r"crashed \(signal 11, SIGSEGV\).*another version of tensorrt-rtx"),
-    ],
-)
-def test_a_builder_that_dies_is_an_error_that_says_what_to_do(
-    tmp_path: Path, sent: signal.Signals, message: str
-) -> None:
-    before = children()
-
-    def strike(_: str) -> None:
-        for pid in children() - before:
-            os.kill(pid, sent)
-
-    with (zoo.BUNDLE / "step_plain.onnx").open("rb") as onnx, pytest.raises(ExportError, match=message):
-        build_plan(job("step_plain.onnx", tmp_path, progress_seconds=0), onnx, strike)
-
-
-@LINUX
-def test_an_interrupted_build_leaves_no_process_and_no_folder(bundle_copy: Path) -> None:
-    before = children()
-
-    def interrupt(line: str) -> None:
-        if line.startswith("classify"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build(bundle_copy, "sm86", report=interrupt)
-    assert children() == before
-    assert not list((bundle_copy / "engines").iterdir())
-
-
-@pytest.mark.parametrize(
-    ("module", "message"),
-    [
-        ("raise ImportError('libcudart.so.13: cannot open')", r"cannot be loaded \(libcudart.so.13: cannot open\)"),
-        ("import a_package_nobody_has", "a_package_nobody_has, which is not installed"),
-    ],
-)
-def test_a_library_that_cannot_be_imported_names_the_extra(
-    bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, message: str
-) -> None:
-    (tmp_path / "tensorrt_rtx.py").write_text(module)  # as a broken installation
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(MissingExtraError, match=rf"{message}.*: pip install 'diffood\[tensorrt-rtx\]'"):
-        build(bundle_copy, "sm86")
-
-
-def test_a_module_in_the_working_folder_is_never_imported(
-    bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only_classify: Callable[[Path], None]
-) -> None:
-    only_classify(bundle_copy)
-    for name in ("json.py", "numpy.py", "polygraphy.py", "tensorrt_rtx.py"):
-        for folder in (tmp_path, bundle_copy):
-            (folder / name).write_text("raise SystemExit('foreign code ran')")
-    monkeypatch.chdir(bundle_copy)
-    assert len(build(bundle_copy, "sm86")) == 1
-
-
-def test_engines_are_built_where_there_is_no_torch_and_no_onnx(
-    bundle_copy: Path, tmp_path: Path, only_classify: Callable[[Path], None]
-) -> None:
-    only_classify(bundle_copy)
-    for name in ("torch", "onnx", "onnxruntime", "diffusers", "safetensors"):
-        (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is refused here')")
-    program = f"""
-import sys
-sys.path.insert(0, {str(tmp_path)!r})  # the builder's process takes over sys.path
-from pathlib import Path
-from diffood.export.engines import build_engines
-from diffood.runtime.engines import Profile
-build_engines(Path({str(bundle_copy)!r}), "tensorrt-rtx", gpus=["sm86"], precisions=["fp32"],
-    profile=Profile(smallest=1, usual=2, largest=4), workspace_mb=None, timing_cache=None, report=print)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert [engine.record.profile.largest for engine in list_engines(open_bundle(bundle_copy))] == [4]
-
-
-def test_a_unet_of_35_million_parameters_is_built_in_fp16(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    diffusers = pytest.importorskip("diffusers")
-    from diffood.export.graphs import StepPlain
-    from diffood.export.onnx import export_onnx
-    from diffood.export.sources.unet import UNet
-
-    torch.manual_seed(0)
-    down, up = ["DownBlock2D"] * 4, ["UpBlock2D"] * 4
-    down[1], up[2] = "AttnDownBlock2D", "AttnUpBlock2D"
-    channels = (128, 256, 256, 256)
-    model = diffusers.UNet2DModel(
-        32, 3, 3, block_out_channels=channels, down_block_types=down, up_block_types=up, layers_per_block=2
-    )
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    assert 35e6 < parameters < 36e6
-    unet = UNet(model.half().eval(), 3, 32, 32, 0, "random weights", "0" * 64)
-    example = {"x": torch.zeros(2, 3, 32, 32), "time": torch.zeros(2), "coefficients": torch.zeros(2, 4)}
-    export_onnx(StepPlain(unet).eval(), example, ("x_next", "epsilon"), tmp_path / "large.onnx")
-    started = time.monotonic()
-    with (tmp_path / "large.onnx").open("rb") as onnx:
-        build_plan(job("large.onnx", tmp_path, compute_capability="8.9"), onnx, print)
-    size = (tmp_path / "large.onnx.plan").stat().st_size
-    print(f"{parameters / 1e6:.1f} M parameters in FP16: {size / 1e6:.1f} MB, {time.monotonic() - started:.0f} s")
-    assert size > 2 * parameters  # FP16 weights are in the plan
