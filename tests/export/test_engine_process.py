@@ -1,4 +1,4 @@
-"""The process that builds an engine: its options reach the builder, and its death, its errors and its imports are ours."""
+"""The process that builds an engine: options reach it, it imports nothing foreign, and its death is explained."""
 
 import os
 import signal
