@@ -12,6 +12,6 @@ WORKDIR /src
 COPY . .
 # The system's packages stay visible: TensorRT comes with JetPack, not from a Python index. So no `[tensorrt]` here.
 RUN python3 -m venv --system-site-packages /venv && \
-    /venv/bin/pip install --no-cache-dir . "polygraphy>=0.49" "cuda-bindings>=12.6.1,<13"
+    /venv/bin/pip install --no-cache-dir . "polygraphy>=0.53" "cuda-bindings>=12.6.1,<13"
 ENTRYPOINT ["/venv/bin/diffood"]
 CMD ["doctor"]

@@ -12,6 +12,6 @@ WORKDIR /src
 COPY . .
 # The system's packages stay visible: TensorRT comes with the image, not from a Python index.
 RUN python3 -m venv --system-site-packages /venv && \
-    /venv/bin/pip install --no-cache-dir . "polygraphy>=0.49" "cuda-bindings>=13,<14"
+    /venv/bin/pip install --no-cache-dir . "polygraphy>=0.53" "cuda-bindings>=13,<14"
 ENTRYPOINT ["/venv/bin/diffood"]
 CMD ["doctor"]
