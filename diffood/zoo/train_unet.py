@@ -3,7 +3,8 @@
 Class-conditional epsilon prediction on the linear schedule, null class in a tenth of the samples,
 times drawn uniformly (drawing low ones more often starves the high times that settle the class of
 a guided sample), AdamW with a constant rate that falls linearly over the last quarter, and the
-moving average of the weights. Stops and resumes at its checkpoint; the same command with a larger
+moving average of the weights. --data takes an archive of digits as well as the folder of
+Fashion-MNIST. Stops and resumes at its checkpoint; the same command with a larger
 --steps goes on.
 """
 
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from diffood.zoo.classifier import CLASSES
-from diffood.zoo.datasets import FASHION_MNIST, load_split
+from diffood.zoo.datasets import FASHION_MNIST, load_training_data
 
 BATCH = 32
 RATE = 1e-3
@@ -90,13 +91,13 @@ class Checkpoint:
             self.average[name].lerp_(value, 1 - decay)
 
 
-def train(data: Path, output: Path, steps: int, seed: int) -> None:
+def train(data: Path, output: Path, steps: int, seed: int, *, bf16: bool) -> None:
     """Train up to `steps` and write OUTPUT/unet and OUTPUT/scheduler in diffusers' layout."""
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    raw, raw_labels = load_split(data, "train")
-    images = torch.from_numpy(raw.astype(np.float32) / 127.5 - 1)[:, None]
-    labels = torch.from_numpy(raw_labels.astype(np.int64))
+    training = load_training_data(data)
+    images = torch.from_numpy(training.images.astype(np.float32) / 127.5 - 1)[:, None]
+    labels = torch.from_numpy(training.labels.astype(np.int64))
     model, scheduler = build_unet(), DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
     state = Checkpoint(output / "checkpoint.safetensors", model)
     start, running = time.monotonic() - state.seconds, 0.0
@@ -108,7 +109,9 @@ def train(data: Path, output: Path, steps: int, seed: int) -> None:
         null = torch.rand(BATCH, generator=generator) < NULL_SHARE
         target = labels[batch].masked_fill(null, CLASSES)
         noisy = scheduler.add_noise(images[batch], noise, times)
-        loss = functional.mse_loss(model(noisy, times, class_labels=target).sample, noise)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            predicted = model(noisy, times, class_labels=target).sample
+        loss = functional.mse_loss(predicted.float(), noise)
         for group in state.optimiser.param_groups:
             group["lr"] = rate_at(state.step + 1, steps)
         state.optimiser.zero_grad()
@@ -139,9 +142,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--bf16", action="store_true", help="multiply in bfloat16; half the time on a CPU that has it")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    train(arguments.data, arguments.output, arguments.steps, arguments.seed)
+    train(arguments.data, arguments.output, arguments.steps, arguments.seed, bf16=arguments.bf16)
 
 
 if __name__ == "__main__":
