@@ -43,7 +43,7 @@ def serve_batch(
         limits = Limits(max_bytes, max_pixels)
         summary = pipeline.serve_batch(detector, calibration, sources, sink, limits, advance)
     if as_json:
-        typer.echo(json.dumps(asdict(summary)))
+        typer.echo(json.dumps({**asdict(summary), "engine": options.describe_engine(detector)}))
     else:
         typer.echo(
             f"{summary.files} files: {summary.scored} scored, {summary.flagged} flagged as OOD, "
