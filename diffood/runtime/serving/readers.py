@@ -7,9 +7,9 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from diffood.errors import MissingExtraError, UsageError
 from diffood.runtime.plan import first_problem
@@ -21,7 +21,9 @@ PARTIAL = ".partial"  # as the sink names a file until it is whole
 
 Block = tuple[Row, ...]
 
-_ROW = TypeAdapter(Row)
+# Row's own fields, all of them required and none converted: "1" is no number, 1 no truth.
+_FIELDS: Any = {name: (kind, ...) for name, kind in get_type_hints(Row).items()}
+_COLUMNS: type[BaseModel] = create_model("Columns", __config__=ConfigDict(strict=True), **_FIELDS)
 _REMEDY = "give a file as `diffood serve-batch` writes it"
 
 
@@ -206,9 +208,8 @@ def _require_columns(names: Iterable[str], where: str) -> None:
 
 def _checked(values: dict[str, Any], where: str) -> Row:
     """The one door through which values become a row that the inside trusts."""
-    _require_columns(values, where)
     try:
-        row = _ROW.validate_python({name: values[name] for name in COLUMNS}, strict=True)
+        row = Row(**_COLUMNS.model_validate(values).model_dump())
     except ValidationError as error:
         raise UsageError(f"{where}: {first_problem(error)}; {_REMEDY}.") from None
     for name in ("score", "p_value", "threshold", "confidence"):
