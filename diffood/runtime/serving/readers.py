@@ -152,7 +152,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                     raise UsageError(f"{where} has more values than columns; {_REMEDY}.")
                 yield _checked({name: _csv_value(name, texts[name], where) for name in COLUMNS}, where)
         except csv.Error as error:
-            raise UsageError(f"{path}, line {reader.line_num} is not CSV ({error}); {_REMEDY}.") from None
+            raise UsageError(f"{path}, line {reader.reader.line_num} is not CSV ({error}); {_REMEDY}.") from None
 
 
 def _text_lines(file: BinaryIO, path: Path) -> Iterator[str]:
@@ -169,10 +169,10 @@ def _text_lines(file: BinaryIO, path: Path) -> Iterator[str]:
 
 def _csv_value(name: str, text: str | None, where: str) -> Value:
     kind = COLUMNS[name]
+    if not text and (kind != "text" or name == "class_name"):
+        return None  # CSV's empty cell
     if text is None or kind == "text":
         return text
-    if not text:
-        return None
     try:
         if kind == "truth":
             return {"True": True, "False": False}[text]
@@ -197,7 +197,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                     yield _checked(values, f"{path}, row {number}")
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
-        raise UsageError(f"{path} is not a readable Parquet file ({reason[:200]}); {_REMEDY}.") from None
+        raise UsageError(f"{path} is not a readable Parquet file ({reason[:200]!r}); {_REMEDY}.") from None
 
 
 def _require_columns(names: Iterable[str], where: str) -> None:
@@ -212,6 +212,10 @@ def _checked(values: dict[str, Any], where: str) -> Row:
         row = Row(**_COLUMNS.model_validate(values).model_dump())
     except ValidationError as error:
         raise UsageError(f"{where}: {first_problem(error)}; {_REMEDY}.") from None
+    try:
+        "".join((row.id, row.sha256, row.class_name or "")).encode()
+    except UnicodeEncodeError:  # JSON can spell half of a surrogate pair
+        raise UsageError(f"{where} holds text that is not Unicode; {_REMEDY}.") from None
     for name in ("score", "p_value", "threshold", "confidence"):
         value = getattr(row, name)
         if value is not None and not (math.isfinite(value) and value >= 0):
