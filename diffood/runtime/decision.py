@@ -137,13 +137,13 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Path:
 
 
 def _keep_previous(bundle: Bundle, new: bytes) -> None:
-    """Copy calibration.json to where a reader finds it by its hash, unless it is damaged, a link or the new one."""
+    """Copy calibration.json to a name that is its hash, unless it is missing, damaged, a link or equal to the new."""
     folder = kept_folder(bundle)
     try:
-        load_calibration(bundle)
-    except (CalibrationError, BundleError):
+        data = read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES)
+        Calibration.model_validate_json(data)
+    except (BundleError, ValidationError):
         return
-    data = (bundle.path / CALIBRATION).read_bytes()
     if data != new:
         folder.mkdir(exist_ok=True)
         write_atomically(folder / _kept_name(data), data)
