@@ -2,9 +2,11 @@
 
 The calibration scores and, after them, the served scores in order are one sequence. While it is exchangeable, the
 online smoothed conformal p-values of the served scores are independent and uniform on (0, 1) (Vovk, Gammerman, Shafer
-2005), a bet on them is fair, and P(wealth ever reaches 1 / level) <= level (Ville 1939). So an alarm says
-that the images, or what scores them, changed since the calibration, or that the calibration images were no fair sample;
-repeated images break exchangeability too. No alarm proves nothing. Reads no files and draws nothing.
+2005), a bet on them is fair, and P(wealth ever reaches 1 / level) <= level (Ville 1939). That is over draws of the
+calibration images and the served ones together; streams watched against one calibration share its luck.
+So an alarm says that the images, or what scores them, changed since the calibration, or that the two were never
+exchangeable: another source, images repeated, rows sorted by what is on them. No alarm proves nothing.
+Reads no files and draws nothing.
 """
 
 import hashlib
@@ -56,8 +58,9 @@ def bet_factors(p_values: FloatArray) -> FloatArray:
     """What each bet multiplies its stake by, [..., 4] for p-values [...]; each integrates to 1 over (0, 1).
 
     No bet; 3/2 - p and 1/2 + p on scores that rise and fall, the three of Vovk et al. 2021; and p^(-1/2) / 2 (the power
-    martingale of Vovk et al. 2003) on a few very high scores, the usual drift. The last cuts the median delay for 20 %
-    of clearly higher scores from 229 rows to 28, and costs a tenth more rows on small shifts of all.
+    martingale of Vovk et al. 2003) on a few very high scores, the usual drift. The last cuts the median delay
+    for 20 % of scores 4 standard deviations higher from 229 rows to 28 (300 simulations, 1,000 calibration scores,
+    level 0.01), and costs about a seventh more rows on small shifts of all.
     """
     return np.stack([np.ones_like(p_values), 1.5 - p_values, 0.5 + p_values, 0.5 / np.sqrt(p_values)], -1)
 
