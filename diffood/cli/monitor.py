@@ -23,7 +23,7 @@ def monitor(
     follow: Annotated[
         bool, typer.Option("--follow", help="Go on reading the last file, a .jsonl, until an alarm or Ctrl-C.")
     ] = False,
-    interval: Annotated[float, typer.Option(help="Seconds between two looks, with --follow.", min=0.0)] = 2.0,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks, with --follow.")] = 2.0,
     output: Annotated[Path | None, typer.Option(help="File .png for a picture of the martingale.")] = None,
     as_json: options.AsJson = False,
 ) -> None:

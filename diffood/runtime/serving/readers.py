@@ -17,6 +17,7 @@ from diffood.runtime.serving.rows import COLUMNS, Row, Value
 
 MAX_LINE_BYTES = 2**20  # a row has some hundred bytes; the longest path and reason stay below this
 BLOCK = 1024  # rows given at a time
+MAX_INTERVAL = 86_400.0  # seconds; who looks once a day needs no process that waits
 PARTIAL = ".partial"  # as the sink names a file until it is whole
 
 Block = tuple[Row, ...]
@@ -47,8 +48,10 @@ def follow_rows(path: Path, interval: float) -> Iterator[Block]:
     """Rows of growing JSON lines, in blocks, without end; an empty block whenever all that is written was given.
 
     After an empty block the next one is looked for `interval` seconds later. The renaming of a .partial does no harm.
-    Raises UsageError as `read_rows` does, for another format, and where the file shrinks.
+    Raises UsageError as `read_rows` does, for another format, an impossible interval, and where the file shrinks.
     """
+    if not 0 <= interval <= MAX_INTERVAL:  # NaN neither
+        raise UsageError(f"The interval is {interval}; it must be between 0 and {MAX_INTERVAL:g} seconds.")
     path = _present(path)
     if not is_json_lines(path):
         raise UsageError(f"{path.name!r} cannot be followed: only .jsonl can be read while it grows.")
