@@ -33,5 +33,6 @@ class RejectedImage(DiffoodError):  # noqa: N818 - a verdict on an input, not a 
     """One image is refused; the run goes on and its row carries this message."""
 
 
-EXIT_FAILED, EXIT_WRONG_USAGE, EXIT_SET_ASIDE, EXIT_INTERRUPTED = 1, 2, 3, 130
-"""What the command line exits with; 3 is "done, but items were set aside", 130 the shell's for Ctrl-C."""
+EXIT_FAILED, EXIT_WRONG_USAGE, EXIT_SET_ASIDE, EXIT_ALARM, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
+"""What the command line exits with; 3 is "done, but items were set aside", 4 "done, and the served images drift", 130
+the shell's for Ctrl-C."""

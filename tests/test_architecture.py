@@ -111,11 +111,14 @@ def test_the_edge_needs_no_heavy_library(bundle_copy: Path, clothes_folder: Path
     machine = ["--batch", "8", "--threads", "1"]
     fast = ["--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0", *machine]
     ood = ["--ood", f"digits={tmp_path / 'digits'}"]
+    rows = tmp_path / "rows.parquet"
     verbs = [
         ["inspect", bundle_copy],
         ["verify", bundle_copy, *machine],
         ["calibrate", bundle_copy, "--images", clothes_folder, *fast],
-        ["serve-batch", bundle_copy, tmp_path / "digits", "--output", tmp_path / "rows.parquet", *machine],
+        ["serve-batch", bundle_copy, tmp_path / "digits", "--output", rows, *machine],
+        # eight digits must not raise the alarm here, whose exit code is not 0
+        ["monitor", rows, "--bundle", bundle_copy, "--level", "1e-9", "--output", tmp_path / "drift.png"],
         ["evaluate", bundle_copy, "--ind", tmp_path / "digits", *ood, "--output", tmp_path / "report", *machine],
     ]
     program = f"""
@@ -127,7 +130,8 @@ assert not {HEAVY!r} & sys.modules.keys()
 """
     done = run_refusing(program)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "rows.parquet").exists()
+    assert rows.exists()
+    assert (tmp_path / "drift.png").exists()
     assert (tmp_path / "report" / "scores.png").exists()
 
 

@@ -1,4 +1,4 @@
-"""Two pictures: histograms of scores with the threshold, and strips of images beside their denoised selves."""
+"""Pictures: histograms of scores with the threshold, strips of images beside their denoised selves, and drift."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +65,33 @@ def draw_strip(images: Sequence[StripImage], path: Path) -> None:
         panels[1, column].set_xlabel(image.caption, fontsize=7, color="#B00020" if image.flagged else "black")
     panels[0, 0].set_ylabel("original", fontsize=8)
     panels[1, 0].set_ylabel("denoised", fontsize=8)
+    _save(figure, path)
+
+
+def draw_martingale(
+    numbers: npt.NDArray[np.int64],
+    path_log10: npt.NDArray[np.float64],
+    alarm_log10: float,
+    began: int | None,
+    path: Path,
+) -> None:
+    """Draw log10 of the drift martingale [N] over the rows' numbers [N], its alarm line, and the row it began at."""
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    panel = figure.subplots()
+    panel.plot(numbers, path_log10, color=PALETTE[0], lw=1.2)
+    panel.axhline(alarm_log10, color="black", lw=1.2)
+    panel.annotate(
+        "alarm ", (1, alarm_log10), xycoords=panel.get_yaxis_transform(), va="bottom", ha="right", fontsize=8
+    )
+    if began is not None:
+        panel.axvspan(began, int(numbers[-1]), color="#000000", alpha=0.06, lw=0)
+        panel.axvline(began, color=PALETTE[1], lw=1.2)
+        panel.annotate(
+            f" began about row {began}", (began, 0.98), xycoords=panel.get_xaxis_transform(), va="top", fontsize=8
+        )
+    panel.set_xlabel("served row")
+    panel.set_ylabel("log10 of the martingale")
+    panel.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 
 

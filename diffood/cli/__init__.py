@@ -13,6 +13,7 @@ from diffood.cli.doctor import doctor
 from diffood.cli.evaluate import evaluate
 from diffood.cli.export import export
 from diffood.cli.inspect import inspect
+from diffood.cli.monitor import monitor
 from diffood.cli.serve_batch import serve_batch
 from diffood.cli.verify import verify
 from diffood.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_USAGE, DiffoodError, UsageError
@@ -42,7 +43,7 @@ def root(
     """Calibrated out-of-distribution verdicts from a diffusion model and a classifier."""
 
 
-for verb in (export, calibrate, evaluate, verify, inspect, doctor, demo):
+for verb in (export, calibrate, evaluate, verify, monitor, inspect, doctor, demo):
     app.command()(verb)
 app.command("serve-batch")(serve_batch)
 

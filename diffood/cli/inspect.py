@@ -8,7 +8,7 @@ import typer
 from diffood.cli import options
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle import open_bundle
-from diffood.runtime.decision import load_calibration
+from diffood.runtime.decision import list_kept, load_calibration
 
 
 def inspect(bundle: options.BundlePath, as_json: options.AsJson = False) -> None:
@@ -22,10 +22,15 @@ def inspect(bundle: options.BundlePath, as_json: options.AsJson = False) -> None
         calibration = load_calibration(opened)
     except CalibrationError:
         calibration = None
+    kept = list_kept(opened)
     if as_json:
         content: dict[str, Any] = {
             "manifest": manifest.model_dump(mode="json"),
             "calibration": calibration and calibration.model_dump(mode="json", exclude={"scores"}),
+            "kept_calibrations": {
+                name: old.model_dump(mode="json", exclude={"scores"}) | {"fingerprint_short": old.fingerprint.short}
+                for name, old in kept.items()
+            },
         }
         typer.echo(json.dumps(content))
         return
@@ -52,5 +57,10 @@ def inspect(bundle: options.BundlePath, as_json: options.AsJson = False) -> None
     else:
         lines.append(f"calibrated  {calibration.method}, {calibration.n} images, threshold {calibration.threshold:.6f}")
         lines.append(f"guarantee   {calibration.guarantee}")
+    lines += [
+        f"kept        {name}: {old.method}, {old.n} images, alpha {old.alpha:g}, threshold {old.threshold:.6f}, "
+        f"fingerprint {old.fingerprint.short}"
+        for name, old in kept.items()
+    ]
     lines.append(f"made with   {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}")
     typer.echo("\n".join(lines))

@@ -18,6 +18,8 @@ from diffood.runtime.noise import NOISE_RULE
 from diffood.runtime.plan import Plan, first_problem
 from diffood.runtime.sessions import Backend
 
+KEPT = "calibrations"  # folder of the calibrations that later ones replaced, each named by its hash
+KEPT_DIGITS = 12  # of the sha256; a bundle sees some dozens of calibrations
 MAX_CALIBRATION_BYTES = 256 * 2**20  # ten million scores
 
 
@@ -124,7 +126,50 @@ def load_calibration(bundle: Bundle) -> Calibration:
 
 
 def save_calibration(bundle: Bundle, calibration: Calibration) -> Path:
-    """Write the calibration into the bundle, in one move; returns its path."""
-    path = bundle.path / CALIBRATION
-    write_atomically(path, (calibration.model_dump_json(indent=1) + "\n").encode())
+    """Write the calibration into the bundle, in one move, and keep the one before; returns its path.
+
+    BundleError where the folder of kept ones is a link or no folder.
+    """
+    path, data = bundle.path / CALIBRATION, (calibration.model_dump_json(indent=1) + "\n").encode()
+    _keep_previous(bundle, data)
+    write_atomically(path, data)
     return path
+
+
+def _keep_previous(bundle: Bundle, new: bytes) -> None:
+    """Copy calibration.json to a name that is its hash, unless it is missing, damaged, a link or equal to the new."""
+    folder = kept_folder(bundle)
+    try:
+        data = read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES)
+        Calibration.model_validate_json(data)
+    except (BundleError, ValidationError):
+        return
+    if data != new:
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / _kept_name(data), data)
+
+
+def kept_folder(bundle: Bundle) -> Path:
+    """The bundle's folder of earlier calibrations, which need not exist; BundleError where it is no plain folder."""
+    folder = bundle.path / KEPT
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise BundleError(f"{folder} is a link or no folder; a bundle holds plain folders and files only: remove it.")
+    return folder
+
+
+def list_kept(bundle: Bundle) -> dict[str, Calibration]:
+    """Earlier calibrations by file name, in its order; BundleError where one is damaged, changed or a link."""
+    kept, remedy = {}, "remove it; the bundle's own calibration does not need it"
+    for path in sorted(kept_folder(bundle).glob("*.json")):
+        data = read_regular(path.parent, path.name, MAX_CALIBRATION_BYTES, remedy)
+        if path.name != _kept_name(data):
+            raise BundleError(f"{path} was changed after it was kept: its name is not its hash; {remedy}.")
+        try:
+            kept[path.name] = Calibration.model_validate_json(data)
+        except ValidationError as error:
+            raise BundleError(f"{path} does not hold: {first_problem(error)}; {remedy}.") from None
+    return kept
+
+
+def _kept_name(data: bytes) -> str:
+    return f"{hashlib.sha256(data).hexdigest()[:KEPT_DIGITS]}.json"

@@ -1,5 +1,6 @@
 """Laws of the verdict: p-values by their formula, thresholds, and the match of a calibration with what runs."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from diffood.runtime.decision import (
     Calibration,
     Fingerprint,
     decide,
+    list_kept,
     load_calibration,
     save_calibration,
 )
@@ -142,3 +144,27 @@ def test_a_saved_calibration_loads_as_it_was(bundle_copy: Path) -> None:
         assert save_calibration(bundle, calibration) == bundle_copy / "calibration.json"
         assert load_calibration(bundle) == calibration
     assert not list(bundle_copy.glob("*.partial"))
+
+
+def test_a_replaced_calibration_is_kept_once_by_its_hash(bundle_copy: Path) -> None:
+    bundle = open_bundle(bundle_copy)
+    first, second = calibration_of([1.0, 2.0], 1.0), calibration_of([1.0, 2.0], 1.5)
+    save_calibration(bundle, first)
+    data = (bundle_copy / "calibration.json").read_bytes()
+    save_calibration(bundle, first)  # the same again replaces nothing
+    assert list_kept(bundle) == {}
+    save_calibration(bundle, second)
+    name = f"{hashlib.sha256(data).hexdigest()[:12]}.json"
+    assert list_kept(open_bundle(bundle_copy)) == {name: first}
+    assert (bundle_copy / "calibrations" / name).read_bytes() == data
+    for calibration in (first, second):  # there and back again
+        save_calibration(bundle, calibration)
+    assert sorted(list_kept(bundle).values(), key=lambda kept: kept.threshold) == [first, second]
+    assert load_calibration(bundle) == second
+
+
+def test_a_damaged_calibration_is_replaced_and_not_kept(bundle_copy: Path) -> None:
+    bundle = open_bundle(bundle_copy)
+    (bundle_copy / "calibration.json").write_text("{}")
+    save_calibration(bundle, calibration_of([1.0], 1.0))
+    assert list_kept(bundle) == {}

@@ -1,0 +1,170 @@
+"""The verb monitor on real images: calm clothes, then digits; what it prints, draws, refuses and exits with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffood.zoo.images import unpack_set
+
+MACHINE = ("--batch", "8", "--threads", "1")
+# One UNet evaluation an image: these tests look at the command line, not at detection.
+FAST = (*MACHINE, "--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0")
+
+Run = Callable[..., Any]  # gives conftest.Done
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, calibrated: Path, start: Run) -> Path:
+    """A folder of rows: calm of 120 clothes, mixed of the same and then 60 digits; as .jsonl, mixed as .csv too."""
+    root = tmp_path_factory.mktemp("served")
+    unpack_set("fashion-test", root / "images" / "clothes", 120)
+    unpack_set("digits", root / "images" / "digits", 60)
+    for name, inputs in {
+        "calm.jsonl": [root / "images" / "clothes"],
+        "mixed.jsonl": [root / "images"],
+        "mixed.csv": [root / "images"],
+    }.items():
+        done = start("serve-batch", calibrated, *inputs, "--output", root / name, *MACHINE)
+        assert done.code == 0, done
+    return root
+
+
+def test_clothes_alone_raise_no_alarm(run: Run, calibrated: Path, served: Path) -> None:
+    done = run("monitor", served / "calm.jsonl", "--bundle", calibrated)
+    assert (done.code, done.err) == (0, "")
+    assert "rows        120: 120 scored" in done.out
+    assert "no alarm" in done.out
+    content = run("monitor", served / "calm.jsonl", "--bundle", calibrated, "--json").content
+    assert content["alarm"] is content["began"] is None
+
+
+@pytest.mark.parametrize("name", ["mixed.jsonl", "mixed.csv"])
+def test_digits_after_clothes_raise_the_alarm(
+    run: Run, calibrated: Path, served: Path, tmp_path: Path, name: str
+) -> None:
+    picture = tmp_path / "new" / "drift.png"
+    words = ("monitor", served / name, "--bundle", calibrated)
+    done = run(*words, "--output", picture)
+    assert (done.code, done.err) == (4, "")
+    assert "ALARM at row 1" in done.out
+    assert "'digits'" in done.out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    again = run(*words, "--json")
+    assert again.code == 4
+    assert again.content["alarm"]["id"].startswith("digits/")
+    assert abs(again.content["began"]["row"] - 121) <= 20
+    assert again.content["sources"][0]["name"] == "digits"
+    assert again.content["sources"][0]["p_value"] < 1e-6
+    assert run(*words, "--json").content == again.content
+
+
+def test_files_are_read_in_the_order_given(run: Run, calibrated: Path, served: Path) -> None:
+    files = (served / "calm.jsonl", served / "mixed.jsonl")
+    content = run("monitor", *files, "--bundle", calibrated, "--json").content
+    assert content["rows"] == 300
+    assert content["alarm"]["row"] > 240
+
+
+def test_a_stricter_level_asks_for_more(run: Run, calibrated: Path, served: Path) -> None:
+    words = ("monitor", served / "mixed.jsonl", "--bundle", calibrated, "--json")
+    first, strict = (run(*words, "--level", level).content for level in (0.1, 0.001))
+    assert first["alarm"]["row"] < strict["alarm"]["row"]
+    assert run(*words, "--level", 1e-12).code == 0
+
+
+def test_rows_that_are_still_written_are_read(run: Run, calibrated: Path, served: Path, tmp_path: Path) -> None:
+    data = (served / "mixed.jsonl").read_bytes()
+    (tmp_path / "rows.jsonl.partial").write_bytes(data[:-7])
+    for name in ("rows.jsonl", "rows.jsonl.partial"):
+        assert run("monitor", tmp_path / name, "--bundle", calibrated, "--json").content["rows"] == 179
+
+
+def test_following_ends_at_an_alarm(run: Run, calibrated: Path, served: Path) -> None:
+    done = run("monitor", served / "calm.jsonl", served / "mixed.jsonl", "--bundle", calibrated, "--follow", "--json")
+    assert done.code == 4
+    assert done.content["alarm"]["row"] > 240
+    done = run("monitor", served / "mixed.jsonl", served / "calm.jsonl", "--bundle", calibrated, "--follow", "--json")
+    assert (done.code, done.content["rows"]) == (4, 180)  # there was an alarm before there was anything to follow
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_following_ends_at_an_interrupt_with_the_report(calibrated: Path, served: Path, tmp_path: Path) -> None:
+    partial = tmp_path / "rows.jsonl.partial"
+    lines = (served / "calm.jsonl").read_bytes().splitlines(keepends=True)
+    partial.write_bytes(b"".join(lines[:70]))
+    # A shell starts background jobs with SIGINT ignored, and children inherit that.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from diffood.cli import main; main()"
+    )
+    words = ("monitor", tmp_path / "rows.jsonl", "--bundle", calibrated, "--follow", "--interval", "0.01", "--json")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("70 rows, log10 of the martingale ")
+        with partial.open("ab") as file:
+            file.write(b"".join(lines[70:]))
+        partial.rename(tmp_path / "rows.jsonl")
+        assert process.stderr.readline().startswith("120 rows, ")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (0, "")
+    assert json.loads(out)["rows"] == 120
+
+
+def test_rows_from_before_a_recalibration_are_refused_and_inspect_shows_why(
+    run: Run, bundle_copy: Path, clothes_folder: Path, served: Path
+) -> None:
+    for rate in ("0.05", "0.2"):
+        assert run("calibrate", bundle_copy, "--images", clothes_folder, *FAST, "--fpr", rate).code == 0
+    done = run("monitor", served / "calm.jsonl", "--bundle", bundle_copy)
+    done.assert_one_line(1, "Row 1 ", "was judged at threshold", "from before a recalibration", "diffood serve-batch")
+    content = run("inspect", bundle_copy, "--json").content
+    ((name, kept),) = content["kept_calibrations"].items()
+    assert (kept["alpha"], kept["n"]) == (0.05, 80)
+    assert str(kept["threshold"]) in done.err
+    shown = run("inspect", bundle_copy)
+    assert (
+        f"kept        {name}: pac, 80 images, alpha 0.05, threshold {kept['threshold']:.6f}, fingerprint" in shown.out
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "word"),
+    [
+        (("absent.jsonl",), "No such file: absent.jsonl"),
+        (("rows.txt",), "no known ending"),
+        (("bad.jsonl",), "bad.jsonl, line 1 is not JSON"),
+        (("rows.csv", "--follow"), "cannot be followed"),
+        (("bad.jsonl", "--level", "0"), "--level is 0.0"),
+        (("bad.jsonl", "--level", "1"), "--level is 1.0"),
+        (("bad.jsonl", "--follow", "--interval", "-1"), "The interval is -1.0"),
+        (("bad.jsonl", "--follow", "--interval", "nan"), "The interval is nan"),
+        (("bad.jsonl", "--follow", "--interval", "inf"), "The interval is inf"),
+        (("bad.jsonl", "--output", "drift.txt"), "does not end in .png"),
+        ((), "ROWS"),
+    ],
+)
+def test_wrong_values_are_wrong_usage(
+    run: Run, calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], word: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("rows.txt", "rows.csv"):
+        (tmp_path / name).touch()
+    (tmp_path / "bad.jsonl").write_text("not JSON\n")
+    run("monitor", *words, "--bundle", calibrated).assert_wrong_usage(word)
+    assert not (tmp_path / "drift.txt").exists()
+
+
+def test_a_bundle_that_is_not_calibrated_is_refused(run: Run, bundle_copy: Path, served: Path) -> None:
+    run("monitor", served / "calm.jsonl", "--bundle", bundle_copy).assert_one_line(1, "is not calibrated")

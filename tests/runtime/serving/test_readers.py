@@ -1,0 +1,110 @@
+"""Rows come back as the sink wrote them, from each format, and from JSON lines that are still being written."""
+
+from pathlib import Path
+
+import pytest
+
+from diffood.errors import UsageError
+from diffood.runtime.serving.readers import BLOCK, follow_rows, read_rows
+from diffood.runtime.serving.rows import Row
+from diffood.runtime.serving.sinks import Sink
+
+ROWS = [
+    Row("a.png", "00" * 32, "ok", 0.1 + 0.2, 1 / 3, 1.5, False, 3, "coat", 0.75, 16),
+    Row("ü🙂/名前.png", "11" * 32, "ok", 1e-300, 0.0625, 1.5, True, 0, 'T-shirt, "top"', 1.0, 16, "resized from 9x9"),
+    Row("broken\nname\r'\".png", "", "rejected", error="The file is empty (0 bytes); copy it again, please."),
+    Row("nan.png", "22" * 32, "invalid", None, 0.0625, 1.5, True, 0, "coat", None, 16, error="not finite"),
+    Row("=1+1.png", "33" * 32, "ok", 0.0, 1.0, 0.0, False, 9, "\\xff", 0.0, 0, "\u2028"),
+]
+
+
+def write(path: Path, rows: list[Row]) -> Path:
+    with Sink(path) as sink:
+        for row in rows:
+            sink.write(row)
+    return path
+
+
+def read(path: Path) -> list[Row]:
+    return [row for block in read_rows(path) for row in block]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("count", [0, 1, BLOCK // len(ROWS) + 1])
+def test_rows_come_back_as_they_were_written(tmp_path: Path, ending: str, count: int) -> None:
+    path = write(tmp_path / f"rows{ending}", ROWS * count)
+    assert read(path) == ROWS * count
+    assert all(len(block) <= BLOCK for block in read_rows(path))
+
+
+def test_json_lines_are_read_while_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with Sink(path) as sink:
+        for row in ROWS * 30:
+            sink.write(row)
+        early = read(path)  # what the sink's buffer let through ends within a line
+        assert 0 < len(early) < 150
+        assert early == (ROWS * 30)[: len(early)]
+        assert read(tmp_path / "rows.jsonl.partial") == early
+    assert read(path) == ROWS * 30
+
+
+def test_a_torn_last_line_is_ignored_in_a_partial_file_only(tmp_path: Path) -> None:
+    data = write(tmp_path / "rows.jsonl", ROWS).read_bytes()
+    partial = tmp_path / "torn.jsonl.partial"
+    for missing in range(1, 40):
+        partial.write_bytes(data[:-missing])
+        assert read(partial) == ROWS[:-1]
+    whole = tmp_path / "whole.jsonl"
+    whole.write_bytes(data[:-1])
+    assert read(whole) == ROWS
+    whole.write_bytes(data[:-2])
+    with pytest.raises(UsageError, match=r"whole\.jsonl, line 5 is not JSON"):
+        read(whole)
+
+
+def test_following_gives_what_was_added_and_survives_the_renaming(tmp_path: Path) -> None:
+    data = write(tmp_path / "source.jsonl", ROWS).read_bytes()
+    end = data.index(b"\n") + 1
+    partial = tmp_path / "rows.jsonl.partial"
+    partial.write_bytes(data[: end + 5])
+    blocks = follow_rows(tmp_path / "rows.jsonl", interval=0)
+    assert next(blocks) == (ROWS[0],)
+    assert next(blocks) == ()
+    assert next(blocks) == ()
+    with partial.open("ab") as file:
+        file.write(data[end + 5 :])
+    assert next(blocks) == tuple(ROWS[1:])
+    assert next(blocks) == ()
+    partial.rename(tmp_path / "rows.jsonl")
+    with (tmp_path / "rows.jsonl").open("ab") as file:
+        file.write(data[:end])
+    assert next(blocks) == (ROWS[0],)
+    (tmp_path / "rows.jsonl").write_bytes(b"")
+    assert next(blocks) == ()
+    with pytest.raises(UsageError, match="became shorter"):
+        next(blocks)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rows.txt", "no known ending"),
+        ("rows.csv.partial", "no known ending"),
+        ("rows", "no known ending"),
+        ("absent.jsonl", "No such file"),
+        ("growing.csv", r"No such file: .*growing\.csv yet; growing\.csv\.partial is being written, and only \.jsonl"),
+        ("folder.jsonl", "is not a file"),
+    ],
+)
+def test_what_cannot_be_read_is_wrong_usage(tmp_path: Path, name: str, message: str) -> None:
+    for file in ("rows.txt", "rows.csv.partial", "rows", "growing.csv.partial"):
+        (tmp_path / file).touch()
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(UsageError, match=message):
+        read(tmp_path / name)
+
+
+def test_only_json_lines_are_followed(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"only \.jsonl can be read while it grows"):
+        next(follow_rows(write(tmp_path / "rows.csv", ROWS), interval=0))
