@@ -27,7 +27,7 @@ ALLOWED = {
 HEAVY = {"torch", "diffusers", "onnx", "onnxscript", "safetensors"}  # the export extra
 GPU = {"tensorrt", "tensorrt_rtx", "polygraphy", "cuda"}  # the engines' extras; imported where they are used
 # zoo's scripts for training and the classifier's definition are run or loaded where the extra is installed.
-MAY_BE_HEAVY = {"zoo/train_unet.py", "zoo/train_classifier.py", "zoo/classifier.py"}
+MAY_BE_HEAVY = {"zoo/train_unet.py", "zoo/train_classifier.py", "zoo/train_steady.py", "zoo/classifier.py"}
 
 
 def name(path: Path) -> str:

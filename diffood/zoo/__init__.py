@@ -5,7 +5,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 UNET = FOLDER / "weights" / "unet"
 CLASSIFIER = FOLDER / "classifier.py"
-FACTORY = "small_resnet"
+FACTORY = "paired_resnet"
 CLASSIFIER_WEIGHTS = FOLDER / "weights" / "classifier.safetensors"
 CLASS_NAMES = FOLDER / "weights" / "class_names.txt"
 BUNDLE = FOLDER / "bundle"

@@ -78,7 +78,7 @@ def test_a_frozen_batch_and_another_type_are_refused(bundle_copy: Path, reseal: 
     assert "x tensor(float)[1, 1, 28, 28]" in refusal(bundle_copy)
     made = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, ["batch", *rest])
-        for name, rest in (("x", [1, 28, 28]), ("logits", [10]), ("features", [128]))
+        for name, rest in (("x", [1, 28, 28]), ("logits", [10]), ("features", [256]))
     ]
     nodes = [
         onnx.helper.make_node("Flatten", ["x"], ["flat"]),
@@ -87,7 +87,7 @@ def test_a_frozen_batch_and_another_type_are_refused(bundle_copy: Path, reseal: 
     ]
     numbers = [
         onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [1], [value])
-        for name, value in (("zero", 0), ("one", 1), ("ten", 10), ("many", 128))
+        for name, value in (("zero", 0), ("one", 1), ("ten", 10), ("many", 256))
     ]
     graph = onnx.helper.make_graph(nodes, "doubles", made[:1], made[1:], numbers)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)

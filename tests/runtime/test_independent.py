@@ -207,12 +207,12 @@ def zoo_models(zoo_bundle: Bundle) -> Models:
     from safetensors.torch import load_file
 
     from diffood.export.sources.weights import hash_file
-    from diffood.zoo.classifier import small_resnet
+    from diffood.zoo.classifier import paired_resnet
 
     exported = zoo_bundle.manifest.classifier.weights_sha256, zoo_bundle.manifest.unet.weights_sha256
     present = hash_file(zoo.CLASSIFIER_WEIGHTS), hash_file(zoo.UNET / "diffusion_pytorch_model.safetensors")
     assert exported == present, "the zoo's bundle was exported from other weights than those beside it"
-    classifier = small_resnet()
+    classifier = paired_resnet()
     classifier.load_state_dict(load_file(zoo.CLASSIFIER_WEIGHTS))
     classifier.eval()
     scheduler = diffusers.DDPMScheduler.from_pretrained(zoo.UNET.parent / "scheduler")
