@@ -16,6 +16,7 @@ from diffood.calibration.thresholds import require_share
 from diffood.errors import UsageError
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 _CAUGHT_PERCENT = 95
 """The operating point of both FPR@95, as a whole number so that 95 % of a count is exact."""
@@ -49,12 +50,48 @@ class SetMetrics:
     count: int
 
 
+def checked_scores(name: str, scores: FloatArray) -> FloatArray:
+    """Scores as float64 [n]; UsageError, naming the array, when they are empty, not finite or not [n]."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 1:
+        raise UsageError(f"{name} have shape {list(scores.shape)}; expected [n], one score an image.")
+    if scores.size == 0:
+        raise UsageError(f"{name} are empty; give at least one image.")
+    broken = np.flatnonzero(~np.isfinite(scores))
+    if broken.size:
+        raise UsageError(
+            f"{name} hold {broken.size} values that are not finite, the first is {scores[broken[0]]} at position "
+            f"{broken[0]}; remove the images that cannot be scored."
+        )
+    return scores
+
+
+def checked_pair(ind: FloatArray, ood: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Both sets of scores, each as `checked_scores` does."""
+    return checked_scores("In-distribution scores", ind), checked_scores("Out-of-distribution scores", ood)
+
+
+def checked_classes(name: str, classes: IntArray, count: int) -> IntArray:
+    """Class numbers as int64 [count]; UsageError, naming the array, when they are no whole numbers >= 0 or not [count].
+
+    count is the number of scores they belong to.
+    """
+    classes = np.asarray(classes)
+    if classes.shape != (count,):
+        raise UsageError(f"{name} have shape {list(classes.shape)}; expected [{count}], one class a score.")
+    if not np.issubdtype(classes.dtype, np.integer):
+        raise UsageError(f"{name} are {classes.dtype}; expected whole numbers, the position of each class.")
+    if classes.size and classes.min() < 0:
+        raise UsageError(f"{name} hold the class {classes.min()}; classes are numbered from 0.")
+    return classes.astype(np.int64)
+
+
 def auroc(ind: FloatArray, ood: FloatArray) -> float:
     """Probability that an OOD score is above an InD score, ties counted half: the area under the ROC curve.
 
     Computed from midranks (Mann-Whitney U), which is exact with ties. Raises UsageError for unusable scores.
     """
-    ind, ood = _checked_pair(ind, ood)
+    ind, ood = checked_pair(ind, ood)
     return _auroc(positive=ood, negative=ind)
 
 
@@ -64,13 +101,13 @@ def aupr_out(ind: FloatArray, ood: FloatArray) -> float:
     By the trapezoid rule from (recall 0, precision 1), as OpenOOD does; average precision is a different sum and a
     slightly different number. It depends on the sizes of the two sets. Raises UsageError for unusable scores.
     """
-    ind, ood = _checked_pair(ind, ood)
+    ind, ood = checked_pair(ind, ood)
     return _aupr(positive=ood, negative=ind)
 
 
 def aupr_in(ind: FloatArray, ood: FloatArray) -> float:
     """Area under the precision-recall curve with InD as the positive class and scores negated; see `aupr_out`."""
-    ind, ood = _checked_pair(ind, ood)
+    ind, ood = checked_pair(ind, ood)
     return _aupr(positive=-ind, negative=-ood)
 
 
@@ -82,8 +119,13 @@ def fpr_at_95_detection(ind: FloatArray, ood: FloatArray) -> float:
     where scikit-learn's roc_curve drops the point on the way and OpenOOD then takes a later, worse one.
     Raises UsageError for unusable scores.
     """
-    ind, ood = _checked_pair(ind, ood)
+    ind, ood = checked_pair(ind, ood)
     return _taken_at_95(positive=ood, negative=ind)
+
+
+def rank_at_95(count: int) -> int:
+    """Ascending rank, from 0, of the highest of count scores that has 95 % of them at or above it."""
+    return count + (-_CAUGHT_PERCENT * count) // 100
 
 
 def missed_at_95_kept(ind: FloatArray, ood: FloatArray) -> float:
@@ -92,7 +134,7 @@ def missed_at_95_kept(ind: FloatArray, ood: FloatArray) -> float:
     Images are kept at score <= v, where v is the lowest score that keeps 95 %: an OOD score that ties with v is missed,
     as it is by a threshold, which flags above its value only. Raises UsageError for unusable scores.
     """
-    ind, ood = _checked_pair(ind, ood)
+    ind, ood = checked_pair(ind, ood)
     return _taken_at_95(positive=-ind, negative=-ood)
 
 
@@ -116,7 +158,7 @@ def false_alarms(ind_scores: FloatArray, threshold: float) -> FalseAlarms:
 
     The interval speaks for images that took no part in the calibration. Raises UsageError for unusable scores.
     """
-    ind = _checked("In-distribution scores", ind_scores)
+    ind = checked_scores("In-distribution scores", ind_scores)
     flagged = int(np.count_nonzero(ind > threshold))
     return FalseAlarms(
         rate=flagged / ind.size, interval=clopper_pearson(flagged, ind.size), flagged=flagged, count=ind.size
@@ -128,7 +170,7 @@ def set_metrics(ind: FloatArray, ood: FloatArray, threshold: float) -> SetMetric
 
     Raises UsageError for unusable scores.
     """
-    ind, ood = _checked_pair(ind, ood)
+    ind, ood = checked_pair(ind, ood)
     detected = int(np.count_nonzero(ood > threshold))
     return SetMetrics(
         auroc=_auroc(positive=ood, negative=ind),
@@ -140,25 +182,6 @@ def set_metrics(ind: FloatArray, ood: FloatArray, threshold: float) -> SetMetric
         detection_interval=clopper_pearson(detected, ood.size),
         count=ood.size,
     )
-
-
-def _checked(name: str, scores: FloatArray) -> FloatArray:
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 1:
-        raise UsageError(f"{name} have shape {list(scores.shape)}; expected [n], one score an image.")
-    if scores.size == 0:
-        raise UsageError(f"{name} are empty; give at least one image.")
-    broken = np.flatnonzero(~np.isfinite(scores))
-    if broken.size:
-        raise UsageError(
-            f"{name} hold {broken.size} values that are not finite, the first is {scores[broken[0]]} at position "
-            f"{broken[0]}; remove the images that cannot be scored."
-        )
-    return scores
-
-
-def _checked_pair(ind: FloatArray, ood: FloatArray) -> tuple[FloatArray, FloatArray]:
-    return _checked("In-distribution scores", ind), _checked("Out-of-distribution scores", ood)
 
 
 def _auroc(positive: FloatArray, negative: FloatArray) -> float:
@@ -180,6 +203,5 @@ def _aupr(positive: FloatArray, negative: FloatArray) -> float:
 
 def _taken_at_95(positive: FloatArray, negative: FloatArray) -> float:
     """Share of the negatives at or above the highest score that has 95 % of the positives at or above it."""
-    needed = -(-_CAUGHT_PERCENT * positive.size // 100)
-    rank = positive.size - needed
+    rank = rank_at_95(positive.size)
     return float(np.mean(negative >= np.partition(positive, rank)[rank]))

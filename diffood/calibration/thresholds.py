@@ -53,6 +53,16 @@ def require_share(name: str, value: float) -> None:
         raise UsageError(f"{name} is {value}; it must be a share strictly between 0 and 1, for example 0.05 or 0.95.")
 
 
+def as_written(share: float) -> Fraction:
+    """Return the decimal number the user wrote, exactly: 0.07 as 7/100.
+
+    In binary floats ceil((n + 1)(1 - alpha)) goes wrong where the product is a whole number: 1000 * (1 - 0.059) is
+    941.0000000000001, which moves the rank from 941 to 942; and 180 * 0.35 is 62.99999999999999. Such n are the
+    usual ones.
+    """
+    return Fraction(repr(float(share)))
+
+
 def pac_allowed(n: int, alpha: float, delta: float) -> int:
     """Largest number m of n calibration scores above the threshold such that P(FPR <= alpha) >= 1 - delta.
 
@@ -102,7 +112,7 @@ def conformal_allowed(n: int, alpha: float) -> int:
             f"average false-alarm rate of at most {_percent(alpha)}. Give more in-distribution images or accept a "
             "higher rate."
         )
-    return math.floor((n + 1) * _as_written(alpha)) - 1
+    return math.floor((n + 1) * as_written(alpha)) - 1
 
 
 def conformal_required(alpha: float) -> int:
@@ -111,7 +121,7 @@ def conformal_required(alpha: float) -> int:
     Raises UsageError when alpha is outside (0, 1).
     """
     require_share("alpha", alpha)
-    return math.ceil(1 / _as_written(alpha)) - 1
+    return math.ceil(1 / as_written(alpha)) - 1
 
 
 def fit_threshold(scores: npt.NDArray[np.float64], alpha: float, confidence: float, method: Method) -> Threshold:
@@ -135,7 +145,7 @@ def fit_threshold(scores: npt.NDArray[np.float64], alpha: float, confidence: flo
     n = int(scores.size)
     delta: float | None = None
     if method == "pac":
-        delta = float(1 - _as_written(confidence))
+        delta = float(1 - as_written(confidence))
         m = pac_allowed(n, alpha, delta)
         bound = float(betainccinv(m + 1, n - m, delta))
     elif method == "conformal":
@@ -144,7 +154,7 @@ def fit_threshold(scores: npt.NDArray[np.float64], alpha: float, confidence: flo
     elif method == "quantile":
         if n == 0:
             raise CalibrationError("No calibration images: 0 given, at least 1 needed for an empirical quantile.")
-        m = math.floor(n * _as_written(alpha))
+        m = math.floor(n * as_written(alpha))
         bound = m / n
     else:
         raise UsageError(f"Unknown threshold method {method!r}; choose pac, conformal or quantile.")
@@ -170,16 +180,6 @@ def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
         else:
             low = middle + 1
     return low
-
-
-def _as_written(share: float) -> Fraction:
-    """Return the decimal number the user wrote, exactly: 0.07 as 7/100.
-
-    In binary floats ceil((n + 1)(1 - alpha)) goes wrong where the product is a whole number: 1000 * (1 - 0.059) is
-    941.0000000000001, which moves the rank from 941 to 942; and 180 * 0.35 is 62.99999999999999. Such n are the
-    usual ones.
-    """
-    return Fraction(repr(float(share)))
 
 
 def _percent(share: float) -> str:

@@ -1,0 +1,98 @@
+"""Accuracy of the classifier on what the OOD score keeps: accuracy-rejection and open-set (OSCR) curves; no thresholds.
+
+Images are kept from the lowest OOD score up. Images with the same score are kept together, so a curve has a point only
+where the score changes and does not depend on the order of the images.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffood.calibration.metrics import FloatArray, IntArray, checked_classes, checked_pair, checked_scores
+
+
+@dataclass(frozen=True)
+class RejectionCurve:
+    """Accuracy of the kept images against the share kept.
+
+    kept: float64 [p], from 1 down to the share of images with the lowest score. accuracy: float64 [p], of those kept.
+    aurc: area under the risk-coverage curve, risk being 1 - accuracy: the mean, over all images, of the risk of the
+      images that score no higher than it (Geifman and El-Yaniv 2017; Geifman, Uziel and El-Yaniv 2019, eq. 2 and 3).
+      Lower is better. 1 - aurc is the area under the accuracy-rejection curve, called AURRA elsewhere.
+    excess_aurc: aurc less that of a score that keeps every correct image before any wrong one (E-AURC, Geifman et al.
+      2019, there approximated, here exact): 0 is best.
+    """
+
+    kept: FloatArray
+    accuracy: FloatArray
+    aurc: float
+    excess_aurc: float
+
+
+@dataclass(frozen=True)
+class OscrCurve:
+    """Correct classification rate against false positive rate, one point for each score and (0, 0) at the start.
+
+    At a score v, correct_classification_rate [p] is the share of all InD images that score at most v and are
+    classified right; false_positive_rate [p] the share of OOD images that score at most v, that is, are accepted: here
+    InD is the positive class, unlike elsewhere in this package. Both rise, to the accuracy and to 1.
+    area: under the curve by the trapezoid rule: at most the accuracy.
+    """
+
+    false_positive_rate: FloatArray
+    correct_classification_rate: FloatArray
+    area: float
+
+    def ccr_at(self, false_positive_rate: float) -> float:
+        """Highest correct classification rate at a false positive rate of at most the given one: CCR@FPR."""
+        allowed = np.searchsorted(self.false_positive_rate, false_positive_rate, side="right") - 1
+        return float(self.correct_classification_rate[allowed])
+
+
+def rejection_curve(
+    scores: FloatArray, labels: IntArray, predicted: IntArray, ood: FloatArray | None = None
+) -> RejectionCurve:
+    """Accuracy-rejection curve of InD images with OOD scores [n], true classes [n] and predicted classes [n].
+
+    With the scores of OOD images [m], the open variant: these count as images too, and as errors whatever the
+    prediction. Raises UsageError for unusable scores and classes.
+    """
+    scores, correct = _checked_predictions(scores, labels, predicted)
+    if ood is not None:
+        ood = checked_scores("Out-of-distribution scores", ood)
+        scores, correct = np.concatenate([scores, ood]), np.concatenate([correct, np.zeros(ood.size, bool)])
+    count, order = scores.size, np.argsort(scores, kind="stable")
+    taken = np.append(np.flatnonzero(np.diff(scores[order])) + 1, count)
+    right = np.cumsum(correct[order])
+    accuracy = right[taken - 1] / taken
+    share_of_images = np.diff(taken, prepend=0) / count
+    aurc = float(np.dot(share_of_images, 1 - accuracy))
+    ranks = np.arange(1, count + 1)
+    best = float(np.mean(np.maximum(ranks - right[-1], 0) / ranks))
+    return RejectionCurve(kept=taken[::-1] / count, accuracy=accuracy[::-1], aurc=aurc, excess_aurc=aurc - best)
+
+
+def oscr(scores: FloatArray, labels: IntArray, predicted: IntArray, ood: FloatArray) -> OscrCurve:
+    """Open-set classification rate of InD scores [n] with true and predicted classes [n] against OOD scores [m].
+
+    Dhamija, Guenther and Boult 2018, "Reducing network agnostophobia", sec. 4, with an OOD score in the place of their
+    probability of the predicted class, as in Vaze et al. 2022. They accept InD below a limit and OOD at or below it;
+    here both are accepted at or below it, so that a tie counts half in the area. Raises UsageError for unusable scores
+    and classes.
+    """
+    scores, correct = _checked_predictions(scores, labels, predicted)
+    scores, ood = checked_pair(scores, ood)
+    limits = np.unique(np.concatenate([scores, ood]))
+    right = np.searchsorted(np.sort(scores[correct]), limits, side="right") / scores.size
+    accepted = np.searchsorted(np.sort(ood), limits, side="right") / ood.size
+    right, accepted = np.concatenate([[0.0], right]), np.concatenate([[0.0], accepted])
+    area = float(np.dot(np.diff(accepted), (right[1:] + right[:-1]) / 2))
+    return OscrCurve(false_positive_rate=accepted, correct_classification_rate=right, area=area)
+
+
+def _checked_predictions(
+    scores: FloatArray, labels: IntArray, predicted: IntArray
+) -> tuple[FloatArray, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    scores = checked_scores("In-distribution scores", scores)
+    labels = checked_classes("True classes", labels, scores.size)
+    return scores, np.asarray(labels == checked_classes("Predicted classes", predicted, scores.size))

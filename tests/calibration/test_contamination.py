@@ -1,0 +1,66 @@
+"""The bounds on a contaminated calibration hold for every choice of wrong images, and are reached."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from diffood.calibration.contamination import contamination, most_suspicious
+from diffood.calibration.thresholds import Method, fit_threshold
+from diffood.errors import CalibrationError, UsageError
+
+FloatArray = npt.NDArray[np.float64]
+METHODS: tuple[Method, ...] = ("pac", "conformal", "quantile")
+tied_scores = hnp.arrays(np.float64, st.integers(120, 300), elements=st.integers(-30, 30).map(float))
+
+
+@given(
+    scores=tied_scores,
+    method=st.sampled_from(METHODS),
+    share=st.sampled_from([0.01, 0.05, 0.2]),
+    seed=st.integers(0, 10**6),
+    used=st.floats(0, 1),
+)
+def test_no_choice_of_wrong_images_leaves_the_bounds(
+    scores: FloatArray, method: Method, share: float, seed: int, used: float
+) -> None:
+    (row,) = contamination(scores, 0.1, 0.9, method, (share,))
+    wrong = np.random.default_rng(seed).permutation(scores.size)[: round(used * row.removed)]
+    clean = fit_threshold(np.delete(scores, wrong), 0.1, 0.9, method).value
+    assert row.threshold <= clean <= row.highest_threshold
+    assert row.shift <= 0
+    assert row.threshold - row.shift == pytest.approx(fit_threshold(scores, 0.1, 0.9, method).value)
+    assert row.flagged_now <= row.flagged_refitted <= 0.1
+
+
+def test_rows_by_hand() -> None:
+    # Conformal at 10 %: floor(101 * 0.1) - 1 = 9 of 100 above; floor(96 * 0.1) - 1 = 8 of 95.
+    one, five = contamination(np.arange(100.0), 0.1, 0.9, "conformal")
+    assert (five.share, five.removed) == (0.05, 5)
+    assert (five.threshold, five.shift, five.highest_threshold) == (86.0, -4.0, 91.0)
+    assert (five.flagged_now, five.flagged_refitted) == (4 / 95, 8 / 95)
+    assert (one.removed, one.threshold) == (1, 89.0)
+
+
+@pytest.mark.parametrize(("share", "removed"), [(0.07, 7), (0.29, 29), (0.001, 0)])
+def test_the_number_removed_is_exact(share: float, removed: int) -> None:
+    assert contamination(np.arange(100.0), 0.1, 0.9, "quantile", (share,))[0].removed == removed
+
+
+def test_too_few_left_and_unusable_arguments_are_refused() -> None:
+    with pytest.raises(CalibrationError, match="58 given, at least 59 needed"):
+        contamination(np.arange(59.0), 0.05, 0.95, "pac", (0.02,))
+    with pytest.raises(UsageError, match="share is 5"):
+        contamination(np.arange(100.0), 0.05, 0.95, "pac", (5,))
+    with pytest.raises(UsageError, match="Calibration scores are empty"):
+        most_suspicious(np.array([]), 0)
+    with pytest.raises(UsageError, match="4 most suspicious of 3"):
+        most_suspicious(np.arange(3.0), 4)
+
+
+def test_most_suspicious_are_the_highest_in_order() -> None:
+    scores = np.array([1.0, 5.0, 3.0, 5.0])
+    assert most_suspicious(scores, 3).tolist() == [1, 3, 2]
+    assert most_suspicious(scores, 0).tolist() == []
