@@ -17,12 +17,14 @@ from diffood.runtime.serving.sources import Source
 
 @dataclass(frozen=True)
 class ScoredFiles:
-    """Scores float64 [N] of the files that could be used; set_aside: (id, reason) of the others.
+    """Scores float64 [N] and predicted classes int64 [N] of the files that could be used.
 
+    set_aside: (id, reason) of the others.
     repeated: how many files have the bytes of an earlier one.
     """
 
     scores: npt.NDArray[np.float64]
+    predicted: npt.NDArray[np.int64]
     set_aside: tuple[tuple[str, str], ...]
     repeated: int
 
@@ -31,14 +33,20 @@ def score_folder(
     detector: Detector, sources: Iterable[Source], limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
 ) -> ScoredFiles:
     """Score files and keep the numbers only."""
-    scores, set_aside, hashes = [], [], []
+    scores, predicted, set_aside, hashes = [], [], [], []
     for outcome in score_files(detector, sources, limits, progress):
         if outcome.result is None:
             set_aside.append((outcome.source.id, outcome.loaded.error))
         else:
             scores.append(outcome.result.score)
+            predicted.append(outcome.result.predicted)
             hashes.append(outcome.loaded.sha256)
-    return ScoredFiles(np.array(scores, np.float64), tuple(set_aside), len(hashes) - len(set(hashes)))
+    return ScoredFiles(
+        np.array(scores, np.float64),
+        np.array(predicted, np.int64),
+        tuple(set_aside),
+        repeated=len(hashes) - len(set(hashes)),
+    )
 
 
 def require_enough(count: int, alpha: float, confidence: float, method: Method) -> None:

@@ -7,19 +7,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from diffood.calibration.by_class import ClassAlarms, alarms_by_class
 from diffood.calibration.calibrate import ScoredFiles
-from diffood.calibration.metrics import FalseAlarms, SetMetrics, false_alarms, set_metrics
+from diffood.calibration.intervals import Interval, ScoredSets, mean_auroc_interval
+from diffood.calibration.metrics import FalseAlarms, SetMetrics, auroc, false_alarms, set_metrics
 from diffood.errors import UsageError
 from diffood.runtime.decision import Calibration
+
+FEWEST_FOR_INTERVAL = 2  # images on a side; one has no variance
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Numbers of one evaluation; rates and areas are fractions of 1. scores: by set, "ind" the test set's."""
+    """Numbers of one evaluation; rates and areas are fractions of 1. scores: by set, "ind" the test set's.
+
+    intervals: DeLong's 95 % of each set's AUROC; mean_interval: of their mean, which knows that all sets share the InD
+    images. by_class: false alarms by predicted class, the highest rate first.
+    """
 
     false_alarms: FalseAlarms
+    by_class: tuple[ClassAlarms, ...]
     sets: dict[str, SetMetrics]
+    intervals: dict[str, Interval]
     mean_auroc: float
+    mean_interval: Interval
     threshold: float
     alpha: float
     guarantee: str
@@ -31,8 +42,11 @@ class Evaluation:
         """The same as plain values, with `auroc` by set; the scores are left out."""
         return {
             "auroc": {name: metrics.auroc for name, metrics in self.sets.items()},
+            "auroc_interval": {name: [found.low, found.high] for name, found in self.intervals.items()},
             "mean_auroc": self.mean_auroc,
+            "mean_auroc_interval": [self.mean_interval.low, self.mean_interval.high],
             "false_alarms": asdict(self.false_alarms),
+            "false_alarms_by_class": [asdict(row) for row in self.by_class],
             "sets": {name: asdict(metrics) for name, metrics in self.sets.items()},
             "threshold": self.threshold,
             "alpha": self.alpha,
@@ -54,8 +68,11 @@ def evaluate(
     sets = {name: set_metrics(ind.scores, files.scores, calibration.threshold) for name, files in ood.items()}
     return Evaluation(
         false_alarms=false_alarms(ind.scores, calibration.threshold),
+        by_class=alarms_by_class(ind.scores, ind.predicted, calibration.threshold, calibration.alpha),
         sets=sets,
+        intervals={name: _area_interval(ind, {name: files}) for name, files in ood.items()},
         mean_auroc=float(np.mean([metrics.auroc for metrics in sets.values()])),
+        mean_interval=_area_interval(ind, ood),
         threshold=calibration.threshold,
         alpha=calibration.alpha,
         guarantee=calibration.guarantee,
@@ -63,3 +80,10 @@ def evaluate(
         set_aside={name: len(files.set_aside) for name, files in {"ind": ind, **ood}.items()},
         scores={"ind": ind.scores} | {name: files.scores for name, files in ood.items()},
     )
+
+
+def _area_interval(ind: ScoredFiles, ood: Mapping[str, ScoredFiles]) -> Interval:
+    """Mean AUROC over the sets with DeLong's interval; where a side has a single image, nothing is known: 0 to 1."""
+    if min(len(files.scores) for files in (ind, *ood.values())) < FEWEST_FOR_INTERVAL:
+        return Interval(float(np.mean([auroc(ind.scores, files.scores) for files in ood.values()])), 0.0, 1.0)
+    return mean_auroc_interval(ScoredSets(ind.scores, {name: files.scores for name, files in ood.items()}))

@@ -1,6 +1,7 @@
 """diffood evaluate: realised false alarms and detection on test sets."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ from diffood.runtime.detector import DEFAULT_BATCH, Detector
 
 if TYPE_CHECKING:
     from diffood.calibration.evaluate import Evaluation
+
+UNFAIR = 0.05  # p-value, Holm's over the classes, from which a class is named
 
 
 def evaluate(
@@ -47,7 +50,7 @@ def evaluate(
         output.mkdir(parents=True, exist_ok=True)
         (output / "evaluation.json").write_text(json.dumps(result.as_json(), indent=1) + "\n")
         draw_histograms(result.scores, result.threshold, result.alpha, output / "scores.png")
-    typer.echo(json.dumps(result.as_json()) if as_json else table(result))
+    typer.echo(json.dumps(result.as_json()) if as_json else table(result, detector.bundle.manifest.class_names))
     if any(result.set_aside.values()):
         raise typer.Exit(EXIT_SET_ASIDE)
 
@@ -63,7 +66,12 @@ def named_folders(pairs: list[str]) -> dict[str, Path]:
     return folders
 
 
-def table(result: "Evaluation") -> str:
+def span(low: float, high: float) -> str:
+    """The ends of an interval, in percent."""
+    return f"{low:.1%} to {high:.1%}"
+
+
+def table(result: "Evaluation", class_names: Sequence[str]) -> str:
     """The evaluation as a table of plain text."""
     alarms = result.false_alarms
     lines = [
@@ -71,21 +79,27 @@ def table(result: "Evaluation") -> str:
         f"(95% interval {alarms.interval[0]:.1%} to {alarms.interval[1]:.1%}; asked for at most {result.alpha:.1%})",
         f"guarantee     {result.guarantee}",
         "",
-        f"{'OOD set':<16}{'images':>7}{'detected':>10}{'interval':>18}{'AUROC':>8}{'AUPR-IN':>9}{'AUPR-OUT':>9}"
-        f"{'FPR@95':>8}{'missed@95':>11}",
+        f"{'OOD set':<16}{'images':>7}{'detected':>10}{'interval':>18}{'AUROC':>8}{'interval':>18}"
+        f"{'AUPR-IN':>9}{'AUPR-OUT':>9}{'FPR@95':>8}{'missed@95':>11}",
     ]
     for name, metrics in result.sets.items():
-        low, high = metrics.detection_interval
+        area = result.intervals[name]
         lines.append(
-            f"{name:<16}{metrics.count:>7}{metrics.detection_rate:>10.1%}{f'{low:.1%} to {high:.1%}':>18}"
-            f"{metrics.auroc:>8.2%}{metrics.aupr_in:>9.2%}{metrics.aupr_out:>9.2%}"
+            f"{name:<16}{metrics.count:>7}{metrics.detection_rate:>10.1%}{span(*metrics.detection_interval):>18}"
+            f"{metrics.auroc:>8.2%}{span(area.low, area.high):>18}{metrics.aupr_in:>9.2%}{metrics.aupr_out:>9.2%}"
             f"{metrics.fpr_at_95_detection:>8.1%}{metrics.missed_at_95_kept:>11.1%}"
         )
     lines += [
-        f"{'mean':<16}{'':>35}{result.mean_auroc:>8.2%}",
+        f"{'mean':<16}{'':>35}{result.mean_auroc:>8.2%}{span(result.mean_interval.low, result.mean_interval.high):>18}",
         "",
         "FPR@95: InD flagged when 95% of OOD is caught. missed@95: OOD accepted when 95% of InD is kept.",
     ]
+    unfair = [row for row in result.by_class if row.p_value <= UNFAIR]
+    for row in unfair:
+        lines.append(
+            f"class {class_names[row.predicted]}: {row.rate:.1%} of {row.count} flagged "
+            f"({span(*row.interval)}), more than the {result.alpha:.1%} asked for over all classes"
+        )
     aside = {name: count for name, count in result.set_aside.items() if count}
     if aside:
         lines.append(f"set aside: {', '.join(f'{count} of {name}' for name, count in aside.items())}")

@@ -1,0 +1,82 @@
+"""What an evaluation collects: intervals that agree with the statistics beside it, and classes by false alarms."""
+
+import numpy as np
+import pytest
+
+from diffood.calibration.calibrate import ScoredFiles
+from diffood.calibration.evaluate import Evaluation, evaluate
+from diffood.calibration.intervals import Interval, ScoredSets, mean_auroc_interval
+from diffood.errors import UsageError
+from diffood.runtime.bundle import open_bundle
+from diffood.runtime.decision import Calibration
+from diffood.runtime.detector import Detector
+from diffood.zoo import BUNDLE
+
+
+def scored(scores: list[float], predicted: list[int]) -> ScoredFiles:
+    return ScoredFiles(np.array(scores, np.float64), np.array(predicted, np.int64), (), 0)
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    """Threshold 1.0 on a hundred scores, for the shipped bundle's default plan."""
+    bundle = open_bundle(BUNDLE)
+    return Calibration(
+        method="quantile",
+        alpha=0.05,
+        delta=None,
+        n=100,
+        allowed_above=0,
+        threshold=1.0,
+        guarantee="none",
+        set_aside=0,
+        fingerprint=Detector.load(bundle, bundle.plan(), batch=1, threads=1).fingerprint,
+        scores=np.linspace(0, 1, 100).tolist(),
+    )
+
+
+@pytest.fixture
+def evaluation(calibration: Calibration) -> Evaluation:
+    """Class 1's images are flagged, class 0's are not; one OOD set apart, one amid the clothes."""
+    rng = np.random.default_rng(0)
+    low, high = rng.uniform(0, 1, 40).tolist(), rng.uniform(1.1, 2, 12).tolist()
+    ind = scored(low + high, [0] * 40 + [1] * 12)
+    ood = {
+        "far": scored(rng.uniform(3, 4, 30).tolist(), [0] * 30),
+        "near": scored(rng.uniform(0, 2, 30).tolist(), [1] * 30),
+    }
+    return evaluate(calibration, 12, ind, ood)
+
+
+def test_the_class_that_alarms_comes_first_and_is_told_apart(evaluation: Evaluation) -> None:
+    first, second = evaluation.by_class
+    assert (first.predicted, first.count, first.flagged) == (1, 12, 12)
+    assert (second.predicted, second.count, second.flagged) == (0, 40, 0)
+    assert first.p_value < 1e-6 < second.p_value
+
+
+def test_intervals_hold_the_areas_and_the_mean_counts_the_shared_images_once(evaluation: Evaluation) -> None:
+    for name, metrics in evaluation.sets.items():
+        found = evaluation.intervals[name]
+        assert found.low <= metrics.auroc <= found.high
+        assert found.value == pytest.approx(metrics.auroc)
+    together = ScoredSets(evaluation.scores["ind"], {name: evaluation.scores[name] for name in ("far", "near")})
+    assert evaluation.mean_interval == mean_auroc_interval(together)
+    assert evaluation.mean_interval.value == pytest.approx(evaluation.mean_auroc)
+
+
+def test_json_names_what_the_table_shows(evaluation: Evaluation) -> None:
+    content = evaluation.as_json()
+    assert content["auroc_interval"]["near"] == [evaluation.intervals["near"].low, evaluation.intervals["near"].high]
+    assert content["mean_auroc_interval"][0] < content["mean_auroc"] < content["mean_auroc_interval"][1]
+    assert [row["predicted"] for row in content["false_alarms_by_class"]] == [1, 0]
+
+
+def test_of_a_set_of_one_image_nothing_is_known(calibration: Calibration) -> None:
+    result = evaluate(calibration, 12, scored([0.1, 0.2], [0, 0]), {"one": scored([2.0], [0])})
+    assert result.intervals["one"] == result.mean_interval == Interval(1.0, 0.0, 1.0)
+
+
+def test_an_empty_set_is_refused(calibration: Calibration) -> None:
+    with pytest.raises(UsageError, match="none"):
+        evaluate(calibration, 12, scored([0.1, 0.2], [0, 0]), {"none": scored([], [])})
