@@ -20,7 +20,7 @@ from diffood.runtime.plan import DEFAULT
 from diffood.zoo import BUNDLE
 from diffood.zoo.images import SETS, load_set
 
-START_TIMES = (480, 360, 600)
+START_TIMES = (360, 480)
 SAMPLES = 500
 SAMPLE_STRIDE = 40  # 25 steps from pure noise
 STRIDE = 120
