@@ -20,7 +20,7 @@ from diffood.runtime.plan import DEFAULT
 from diffood.zoo import BUNDLE
 from diffood.zoo.images import SETS, load_set
 
-START_TIMES = (360, 480)
+START_TIMES = (360, 420, 480)
 SAMPLES = 500
 SAMPLE_STRIDE = 40  # 25 steps from pure noise
 STRIDE = 120
