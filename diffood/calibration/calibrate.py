@@ -1,15 +1,18 @@
-"""Fits a bundle's threshold on in-distribution files. The statistics are in `thresholds`."""
+"""Calibrates a bundle on in-distribution files. The statistics are in `thresholds`, the fusion's fit in `fusing`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from diffood.calibration.fusing import FittedFusion, fit_fusion, require_enough_fused, split_sources
 from diffood.calibration.thresholds import Method, Threshold, conformal_required, fit_threshold, pac_required
 from diffood.errors import CalibrationError
-from diffood.runtime.decision import Calibration
+from diffood.runtime.decision import Calibration, save_calibration
 from diffood.runtime.detector import Detector
+from diffood.runtime.fusion import save_bank
 from diffood.runtime.images import DEFAULT_LIMITS, Limits
 from diffood.runtime.serving.pipeline import Progress, score_files
 from diffood.runtime.serving.sources import Source
@@ -17,13 +20,14 @@ from diffood.runtime.serving.sources import Source
 
 @dataclass(frozen=True)
 class ScoredFiles:
-    """Scores float64 [N] and predicted classes int64 [N] of the files that could be used.
+    """Scores float64 [N], witnesses float64 [N, W] and predicted classes int64 [N] of the files that could be used.
 
     set_aside: (id, reason) of the others.
     repeated: how many files have the bytes of an earlier one.
     """
 
     scores: npt.NDArray[np.float64]
+    witnesses: npt.NDArray[np.float64]
     predicted: npt.NDArray[np.int64]
     set_aside: tuple[tuple[str, str], ...]
     repeated: int
@@ -33,28 +37,33 @@ def score_folder(
     detector: Detector, sources: Iterable[Source], limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
 ) -> ScoredFiles:
     """Score files and keep the numbers only."""
-    scores, predicted, set_aside, hashes = [], [], [], []
+    scores, witnesses, predicted, set_aside, hashes = [], [], [], [], []
     for outcome in score_files(detector, sources, limits, progress):
         if outcome.result is None:
             set_aside.append((outcome.source.id, outcome.loaded.error))
         else:
             scores.append(outcome.result.score)
-            predicted.append(outcome.result.predicted)
+            witnesses.append(outcome.result.witnesses)
+            predicted.append(outcome.result.evidence.predicted)
             hashes.append(outcome.loaded.sha256)
     return ScoredFiles(
         np.array(scores, np.float64),
+        np.array(witnesses, np.float64).reshape(-1, len(detector.plan.witnesses)),
         np.array(predicted, np.int64),
         tuple(set_aside),
         repeated=len(hashes) - len(set(hashes)),
     )
 
 
-def require_enough(count: int, alpha: float, confidence: float, method: Method) -> None:
+def require_enough(count: int, alpha: float, confidence: float, method: Method, *, fused: bool) -> None:
     """Refuse, before any image is scored, a folder that cannot be enough. Raises CalibrationError with the number."""
     if method == "quantile":
-        return
-    needed = pac_required(alpha, 1 - confidence) if method == "pac" else conformal_required(alpha)
-    if count < needed:
+        needed = 1
+    else:
+        needed = pac_required(alpha, 1 - confidence) if method == "pac" else conformal_required(alpha)
+    if fused:
+        require_enough_fused(count, needed)
+    elif count < needed:
         raise CalibrationError(
             f"{count} images are too few for {method} at {alpha:.3%} false alarms"
             f"{f' with {confidence:.1%} confidence' if method == 'pac' else ''}: at least {needed} are needed. "
@@ -62,7 +71,58 @@ def require_enough(count: int, alpha: float, confidence: float, method: Method) 
         )
 
 
-def calibrate(detector: Detector, files: ScoredFiles, alpha: float, confidence: float, method: Method) -> Calibration:
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibration not yet saved. files: what was calibrated on; fitted: the fusion, if the plan has one."""
+
+    calibration: Calibration
+    detector: Detector
+    files: ScoredFiles
+    fitted: FittedFusion | None
+
+    @property
+    def set_aside(self) -> tuple[tuple[str, str], ...]:
+        """(id, reason) of every file that could not be used."""
+        return (*(self.fitted.set_aside if self.fitted else ()), *self.files.set_aside)
+
+    def save(self) -> Path:
+        """Write the calibration, and before it the bank it needs, into the bundle; returns the calibration's path."""
+        bundle = self.detector.bundle
+        if self.fitted and (entry := self.fitted.fusion.record.bank):
+            save_bank(bundle, entry, self.fitted.bank)
+        return save_calibration(bundle, self.calibration)
+
+
+def calibrate_files(
+    detector: Detector,
+    sources: Sequence[Source],
+    alpha: float,
+    confidence: float,
+    method: Method,
+    progress: Progress | None = None,
+) -> Calibrated:
+    """Fit the fusion of the detector's plan, if it has one, on a part of the files, and the threshold on the others.
+
+    Raises CalibrationError for too few images, UsageError as fit_threshold does.
+    """
+    require_enough(len(sources), alpha, confidence, method, fused=detector.plan.fused)
+    fitted, rest = None, list(sources)
+    if detector.plan.fused:
+        part, rest = split_sources(sources)
+        fitted = fit_fusion(detector, part, progress=progress)
+        detector = detector.fused(fitted.fusion)
+    files = score_folder(detector, rest, progress=progress)
+    return Calibrated(calibrate(detector, files, alpha, confidence, method, fitted), detector, files, fitted)
+
+
+def calibrate(
+    detector: Detector,
+    files: ScoredFiles,
+    alpha: float,
+    confidence: float,
+    method: Method,
+    fitted: FittedFusion | None = None,
+) -> Calibration:
     """Fit the threshold on scored in-distribution files. Raises CalibrationError, UsageError as fit_threshold does."""
     threshold = fit_threshold(files.scores, alpha, confidence, method)
     return Calibration(
@@ -73,9 +133,10 @@ def calibrate(detector: Detector, files: ScoredFiles, alpha: float, confidence: 
         allowed_above=threshold.allowed_above,
         threshold=threshold.value,
         guarantee=guarantee(threshold),
-        set_aside=len(files.set_aside),
+        set_aside=len(files.set_aside) + (len(fitted.set_aside) if fitted else 0),
         fingerprint=detector.fingerprint,
         scores=np.sort(files.scores).tolist(),
+        fusion=detector.fusion.record if detector.fusion else None,
     )
 
 

@@ -15,8 +15,9 @@ from diffood.calibration.parity import Run, judge
 from diffood.errors import DiffoodError
 from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, open_bundle
 from diffood.runtime.choice import BackendChoice, list_candidates
-from diffood.runtime.decision import Calibration, load_calibration
+from diffood.runtime.decision import Calibration, load_calibrated_fusion, load_calibration
 from diffood.runtime.detector import Detector
+from diffood.runtime.fusion import Fusion
 from diffood.runtime.images import DEFAULT_LIMITS, load_image
 from diffood.runtime.parity import Limits, ParityRecord, add_record, calibration_sha256
 from diffood.runtime.plan import Plan
@@ -70,9 +71,11 @@ def verify_bundle(path: Path, sets: Sets, wanted: Wanted, progress: Progress | N
     """
     bundle = open_bundle(path)
     calibration = load_calibration(bundle) if os.path.lexists(bundle.path / CALIBRATION) else None
-    plan = bundle.plan() if calibration is None else calibration.fingerprint.plan
+    # without a calibration nothing says how witnesses are combined; the engines' work is the same
+    plan = bundle.plan().plain if calibration is None else calibration.fingerprint.plan
     checks = check_files(bundle)
-    detectors, refused = _open_all(bundle, plan, wanted)
+    fusion = load_calibrated_fusion(bundle, calibration)
+    detectors, refused = _open_all(bundle, plan, fusion, wanted)
     checks += refused
     for detector in detectors:
         checks += [check_golden(detector), check_contract(detector)]
@@ -86,7 +89,7 @@ def verify_bundle(path: Path, sets: Sets, wanted: Wanted, progress: Progress | N
     return Verification(tuple(checks), (), ())
 
 
-def _open_all(bundle: Bundle, plan: Plan, wanted: Wanted) -> tuple[list[Detector], list[Check]]:
+def _open_all(bundle: Bundle, plan: Plan, fusion: Fusion | None, wanted: Wanted) -> tuple[list[Detector], list[Check]]:
     """Every way to run that was asked for and can be had; a check for each that cannot."""
     detectors, checks = [], []
     for precision in wanted.precisions or bundle.precisions:
@@ -95,12 +98,22 @@ def _open_all(bundle: Bundle, plan: Plan, wanted: Wanted) -> tuple[list[Detector
         passed = None if wanted.backend == "auto" else False
         checks += [Check("engine", name, passed, reason) for name, reason in candidates.skipped]
         for candidate in candidates.usable:
-            detectors.append(_open(bundle, plan, candidate.backend, precision, wanted))
+            detectors.append(_open(bundle, plan, fusion, candidate.backend, precision, wanted))
     return detectors, checks
 
 
-def _open(bundle: Bundle, plan: Plan, backend: Backend, precision: Precision, wanted: Wanted) -> Detector:
-    return Detector.load(bundle, plan, backend=backend, precision=precision, batch=wanted.batch, threads=wanted.threads)
+def _open(
+    bundle: Bundle, plan: Plan, fusion: Fusion | None, backend: Backend, precision: Precision, wanted: Wanted
+) -> Detector:
+    return Detector.load(
+        bundle,
+        plan,
+        backend=backend,
+        precision=precision,
+        batch=wanted.batch,
+        threads=wanted.threads,
+        fusion=fusion,
+    )
 
 
 def _judge_all(
@@ -138,7 +151,8 @@ def _reference(
             return detector
     subject = f"{fitted.precision} on {fitted.backend}"
     try:
-        detector = _open(bundle, fitted.plan, fitted.backend, fitted.precision, wanted)
+        fusion = load_calibrated_fusion(bundle, calibration)
+        detector = _open(bundle, fitted.plan, fusion, fitted.backend, fitted.precision, wanted)
     except DiffoodError as error:
         return Check("parity", subject, False, f"what was calibrated cannot run here: {error}")
     if detector.fingerprint != fitted:

@@ -33,6 +33,8 @@ def calibrate(
     norm: options.Norm = None,
     compare: options.Compare = None,
     seed: options.Seed = None,
+    witnesses: options.Witnesses = None,
+    combine: options.Combine = None,
     backend: options.BackendName = "auto",
     precision: options.FixedPrecision = "fp32",
     batch: options.Batch = DEFAULT_BATCH,
@@ -45,7 +47,6 @@ def calibrate(
     """
     from diffood.calibration import calibrate as room
     from diffood.calibration.thresholds import require_share
-    from diffood.runtime.decision import save_calibration
     from diffood.runtime.serving.sources import expand_inputs
 
     require_share("--fpr", fpr)
@@ -61,31 +62,34 @@ def calibrate(
         "norm": norm,
         "compare": compare,
         "seed": seed,
+        "witnesses": options.word_list(witnesses),
+        "combine": combine,
     }
     detector = options.open_with_plan(
         bundle, plan, overrides, backend=backend, precision=precision, batch=batch, threads=threads
     )
     sources = expand_inputs([str(folder) for folder in images])
-    room.require_enough(len(sources), fpr, confidence, method)
     with progress.show_progress("calibrating", len(sources)) as advance:
-        files = room.score_folder(detector, sources, progress=advance)
-    calibration = room.calibrate(detector, files, fpr, confidence, method)
-    path = save_calibration(detector.bundle, calibration)
+        done = room.calibrate_files(detector, sources, fpr, confidence, method, advance)
+    calibration, path = done.calibration, done.save()
     if as_json:
         typer.echo(json.dumps(calibration.model_dump(mode="json", exclude={"scores"})))
     else:
         typer.echo(f"plan        {options.describe_plan(detector.plan, detector.evaluations)}")
         typer.echo(f"engine      {options.describe_engine(detector)}")
+        if calibration.fusion:
+            for line in options.describe_fusion(calibration.fusion):
+                typer.echo(line)
         typer.echo(f"images      {calibration.n} scored, {calibration.set_aside} set aside")
         typer.echo(f"threshold   {calibration.threshold:.6f} ({calibration.allowed_above} of {calibration.n} above)")
         typer.echo(f"guarantee   {calibration.guarantee}")
         typer.echo(f"wrote       {path}")
-    for identity, reason in files.set_aside:
+    for identity, reason in done.set_aside:
         typer.echo(f"set aside   {identity!r}: {reason}", err=True)  # a name may hold control characters
-    if files.repeated:
+    if done.files.repeated:
         typer.echo(
-            f"warning     {files.repeated} files repeat another's bytes; the guarantee counts on fresh images.",
+            f"warning     {done.files.repeated} files repeat another's bytes; the guarantee counts on fresh images.",
             err=True,
         )
-    if files.set_aside:
+    if done.set_aside:
         raise typer.Exit(EXIT_SET_ASIDE)

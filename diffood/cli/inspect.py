@@ -56,6 +56,7 @@ def inspect(bundle: options.BundlePath, as_json: options.AsJson = False) -> None
         lines.append(f"calibrated  no; run `diffood calibrate {bundle} --images DIR`")
     else:
         lines.append(f"calibrated  {calibration.method}, {calibration.n} images, threshold {calibration.threshold:.6f}")
+        lines += options.describe_fusion(calibration.fusion) if calibration.fusion else []
         lines.append(f"guarantee   {calibration.guarantee}")
     lines += [
         f"kept        {name}: {old.method}, {old.n} images, alpha {old.alpha:g}, threshold {old.threshold:.6f}, "

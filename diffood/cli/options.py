@@ -9,8 +9,10 @@ from diffood.errors import UsageError
 from diffood.runtime.bundle import Precision, open_bundle
 from diffood.runtime.choice import BackendChoice, PrecisionChoice, list_candidates, nothing_usable
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
-from diffood.runtime.plan import Plan
+from diffood.runtime.fusion import FusionRecord
+from diffood.runtime.plan import Combination, Plan
 from diffood.runtime.schedule import Convention, Sampler
+from diffood.runtime.witnesses import Witness
 
 PLAN_PANEL = "Plan"
 
@@ -35,6 +37,18 @@ Compare = Annotated[
     typer.Option(help="With the image itself, or with the next smaller start time.", rich_help_panel=PLAN_PANEL),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of the noise.", rich_help_panel=PLAN_PANEL)]
+Witnesses = Annotated[
+    str | None,
+    typer.Option(
+        "--witnesses", help=f"What is fused, as one list: {','.join(get_args(Witness))}.", rich_help_panel=PLAN_PANEL
+    ),
+]
+Combine = Annotated[
+    Combination | None,
+    typer.Option(
+        help="sum: of standard deviations; tail: far out a sure witness weighs more.", rich_help_panel=PLAN_PANEL
+    ),
+]
 BackendName = Annotated[
     BackendChoice,
     typer.Option("--backend", help="auto: the best that runs here and is calibrated.", rich_help_panel="Machine"),
@@ -62,6 +76,11 @@ def precision_list(text: str) -> tuple[Precision, ...]:
     if unknown := [word for word in words if word not in known]:
         raise UsageError(f"--precision {unknown[0]!r} is not one of {', '.join(known)}.")
     return tuple(precision for precision in known if precision in words)
+
+
+def word_list(text: str | None) -> list[str] | None:
+    """Read "jump,energy"; the plan says which words it knows."""
+    return None if text is None else [word.strip() for word in text.split(",")]
 
 
 def open_with_plan(
@@ -97,5 +116,12 @@ def describe_plan(plan: Plan, evaluations: int) -> str:
     starts = ", ".join(map(str, plan.start_times))
     return (
         f"{plan.schedule} {plan.sampler}, start {starts}, stride {plan.stride}, repeats {plan.repeats}, "
-        f"guidance {plan.guidance:g}, {plan.space} {plan.norm}: {evaluations} UNet evaluations an image"
+        f"guidance {plan.guidance:g}, {plan.space} {plan.norm}, {' + '.join(plan.witnesses)}"
+        f"{f' by {plan.combine}' if plan.fused else ''}: {evaluations} UNet evaluations an image"
     )
+
+
+def describe_fusion(fusion: FusionRecord) -> list[str]:
+    """Lines that say what is combined, how, and what each witness usually is."""
+    usual = ", ".join(f"{found.name} {found.center:.3g} ± {found.scale:.2g}" for found in fusion.witnesses)
+    return [f"fused       {fusion.combine} of {usual} (fitted on {fusion.n} other images)"]

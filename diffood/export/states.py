@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.runtime.bundle import Bundle, Precision, Role
-from diffood.runtime.detector import Detector, ImageScore
-from diffood.runtime.plan import DEFAULT, Plan
+from diffood.runtime.detector import Detector
+from diffood.runtime.plan import PLAIN, Plan
 from diffood.runtime.sessions import Array, Backend, Classified, Session, StepInputs
+from diffood.runtime.witnesses import Evidence
 
 Feeds = Mapping[str, npt.NDArray[np.generic]]
 
@@ -106,7 +107,7 @@ def record_states(bundle: Bundle, images: Array) -> dict[Role, States]:
     states: dict[Role, States] = {}
     for entry in bundle.manifest.graphs:
         if entry.precision == "fp32" and entry.role != "classify":
-            guidance = (plan.guidance or DEFAULT.guidance) if entry.role == "step_guided" else 0.0
+            guidance = (plan.guidance or PLAIN.guidance) if entry.role == "step_guided" else 0.0
             states[entry.role], results = _run(bundle, plan.changed({"guidance": guidance}), images)
     denoised = np.concatenate([result.denoised.reshape(-1, *images.shape[1:]) for result in results])
     groups = np.repeat(["images", "denoised"], [len(images), len(denoised)])
@@ -114,7 +115,7 @@ def record_states(bundle: Bundle, images: Array) -> dict[Role, States]:
     return states
 
 
-def _run(bundle: Bundle, plan: Plan, images: Array) -> tuple[States, list[ImageScore]]:
+def _run(bundle: Bundle, plan: Plan, images: Array) -> tuple[States, list[Evidence]]:
     recorder = Recorder(Detector.load(bundle, plan).session)
-    results = [result for _, result in Detector(bundle, plan, recorder).stream(enumerate(images))]
+    results = [result for _, result in Detector(bundle, plan, recorder).observe(enumerate(images))]
     return recorder.states(), results

@@ -24,6 +24,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 CALIBRATION = "calibration.json"
 PARITY = "parity.json"
+KEPT = "calibrations"  # folder of the calibrations that later ones replaced, and of all banks; named by their hashes
 NOT_IN_MANIFEST = (MANIFEST, CALIBRATION, PARITY)  # written after export; each says itself what it holds for
 MAX_MANIFEST_BYTES = 4 * 2**20  # a manifest is some kilobytes; class names of the largest sets stay below this
 MAX_FILE_BYTES = 2 * 2**31  # two graphs' worth of protobuf's own limit
@@ -148,6 +149,14 @@ class Bundle:
     def tables(self, plan: Plan) -> list[StepTable]:
         """Step tables of a plan on this bundle's noise levels."""
         return plan.tables(self.alpha_bar, self.manifest.unet.prediction)
+
+
+def kept_folder(bundle: Bundle) -> Path:
+    """The bundle's folder of earlier calibrations, which need not exist; BundleError where it is no plain folder."""
+    folder = bundle.path / KEPT
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise BundleError(f"{folder} is a link or no folder; a bundle holds plain folders and files only: remove it.")
+    return folder
 
 
 def read_regular(folder: Path, name: str, limit: int, remedy: str = "copy the bundle again, whole") -> bytes:

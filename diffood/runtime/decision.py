@@ -12,13 +12,13 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from diffood.errors import BundleError, CalibrationError
-from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, read_regular, write_atomically
+from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, Sha256, kept_folder, read_regular, write_atomically
+from diffood.runtime.fusion import Fusion, FusionRecord, load_fusion
 from diffood.runtime.images import ImageShape
 from diffood.runtime.noise import NOISE_RULE
 from diffood.runtime.plan import Plan, first_problem
 from diffood.runtime.sessions import Backend
 
-KEPT = "calibrations"  # folder of the calibrations that later ones replaced, each named by its hash
 KEPT_DIGITS = 12  # of the sha256; a bundle sees some dozens of calibrations
 MAX_CALIBRATION_BYTES = 256 * 2**20  # ten million scores
 
@@ -37,6 +37,7 @@ class Fingerprint(BaseModel):
     image: ImageShape
     noise_rule: str = NOISE_RULE
     plan: Plan
+    fusion_sha256: Sha256 | None = None
 
     @property
     def short(self) -> str:
@@ -78,7 +79,8 @@ class Calibration(BaseModel):
     guarantee: str
     set_aside: Annotated[int, Field(ge=0)]
     fingerprint: Fingerprint
-    scores: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    scores: list[Annotated[float, Field(allow_inf_nan=False)]]
+    fusion: FusionRecord | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Calibration":
@@ -88,6 +90,15 @@ class Calibration(BaseModel):
             raise ValueError("the scores are not sorted")
         if sum(score > self.threshold for score in self.scores) > self.allowed_above:
             raise ValueError(f"more than {self.allowed_above} scores lie above the threshold {self.threshold}")
+        if (self.fusion.sha256 if self.fusion else None) != self.fingerprint.fusion_sha256:
+            raise ValueError("the fusion is not the one of the fingerprint")
+        plan = self.fingerprint.plan
+        if plan.fused != (self.fusion is not None):
+            raise ValueError(f"the plan's witnesses {list(plan.witnesses)} do not fit a fusion that is {self.fusion}")
+        if self.fusion and (self.fusion.names, self.fusion.combine) != (plan.witnesses, plan.combine):
+            raise ValueError(
+                f"the fusion's witnesses {list(self.fusion.names)} are not the plan's {list(plan.witnesses)}"
+            )
         return self
 
 
@@ -125,6 +136,11 @@ def load_calibration(bundle: Bundle) -> Calibration:
         raise BundleError(f"{path} does not hold: {first_problem(error)}. Calibrate again.") from None
 
 
+def load_calibrated_fusion(bundle: Bundle, calibration: Calibration | None) -> Fusion | None:
+    """The fusion a calibration was fitted with, None where there is none. Raises BundleError as `load_fusion` does."""
+    return load_fusion(bundle, calibration.fusion) if calibration and calibration.fusion else None
+
+
 def save_calibration(bundle: Bundle, calibration: Calibration) -> Path:
     """Write the calibration into the bundle, in one move, and keep the one before; returns its path.
 
@@ -147,14 +163,6 @@ def _keep_previous(bundle: Bundle, new: bytes) -> None:
     if data != new:
         folder.mkdir(exist_ok=True)
         write_atomically(folder / _kept_name(data), data)
-
-
-def kept_folder(bundle: Bundle) -> Path:
-    """The bundle's folder of earlier calibrations, which need not exist; BundleError where it is no plain folder."""
-    folder = bundle.path / KEPT
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise BundleError(f"{folder} is a link or no folder; a bundle holds plain folders and files only: remove it.")
-    return folder
 
 
 def list_kept(bundle: Bundle) -> dict[str, Calibration]:

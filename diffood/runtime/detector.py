@@ -14,15 +14,17 @@ import numpy.typing as npt
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, open_bundle
 from diffood.runtime.choice import BackendChoice, PrecisionChoice, list_candidates, nothing_usable
-from diffood.runtime.decision import Calibration, Fingerprint, decide, load_calibration
+from diffood.runtime.decision import Calibration, Fingerprint, decide, load_calibrated_fusion, load_calibration
+from diffood.runtime.fusion import Fusion
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, from_pixels, load_image
 from diffood.runtime.lanes import Trajectory, denoise
 from diffood.runtime.noise import content_key, draw_noise
 from diffood.runtime.parity import require_calibrated
 from diffood.runtime.plan import Plan
-from diffood.runtime.scoring import score_by_start, softmax_confidence
+from diffood.runtime.scoring import score_by_start
 from diffood.runtime.sessions import Array, Backend, Classified, Session
 from diffood.runtime.sessions.backends import open_session
+from diffood.runtime.witnesses import Evidence, measure
 
 DEFAULT_BATCH = 32
 RANGE_SLACK = 1e-3  # rounding of a caller's own scaling
@@ -33,25 +35,24 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What one image gave. by_start float64 [T]; denoised float32 [R, T, C, H, W] in [-1, 1]; logits float32 [K]."""
+    """What one image gave. witnesses float64 [W]: the plan's, as measured; evidence: what they were measured on."""
 
     score: float
-    by_start: npt.NDArray[np.float64]
-    predicted: int
-    confidence: float
-    logits: Array
-    denoised: Array
+    witnesses: npt.NDArray[np.float64]
+    evidence: Evidence
 
 
 @dataclass(frozen=True)
 class Scores:
     """Scores of N images, in their order; higher is more out-of-distribution.
 
-    score float64 [N], by_start float64 [N, T] (one column a start time), predicted int64 [N] (class index),
-    confidence float64 [N] (largest softmax probability), evaluations int (UNet evaluations spent on each image).
+    score float64 [N], witnesses float64 [N, W] (one column a witness of the plan), by_start float64 [N, T] (the jump,
+    one column a start time), predicted int64 [N] (class index), confidence float64 [N] (largest softmax probability),
+    evaluations int (UNet evaluations spent on each image).
     """
 
     score: npt.NDArray[np.float64]
+    witnesses: npt.NDArray[np.float64]
     by_start: npt.NDArray[np.float64]
     predicted: npt.NDArray[np.int64]
     confidence: npt.NDArray[np.float64]
@@ -78,12 +79,14 @@ class Verdicts:
 class _Pending(Generic[Key]):
     """An image on its way: outputs arrive in any order until none is missing."""
 
-    def __init__(self, key: Key, logits: Array, origin: Array, denoised_shape: tuple[int, ...], *, own: bool) -> None:
-        repeats, starts = denoised_shape[:2]
-        self.key, self.logits = key, logits
+    def __init__(
+        self, key: Key, x: Array, logits: Array, features: Array, origin: Array, sizes: tuple[int, int], *, own: bool
+    ) -> None:
+        repeats, starts = sizes
+        self.key, self.x, self.logits, self.features = key, x, logits, features
         self.origin = np.zeros((repeats, len(origin)), np.float32) if own else origin[None]
         self.after = np.zeros((repeats, starts, len(origin)), np.float32)
-        self.denoised = np.zeros(denoised_shape, np.float32)
+        self.denoised = np.zeros((repeats, starts, *x.shape), np.float32)
         self.missing = repeats * starts + (repeats if own else 0)
 
 
@@ -93,8 +96,8 @@ class Detector:
     batch: rows of every engine call; threads: of the engine, 0 for all cores. Not for use by two threads at once.
     """
 
-    def __init__(self, bundle: Bundle, plan: Plan, session: Session) -> None:
-        self.bundle, self.plan, self.session = bundle, plan, session
+    def __init__(self, bundle: Bundle, plan: Plan, session: Session, fusion: Fusion | None = None) -> None:
+        self.bundle, self.plan, self.session, self.fusion = bundle, plan, session, fusion
         self._tables = bundle.tables(plan)
         self._origin_scale = plan.grid(bundle.alpha_bar).origin_scale()
         self.evaluations = plan.evaluations(self._tables)
@@ -128,10 +131,17 @@ class Detector:
         if calibration is not None and calibration.fingerprint.plan != chosen:
             calibration = None  # no backend can make it hold
         candidates = list_candidates(bundle, calibration, backend, precision, batch)
+        fusion = load_calibrated_fusion(bundle, calibration)
         refused: CalibrationError | None = None
         for candidate in candidates.usable:
             detector = cls.load(
-                bundle, chosen, backend=candidate.backend, precision=candidate.precision, batch=batch, threads=threads
+                bundle,
+                chosen,
+                backend=candidate.backend,
+                precision=candidate.precision,
+                batch=batch,
+                threads=threads,
+                fusion=fusion,
             )
             detector.why = candidate.why
             if calibration is None or "auto" not in (backend, precision):
@@ -154,8 +164,12 @@ class Detector:
         precision: Precision = "fp32",
         batch: int = DEFAULT_BATCH,
         threads: int = 0,
+        fusion: Fusion | None = None,
     ) -> "Detector":
-        """Load the graphs a plan needs from an opened bundle, on the backend and in the precision named."""
+        """Load the graphs a plan needs from an opened bundle, on the backend and in the precision named.
+
+        fusion: what a calibration fitted, for a plan that fuses witnesses; without it `observe` alone works.
+        """
         _require_size(batch, threads)
         registers = bundle.tables(plan)[0].weights.shape[1]
         session = open_session(
@@ -167,7 +181,13 @@ class Detector:
             batch=batch,
             threads=threads,
         )
-        return cls(bundle, plan, session)
+        return cls(bundle, plan, session, fusion)
+
+    def fused(self, fusion: Fusion) -> "Detector":
+        """The same detector, on the same session, that combines witnesses as `fusion` says."""
+        detector = Detector(self.bundle, self.plan, self.session, fusion)
+        detector.why = self.why
+        return detector
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -183,6 +203,7 @@ class Detector:
             engine_sha256=self.session.engine_sha256,
             image=manifest.image,
             plan=self.plan,
+            fusion_sha256=self.fusion.record.sha256 if self.fusion else None,
         )
 
     def calibration(self) -> Calibration:
@@ -194,15 +215,17 @@ class Detector:
     def score(self, images: npt.NDArray[Any]) -> Scores:
         """Score N images: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W], or float32 [N, C, H, W] in [-1, 1].
 
-        Raises UsageError for another type or shape than the bundle's; arrays are never resized.
+        Raises UsageError for another type or shape than the bundle's; arrays are never resized. CalibrationError for a
+        plan that fuses witnesses in a bundle that was not calibrated.
         """
         x = self._as_input(np.asarray(images))
         results = [result for _, result in self.stream(enumerate(x))]
         return Scores(
             score=np.array([r.score for r in results], np.float64),
-            by_start=np.array([r.by_start for r in results], np.float64).reshape(-1, len(self._tables)),
-            predicted=np.array([r.predicted for r in results], np.int64),
-            confidence=np.array([r.confidence for r in results], np.float64),
+            witnesses=np.array([r.witnesses for r in results], np.float64).reshape(-1, len(self.plan.witnesses)),
+            by_start=np.array([r.evidence.by_start for r in results], np.float64).reshape(-1, len(self._tables)),
+            predicted=np.array([r.evidence.predicted for r in results], np.int64),
+            confidence=np.array([r.evidence.confidence for r in results], np.float64),
             evaluations=self.evaluations,
         )
 
@@ -224,7 +247,7 @@ class Detector:
                     yield index, loaded.x
 
         for index, result in self.stream(readable()):
-            score[index], predicted[index] = result.score, result.predicted
+            score[index], predicted[index] = result.score, result.evidence.predicted
         decisions = decide(score, calibration)
         refused = np.array([bool(error) for error in errors], bool)
         return Verdicts(
@@ -239,8 +262,25 @@ class Detector:
     def stream(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, ImageScore]]:
         """Score (key, x float32 [C, H, W] in [-1, 1]) pairs lazily and yield them in their order.
 
-        Memory is bounded by the batch, not by the number of items.
+        Memory is bounded by the batch, not by the number of items. Raises CalibrationError as `score` does.
         """
+        if self.plan.fused and self.fusion is None:
+            raise CalibrationError(
+                f"The plan fuses {', '.join(self.plan.witnesses)}, which `diffood calibrate {self.bundle.path} "
+                "--images DIR` fits on in-distribution images: calibrate first, or use the paper's score alone, "
+                'plan="plain".'
+            )
+        for key, evidence in self.observe(items):
+            if self.fusion is None:
+                values = measure(self.plan.witnesses, evidence)
+                score = float(values[0])
+            else:
+                values = self.fusion.values(evidence)
+                score = self.fusion.score(values)
+            yield key, ImageScore(score, values, evidence)
+
+    def observe(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, Evidence]]:
+        """The pass itself: what it leaves of each (key, x float32 [C, H, W] in [-1, 1]), lazily and in order."""
         waiting: deque[_Pending[Key]] = deque()
         finished: list[tuple[_Pending[Key], int, int | None, Array]] = []  # image, repeat, start (None: origin), x
         work = denoise(self.session, self._trajectories(iter(items), waiting, finished))
@@ -249,10 +289,10 @@ class Detector:
             if len(finished) >= self.session.batch:
                 self._classify_finished(finished)
                 while waiting and not waiting[0].missing:
-                    yield self._result(waiting.popleft())
+                    yield _evidence(waiting.popleft(), self.plan)
         self._classify_finished(finished)
         while waiting:
-            yield self._result(waiting.popleft())
+            yield _evidence(waiting.popleft(), self.plan)
 
     def _trajectories(
         self,
@@ -264,10 +304,9 @@ class Detector:
         while chunk := list(itertools.islice(items, self.session.batch)):
             before = self.session.classify(np.stack([x for _, x in chunk]))
             space = self._space(before)
-            for (key, x), logits, origin in zip(chunk, before.logits, space, strict=True):
-                shape = (self.plan.repeats, len(self._tables), *x.shape)
-                own_origin = self._origin_scale[1] > 0
-                image = _Pending(key, logits, origin, shape, own=own_origin)
+            own_origin, sizes = self._origin_scale[1] > 0, (self.plan.repeats, len(self._tables))
+            for (key, x), logits, features, origin in zip(chunk, before.logits, before.features, space, strict=True):
+                image = _Pending(key, x, logits, features, origin, sizes, own=own_origin)
                 waiting.append(image)
                 content, label = content_key(x), int(logits.argmax())
                 for repeat in range(self.plan.repeats):
@@ -290,17 +329,6 @@ class Detector:
                 image.denoised[repeat, start] = x
             image.missing -= 1
         finished.clear()
-
-    def _result(self, image: _Pending[Key]) -> tuple[Key, ImageScore]:
-        by_start = score_by_start(image.origin, image.after, self.plan.norm, self.plan.compare)
-        return image.key, ImageScore(
-            score=float(by_start.mean()),
-            by_start=by_start,
-            predicted=int(image.logits.argmax()),
-            confidence=float(softmax_confidence(image.logits[None])[0]),
-            logits=image.logits,
-            denoised=image.denoised,
-        )
 
     def _space(self, outputs: Classified) -> Array:
         return outputs.logits if self.plan.space == "logits" else outputs.features
@@ -329,6 +357,11 @@ class Detector:
                 "Use pixels / 127.5 - 1, or give uint8 pixels."
             )
         return np.ascontiguousarray(images, np.float32)
+
+
+def _evidence(image: _Pending[Key], plan: Plan) -> tuple[Key, Evidence]:
+    by_start = score_by_start(image.origin, image.after, plan.norm, plan.compare)
+    return image.key, Evidence(image.x, image.logits, image.features, by_start, image.denoised)
 
 
 def _require_size(batch: int, threads: int) -> None:

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from diffood.errors import UsageError
 from diffood.runtime.schedule import Convention, Grid, Prediction, Sampler, StepTable, build_table
+from diffood.runtime.witnesses import Witness
+
+Combination = Literal["sum", "tail"]
 
 MAX_STARTS, MAX_REPEATS = 32, 256
 MAX_PLACE = 200  # characters of a key shown in a message
@@ -18,7 +21,9 @@ class Plan(BaseModel):
 
     guidance is the paper's beta: eps = (1 + beta)·eps(class) - beta·eps(null); diffusers' guidance_scale is 1 + beta.
     compare: "origin" sets each x̂ against the image itself, "neighbour" against the x̂ of the next smaller start time
-    (the paper's global and local scores). The score is the mean over start times and repeats.
+    (the paper's global and local scores). The witness "jump" is the mean of that over start times and repeats.
+    witnesses: one alone is the score as it is, "jump" the paper's; several are standardised by what `calibrate` fits
+    and combined. See `witnesses` and `fusion`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +38,8 @@ class Plan(BaseModel):
     norm: Literal["l1", "l2"] = "l1"
     compare: Literal["origin", "neighbour"] = "origin"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    witnesses: Annotated[tuple[Witness, ...], Field(min_length=1)] = ("jump",)
+    combine: Combination = "tail"
 
     @field_validator("start_times")
     @classmethod
@@ -40,6 +47,23 @@ class Plan(BaseModel):
         if list(value) != sorted(set(value)):
             raise ValueError(f"start times must ascend without repeating, got {list(value)}")
         return value
+
+    @field_validator("witnesses")
+    @classmethod
+    def _distinct(cls, value: tuple[Witness, ...]) -> tuple[Witness, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"a witness counts once, got {list(value)}")
+        return value
+
+    @property
+    def fused(self) -> bool:
+        """Whether a score needs what `calibrate` fits: with several witnesses, and with "knn" for its bank."""
+        return len(self.witnesses) > 1 or "knn" in self.witnesses
+
+    @property
+    def plain(self) -> "Plan":
+        """The same with the paper's score alone."""
+        return self.model_copy(update={"witnesses": ("jump",)})
 
     def changed(self, overrides: dict[str, Any]) -> "Plan":
         """Return this plan with the fields of `overrides` that are not None; UsageError where they do not fit."""
@@ -66,7 +90,9 @@ class Plan(BaseModel):
 # What the paper's code runs with its readme's settings.
 REFERENCE = Plan(schedule="reference", sampler="ddim", start_times=(120, 240, 360), stride=20, repeats=4, guidance=2.0)
 # The paper's method at a twenty-fourth of its cost. On the zoo, start time 480 detects no more; see the model card.
-DEFAULT = Plan(start_times=(360,), stride=120, repeats=2, guidance=2.0)
+PLAIN = Plan(start_times=(360,), stride=120, repeats=2, guidance=2.0)
+# With what else the same pass says, at no further cost. docs/detection.md: what each adds, and what was left out.
+DEFAULT = PLAIN.changed({"witnesses": ("jump", "reconstruction", "logit_norm", "energy")})
 
 
 def first_problem(error: ValidationError) -> str:

@@ -164,7 +164,7 @@ def _draw_strip(bundle: Path, path: Path) -> None:
         verdict = "flagged" if flagged else "passed"
         caption = f"{result.score:.2f} {verdict}"
         group = "in-distribution" if name == "fashion-test" else name
-        columns.append(StripImage(group, x, result.denoised[0, -1], caption, flagged))
+        columns.append(StripImage(group, x, result.evidence.denoised[0, -1], caption, flagged))
     draw_strip(columns, path)
 
 

@@ -15,7 +15,7 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images import from_pixels
 from diffood.runtime.lanes import Trajectory, denoise
 from diffood.runtime.noise import content_key, draw_noise
-from diffood.runtime.plan import DEFAULT
+from diffood.runtime.plan import PLAIN
 from diffood.zoo import BUNDLE
 from diffood.zoo.datasets import FASHION_MNIST, load_training_data
 
@@ -31,7 +31,7 @@ def denoise_part(bundle_path: Path, data: Path, part: int, output: Path) -> None
     chosen = np.random.default_rng(SEED).permutation(len(images))[part * IMAGES : (part + 1) * IMAGES]
     x = from_pixels(images[chosen][:, None])
     bundle = open_bundle(bundle_path)
-    plan = DEFAULT.changed({"start_times": START_TIMES, "stride": STRIDE})
+    plan = PLAIN.changed({"start_times": START_TIMES, "stride": STRIDE})
     detector, tables = Detector.load(bundle, plan, threads=1), bundle.tables(plan)
     labels = detector.session.classify(x).logits.argmax(axis=1)
 

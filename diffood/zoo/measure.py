@@ -16,7 +16,7 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images import from_pixels
 from diffood.runtime.lanes import Trajectory, denoise
 from diffood.runtime.noise import draw_noise
-from diffood.runtime.plan import DEFAULT
+from diffood.runtime.plan import PLAIN
 from diffood.zoo import BUNDLE
 from diffood.zoo.images import SETS, load_set
 
@@ -36,7 +36,7 @@ def classifier_accuracy(detector: Detector) -> float:
 def guided_accuracy(bundle: Bundle, batch: int, threads: int) -> float:
     """Share of SAMPLES images, sampled from pure noise for a label, that are classified as that label."""
     last = len(bundle.alpha_bar) - 1
-    plan = DEFAULT.changed({"start_times": (last,), "stride": SAMPLE_STRIDE})
+    plan = PLAIN.changed({"start_times": (last,), "stride": SAMPLE_STRIDE})
     detector = Detector.load(bundle, plan, batch=batch, threads=threads)
     table, classes = bundle.tables(plan)[0], len(bundle.manifest.class_names)
     image = bundle.manifest.image
@@ -56,7 +56,7 @@ def detection_by_start(bundle: Bundle, limit: int | None, batch: int, threads: i
     """AUROC of each OOD set and their mean, by start time: R = 2, stride 120, guidance 2, logits, L1."""
     table: dict[str, dict[str, float]] = {}
     for start in START_TIMES:
-        plan = DEFAULT.changed({"start_times": (start,), "stride": STRIDE})
+        plan = PLAIN.changed({"start_times": (start,), "stride": STRIDE})
         detector = Detector.load(bundle, plan, batch=batch, threads=threads)
         known = detector.score(load_set("fashion-test").images[:limit]).score
         row = {
@@ -82,7 +82,7 @@ def main() -> None:
     arguments = parser.parse_args()
     bundle = open_bundle(arguments.bundle)
     measured = {
-        "classifier_accuracy": classifier_accuracy(Detector.load(bundle, DEFAULT, threads=arguments.threads)),
+        "classifier_accuracy": classifier_accuracy(Detector.load(bundle, PLAIN, threads=arguments.threads)),
         "guided_accuracy": guided_accuracy(bundle, arguments.batch, arguments.threads),
     }
     print(json.dumps(measured), flush=True)

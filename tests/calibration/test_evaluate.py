@@ -14,7 +14,8 @@ from diffood.zoo import BUNDLE
 
 
 def scored(scores: list[float], predicted: list[int]) -> ScoredFiles:
-    return ScoredFiles(np.array(scores, np.float64), np.array(predicted, np.int64), (), 0)
+    values = np.array(scores, np.float64)
+    return ScoredFiles(values, values[:, None], np.array(predicted, np.int64), (), 0)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def calibration() -> Calibration:
         threshold=1.0,
         guarantee="none",
         set_aside=0,
-        fingerprint=Detector.load(bundle, bundle.plan(), batch=1, threads=1).fingerprint,
+        fingerprint=Detector.load(bundle, bundle.plan("plain"), batch=1, threads=1).fingerprint,
         scores=np.linspace(0, 1, 100).tolist(),
     )
 

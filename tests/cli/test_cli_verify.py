@@ -17,7 +17,7 @@ onnx = pytest.importorskip("onnx")
 
 MACHINE = ("--batch", "32", "--threads", "1")
 # One UNet evaluation an image: these tests look at the gate, not at detection.
-FAST = (*MACHINE, "--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0")
+FAST = (*MACHINE, "--plan", "plain", "--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0")
 LENIENT = ("--max-flips", "0.5", "--max-auroc-shift", "1")
 
 Run = Callable[..., Any]  # gives conftest.Done

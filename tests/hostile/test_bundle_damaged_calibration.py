@@ -36,7 +36,7 @@ def calibration_file(bundle_copy: Path) -> Path:
             precision="fp32",
             backend="onnxruntime-cpu",
             image=ImageShape(1, 28, 28),
-            plan=bundle.plan(),
+            plan=bundle.plan("plain"),
         ),
         scores=[0.1, 0.2, 0.3, 0.4, 0.5],
     )
@@ -62,7 +62,6 @@ CHANGES: dict[str, tuple[Callable[[Fields], object], str]] = {
     "unsorted scores": (changed("scores", [0.1, 0.3, 0.2, 0.4, 0.5]), "the scores are not sorted"),
     "NaN score": (changed("scores", [0.1, 0.2, float("nan"), 0.4, 0.5]), "scores.2"),
     "infinite score": (changed("scores", [0.1, 0.2, 0.3, 0.4, float("inf")]), "scores.4"),
-    "negative score": (changed("scores", [-0.1, 0.2, 0.3, 0.4, 0.5]), "scores.0"),
     "text for a score": (changed("scores", ["low", 0.2, 0.3, 0.4, 0.5]), "scores.0"),
     "null scores": (changed("scores", None), "scores"),
     "n too large": (changed("n", 6), "n is 6 but 5 scores are stored"),

@@ -56,7 +56,7 @@ def test_an_initialiser_outside_is_refused(
     monkeypatch.chdir(bundle_copy)
     bundle = open_bundle(bundle_copy)
     with pytest.raises(BundleError, match=r"classify\.onnx keeps weights in other files, which nothing proves; export"):
-        Detector.load(bundle, bundle.plan(), batch=2, threads=1)
+        Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="FIFOs as POSIX has them")
@@ -72,7 +72,7 @@ def test_the_file_outside_is_never_opened(
     bundle = open_bundle(bundle_copy)
     # A reader of the FIFO would wait for a writer for ever, and this writer finds whether there was one.
     with pytest.raises(BundleError, match="keeps weights in other files"):
-        Detector.load(bundle, bundle.plan(), batch=2, threads=1)
+        Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
     with pytest.raises(OSError, match="No such device or address"):
         os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
 

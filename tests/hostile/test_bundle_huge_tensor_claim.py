@@ -27,5 +27,5 @@ def test_a_claim_is_refused_without_setting_the_memory_aside(
     bundle = open_bundle(bundle_copy)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(BundleError, match=r"cannot load .*classify\.onnx"):
-        Detector.load(bundle, bundle.plan(), batch=1, threads=1)
+        Detector.load(bundle, bundle.plan("plain"), batch=1, threads=1)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MAX_MEMORY_KB

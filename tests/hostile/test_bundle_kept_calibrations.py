@@ -30,7 +30,7 @@ def calibration_of(bundle: Bundle, threshold: float) -> Calibration:
             precision="fp32",
             backend="onnxruntime-cpu",
             image=ImageShape(1, 28, 28),
-            plan=bundle.plan(),
+            plan=bundle.plan("plain"),
         ),
         scores=[0.1, 0.2, 0.3],
     )

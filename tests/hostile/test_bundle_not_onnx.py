@@ -34,7 +34,7 @@ def test_garbage_is_refused_in_one_line(
     reseal(file, GARBAGE[name])
     bundle = open_bundle(bundle_copy)
     with pytest.raises(BundleError, match=rf"{file}.*[Ee]xport the bundle again") as caught:
-        Detector.load(bundle, bundle.plan(), batch=2, threads=1)
+        Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
@@ -45,7 +45,7 @@ def test_a_graph_cut_off_is_refused(bundle_copy: Path, reseal: Reseal, share: fl
     reseal("classify.onnx", data[: int(share * len(data))])
     bundle = open_bundle(bundle_copy)
     with pytest.raises(BundleError, match=r"classify\.onnx"):
-        Detector.load(bundle, bundle.plan(), batch=2, threads=1)
+        Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -57,6 +57,6 @@ def test_a_damaged_graph_is_refused_or_runs_but_nothing_else(bundle_copy: Path, 
     reseal("classify.onnx", bytes(data))
     bundle = open_bundle(bundle_copy)
     try:
-        Detector.load(bundle, bundle.plan(), batch=2, threads=1)
+        Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
     except BundleError as error:
         assert "\n" not in str(error)

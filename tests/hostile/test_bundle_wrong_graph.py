@@ -17,7 +17,7 @@ Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]
 def refusal(folder: Path) -> str:
     bundle = open_bundle(folder)
     with pytest.raises(BundleError, match="Export the bundle again") as caught:
-        Detector.load(bundle, bundle.plan(), batch=2, threads=1)
+        Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -16,11 +16,11 @@ from diffood.runtime.bundle import Bundle, open_bundle
 from diffood.runtime.decision import Calibration, decide, load_calibration, save_calibration
 from diffood.runtime.detector import Detector, Scores
 from diffood.runtime.images import from_pixels
-from diffood.runtime.plan import DEFAULT, Plan
+from diffood.runtime.plan import PLAIN, Plan
 from diffood.runtime.serving.sources import expand_inputs
 
 # Not the bundle's default, so that a test sees which of the two was taken; three evaluations an image.
-CHEAP = DEFAULT.changed({"start_times": (240, 480), "stride": 240, "repeats": 1, "guidance": 0.0})
+CHEAP = PLAIN.changed({"start_times": (240, 480), "stride": 240, "repeats": 1, "guidance": 0.0})
 
 
 @pytest.fixture(scope="module")

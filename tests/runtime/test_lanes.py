@@ -137,5 +137,5 @@ def test_stream_pulls_no_more_than_it_works_on(zoo_bundle: Bundle, images: Pixel
     for number, (key, result) in enumerate(itertools.islice(streaming.stream(endless()), 5)):
         assert key == number
         assert result.score == expected.score[number % len(images)]
-        np.testing.assert_array_equal(result.by_start, expected.by_start[number % len(images)])
+        np.testing.assert_array_equal(result.evidence.by_start, expected.by_start[number % len(images)])
         assert pulled <= number + 1 + 3 * batch

@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -15,20 +16,22 @@ from diffood.runtime.serving.rows import Row
 from diffood.runtime.serving.sinks import Sink
 from diffood.runtime.serving.sources import Source
 from diffood.runtime.sessions import Array
+from diffood.runtime.witnesses import Evidence
 
 DECODERS = 2  # threads; Pillow releases the lock while it decodes
 REFUSED_HELD = 1000  # refused files in a row after which their rows are brought out; some kilobytes each
 
+Result = TypeVar("Result")
 Progress = Callable[[int], None]  # called with the number of files done since the last call
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Generic[Result]):
     """One file's way through: result is None where the file was refused (loaded.error says why)."""
 
     source: Source
     loaded: Loaded
-    result: ImageScore | None
+    result: Result | None
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,25 @@ class Summary:
 
 def score_files(
     detector: Detector, sources: Iterable[Source], limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
-) -> Iterator[Outcome]:
+) -> Iterator[Outcome[ImageScore]]:
     """Score files lazily; outcomes come in the order of `sources`, refused files among them."""
+    return _pass_files(detector, detector.stream, sources, limits, progress)
+
+
+def observe_files(
+    detector: Detector, sources: Iterable[Source], limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
+) -> Iterator[Outcome[Evidence]]:
+    """As `score_files`, but with what a pass leaves of each file, before anything is made of it."""
+    return _pass_files(detector, detector.observe, sources, limits, progress)
+
+
+def _pass_files(
+    detector: Detector,
+    work: Callable[[Iterable[tuple[Source, Array]]], Iterator[tuple[Source, Result]]],
+    sources: Iterable[Source],
+    limits: Limits,
+    progress: Progress | None,
+) -> Iterator[Outcome[Result]]:
     waiting: deque[tuple[Source, Loaded]] = deque()  # in order; those before the next result were refused
     decoded = _decode_ahead(sources, detector.bundle.manifest.image, limits, detector.session.batch)
     more = True
@@ -67,18 +87,18 @@ def score_files(
                 return
         more = False
 
-    def refused() -> Iterator[Outcome]:
+    def refused() -> Iterator[Outcome[Result]]:
         while waiting and waiting[0][1].x is None:
             yield _counted(Outcome(*waiting.popleft(), None), progress)
 
     while more:
-        for _, result in detector.stream(accepted()):
+        for _, result in work(accepted()):
             yield from refused()
             yield _counted(Outcome(*waiting.popleft(), result), progress)
         yield from refused()
 
 
-def _counted(outcome: Outcome, progress: Progress | None) -> Outcome:
+def _counted(outcome: Outcome[Result], progress: Progress | None) -> Outcome[Result]:
     if progress:
         progress(1)
     return outcome
@@ -132,7 +152,7 @@ def serve_batch(
     )
 
 
-def make_row(outcome: Outcome, calibration: Calibration, detector: Detector) -> Row:
+def make_row(outcome: Outcome[ImageScore], calibration: Calibration, detector: Detector) -> Row:
     """Say of one file what the calibration makes of its score."""
     source, loaded, result = outcome.source, outcome.loaded, outcome.result
     if result is None:
@@ -147,9 +167,9 @@ def make_row(outcome: Outcome, calibration: Calibration, detector: Detector) -> 
         p_value=float(decisions.p_values[0]),
         threshold=calibration.threshold,
         is_ood=bool(decisions.is_ood[0]),
-        predicted_class=result.predicted,
-        class_name=detector.bundle.manifest.class_names[result.predicted],
-        confidence=result.confidence,
+        predicted_class=result.evidence.predicted,
+        class_name=detector.bundle.manifest.class_names[result.evidence.predicted],
+        confidence=result.evidence.confidence,
         unet_evaluations=detector.evaluations,
         note=loaded.note,
         error="" if finite else "The models gave a value that is not finite; flagged. Check the bundle's precision.",

@@ -1,0 +1,104 @@
+"""Witnesses: what one pass over an image says against it, one plain function each. Combines and fits nothing.
+
+Every witness is higher for what is more out-of-distribution. All come from one pass: the classifier on the image, the
+denoised images, the classifier on those.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
+
+from diffood.runtime.scoring import Float, softmax_confidence, unit
+
+Array = npt.NDArray[np.float32]
+Witness = Literal["jump", "reconstruction", "logit_norm", "energy", "max_logit", "msp", "knn"]
+
+BLUR = 1 / 28  # of the shorter side; one pixel of the zoo's images, where it was chosen
+NEIGHBOUR = 5  # of the bank, the distance to which is measured
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a pass leaves of one image.
+
+    x float32 [C, H, W] and denoised float32 [R, T, C, H, W] in [-1, 1]; logits float32 [K], features float32 [D] of the
+    image itself; by_start float64 [T]: the jump at each start time, mean over repeats.
+    """
+
+    x: Array
+    logits: Array
+    features: Array
+    by_start: Float
+    denoised: Array
+
+    @property
+    def predicted(self) -> int:
+        """Index of the largest logit."""
+        return int(self.logits.argmax())
+
+    @property
+    def confidence(self) -> float:
+        """Largest softmax probability."""
+        return float(softmax_confidence(self.logits[None])[0])
+
+
+def reconstruction(x: Array, denoised: Array) -> float:
+    """Root mean square difference of an image [C, H, W] and its denoised selves [R, T, C, H, W], both blurred.
+
+    After Graham et al. 2023 (arXiv 2211.07740), who compare whole images. No denoised image has the texture of the
+    original; blurred by a Gaussian of BLUR of the shorter side, what differs is the object.
+    """
+    difference = denoised.astype(np.float64) - x
+    width = BLUR * min(x.shape[-2:])
+    blurred = gaussian_filter(difference, (0, 0, 0, width, width))
+    return float(np.sqrt(np.mean(blurred**2)))
+
+
+def logit_norm(logits: Array) -> float:
+    """Minus the length of the logits [K] about their mean: flat logits, whatever their height, are suspicious."""
+    wide = logits.astype(np.float64)
+    return -float(np.linalg.norm(wide - wide.mean()))
+
+
+def energy(logits: Array) -> float:
+    """Minus the log of the summed exponentials of the logits [K] (Liu et al. 2020, arXiv 2010.03759, eq. 4, T = 1)."""
+    return -float(np.logaddexp.reduce(logits.astype(np.float64)))
+
+
+def knn(features: Array, bank: Array, *, in_bank: bool = False) -> float:
+    """Distance of unit features [D] to the NEIGHBOUR-th nearest of a bank's unit rows [B, D], in 0 … 2.
+
+    Sun et al. 2022 (arXiv 2204.06507). The farthest where the bank is smaller; in_bank: the image's own row, which is
+    nearest to it, does not count.
+    """
+    similarity = bank @ unit(features).astype(np.float32)
+    rank = min(NEIGHBOUR + in_bank, len(similarity))
+    return float(np.sqrt(max(0.0, 2 - 2 * float(np.partition(similarity, -rank)[-rank]))))
+
+
+_OF_ONE_IMAGE: dict[Witness, Callable[[Evidence], float]] = {
+    "jump": lambda evidence: float(evidence.by_start.mean()),
+    "reconstruction": lambda evidence: reconstruction(evidence.x, evidence.denoised),
+    "logit_norm": lambda evidence: logit_norm(evidence.logits),
+    "energy": lambda evidence: energy(evidence.logits),
+    "max_logit": lambda evidence: -float(evidence.logits.max()),
+    "msp": lambda evidence: -evidence.confidence,
+}
+
+
+def measure(
+    names: tuple[Witness, ...], evidence: Evidence, bank: Array | None = None, *, in_bank: bool = False
+) -> Float:
+    """Values float64 [W] of the named witnesses; "knn" needs a bank of unit rows [B, D]."""
+    values = []
+    for name in names:
+        if name == "knn":
+            assert bank is not None
+            values.append(knn(evidence.features, bank, in_bank=in_bank))
+        else:
+            values.append(_OF_ONE_IMAGE[name](evidence))
+    return np.array(values, np.float64)
