@@ -115,7 +115,7 @@ def test_the_edge_needs_no_heavy_library(bundle_copy: Path, clothes_folder: Path
     verbs = [
         ["inspect", bundle_copy],
         ["verify", bundle_copy, *machine],
-        ["calibrate", bundle_copy, "--images", clothes_folder, *fast],
+        ["calibrate", bundle_copy, "--images", clothes_folder, "--fpr", "0.1", *fast],
         ["serve-batch", bundle_copy, tmp_path / "digits", "--output", rows, *machine],
         # eight digits must not raise the alarm here, whose exit code is not 0
         ["monitor", rows, "--bundle", bundle_copy, "--level", "1e-9", "--output", tmp_path / "drift.png"],
@@ -140,7 +140,7 @@ def test_the_detector_needs_no_heavy_library_nor_the_command_lines() -> None:
 import numpy as np
 from diffood.runtime.detector import Detector
 
-detector = Detector.open({str(BUNDLE)!r}, batch=8, threads=1)
+detector = Detector.open({str(BUNDLE)!r}, "plain", batch=8, threads=1)
 assert detector.score(np.zeros((1, 28, 28), np.uint8)).score.shape == (1,)
 assert not {HEAVY | {"typer", "rich", "matplotlib", "scipy", "pyarrow"}!r} & sys.modules.keys()
 """

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from scipy.special import log_ndtr
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle import Bundle, FileName, Sha256, kept_folder, load_arrays, read_regular, write_atomically
@@ -99,6 +98,8 @@ def combine(standardised: Float, how: Combination) -> Float:
     """
     if how == "sum":
         return np.asarray(standardised.mean(axis=-1))
+    from scipy.special import log_ndtr
+
     return np.asarray(-log_ndtr(-standardised).mean(axis=-1))
 
 

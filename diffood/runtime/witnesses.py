@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
 
 from diffood.runtime.scoring import Float, softmax_confidence, unit
 
@@ -52,6 +51,8 @@ def reconstruction(x: Array, denoised: Array) -> float:
     After Graham et al. 2023 (arXiv 2211.07740), who compare whole images. No denoised image has the texture of the
     original; blurred by a Gaussian of BLUR of the shorter side, what differs is the object.
     """
+    from scipy.ndimage import gaussian_filter
+
     difference = denoised.astype(np.float64) - x
     width = BLUR * min(x.shape[-2:])
     blurred = gaussian_filter(difference, (0, 0, 0, width, width))
