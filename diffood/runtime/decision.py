@@ -112,11 +112,11 @@ class Decisions:
 
 
 def decide(scores: npt.NDArray[np.float64], calibration: Calibration) -> Decisions:
-    """Conformal p-values and verdicts of scores [N]; a score that is not a number is flagged, never passed.
+    """Conformal p-values and verdicts of scores [N]; a score that is not finite, -inf too, is flagged, never passed.
 
     p = (1 + #{calibration scores >= s}) / (n + 1): Vovk et al. 2005.
     """
-    finite = np.where(np.isnan(scores), np.inf, scores)
+    finite = np.where(np.isfinite(scores), scores, np.inf)
     at_least = calibration.n - np.searchsorted(np.array(calibration.scores), finite, side="left")
     return Decisions((1 + at_least) / (calibration.n + 1), finite > calibration.threshold, calibration.threshold)
 

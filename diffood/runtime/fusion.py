@@ -95,7 +95,9 @@ def combine(standardised: Float, how: Combination) -> Float:
 
     "sum": their mean. "tail": the mean of -log P(Z > z), Z standard normal, which is Fisher's statistic (1932) over 2W.
     Far out it grows with the square, so that one witness that is sure is not talked down by others that say nothing.
+    NaN where a witness is not finite: the tail of -inf is 0, and would pass for in-distribution.
     """
+    standardised = np.where(np.isfinite(standardised), standardised, np.nan)
     if how == "sum":
         return np.asarray(standardised.mean(axis=-1))
     from scipy.special import log_ndtr
