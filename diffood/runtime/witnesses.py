@@ -92,15 +92,13 @@ _OF_ONE_IMAGE: dict[Witness, Callable[[Evidence], float]] = {
 }
 
 
-def measure(
-    names: tuple[Witness, ...], evidence: Evidence, bank: Array | None = None, *, in_bank: bool = False
-) -> Float:
+def measure(names: tuple[Witness, ...], evidence: Evidence, bank: Array | None = None) -> Float:
     """Values float64 [W] of the named witnesses; "knn" needs a bank of unit rows [B, D]."""
     values = []
     for name in names:
         if name == "knn":
             assert bank is not None
-            values.append(knn(evidence.features, bank, in_bank=in_bank))
+            values.append(knn(evidence.features, bank))
         else:
             values.append(_OF_ONE_IMAGE[name](evidence))
     return np.array(values, np.float64)

@@ -104,7 +104,8 @@ def test_texture_counts_for_less_than_a_shape_of_the_same_energy() -> None:
     checks = np.indices((28, 28)).sum(axis=0) % 2 * 2.0 - 1
     half = np.where(np.arange(28) < 14, 1.0, -1.0) * np.ones((28, 1))
     texture, shape = (reconstruction(x, field.astype(np.float32)[None, None, None]) for field in (checks, half))
-    assert texture < 0.1 < 0.8 < shape
+    assert texture < 0.1
+    assert shape > 0.8
 
 
 # --- of the logits -----------------------------------------------------------------------------------------------
