@@ -20,7 +20,7 @@ SHARE = 3  # one image in so many is fitted on, the others are calibrated on
 MOST_FITTED = 1000  # a mean is known well by then, and a bank of more costs more than it finds
 FEWEST_FITTED = 20  # a deviation estimated on fewer is off by more than a sixth
 FEWEST_FUSED = SHARE * (FEWEST_FITTED - 1) + 1  # with which FEWEST_FITTED are fitted on
-ROUNDING = float(np.finfo(np.float32).eps)  # of a value an engine gives; a deviation below it is no information
+ROUNDING = 1e-6  # of a value: ten times float32's, as engines sum; a deviation below it tells nothing of an image
 
 SetAside = tuple[tuple[str, str], ...]  # (id, reason) of files that could not be used
 
@@ -97,7 +97,7 @@ def fit_fusion(
         columns["knn"] = np.array([knn(row, bank, in_bank=True) for row in seen.features])
     record = FusionRecord(
         combine=plan.combine,
-        witnesses=tuple(_fit_witness(name, columns[name]) for name in plan.witnesses),
+        witnesses=tuple(fit_witness(name, columns[name]) for name in plan.witnesses),
         n=len(seen.features),
         bank=entry,
     )
@@ -150,7 +150,7 @@ def describe_set_aside(set_aside: Sequence[tuple[str, str]]) -> str:
     return f"The first of {len(set_aside)} that cannot be used is {name!r}: {reason} "
 
 
-def _fit_witness(name: Witness, values: Float) -> FittedWitness:
+def fit_witness(name: Witness, values: Float) -> FittedWitness:
     """Mean and standard deviation of a witness [n]. Raises CalibrationError where it does not vary."""
     center, scale = float(values.mean()), float(values.std(ddof=1))
     if scale <= ROUNDING * abs(center):
