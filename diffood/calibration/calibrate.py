@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from diffood.calibration.fusing import FittedFusion, fit_fusion, require_enough_fused, split_sources
+from diffood.calibration.fusing import (
+    FittedFusion,
+    SetAside,
+    describe_set_aside,
+    fit_fusion,
+    require_enough_fused,
+    split_sources,
+)
 from diffood.calibration.thresholds import Method, Threshold, conformal_required, fit_threshold, pac_required
 from diffood.errors import CalibrationError
 from diffood.runtime.decision import Calibration, save_calibration
@@ -22,14 +29,13 @@ from diffood.runtime.serving.sources import Source
 class ScoredFiles:
     """Scores float64 [N], witnesses float64 [N, W] and predicted classes int64 [N] of the files that could be used.
 
-    set_aside: (id, reason) of the others.
-    repeated: how many files have the bytes of an earlier one.
+    set_aside: the others. repeated: how many files have the bytes of an earlier one.
     """
 
     scores: npt.NDArray[np.float64]
     witnesses: npt.NDArray[np.float64]
     predicted: npt.NDArray[np.int64]
-    set_aside: tuple[tuple[str, str], ...]
+    set_aside: SetAside
     repeated: int
 
 
@@ -81,8 +87,8 @@ class Calibrated:
     fitted: FittedFusion | None
 
     @property
-    def set_aside(self) -> tuple[tuple[str, str], ...]:
-        """(id, reason) of every file that could not be used."""
+    def set_aside(self) -> SetAside:
+        """Every file that could not be used."""
         return (*(self.fitted.set_aside if self.fitted else ()), *self.files.set_aside)
 
     def save(self) -> Path:
@@ -124,7 +130,10 @@ def calibrate(
     fitted: FittedFusion | None = None,
 ) -> Calibration:
     """Fit the threshold on scored in-distribution files. Raises CalibrationError, UsageError as fit_threshold does."""
-    threshold = fit_threshold(files.scores, alpha, confidence, method)
+    try:
+        threshold = fit_threshold(files.scores, alpha, confidence, method)
+    except CalibrationError as error:
+        raise CalibrationError(f"{error} {describe_set_aside(files.set_aside)}".rstrip()) from None
     return Calibration(
         method=threshold.method,
         alpha=threshold.alpha,

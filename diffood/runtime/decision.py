@@ -94,10 +94,12 @@ class Calibration(BaseModel):
             raise ValueError("the fusion is not the one of the fingerprint")
         plan = self.fingerprint.plan
         if plan.fused != (self.fusion is not None):
-            raise ValueError(f"the plan's witnesses {list(plan.witnesses)} do not fit a fusion that is {self.fusion}")
+            need = "need a fusion, and there is none" if plan.fused else "take no fusion, and there is one"
+            raise ValueError(f"the plan's witnesses {list(plan.witnesses)} {need}")
         if self.fusion and (self.fusion.names, self.fusion.combine) != (plan.witnesses, plan.combine):
             raise ValueError(
-                f"the fusion's witnesses {list(self.fusion.names)} are not the plan's {list(plan.witnesses)}"
+                f"the fusion's witnesses {list(self.fusion.names)} by {self.fusion.combine} are not the plan's "
+                f"{list(plan.witnesses)} by {plan.combine}"
             )
         return self
 
@@ -112,11 +114,11 @@ class Decisions:
 
 
 def decide(scores: npt.NDArray[np.float64], calibration: Calibration) -> Decisions:
-    """Conformal p-values and verdicts of scores [N]; a score that is not a number is flagged, never passed.
+    """Conformal p-values and verdicts of scores [N]; a score that is not finite, -inf too, is flagged, never passed.
 
     p = (1 + #{calibration scores >= s}) / (n + 1): Vovk et al. 2005.
     """
-    finite = np.where(np.isnan(scores), np.inf, scores)
+    finite = np.where(np.isfinite(scores), scores, np.inf)
     at_least = calibration.n - np.searchsorted(np.array(calibration.scores), finite, side="left")
     return Decisions((1 + at_least) / (calibration.n + 1), finite > calibration.threshold, calibration.threshold)
 

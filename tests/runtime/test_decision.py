@@ -61,6 +61,7 @@ def calibration_of(scores: list[float], threshold: float) -> Calibration:
         (3.5, 0, True),
         (INFINITE, 0, True),
         (float("nan"), 0, True),
+        (-INFINITE, 0, True),  # as an energy with an infinite logit
     ],
 )
 def test_p_values_by_hand(score: float, at_least: int, flagged: bool) -> None:
@@ -83,13 +84,13 @@ def test_no_scores_give_no_decisions() -> None:
 @given(
     st.lists(score_values, min_size=1, max_size=40),
     score_values,
-    st.lists(st.one_of(score_values, st.sampled_from([INFINITE, float("nan")])), max_size=30),
+    st.lists(st.one_of(score_values, st.sampled_from([INFINITE, -INFINITE, float("nan")])), max_size=30),
 )
 def test_laws_of_p_values_and_verdicts(scores: list[float], threshold: float, asked: list[float]) -> None:
     calibration = calibration_of(scores, threshold)
     asked.extend(scores)
     decisions = decide(np.array(asked), calibration)
-    ranked = np.where(np.isnan(asked), INFINITE, asked)
+    ranked = np.where(np.isfinite(asked), asked, INFINITE)
     expected = [(1 + sum(score >= value for score in scores)) / (len(scores) + 1) for value in ranked]
     assert decisions.p_values.tolist() == expected
     assert np.all((decisions.p_values > 0) & (decisions.p_values <= 1))
