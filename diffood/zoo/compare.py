@@ -18,7 +18,7 @@ from PIL import Image
 
 from diffood.calibration.bootstrap import compare_fpr, mean_fpr_interval
 from diffood.calibration.calibrate import score_folder
-from diffood.calibration.fusing import fit_fusion, split_sources
+from diffood.calibration.fusing import fit_fusion, fit_witnesses, split_sources
 from diffood.calibration.intervals import (
     Difference,
     Interval,
@@ -29,7 +29,7 @@ from diffood.calibration.intervals import (
 from diffood.calibration.metrics import auroc
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import FusionRecord, combine
+from diffood.runtime.fusion import fuse
 from diffood.runtime.plan import DEFAULT, Combination
 from diffood.runtime.scoring import Float
 from diffood.runtime.serving.sources import expand_inputs
@@ -43,6 +43,7 @@ FITTED_OF, TESTED = 1000, 1000  # held-out digits; what is left is turned upside
 OTHER_SETS = ("animals", "textures", "photos")
 
 Pixels = npt.NDArray[np.uint8]
+Columns = Mapping[Witness, Float]
 
 
 @dataclass(frozen=True)
@@ -96,18 +97,18 @@ def digit_sets(archive: Path) -> dict[str, Pixels]:
 
 def measure_sets(
     bundle_path: Path, sets: Mapping[str, Pixels], seed: int, limit: int | None, batch: int, threads: int
-) -> tuple[FusionRecord, dict[str, Float]]:
-    """Fit every witness on the images that `calibrate` would fit on, and measure all [N, W] on the other sets."""
+) -> tuple[Columns, dict[str, Float]]:
+    """Every witness [n] on the images that `calibrate` would fit on, and all of them [N, W] on the other sets."""
     bundle = open_bundle(bundle_path)
     plan = DEFAULT.changed({"witnesses": WITNESSES, "seed": seed})
     detector = Detector.load(bundle, plan, batch=batch, threads=threads)
     with tempfile.TemporaryDirectory() as place:
         folders = {name: _write(Path(place) / name, images[:limit]) for name, images in sets.items()}
         part, _ = split_sources(expand_inputs([str(folders.pop("fit"))]))
-        fused = detector.fused(fit_fusion(detector, part).fusion)
+        fitted = fit_fusion(detector, part)
+        fused = detector.fused(fitted.fusion)
         values = {name: score_folder(fused, expand_inputs([str(path)])).witnesses for name, path in folders.items()}
-    assert fused.fusion is not None
-    return fused.fusion.record, values
+    return fitted.columns, values
 
 
 def _write(folder: Path, images: Pixels) -> Path:
@@ -117,22 +118,23 @@ def _write(folder: Path, images: Pixels) -> Path:
     return folder
 
 
-def score(way: Way, record: FusionRecord, values: Mapping[str, Float]) -> ScoredSets:
-    """What one way makes of all witnesses [N, W] of every set."""
-    columns = [WITNESSES.index(name) for name in way.witnesses]
+def score(way: Way, columns: Columns, values: Mapping[str, Float]) -> ScoredSets:
+    """What one way, fitted on `columns`, makes of all witnesses [N, W] of every set."""
+    chosen = [WITNESSES.index(name) for name in way.witnesses]
     if way.how is None:
-        scores = {name: found[:, columns[0]] for name, found in values.items()}
+        scores = {name: found[:, chosen[0]] for name, found in values.items()}
     else:
-        scores = {name: combine(record.standardised(found)[:, columns], way.how) for name, found in values.items()}
+        fitted = fit_witnesses({name: columns[name] for name in way.witnesses}, way.how)
+        scores = {name: fuse(fitted, way.how, found[:, chosen]) for name, found in values.items()}
     return ScoredSets(scores.pop("ind"), scores)
 
 
-def compare(record: FusionRecord, values: Mapping[str, Float]) -> list[Row]:
+def compare(columns: Columns, values: Mapping[str, Float]) -> list[Row]:
     """Every way's numbers, and the default against each on the same images."""
-    default = score(ways()[0], record, values)
+    default = score(ways()[0], columns, values)
     rows = []
     for way in ways():
-        scored = score(way, record, values)
+        scored = score(way, columns, values)
         fpr = compare_fpr(default, scored)
         rows.append(
             Row(
@@ -182,10 +184,13 @@ def main() -> None:
     sets = digit_sets(arguments.digits) if arguments.digits else fashion_sets()
     found = {}
     for seed in arguments.seed:
-        record, values = measure_sets(arguments.bundle, sets, seed, arguments.limit, arguments.batch, arguments.threads)
-        rows = compare(record, values)
-        print(f"\nseed {seed}, fitted on {record.n}\n\n{table(rows)}", flush=True)
-        found[str(seed)] = {"fitted_on": record.n, "rows": [asdict(row) for row in rows]}
+        columns, values = measure_sets(
+            arguments.bundle, sets, seed, arguments.limit, arguments.batch, arguments.threads
+        )
+        rows = compare(columns, values)
+        count = len(columns[WITNESSES[0]])
+        print(f"\nseed {seed}, fitted on {count}\n\n{table(rows)}", flush=True)
+        found[str(seed)] = {"fitted_on": count, "rows": [asdict(row) for row in rows]}
     arguments.output.write_text(json.dumps(found, indent=1) + "\n")
 
 
