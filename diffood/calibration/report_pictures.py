@@ -124,8 +124,14 @@ def roc_points(ind: FloatArray, ood: FloatArray) -> tuple[FloatArray, FloatArray
 
 def make_thumbnails(original: Array, denoised: Array) -> Thumbnails:
     """Pictures of an image and its denoised self, float32 [C, H, W] in [-1, 1], and of their difference."""
-    pictures = [_shrunk(pixels) for pixels in (_as_bytes(original), _as_bytes(denoised), _heat(original, denoised))]
-    return Thumbnails(*map(_image_uri, pictures), *pictures[0].size)
+    picture = _shrunk(_as_bytes(original))
+    return Thumbnails(
+        original=_image_uri(picture),
+        denoised=_image_uri(_shrunk(_as_bytes(denoised))),
+        difference=_image_uri(_shrunk(_heat(original, denoised))),
+        width=picture.width,
+        height=picture.height,
+    )
 
 
 def _as_bytes(x: Array) -> Image.Image:
@@ -161,8 +167,17 @@ def _draw_both(size: tuple[float, float], draw: Callable[[Axes, Theme], None], a
 
 
 def _draw(size: tuple[float, float], draw: Callable[[Axes, Theme], None], theme: Theme) -> str:
-    style = {name: theme.text for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color")}
-    with mpl.rc_context({**style, "ytick.color": theme.text, "axes.facecolor": "none", "font.size": 10}):
+    with mpl.rc_context(
+        {
+            "text.color": theme.text,
+            "axes.labelcolor": theme.text,
+            "axes.edgecolor": theme.text,
+            "axes.facecolor": "none",
+            "xtick.color": theme.text,
+            "ytick.color": theme.text,
+            "font.size": 10,
+        }
+    ):
         figure = Figure(figsize=size, layout="constrained", facecolor="none")
         draw(figure.subplots(), theme)
         buffer = io.BytesIO()
