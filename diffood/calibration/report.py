@@ -300,7 +300,12 @@ def _set_report(
         histogram = draw_histogram(
             ind, scores, threshold, span, f"Histogram of scores over that of in-distribution images. {middle} {share}"
         )
-        roc = draw_roc(ind, scores, threshold, "ROC curve: share detected against share of false alarms.")
+        roc = draw_roc(
+            ind,
+            scores,
+            threshold,
+            f"ROC curve: share detected against share of false alarms. At the threshold, {share}",
+        )
     cards = {
         judged.image.id: _card(calibration, judged, fresh=fresh)
         for judged in judge(detector, extremes.highest + extremes.lowest)

@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from diffood.calibration.metrics import FloatArray
@@ -22,7 +23,10 @@ BINS = 60
 DPI = 200
 LARGEST_SIDE = 160  # pixels of a thumbnail
 FULL_HEAT = 0.5  # difference, as a share of black to white, from which the heat map shows its brightest colour
+FAR = 4  # an axis that reaches so many times as far as the threshold is drawn together above it
+RATES_SHOWN = (0, 0.01, 0.05, 0.2, 0.5, 1)  # false alarms at the ticks of a ROC curve
 _SPAN_QUANTILE = 0.999  # a few far outliers must not squeeze the rest
+_TICK_DISTANCE = 0.09  # of the axis, between two ticks of a histogram
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def score_span(scores: Iterable[FloatArray], threshold: float) -> tuple[float, f
     every = np.concatenate([*scores, [threshold]])
     low, high = float(every.min()), max(float(np.quantile(every, _SPAN_QUANTILE)), threshold)
     margin = 0.02 * (high - low) or 1.0
-    return low - margin, high + margin
+    return low - min(margin, 0.1 * (threshold - low) or margin), high + margin
 
 
 def draw_histogram(
@@ -74,42 +78,71 @@ def draw_histogram(
 ) -> Picture:
     """Draw the in-distribution scores, alone or as an outline over those of another set, with the threshold.
 
-    Bars are shares of their set; what lies outside the span is in the bar at its end.
+    Each set is drawn to its own height; what lies outside the span is in the bar at its end.
     """
-    edges = np.linspace(*span, BINS + 1)
+    place = _axis(threshold, span)
+    ends = (float(place(span[0])), float(place(span[1])))
+    edges = np.linspace(*ends, BINS + 1)
 
-    def shares(scores: FloatArray) -> FloatArray:
-        return np.asarray(np.histogram(np.clip(scores, *span), edges)[0] / scores.size)
+    def heights(scores: FloatArray) -> FloatArray:
+        counts = np.histogram(np.clip(place(scores), *ends), edges)[0]
+        return np.asarray(counts / counts.max())
 
     def draw(panel: Axes, theme: Theme) -> None:
         if ood is None:
-            panel.stairs(shares(ind), edges, fill=True, color=theme.ind, alpha=0.85)
+            panel.stairs(heights(ind), edges, fill=True, color=theme.ind, alpha=0.85)
         else:
-            panel.stairs(shares(ood), edges, fill=True, color=theme.ood, alpha=0.85)
-            panel.stairs(shares(ind), edges, color=theme.ind, lw=1.3)
-        panel.axvspan(threshold, span[1], color=theme.line, alpha=0.08, lw=0)
-        panel.axvline(threshold, color=theme.line, lw=1.2, ls="--")
-        panel.set_xlim(*span)
-        panel.set_yticks([])
+            panel.stairs(heights(ood), edges, fill=True, color=theme.ood, alpha=0.85)
+            panel.stairs(heights(ind), edges, color=theme.ind, lw=1.3)
+        panel.axvspan(float(place(threshold)), ends[1], color=theme.line, alpha=0.08, lw=0)
+        panel.axvline(float(place(threshold)), color=theme.line, lw=1.2, ls="--")
+        panel.set(xlim=ends, ylim=(0, 1.05), yticks=[])
+        ticks = _ticks(place, span)
+        panel.set_xticks([float(place(tick)) for tick in ticks], [f"{tick:g}" for tick in ticks])
         panel.spines[["top", "right", "left"]].set_visible(False)
         panel.set_xlabel("score")
 
     return _draw_both((5.2, 1.5), draw, alt)
 
 
+def _axis(threshold: float, span: tuple[float, float]) -> Callable[[FloatArray | float], FloatArray]:
+    """The place of scores on the axis: straight, or as asinh above the low end where scores reach far up."""
+    low, high = span
+    width = threshold - low
+    if not 0 < FAR * width < high - low:
+        return lambda scores: np.asarray(scores, np.float64)
+    return lambda scores: np.arcsinh((np.asarray(scores, np.float64) - low) / width)
+
+
+def _ticks(place: Callable[[FloatArray | float], FloatArray], span: tuple[float, float]) -> list[float]:
+    """Round numbers on the axis, coarse ones first, finer ones towards the low end where there is room."""
+    low, high = span
+    apart = _TICK_DISTANCE * float(place(high) - place(low))
+    ticks: list[float] = []
+    for part in (1, 0.2, 0.05):
+        for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, low + part * (high - low)):
+            inside = low <= tick <= high
+            if inside and all(abs(float(place(tick) - place(other))) >= apart for other in ticks):
+                ticks.append(float(tick))
+    return ticks
+
+
 def draw_roc(ind: FloatArray, ood: FloatArray, threshold: float, alt: str) -> Picture:
-    """Draw detection against false alarms for every threshold, and the point of the calibrated one."""
+    """Draw detection against false alarms for every threshold, and the point of the calibrated one.
+
+    The axis of false alarms is a root: thresholds are chosen at its low end.
+    """
     false_alarms, detected = roc_points(ind, ood)
 
     def draw(panel: Axes, theme: Theme) -> None:
-        panel.plot([0, 1], [0, 1], color=theme.line, lw=0.8, ls=":", alpha=0.6)
-        panel.plot(false_alarms, detected, color=theme.ood, lw=1.8)
-        here = (float(np.mean(ind > threshold)), float(np.mean(ood > threshold)))
+        guessing = np.linspace(0, 1, 100)
+        panel.plot(np.sqrt(guessing), guessing, color=theme.line, lw=0.8, ls=":", alpha=0.6)
+        panel.plot(np.sqrt(false_alarms), detected, color=theme.ood, lw=1.8, clip_on=False)
+        here = (float(np.sqrt(np.mean(ind > threshold))), float(np.mean(ood > threshold)))
         panel.plot(*here, "o", color=theme.line, ms=6, clip_on=False, zorder=3)
-        panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="false alarms", ylabel="detected")
-        ticks = [0, 0.5, 1]
-        panel.set_xticks(ticks, ["0", "50 %", "100 %"])
-        panel.set_yticks(ticks, ["0", "50 %", "100 %"])
+        panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="false alarms, %", ylabel="detected, %")
+        panel.set_xticks([rate**0.5 for rate in RATES_SHOWN], [f"{100 * rate:g}" for rate in RATES_SHOWN])
+        panel.set_yticks([0, 0.5, 1], ["0", "50", "100"])
         panel.spines[["top", "right"]].set_visible(False)
 
     return _draw_both((2.9, 2.7), draw, alt)
