@@ -103,8 +103,8 @@ def _top(logits: Array, names: tuple[str, ...]) -> tuple[Guess, ...]:
 
 
 def _suspicion(image: KeptImage) -> float:
-    """A score that is not a number is flagged, so it is the most suspicious of all."""
-    return math.inf if math.isnan(image.score) else image.score
+    """A score that is not finite is flagged whichever way it points, so it is the most suspicious of all."""
+    return image.score if math.isfinite(image.score) else math.inf
 
 
 def _from_highest(image: KeptImage) -> tuple[float, str]:

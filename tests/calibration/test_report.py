@@ -76,9 +76,10 @@ def test_extremes_are_the_ends_of_a_sort_whatever_the_order() -> None:
     assert found == [(falling[:5], rising[:5])] * 2
 
 
-def test_few_images_are_shown_once_and_a_score_that_is_no_number_first() -> None:
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_few_images_are_shown_once_and_a_score_that_is_not_finite_first(broken: float) -> None:
     extremes = Extremes(3)
-    for identity, score in (("a", 1.0), ("b", np.nan), ("c", 0.0), ("d", 2.0)):
+    for identity, score in (("a", 1.0), ("b", broken), ("c", 0.0), ("d", 2.0)):
         extremes.see(identity, outcome(score))
     assert [image.id for image in extremes.highest] == ["b", "d", "a"]
     assert [image.id for image in extremes.lowest] == ["c"]
