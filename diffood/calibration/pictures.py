@@ -39,7 +39,8 @@ def draw_histograms(scores: Mapping[str, npt.NDArray[np.float64]], threshold: fl
         panel.axvline(threshold, color="black", lw=1.2)
         share = float(np.mean(values > threshold))
         label = "in-distribution test" if name == "ind" else name
-        panel.set_title(f"{label}: {share:.1%} flagged of {len(values)}", loc="left", fontsize=9)
+        title = f"{label}: {share:.1%} flagged of {len(values)}"
+        panel.set_title(title, loc="left", fontsize=9, parse_math=False)  # a $ in a name is no formula
         panel.set_yticks([])
         panel.spines[["top", "right", "left"]].set_visible(False)
     panels[0].text(threshold, panels[0].get_ylim()[1], " threshold", va="top", fontsize=8)

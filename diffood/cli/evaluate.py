@@ -22,6 +22,7 @@ def evaluate(
     ind: Annotated[Path, typer.Option(help="Folder of fresh in-distribution test images.")],
     ood: Annotated[list[str], typer.Option(metavar="NAME=DIR", help="An OOD set; give it once for each.")],
     output: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and scores.png.")] = None,
+    report: Annotated[Path | None, typer.Option(help="HTML file for the page that `diffood report` writes.")] = None,
     backend: options.BackendName = "auto",
     precision: options.PrecisionName = None,
     batch: options.Batch = DEFAULT_BATCH,
@@ -34,22 +35,38 @@ def evaluate(
     """
     from diffood.calibration.calibrate import ScoredFiles, score_folder
     from diffood.calibration.evaluate import evaluate as measure
+    from diffood.calibration.gallery import Extremes
     from diffood.calibration.pictures import draw_histograms
     from diffood.runtime.serving.sources import expand_inputs
 
     folders = named_folders(ood)
+    if report is not None:
+        from diffood.calibration.report_page import require_report
+
+        require_report(report)
     detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
     calibration = detector.calibration()
     sources = {name: expand_inputs([str(folder)]) for name, folder in {"ind": ind, **folders}.items()}
     scored: dict[str, ScoredFiles] = {}
+    extremes = {name: Extremes() for name in sources}
     with progress.show_progress("evaluating", sum(map(len, sources.values()))) as advance:
         for name, files in sources.items():
-            scored[name] = score_folder(detector, files, progress=advance)
-    result = measure(calibration, detector.evaluations, scored.pop("ind"), scored)
+            scored[name] = score_folder(detector, files, progress=advance, see=extremes[name].see)
+    result = measure(
+        calibration,
+        detector.evaluations,
+        scored["ind"],
+        {name: files for name, files in scored.items() if name != "ind"},
+    )
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         (output / "evaluation.json").write_text(json.dumps(result.as_json(), indent=1) + "\n")
         draw_histograms(result.scores, result.threshold, result.alpha, output / "scores.png")
+    if report is not None:
+        from diffood.calibration.report import report_on_sets
+        from diffood.calibration.report_page import write_report
+
+        write_report(report_on_sets(detector, calibration, scored, extremes), report)
     typer.echo(json.dumps(result.as_json()) if as_json else table(result, detector.bundle.manifest.class_names))
     if any(result.set_aside.values()):
         raise typer.Exit(EXIT_SET_ASIDE)

@@ -108,8 +108,13 @@ class Fusion:
 
 def fuse(witnesses: Sequence[FittedWitness], how: Combination, values: Float) -> Float:
     """One score [...] from the values [..., W] of fitted witnesses."""
+    return combine(standardise(witnesses, values), np.array([witness.weight for witness in witnesses]), how)
+
+
+def standardise(witnesses: Sequence[FittedWitness], values: Float) -> Float:
+    """Values [..., W] of fitted witnesses in standard deviations above what is usual in-distribution."""
     columns = [witness.standardised(values[..., index]) for index, witness in enumerate(witnesses)]
-    return combine(np.stack(columns, axis=-1), np.array([witness.weight for witness in witnesses]), how)
+    return np.stack(columns, axis=-1)
 
 
 def bend(values: Float, power: float) -> Float:

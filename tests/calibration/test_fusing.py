@@ -35,7 +35,7 @@ from diffood.errors import CalibrationError
 from diffood.runtime.bundle import Bundle, open_bundle
 from diffood.runtime.decision import list_kept, load_calibration, save_calibration
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import load_fusion
+from diffood.runtime.fusion import load_fusion, standardise
 from diffood.runtime.images import load_image
 from diffood.runtime.plan import DEFAULT
 from diffood.runtime.serving.sources import Source, expand_inputs
@@ -247,7 +247,7 @@ def test_what_was_calibrated_on_is_standardised_about_nought(calibrated: Calibra
     assert record is not None
     values = calibrated.files.witnesses
     assert values.shape == (64, 5)
-    z = np.stack([found.standardised(values[:, index]) for index, found in enumerate(record.witnesses)], axis=1)
+    z = standardise(record.witnesses, values)
     assert np.abs(z.mean(axis=0)).max() < 4 * np.sqrt(1 / 32 + 1 / 64)
     assert np.all((z.std(axis=0) > 0.5) & (z.std(axis=0) < 2))
 
