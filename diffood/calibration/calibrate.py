@@ -31,7 +31,7 @@ See = Callable[[str, ImageScore], None]  # called with the id and the outcome of
 class ScoredFiles:
     """Scores float64 [N], witnesses float64 [N, W] and predicted classes int64 [N] of the files that could be used.
 
-    set_aside: the others. repeated: how many files have the bytes of an earlier one.
+    ids: of these files [N]. set_aside: the others. repeated: how many files have the bytes of an earlier one.
     """
 
     scores: npt.NDArray[np.float64]
@@ -39,6 +39,7 @@ class ScoredFiles:
     predicted: npt.NDArray[np.int64]
     set_aside: SetAside
     repeated: int
+    ids: tuple[str, ...]
 
 
 def score_folder(
@@ -49,7 +50,7 @@ def score_folder(
     see: See | None = None,
 ) -> ScoredFiles:
     """Score files and keep the numbers only; `see` may keep more of each."""
-    scores, witnesses, predicted, set_aside, hashes = [], [], [], [], []
+    scores, witnesses, predicted, set_aside, hashes, ids = [], [], [], [], [], []
     for outcome in score_files(detector, sources, limits, progress):
         if outcome.result is None:
             set_aside.append((outcome.source.id, outcome.loaded.error))
@@ -60,12 +61,14 @@ def score_folder(
             witnesses.append(outcome.result.witnesses)
             predicted.append(outcome.result.evidence.predicted)
             hashes.append(outcome.loaded.sha256)
+            ids.append(outcome.source.id)
     return ScoredFiles(
         np.array(scores, np.float64),
         np.array(witnesses, np.float64).reshape(-1, len(detector.plan.witnesses)),
         np.array(predicted, np.int64),
         tuple(set_aside),
         repeated=len(hashes) - len(set(hashes)),
+        ids=tuple(ids),
     )
 
 

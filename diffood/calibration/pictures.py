@@ -1,4 +1,4 @@
-"""Pictures: histograms of scores with the threshold, strips of images beside their denoised selves, and drift."""
+"""Pictures: score histograms with the threshold, strips of images and their denoised selves, drift, rejection."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+
+from diffood.calibration.rejection import Rejection
 
 # Okabe and Ito's palette, told apart by colour-blind readers; the first is the InD set's.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D", "#B8A800")
@@ -93,6 +95,23 @@ def draw_martingale(
     panel.set_xlabel("served row")
     panel.set_ylabel("log10 of the martingale")
     panel.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def draw_rejection(found: Rejection, path: Path) -> None:
+    """Draw accuracy against the share of InD images kept, and the open-set classification rate, side by side."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    kept, open_set = figure.subplots(1, 2)
+    kept.plot(100 * found.curve.kept, 100 * found.curve.accuracy, color=PALETTE[0], lw=1.2)
+    kept.axhline(100 * found.accuracy, color="black", lw=0.8, ls=":")
+    kept.set(xlim=(100, 0), xlabel="in-distribution images kept, %", ylabel="accuracy of those kept, %")
+    kept.set_title(f"accuracy {found.accuracy:.1%}, AURC {found.curve.aurc:.4f}", loc="left", fontsize=9)
+    rates = found.oscr.false_positive_rate, found.oscr.correct_classification_rate
+    open_set.plot(*(100 * rate for rate in rates), color=PALETTE[1], lw=1.2)
+    open_set.set(xlim=(0, 100), ylim=(0, 100), xlabel="OOD images kept, %", ylabel="InD images kept and right, %")
+    open_set.set_title(f"OSCR {found.oscr.area:.1%}", loc="left", fontsize=9)
+    for panel in (kept, open_set):
+        panel.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 
 

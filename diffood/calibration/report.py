@@ -7,7 +7,7 @@ import numpy as np
 
 from diffood.calibration.by_class import ClassAlarms, alarms_by_class
 from diffood.calibration.calibrate import Calibrated, ScoredFiles
-from diffood.calibration.evaluate import Evaluation, evaluate
+from diffood.calibration.evaluate import Evaluation
 from diffood.calibration.gallery import Extremes, Guess, Judged, judge
 from diffood.calibration.metrics import FalseAlarms, FloatArray, clopper_pearson, false_alarms
 from diffood.calibration.report_pictures import (
@@ -161,8 +161,11 @@ def report_on_sets(
     calibration: Calibration,
     scored: Mapping[str, ScoredFiles],
     extremes: Mapping[str, Extremes],
+    evaluation: Evaluation | None,
 ) -> Report:
     """Collect a report on test images, `scored` and `extremes` by set, "ind" first, any number of OOD sets after it.
+
+    evaluation: of the same scores; None where there is no OOD set.
 
     Raises UsageError for a set without a usable image, and for scores that are not finite.
     """
@@ -183,7 +186,7 @@ def report_on_sets(
             for name, files in ood.items()
         ),
         alarms=false_alarms(ind.scores, threshold),
-        evaluation=evaluate(calibration, detector.evaluations, ind, ood) if ood else None,
+        evaluation=evaluation,
         classes=tuple(
             ClassRow(names[row.predicted], row, row.p_value <= UNFAIR)
             for row in alarms_by_class(ind.scores, ind.predicted, threshold, calibration.alpha)

@@ -28,6 +28,7 @@ def report(
     Example: diffood report bundle --ind test --ood digits=ood/digits --output report.html
     """
     from diffood.calibration.calibrate import score_folder
+    from diffood.calibration.evaluate import evaluate
     from diffood.calibration.gallery import Extremes
     from diffood.calibration.report import IND, report_on_sets
     from diffood.calibration.report_page import require_report, write_report
@@ -44,7 +45,9 @@ def report(
             name: score_folder(detector, files, progress=advance, see=extremes[name].see)
             for name, files in sources.items()
         }
-    write_report(report_on_sets(detector, calibration, scored, extremes), output)
+    ood_scored = {name: files for name, files in scored.items() if name != IND}
+    evaluation = evaluate(calibration, detector.evaluations, scored[IND], ood_scored) if ood_scored else None
+    write_report(report_on_sets(detector, calibration, scored, extremes, evaluation), output)
     typer.echo(f"scored      {', '.join(f'{len(files.scores)} of {name}' for name, files in scored.items())}")
     aside = {name: len(files.set_aside) for name, files in scored.items() if files.set_aside}
     if aside:

@@ -15,6 +15,7 @@ from sklearn.metrics import auc, roc_curve
 
 from diffood import zoo
 from diffood.calibration.calibrate import Calibrated, ScoredFiles, calibrate_files, score_folder
+from diffood.calibration.evaluate import evaluate
 from diffood.calibration.gallery import Extremes
 from diffood.calibration.metrics import auroc
 from diffood.calibration.report import MEANING, Report, operating_points, report_on_calibration, report_on_sets
@@ -52,7 +53,9 @@ def report(calibrated: tuple[Calibrated, Extremes], tmp_path_factory: pytest.Tem
     for name, images, count in (("ind", "fashion-test", 20), ("digits", "digits", 20), ("textures", "textures", 1)):
         unpack_set(images, root / name, count)
         scored[name] = score_folder(done.detector, expand_inputs([str(root / name)]), see=extremes[name].see)
-    return report_on_sets(done.detector, done.calibration, scored, extremes)
+    ood = {name: files for name, files in scored.items() if name != "ind"}
+    evaluation = evaluate(done.calibration, done.detector.evaluations, scored["ind"], ood)
+    return report_on_sets(done.detector, done.calibration, scored, extremes, evaluation)
 
 
 def outcome(score: float) -> ImageScore:
@@ -191,9 +194,9 @@ def test_the_same_report_gives_the_same_bytes(report: Report) -> None:
 
 
 def test_an_empty_set_is_refused(calibrated: tuple[Calibrated, Extremes]) -> None:
-    none = ScoredFiles(np.empty(0), np.empty((0, 4)), np.empty(0, np.int64), (("a", "bad"),), 0)
+    none = ScoredFiles(np.empty(0), np.empty((0, 4)), np.empty(0, np.int64), (("a", "bad"),), 0, ())
     with pytest.raises(UsageError, match="No usable image in the ind set; 1 files were set aside"):
-        report_on_sets(calibrated[0].detector, calibrated[0].calibration, {"ind": none}, {"ind": Extremes()})
+        report_on_sets(calibrated[0].detector, calibrated[0].calibration, {"ind": none}, {"ind": Extremes()}, None)
 
 
 @pytest.mark.parametrize(
