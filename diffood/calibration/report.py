@@ -16,8 +16,8 @@ from diffood.calibration.report_pictures import (
     draw_histogram,
     draw_roc,
     make_thumbnails,
-    score_span,
 )
+from diffood.calibration.score_axis import score_span
 from diffood.calibration.thresholds import as_written, conformal_required, fit_threshold, pac_required
 from diffood.errors import UsageError
 from diffood.runtime.decision import Calibration, decide

@@ -6,27 +6,24 @@ figure is drawn twice, for light and for dark pages, on a transparent ground.
 
 import base64
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from diffood.calibration.metrics import FloatArray
+from diffood.calibration.score_axis import score_axis, score_ticks
 from diffood.runtime.sessions import Array
 
 BINS = 60
 DPI = 200
 LARGEST_SIDE = 160  # pixels of a thumbnail
 FULL_HEAT = 0.5  # difference, as a share of black to white, from which the heat map shows its brightest colour
-FAR = 4  # an axis that reaches so many times as far as the threshold is drawn together above it
 RATES_SHOWN = (0, 0.01, 0.05, 0.2, 0.5, 1)  # false alarms at the ticks of a ROC curve
-_SPAN_QUANTILE = 0.999  # a few far outliers must not squeeze the rest
-_TICK_DISTANCE = 0.09  # of the axis, between two ticks of a histogram
 
 
 @dataclass(frozen=True)
@@ -65,14 +62,6 @@ class Thumbnails:
     height: int
 
 
-def score_span(scores: Iterable[FloatArray], threshold: float) -> tuple[float, float]:
-    """The range of scores that all histograms of a report share; far outliers are left outside."""
-    every = np.concatenate([*scores, [threshold]])
-    low, high = float(every.min()), max(float(np.quantile(every, _SPAN_QUANTILE)), threshold)
-    margin = 0.02 * (high - low) or 1.0
-    return low - min(margin, 0.1 * (threshold - low) or margin), high + margin
-
-
 def draw_histogram(
     ind: FloatArray, ood: FloatArray | None, threshold: float, span: tuple[float, float], alt: str
 ) -> Picture:
@@ -80,7 +69,7 @@ def draw_histogram(
 
     Each set is drawn to its own height; what lies outside the span is in the bar at its end.
     """
-    place = _axis(threshold, span)
+    place = score_axis(threshold, span)
     ends = (float(place(span[0])), float(place(span[1])))
     edges = np.linspace(*ends, BINS + 1)
 
@@ -97,34 +86,12 @@ def draw_histogram(
         panel.axvspan(float(place(threshold)), ends[1], color=theme.line, alpha=0.08, lw=0)
         panel.axvline(float(place(threshold)), color=theme.line, lw=1.2, ls="--")
         panel.set(xlim=ends, ylim=(0, 1.05), yticks=[])
-        ticks = _ticks(place, span)
+        ticks = score_ticks(place, span)
         panel.set_xticks([float(place(tick)) for tick in ticks], [f"{tick:g}" for tick in ticks])
         panel.spines[["top", "right", "left"]].set_visible(False)
         panel.set_xlabel("score")
 
     return _draw_both((5.2, 1.5), draw, alt)
-
-
-def _axis(threshold: float, span: tuple[float, float]) -> Callable[[FloatArray | float], FloatArray]:
-    """The place of scores on the axis: straight, or as asinh above the low end where scores reach far up."""
-    low, high = span
-    width = threshold - low
-    if not 0 < FAR * width < high - low:
-        return lambda scores: np.asarray(scores, np.float64)
-    return lambda scores: np.arcsinh((np.asarray(scores, np.float64) - low) / width)
-
-
-def _ticks(place: Callable[[FloatArray | float], FloatArray], span: tuple[float, float]) -> list[float]:
-    """Round numbers on the axis, coarse ones first, finer ones towards the low end where there is room."""
-    low, high = span
-    apart = _TICK_DISTANCE * float(place(high) - place(low))
-    ticks: list[float] = []
-    for part in (1, 0.2, 0.05):
-        for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, low + part * (high - low)):
-            inside = low <= tick <= high
-            if inside and all(abs(float(place(tick) - place(other))) >= apart for other in ticks):
-                ticks.append(float(tick))
-    return ticks
 
 
 def draw_roc(ind: FloatArray, ood: FloatArray, threshold: float, alt: str) -> Picture:

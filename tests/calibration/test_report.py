@@ -20,7 +20,8 @@ from diffood.calibration.gallery import Extremes
 from diffood.calibration.metrics import auroc
 from diffood.calibration.report import MEANING, Report, operating_points, report_on_calibration, report_on_sets
 from diffood.calibration.report_page import percent, render, shown
-from diffood.calibration.report_pictures import LARGEST_SIDE, draw_histogram, make_thumbnails, roc_points, score_span
+from diffood.calibration.report_pictures import LARGEST_SIDE, draw_histogram, make_thumbnails, roc_points
+from diffood.calibration.score_axis import score_span
 from diffood.errors import UsageError
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.detector import Detector, ImageScore
