@@ -35,9 +35,14 @@ def fitted_count(count: int) -> int:
     return min(math.ceil(count / SHARE), MOST_FITTED)
 
 
+def fused_required(needed: int) -> int:
+    """Fewest images that leave `needed` to calibrate on and at least FEWEST_FITTED others to fit a fusion on."""
+    return next(n for n in range(needed, 2 * needed + 2 * SHARE * FEWEST_FITTED) if _both(n, needed))
+
+
 def require_enough_fused(count: int, needed: int) -> None:
     """Raise CalibrationError, naming the number, where count images cannot give both parts what they need."""
-    total = next(n for n in range(needed, 2 * needed + 2 * SHARE * FEWEST_FITTED) if _both(n, needed))
+    total = fused_required(needed)
     if count < total:
         raise CalibrationError(
             f"{count} images are too few: {needed} are needed for the threshold and at least {FEWEST_FITTED} others to "
