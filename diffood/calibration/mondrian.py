@@ -58,6 +58,7 @@ class PerClass:
     overall: fitted on all images; the threshold of every class in fell_back, in the order of the classes.
     overall_bound: of the FPR of all images together under this rule, of the kind of the method (see `Threshold`); up to
       2 alpha when some classes fell back and some did not, as the head of this file derives.
+    needed: calibration images of a class that its own threshold takes.
     delta: the risk that any promise here fails, of all classes with their own threshold, of overall and of
       overall_bound together; None for "conformal".
     """
@@ -66,6 +67,7 @@ class PerClass:
     own: tuple[Threshold | None, ...]
     overall: Threshold
     overall_bound: float
+    needed: int
     fell_back: tuple[FellBack, ...]
     alpha: float
     delta: float | None
@@ -114,6 +116,7 @@ def fit_per_class(
         own=own,
         overall=overall,
         overall_bound=max(bounds, default=0.0) + (overall.bound if fell_back else 0.0),
+        needed=needed,
         fell_back=fell_back,
         alpha=alpha,
         delta=float(1 - as_written(confidence)) if method == "pac" else None,

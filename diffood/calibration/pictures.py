@@ -26,7 +26,13 @@ class StripImage:
     flagged: bool
 
 
-def draw_histograms(scores: Mapping[str, npt.NDArray[np.float64]], threshold: float, alpha: float, path: Path) -> None:
+def draw_histograms(
+    scores: Mapping[str, npt.NDArray[np.float64]],
+    threshold: float,
+    alpha: float,
+    path: Path,
+    quantity: str = "OOD score (higher: more unlike the training data)",
+) -> None:
     """Draw one panel a set ("ind" first) on a shared axis, the threshold through all, the flagged side shaded."""
     finite = np.concatenate([values[np.isfinite(values)] for values in scores.values()])
     low, high = float(finite.min()), max(float(np.quantile(finite, _SPAN_QUANTILE)), threshold * 1.05)
@@ -43,9 +49,7 @@ def draw_histograms(scores: Mapping[str, npt.NDArray[np.float64]], threshold: fl
         panel.set_yticks([])
         panel.spines[["top", "right", "left"]].set_visible(False)
     panels[0].text(threshold, panels[0].get_ylim()[1], " threshold", va="top", fontsize=8)
-    panels[-1].set_xlabel(
-        f"OOD score (higher: more unlike the training data); at most {alpha:.1%} false alarms asked for"
-    )
+    panels[-1].set_xlabel(f"{quantity}; at most {alpha:.1%} false alarms asked for")
     _save(figure, path)
 
 
