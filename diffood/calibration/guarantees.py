@@ -40,8 +40,9 @@ def guarantee_per_class(fitted: PerClass, names: Sequence[str]) -> str:
             f"flagged {asked}, and so of all together{end}."
         )
     return (
-        f"{when}, at most {largest:.2%} of in-distribution images of each of {len(own)} predicted classes are flagged "
-        f"{asked}, and at most {fitted.overall_bound:.2%} of all together{end}. {_fell_back(fitted, names)}"
+        f"{when}, at most {largest:.2%} of in-distribution images of each predicted class with its own threshold "
+        f"({len(own)} of {len(fitted.own)}) are flagged {asked}, and at most {fitted.overall_bound:.2%} of all "
+        f"together{end}. {_fell_back(fitted, names)}"
     )
 
 
