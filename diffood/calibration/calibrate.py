@@ -27,25 +27,25 @@ SUSPECTS = 5  # calibration images named to the user, to be looked at
 
 @dataclass(frozen=True)
 class ScoredFiles:
-    """Scores float64 [N], witnesses float64 [N, W], predicted classes int64 [N] and ids [N] of the files of use.
+    """Scores float64 [N], witnesses float64 [N, W] and predicted classes int64 [N] of the files that could be used.
 
-    set_aside: (id, reason) of the others.
+    ids: of these files [N]. set_aside: (id, reason) of the others.
     repeated: how many files have the bytes of an earlier one.
     """
 
     scores: npt.NDArray[np.float64]
     witnesses: npt.NDArray[np.float64]
     predicted: npt.NDArray[np.int64]
-    ids: tuple[str, ...]
     set_aside: tuple[tuple[str, str], ...]
     repeated: int
+    ids: tuple[str, ...]
 
 
 def score_folder(
     detector: Detector, sources: Iterable[Source], limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
 ) -> ScoredFiles:
     """Score files and keep the numbers only."""
-    scores, witnesses, predicted, ids, set_aside, hashes = [], [], [], [], [], []
+    scores, witnesses, predicted, set_aside, hashes, ids = [], [], [], [], [], []
     for outcome in score_files(detector, sources, limits, progress):
         if outcome.result is None:
             set_aside.append((outcome.source.id, outcome.loaded.error))
@@ -53,15 +53,15 @@ def score_folder(
             scores.append(outcome.result.score)
             witnesses.append(outcome.result.witnesses)
             predicted.append(outcome.result.evidence.predicted)
-            ids.append(outcome.source.id)
             hashes.append(outcome.loaded.sha256)
+            ids.append(outcome.source.id)
     return ScoredFiles(
         np.array(scores, np.float64),
         np.array(witnesses, np.float64).reshape(-1, len(detector.plan.witnesses)),
         np.array(predicted, np.int64),
-        tuple(ids),
         tuple(set_aside),
         repeated=len(hashes) - len(set(hashes)),
+        ids=tuple(ids),
     )
 
 

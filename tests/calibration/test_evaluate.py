@@ -17,7 +17,7 @@ from diffood.zoo import BUNDLE
 def scored(scores: list[float], predicted: list[int]) -> ScoredFiles:
     values = np.array(scores, np.float64)
     ids = tuple(f"{index}.png" for index in range(len(scores)))
-    return ScoredFiles(values, values[:, None], np.array(predicted, np.int64), ids, (), 0)
+    return ScoredFiles(values, values[:, None], np.array(predicted, np.int64), (), 0, ids)
 
 
 @pytest.fixture(scope="module")
