@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.calibration.contamination import Contamination, Suspect, askable_shares, contamination, most_suspicious
-from diffood.calibration.fusing import FittedFusion, fit_fusion, require_enough_fused, split_sources
+from diffood.calibration.fusing import (
+    FittedFusion,
+    SetAside,
+    describe_set_aside,
+    fit_fusion,
+    require_enough_fused,
+    split_sources,
+)
 from diffood.calibration.guarantees import guarantee, guarantee_per_class
 from diffood.calibration.mondrian import PerClass, confidence_of_each, fit_per_class
 from diffood.calibration.planning import plan_images
@@ -29,14 +36,13 @@ SUSPECTS = 5  # calibration images named to the user, to be looked at
 class ScoredFiles:
     """Scores float64 [N], witnesses float64 [N, W] and predicted classes int64 [N] of the files that could be used.
 
-    ids: of these files [N]. set_aside: (id, reason) of the others.
-    repeated: how many files have the bytes of an earlier one.
+    ids: of these files [N]. set_aside: the others. repeated: how many files have the bytes of an earlier one.
     """
 
     scores: npt.NDArray[np.float64]
     witnesses: npt.NDArray[np.float64]
     predicted: npt.NDArray[np.int64]
-    set_aside: tuple[tuple[str, str], ...]
+    set_aside: SetAside
     repeated: int
     ids: tuple[str, ...]
 
@@ -98,8 +104,8 @@ class Calibrated:
     contamination: tuple[Contamination, ...]
 
     @property
-    def set_aside(self) -> tuple[tuple[str, str], ...]:
-        """(id, reason) of every file that could not be used."""
+    def set_aside(self) -> SetAside:
+        """Every file that could not be used."""
         return (*(self.fitted.set_aside if self.fitted else ()), *self.files.set_aside)
 
     @property
@@ -170,28 +176,29 @@ def calibrate(
 
     Raises CalibrationError, UsageError as fit_threshold and fit_per_class do.
     """
-    order = np.argsort(files.scores, kind="stable")
+    names = detector.bundle.manifest.class_names
+    of_each = confidence_of_each(confidence, len(names)) if per_class else confidence
+    try:
+        threshold = fit_threshold(files.scores, alpha, of_each, method)
+    except CalibrationError as error:
+        raise CalibrationError(f"{error} {describe_set_aside(files.set_aside)}".rstrip()) from None
+    by_class = None
     if per_class:
-        names = detector.bundle.manifest.class_names
         by_class = fit_per_class(files.scores, files.predicted, len(names), alpha, confidence, method)
-        threshold, delta, promised = by_class.overall, by_class.delta, guarantee_per_class(by_class, names)
-        stored = _as_stored(by_class, files.predicted[order])
-    else:
-        threshold = fit_threshold(files.scores, alpha, confidence, method)
-        delta, promised, stored = threshold.delta, guarantee(threshold), None
+    order = np.argsort(files.scores, kind="stable")
     return Calibration(
         method=threshold.method,
         alpha=threshold.alpha,
-        delta=delta,
+        delta=by_class.delta if by_class else threshold.delta,
         n=threshold.n,
         allowed_above=threshold.allowed_above,
         threshold=threshold.value,
-        guarantee=promised,
+        guarantee=guarantee_per_class(by_class, names) if by_class else guarantee(threshold),
         set_aside=len(files.set_aside) + (len(fitted.set_aside) if fitted else 0),
         fingerprint=detector.fingerprint,
         scores=files.scores[order].tolist(),
         fusion=detector.fusion.record if detector.fusion else None,
-        per_class=stored,
+        per_class=_as_stored(by_class, files.predicted[order]) if by_class else None,
     )
 
 

@@ -11,23 +11,27 @@ from diffood.errors import CalibrationError, RejectedImage
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import FittedWitness, Fusion, FusionRecord, pack_bank, unpack_bank
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, read_file
-from diffood.runtime.scoring import Float, unit
+from diffood.runtime.scoring import Float
 from diffood.runtime.serving.pipeline import Progress, observe_files
 from diffood.runtime.serving.sources import Source
-from diffood.runtime.witnesses import Array, measure
+from diffood.runtime.witnesses import Array, Witness, knn, measure
 
 SHARE = 3  # one image in so many is fitted on, the others are calibrated on
 MOST_FITTED = 1000  # a mean is known well by then, and a bank of more costs more than it finds
 FEWEST_FITTED = 20  # a deviation estimated on fewer is off by more than a sixth
+FEWEST_FUSED = SHARE * (FEWEST_FITTED - 1) + 1  # with which FEWEST_FITTED are fitted on
+ROUNDING = 1e-6  # of a value: ten times float32's, as engines sum; a deviation below it tells nothing of an image
+
+SetAside = tuple[tuple[str, str], ...]  # (id, reason) of files that could not be used
 
 
 @dataclass(frozen=True)
 class FittedFusion:
-    """A fusion, the bytes of its bank (b"" without one), and the (id, reason) of files that could not be used."""
+    """A fusion, the bytes of its bank (b"" without one), and the files that could not be used."""
 
     fusion: Fusion
     bank: bytes
-    set_aside: tuple[tuple[str, str], ...]
+    set_aside: SetAside
 
 
 def fitted_count(count: int) -> int:
@@ -36,31 +40,31 @@ def fitted_count(count: int) -> int:
 
 
 def fused_required(needed: int) -> int:
-    """Fewest images that leave `needed` to calibrate on and at least FEWEST_FITTED others to fit a fusion on."""
-    return next(n for n in range(needed, 2 * needed + 2 * SHARE * FEWEST_FITTED) if _both(n, needed))
+    """Smallest number of images that leaves `needed` for the threshold and FEWEST_FITTED for the fusion."""
+    total = max(needed, FEWEST_FUSED)
+    while total - fitted_count(total) < needed:
+        total += 1
+    return total
 
 
 def require_enough_fused(count: int, needed: int) -> None:
     """Raise CalibrationError, naming the number, where count images cannot give both parts what they need."""
     total = fused_required(needed)
     if count < total:
+        rate = "accept a higher --fpr, " if count >= FEWEST_FUSED else ""  # below, no rate makes them enough
         raise CalibrationError(
             f"{count} images are too few: {needed} are needed for the threshold and at least {FEWEST_FITTED} others to "
-            f"fit how witnesses are combined, so {total} in all (one in {SHARE} is fitted on). Add images, accept a "
-            "higher --fpr, or use a plan of one witness: --plan plain."
+            f"fit how witnesses are combined, so {total} in all (one in {SHARE} is fitted on). Add images, {rate}"
+            "or use a plan of one witness: --plan plain."
         )
-
-
-def _both(count: int, needed: int) -> bool:
-    fitted = fitted_count(count)
-    return fitted >= FEWEST_FITTED and count - fitted >= needed
 
 
 def split_sources(sources: Sequence[Source], limits: Limits = DEFAULT_LIMITS) -> tuple[list[Source], list[Source]]:
     """Part files into those to fit on and those to calibrate on, each in the order given.
 
     By the hash of their bytes: the same images are parted alike whatever their names and order, and no property of an
-    image but its bytes decides. A file that cannot be read goes last, to be reported with the calibration's.
+    image but its bytes decides. Copies stay together, but for those of the one image where the parts meet. A file that
+    cannot be read goes last, to be reported with the calibration's.
     """
     order = sorted(range(len(sources)), key=lambda index: (_digest(sources[index], limits), index))
     fitted = set(order[: fitted_count(len(sources))])
@@ -80,54 +84,78 @@ def _digest(source: Source, limits: Limits) -> str:
 def fit_fusion(
     detector: Detector, sources: Iterable[Source], limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
 ) -> FittedFusion:
-    """Fit how the witnesses of the detector's plan are combined. Raises CalibrationError for too few usable files.
+    """Fit how the witnesses of the detector's plan are combined.
 
-    Values of "knn" are taken without the image's own row, as a new image has none.
+    Raises CalibrationError for too few usable files, and for witnesses that are not finite or do not vary.
     """
-    plan, set_aside, evidence = detector.plan, [], []
+    plan, seen = detector.plan, _observe(detector, sources, limits, progress)
+    columns, entry, data, bank = dict(seen.columns), None, b"", None
+    if "knn" in plan.witnesses:
+        entry, data = pack_bank(seen.features)
+        bank = unpack_bank(data, entry.file)  # as it will be read
+        # without the image's own row, as a new image has none
+        columns["knn"] = np.array([knn(row, bank, in_bank=True) for row in seen.features])
+    record = FusionRecord(
+        combine=plan.combine,
+        witnesses=tuple(fit_witness(name, columns[name]) for name in plan.witnesses),
+        n=len(seen.features),
+        bank=entry,
+    )
+    return FittedFusion(Fusion(record, bank), data, seen.set_aside)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is kept of the images: each witness but "knn" float64 [n]; for "knn" features float32 [n, D]."""
+
+    columns: dict[Witness, Float]
+    features: Array
+    set_aside: SetAside
+
+
+def _observe(detector: Detector, sources: Iterable[Source], limits: Limits, progress: Progress | None) -> _Seen:
+    """Measure image by image: the denoised ones would fill memory. Raises CalibrationError for too few, not finite."""
+    wanted = detector.plan.witnesses
+    names = tuple(name for name in wanted if name != "knn")  # its bank is not complete yet
+    values: list[Float] = []
+    features: list[Array] = []
+    set_aside: list[tuple[str, str]] = []
     for outcome in observe_files(detector, sources, limits, progress):
         if outcome.result is None:
             set_aside.append((outcome.source.id, outcome.loaded.error))
-        else:
-            evidence.append(outcome.result)
-    if len(evidence) < FEWEST_FITTED:
+            continue
+        values.append(measure(names, outcome.result))
+        row = outcome.result.features if "knn" in wanted else outcome.result.features[:0]
+        features.append(row.copy())  # not a view that keeps its batch
+        if not (np.isfinite(values[-1]).all() and np.isfinite(row).all()):
+            raise CalibrationError(
+                f"The models give values that are not finite on {outcome.source.id!r}, so witnesses cannot be fitted "
+                "on it. Remove the image, or check the bundle's precision and the models."
+            )
+    if len(values) < FEWEST_FITTED:
         raise CalibrationError(
-            f"Only {len(evidence)} of the {len(evidence) + len(set_aside)} images set aside to fit the combination of "
-            f"witnesses can be used; at least {FEWEST_FITTED} are needed. Replace the broken files or add images."
+            f"Only {len(values)} of the {len(values) + len(set_aside)} images set aside to fit the combination of "
+            f"witnesses can be used; at least {FEWEST_FITTED} are needed. {describe_set_aside(set_aside)}"
+            "Replace the broken files or add images."
         )
-    entry, data, bank = None, b"", None
-    if "knn" in plan.witnesses:
-        entry, data = pack_bank(_unit_rows([found.features for found in evidence]))
-        bank = unpack_bank(data, entry.file)  # as it will be read
-    values = np.stack([measure(plan.witnesses, found, bank, in_bank=True) for found in evidence])
-    return FittedFusion(
-        Fusion(
-            FusionRecord(
-                combine=plan.combine,
-                witnesses=tuple(
-                    FittedWitness(name=name, center=center, scale=scale)
-                    for name, (center, scale) in zip(plan.witnesses, map(_usual, values.T), strict=True)
-                ),
-                n=len(evidence),
-                bank=entry,
-            ),
-            bank,
-        ),
-        data,
-        tuple(set_aside),
-    )
+    columns = dict(zip(names, np.stack(values).T, strict=True))
+    return _Seen(columns, np.stack(features), tuple(set_aside))
 
 
-def _unit_rows(features: Sequence[Array]) -> Array:
-    return unit(np.stack(features)).astype(np.float32)
+def describe_set_aside(set_aside: Sequence[tuple[str, str]]) -> str:
+    """A sentence that names the first of the files that could not be used; "" where there is none."""
+    if not set_aside:
+        return ""
+    name, reason = set_aside[0]
+    return f"The first of {len(set_aside)} that cannot be used is {name!r}: {reason} "
 
 
-def _usual(values: Float) -> tuple[float, float]:
-    """Mean and standard deviation of a witness [n] on in-distribution images. Raises CalibrationError for no finite."""
+def fit_witness(name: Witness, values: Float) -> FittedWitness:
+    """Mean and standard deviation of a witness [n]. Raises CalibrationError where it does not vary."""
     center, scale = float(values.mean()), float(values.std(ddof=1))
-    if not math.isfinite(center) or not scale > 0:
+    if scale <= ROUNDING * abs(center):
         raise CalibrationError(
-            f"A witness has mean {center} and deviation {scale} on these images, so it cannot be combined: the models "
-            "give no finite or no varying values on them. Check the bundle's precision, or that the images differ."
+            f"The witness {name} has mean {center:g} and deviation {scale:g} on these {len(values)} images: it does "
+            f"not vary, so it tells nothing. Give images that differ, or leave {name} out with --witnesses."
         )
-    return center, scale
+    return FittedWitness(name=name, center=center, scale=scale)

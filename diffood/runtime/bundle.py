@@ -225,13 +225,13 @@ def _parse_manifest(path: Path, data: bytes) -> Manifest:
         raise BundleError(f"{where} does not hold: {first_problem(error)}. Export the bundle anew.") from None
 
 
-def load_arrays(data: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
+def load_arrays(data: bytes, name: str, remedy: str = "export the bundle anew") -> dict[str, npt.NDArray[Any]]:
     """Arrays of an .npz given as bytes, without pickle. Raises BundleError where it is none or expands too far."""
     try:
         return _read_arrays(data)
     except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for damaged bytes
         reason = str(error).partition("\n")[0]
-        raise BundleError(f"{name} is not a readable array file ({reason}); export the bundle anew.") from None
+        raise BundleError(f"{name} is not a readable array file ({reason}); {remedy}.") from None
 
 
 def _read_arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:

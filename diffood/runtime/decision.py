@@ -145,10 +145,12 @@ class Calibration(BaseModel):
             raise ValueError("the fusion is not the one of the fingerprint")
         plan = self.fingerprint.plan
         if plan.fused != (self.fusion is not None):
-            raise ValueError(f"the plan's witnesses {list(plan.witnesses)} do not fit a fusion that is {self.fusion}")
+            need = "need a fusion, and there is none" if plan.fused else "take no fusion, and there is one"
+            raise ValueError(f"the plan's witnesses {list(plan.witnesses)} {need}")
         if self.fusion and (self.fusion.names, self.fusion.combine) != (plan.witnesses, plan.combine):
             raise ValueError(
-                f"the fusion's witnesses {list(self.fusion.names)} are not the plan's {list(plan.witnesses)}"
+                f"the fusion's witnesses {list(self.fusion.names)} by {self.fusion.combine} are not the plan's "
+                f"{list(plan.witnesses)} by {plan.combine}"
             )
         return self
 
@@ -190,9 +192,9 @@ def decide(scores: npt.NDArray[np.float64], predicted: npt.NDArray[np.int64], ca
 
     p = (1 + #{calibration scores >= s}) / (n + 1): Vovk et al. 2005. Where the class has its own threshold the scores
     counted are those of its images (Mondrian: sec. 4.5 there), so that a p-value and a verdict speak of the same
-    images. A score that is not a number is flagged, never passed; -1 is a class without its own threshold.
+    images. A score that is not finite, -inf too, is flagged, never passed; -1 is a class without its own threshold.
     """
-    finite = np.where(np.isnan(scores), np.inf, scores)
+    finite = np.where(np.isfinite(scores), scores, np.inf)
     known = np.array(calibration.scores)
     p_values, thresholds = _p_values(finite, known), np.full(len(finite), calibration.threshold)
     if calibration.per_class:

@@ -97,6 +97,11 @@ class Detector:
     """
 
     def __init__(self, bundle: Bundle, plan: Plan, session: Session, fusion: Fusion | None = None) -> None:
+        if fusion is not None and (fusion.record.names, fusion.record.combine) != (plan.witnesses, plan.combine):
+            raise UsageError(
+                f"The fusion combines {', '.join(fusion.record.names)} by {fusion.record.combine}, the plan "
+                f"{', '.join(plan.witnesses)} by {plan.combine}: give the fusion that was fitted for this plan."
+            )
         self.bundle, self.plan, self.session, self.fusion = bundle, plan, session, fusion
         self._tables = bundle.tables(plan)
         self._origin_scale = plan.grid(bundle.alpha_bar).origin_scale()
@@ -219,15 +224,19 @@ class Detector:
         plan that fuses witnesses in a bundle that was not calibrated.
         """
         x = self._as_input(np.asarray(images))
-        results = [result for _, result in self.stream(enumerate(x))]
-        return Scores(
-            score=np.array([r.score for r in results], np.float64),
-            witnesses=np.array([r.witnesses for r in results], np.float64).reshape(-1, len(self.plan.witnesses)),
-            by_start=np.array([r.evidence.by_start for r in results], np.float64).reshape(-1, len(self._tables)),
-            predicted=np.array([r.evidence.predicted for r in results], np.int64),
-            confidence=np.array([r.evidence.confidence for r in results], np.float64),
+        scores = Scores(
+            score=np.empty(len(x)),
+            witnesses=np.empty((len(x), len(self.plan.witnesses))),
+            by_start=np.empty((len(x), len(self._tables))),
+            predicted=np.empty(len(x), np.int64),
+            confidence=np.empty(len(x)),
             evaluations=self.evaluations,
         )
+        for index, result in self.stream(enumerate(x)):  # whose evidence, the denoised images, is let go at once
+            scores.score[index], scores.witnesses[index] = result.score, result.witnesses
+            scores.by_start[index] = result.evidence.by_start
+            scores.predicted[index], scores.confidence[index] = result.evidence.predicted, result.evidence.confidence
+        return scores
 
     def predict(self, paths: Sequence[str | Path], limits: Limits = DEFAULT_LIMITS) -> Verdicts:
         """Verdicts on image files; a file that cannot be used is reported in `error`, the others go on.

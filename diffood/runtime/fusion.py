@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from diffood.errors import BundleError
 from diffood.runtime.bundle import Bundle, FileName, Sha256, kept_folder, load_arrays, read_regular, write_atomically
 from diffood.runtime.plan import Combination
-from diffood.runtime.scoring import Float
+from diffood.runtime.scoring import Float, unit
 from diffood.runtime.witnesses import Array, Evidence, Witness, measure
 
 MAX_BANK_BYTES = 256 * 2**20
@@ -81,9 +81,9 @@ class Fusion:
     record: FusionRecord
     bank: Array | None = None
 
-    def values(self, evidence: Evidence, *, in_bank: bool = False) -> Float:
+    def values(self, evidence: Evidence) -> Float:
         """Values float64 [W] of the witnesses."""
-        return measure(self.record.names, evidence, self.bank, in_bank=in_bank)
+        return measure(self.record.names, evidence, self.bank)
 
     def score(self, values: Float) -> float:
         """One number from the witnesses' values [W]."""
@@ -95,7 +95,9 @@ def combine(standardised: Float, how: Combination) -> Float:
 
     "sum": their mean. "tail": the mean of -log P(Z > z), Z standard normal, which is Fisher's statistic (1932) over 2W.
     Far out it grows with the square, so that one witness that is sure is not talked down by others that say nothing.
+    NaN where a witness is not finite: the tail of -inf is 0, and would pass for in-distribution.
     """
+    standardised = np.where(np.isfinite(standardised), standardised, np.nan)
     if how == "sum":
         return np.asarray(standardised.mean(axis=-1))
     from scipy.special import log_ndtr
@@ -104,20 +106,23 @@ def combine(standardised: Float, how: Combination) -> Float:
 
 
 def pack_bank(features: Array) -> tuple[BankEntry, bytes]:
-    """An entry and the bytes of its file, from unit features [B, D]; float16 is a thousandth of their distances."""
+    """An entry and the bytes of its file, from features [B, D]; float16 of unit rows is a thousandth of distances."""
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, features=features.astype(np.float16))
+    np.savez(buffer, features=unit(features).astype(np.float16))
     data = buffer.getvalue()
     digest = hashlib.sha256(data).hexdigest()
     return BankEntry(file=f"bank.{digest[:BANK_DIGITS]}.npz", sha256=digest, size=len(data)), data
 
 
 def unpack_bank(data: bytes, name: str) -> Array:
-    """Rows float32 [B, D] of a bank's bytes. Raises BundleError where they are none."""
-    found = load_arrays(data, name).get("features")
-    if found is None or found.ndim != 2 or found.dtype != np.float16 or not np.isfinite(found).all() or not len(found):
+    """Unit rows float32 [B, D] of a bank's bytes. Raises BundleError where they are none.
+
+    Made unit again, since float16 leaves their lengths a little off, which alone moves a small distance by a hundredth.
+    """
+    found = load_arrays(data, name, remedy="calibrate again").get("features")
+    if found is None or found.ndim != 2 or found.dtype != np.float16 or not np.isfinite(found).all() or not found.size:
         raise BundleError(f"{name} needs finite float16 features [B, D]; calibrate again.")
-    return found.astype(np.float32)
+    return unit(found).astype(np.float32)
 
 
 def save_bank(bundle: Bundle, entry: BankEntry, data: bytes) -> None:

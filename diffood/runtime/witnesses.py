@@ -78,7 +78,8 @@ def knn(features: Array, bank: Array, *, in_bank: bool = False) -> float:
     """
     similarity = bank @ unit(features).astype(np.float32)
     rank = min(NEIGHBOUR + in_bank, len(similarity))
-    return float(np.sqrt(max(0.0, 2 - 2 * float(np.partition(similarity, -rank)[-rank]))))
+    nearest = np.partition(similarity, -rank)[-rank].astype(np.float64)
+    return float(np.sqrt(np.maximum(0, 2 - 2 * nearest)))  # Python's max would make NaN a distance of 0
 
 
 _OF_ONE_IMAGE: dict[Witness, Callable[[Evidence], float]] = {
@@ -91,15 +92,13 @@ _OF_ONE_IMAGE: dict[Witness, Callable[[Evidence], float]] = {
 }
 
 
-def measure(
-    names: tuple[Witness, ...], evidence: Evidence, bank: Array | None = None, *, in_bank: bool = False
-) -> Float:
+def measure(names: tuple[Witness, ...], evidence: Evidence, bank: Array | None = None) -> Float:
     """Values float64 [W] of the named witnesses; "knn" needs a bank of unit rows [B, D]."""
     values = []
     for name in names:
         if name == "knn":
             assert bank is not None
-            values.append(knn(evidence.features, bank, in_bank=in_bank))
+            values.append(knn(evidence.features, bank))
         else:
             values.append(_OF_ONE_IMAGE[name](evidence))
     return np.array(values, np.float64)

@@ -92,6 +92,21 @@ def test_what_is_stored_decides_as_what_was_fitted(detector: Detector, method: M
         np.testing.assert_array_equal(decisions.is_ood, decisions.p_values <= ALPHA)
 
 
+def test_the_threshold_of_all_is_the_one_that_was_fitted_with_the_others(detector: Detector) -> None:
+    files = draw(np.random.default_rng(5), N)
+    fitted = fit_per_class(files.scores, files.predicted, SHARES.size, ALPHA, 1 - DELTA, "pac")
+    calibration = stored(detector, files)
+    assert (calibration.threshold, calibration.allowed_above) == (fitted.overall.value, fitted.overall.allowed_above)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_scores_that_cannot_be_calibrated_on_are_no_wrong_usage(detector: Detector, count: int) -> None:
+    files = draw(np.random.default_rng(5), N * count)
+    files.scores[:1] = np.nan
+    with pytest.raises(CalibrationError):
+        stored(detector, files)
+
+
 def promised(counts: list[int], method: Method = "pac") -> str:
     classes = np.repeat(np.arange(len(counts)), counts)
     fitted = fit_per_class(np.arange(float(classes.size)), classes, len(counts), ALPHA, 1 - DELTA, method)

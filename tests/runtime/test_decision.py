@@ -84,6 +84,7 @@ def calibration_by_class(images: list[tuple[float, int]], needed: int) -> Calibr
         (3.5, 0, True),
         (INFINITE, 0, True),
         (float("nan"), 0, True),
+        (-INFINITE, 0, True),  # as an energy with an infinite logit
     ],
 )
 def test_p_values_by_hand(score: float, at_least: int, flagged: bool) -> None:
@@ -106,13 +107,13 @@ def test_no_scores_give_no_decisions() -> None:
 @given(
     st.lists(score_values, min_size=1, max_size=40),
     score_values,
-    st.lists(st.one_of(score_values, st.sampled_from([INFINITE, float("nan")])), max_size=30),
+    st.lists(st.one_of(score_values, st.sampled_from([INFINITE, -INFINITE, float("nan")])), max_size=30),
 )
 def test_laws_of_p_values_and_verdicts(scores: list[float], threshold: float, asked: list[float]) -> None:
     calibration = calibration_of(scores, threshold)
     asked.extend(scores)
     decisions = decide(np.array(asked), np.zeros(len(asked), np.int64), calibration)
-    ranked = np.where(np.isnan(asked), INFINITE, asked)
+    ranked = np.where(np.isfinite(asked), asked, INFINITE)
     expected = [(1 + sum(score >= value for score in scores)) / (len(scores) + 1) for value in ranked]
     assert decisions.p_values.tolist() == expected
     assert np.all((decisions.p_values > 0) & (decisions.p_values <= 1))
@@ -131,12 +132,12 @@ def test_laws_of_verdicts_by_class(data: st.DataObject) -> None:
     assert calibration.own_thresholds.keys() == own
     assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
     asked = images + data.draw(st.lists(st.tuples(score_values, st.integers(-1, 5)), max_size=30))
-    asked.append((float("nan"), 0))
+    asked += [(float("nan"), 0), (-INFINITE, 1)]
     decisions = decide(np.array([s for s, _ in asked]), np.array([k for _, k in asked]), calibration)
     found = zip(asked, decisions.p_values, decisions.is_ood, decisions.thresholds, strict=True)
     for (score, k), p_value, is_ood, threshold in found:
         pool = [s for s, j in images if j == k] if k in own else [s for s, _ in images]
-        ranked = INFINITE if np.isnan(score) else score
+        ranked = score if np.isfinite(score) else INFINITE
         assert p_value == (1 + sum(s >= ranked for s in pool)) / (len(pool) + 1)
         assert threshold == calibration.own_thresholds.get(k, calibration.threshold)
         assert is_ood == (ranked > threshold)
