@@ -137,8 +137,8 @@ def calibrate(
 
 def describe_images(planned: "ImagePlan") -> list[str]:
     """Lines that say how many images a calibration takes, and a table of what numbers of them give."""
-    sure = f" with {planned.confidence:.4g} confidence" if planned.method == "pac" else ""
-    lines = [f"asked for   {planned.alpha:.4g} false alarms{sure}, {planned.method}"]
+    sure = f" with {100 * planned.confidence:.4g}% confidence" if planned.method == "pac" else ""
+    lines = [f"asked for   {100 * planned.alpha:.4g}% false alarms{sure}, {planned.method}"]
     if planned.fitted:
         lines.append(
             f"needed      {planned.total} images in all: {planned.fitted} to fit how witnesses are combined, and at "
@@ -180,8 +180,8 @@ def describe_suspicion(done: "Calibrated") -> list[str]:
     of_all = " of all" if done.calibration.per_class else ""
     lines = [
         f"what if     {row.share:.0%} of these images ({row.removed}) were OOD: the threshold{of_all} would lie at "
-        f"{row.threshold:.6f} if they are the highest, and {row.flagged_refitted:.1%} of in-distribution images would "
-        f"be flagged (now {row.flagged_now:.1%}); at {row.highest_threshold:.6f} if they are the lowest"
+        f"{row.threshold:.6f} if they are the highest, and {row.flagged_refitted:.1%} of the others would be flagged "
+        f"(now {row.flagged_now:.1%}); at {row.highest_threshold:.6f} if they are the lowest"
         for row in done.contamination
     ]
     named = ", ".join(f"{suspect.id!r} {suspect.score:.3f}" for suspect in done.suspects)
