@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fast_plans import WITH_KNN
 from halved_graphs import add_halved_graphs
 
 from diffood import zoo
@@ -15,13 +16,9 @@ from diffood.runtime.bundle import open_bundle
 from diffood.runtime.decision import load_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.parity import Limits
-from diffood.runtime.plan import DEFAULT
 from diffood.runtime.serving.sources import Source, expand_inputs
 from diffood.zoo.images import unpack_set
 
-# One UNet evaluation an image: these tests look at the gate, not at detection.
-FAST = DEFAULT.changed({"start_times": (120,), "stride": 120, "repeats": 1, "guidance": 0.0})
-PLAN = FAST.changed({"witnesses": (*DEFAULT.witnesses, "knn")})
 BATCH = 16
 LENIENT = Limits(flips=0.02, auroc_shift=0.01)
 
@@ -33,7 +30,7 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = Path(shutil.copytree(zoo.BUNDLE, root / "bundle"))
     add_halved_graphs(path, ("classify", "step_plain"))
     unpack_set("fashion-validation", root / "images", 150)
-    detector = Detector.load(open_bundle(path), PLAN, batch=BATCH, threads=1)
+    detector = Detector.load(open_bundle(path), WITH_KNN, batch=BATCH, threads=1)
     calibrate_files(detector, expand_inputs([str(root / "images")]), 0.05, 0.95, "pac").save()
     return path
 
@@ -90,7 +87,7 @@ def test_a_judgement_ends_with_the_fusion_it_was_made_with(
 ) -> None:
     assert verify(bundle, sets).passed
     unpack_set("fashion-validation", tmp_path / "images", 120)  # thirty fewer: another fusion
-    fresh = Detector.load(open_bundle(bundle), PLAN, batch=BATCH, threads=1)
+    fresh = Detector.load(open_bundle(bundle), WITH_KNN, batch=BATCH, threads=1)
     calibrate_files(fresh, expand_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac").save()
     with pytest.raises(CalibrationError, match="diffood verify"):
         Detector.open(bundle, precision="fp16", batch=BATCH, threads=1).calibration()
