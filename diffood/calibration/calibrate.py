@@ -1,6 +1,6 @@
 """Calibrates a bundle on in-distribution files. The statistics are in `thresholds`, the fusion's fit in `fusing`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,18 +18,20 @@ from diffood.calibration.fusing import (
 from diffood.calibration.thresholds import Method, Threshold, conformal_required, fit_threshold, pac_required
 from diffood.errors import CalibrationError
 from diffood.runtime.decision import Calibration, save_calibration
-from diffood.runtime.detector import Detector
+from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.fusion import save_bank
 from diffood.runtime.images import DEFAULT_LIMITS, Limits
 from diffood.runtime.serving.pipeline import Progress, score_files
 from diffood.runtime.serving.sources import Source
+
+See = Callable[[str, ImageScore], None]  # called with the id and the outcome of every scored file
 
 
 @dataclass(frozen=True)
 class ScoredFiles:
     """Scores float64 [N], witnesses float64 [N, W] and predicted classes int64 [N] of the files that could be used.
 
-    set_aside: the others. repeated: how many files have the bytes of an earlier one.
+    ids: of these files [N]. set_aside: the others. repeated: how many files have the bytes of an earlier one.
     """
 
     scores: npt.NDArray[np.float64]
@@ -37,27 +39,36 @@ class ScoredFiles:
     predicted: npt.NDArray[np.int64]
     set_aside: SetAside
     repeated: int
+    ids: tuple[str, ...]
 
 
 def score_folder(
-    detector: Detector, sources: Iterable[Source], limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
+    detector: Detector,
+    sources: Iterable[Source],
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+    see: See | None = None,
 ) -> ScoredFiles:
-    """Score files and keep the numbers only."""
-    scores, witnesses, predicted, set_aside, hashes = [], [], [], [], []
+    """Score files and keep the numbers only; `see` may keep more of each."""
+    scores, witnesses, predicted, set_aside, hashes, ids = [], [], [], [], [], []
     for outcome in score_files(detector, sources, limits, progress):
         if outcome.result is None:
             set_aside.append((outcome.source.id, outcome.loaded.error))
         else:
+            if see:
+                see(outcome.source.id, outcome.result)
             scores.append(outcome.result.score)
             witnesses.append(outcome.result.witnesses)
             predicted.append(outcome.result.evidence.predicted)
             hashes.append(outcome.loaded.sha256)
+            ids.append(outcome.source.id)
     return ScoredFiles(
         np.array(scores, np.float64),
         np.array(witnesses, np.float64).reshape(-1, len(detector.plan.witnesses)),
         np.array(predicted, np.int64),
         tuple(set_aside),
         repeated=len(hashes) - len(set(hashes)),
+        ids=tuple(ids),
     )
 
 
@@ -106,10 +117,12 @@ def calibrate_files(
     confidence: float,
     method: Method,
     progress: Progress | None = None,
+    see: See | None = None,
 ) -> Calibrated:
     """Fit the fusion of the detector's plan, if it has one, on a part of the files, and the threshold on the others.
 
-    Raises CalibrationError for too few images, UsageError as fit_threshold does.
+    `see` sees the files the threshold is fitted on. Raises CalibrationError for too few images, UsageError as
+    fit_threshold does.
     """
     require_enough(len(sources), alpha, confidence, method, fused=detector.plan.fused)
     fitted, rest = None, list(sources)
@@ -117,7 +130,7 @@ def calibrate_files(
         part, rest = split_sources(sources)
         fitted = fit_fusion(detector, part, progress=progress)
         detector = detector.fused(fitted.fusion)
-    files = score_folder(detector, rest, progress=progress)
+    files = score_folder(detector, rest, progress=progress, see=see)
     return Calibrated(calibrate(detector, files, alpha, confidence, method, fitted), detector, files, fitted)
 
 

@@ -1,6 +1,6 @@
-"""Scores a test set and OOD sets against a calibrated bundle, and collects the numbers."""
+"""Collects the numbers of a scored test set and OOD sets against a calibration; each number is made elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,28 +9,37 @@ import numpy.typing as npt
 
 from diffood.calibration.by_class import ClassAlarms, alarms_by_class
 from diffood.calibration.calibrate import ScoredFiles
-from diffood.calibration.intervals import Interval, ScoredSets, mean_auroc_interval
-from diffood.calibration.metrics import FalseAlarms, SetMetrics, auroc, false_alarms, set_metrics
+from diffood.calibration.comparison import WitnessComparison, compare_witnesses
+from diffood.calibration.groups import FEWEST_FOR_INTERVAL, Group, GroupMetrics, group_metrics, near_and_far
+from diffood.calibration.intervals import Interval, ScoredSets
+from diffood.calibration.labels import labels_from_folders
+from diffood.calibration.metrics import FalseAlarms, SetMetrics, false_alarms, set_metrics
+from diffood.calibration.rejection import Rejection, reject
 from diffood.errors import UsageError
 from diffood.runtime.decision import Calibration
-
-FEWEST_FOR_INTERVAL = 2  # images on a side; one has no variance
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Numbers of one evaluation; rates and areas are fractions of 1. scores: by set, "ind" the test set's.
 
-    intervals: DeLong's 95 % of each set's AUROC; mean_interval: of their mean, which knows that all sets share the InD
-    images. by_class: false alarms by predicted class, the highest rate first.
+    intervals: DeLong's 95 % of each set's AUROC; fpr_intervals: the bootstrap's of its FPR@95. overall: of all sets;
+    groups: of those that are near and of those that are far, where any was said to be. by_class: false alarms by
+    predicted class, the highest rate first. witnesses: of a fused score, each alone; None for a score of one witness
+    and where a side has a single image. rejection: accuracy, where the class of every InD image is known; labelled:
+    of how many it is.
     """
 
     false_alarms: FalseAlarms
     by_class: tuple[ClassAlarms, ...]
     sets: dict[str, SetMetrics]
     intervals: dict[str, Interval]
-    mean_auroc: float
-    mean_interval: Interval
+    fpr_intervals: dict[str, Interval]
+    overall: GroupMetrics
+    groups: dict[Group, GroupMetrics]
+    witnesses: WitnessComparison | None
+    rejection: Rejection | None
+    labelled: int
     threshold: float
     alpha: float
     guarantee: str
@@ -38,16 +47,32 @@ class Evaluation:
     set_aside: dict[str, int]
     scores: dict[str, npt.NDArray[np.float64]]
 
+    @property
+    def mean_auroc(self) -> float:
+        """Of all sets, each counting the same."""
+        return self.overall.mean.auroc
+
+    @property
+    def mean_interval(self) -> Interval:
+        """DeLong's 95 % of the mean AUROC, which knows that all sets share the InD images."""
+        return self.overall.auroc
+
     def as_json(self) -> dict[str, Any]:
         """The same as plain values, with `auroc` by set; the scores are left out."""
         return {
             "auroc": {name: metrics.auroc for name, metrics in self.sets.items()},
-            "auroc_interval": {name: [found.low, found.high] for name, found in self.intervals.items()},
+            "auroc_interval": {name: _ends(found) for name, found in self.intervals.items()},
             "mean_auroc": self.mean_auroc,
-            "mean_auroc_interval": [self.mean_interval.low, self.mean_interval.high],
+            "mean_auroc_interval": _ends(self.mean_interval),
+            "fpr_at_95_detection_interval": {name: _ends(found) for name, found in self.fpr_intervals.items()},
             "false_alarms": asdict(self.false_alarms),
             "false_alarms_by_class": [asdict(row) for row in self.by_class],
             "sets": {name: asdict(metrics) for name, metrics in self.sets.items()},
+            "overall": asdict(self.overall),
+            "groups": {name: asdict(group) for name, group in self.groups.items()},
+            "witnesses": self.witnesses.as_json() if self.witnesses else None,
+            "rejection": self.rejection.as_json() if self.rejection else None,
+            "labelled": self.labelled,
             "threshold": self.threshold,
             "alpha": self.alpha,
             "guarantee": self.guarantee,
@@ -57,33 +82,64 @@ class Evaluation:
 
 
 def evaluate(
-    calibration: Calibration, unet_evaluations: int, ind: ScoredFiles, ood: Mapping[str, ScoredFiles]
+    calibration: Calibration,
+    unet_evaluations: int,
+    ind: ScoredFiles,
+    ood: Mapping[str, ScoredFiles],
+    groups: Mapping[str, Group] | None = None,
+    class_names: Sequence[str] = (),
 ) -> Evaluation:
-    """Compare each OOD set with the InD test set at the calibrated threshold. Raises UsageError for an empty set."""
+    """Compare each OOD set with the InD test set at the calibrated threshold.
+
+    groups: near or far, of each OOD set that is either. class_names: the classifier's; InD files in folders of these
+    names have known classes. Raises UsageError for an empty set and for a group of no set.
+    """
     if not ood:
-        raise UsageError("No OOD set given: add --ood NAME=DIR, once for each.")
+        raise UsageError("No OOD set given: add --ood, --near or --far NAME=DIR, once for each.")
     for name, files in {"ind": ind, **ood}.items():
         if len(files.scores) == 0:
             raise UsageError(f"No usable image in the {name} set; {len(files.set_aside)} files were set aside.")
     sets = {name: set_metrics(ind.scores, files.scores, calibration.threshold) for name, files in ood.items()}
+    scored = ScoredSets(ind.scores, {name: files.scores for name, files in ood.items()})
+    single = {name: group_metrics(ScoredSets(scored.ind, {name: scored.sets[name]}), sets) for name in ood}
+    labels = labels_from_folders(ind.ids, class_names)
+    labelled = int(np.count_nonzero(labels >= 0))
     return Evaluation(
         false_alarms=false_alarms(ind.scores, calibration.threshold),
         by_class=alarms_by_class(ind.scores, ind.predicted, calibration.threshold, calibration.alpha),
         sets=sets,
-        intervals={name: _area_interval(ind, {name: files}) for name, files in ood.items()},
-        mean_auroc=float(np.mean([metrics.auroc for metrics in sets.values()])),
-        mean_interval=_area_interval(ind, ood),
+        intervals={name: found.auroc for name, found in single.items()},
+        fpr_intervals={name: found.fpr_at_95_detection for name, found in single.items()},
+        overall=group_metrics(scored, sets),
+        groups=near_and_far(scored, sets, groups or {}),
+        witnesses=_each_alone(calibration.fingerprint.plan.witnesses, ind, ood),
+        rejection=(
+            reject(ind.scores, labels, ind.predicted, np.concatenate(list(scored.sets.values())))
+            if labelled == len(labels)
+            else None
+        ),
+        labelled=labelled,
         threshold=calibration.threshold,
         alpha=calibration.alpha,
         guarantee=calibration.guarantee,
         unet_evaluations=unet_evaluations,
         set_aside={name: len(files.set_aside) for name, files in {"ind": ind, **ood}.items()},
-        scores={"ind": ind.scores} | {name: files.scores for name, files in ood.items()},
+        scores={"ind": ind.scores, **scored.sets},
     )
 
 
-def _area_interval(ind: ScoredFiles, ood: Mapping[str, ScoredFiles]) -> Interval:
-    """Mean AUROC over the sets with DeLong's interval; where a side has a single image, nothing is known: 0 to 1."""
-    if min(len(files.scores) for files in (ind, *ood.values())) < FEWEST_FOR_INTERVAL:
-        return Interval(float(np.mean([auroc(ind.scores, files.scores) for files in ood.values()])), 0.0, 1.0)
-    return mean_auroc_interval(ScoredSets(ind.scores, {name: files.scores for name, files in ood.items()}))
+def _each_alone(witnesses: Sequence[str], ind: ScoredFiles, ood: Mapping[str, ScoredFiles]) -> WitnessComparison | None:
+    fewest = min(len(files.scores) for files in (ind, *ood.values()))
+    if len(witnesses) == 1 or fewest < FEWEST_FOR_INTERVAL:
+        return None
+    return compare_witnesses(
+        ScoredSets(ind.scores, {name: files.scores for name, files in ood.items()}),
+        {
+            witness: ScoredSets(ind.witnesses[:, w], {name: files.witnesses[:, w] for name, files in ood.items()})
+            for w, witness in enumerate(witnesses)
+        },
+    )
+
+
+def _ends(found: Interval) -> list[float]:
+    return [found.low, found.high]

@@ -2,15 +2,16 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from diffood.errors import CalibrationError, RejectedImage
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import FittedWitness, Fusion, FusionRecord, pack_bank, unpack_bank
+from diffood.runtime.fusion import MOST_BENT, FittedWitness, Fusion, FusionRecord, bend, pack_bank, unpack_bank
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, read_file
+from diffood.runtime.plan import Combination
 from diffood.runtime.scoring import Float
 from diffood.runtime.serving.pipeline import Progress, observe_files
 from diffood.runtime.serving.sources import Source
@@ -19,6 +20,7 @@ from diffood.runtime.witnesses import Array, Witness, knn, measure
 SHARE = 3  # one image in so many is fitted on, the others are calibrated on
 MOST_FITTED = 1000  # a mean is known well by then, and a bank of more costs more than it finds
 FEWEST_FITTED = 20  # a deviation estimated on fewer is off by more than a sixth
+SHRINKAGE = 0.2  # of correlations, so that chance in few images does not decide a weight
 FEWEST_FUSED = SHARE * (FEWEST_FITTED - 1) + 1  # with which FEWEST_FITTED are fitted on
 ROUNDING = 1e-6  # of a value: ten times float32's, as engines sum; a deviation below it tells nothing of an image
 
@@ -27,11 +29,15 @@ SetAside = tuple[tuple[str, str], ...]  # (id, reason) of files that could not b
 
 @dataclass(frozen=True)
 class FittedFusion:
-    """A fusion, the bytes of its bank (b"" without one), and the files that could not be used."""
+    """A fusion, the bytes of its bank (b"" without one), and the files that could not be used.
+
+    columns: the values [n] of each witness that it was fitted on.
+    """
 
     fusion: Fusion
     bank: bytes
     set_aside: SetAside
+    columns: Mapping[Witness, Float]
 
 
 def fitted_count(count: int) -> int:
@@ -97,11 +103,11 @@ def fit_fusion(
         columns["knn"] = np.array([knn(row, bank, in_bank=True) for row in seen.features])
     record = FusionRecord(
         combine=plan.combine,
-        witnesses=tuple(fit_witness(name, columns[name]) for name in plan.witnesses),
+        witnesses=fit_witnesses({name: columns[name] for name in plan.witnesses}, plan.combine),
         n=len(seen.features),
         bank=entry,
     )
-    return FittedFusion(Fusion(record, bank), data, seen.set_aside)
+    return FittedFusion(Fusion(record, bank), data, seen.set_aside, columns)
 
 
 @dataclass(frozen=True)
@@ -150,12 +156,49 @@ def describe_set_aside(set_aside: Sequence[tuple[str, str]]) -> str:
     return f"The first of {len(set_aside)} that cannot be used is {name!r}: {reason} "
 
 
-def fit_witness(name: Witness, values: Float) -> FittedWitness:
-    """Mean and standard deviation of a witness [n]. Raises CalibrationError where it does not vary."""
-    center, scale = float(values.mean()), float(values.std(ddof=1))
-    if scale <= ROUNDING * abs(center):
-        raise CalibrationError(
-            f"The witness {name} has mean {center:g} and deviation {scale:g} on these {len(values)} images: it does "
-            f"not vary, so it tells nothing. Give images that differ, or leave {name} out with --witnesses."
-        )
-    return FittedWitness(name=name, center=center, scale=scale)
+def fit_witnesses(columns: Mapping[Witness, Float], how: Combination) -> tuple[FittedWitness, ...]:
+    """Make witnesses [n] comparable, and weigh them. Raises CalibrationError where one does not vary.
+
+    "sum" takes them as they are, all alike. For "tail" each is made nearly normal first, as a heavy tail would make
+    what is merely rare look impossible, and weighed by `weigh`.
+    """
+    fitted, standard = [], []
+    for name, values in columns.items():
+        center, scale = float(values.mean()), float(values.std(ddof=1))
+        if scale <= ROUNDING * abs(center):
+            raise CalibrationError(
+                f"The witness {name} has mean {center:g} and deviation {scale:g} on these {len(values)} images: "
+                f"it does not vary, so it tells nothing. Give images that differ, or leave {name} out with --witnesses."
+            )
+        found = FittedWitness(name=name, center=center, scale=scale, weight=0.0)
+        if how == "tail":
+            found = _bent(found, values)
+        fitted.append(found)
+        standard.append(found.standardised(values))
+    weights = weigh(np.array(standard)) if how == "tail" else np.full(len(fitted), 1 / len(fitted))
+    return tuple(
+        found.model_copy(update={"weight": float(weight)}) for found, weight in zip(fitted, weights, strict=True)
+    )
+
+
+def _bent(witness: FittedWitness, values: Float) -> FittedWitness:
+    """With the power under which the values [n] are most likely normal (Yeo and Johnson 2000, sec. 3)."""
+    from scipy.stats import yeojohnson_normmax
+
+    standard = (values - witness.center) / witness.scale
+    power = float(np.clip(yeojohnson_normmax(standard), -MOST_BENT, 2 + MOST_BENT))
+    bent = bend(standard, power)
+    center, scale = float(bent.mean()), float(bent.std(ddof=1))
+    return witness.model_copy(update={"power": power, "center_bent": center, "scale_bent": scale})
+
+
+def weigh(standardised: Float) -> Float:
+    """Weights [W], 1 together, of standardised witnesses [W, n]: those that say the same share what they say.
+
+    The combination with the least variance on in-distribution images (Bates and Granger 1969, "The combination of
+    forecasts"), none below 0, with the correlations shrunk by 1 / (1 + SHRINKAGE).
+    """
+    correlation = np.corrcoef(standardised).reshape(len(standardised), -1)
+    weights = np.linalg.solve(correlation + SHRINKAGE * np.eye(len(correlation)), np.ones(len(correlation)))
+    positive = np.maximum(weights, 0)
+    return np.asarray(positive / positive.sum())

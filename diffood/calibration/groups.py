@@ -1,64 +1,75 @@
-"""Averages over groups of OOD sets, near and far, as benchmark tables give them, and each group's worst set."""
+"""Numbers of a group of OOD sets, near, far or all, as benchmark tables give them, and the group's worst sets."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
 
-from diffood.calibration.metrics import SetMetrics
+from diffood.calibration.bootstrap import mean_fpr_interval
+from diffood.calibration.intervals import Interval, ScoredSets, mean_auroc_interval
+from diffood.calibration.metrics import Rates, SetMetrics
 from diffood.errors import UsageError
 
 Group = Literal["near", "far"]
+GROUPS: tuple[Group, ...] = ("near", "far")
+
+FEWEST_FOR_INTERVAL = 2  # images on a side; one has no variance
 
 
 @dataclass(frozen=True)
 class GroupMetrics:
     """Means over the sets of one group, each set counting the same whatever its size (Zhang et al. 2023, OpenOOD 1.5).
 
-    sets: their names, in the order given. The means are of the fields of `SetMetrics` of the same names. lowest_auroc
-    and highest_fpr: name and value of the set that is worst by AUROC and by FPR@95; of equal ones the first.
+    sets: their names, in the order given. auroc (DeLong) and fpr_at_95_detection (bootstrap): the means of these names
+    with their 95 % intervals, which know that all sets share the InD images; 0 to 1 where a side has a single image.
+    lowest_auroc and highest_fpr: the set that is worst by AUROC and by FPR@95; of equal ones the first.
     """
 
     sets: tuple[str, ...]
-    auroc: float
-    aupr_in: float
-    aupr_out: float
-    fpr_at_95_detection: float
-    missed_at_95_kept: float
-    detection_rate: float
-    lowest_auroc: tuple[str, float]
-    highest_fpr: tuple[str, float]
+    mean: Rates
+    auroc: Interval
+    fpr_at_95_detection: Interval
+    lowest_auroc: str
+    highest_fpr: str
 
 
-def group_metrics(sets: Mapping[str, SetMetrics], groups: Mapping[str, Group]) -> dict[Group, GroupMetrics]:
-    """Metrics of each group that has sets, near before far; groups says for each set which it belongs to.
-
-    Raises UsageError, naming them, for sets without a group, groups of unknown sets and unknown groups.
-    """
-    if missing := [name for name in sets if name not in groups]:
-        raise UsageError(f"No group for the sets {', '.join(missing)}; say near or far for each.")
-    if unknown := [name for name in groups if name not in sets]:
-        raise UsageError(f"Groups for sets that were not evaluated: {', '.join(unknown)}; there are {', '.join(sets)}.")
-    if wrong := [f"{name} as {group!r}" for name, group in groups.items() if group not in ("near", "far")]:
-        raise UsageError(f"Unknown groups: {', '.join(wrong)}; choose near or far.")
-    order: tuple[Group, ...] = ("near", "far")
-    members = {group: {name: row for name, row in sets.items() if groups[name] == group} for group in order}
-    return {group: _mean(rows) for group, rows in members.items() if rows}
-
-
-def _mean(sets: Mapping[str, SetMetrics]) -> GroupMetrics:
-    rows = list(sets.values())
-    lowest = min(sets, key=lambda name: sets[name].auroc)
-    highest = max(sets, key=lambda name: sets[name].fpr_at_95_detection)
-    return GroupMetrics(
-        sets=tuple(sets),
-        auroc=float(np.mean([row.auroc for row in rows])),
-        aupr_in=float(np.mean([row.aupr_in for row in rows])),
-        aupr_out=float(np.mean([row.aupr_out for row in rows])),
-        fpr_at_95_detection=float(np.mean([row.fpr_at_95_detection for row in rows])),
-        missed_at_95_kept=float(np.mean([row.missed_at_95_kept for row in rows])),
-        detection_rate=float(np.mean([row.detection_rate for row in rows])),
-        lowest_auroc=(lowest, sets[lowest].auroc),
-        highest_fpr=(highest, sets[highest].fpr_at_95_detection),
+def group_metrics(scored: ScoredSets, sets: Mapping[str, SetMetrics]) -> GroupMetrics:
+    """Metrics of one group: all sets of scored. sets: the metrics of each of them, and of any others."""
+    rows = {name: sets[name] for name in scored.sets}
+    mean = Rates(
+        **{one.name: float(np.mean([getattr(row, one.name) for row in rows.values()])) for one in fields(Rates)}
     )
+    if min(scored.ind.size, *(scores.size for scores in scored.sets.values())) < FEWEST_FOR_INTERVAL:
+        area, rate = Interval(mean.auroc, 0.0, 1.0), Interval(mean.fpr_at_95_detection, 0.0, 1.0)
+    else:
+        area, rate = mean_auroc_interval(scored), mean_fpr_interval(scored)
+    return GroupMetrics(
+        sets=tuple(rows),
+        mean=mean,
+        auroc=area,
+        fpr_at_95_detection=rate,
+        lowest_auroc=min(rows, key=lambda name: rows[name].auroc),
+        highest_fpr=max(rows, key=lambda name: rows[name].fpr_at_95_detection),
+    )
+
+
+def near_and_far(
+    scored: ScoredSets, sets: Mapping[str, SetMetrics], groups: Mapping[str, Group]
+) -> dict[Group, GroupMetrics]:
+    """Metrics of each group that has sets, near before far. groups: of each set that belongs to one.
+
+    Raises UsageError, naming them, for groups of sets that were not evaluated and for groups that are none.
+    """
+    if unknown := [name for name in groups if name not in scored.sets]:
+        raise UsageError(
+            f"Groups for sets that were not evaluated: {', '.join(unknown)}; there are {', '.join(scored.sets)}."
+        )
+    if wrong := [f"{name} as {group!r}" for name, group in groups.items() if group not in GROUPS]:
+        raise UsageError(f"Unknown groups: {', '.join(wrong)}; choose near or far.")
+    found = {}
+    for group in GROUPS:
+        members = {name: scores for name, scores in scored.sets.items() if groups.get(name) == group}
+        if members:
+            found[group] = group_metrics(ScoredSets(scored.ind, members), sets)
+    return found

@@ -33,11 +33,11 @@ class FalseAlarms:
 
 
 @dataclass(frozen=True)
-class SetMetrics:
-    """One OOD set against the in-distribution test set; all rates in [0, 1].
+class Rates:
+    """What OOD images are against in-distribution ones, or the mean of that over several sets; all in [0, 1].
 
-    detection_rate is the share of the count OOD images above the threshold, detection_interval its Clopper-Pearson
-    95 %. The other fields are the functions of the same name; they do not depend on the threshold.
+    detection_rate is the share of OOD images above the threshold. The other fields are the functions of the same name;
+    they do not depend on the threshold.
     """
 
     auroc: float
@@ -46,6 +46,12 @@ class SetMetrics:
     fpr_at_95_detection: float
     missed_at_95_kept: float
     detection_rate: float
+
+
+@dataclass(frozen=True)
+class SetMetrics(Rates):
+    """One OOD set of count images against the test set; detection_interval: Clopper-Pearson 95 % of detection_rate."""
+
     detection_interval: tuple[float, float]
     count: int
 

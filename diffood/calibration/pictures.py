@@ -1,4 +1,4 @@
-"""Pictures: histograms of scores with the threshold, strips of images beside their denoised selves, and drift."""
+"""Pictures: score histograms with the threshold, strips of images and their denoised selves, drift, rejection."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from diffood.calibration.rejection import Rejection
+from diffood.calibration.score_axis import score_axis, score_span, score_ticks
+
 # Okabe and Ito's palette, told apart by colour-blind readers; the first is the InD set's.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D", "#B8A800")
 BINS = 48
-_SPAN_QUANTILE = 0.999  # a few far outliers must not squeeze the rest
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,26 @@ class StripImage:
 
 def draw_histograms(scores: Mapping[str, npt.NDArray[np.float64]], threshold: float, alpha: float, path: Path) -> None:
     """Draw one panel a set ("ind" first) on a shared axis, the threshold through all, the flagged side shaded."""
-    finite = np.concatenate([values[np.isfinite(values)] for values in scores.values()])
-    low, high = float(finite.min()), max(float(np.quantile(finite, _SPAN_QUANTILE)), threshold * 1.05)
+    finite = {name: values[np.isfinite(values)] for name, values in scores.items()}
+    span = score_span(finite.values(), threshold)
+    place = score_axis(threshold, span)
+    low, high, limit = float(place(span[0])), float(place(span[1])), float(place(threshold))
     edges = np.linspace(low, high, BINS + 1)
     figure = Figure(figsize=(8, 0.6 + 0.95 * len(scores)), layout="constrained")
     panels = figure.subplots(len(scores), 1, sharex=True, squeeze=False)[:, 0]
     for index, (panel, (name, values)) in enumerate(zip(panels, scores.items(), strict=True)):
-        panel.hist(np.clip(values, low, high), edges, color=PALETTE[index % len(PALETTE)], alpha=0.85)
-        panel.axvspan(threshold, high, color="#000000", alpha=0.06, lw=0)
-        panel.axvline(threshold, color="black", lw=1.2)
+        panel.hist(np.clip(place(finite[name]), low, high), edges, color=PALETTE[index % len(PALETTE)], alpha=0.85)
+        panel.axvspan(limit, high, color="#000000", alpha=0.06, lw=0)
+        panel.axvline(limit, color="black", lw=1.2)
         share = float(np.mean(values > threshold))
         label = "in-distribution test" if name == "ind" else name
-        panel.set_title(f"{label}: {share:.1%} flagged of {len(values)}", loc="left", fontsize=9)
+        title = f"{label}: {share:.1%} flagged of {len(values)}"
+        panel.set_title(title, loc="left", fontsize=9, parse_math=False)  # a $ in a name is no formula
         panel.set_yticks([])
         panel.spines[["top", "right", "left"]].set_visible(False)
-    panels[0].text(threshold, panels[0].get_ylim()[1], " threshold", va="top", fontsize=8)
+    panels[0].text(limit, panels[0].get_ylim()[1], " threshold", va="top", fontsize=8)
+    ticks = score_ticks(place, span)
+    panels[-1].set_xticks([float(place(tick)) for tick in ticks], [f"{tick:g}" for tick in ticks])
     panels[-1].set_xlabel(
         f"OOD score (higher: more unlike the training data); at most {alpha:.1%} false alarms asked for"
     )
@@ -92,6 +99,23 @@ def draw_martingale(
     panel.set_xlabel("served row")
     panel.set_ylabel("log10 of the martingale")
     panel.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def draw_rejection(found: Rejection, path: Path) -> None:
+    """Draw accuracy against the share of InD images kept, and the open-set classification rate, side by side."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    kept, open_set = figure.subplots(1, 2)
+    kept.plot(100 * found.curve.kept, 100 * found.curve.accuracy, color=PALETTE[0], lw=1.2)
+    kept.axhline(100 * found.accuracy, color="black", lw=0.8, ls=":")
+    kept.set(xlim=(100, 0), xlabel="in-distribution images kept, %", ylabel="accuracy of those kept, %")
+    kept.set_title(f"accuracy {found.accuracy:.1%}, AURC {found.curve.aurc:.4f}", loc="left", fontsize=9)
+    rates = found.oscr.false_positive_rate, found.oscr.correct_classification_rate
+    open_set.plot(*(100 * rate for rate in rates), color=PALETTE[1], lw=1.2)
+    open_set.set(xlim=(0, 100), ylim=(0, 100), xlabel="OOD images kept, %", ylabel="InD images kept and right, %")
+    open_set.set_title(f"OSCR {found.oscr.area:.1%}", loc="left", fontsize=9)
+    for panel in (kept, open_set):
+        panel.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 
 

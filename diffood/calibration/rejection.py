@@ -5,10 +5,21 @@ where the score changes and does not depend on the order of the images.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from diffood.calibration.metrics import FloatArray, IntArray, checked_classes, checked_pair, checked_scores
+from diffood.calibration.metrics import (
+    FloatArray,
+    IntArray,
+    checked_classes,
+    checked_pair,
+    checked_scores,
+    clopper_pearson,
+)
+
+KEPT = (0.95, 0.9, 0.8)
+"""Shares of the images kept at which the accuracy is told."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,10 @@ class RejectionCurve:
     accuracy: FloatArray
     aurc: float
     excess_aurc: float
+
+    def accuracy_at(self, kept: float) -> float:
+        """Accuracy when at least this share is kept, in [0, 1], and no more images than that takes."""
+        return float(self.accuracy[np.flatnonzero(self.kept >= kept)[-1]])
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,44 @@ class OscrCurve:
         """Highest correct classification rate at a false positive rate of at most the given one: CCR@FPR."""
         allowed = np.searchsorted(self.false_positive_rate, false_positive_rate, side="right") - 1
         return float(self.correct_classification_rate[allowed])
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """What refusing images by their OOD score does for the classifier.
+
+    interval: Clopper-Pearson 95 % of the accuracy on all InD images. curve: of the InD images alone; oscr: against all
+    OOD images together.
+    """
+
+    interval: tuple[float, float]
+    curve: RejectionCurve
+    oscr: OscrCurve
+
+    @property
+    def accuracy(self) -> float:
+        """Of all InD images, none rejected."""
+        return float(self.curve.accuracy[0])
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; the curves are left out."""
+        return {
+            "accuracy": self.accuracy,
+            "accuracy_interval": list(self.interval),
+            "accuracy_at_kept": {f"{kept:.2f}": self.curve.accuracy_at(kept) for kept in KEPT},
+            "aurc": self.curve.aurc,
+            "excess_aurc": self.curve.excess_aurc,
+            "oscr": self.oscr.area,
+        }
+
+
+def reject(scores: FloatArray, labels: IntArray, predicted: IntArray, ood: FloatArray) -> Rejection:
+    """All of this file for InD scores [n] with true and predicted classes [n], and OOD scores [m].
+
+    Raises UsageError for unusable scores and classes.
+    """
+    curve, open_set = rejection_curve(scores, labels, predicted), oscr(scores, labels, predicted, ood)
+    return Rejection(clopper_pearson(int(np.count_nonzero(labels == predicted)), len(labels)), curve, open_set)
 
 
 def rejection_curve(

@@ -35,6 +35,7 @@ def calibrate(
     seed: options.Seed = None,
     witnesses: options.Witnesses = None,
     combine: options.Combine = None,
+    report: Annotated[Path | None, typer.Option(help="HTML file for a page about what was fitted.")] = None,
     backend: options.BackendName = "auto",
     precision: options.FixedPrecision = "fp32",
     batch: options.Batch = DEFAULT_BATCH,
@@ -46,11 +47,16 @@ def calibrate(
     Example: diffood calibrate bundle --images validation --fpr 0.05 --confidence 0.95
     """
     from diffood.calibration import calibrate as room
+    from diffood.calibration.gallery import Extremes
     from diffood.calibration.thresholds import require_share
     from diffood.runtime.serving.sources import expand_inputs
 
     require_share("--fpr", fpr)
     require_share("--confidence", confidence)
+    if report is not None:
+        from diffood.calibration.report_page import require_report
+
+        require_report(report)
     overrides = {
         "start_times": start_time,
         "stride": stride,
@@ -69,9 +75,15 @@ def calibrate(
         bundle, plan, overrides, backend=backend, precision=precision, batch=batch, threads=threads
     )
     sources = expand_inputs([str(folder) for folder in images])
+    extremes = Extremes()
     with progress.show_progress("calibrating", len(sources)) as advance:
-        done = room.calibrate_files(detector, sources, fpr, confidence, method, advance)
+        done = room.calibrate_files(detector, sources, fpr, confidence, method, advance, extremes.see)
     calibration, path = done.calibration, done.save()
+    if report is not None:
+        from diffood.calibration.report import report_on_calibration
+        from diffood.calibration.report_page import write_report
+
+        write_report(report_on_calibration(done, extremes), report)
     if as_json:
         typer.echo(json.dumps(calibration.model_dump(mode="json", exclude={"scores"})))
     else:

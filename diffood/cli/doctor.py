@@ -27,6 +27,7 @@ PACKAGES = {
     "polygraphy": ("diffood export --engine", f"{_TENSORRT}, or [tensorrt-rtx]", ("polygraphy",)),
     "pyarrow": ("Parquet output", _BASE, ("pyarrow",)),
     "matplotlib": ("pictures", _BASE, ("matplotlib",)),
+    "jinja2": ("diffood report and --report", "pip install 'diffood[report]'", ("jinja2",)),
     "torch": ("diffood export", _EXPORT, ("torch",)),
     "diffusers": ("diffood export", _EXPORT, ("diffusers",)),
     "onnx": ("diffood export", _EXPORT, ("onnx",)),

@@ -5,6 +5,7 @@ calibration.fusing fits it on in-distribution images; the calibration that was f
 
 import hashlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,7 +21,10 @@ from diffood.runtime.witnesses import Array, Evidence, Witness, measure
 MAX_BANK_BYTES = 256 * 2**20
 BANK_DIGITS = 12  # of its sha256, in its file's name
 
+MOST_BENT = 3.0  # further from no transformation than this, a skew is a handful of images
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Strict(BaseModel):
@@ -28,11 +32,23 @@ class _Strict(BaseModel):
 
 
 class FittedWitness(_Strict):
-    """A witness and what its values are on in-distribution images: their mean and standard deviation."""
+    """A witness and what its values are on in-distribution images.
+
+    center, scale: their mean and standard deviation; power: of Yeo and Johnson's transformation of what is then left,
+    1 for none; center_bent, scale_bent: mean and deviation after it; weight: in the combination, of 1 together.
+    """
 
     name: Witness
     center: Finite
-    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    scale: Positive
+    power: Annotated[float, Field(ge=-MOST_BENT, le=2 + MOST_BENT)] = 1.0
+    center_bent: Finite = 0.0
+    scale_bent: Positive = 1.0
+    weight: Annotated[float, Field(ge=0, le=1)]
+
+    def standardised(self, values: Float) -> Float:
+        """Values [...] in standard deviations above what is usual in-distribution, where they are nearly normal."""
+        return (bend((values - self.center) / self.scale, self.power) - self.center_bent) / self.scale_bent
 
 
 class BankEntry(_Strict):
@@ -55,6 +71,8 @@ class FusionRecord(_Strict):
     def _consistent(self) -> "FusionRecord":
         if (self.bank is not None) != ("knn" in self.names):
             raise ValueError("a bank belongs to the witness knn, and to it alone")
+        if not abs(sum(witness.weight for witness in self.witnesses) - 1) < 1e-6:
+            raise ValueError("the weights of the witnesses are not 1 together")
         return self
 
     @property
@@ -67,11 +85,9 @@ class FusionRecord(_Strict):
         """Hash over everything in the record, the bank's own among it: part of the fingerprint of a score."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
-    def standardised(self, values: Float) -> Float:
-        """Values [..., W] in standard deviations above what is usual in-distribution."""
-        center = np.array([witness.center for witness in self.witnesses])
-        scale = np.array([witness.scale for witness in self.witnesses])
-        return np.asarray((values - center) / scale)
+    def score(self, values: Float) -> Float:
+        """One score [...] from the witnesses' values [..., W]."""
+        return fuse(self.witnesses, self.combine, values)
 
 
 @dataclass(frozen=True)
@@ -87,22 +103,45 @@ class Fusion:
 
     def score(self, values: Float) -> float:
         """One number from the witnesses' values [W]."""
-        return float(combine(self.record.standardised(values), self.record.combine))
+        return float(self.record.score(values))
 
 
-def combine(standardised: Float, how: Combination) -> Float:
-    """One score [...] from standardised witnesses [..., W].
+def fuse(witnesses: Sequence[FittedWitness], how: Combination, values: Float) -> Float:
+    """One score [...] from the values [..., W] of fitted witnesses."""
+    return combine(standardise(witnesses, values), np.array([witness.weight for witness in witnesses]), how)
 
-    "sum": their mean. "tail": the mean of -log P(Z > z), Z standard normal, which is Fisher's statistic (1932) over 2W.
+
+def standardise(witnesses: Sequence[FittedWitness], values: Float) -> Float:
+    """Values [..., W] of fitted witnesses in standard deviations above what is usual in-distribution."""
+    columns = [witness.standardised(values[..., index]) for index, witness in enumerate(witnesses)]
+    return np.stack(columns, axis=-1)
+
+
+def bend(values: Float, power: float) -> Float:
+    """Transform values [...] monotonically so that a skewed sample becomes nearly normal; power 1 leaves them.
+
+    Yeo and Johnson 2000, "A new family of power transformations", sec. 2: Box and Cox's power of 1 + v for v >= 0, and
+    of 1 - v with 2 - power, mirrored, below. NaN where a value is not finite: a negative power would bound infinity.
+    """
+    from scipy.special import boxcox1p
+
+    finite = np.where(np.isfinite(values), values, np.nan)
+    return np.asarray(boxcox1p(np.maximum(finite, 0), power) - boxcox1p(np.maximum(-finite, 0), 2 - power))
+
+
+def combine(standardised: Float, weights: Float, how: Combination) -> Float:
+    """One score [...] from standardised witnesses [..., W] and their weights [W].
+
+    "sum": their weighted mean. "tail": that of -log P(Z > z), Z standard normal: Fisher's statistic (1932), weighted.
     Far out it grows with the square, so that one witness that is sure is not talked down by others that say nothing.
     NaN where a witness is not finite: the tail of -inf is 0, and would pass for in-distribution.
     """
     standardised = np.where(np.isfinite(standardised), standardised, np.nan)
     if how == "sum":
-        return np.asarray(standardised.mean(axis=-1))
+        return np.asarray(standardised @ weights)
     from scipy.special import log_ndtr
 
-    return np.asarray(-log_ndtr(-standardised).mean(axis=-1))
+    return np.asarray(-log_ndtr(-standardised) @ weights)
 
 
 def pack_bank(features: Array) -> tuple[BankEntry, bytes]:

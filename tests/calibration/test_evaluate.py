@@ -13,9 +13,10 @@ from diffood.runtime.detector import Detector
 from diffood.zoo import BUNDLE
 
 
-def scored(scores: list[float], predicted: list[int]) -> ScoredFiles:
+def scored(scores: list[float], predicted: list[int], ids: tuple[str, ...] | None = None) -> ScoredFiles:
     values = np.array(scores, np.float64)
-    return ScoredFiles(values, values[:, None], np.array(predicted, np.int64), (), 0)
+    ids = ids or tuple(f"{index:04d}.png" for index in range(len(scores)))
+    return ScoredFiles(values, values[:, None], np.array(predicted, np.int64), (), 0, ids)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def evaluation(calibration: Calibration) -> Evaluation:
         "far": scored(rng.uniform(3, 4, 30).tolist(), [0] * 30),
         "near": scored(rng.uniform(0, 2, 30).tolist(), [1] * 30),
     }
-    return evaluate(calibration, 12, ind, ood)
+    return evaluate(calibration, 12, ind, ood, {"far": "far"})
 
 
 def test_the_class_that_alarms_comes_first_and_is_told_apart(evaluation: Evaluation) -> None:
@@ -66,6 +67,46 @@ def test_intervals_hold_the_areas_and_the_mean_counts_the_shared_images_once(eva
     assert evaluation.mean_interval.value == pytest.approx(evaluation.mean_auroc)
 
 
+def test_groups_and_sets_have_the_intervals_of_both_numbers(evaluation: Evaluation) -> None:
+    assert evaluation.groups.keys() == {"far"}
+    assert evaluation.groups["far"].auroc == evaluation.intervals["far"]
+    assert evaluation.groups["far"].fpr_at_95_detection == evaluation.fpr_intervals["far"]
+    assert evaluation.overall.sets == ("far", "near")
+    assert evaluation.overall.lowest_auroc == evaluation.overall.highest_fpr == "near"
+    for name, metrics in evaluation.sets.items():
+        assert evaluation.fpr_intervals[name].value == pytest.approx(metrics.fpr_at_95_detection)
+
+
+def test_a_group_of_no_set_is_refused(calibration: Calibration) -> None:
+    files = scored([0.1, 0.2], [0, 0])
+    with pytest.raises(UsageError, match="not evaluated: else"):
+        evaluate(calibration, 12, files, {"some": files}, {"else": "near"})
+
+
+def test_a_score_of_one_witness_is_not_compared_with_it(evaluation: Evaluation) -> None:
+    assert evaluation.witnesses is None
+    assert evaluation.as_json()["witnesses"] is None
+
+
+@pytest.mark.parametrize(
+    ("ids", "labelled", "accuracy"),
+    [
+        (("a/1", "a/2", "b/1", "b/2"), 4, 0.75),
+        (("a/1", "a/2", "b/1", "c/2"), 3, None),
+        (("1", "2", "3", "4"), 0, None),
+    ],
+)
+def test_accuracy_is_known_where_all_classes_are(
+    calibration: Calibration, ids: tuple[str, ...], labelled: int, accuracy: float | None
+) -> None:
+    ind = scored([0.1, 0.2, 0.3, 0.4], [0, 1, 1, 1], ids)
+    result = evaluate(calibration, 12, ind, {"some": scored([0.25, 2.0], [0, 0])}, class_names=("a", "b"))
+    assert result.labelled == labelled
+    assert (result.rejection.accuracy if result.rejection else None) == accuracy
+    # Below the first OOD score one of four is right, below the second three.
+    assert result.rejection is None or result.rejection.oscr.area == pytest.approx((0.25 + 0.75) / 2)
+
+
 def test_json_names_what_the_table_shows(evaluation: Evaluation) -> None:
     content = evaluation.as_json()
     assert content["auroc_interval"]["near"] == [evaluation.intervals["near"].low, evaluation.intervals["near"].high]
@@ -76,6 +117,7 @@ def test_json_names_what_the_table_shows(evaluation: Evaluation) -> None:
 def test_of_a_set_of_one_image_nothing_is_known(calibration: Calibration) -> None:
     result = evaluate(calibration, 12, scored([0.1, 0.2], [0, 0]), {"one": scored([2.0], [0])})
     assert result.intervals["one"] == result.mean_interval == Interval(1.0, 0.0, 1.0)
+    assert result.fpr_intervals["one"] == result.overall.fpr_at_95_detection == Interval(0.0, 0.0, 1.0)
 
 
 def test_an_empty_set_is_refused(calibration: Calibration) -> None:

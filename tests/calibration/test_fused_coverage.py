@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import binom
 
-from diffood.calibration.fusing import fit_witness, fitted_count, fused_required
+from diffood.calibration.fusing import fit_witnesses, fitted_count, fused_required
 from diffood.calibration.thresholds import Method, fit_threshold, pac_allowed, pac_required
-from diffood.runtime.fusion import FusionRecord, combine
+from diffood.runtime.fusion import FusionRecord
 from diffood.runtime.plan import DEFAULT, Combination
 
 Float = npt.NDArray[np.float64]
@@ -35,12 +35,8 @@ def witnesses(rng: np.random.Generator, count: int) -> Float:
 
 def fuse(values: Float, how: Combination) -> FusionRecord:
     """As fit_fusion, from numbers."""
-    fitted = tuple(fit_witness(name, column) for name, column in zip(DEFAULT.witnesses, values.T, strict=True))
+    fitted = fit_witnesses(dict(zip(DEFAULT.witnesses, values.T, strict=True)), how)
     return FusionRecord(combine=how, witnesses=fitted, n=len(values))
-
-
-def scores_of(record: FusionRecord, values: Float) -> Float:
-    return combine(record.standardised(values), record.combine)
 
 
 def violated(rng: np.random.Generator, count: int, method: Method, how: Combination) -> bool:
@@ -48,8 +44,8 @@ def violated(rng: np.random.Generator, count: int, method: Method, how: Combinat
     drawn = witnesses(rng, count)
     part, rest = drawn[: fitted_count(count)], drawn[fitted_count(count) :]
     fusion = fuse(part, how)
-    threshold = fit_threshold(scores_of(fusion, rest), ALPHA, 1 - DELTA, method)
-    return bool((scores_of(fusion, witnesses(rng, FRESH)) > threshold.value).mean() > ALPHA)
+    threshold = fit_threshold(fusion.score(rest), ALPHA, 1 - DELTA, method)
+    return bool((fusion.score(witnesses(rng, FRESH)) > threshold.value).mean() > ALPHA)
 
 
 @pytest.mark.parametrize("how", ["tail", "sum"])
@@ -77,8 +73,8 @@ def test_on_average_a_conformal_threshold_keeps_the_rate() -> None:
     for _ in range(DRAWS):
         drawn = witnesses(rng, 89)
         fusion = fuse(drawn[:30], "tail")
-        threshold = fit_threshold(scores_of(fusion, drawn[30:]), ALPHA, 0.95, "conformal")
-        rates.append((scores_of(fusion, witnesses(rng, 1000)) > threshold.value).mean())
+        threshold = fit_threshold(fusion.score(drawn[30:]), ALPHA, 0.95, "conformal")
+        rates.append((fusion.score(witnesses(rng, 1000)) > threshold.value).mean())
     assert threshold.bound == 3 / 60
     error = np.std(rates) / np.sqrt(DRAWS)
     assert abs(np.mean(rates) - threshold.bound) < 4 * error < 0.005

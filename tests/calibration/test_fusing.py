@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from fast_plans import FAST, WITH_KNN
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import skew
 from sklearn.neighbors import NearestNeighbors
 
 from diffood.calibration.calibrate import Calibrated, calibrate_files, require_enough
@@ -21,19 +23,23 @@ from diffood.calibration.fusing import (
     MOST_FITTED,
     SHARE,
     fit_fusion,
+    fit_witnesses,
     fitted_count,
     fused_required,
     require_enough_fused,
     split_sources,
+    weigh,
 )
 from diffood.calibration.thresholds import pac_allowed, pac_required
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle import Bundle
 from diffood.runtime.detector import Detector
+from diffood.runtime.fusion import standardise
 from diffood.runtime.images import load_image
 from diffood.runtime.serving.sources import Source, expand_inputs
 from diffood.runtime.sessions import Array, Classified
 from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from diffood.runtime.witnesses import Witness
 
 BATCH = 8
 
@@ -215,10 +221,53 @@ def test_what_was_calibrated_on_is_standardised_about_nought(calibrated: Calibra
     """The parts are exchangeable, so the other one's mean is within some standard errors of the fitted."""
     record = calibrated.calibration.fusion
     assert record is not None
-    z = record.standardised(calibrated.files.witnesses)
-    assert z.shape == (64, 5)
+    values = calibrated.files.witnesses
+    assert values.shape == (64, 5)
+    z = standardise(record.witnesses, values)
     assert np.abs(z.mean(axis=0)).max() < 4 * np.sqrt(1 / 32 + 1 / 64)
     assert np.all((z.std(axis=0) > 0.5) & (z.std(axis=0) < 2))
+
+
+def skewed(count: int, seed: int = 0) -> dict[Witness, npt.NDArray[np.float64]]:
+    """A lognormal, a normal and the normal once more with noise, as three witnesses."""
+    rng = np.random.default_rng(seed)
+    normal = rng.normal(size=count)
+    return {
+        "jump": np.exp(rng.normal(size=count)),
+        "energy": normal - 9,
+        "max_logit": normal + 0.1 * rng.normal(size=count),
+    }
+
+
+def test_the_tail_makes_skewed_witnesses_nearly_normal_and_the_sum_takes_them_as_they_are() -> None:
+    columns = skewed(1000)
+    bent, straight = fit_witnesses(columns, "tail"), fit_witnesses(columns, "sum")
+    assert skew(columns["jump"]) > 3
+    for found in bent:
+        z = found.standardised(columns[found.name])
+        assert abs(skew(z)) < 0.35
+        assert (z.mean(), z.std(ddof=1)) == pytest.approx((0, 1), abs=1e-9)
+    assert bent[1].power == pytest.approx(1, abs=0.2)
+    assert {(found.power, found.weight) for found in straight} == {(1.0, 1 / 3)}
+
+
+def test_witnesses_that_say_the_same_share_a_weight() -> None:
+    jump, energy, logit = (found.weight for found in fit_witnesses(skewed(1000), "tail"))
+    assert jump + energy + logit == pytest.approx(1)
+    assert jump > 1.5 * max(energy, logit)
+    assert energy == pytest.approx(logit, rel=0.2)
+
+
+def test_weights_are_equal_for_unrelated_witnesses_and_never_negative() -> None:
+    rng = np.random.default_rng(0)
+    assert weigh(rng.normal(size=(4, 5000))) == pytest.approx(0.25, abs=0.02)
+    assert weigh(rng.normal(size=(1, 50))).tolist() == [1.0]
+    common, own = rng.normal(size=500), 0.3 * rng.normal(size=500)
+    louder = np.stack([common, 3 * common + own, own])  # the second is best left out
+    weights = weigh((louder - louder.mean(axis=1)[:, None]) / louder.std(axis=1)[:, None])
+    assert weights.min() >= 0
+    assert weights.sum() == pytest.approx(1)
+    assert weights.argmin() == 1
 
 
 class Overflowing(OnnxRuntimeSession):

@@ -1,46 +1,67 @@
-"""Group averages weigh sets alike, name the worst and refuse sets without a group."""
+"""Group averages weigh sets alike, carry the intervals of their means, name the worst, and refuse unknown sets."""
+
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
-from diffood.calibration.groups import Group, group_metrics
-from diffood.calibration.metrics import set_metrics
+from diffood.calibration.bootstrap import mean_fpr_interval
+from diffood.calibration.groups import Group, group_metrics, near_and_far
+from diffood.calibration.intervals import Interval, ScoredSets, mean_auroc_interval
+from diffood.calibration.metrics import Rates, set_metrics
 from diffood.errors import UsageError
 
-IND = np.arange(100.0)
-SETS = {
-    "cats": set_metrics(IND, np.arange(40.0, 140.0), 95.0),
-    "noise": set_metrics(IND, np.arange(200.0, 210.0), 95.0),
-    "dogs": set_metrics(IND, np.arange(70.0, 110.0, 10.0), 95.0),
-}
+SCORED = ScoredSets(
+    np.arange(100.0),
+    {
+        "cats": np.arange(40.0, 140.0),
+        "noise": np.arange(200.0, 210.0),
+        "dogs": np.arange(70.0, 110.0, 10.0),
+        "else": np.arange(60.0, 90.0),
+    },
+)
+SETS = {name: set_metrics(SCORED.ind, scores, 95.0) for name, scores in SCORED.sets.items()}
 GROUPS: dict[str, Group] = {"dogs": "near", "noise": "far", "cats": "near"}
 
 
 def test_means_weigh_sets_alike_and_the_worst_are_named() -> None:
-    found = group_metrics(SETS, GROUPS)
+    found = near_and_far(SCORED, SETS, GROUPS)
     assert list(found) == ["near", "far"]
-    near = found["near"]
+    near, far = found["near"], found["far"]
     assert near.sets == ("cats", "dogs")
-    for name in ("auroc", "aupr_in", "aupr_out", "fpr_at_95_detection", "missed_at_95_kept", "detection_rate"):
-        assert getattr(near, name) == pytest.approx((getattr(SETS["cats"], name) + getattr(SETS["dogs"], name)) / 2)
-        assert getattr(found["far"], name) == getattr(SETS["noise"], name)
-    assert near.lowest_auroc == ("cats", SETS["cats"].auroc)
-    assert near.highest_fpr == ("cats", SETS["cats"].fpr_at_95_detection)
-    assert found["far"].lowest_auroc == ("noise", 1.0)
+    for name in (field.name for field in fields(Rates)):
+        assert getattr(near.mean, name) == pytest.approx(
+            (getattr(SETS["cats"], name) + getattr(SETS["dogs"], name)) / 2
+        )
+        assert getattr(far.mean, name) == getattr(SETS["noise"], name)
+    assert (near.lowest_auroc, near.highest_fpr, far.lowest_auroc) == ("cats", "cats", "noise")
 
 
-def test_a_group_without_sets_is_left_out() -> None:
-    assert list(group_metrics({"noise": SETS["noise"]}, {"noise": "far"})) == ["far"]
+def test_intervals_are_those_of_the_mean_over_the_groups_sets() -> None:
+    near = near_and_far(SCORED, SETS, GROUPS)["near"]
+    members = ScoredSets(SCORED.ind, {name: SCORED.sets[name] for name in ("cats", "dogs")})
+    assert near.auroc == mean_auroc_interval(members)
+    assert near.fpr_at_95_detection == mean_fpr_interval(members)
+    assert near.auroc.value == pytest.approx(near.mean.auroc)
+    assert near.fpr_at_95_detection.value == pytest.approx(near.mean.fpr_at_95_detection)
+
+
+def test_of_a_set_of_one_image_nothing_is_known() -> None:
+    scored = ScoredSets(SCORED.ind, {"one": np.array([99.5])})
+    found = group_metrics(scored, {"one": set_metrics(scored.ind, scored.sets["one"], 95.0)})
+    assert (found.auroc, found.fpr_at_95_detection) == (Interval(1.0, 0.0, 1.0), Interval(0.0, 0.0, 1.0))
+
+
+def test_a_group_without_sets_and_sets_without_a_group_are_left_out() -> None:
+    found = near_and_far(SCORED, SETS, {"noise": "far"})
+    assert list(found) == ["far"]
+    assert found["far"].sets == ("noise",)
 
 
 @pytest.mark.parametrize(
     ("groups", "message"),
-    [
-        ({"cats": "near", "dogs": "near"}, "No group for the sets noise"),
-        ({**GROUPS, "fish": "far"}, "not evaluated: fish"),
-        ({**GROUPS, "cats": "middle"}, "cats as 'middle'"),
-    ],
+    [({**GROUPS, "fish": "far"}, "not evaluated: fish"), ({**GROUPS, "cats": "middle"}, "cats as 'middle'")],
 )
 def test_groups_that_do_not_fit_are_refused(groups: dict[str, Group], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        group_metrics(SETS, groups)
+        near_and_far(SCORED, SETS, groups)

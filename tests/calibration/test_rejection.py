@@ -7,9 +7,10 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score
 
 from diffood.calibration.metrics import auroc
-from diffood.calibration.rejection import oscr, rejection_curve
+from diffood.calibration.rejection import KEPT, oscr, reject, rejection_curve
 from diffood.errors import UsageError
 
 FloatArray = npt.NDArray[np.float64]
@@ -57,6 +58,25 @@ def test_a_score_that_keeps_right_images_first_has_no_excess(images: Predictions
     _, labels, predicted = images
     perfect = np.argsort(np.argsort(labels != predicted, kind="stable")).astype(np.float64)
     assert rejection_curve(perfect, labels, predicted).excess_aurc == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kept", "accuracy"), [(1.0, 1 / 2), (0.76, 1 / 2), (0.75, 2 / 3), (0.5, 1 / 2), (0.2, 1), (0.0, 1)]
+)
+def test_accuracy_when_at_least_a_share_is_kept(kept: float, accuracy: float) -> None:
+    scores, labels = np.array([3.0, 1.0, 2.0, 4.0]), np.array([0, 1, 2, 3])
+    assert rejection_curve(scores, labels, np.array([0, 1, 0, 0])).accuracy_at(kept) == pytest.approx(accuracy)
+
+
+@given(images=predictions, ood=ood_scores)
+def test_all_of_it_together_is_each_of_it(images: Predictions, ood: FloatArray) -> None:
+    found, curve = reject(*images, ood), rejection_curve(*images)
+    content = found.as_json()
+    assert content["accuracy"] == pytest.approx(accuracy_score(*images[1:]))
+    assert found.interval[0] <= content["accuracy"] <= found.interval[1]
+    assert content["accuracy_at_kept"] == {f"{kept:.2f}": curve.accuracy_at(kept) for kept in KEPT}
+    assert (content["aurc"], content["excess_aurc"]) == (curve.aurc, curve.excess_aurc)
+    assert content["oscr"] == oscr(*images, ood).area
 
 
 def slow_oscr(images: Predictions, ood: FloatArray) -> float:

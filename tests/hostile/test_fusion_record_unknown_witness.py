@@ -7,7 +7,11 @@ import pytest
 
 Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]
 
-USUAL = {"center": 0.0, "scale": 1.0}
+USUAL = {"center": 0.0, "scale": 1.0, "weight": 0.0}
+
+
+def leave_one(fusion: dict[str, Any]) -> None:
+    fusion["witnesses"] = [{**fusion["witnesses"][1], "weight": 1.0}]
 
 
 @pytest.mark.parametrize(
@@ -20,7 +24,8 @@ USUAL = {"center": 0.0, "scale": 1.0}
         (lambda fusion: fusion["witnesses"][0].update(name="msp"), "['msp', 'knn'] by tail are not the plan's"),
         (lambda fusion: fusion["witnesses"].append({"name": "jump", **USUAL}), "['jump', 'knn', 'jump'] by tail"),
         (lambda fusion: fusion["witnesses"].reverse(), "['knn', 'jump'] by tail are not the plan's"),
-        (lambda fusion: fusion["witnesses"].pop(0), "['knn'] by tail are not the plan's"),
+        (lambda fusion: fusion["witnesses"].pop(0), "the weights of the witnesses are not 1 together"),
+        (leave_one, "['knn'] by tail are not the plan's"),
         (lambda fusion: fusion["witnesses"].clear(), "fusion.witnesses"),
         (lambda fusion: fusion.update(combine="max"), "fusion.combine"),
         (lambda fusion: fusion.update(combine="sum"), "['jump', 'knn'] by sum are not the plan's"),

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
-from scipy.stats import chi2, norm
+from scipy.stats import chi2, norm, yeojohnson
 
 from diffood.errors import BundleError, UsageError
 from diffood.runtime.bundle import Bundle, open_bundle
@@ -24,6 +24,7 @@ from diffood.runtime.fusion import (
     FittedWitness,
     Fusion,
     FusionRecord,
+    bend,
     combine,
     load_fusion,
     pack_bank,
@@ -41,12 +42,20 @@ PLAN = Plan(start_times=(100,), stride=50, repeats=1, guidance=0.0, witnesses=("
 BANK = BankEntry(file="bank.0123456789ab.npz", sha256="0" * 64, size=1000)
 RECORD = FusionRecord(
     combine="tail",
-    witnesses=(FittedWitness(name="jump", center=0.25, scale=0.125), FittedWitness(name="knn", center=0.5, scale=2.0)),
+    witnesses=(
+        FittedWitness(name="jump", center=0.25, scale=0.125, weight=0.75),
+        FittedWitness(name="knn", center=0.5, scale=2.0, power=0.5, center_bent=0.125, scale_bent=0.75, weight=0.25),
+    ),
     n=40,
     bank=BANK,
 )
 
 standardised = arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(1, 6)), elements=st.floats(-30, 30))
+
+
+def equally(z: Float, how: Combination) -> Float:
+    """Standardised witnesses [..., W] combined with equal weights."""
+    return combine(z, np.full(z.shape[-1], 1 / z.shape[-1]), how)
 
 
 def fields(record: FusionRecord = RECORD) -> dict[str, Any]:
@@ -59,13 +68,13 @@ def fields(record: FusionRecord = RECORD) -> dict[str, Any]:
 @given(standardised)
 def test_the_sum_is_the_mean(z: Float) -> None:
     expected = [sum(row) / len(row) for row in z.tolist()]
-    assert combine(z, "sum").tolist() == pytest.approx(expected, abs=1e-12)
+    assert equally(z, "sum").tolist() == pytest.approx(expected, abs=1e-12)
 
 
 @given(standardised)
 def test_the_tail_is_the_mean_of_minus_the_log_of_the_normal_tail(z: Float) -> None:
     expected = (-np.log(norm.sf(z))).mean(axis=1)  # norm.sf holds its digits to 37 deviations
-    assert combine(z, "tail") == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert equally(z, "tail") == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 @given(standardised)
@@ -73,12 +82,12 @@ def test_the_tail_is_fishers_statistic_over_twice_the_number_of_witnesses(z: Flo
     """So for independent normal witnesses 2W times it is chi-squared with 2W degrees of freedom."""
     count = z.shape[1]
     fisher = -2 * np.log(norm.sf(z)).sum(axis=1)
-    assert 2 * count * combine(z, "tail") == pytest.approx(fisher, rel=1e-9, abs=1e-9)
+    assert 2 * count * equally(z, "tail") == pytest.approx(fisher, rel=1e-9, abs=1e-9)
 
 
 def test_the_tail_of_independent_normal_witnesses_is_chi_squared() -> None:
     z = np.random.default_rng(0).normal(size=(20_000, 4))
-    beyond = (8 * combine(z, "tail") > chi2.isf([0.5, 0.1, 0.01], 8)[:, None]).mean(axis=1)
+    beyond = (8 * equally(z, "tail") > chi2.isf([0.5, 0.1, 0.01], 8)[:, None]).mean(axis=1)
     assert beyond == pytest.approx([0.5, 0.1, 0.01], abs=0.01)
 
 
@@ -87,16 +96,16 @@ def test_the_tail_of_independent_normal_witnesses_is_chi_squared() -> None:
 def test_more_of_any_witness_is_more_suspicious(how: Combination, z: Float, place: int, more: float) -> None:
     raised = z.copy()
     raised[:, place % z.shape[1]] += more
-    assert np.all(combine(raised, how) >= combine(z, how))
+    assert np.all(equally(raised, how) >= equally(z, how))
     if z.min() > -5:  # below, the tail is 1 to float64's last digits
-        assert np.all(combine(raised, how) > combine(z, how))
+        assert np.all(equally(raised, how) > equally(z, how))
 
 
 @pytest.mark.parametrize("how", BOTH)
 @given(z=standardised, seed=st.integers(0, 99))
 def test_the_order_of_the_witnesses_does_not_count(how: Combination, z: Float, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(z.shape[1])
-    assert combine(z[:, order], how) == pytest.approx(combine(z, how), rel=1e-12, abs=1e-12)
+    assert equally(z[:, order], how) == pytest.approx(equally(z, how), rel=1e-12, abs=1e-12)
 
 
 def test_the_tail_is_right_where_the_probability_is_no_number_any_more() -> None:
@@ -104,17 +113,17 @@ def test_the_tail_is_right_where_the_probability_is_no_number_any_more() -> None
     z = 40.0
     series = z**2 / 2 + math.log(z * math.sqrt(2 * math.pi)) - math.log1p(-1 / z**2 + 3 / z**4 - 15 / z**6)
     assert norm.sf(z) == 0
-    assert float(combine(np.array([z]), "tail")) == pytest.approx(series, rel=1e-12)
-    assert float(combine(np.array([-z]), "tail")) == 0.0
-    assert combine(np.array([[1e3], [-1e3]]), "tail") == pytest.approx(
+    assert float(equally(np.array([z]), "tail")) == pytest.approx(series, rel=1e-12)
+    assert float(equally(np.array([-z]), "tail")) == 0.0
+    assert equally(np.array([[1e3], [-1e3]]), "tail") == pytest.approx(
         [5e5 + math.log(1e3 * math.sqrt(2 * math.pi)), 0]
     )
 
 
 def test_one_sure_witness_is_talked_down_by_the_sum_and_not_by_the_tail() -> None:
     one_sure, all_unsure = np.array([6.0, -1, -1, -1]), np.array([1.5, 1.5, 1.5, 1.5])
-    assert combine(one_sure, "sum") < combine(all_unsure, "sum")
-    assert combine(one_sure, "tail") > combine(all_unsure, "tail")
+    assert equally(one_sure, "sum") < equally(all_unsure, "sum")
+    assert equally(one_sure, "tail") > equally(all_unsure, "tail")
 
 
 @pytest.mark.parametrize("how", BOTH)
@@ -123,7 +132,7 @@ def test_one_sure_witness_is_talked_down_by_the_sum_and_not_by_the_tail() -> Non
 def test_a_witness_that_is_no_number_ends_up_flagged(how: Combination, bad: float, place: int) -> None:
     z = np.full((2, 3), -5.0)  # the others say as loudly as they can that all is well
     z[1, place] = bad
-    score = combine(z, how)
+    score = equally(z, how)
     decisions = decide(score, calibration_of([0.0, 1.0, 2.0], threshold=2.0))
     assert decisions.is_ood.tolist() == [False, True]
     assert decisions.p_values.tolist() == [1.0 if score[0] <= 0 else 0.75, 0.25]
@@ -159,9 +168,39 @@ def calibration_of(scores: list[float], threshold: float) -> Calibration:
 
 @given(arrays(np.float64, (7, 2), elements=st.floats(-100, 100)))
 def test_values_are_counted_in_deviations_above_the_usual(values: Float) -> None:
-    assert RECORD.standardised(values)[:, 0] == pytest.approx((values[:, 0] - 0.25) / 0.125)
-    assert RECORD.standardised(values)[:, 1] == pytest.approx((values[:, 1] - 0.5) / 2)
-    assert RECORD.standardised(values[0]).tolist() == RECORD.standardised(values)[0].tolist()
+    straight, bent = RECORD.witnesses
+    assert straight.standardised(values[:, 0]) == pytest.approx((values[:, 0] - 0.25) / 0.125)
+    expected = (yeojohnson((values[:, 1] - 0.5) / 2, 0.5) - 0.125) / 0.75
+    assert bent.standardised(values[:, 1]) == pytest.approx(expected)
+    z = np.stack([straight.standardised(values[:, 0]), bent.standardised(values[:, 1])], axis=1)
+    assert RECORD.score(values) == pytest.approx(combine(z, np.array([0.75, 0.25]), "tail"))
+    assert float(RECORD.score(values[0])) == pytest.approx(float(RECORD.score(values)[0]))
+
+
+@given(
+    arrays(np.float64, 20, elements=st.floats(-1e3, 1e3)),
+    st.floats(-3, 5).filter(lambda power: min(abs(power), abs(power - 2)) > 1e-6),
+)
+def test_bending_is_scipys_transformation_and_keeps_the_order(values: Float, power: float) -> None:
+    assert bend(values, power) == pytest.approx(yeojohnson(values, power), rel=1e-9, abs=1e-12)
+    assert np.all(np.diff(bend(np.sort(values), power)) >= 0)
+
+
+def test_what_is_not_finite_is_not_bounded_by_a_power() -> None:
+    assert np.isnan(bend(np.array([np.inf, -np.inf, np.nan]), -1.0)).all()
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
+def test_bending_is_right_where_its_formula_changes(power: float) -> None:
+    values = np.array([-7.0, -0.5, 0.0, 0.25, 90.0])
+    assert bend(values, power) == pytest.approx(yeojohnson(values, power))
+    assert bend(values, 1.0) == pytest.approx(values)
+
+
+def test_a_weight_of_nought_leaves_a_witness_out() -> None:
+    z = np.random.default_rng(0).normal(size=(50, 3))
+    for how in BOTH:
+        assert combine(z, np.array([0.5, 0, 0.5]), how) == pytest.approx(equally(z[:, [0, 2]], how))
 
 
 def places(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -197,7 +236,7 @@ def test_the_hash_tells_the_order_of_the_witnesses() -> None:
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(min_value=0, exclude_min=True, allow_infinity=False))
 def test_a_record_comes_back_from_json_with_the_same_hash(center: float, scale: float) -> None:
-    witness = FittedWitness(name="energy", center=center, scale=scale)
+    witness = FittedWitness(name="energy", center=center, scale=scale, weight=1.0)
     record = FusionRecord(combine="sum", witnesses=(witness,), n=20)
     again = FusionRecord.model_validate_json(record.model_dump_json())
     assert (again, again.sha256) == (record, record.sha256)
@@ -208,11 +247,17 @@ def test_a_record_comes_back_from_json_with_the_same_hash(center: float, scale: 
     [
         ({"combine": "max"}, "combine"),
         ({"witnesses": []}, "witnesses"),
-        ({"witnesses": [{"name": "colour", "center": 0, "scale": 1}], "bank": None}, "witnesses.0.name"),
+        ({"witnesses": [{"name": "colour", "center": 0, "scale": 1, "weight": 1}], "bank": None}, "witnesses.0.name"),
         (
-            {"witnesses": [{"name": "jump", "center": 0, "scale": 1}]},
+            {"witnesses": [{"name": "jump", "center": 0, "scale": 1, "weight": 1}]},
             "a bank belongs to the witness knn, and to it alone",
         ),
+        (
+            {"witnesses": [{**RECORD.witnesses[1].model_dump(), "weight": 0.9}]},
+            "the weights of the witnesses are not 1 together",
+        ),
+        ({"witnesses": [{**RECORD.witnesses[1].model_dump(), "power": 5.1}]}, "witnesses.0.power"),
+        ({"witnesses": [{**RECORD.witnesses[1].model_dump(), "weight": -0.1}]}, "witnesses.0.weight"),
         ({"bank": None}, "a bank belongs to the witness knn, and to it alone"),
         ({"n": 1}, "n"),
         ({"n": 20.5}, "n"),
@@ -309,5 +354,5 @@ def test_a_saved_bank_is_what_the_fusion_measures_with(bundle_copy: Path) -> Non
     evidence = Evidence(blank, np.zeros(3, np.float32), asked, np.array([0.5, 1.0]), blank[None, None])
     values = fusion.values(evidence)
     assert values.tolist() == [0.75, knn(asked, fusion.bank)]
-    z = [(0.75 - 0.25) / 0.125, (values[1] - 0.5) / 2]
-    assert fusion.score(values) == pytest.approx(-np.log(norm.sf(z)).mean())
+    z = [(0.75 - 0.25) / 0.125, (yeojohnson((values[1] - 0.5) / 2, 0.5) - 0.125) / 0.75]
+    assert fusion.score(values) == pytest.approx(-np.log(norm.sf(z)) @ [0.75, 0.25])

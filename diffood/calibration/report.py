@@ -1,0 +1,390 @@
+"""Collects what a report about a calibrated bundle shows; `report_page` makes a page of it. Scores nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffood.calibration.by_class import ClassAlarms, alarms_by_class
+from diffood.calibration.calibrate import Calibrated, ScoredFiles
+from diffood.calibration.evaluate import Evaluation
+from diffood.calibration.gallery import Extremes, Guess, Judged, judge
+from diffood.calibration.metrics import FalseAlarms, FloatArray, clopper_pearson, false_alarms
+from diffood.calibration.report_pictures import (
+    Picture,
+    Thumbnails,
+    draw_histogram,
+    draw_roc,
+    make_thumbnails,
+)
+from diffood.calibration.score_axis import score_span
+from diffood.calibration.thresholds import as_written, conformal_required, fit_threshold, pac_required
+from diffood.errors import UsageError
+from diffood.runtime.decision import Calibration, decide
+from diffood.runtime.detector import Detector
+from diffood.runtime.fusion import standardise
+from diffood.runtime.plan import Plan
+from diffood.runtime.witnesses import Witness
+
+ALPHAS = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2)  # false-alarm rates whose thresholds are compared
+UNFAIR = 0.05  # p-value, Holm's over the classes, from which a class is marked
+ASIDE_SHOWN = 20  # files set aside that are named
+CLASSES_NAMED = 12
+IND = "ind"  # the key of the in-distribution set where sets are given by name
+
+MEANING: dict[Witness, str] = {
+    "jump": "How far the classifier's answer moves when the image is noised and denoised: the paper's score.",
+    "reconstruction": "How far the denoised image is from the image itself, both slightly blurred.",
+    "logit_norm": "How flat the classifier's outputs are: no class stands out.",
+    "energy": "How low the classifier's outputs are taken together: no class is well supported.",
+    "max_logit": "How low the classifier's highest output is.",
+    "msp": "How unsure the classifier is: how small its largest probability is.",
+    "knn": "How far the image's features are from those of known in-distribution images.",
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of what was fitted."""
+
+    term: str
+    text: str
+
+
+@dataclass(frozen=True)
+class WitnessFact:
+    """A witness of the plan; usual and deviation: its mean and standard deviation in-distribution, None unfitted."""
+
+    name: str
+    meaning: str
+    weight: float
+    usual: float | None
+    deviation: float | None
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a threshold for another false-alarm rate would do; detected: shares by set, in the order of the sets.
+
+    needed: the calibration images it would take, where there are too few; then nothing else is known.
+    """
+
+    alpha: float
+    chosen: bool
+    needed: int | None = None
+    threshold: float | None = None
+    alarms: FalseAlarms | None = None
+    detected: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """False alarms among images of one predicted class; unfair: more than was asked for, beyond chance."""
+
+    name: str
+    alarms: ClassAlarms
+    unfair: bool
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image of a gallery. p_value is None for an image that the threshold was fitted on.
+
+    witnesses: by name, in standard deviations above what is usual in-distribution; empty for a plan that fits none.
+    """
+
+    id: str
+    score: float
+    p_value: float | None
+    flagged: bool
+    thumbnails: Thumbnails
+    before: tuple[Guess, ...]
+    after: tuple[Guess, ...]
+    witnesses: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class SetReport:
+    """One set of images. flagged: of count, with the 95 % interval; roc is None for in-distribution images."""
+
+    name: str
+    count: int
+    flagged: FalseAlarms
+    histogram: Picture
+    roc: Picture | None
+    most: tuple[Card, ...]
+    least: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A file that could not be used."""
+
+    set_name: str
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report shows. evaluation is None without OOD sets, alarms and points without test images too.
+
+    ind is the set of test images, or that of calibration images in a report about a calibration alone (`tested` False).
+    """
+
+    bundle: str
+    tested: bool
+    facts: tuple[Fact, ...]
+    plan: Plan
+    witnesses: tuple[WitnessFact, ...]
+    fitted_on: int | None
+    method: str
+    alpha: float
+    confidence: float | None
+    threshold: float
+    n: int
+    guarantee: str
+    evaluations: int
+    ind: SetReport
+    ood: tuple[SetReport, ...]
+    alarms: FalseAlarms | None
+    evaluation: Evaluation | None
+    classes: tuple[ClassRow, ...]
+    points: tuple[OperatingPoint, ...]
+    set_aside: tuple[SetAside, ...]
+    set_aside_count: int
+    repeated: int
+
+
+def report_on_sets(
+    detector: Detector,
+    calibration: Calibration,
+    scored: Mapping[str, ScoredFiles],
+    extremes: Mapping[str, Extremes],
+    evaluation: Evaluation | None,
+) -> Report:
+    """Collect a report on test images, `scored` and `extremes` by set, "ind" first, any number of OOD sets after it.
+
+    evaluation: of the same scores; None where there is no OOD set.
+
+    Raises UsageError for a set without a usable image, and for scores that are not finite.
+    """
+    for name, files in scored.items():
+        if not len(files.scores):
+            raise UsageError(f"No usable image in the {name} set; {len(files.set_aside)} files were set aside.")
+    ind, ood = scored[IND], {name: files for name, files in scored.items() if name != IND}
+    threshold = calibration.threshold
+    span = score_span([files.scores for files in scored.values()], threshold)
+    names = detector.bundle.manifest.class_names
+    return _report(
+        detector,
+        calibration,
+        tested=True,
+        ind=_set_report(detector, calibration, "in-distribution test images", ind, None, extremes[IND], span),
+        ood=tuple(
+            _set_report(detector, calibration, name, files, ind.scores, extremes[name], span)
+            for name, files in ood.items()
+        ),
+        alarms=false_alarms(ind.scores, threshold),
+        evaluation=evaluation,
+        classes=tuple(
+            ClassRow(names[row.predicted], row, row.p_value <= UNFAIR)
+            for row in alarms_by_class(ind.scores, ind.predicted, threshold, calibration.alpha)
+        ),
+        points=operating_points(calibration, ind.scores, [files.scores for files in ood.values()]),
+        aside=[SetAside(name, *file) for name, files in scored.items() for file in files.set_aside],
+        repeated=0,
+    )
+
+
+def report_on_calibration(done: Calibrated, extremes: Extremes) -> Report:
+    """Collect a report on the calibration images alone; `extremes` saw those the threshold was fitted on."""
+    calibration, detector = done.calibration, done.detector
+    span = score_span([done.files.scores], calibration.threshold)
+    return _report(
+        detector,
+        calibration,
+        tested=False,
+        ind=_set_report(detector, calibration, "calibration images", done.files, None, extremes, span, fresh=False),
+        ood=(),
+        alarms=None,
+        evaluation=None,
+        classes=(),
+        points=(),
+        aside=[SetAside("calibration", *file) for file in done.set_aside],
+        repeated=done.files.repeated,
+    )
+
+
+def operating_points(
+    calibration: Calibration, ind: FloatArray, ood: Sequence[FloatArray]
+) -> tuple[OperatingPoint, ...]:
+    """What thresholds for ALPHAS and the calibration's own rate, fitted as it was, do on test scores."""
+    delta = calibration.delta
+    confidence = 0.95 if delta is None else float(1 - as_written(delta))  # of no consequence without a delta
+    points = []
+    for alpha in sorted({*ALPHAS, calibration.alpha}):
+        chosen, needed = alpha == calibration.alpha, 1
+        if calibration.method == "pac":
+            needed = pac_required(alpha, 1 - confidence)
+        elif calibration.method == "conformal":
+            needed = conformal_required(alpha)
+        if calibration.n < needed:
+            points.append(OperatingPoint(alpha, chosen, needed))
+            continue
+        value = fit_threshold(np.array(calibration.scores), alpha, confidence, calibration.method).value
+        detected = tuple(float(np.mean(scores > value)) for scores in ood)
+        points.append(OperatingPoint(alpha, chosen, None, value, false_alarms(ind, value), detected))
+    return tuple(points)
+
+
+def _report(
+    detector: Detector,
+    calibration: Calibration,
+    *,
+    tested: bool,
+    ind: SetReport,
+    ood: tuple[SetReport, ...],
+    alarms: FalseAlarms | None,
+    evaluation: Evaluation | None,
+    classes: tuple[ClassRow, ...],
+    points: tuple[OperatingPoint, ...],
+    aside: list[SetAside],
+    repeated: int,
+) -> Report:
+    return Report(
+        bundle=detector.bundle.path.resolve().name,
+        tested=tested,
+        facts=_facts(detector, calibration),
+        plan=detector.plan,
+        witnesses=_witnesses(calibration),
+        fitted_on=calibration.fusion.n if calibration.fusion else None,
+        method=calibration.method,
+        alpha=calibration.alpha,
+        confidence=None if calibration.delta is None else 1 - calibration.delta,
+        threshold=calibration.threshold,
+        n=calibration.n,
+        guarantee=calibration.guarantee,
+        evaluations=detector.evaluations,
+        ind=ind,
+        ood=ood,
+        alarms=alarms,
+        evaluation=evaluation,
+        classes=classes,
+        points=points,
+        set_aside=tuple(aside[:ASIDE_SHOWN]),
+        set_aside_count=len(aside),
+        repeated=repeated,
+    )
+
+
+def _set_report(
+    detector: Detector,
+    calibration: Calibration,
+    name: str,
+    files: ScoredFiles,
+    ind: FloatArray | None,
+    extremes: Extremes,
+    span: tuple[float, float],
+    *,
+    fresh: bool = True,
+) -> SetReport:
+    """A set with its pictures; ind: the in-distribution scores an OOD set is drawn against, None for those themselves.
+
+    fresh: the threshold was not fitted on these images.
+    """
+    scores, threshold = files.scores, calibration.threshold
+    flagged = int(np.count_nonzero(scores > threshold))
+    share = f"{flagged} of {scores.size} score above the threshold {threshold:.4g}."
+    middle = f"The middle score is {float(np.median(scores)):.4g};"
+    if ind is None:
+        histogram = draw_histogram(scores, None, threshold, span, f"Histogram of scores. {middle} {share}")
+        roc = None
+    else:
+        histogram = draw_histogram(
+            ind, scores, threshold, span, f"Histogram of scores over that of in-distribution images. {middle} {share}"
+        )
+        roc = draw_roc(
+            ind,
+            scores,
+            threshold,
+            f"ROC curve: share detected against share of false alarms. At the threshold, {share}",
+        )
+    cards = {
+        judged.image.id: _card(calibration, judged, fresh=fresh)
+        for judged in judge(detector, extremes.highest + extremes.lowest)
+    }
+    return SetReport(
+        name=name,
+        count=scores.size,
+        flagged=FalseAlarms(flagged / scores.size, clopper_pearson(flagged, scores.size), flagged, scores.size),
+        histogram=histogram,
+        roc=roc,
+        most=tuple(cards[image.id] for image in extremes.highest),
+        least=tuple(cards[image.id] for image in extremes.lowest),
+    )
+
+
+def _card(calibration: Calibration, judged: Judged, *, fresh: bool) -> Card:
+    image, fusion = judged.image, calibration.fusion
+    decision = decide(np.array([image.score]), calibration)
+    return Card(
+        id=image.id,
+        score=image.score,
+        p_value=float(decision.p_values[0]) if fresh else None,
+        flagged=bool(decision.is_ood[0]),
+        thumbnails=make_thumbnails(image.original, image.denoised),
+        before=judged.before,
+        after=judged.after,
+        witnesses=tuple(zip(fusion.names, standardise(fusion.witnesses, image.witnesses).tolist(), strict=True))
+        if fusion
+        else (),
+    )
+
+
+def _witnesses(calibration: Calibration) -> tuple[WitnessFact, ...]:
+    names = calibration.fingerprint.plan.witnesses
+    fitted = {witness.name: witness for witness in calibration.fusion.witnesses} if calibration.fusion else {}
+    return tuple(
+        WitnessFact(
+            name,
+            MEANING[name],
+            fitted[name].weight if name in fitted else 1.0,
+            fitted[name].center if name in fitted else None,
+            fitted[name].scale if name in fitted else None,
+        )
+        for name in names
+    )
+
+
+def _facts(detector: Detector, calibration: Calibration) -> tuple[Fact, ...]:
+    """What the calibration holds for, in the words of someone who has not read the paper."""
+    manifest, plan, session = detector.bundle.manifest, detector.plan, detector.session
+    names, image = manifest.class_names, manifest.image
+    more = f" and {len(names) - CLASSES_NAMED} more" if len(names) > CLASSES_NAMED else ""
+    engine = f", engine {session.engine_sha256[:12]}" if session.engine_sha256 else ""
+    guidance = f"guided by the predicted class ({plan.guidance:g})" if plan.guidance > 0 else "without guidance"
+    fusion = calibration.fusion
+    fitted = f"; {fusion.n} others to fit how the witnesses are combined" if fusion else ""
+    aside = f"; {calibration.set_aside} files could not be used" if calibration.set_aside else ""
+    return (
+        Fact("classifier", f"{manifest.classifier.origin}, {manifest.classifier.parameters:,} parameters"),
+        Fact("classes", f"{len(names)}: {', '.join(names[:CLASSES_NAMED])}{more}"),
+        Fact(
+            "diffusion model",
+            f"{manifest.unet.origin}, {manifest.unet.parameters:,} parameters, predicts {manifest.unet.prediction}; "
+            f"noise schedule: {manifest.unet.schedule_origin}, {len(detector.bundle.alpha_bar)} steps",
+        ),
+        Fact("images", f"{image.width} x {image.height} pixels, {'grey' if image.channels == 1 else 'RGB'}"),
+        Fact(
+            "plan",
+            f"noised up to step {', '.join(map(str, plan.start_times))}, denoised {plan.stride} steps at a time, "
+            f"{plan.repeats} noise draws an image, {guidance}; {plan.sampler} on the {plan.schedule} schedule; "
+            f"the classifier's {plan.space} are compared by {plan.norm}",
+        ),
+        Fact("cost", f"{detector.evaluations} evaluations of the diffusion model an image"),
+        Fact("engine", f"{session.precision} on {session.backend}{engine}"),
+        Fact("calibrated on", f"{calibration.n} images for the threshold{fitted}{aside}"),
+        Fact("made with", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
+        Fact("fingerprint", calibration.fingerprint.short),
+    )

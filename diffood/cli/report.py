@@ -1,0 +1,57 @@
+"""diffood report: one HTML file about a calibrated bundle."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffood.cli import options, progress
+from diffood.cli.evaluate import named_folders
+from diffood.errors import EXIT_SET_ASIDE
+from diffood.runtime.detector import DEFAULT_BATCH, Detector
+
+
+def report(
+    bundle: options.BundlePath,
+    ind: Annotated[Path, typer.Option(help="Folder of fresh in-distribution test images.")],
+    output: Annotated[Path, typer.Option(help="The HTML file to write.")],
+    ood: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=DIR", help="An OOD set; give it once for each.")
+    ] = None,
+    backend: options.BackendName = "auto",
+    precision: options.PrecisionName = None,
+    batch: options.Batch = DEFAULT_BATCH,
+    threads: options.Threads = 0,
+) -> None:
+    """Write one self-contained page: what was fitted, what it promises, how it does on test images, and which images.
+
+    Example: diffood report bundle --ind test --ood digits=ood/digits --output report.html
+    """
+    from diffood.calibration.calibrate import score_folder
+    from diffood.calibration.evaluate import evaluate
+    from diffood.calibration.gallery import Extremes
+    from diffood.calibration.report import IND, report_on_sets
+    from diffood.calibration.report_page import require_report, write_report
+    from diffood.runtime.serving.sources import expand_inputs
+
+    folders = {IND: ind, **named_folders(ood or [])}
+    require_report(output)
+    detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
+    calibration = detector.calibration()
+    sources = {name: expand_inputs([str(folder)]) for name, folder in folders.items()}
+    extremes = {name: Extremes() for name in sources}
+    with progress.show_progress("scoring", sum(map(len, sources.values()))) as advance:
+        scored = {
+            name: score_folder(detector, files, progress=advance, see=extremes[name].see)
+            for name, files in sources.items()
+        }
+    ood_scored = {name: files for name, files in scored.items() if name != IND}
+    evaluation = evaluate(calibration, detector.evaluations, scored[IND], ood_scored) if ood_scored else None
+    write_report(report_on_sets(detector, calibration, scored, extremes, evaluation), output)
+    typer.echo(f"scored      {', '.join(f'{len(files.scores)} of {name}' for name, files in scored.items())}")
+    aside = {name: len(files.set_aside) for name, files in scored.items() if files.set_aside}
+    if aside:
+        typer.echo(f"set aside   {', '.join(f'{count} of {name}' for name, count in aside.items())}")
+    typer.echo(f"wrote       {output} ({output.stat().st_size / 1e6:.1f} MB)")
+    if aside:
+        raise typer.Exit(EXIT_SET_ASIDE)

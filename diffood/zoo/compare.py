@@ -1,0 +1,198 @@
+"""Compares witnesses and their fusions on the zoo's sets: python -m diffood.zoo.compare --help.
+
+One pass a seed measures every witness; every row of the table is made from it, so all differences are paired. With
+--digits the digits of an archive are in-distribution and clothes are not, for a bundle of models trained on them.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from diffood.calibration.bootstrap import compare_fpr, mean_fpr_interval
+from diffood.calibration.calibrate import score_folder
+from diffood.calibration.fusing import fit_fusion, fit_witnesses, split_sources
+from diffood.calibration.intervals import (
+    Difference,
+    Interval,
+    ScoredSets,
+    mean_auroc_difference,
+    mean_auroc_interval,
+)
+from diffood.calibration.metrics import auroc
+from diffood.runtime.bundle import open_bundle
+from diffood.runtime.detector import Detector
+from diffood.runtime.fusion import fuse
+from diffood.runtime.plan import DEFAULT, Combination
+from diffood.runtime.scoring import Float
+from diffood.runtime.serving.sources import expand_inputs
+from diffood.runtime.witnesses import Witness
+from diffood.zoo import BUNDLE
+from diffood.zoo.datasets import load_training_data
+from diffood.zoo.images import SETS, load_set
+
+WITNESSES: tuple[Witness, ...] = get_args(Witness)
+FITTED_OF, TESTED = 1000, 1000  # held-out digits; what is left is turned upside down
+OTHER_SETS = ("animals", "textures", "photos")
+
+Pixels = npt.NDArray[np.uint8]
+Columns = Mapping[Witness, Float]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One row: a witness alone (how is None: as measured), or several, combined."""
+
+    name: str
+    witnesses: tuple[Witness, ...]
+    how: Combination | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one way finds. auroc by set; differences and ratio: the default's less, and over, this one's."""
+
+    name: str
+    auroc: dict[str, float]
+    mean: Interval
+    fpr: Interval
+    gain: Difference
+    fpr_ratio: Interval | None
+
+
+def ways() -> list[Way]:
+    """The default first, then other fusions, then each witness alone."""
+    chosen, rows = DEFAULT.witnesses, [Way("default", DEFAULT.witnesses, DEFAULT.combine)]
+    rows.append(Way("default, equal sum", chosen, "sum"))
+    for left_out in chosen:
+        rows.append(Way(f"default without {left_out}", tuple(w for w in chosen if w != left_out), DEFAULT.combine))
+    rows.append(Way("default and knn", (*chosen, "knn"), DEFAULT.combine))
+    rows.append(Way("jump, reconstruction, knn, equal sum", ("jump", "reconstruction", "knn"), "sum"))
+    return rows + [Way(name, (name,), None) for name in WITNESSES]
+
+
+def fashion_sets() -> dict[str, Pixels]:
+    """Clothes to fit on ("fit") and to test on ("ind"), and the five OOD sets."""
+    names = {"fit": "fashion-validation", "ind": "fashion-test"}
+    names |= {name: name for name, entry in SETS.items() if entry.role == "ood"}
+    return {name: load_set(stored).images for name, stored in names.items()}
+
+
+def digit_sets(archive: Path) -> dict[str, Pixels]:
+    """Held-out digits to fit on and to test on; clothes, the OOD sets but digits, and other digits upside down."""
+    held_out = load_training_data(archive).held_out
+    fit, ind, rest = np.split(held_out, [FITTED_OF, FITTED_OF + TESTED])
+    others = {name: load_set(name).images for name in OTHER_SETS}
+    return (
+        {"fit": fit, "ind": ind, "clothes": load_set("fashion-test").images} | others | {"upside-down": rest[:, ::-1]}
+    )
+
+
+def measure_sets(
+    bundle_path: Path, sets: Mapping[str, Pixels], seed: int, limit: int | None, batch: int, threads: int
+) -> tuple[Columns, dict[str, Float]]:
+    """Every witness [n] on the images that `calibrate` would fit on, and all of them [N, W] on the other sets."""
+    bundle = open_bundle(bundle_path)
+    plan = DEFAULT.changed({"witnesses": WITNESSES, "seed": seed})
+    detector = Detector.load(bundle, plan, batch=batch, threads=threads)
+    with tempfile.TemporaryDirectory() as place:
+        folders = {name: _write(Path(place) / name, images[:limit]) for name, images in sets.items()}
+        part, _ = split_sources(expand_inputs([str(folders.pop("fit"))]))
+        fitted = fit_fusion(detector, part)
+        fused = detector.fused(fitted.fusion)
+        values = {name: score_folder(fused, expand_inputs([str(path)])).witnesses for name, path in folders.items()}
+    return fitted.columns, values
+
+
+def _write(folder: Path, images: Pixels) -> Path:
+    folder.mkdir()
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{index:04d}.png")
+    return folder
+
+
+def score(way: Way, columns: Columns, values: Mapping[str, Float]) -> ScoredSets:
+    """What one way, fitted on `columns`, makes of all witnesses [N, W] of every set."""
+    chosen = [WITNESSES.index(name) for name in way.witnesses]
+    if way.how is None:
+        scores = {name: found[:, chosen[0]] for name, found in values.items()}
+    else:
+        fitted = fit_witnesses({name: columns[name] for name in way.witnesses}, way.how)
+        scores = {name: fuse(fitted, way.how, found[:, chosen]) for name, found in values.items()}
+    return ScoredSets(scores.pop("ind"), scores)
+
+
+def compare(columns: Columns, values: Mapping[str, Float]) -> list[Row]:
+    """Every way's numbers, and the default against each on the same images."""
+    default = score(ways()[0], columns, values)
+    rows = []
+    for way in ways():
+        scored = score(way, columns, values)
+        fpr = compare_fpr(default, scored)
+        rows.append(
+            Row(
+                way.name,
+                {name: auroc(scored.ind, found) for name, found in scored.sets.items()},
+                mean_auroc_interval(scored),
+                mean_fpr_interval(scored),
+                mean_auroc_difference(default, scored),
+                fpr.ratio,
+            )
+        )
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """The rows in Markdown, in percent."""
+    names = list(rows[0].auroc)
+    lines = [
+        f"| | {' | '.join(names)} | mean AUROC | default is better by | FPR@95 | default's over this |",
+        "|" + "---|" * (len(names) + 5),
+    ]
+    for row in rows:
+        ratio = f"{row.fpr_ratio.value:.2f} ({row.fpr_ratio.low:.2f}–{row.fpr_ratio.high:.2f})" if row.fpr_ratio else ""
+        gain = f"{100 * row.gain.value:+.2f} ({100 * row.gain.low:+.2f} to {100 * row.gain.high:+.2f})"
+        lines.append(
+            f"| {row.name} | {' | '.join(f'{100 * area:.2f}' for area in row.auroc.values())} | {_percent(row.mean)} "
+            f"| {gain if row is not rows[0] else ''} | {_percent(row.fpr)} | {ratio if row is not rows[0] else ''} |"
+        )
+    return "\n".join(lines)
+
+
+def _percent(found: Interval) -> str:
+    return f"{100 * found.value:.2f} ({100 * found.low:.2f}–{100 * found.high:.2f})"
+
+
+def main() -> None:
+    """Parse the command line, measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, default=BUNDLE)
+    parser.add_argument("--digits", type=Path, help="archive of digits, which are then in-distribution")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="of the noise; one table each")
+    parser.add_argument("--limit", type=int, help="images of each set; all without")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    sets = digit_sets(arguments.digits) if arguments.digits else fashion_sets()
+    found = {}
+    for seed in arguments.seed:
+        columns, values = measure_sets(
+            arguments.bundle, sets, seed, arguments.limit, arguments.batch, arguments.threads
+        )
+        rows = compare(columns, values)
+        count = len(columns[WITNESSES[0]])
+        print(f"\nseed {seed}, fitted on {count}\n\n{table(rows)}", flush=True)
+        found[str(seed)] = {"fitted_on": count, "rows": [asdict(row) for row in rows]}
+    arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The class of a file is the folder it lies in, where that is named like a class."""
+
+import pytest
+
+from diffood.calibration.labels import UNKNOWN, labels_from_folders
+
+NAMES = ("Coat", "T-shirt/top", "T-shirt", "class 3", "twice", "twice")
+
+
+@pytest.mark.parametrize(
+    ("identity", "label"),
+    [
+        ("Coat/0001.png", 0),
+        ("Coat/left/0001.png", 0),
+        ("T-shirt/0001.png", 2),
+        ("T-shirt/top/0001.png", 1),  # the name itself holds a slash
+        ("T-shirt/front/0001.png", 2),
+        ("class 3/a.png", 3),
+        ("0001.png", UNKNOWN),
+        ("Coat", UNKNOWN),  # a file
+        ("coat/0001.png", UNKNOWN),
+        ("Coats/0001.png", UNKNOWN),
+        ("camera/Coat/0001.png", UNKNOWN),
+        ("twice/0001.png", UNKNOWN),  # which of the two?
+    ],
+)
+def test_the_folder_is_the_class(identity: str, label: int) -> None:
+    assert labels_from_folders([identity], NAMES).tolist() == [label]
+
+
+def test_labels_are_in_the_order_of_the_files() -> None:
+    labels = labels_from_folders(["T-shirt/1", "x", "Coat/1"], NAMES)
+    assert (labels.tolist(), labels.dtype.name) == ([2, UNKNOWN, 0], "int64")
+    assert labels_from_folders([], NAMES).shape == (0,)

@@ -1,0 +1,239 @@
+"""What a report collects and shows: the right images, numbers that agree with the statistics, names that cannot act."""
+
+import base64
+import io
+import re
+import shutil
+from pathlib import Path
+from typing import get_args
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import auc, roc_curve
+
+from diffood import zoo
+from diffood.calibration.calibrate import Calibrated, ScoredFiles, calibrate_files, score_folder
+from diffood.calibration.evaluate import evaluate
+from diffood.calibration.gallery import Extremes
+from diffood.calibration.metrics import auroc
+from diffood.calibration.report import MEANING, Report, operating_points, report_on_calibration, report_on_sets
+from diffood.calibration.report_page import percent, render, shown
+from diffood.calibration.report_pictures import LARGEST_SIDE, draw_histogram, make_thumbnails, roc_points
+from diffood.calibration.score_axis import score_span
+from diffood.errors import UsageError
+from diffood.runtime.bundle import open_bundle
+from diffood.runtime.detector import Detector, ImageScore
+from diffood.runtime.serving.sources import expand_inputs
+from diffood.runtime.witnesses import Evidence, Witness
+from diffood.zoo.images import load_set, unpack_set
+
+# One UNet evaluation an image: these tests look at the report, not at detection.
+FAST = {"start_times": (120,), "stride": 120, "repeats": 1, "guidance": 0.0}
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Calibrated, Extremes]:
+    """A copy of the shipped bundle calibrated on 64 clothes, 32 others fitted on, and the extremes of those 64."""
+    root = tmp_path_factory.mktemp("report")
+    bundle = open_bundle(Path(shutil.copytree(zoo.BUNDLE, root / "bundle")))
+    unpack_set("fashion-validation", root / "images", 96)
+    detector = Detector.load(bundle, bundle.plan().changed(FAST), batch=8, threads=1)
+    extremes = Extremes()
+    sources = expand_inputs([str(root / "images")])
+    return calibrate_files(detector, sources, 0.05, 0.95, "pac", see=extremes.see), extremes
+
+
+@pytest.fixture(scope="module")
+def report(calibrated: tuple[Calibrated, Extremes], tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """A report on 20 clothes, 20 digits, and one texture."""
+    done, root = calibrated[0], tmp_path_factory.mktemp("sets")
+    scored: dict[str, ScoredFiles] = {}
+    extremes = {"ind": Extremes(), "digits": Extremes(), "textures": Extremes()}
+    for name, images, count in (("ind", "fashion-test", 20), ("digits", "digits", 20), ("textures", "textures", 1)):
+        unpack_set(images, root / name, count)
+        scored[name] = score_folder(done.detector, expand_inputs([str(root / name)]), see=extremes[name].see)
+    ood = {name: files for name, files in scored.items() if name != "ind"}
+    evaluation = evaluate(done.calibration, done.detector.evaluations, scored["ind"], ood)
+    return report_on_sets(done.detector, done.calibration, scored, extremes, evaluation)
+
+
+def outcome(score: float) -> ImageScore:
+    image = np.zeros((1, 2, 2), np.float32)
+    logits = np.array([1, 2, 3], np.float32)
+    return ImageScore(
+        score, np.array([score]), Evidence(image, logits, logits, np.array([score]), image[None, None].repeat(4, 1))
+    )
+
+
+def test_extremes_are_the_ends_of_a_sort_whatever_the_order() -> None:
+    scores = dict(zip(map(str, range(40)), np.random.default_rng(0).integers(0, 9, 40).astype(float), strict=True))
+    found = []
+    for order in (sorted(scores), sorted(scores, reverse=True)):
+        extremes = Extremes(5)
+        for identity in order:
+            extremes.see(identity, outcome(scores[identity]))
+        found.append(([image.id for image in extremes.highest], [image.id for image in extremes.lowest]))
+    rising = sorted(scores, key=lambda identity: (scores[identity], identity))
+    falling = sorted(scores, key=lambda identity: (-scores[identity], identity))
+    assert found == [(falling[:5], rising[:5])] * 2
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_few_images_are_shown_once_and_a_score_that_is_not_finite_first(broken: float) -> None:
+    extremes = Extremes(3)
+    for identity, score in (("a", 1.0), ("b", broken), ("c", 0.0), ("d", 2.0)):
+        extremes.see(identity, outcome(score))
+    assert [image.id for image in extremes.highest] == ["b", "d", "a"]
+    assert [image.id for image in extremes.lowest] == ["c"]
+    assert extremes.highest[0].denoised.base is None  # holds no other repeat in memory
+
+
+def test_every_witness_has_a_meaning() -> None:
+    assert MEANING.keys() == set(get_args(Witness))
+
+
+def test_roc_points_enclose_the_auroc_of_the_table() -> None:
+    random = np.random.default_rng(1)
+    ind, ood = random.integers(0, 30, 200).astype(float), random.integers(10, 40, 100).astype(float)
+    false_alarms, detected = roc_points(ind, ood)
+    assert auc(false_alarms, detected) == pytest.approx(auroc(ind, ood), abs=1e-12)
+    theirs = roc_curve(np.repeat([0, 1], [200, 100]), np.concatenate([ind, ood]), drop_intermediate=False)
+    np.testing.assert_allclose([false_alarms, detected], theirs[:2], atol=1e-12)
+
+
+@pytest.mark.parametrize("scores", [[1.0, 1.0], [-3.0, -2.0], [0.0, 1e9], [-1e-9, 1e-9]])
+@pytest.mark.parametrize("threshold", [-2.5, 1.0])
+def test_histograms_are_drawn_of_any_scores(scores: list[float], threshold: float) -> None:
+    values = np.array(scores)
+    span = score_span([values], threshold)
+    assert span[0] < min(*scores, threshold)
+    assert span[1] > threshold
+    decode(draw_histogram(values, values, threshold, span, "").light)
+
+
+def test_thumbnails_of_large_images_are_small_and_keep_their_colour() -> None:
+    red = np.full((3, 500, 250), -1, np.float32)
+    red[0] = 1
+    found = make_thumbnails(red, -red)
+    assert (found.width, found.height) == (LARGEST_SIDE // 2, LARGEST_SIDE)
+    assert decode(found.original).getpixel((3, 3)) == (255, 0, 0)
+    assert decode(found.denoised).getpixel((3, 3)) == (0, 255, 255)
+    assert decode(found.difference).size == (found.width, found.height)
+
+
+def test_the_chosen_point_is_the_calibration_and_the_evaluation(report: Report) -> None:
+    (chosen,) = [point for point in report.points if point.chosen]
+    assert chosen.threshold == report.threshold
+    assert chosen.alarms == report.alarms == report.ind.flagged
+    assert chosen.detected == tuple(row.flagged.rate for row in report.ood)
+    assert report.evaluation is not None
+    assert chosen.detected == tuple(found.detection_rate for found in report.evaluation.sets.values())
+    thresholds = [point.threshold for point in report.points if point.threshold is not None]
+    assert thresholds == sorted(thresholds, reverse=True)
+
+
+def test_rates_that_need_more_images_say_how_many(report: Report) -> None:
+    assert [(point.alpha, point.needed) for point in report.points if point.needed] == [
+        (0.001, 2995),
+        (0.01, 299),
+        (0.02, 149),
+    ]
+
+
+@pytest.mark.parametrize("method", ["conformal", "quantile"])
+def test_other_methods_have_points_too(calibrated: tuple[Calibrated, Extremes], method: str) -> None:
+    done = calibrated[0]
+    scores = np.array(done.calibration.scores)
+    other = done.calibration.model_copy(update={"method": method, "delta": None})
+    (point,) = [point for point in operating_points(other, scores, ()) if point.alpha == 0.2]
+    assert point.alarms is not None
+    assert point.alarms.flagged == 12  # floor(65 * 0.2) - 1 and floor(64 * 0.2)
+
+
+def test_the_gallery_shows_what_the_detector_says(calibrated: tuple[Calibrated, Extremes], report: Report) -> None:
+    detector, names = calibrated[0].detector, zoo.CLASS_NAMES.read_text().split("\n")
+    cards = report.ood[0].most
+    assert [card.score for card in cards] == sorted((card.score for card in cards), reverse=True)
+    assert report.ood[0].least[0].score <= cards[-1].score
+    scores = detector.score(load_set("digits").images[:20])
+    for card in cards:
+        index = int(card.id.removesuffix(".png"))
+        assert card.score == pytest.approx(scores.score[index], abs=1e-4)
+        assert card.flagged == (card.score > report.threshold)
+        assert card.before[0].class_name == names[scores.predicted[index]]
+        assert card.before[0].share == pytest.approx(scores.confidence[index], abs=1e-4)
+        assert len(card.before) == len(card.after) == 3
+        pixels = np.asarray(decode(card.thumbnails.original))
+        np.testing.assert_array_equal(pixels, load_set("digits").images[index])
+
+
+def test_a_calibration_alone_has_no_p_values_and_no_rates(calibrated: tuple[Calibrated, Extremes]) -> None:
+    found = report_on_calibration(*calibrated)
+    assert (found.alarms, found.evaluation, found.points, found.classes, found.ood) == (None, None, (), (), ())
+    assert found.ind.count == 64
+    assert [card.score for card in found.ind.most] == calibrated[0].calibration.scores[::-1][:6]
+    assert all(card.p_value is None for card in found.ind.most)
+    page = render(found)
+    check_page(page)
+    assert "p-value 0" not in page
+    assert found.guarantee in page
+
+
+def test_the_page_stands_alone_and_is_well_formed(report: Report) -> None:
+    page = render(report)
+    check_page(page)
+    assert page.count("<picture>") == 5  # three histograms, two curves
+    assert "this bundle" in page
+    for name in ("jump", "reconstruction", "logit_norm", "energy"):
+        assert MEANING[name].split(":")[0].replace("'", "&#39;") in page
+
+
+def test_the_same_report_gives_the_same_bytes(report: Report) -> None:
+    assert render(report) == render(report)
+
+
+def test_an_empty_set_is_refused(calibrated: tuple[Calibrated, Extremes]) -> None:
+    none = ScoredFiles(np.empty(0), np.empty((0, 4)), np.empty(0, np.int64), (("a", "bad"),), 0, ())
+    with pytest.raises(UsageError, match="No usable image in the ind set; 1 files were set aside"):
+        report_on_sets(calibrated[0].detector, calibrated[0].calibration, {"ind": none}, {"ind": Extremes()}, None)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0, "0.0 %"), (1.0, "100.0 %"), (0.0004, "below 0.1 %"), (0.9996, "above 99.9 %"), (0.125, "12.5 %")],
+)
+def test_what_is_not_none_or_all_is_never_rounded_to_it(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_names_cannot_act_on_the_reader() -> None:
+    assert shown("a\x1b[31m\u202e\nü猫 b") == "a\\x1b[31m\\u202e\\nü猫 b"
+
+
+def decode(uri: str) -> Image.Image:
+    """The picture of a data URI, decoded to its last pixel."""
+    kind, _, data = uri.partition(",")
+    assert kind == "data:image/png;base64"
+    picture = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+    picture.load()
+    return picture
+
+
+def check_page(page: str) -> None:
+    """The laws of every page: well-formed, nothing from outside, no script, every picture decodes and is described."""
+    root = ElementTree.fromstring(page)
+    pictures = list(root.iter("img"))
+    assert pictures
+    assert all(picture.get("alt") for picture in pictures)
+    for element in root.iter():
+        assert element.tag not in ("script", "link", "iframe", "object", "embed")
+        assert not any(name.startswith("on") for name in element.attrib)
+        for name in ("src", "srcset"):
+            if uri := element.get(name):
+                decode(uri)
+        assert (element.get("href") or "#").startswith("#")
+    assert not re.search(r"https?:|url\(|@import|file:", page)
+    ids = {element.get("id") for element in root.iter()}
+    assert {element.get("href") for element in root.iter("a")} <= {f"#{name}" for name in ids}
