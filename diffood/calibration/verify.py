@@ -83,7 +83,7 @@ def verify_bundle(path: Path, sets: Sets, wanted: Wanted, progress: Progress | N
     elif "ind" not in sets:
         checks.append(Check("parity", "", None, "no images to compare verdicts on: give --images DIR"))
     else:
-        judged, records, set_aside = _judge_all(bundle, calibration, detectors, sets, wanted, progress)
+        judged, records, set_aside = _judge_all(bundle, calibration, fusion, detectors, sets, wanted, progress)
         return Verification((*checks, *judged), records, set_aside)
     return Verification(tuple(checks), (), ())
 
@@ -118,12 +118,13 @@ def _open(
 def _judge_all(
     bundle: Bundle,
     calibration: Calibration,
+    fusion: Fusion | None,
     detectors: Sequence[Detector],
     sets: Sets,
     wanted: Wanted,
     progress: Progress | None,
 ) -> tuple[list[Check], tuple[ParityRecord, ...], tuple[tuple[str, str], ...]]:
-    reference = _reference(bundle, calibration, detectors, wanted)
+    reference = _reference(bundle, calibration, fusion, detectors, wanted)
     if isinstance(reference, Check):
         return [reference], (), ()
     others = [detector for detector in detectors if detector.fingerprint != calibration.fingerprint]
@@ -141,7 +142,7 @@ def _judge_all(
 
 
 def _reference(
-    bundle: Bundle, calibration: Calibration, detectors: Sequence[Detector], wanted: Wanted
+    bundle: Bundle, calibration: Calibration, fusion: Fusion | None, detectors: Sequence[Detector], wanted: Wanted
 ) -> Detector | Check:
     """The detector that the calibration was fitted on; a check that says why, where it cannot run here."""
     fitted = calibration.fingerprint
@@ -150,7 +151,6 @@ def _reference(
             return detector
     subject = f"{fitted.precision} on {fitted.backend}"
     try:
-        fusion = load_calibrated_fusion(bundle, calibration)
         detector = _open(bundle, fitted.plan, fusion, fitted.backend, fitted.precision, wanted)
     except DiffoodError as error:
         return Check("parity", subject, False, f"what was calibrated cannot run here: {error}")

@@ -8,7 +8,7 @@ import typer
 from diffood.cli import options
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle import open_bundle
-from diffood.runtime.decision import list_kept, load_calibration
+from diffood.runtime.decision import list_kept, load_calibrated_fusion, load_calibration
 
 
 def inspect(bundle: options.BundlePath, as_json: options.AsJson = False) -> None:
@@ -22,6 +22,7 @@ def inspect(bundle: options.BundlePath, as_json: options.AsJson = False) -> None
         calibration = load_calibration(opened)
     except CalibrationError:
         calibration = None
+    load_calibrated_fusion(opened, calibration)  # its bank has a hash too
     kept = list_kept(opened)
     if as_json:
         content: dict[str, Any] = {

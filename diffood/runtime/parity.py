@@ -121,6 +121,8 @@ def require_calibrated(bundle: Bundle, calibration: Calibration, running: Finger
         return
     if fitted.plan != running.plan:
         remedy = f"Run `diffood calibrate {bundle.path} --images DIR` with the same options"
+    elif fitted == running.model_copy(update={"fusion_sha256": fitted.fusion_sha256}):
+        remedy = "The bundle was calibrated anew since this detector was made: open the bundle again"
     else:
         remedy = (
             f"Run `diffood verify {bundle.path} --images DIR` to test the pair, "

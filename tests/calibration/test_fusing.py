@@ -1,4 +1,4 @@
-"""Fitting a fusion: how files are parted, how many are needed, what is fitted, and a calibration from end to end."""
+"""Fitting a fusion: how files are parted, how many are needed, what is fitted, and what cannot be used."""
 
 import contextlib
 import hashlib
@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from fast_plans import FAST, WITH_KNN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import skew
 from sklearn.neighbors import NearestNeighbors
 
-from diffood import zoo
 from diffood.calibration.calibrate import Calibrated, calibrate_files, require_enough
 from diffood.calibration.fusing import (
     FEWEST_FITTED,
@@ -32,40 +32,16 @@ from diffood.calibration.fusing import (
 )
 from diffood.calibration.thresholds import pac_allowed, pac_required
 from diffood.errors import CalibrationError
-from diffood.runtime.bundle import Bundle, open_bundle
-from diffood.runtime.decision import list_kept, load_calibration, save_calibration
+from diffood.runtime.bundle import Bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import load_fusion, standardise
+from diffood.runtime.fusion import standardise
 from diffood.runtime.images import load_image
-from diffood.runtime.plan import DEFAULT
 from diffood.runtime.serving.sources import Source, expand_inputs
 from diffood.runtime.sessions import Array, Classified
 from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from diffood.runtime.witnesses import Witness
-from diffood.zoo.images import unpack_set
 
-# One UNet evaluation an image: these tests look at the fit, not at detection.
-FAST = DEFAULT.changed({"start_times": (120,), "stride": 120, "repeats": 1, "guidance": 0.0})
-WITH_KNN = FAST.changed({"witnesses": (*FAST.witnesses, "knn")})
 BATCH = 8
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 96 in-distribution PNG files: 32 to fit on and 64 to calibrate on; read-only."""
-    path = tmp_path_factory.mktemp("fusing") / "images"
-    unpack_set("fashion-validation", path, 96)
-    return path
-
-
-@pytest.fixture(scope="module")
-def calibrated(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Calibrated:
-    """A calibration of every default witness and knn, saved into a copy of the shipped bundle; read-only."""
-    path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("knn") / "bundle"))
-    detector = Detector.load(open_bundle(path), WITH_KNN, batch=BATCH, threads=1)
-    done = calibrate_files(detector, expand_inputs([str(folder)]), 0.05, 0.95, "pac")
-    done.save()
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -349,71 +325,3 @@ def test_a_calibration_part_that_is_all_broken_says_so(
     assert [source.id for source in split_sources(sources)[0]] == [source.id for source in fitted]
     with pytest.raises(CalibrationError, match=rf"0 given, .* The first of {len(rest)} that cannot be used is"):
         calibrate_files(detector, sources, 0.05, 0.95, method)  # type: ignore[arg-type]
-
-
-# --- from end to end ---------------------------------------------------------------------------------------------
-
-
-def test_a_saved_calibration_scores_as_it_did(calibrated: Calibrated, clothes: npt.NDArray[np.uint8]) -> None:
-    again = Detector.open(calibrated.detector.bundle.path, batch=BATCH, threads=1)
-    assert again.plan == WITH_KNN
-    assert again.calibration() == calibrated.calibration
-    expected, found = calibrated.detector.score(clothes), again.score(clothes)
-    assert found.witnesses.shape == (40, 5)
-    assert np.array_equal(found.score, expected.score)
-    assert np.array_equal(found.witnesses, expected.witnesses)
-    fusion = calibrated.detector.fusion
-    assert fusion is not None
-    assert [fusion.score(row) for row in found.witnesses] == found.score.tolist()
-
-
-def test_digits_are_found(calibrated: Calibrated, digits: npt.NDArray[np.uint8]) -> None:
-    """Even one UNet evaluation, on a threshold from 64 images, flags most of them."""
-    assert (calibrated.detector.score(digits).score > calibrated.calibration.threshold).mean() > 0.5
-
-
-def test_an_earlier_calibration_keeps_its_bank(
-    calibrated: Calibrated, tmp_path: Path, clothes: npt.NDArray[np.uint8]
-) -> None:
-    path = Path(shutil.copytree(calibrated.detector.bundle.path, tmp_path / "bundle"))
-    unpack_set("fashion-test", tmp_path / "images", 96)
-    bundle = open_bundle(path)
-    fresh = Detector.load(bundle, WITH_KNN, batch=BATCH, threads=1)
-    calibrate_files(fresh, expand_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac").save()
-
-    second = load_calibration(bundle)
-    assert second.fusion is not None
-    assert second.fusion != calibrated.calibration.fusion
-    ((name, kept),) = list_kept(bundle).items()
-    assert kept == calibrated.calibration
-    assert kept.fusion is not None
-    assert sorted(file.suffix for file in (path / "calibrations").iterdir()) == [".json", ".npz", ".npz"]
-    old, new = load_fusion(bundle, kept.fusion), load_fusion(bundle, second.fusion)
-    assert old.bank is not None
-    assert new.bank is not None
-    assert not np.array_equal(old.bank, new.bank)
-
-    save_calibration(bundle, kept)  # back to the earlier one
-    assert (path / "calibrations" / name).exists()
-    again = Detector.open(path, batch=BATCH, threads=1)
-    assert np.array_equal(again.score(clothes[:8]).score, calibrated.detector.score(clothes[:8]).score)
-
-
-def test_without_calibration_an_error_says_what_to_do_and_the_plain_plan_works(
-    bundle_copy: Path, clothes: npt.NDArray[np.uint8]
-) -> None:
-    detector = Detector.open(bundle_copy, batch=BATCH, threads=1)
-    with pytest.raises(CalibrationError, match=r'`diffood calibrate .* --images DIR`.*plan="plain"') as caught:
-        detector.score(clothes[:1])
-    assert str(bundle_copy) in str(caught.value)
-    assert "jump, reconstruction, logit_norm, energy" in str(caught.value)
-    plain = Detector.open(bundle_copy, "plain", batch=BATCH, threads=1).score(clothes[:3])
-    assert plain.witnesses.tolist() == plain.by_start.tolist() == plain.score[:, None].tolist()
-
-
-def test_one_witness_alone_is_the_score_as_it_is(zoo_bundle: Bundle, clothes: npt.NDArray[np.uint8]) -> None:
-    for name in ("reconstruction", "energy", "msp"):
-        alone = Detector.load(zoo_bundle, FAST.changed({"witnesses": (name,)}), batch=BATCH, threads=1)
-        found = alone.score(clothes[:3])
-        assert found.score.tolist() == found.witnesses[:, 0].tolist()
-        assert alone.fingerprint.fusion_sha256 is None

@@ -1,12 +1,11 @@
 """What the tests of engine builds share: an order with the usual options, and bundles changed with true hashes."""
 
-import hashlib
 import importlib.util
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from halved_graphs import reseal
 
 from diffood.export.engines import build_engines
 from diffood.runtime.engines import Profile
@@ -23,17 +22,6 @@ def build(bundle: Path, *gpus: str, report: Callable[[str], None] = lambda _: No
     """build_engines with what most tests ask for."""
     asked = {"precisions": ("fp32",), "profile": PROFILE, "workspace_mb": None, "timing_cache": None, **changes}
     return build_engines(bundle, "tensorrt-rtx", gpus=gpus, report=report, **asked)  # type: ignore[arg-type]
-
-
-def reseal(bundle: Path, change: Callable[[dict], object]) -> None:
-    """Change the manifest of a bundle and give every file in it its present hash."""
-    manifest = json.loads((bundle / "manifest.json").read_bytes())
-    change(manifest)
-    names = set(manifest["files"]) | {graph["file"] for graph in manifest["graphs"]}
-    for name in names:
-        data = (bundle / name).read_bytes()
-        manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 
 def keep_classify_alone(bundle: Path) -> None:

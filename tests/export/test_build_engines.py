@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_building import NEEDS_TENSORRT_RTX, PROFILE, build, keep_classify_alone, reseal
+from engine_building import NEEDS_TENSORRT_RTX, PROFILE, build, keep_classify_alone
+from halved_graphs import add_halved_graphs, reseal
 
 from diffood import zoo
 from diffood.errors import BundleError, ExportError, UsageError
@@ -23,36 +24,6 @@ from diffood.runtime.bundle import Bundle, open_bundle
 from diffood.runtime.engines import Engine, Machine, Profile, find_engine, list_engines, read_plan
 
 pytestmark = NEEDS_TENSORRT_RTX
-
-
-def add_halved_graphs(bundle: Path) -> None:
-    """Export the zoo's models in FP16 into a copy of its bundle, as export_bundle does, but for the proofs."""
-    pytest.importorskip("torch")
-    pytest.importorskip("diffusers")
-    from diffood.export.graphs import ClassifyGraph, StepGuided, StepLabelled
-    from diffood.export.onnx import export_onnx
-    from diffood.export.samples import Samples
-    from diffood.export.sources.classifier import Preprocessing, load_classifier
-    from diffood.export.sources.unet import load_unet
-
-    unet = load_unet(zoo.UNET)
-    spec = f"{zoo.CLASSIFIER}:{zoo.FACTORY}"
-    classifier = load_classifier(spec, zoo.CLASSIFIER_WEIGHTS, unet.height, unet.width, Preprocessing())
-    unet.model.half()
-    classifier.model.half()
-    modules = {
-        "classify": (ClassifyGraph(classifier, unet.channels, unet.height, unet.width), ("logits", "features")),
-        "step_plain": (StepLabelled(unet), ("x_next", "epsilon")),
-        "step_guided": (StepGuided(unet), ("x_next", "epsilon")),
-    }
-    graphs = []
-    for role, (module, outputs) in modules.items():
-        example = Samples(unet, classifier.classes, 1000, role).draw(2)  # type: ignore[arg-type]
-        export_onnx(module.eval(), example, outputs, bundle / f"{role}.fp16.onnx")
-        graphs.append(
-            {"role": role, "file": f"{role}.fp16.onnx", "precision": "fp16", "opset": 21, "error": 0.0, "weights": {}}
-        )
-    reseal(bundle, lambda manifest: manifest["graphs"].extend(graphs))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,125 @@
+"""A fused calibration from end to end: saved, opened again, replaced by another; and what it holds in memory."""
+
+import gc
+import shutil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from fast_plans import FAST, WITH_KNN
+
+from diffood.calibration.calibrate import Calibrated, calibrate_files
+from diffood.errors import CalibrationError
+from diffood.runtime.bundle import Bundle, open_bundle
+from diffood.runtime.decision import list_kept, load_calibration, save_calibration
+from diffood.runtime.detector import Detector
+from diffood.runtime.fusion import load_fusion
+from diffood.runtime.serving.sources import expand_inputs
+from diffood.runtime.sessions import Array, Classified
+from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
+from diffood.runtime.witnesses import Evidence
+from diffood.zoo.images import unpack_set
+
+BATCH = 8
+
+
+def test_a_saved_calibration_scores_as_it_did(calibrated: Calibrated, clothes: npt.NDArray[np.uint8]) -> None:
+    again = Detector.open(calibrated.detector.bundle.path, batch=BATCH, threads=1)
+    assert again.plan == WITH_KNN
+    assert again.calibration() == calibrated.calibration
+    expected, found = calibrated.detector.score(clothes), again.score(clothes)
+    assert found.witnesses.shape == (40, 5)
+    assert np.array_equal(found.score, expected.score)
+    assert np.array_equal(found.witnesses, expected.witnesses)
+    fusion = calibrated.detector.fusion
+    assert fusion is not None
+    assert [fusion.score(row) for row in found.witnesses] == found.score.tolist()
+
+
+def test_digits_are_found(calibrated: Calibrated, digits: npt.NDArray[np.uint8]) -> None:
+    """Even one UNet evaluation, on a threshold from 64 images, flags most of them."""
+    assert (calibrated.detector.score(digits).score > calibrated.calibration.threshold).mean() > 0.5
+
+
+def test_an_earlier_calibration_keeps_its_bank(
+    calibrated: Calibrated, tmp_path: Path, clothes: npt.NDArray[np.uint8]
+) -> None:
+    path = Path(shutil.copytree(calibrated.detector.bundle.path, tmp_path / "bundle"))
+    unpack_set("fashion-test", tmp_path / "images", 96)
+    bundle = open_bundle(path)
+    fresh = Detector.load(bundle, WITH_KNN, batch=BATCH, threads=1)
+    calibrate_files(fresh, expand_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac").save()
+
+    second = load_calibration(bundle)
+    assert second.fusion is not None
+    assert second.fusion != calibrated.calibration.fusion
+    ((name, kept),) = list_kept(bundle).items()
+    assert kept == calibrated.calibration
+    assert kept.fusion is not None
+    assert sorted(file.suffix for file in (path / "calibrations").iterdir()) == [".json", ".npz", ".npz"]
+    old, new = load_fusion(bundle, kept.fusion), load_fusion(bundle, second.fusion)
+    assert old.bank is not None
+    assert new.bank is not None
+    assert not np.array_equal(old.bank, new.bank)
+
+    save_calibration(bundle, kept)  # back to the earlier one
+    assert (path / "calibrations" / name).exists()
+    again = Detector.open(path, batch=BATCH, threads=1)
+    assert np.array_equal(again.score(clothes[:8]).score, calibrated.detector.score(clothes[:8]).score)
+
+
+def test_a_detector_from_before_a_new_calibration_does_not_judge_by_it(
+    calibrated: Calibrated, tmp_path: Path, clothes_folder: Path
+) -> None:
+    path = Path(shutil.copytree(calibrated.detector.bundle.path, tmp_path / "bundle"))
+    before = Detector.open(path, batch=BATCH, threads=1)
+    before.calibration()
+    unpack_set("fashion-test", tmp_path / "images", 96)
+    bare = Detector.load(open_bundle(path), WITH_KNN, batch=BATCH, threads=1)
+    calibrate_files(bare, expand_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac").save()
+    for old in (before, bare):
+        with pytest.raises(CalibrationError, match=r"fusion_sha256: .* open the bundle again\.$"):
+            old.predict(sorted(clothes_folder.glob("*.png"))[:1])
+    Detector.open(path, batch=BATCH, threads=1).calibration()
+
+
+class Counting(OnnxRuntimeSession):
+    """Counts, at every call for a batch, how many images' evidence is held anywhere."""
+
+    most = 0
+
+    def classify(self, x: Array) -> Classified:
+        self.most = max(self.most, sum(isinstance(thing, Evidence) for thing in gc.get_objects()))
+        return super().classify(x)
+
+
+def test_evidence_is_let_go_image_by_image(
+    zoo_bundle: Bundle, folder: Path, clothes: npt.NDArray[np.uint8], digits: npt.NDArray[np.uint8]
+) -> None:
+    """Denoised images of a whole folder would fill memory: at 256x256 in colour, ten megabytes each."""
+    session = Counting(zoo_bundle, guided=False, registers=0, batch=BATCH, threads=1)
+    before = sum(isinstance(thing, Evidence) for thing in gc.get_objects())
+    done = calibrate_files(Detector(zoo_bundle, WITH_KNN, session), expand_inputs([str(folder)]), 0.05, 0.95, "pac")
+    done.detector.score(np.concatenate([clothes, digits]))
+    assert session.most <= before + 2  # the last one given and the one before it
+
+
+def test_without_calibration_an_error_says_what_to_do_and_the_plain_plan_works(
+    bundle_copy: Path, clothes: npt.NDArray[np.uint8]
+) -> None:
+    detector = Detector.open(bundle_copy, batch=BATCH, threads=1)
+    with pytest.raises(CalibrationError, match=r'`diffood calibrate .* --images DIR`.*plan="plain"') as caught:
+        detector.score(clothes[:1])
+    assert str(bundle_copy) in str(caught.value)
+    assert "jump, reconstruction, logit_norm, energy" in str(caught.value)
+    plain = Detector.open(bundle_copy, "plain", batch=BATCH, threads=1).score(clothes[:3])
+    assert plain.witnesses.tolist() == plain.by_start.tolist() == plain.score[:, None].tolist()
+
+
+def test_one_witness_alone_is_the_score_as_it_is(zoo_bundle: Bundle, clothes: npt.NDArray[np.uint8]) -> None:
+    for name in ("reconstruction", "energy", "msp"):
+        alone = Detector.load(zoo_bundle, FAST.changed({"witnesses": (name,)}), batch=BATCH, threads=1)
+        found = alone.score(clothes[:3])
+        assert found.score.tolist() == found.witnesses[:, 0].tolist()
+        assert alone.fingerprint.fusion_sha256 is None

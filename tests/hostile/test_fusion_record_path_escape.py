@@ -1,0 +1,37 @@
+"""Attack: a calibration whose bank is named as a path out of its folder, to a file that would do."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside.npz",
+        "../../outside.npz",
+        "..",
+        "a/../../outside.npz",
+        "{root}/outside.npz",
+        "..\\outside.npz",
+        ".hidden.npz",
+        "",
+        "bank.npz\n",
+        "bank\x00.npz",
+        "x" * 101,
+    ],
+)
+def test_a_bank_outside_its_folder_is_refused(
+    fused: Path, bank: Path, change_fusion: Rewrite, refusal: Callable[[], str], name: str
+) -> None:
+    shutil.copy(bank, fused / "outside.npz")
+    shutil.copy(bank, fused.parent / "outside.npz")
+    change_fusion(lambda fusion: fusion["bank"].update(file=name.format(root=fused)))
+    text = refusal()
+    assert "calibration.json does not hold: fusion.bank.file" in text
+    assert text.endswith("Calibrate again.")

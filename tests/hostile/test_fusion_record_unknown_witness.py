@@ -1,0 +1,43 @@
+"""Attack: a fusion of witnesses that there are none of, that count twice, or that are not the plan's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]
+
+USUAL = {"center": 0.0, "scale": 1.0, "weight": 0.0}
+
+
+def leave_one(fusion: dict[str, Any]) -> None:
+    fusion["witnesses"] = [{**fusion["witnesses"][1], "weight": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda fusion: fusion["witnesses"][0].update(name="__class__"), "fusion.witnesses.0.name"),
+        (lambda fusion: fusion["witnesses"][0].update(name="Jump"), "fusion.witnesses.0.name"),
+        (lambda fusion: fusion["witnesses"][0].update(name=""), "fusion.witnesses.0.name"),
+        (lambda fusion: fusion["witnesses"][0].update(name=["jump"]), "fusion.witnesses.0.name"),
+        (lambda fusion: fusion["witnesses"][0].update(name="msp"), "['msp', 'knn'] by tail are not the plan's"),
+        (lambda fusion: fusion["witnesses"].append({"name": "jump", **USUAL}), "['jump', 'knn', 'jump'] by tail"),
+        (lambda fusion: fusion["witnesses"].reverse(), "['knn', 'jump'] by tail are not the plan's"),
+        (lambda fusion: fusion["witnesses"].pop(0), "the weights of the witnesses are not 1 together"),
+        (leave_one, "['knn'] by tail are not the plan's"),
+        (lambda fusion: fusion["witnesses"].clear(), "fusion.witnesses"),
+        (lambda fusion: fusion.update(combine="max"), "fusion.combine"),
+        (lambda fusion: fusion.update(combine="sum"), "['jump', 'knn'] by sum are not the plan's"),
+        (lambda fusion: fusion.update(bank=None), "a bank belongs to the witness knn"),
+        (lambda fusion: fusion.update(note="x"), "fusion.note"),
+        (lambda fusion: fusion.update({"n\x1b[31m": 1}), "fusion.n\\x1b[31m"),
+    ],
+)
+def test_a_fusion_of_other_witnesses_is_refused(
+    change_fusion: Rewrite, refusal: Callable[[], str], change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    change_fusion(change)
+    text = refusal()
+    assert "calibration.json does not hold" in text
+    assert message in text
