@@ -27,13 +27,13 @@ class ClassAlarms:
 
 
 def alarms_by_class(
-    ind_scores: FloatArray, predicted: IntArray, threshold: float, alpha: float
+    ind_scores: FloatArray, predicted: IntArray, threshold: float | FloatArray, alpha: float
 ) -> tuple[ClassAlarms, ...]:
     """False alarms, score > threshold, of each predicted class [n] among InD test scores [n], the highest rate first.
 
-    Equal rates are ordered by evidence (smaller p-value), then by class. Classes without an image are left out. The
-    scores must have had no part in the calibration. Raises UsageError for unusable scores or classes and for alpha
-    outside (0, 1).
+    threshold: one for all, or [n], each image's own. Equal rates are ordered by evidence (smaller p-value), then by
+    class. Classes without an image are left out. The scores must have had no part in the calibration. Raises UsageError
+    for unusable scores or classes and for alpha outside (0, 1).
     """
     require_share("alpha", alpha)
     scores = checked_scores("In-distribution scores", ind_scores)

@@ -1,12 +1,14 @@
 """Calibrates a bundle on in-distribution files. The statistics are in `thresholds`, the fusion's fit in `fusing`."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from diffood.calibration.contamination import Contamination, Suspect, askable_shares, contamination, most_suspicious
 from diffood.calibration.fusing import (
     FittedFusion,
     SetAside,
@@ -15,9 +17,12 @@ from diffood.calibration.fusing import (
     require_enough_fused,
     split_sources,
 )
-from diffood.calibration.thresholds import Method, Threshold, conformal_required, fit_threshold, pac_required
+from diffood.calibration.guarantees import guarantee, guarantee_per_class
+from diffood.calibration.mondrian import PerClass, confidence_of_each, fit_per_class
+from diffood.calibration.planning import plan_images
+from diffood.calibration.thresholds import Method, fit_threshold, images_required
 from diffood.errors import CalibrationError
-from diffood.runtime.decision import Calibration, save_calibration
+from diffood.runtime.decision import Calibration, ClassThreshold, ClassThresholds, save_calibration
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.fusion import save_bank
 from diffood.runtime.images import DEFAULT_LIMITS, Limits
@@ -25,6 +30,7 @@ from diffood.runtime.serving.pipeline import Progress, score_files
 from diffood.runtime.serving.sources import Source
 
 See = Callable[[str, ImageScore], None]  # called with the id and the outcome of every scored file
+SUSPECTS = 5  # calibration images named to the user, to be looked at
 
 
 @dataclass(frozen=True)
@@ -72,35 +78,57 @@ def score_folder(
     )
 
 
-def require_enough(count: int, alpha: float, confidence: float, method: Method, *, fused: bool) -> None:
-    """Refuse, before any image is scored, a folder that cannot be enough. Raises CalibrationError with the number."""
-    if method == "quantile":
-        needed = 1
-    else:
-        needed = pac_required(alpha, 1 - confidence) if method == "pac" else conformal_required(alpha)
+def require_enough(
+    count: int, alpha: float, confidence: float, method: Method, *, fused: bool, classes: int | None = None
+) -> None:
+    """Refuse, before any image is scored, a folder that cannot be enough. Raises CalibrationError with the number.
+
+    classes: as in `plan_images`. Raises UsageError as that does.
+    """
+    needed = plan_images(alpha, confidence, method, fused=fused, classes=classes).needed
     if fused:
         require_enough_fused(count, needed)
     elif count < needed:
+        shared = f" shared by {classes} classes" if classes is not None else ""
         raise CalibrationError(
             f"{count} images are too few for {method} at {alpha:.3%} false alarms"
-            f"{f' with {confidence:.1%} confidence' if method == 'pac' else ''}: at least {needed} are needed. "
+            f"{f' with {confidence:.1%} confidence{shared}' if method == 'pac' else ''}: at least {needed} are needed. "
             "Add images, or accept a higher --fpr."
         )
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibration not yet saved. files: what was calibrated on; fitted: the fusion, if the plan has one."""
+    """A calibration not yet saved. files: what was calibrated on; fitted: the fusion, if the plan has one.
+
+    contamination: what follows if some of those images were OOD, of the threshold of all images.
+    """
 
     calibration: Calibration
     detector: Detector
     files: ScoredFiles
     fitted: FittedFusion | None
+    contamination: tuple[Contamination, ...]
 
     @property
     def set_aside(self) -> SetAside:
         """Every file that could not be used."""
         return (*(self.fitted.set_aside if self.fitted else ()), *self.files.set_aside)
+
+    @property
+    def suspects(self) -> tuple[Suspect, ...]:
+        """The calibration images that look least like the others, the worst first."""
+        files = self.files
+        chosen = most_suspicious(files.scores, min(SUSPECTS, files.scores.size))
+        return tuple(Suspect(files.ids[k], float(files.scores[k]), int(files.predicted[k])) for k in chosen)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values: the calibration without its scores, and what was seen besides."""
+        return {
+            **self.calibration.summary(),
+            "contamination": [asdict(row) for row in self.contamination],
+            "most_suspicious": [asdict(suspect) for suspect in self.suspects],
+        }
 
     def save(self) -> Path:
         """Write the calibration, and before it the bank it needs, into the bundle; returns the calibration's path."""
@@ -118,20 +146,28 @@ def calibrate_files(
     method: Method,
     progress: Progress | None = None,
     see: See | None = None,
+    *,
+    per_class: bool = False,
 ) -> Calibrated:
     """Fit the fusion of the detector's plan, if it has one, on a part of the files, and the threshold on the others.
 
-    `see` sees the files the threshold is fitted on. Raises CalibrationError for too few images, UsageError as
-    fit_threshold does.
+    `see` sees the files the threshold is fitted on; per_class: a threshold for each predicted class too. Raises
+    CalibrationError for too few images, UsageError as fit_threshold and, per_class, fit_per_class do.
     """
-    require_enough(len(sources), alpha, confidence, method, fused=detector.plan.fused)
+    classes = len(detector.bundle.manifest.class_names) if per_class else None
+    require_enough(len(sources), alpha, confidence, method, fused=detector.plan.fused, classes=classes)
     fitted, rest = None, list(sources)
     if detector.plan.fused:
         part, rest = split_sources(sources)
         fitted = fit_fusion(detector, part, progress=progress)
         detector = detector.fused(fitted.fusion)
     files = score_folder(detector, rest, progress=progress, see=see)
-    return Calibrated(calibrate(detector, files, alpha, confidence, method, fitted), detector, files, fitted)
+    calibration = calibrate(detector, files, alpha, confidence, method, fitted, per_class=per_class)
+    of_each = confidence if classes is None else confidence_of_each(confidence, classes)
+    needed = images_required(alpha, of_each, method)
+    shares = askable_shares(files.scores.size, needed)
+    rows = contamination(files.scores, alpha, of_each, method, shares)
+    return Calibrated(calibration, detector, files, fitted, rows)
 
 
 def calibrate(
@@ -141,40 +177,48 @@ def calibrate(
     confidence: float,
     method: Method,
     fitted: FittedFusion | None = None,
+    *,
+    per_class: bool = False,
 ) -> Calibration:
-    """Fit the threshold on scored in-distribution files. Raises CalibrationError, UsageError as fit_threshold does."""
+    """Fit the threshold on scored in-distribution files, and per_class one for each predicted class.
+
+    Raises CalibrationError, UsageError as fit_threshold and fit_per_class do.
+    """
+    names = detector.bundle.manifest.class_names
+    of_each = confidence_of_each(confidence, len(names)) if per_class else confidence
     try:
-        threshold = fit_threshold(files.scores, alpha, confidence, method)
+        threshold = fit_threshold(files.scores, alpha, of_each, method)
     except CalibrationError as error:
         raise CalibrationError(f"{error} {describe_set_aside(files.set_aside)}".rstrip()) from None
+    by_class = None
+    if per_class:
+        by_class = fit_per_class(files.scores, files.predicted, len(names), alpha, confidence, method)
+    order = np.argsort(files.scores, kind="stable")
     return Calibration(
         method=threshold.method,
         alpha=threshold.alpha,
-        delta=threshold.delta,
+        delta=by_class.delta if by_class else threshold.delta,
         n=threshold.n,
         allowed_above=threshold.allowed_above,
         threshold=threshold.value,
-        guarantee=guarantee(threshold),
+        guarantee=guarantee_per_class(by_class, names) if by_class else guarantee(threshold),
         set_aside=len(files.set_aside) + (len(fitted.set_aside) if fitted else 0),
         fingerprint=detector.fingerprint,
-        scores=np.sort(files.scores).tolist(),
+        scores=files.scores[order].tolist(),
         fusion=detector.fusion.record if detector.fusion else None,
+        per_class=_as_stored(by_class, files.predicted[order]) if by_class else None,
     )
 
 
-def guarantee(threshold: Threshold) -> str:
-    """What the threshold promises, in one sentence a user can repeat."""
-    if threshold.method == "pac":
-        assert threshold.delta is not None
-        return (
-            f"With {1 - threshold.delta:.1%} confidence, at most {threshold.bound:.2%} of in-distribution images like "
-            f"these {threshold.n} are flagged (asked for: {threshold.alpha:.2%})."
-        )
-    if threshold.method == "conformal":
-        return (
-            f"On average over calibration sets of {threshold.n} images, {threshold.bound:.2%} of in-distribution "
-            f"images are flagged (asked for: {threshold.alpha:.2%}); this one threshold may do worse."
-        )
-    return (
-        f"{threshold.bound:.2%} of the {threshold.n} calibration images lie above; this guarantees nothing for others."
+def _as_stored(fitted: PerClass, classes: npt.NDArray[np.int64]) -> ClassThresholds:
+    """What run time needs of thresholds by class; classes [n] in the order of the sorted scores."""
+    return ClassThresholds(
+        needed=fitted.needed,
+        overall_bound=fitted.overall_bound,
+        thresholds=tuple(
+            ClassThreshold(predicted=k, threshold=own.value, n=own.n, allowed_above=own.allowed_above, bound=own.bound)
+            for k, own in enumerate(fitted.own)
+            if own is not None
+        ),
+        classes=classes.tolist(),
     )

@@ -43,6 +43,21 @@ class Contamination:
     flagged_refitted: float
 
 
+@dataclass(frozen=True)
+class Suspect:
+    """A calibration image that a user should look at."""
+
+    id: str
+    score: float
+    predicted_class: int
+
+
+def askable_shares(n: int, needed: int, shares: tuple[float, ...] = SHARES) -> tuple[float, ...]:
+    """The shares that are at least one of n images and leave the number needed to fit a threshold on."""
+    removed = {share: math.floor(n * as_written(share)) for share in shares}
+    return tuple(share for share in shares if removed[share] and n - removed[share] >= needed)
+
+
 def contamination(
     scores: FloatArray,
     alpha: float,

@@ -16,7 +16,7 @@ from diffood.calibration.labels import labels_from_folders
 from diffood.calibration.metrics import FalseAlarms, SetMetrics, false_alarms, set_metrics
 from diffood.calibration.rejection import Rejection, reject
 from diffood.errors import UsageError
-from diffood.runtime.decision import Calibration
+from diffood.runtime.decision import Calibration, decide
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Evaluation:
     predicted class, the highest rate first. witnesses: of a fused score, each alone; None for a score of one witness
     and where a side has a single image. rejection: accuracy, where the class of every InD image is known; labelled:
     of how many it is.
+    thresholds: by set, what each score was compared with, float64 [n]; threshold: that of all images; class_thresholds:
+    those of predicted classes, empty where all share one.
     """
 
     false_alarms: FalseAlarms
@@ -41,11 +43,13 @@ class Evaluation:
     rejection: Rejection | None
     labelled: int
     threshold: float
+    class_thresholds: dict[int, float]
     alpha: float
     guarantee: str
     unet_evaluations: int
     set_aside: dict[str, int]
     scores: dict[str, npt.NDArray[np.float64]]
+    thresholds: dict[str, npt.NDArray[np.float64]]
 
     @property
     def mean_auroc(self) -> float:
@@ -74,6 +78,7 @@ class Evaluation:
             "rejection": self.rejection.as_json() if self.rejection else None,
             "labelled": self.labelled,
             "threshold": self.threshold,
+            "class_thresholds": {str(k): value for k, value in self.class_thresholds.items()},
             "alpha": self.alpha,
             "guarantee": self.guarantee,
             "unet_evaluations_per_image": self.unet_evaluations,
@@ -89,7 +94,7 @@ def evaluate(
     groups: Mapping[str, Group] | None = None,
     class_names: Sequence[str] = (),
 ) -> Evaluation:
-    """Compare each OOD set with the InD test set at the calibrated threshold.
+    """Compare each OOD set with the InD test set at the calibrated thresholds.
 
     groups: near or far, of each OOD set that is either. class_names: the classifier's; InD files in folders of these
     names have known classes. Raises UsageError for an empty set and for a group of no set.
@@ -99,14 +104,18 @@ def evaluate(
     for name, files in {"ind": ind, **ood}.items():
         if len(files.scores) == 0:
             raise UsageError(f"No usable image in the {name} set; {len(files.set_aside)} files were set aside.")
-    sets = {name: set_metrics(ind.scores, files.scores, calibration.threshold) for name, files in ood.items()}
+    thresholds = {
+        name: decide(files.scores, files.predicted, calibration).thresholds
+        for name, files in {"ind": ind, **ood}.items()
+    }
+    sets = {name: set_metrics(ind.scores, files.scores, thresholds[name]) for name, files in ood.items()}
     scored = ScoredSets(ind.scores, {name: files.scores for name, files in ood.items()})
     single = {name: group_metrics(ScoredSets(scored.ind, {name: scored.sets[name]}), sets) for name in ood}
     labels = labels_from_folders(ind.ids, class_names)
     labelled = int(np.count_nonzero(labels >= 0))
     return Evaluation(
-        false_alarms=false_alarms(ind.scores, calibration.threshold),
-        by_class=alarms_by_class(ind.scores, ind.predicted, calibration.threshold, calibration.alpha),
+        false_alarms=false_alarms(ind.scores, thresholds["ind"]),
+        by_class=alarms_by_class(ind.scores, ind.predicted, thresholds["ind"], calibration.alpha),
         sets=sets,
         intervals={name: found.auroc for name, found in single.items()},
         fpr_intervals={name: found.fpr_at_95_detection for name, found in single.items()},
@@ -120,11 +129,13 @@ def evaluate(
         ),
         labelled=labelled,
         threshold=calibration.threshold,
+        class_thresholds=calibration.own_thresholds,
         alpha=calibration.alpha,
         guarantee=calibration.guarantee,
         unet_evaluations=unet_evaluations,
         set_aside={name: len(files.set_aside) for name, files in {"ind": ind, **ood}.items()},
         scores={"ind": ind.scores, **scored.sets},
+        thresholds=thresholds,
     )
 
 

@@ -159,8 +159,8 @@ def clopper_pearson(hits: int, n: int, confidence: float = 0.95) -> tuple[float,
     return low, high
 
 
-def false_alarms(ind_scores: FloatArray, threshold: float) -> FalseAlarms:
-    """Share of in-distribution scores [n] above the threshold, with its 95 % interval.
+def false_alarms(ind_scores: FloatArray, threshold: float | FloatArray) -> FalseAlarms:
+    """Share of in-distribution scores [n] above the threshold, one for all or [n], with its 95 % interval.
 
     The interval speaks for images that took no part in the calibration. Raises UsageError for unusable scores.
     """
@@ -171,10 +171,10 @@ def false_alarms(ind_scores: FloatArray, threshold: float) -> FalseAlarms:
     )
 
 
-def set_metrics(ind: FloatArray, ood: FloatArray, threshold: float) -> SetMetrics:
+def set_metrics(ind: FloatArray, ood: FloatArray, threshold: float | FloatArray) -> SetMetrics:
     """All metrics of one OOD set [k] against the in-distribution test set [n], detection being score > threshold.
 
-    Raises UsageError for unusable scores.
+    threshold: one for all, or [k], each OOD image's own. Raises UsageError for unusable scores.
     """
     ind, ood = checked_pair(ind, ood)
     detected = int(np.count_nonzero(ood > threshold))

@@ -34,9 +34,8 @@ from diffood.calibration.thresholds import (
     Method,
     Threshold,
     as_written,
-    conformal_required,
     fit_threshold,
-    pac_required,
+    images_required,
     require_share,
 )
 from diffood.errors import UsageError
@@ -59,6 +58,7 @@ class PerClass:
     overall: fitted on all images; the threshold of every class in fell_back, in the order of the classes.
     overall_bound: of the FPR of all images together under this rule, of the kind of the method (see `Threshold`); up to
       2 alpha when some classes fell back and some did not, as the head of this file derives.
+    needed: calibration images of a class that its own threshold takes.
     delta: the risk that any promise here fails, of all classes with their own threshold, of overall and of
       overall_bound together; None for "conformal".
     """
@@ -67,9 +67,23 @@ class PerClass:
     own: tuple[Threshold | None, ...]
     overall: Threshold
     overall_bound: float
+    needed: int
     fell_back: tuple[FellBack, ...]
     alpha: float
     delta: float | None
+
+
+def require_promises(method: Method) -> None:
+    """Raise UsageError for a method that has nothing to promise a class."""
+    if method not in ("pac", "conformal"):
+        raise UsageError(
+            f"Thresholds for each class make promises, and {method!r} makes none; choose pac or conformal."
+        )
+
+
+def confidence_of_each(confidence: float, count: int) -> float:
+    """Confidence of each of the count + 1 promises, with which all hold at once with the one given."""
+    return float(1 - (1 - as_written(confidence)) / (count + 1))
 
 
 def fit_per_class(
@@ -81,23 +95,18 @@ def fit_per_class(
     promises nothing and is refused. Raises UsageError for unusable scores, classes and values, CalibrationError when
     even all images together are too few.
     """
-    if method not in ("pac", "conformal"):
-        raise UsageError(
-            f"Thresholds for each class make promises, and {method!r} makes none; choose pac or conformal."
-        )
+    require_promises(method)
     require_share("confidence", confidence)
     scores = checked_scores("Calibration scores", scores)
     classes = checked_classes("Predicted classes", classes, scores.size)
     if count < 1 or classes.max() >= count:
         raise UsageError(f"Predicted classes hold the class {classes.max()}; with {count} they end at {count - 1}.")
-    confidence_of_each = float(1 - (1 - as_written(confidence)) / (count + 1))
-    # delta as fit_threshold will have it, to the last digit: one image more or less decides whether a class has enough.
-    delta_of_each = float(1 - as_written(confidence_of_each))
-    needed = pac_required(alpha, delta_of_each) if method == "pac" else conformal_required(alpha)
-    overall = fit_threshold(scores, alpha, confidence_of_each, method)
+    of_each = confidence_of_each(confidence, count)
+    needed = images_required(alpha, of_each, method)
+    overall = fit_threshold(scores, alpha, of_each, method)
     images = np.bincount(classes, minlength=count)
     own = tuple(
-        fit_threshold(scores[classes == k], alpha, confidence_of_each, method) if images[k] >= needed else None
+        fit_threshold(scores[classes == k], alpha, of_each, method) if images[k] >= needed else None
         for k in range(count)
     )
     bounds = [fitted.bound for fitted in own if fitted is not None]
@@ -107,6 +116,7 @@ def fit_per_class(
         own=own,
         overall=overall,
         overall_bound=max(bounds, default=0.0) + (overall.bound if fell_back else 0.0),
+        needed=needed,
         fell_back=fell_back,
         alpha=alpha,
         delta=float(1 - as_written(confidence)) if method == "pac" else None,

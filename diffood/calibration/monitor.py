@@ -126,8 +126,7 @@ def observe(watch: Watch, rows: Sequence[Row]) -> Watch:
     if not places:
         return watch
     bet_on = [row for _, row in places]
-    for number, row in places:
-        _require_own(watch.calibration, number, row)
+    _require_own(watch.calibration, places)
     scores = np.array([math.inf if row.score is None else row.score for row in bet_on])
     ties = np.array([tie_breaker(number, row.sha256) for number, row in places])
     p_values, earlier = online_p_values(watch.earlier, scores, ties)
@@ -150,13 +149,19 @@ def observe(watch: Watch, rows: Sequence[Row]) -> Watch:
     )
 
 
-def _require_own(calibration: Calibration, number: int, row: Row) -> None:
-    if row.threshold != calibration.threshold:
-        raise CalibrationError(
-            f"Row {number} ({row.id!r}) was judged at threshold {row.threshold}, the bundle's calibration has "
-            f"{calibration.threshold}: the row comes from another bundle or from before a recalibration. Give only "
-            "rows served since, or score the files again with `diffood serve-batch`."
-        )
+def _require_own(calibration: Calibration, places: Sequence[tuple[int, Row]]) -> None:
+    own = calibration.own_thresholds
+    for number, row in places:
+        expected = calibration.threshold
+        if row.predicted_class is not None:
+            expected = own.get(row.predicted_class, expected)
+        if row.threshold != expected:
+            of_class = f" for class {row.predicted_class}" if own else ""
+            raise CalibrationError(
+                f"Row {number} ({row.id!r}) was judged at threshold {row.threshold}, the bundle's calibration has "
+                f"{expected}{of_class}: the row comes from another bundle or from before a recalibration. Give only "
+                "rows served since, or score the files again with `diffood serve-batch`."
+            )
 
 
 def observe_files(watch: Watch, paths: Sequence[Path]) -> Watch:

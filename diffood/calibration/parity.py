@@ -9,19 +9,25 @@ import numpy.typing as npt
 from diffood.calibration.metrics import auroc, clopper_pearson
 from diffood.calibration.thresholds import fit_threshold
 from diffood.errors import CalibrationError
-from diffood.runtime.decision import Calibration, Fingerprint, decide
+from diffood.runtime.decision import Calibration, Decisions, Fingerprint, decide
 from diffood.runtime.parity import Limits, ParityRecord, SetParity
 
 Scores = npt.NDArray[np.float64]
+Classes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one variant gave: its fingerprint, scores float64 [n] by set ("ind" first), and its speed."""
+    """What one variant gave: fingerprint, speed, and by set ("ind" first) scores float64 [n], predicted int64 [n]."""
 
     fingerprint: Fingerprint
     scores: Mapping[str, Scores]
+    predicted: Mapping[str, Classes]
     images_per_second: float
+
+    def decide(self, name: str, calibration: Calibration) -> Decisions:
+        """Verdicts on a set, at the thresholds of the classes that this variant itself predicts."""
+        return decide(self.scores[name], self.predicted[name], calibration)
 
 
 def images_required(limits: Limits) -> int:
@@ -30,7 +36,7 @@ def images_required(limits: Limits) -> int:
 
 
 def judge(reference: Run, variant: Run, calibration: Calibration, digest: str, limits: Limits) -> ParityRecord:
-    """Compare two runs over the same images at the calibration's threshold; `digest` is its file's sha256.
+    """Compare two runs over the same images at the calibration's thresholds; `digest` is its file's sha256.
 
     Scores that are not numbers count as flagged, as at run time. Raises CalibrationError for too few InD images.
     """
@@ -40,14 +46,10 @@ def judge(reference: Run, variant: Run, calibration: Calibration, digest: str, l
             f"{len(known)} in-distribution images are too few to judge a flip rate of {limits.flips:.2%}: at least "
             f"{images_required(limits)} are needed. Give more with --images, or a higher --max-flips."
         )
-    before, after = decide(known, calibration), decide(other, calibration)
+    before, after = reference.decide("ind", calibration), variant.decide("ind", calibration)
     flipped = before.is_ood != after.is_ood
     flips = int(flipped.sum())
-    sets = {
-        name: _set_parity(known, other, reference.scores[name], variant.scores[name], calibration)
-        for name in reference.scores
-        if name != "ind"
-    }
+    sets = {name: _set_parity(reference, variant, name, calibration) for name in reference.scores if name != "ind"}
     return ParityRecord(
         reference=reference.fingerprint,
         variant=variant.fingerprint,
@@ -66,14 +68,18 @@ def judge(reference: Run, variant: Run, calibration: Calibration, digest: str, l
     )
 
 
-def _set_parity(known: Scores, other: Scores, ood: Scores, ood_other: Scores, calibration: Calibration) -> SetParity:
-    flips = decide(ood, calibration).is_ood != decide(ood_other, calibration).is_ood
+def _set_parity(reference: Run, variant: Run, name: str, calibration: Calibration) -> SetParity:
+    flips = reference.decide(name, calibration).is_ood != variant.decide(name, calibration).is_ood
     return SetParity(
-        images=len(ood),
+        images=len(flips),
         flips=int(flips.sum()),
-        auroc_reference=auroc(_ranked(known), _ranked(ood)),
-        auroc_variant=auroc(_ranked(other), _ranked(ood_other)),
+        auroc_reference=_auroc(reference, name),
+        auroc_variant=_auroc(variant, name),
     )
+
+
+def _auroc(run: Run, name: str) -> float:
+    return auroc(_ranked(run.scores["ind"]), _ranked(run.scores[name]))
 
 
 def _problems(flips: int, images: int, broken: int, sets: Mapping[str, SetParity], limits: Limits) -> list[str]:

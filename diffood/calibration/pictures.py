@@ -28,7 +28,13 @@ class StripImage:
     flagged: bool
 
 
-def draw_histograms(scores: Mapping[str, npt.NDArray[np.float64]], threshold: float, alpha: float, path: Path) -> None:
+def draw_histograms(
+    scores: Mapping[str, npt.NDArray[np.float64]],
+    threshold: float,
+    alpha: float,
+    path: Path,
+    quantity: str = "OOD score (higher: more unlike the training data)",
+) -> None:
     """Draw one panel a set ("ind" first) on a shared axis, the threshold through all, the flagged side shaded."""
     finite = {name: values[np.isfinite(values)] for name, values in scores.items()}
     span = score_span(finite.values(), threshold)
@@ -50,9 +56,7 @@ def draw_histograms(scores: Mapping[str, npt.NDArray[np.float64]], threshold: fl
     panels[0].text(limit, panels[0].get_ylim()[1], " threshold", va="top", fontsize=8)
     ticks = score_ticks(place, span)
     panels[-1].set_xticks([float(place(tick)) for tick in ticks], [f"{tick:g}" for tick in ticks])
-    panels[-1].set_xlabel(
-        f"OOD score (higher: more unlike the training data); at most {alpha:.1%} false alarms asked for"
-    )
+    panels[-1].set_xlabel(f"{quantity}; at most {alpha:.1%} false alarms asked for")
     _save(figure, path)
 
 

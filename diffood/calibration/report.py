@@ -1,6 +1,6 @@
 """Collects what a report about a calibrated bundle shows; `report_page` makes a page of it. Scores nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from diffood.calibration.calibrate import Calibrated, ScoredFiles
 from diffood.calibration.evaluate import Evaluation
 from diffood.calibration.gallery import Extremes, Guess, Judged, judge
 from diffood.calibration.metrics import FalseAlarms, FloatArray, clopper_pearson, false_alarms
+from diffood.calibration.operating import OperatingPoint, operating_points
 from diffood.calibration.report_pictures import (
     Picture,
     Thumbnails,
@@ -18,7 +19,6 @@ from diffood.calibration.report_pictures import (
     make_thumbnails,
 )
 from diffood.calibration.score_axis import score_span
-from diffood.calibration.thresholds import as_written, conformal_required, fit_threshold, pac_required
 from diffood.errors import UsageError
 from diffood.runtime.decision import Calibration, decide
 from diffood.runtime.detector import Detector
@@ -26,7 +26,6 @@ from diffood.runtime.fusion import standardise
 from diffood.runtime.plan import Plan
 from diffood.runtime.witnesses import Witness
 
-ALPHAS = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2)  # false-alarm rates whose thresholds are compared
 UNFAIR = 0.05  # p-value, Holm's over the classes, from which a class is marked
 ASIDE_SHOWN = 20  # files set aside that are named
 CLASSES_NAMED = 12
@@ -60,21 +59,6 @@ class WitnessFact:
     weight: float
     usual: float | None
     deviation: float | None
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """What a threshold for another false-alarm rate would do; detected: shares by set, in the order of the sets.
-
-    needed: the calibration images it would take, where there are too few; then nothing else is known.
-    """
-
-    alpha: float
-    chosen: bool
-    needed: int | None = None
-    threshold: float | None = None
-    alarms: FalseAlarms | None = None
-    detected: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +126,7 @@ class Report:
     alpha: float
     confidence: float | None
     threshold: float
+    per_class: bool
     n: int
     guarantee: str
     evaluations: int
@@ -173,8 +158,8 @@ def report_on_sets(
         if not len(files.scores):
             raise UsageError(f"No usable image in the {name} set; {len(files.set_aside)} files were set aside.")
     ind, ood = scored[IND], {name: files for name, files in scored.items() if name != IND}
-    threshold = calibration.threshold
-    span = score_span([files.scores for files in scored.values()], threshold)
+    limits = _thresholds(calibration, ind)
+    span = score_span([_shown(calibration, files) for files in scored.values()], _limit(calibration))
     names = detector.bundle.manifest.class_names
     return _report(
         detector,
@@ -182,16 +167,19 @@ def report_on_sets(
         tested=True,
         ind=_set_report(detector, calibration, "in-distribution test images", ind, None, extremes[IND], span),
         ood=tuple(
-            _set_report(detector, calibration, name, files, ind.scores, extremes[name], span)
+            _set_report(detector, calibration, name, files, _shown(calibration, ind), extremes[name], span)
             for name, files in ood.items()
         ),
-        alarms=false_alarms(ind.scores, threshold),
+        alarms=false_alarms(ind.scores, limits),
         evaluation=evaluation,
         classes=tuple(
             ClassRow(names[row.predicted], row, row.p_value <= UNFAIR)
-            for row in alarms_by_class(ind.scores, ind.predicted, threshold, calibration.alpha)
+            for row in alarms_by_class(ind.scores, ind.predicted, limits, calibration.alpha)
         ),
-        points=operating_points(calibration, ind.scores, [files.scores for files in ood.values()]),
+        # thresholds by class would each have to be fitted again
+        points=()
+        if calibration.own_thresholds
+        else operating_points(calibration, ind.scores, [files.scores for files in ood.values()]),
         aside=[SetAside(name, *file) for name, files in scored.items() for file in files.set_aside],
         repeated=0,
     )
@@ -200,7 +188,7 @@ def report_on_sets(
 def report_on_calibration(done: Calibrated, extremes: Extremes) -> Report:
     """Collect a report on the calibration images alone; `extremes` saw those the threshold was fitted on."""
     calibration, detector = done.calibration, done.detector
-    span = score_span([done.files.scores], calibration.threshold)
+    span = score_span([_shown(calibration, done.files)], _limit(calibration))
     return _report(
         detector,
         calibration,
@@ -214,28 +202,6 @@ def report_on_calibration(done: Calibrated, extremes: Extremes) -> Report:
         aside=[SetAside("calibration", *file) for file in done.set_aside],
         repeated=done.files.repeated,
     )
-
-
-def operating_points(
-    calibration: Calibration, ind: FloatArray, ood: Sequence[FloatArray]
-) -> tuple[OperatingPoint, ...]:
-    """What thresholds for ALPHAS and the calibration's own rate, fitted as it was, do on test scores."""
-    delta = calibration.delta
-    confidence = 0.95 if delta is None else float(1 - as_written(delta))  # of no consequence without a delta
-    points = []
-    for alpha in sorted({*ALPHAS, calibration.alpha}):
-        chosen, needed = alpha == calibration.alpha, 1
-        if calibration.method == "pac":
-            needed = pac_required(alpha, 1 - confidence)
-        elif calibration.method == "conformal":
-            needed = conformal_required(alpha)
-        if calibration.n < needed:
-            points.append(OperatingPoint(alpha, chosen, needed))
-            continue
-        value = fit_threshold(np.array(calibration.scores), alpha, confidence, calibration.method).value
-        detected = tuple(float(np.mean(scores > value)) for scores in ood)
-        points.append(OperatingPoint(alpha, chosen, None, value, false_alarms(ind, value), detected))
-    return tuple(points)
 
 
 def _report(
@@ -263,6 +229,7 @@ def _report(
         alpha=calibration.alpha,
         confidence=None if calibration.delta is None else 1 - calibration.delta,
         threshold=calibration.threshold,
+        per_class=bool(calibration.own_thresholds),
         n=calibration.n,
         guarantee=calibration.guarantee,
         evaluations=detector.evaluations,
@@ -293,10 +260,11 @@ def _set_report(
 
     fresh: the threshold was not fitted on these images.
     """
-    scores, threshold = files.scores, calibration.threshold
-    flagged = int(np.count_nonzero(scores > threshold))
-    share = f"{flagged} of {scores.size} score above the threshold {threshold:.4g}."
-    middle = f"The middle score is {float(np.median(scores)):.4g};"
+    scores, threshold = _shown(calibration, files), _limit(calibration)
+    flagged = int(np.count_nonzero(files.scores > _thresholds(calibration, files)))
+    above = "the threshold of their class" if calibration.own_thresholds else f"the threshold {threshold:.4g}"
+    share = f"{flagged} of {scores.size} score above {above}."
+    middle = f"The middle score is {float(np.median(files.scores)):.4g};"
     if ind is None:
         histogram = draw_histogram(scores, None, threshold, span, f"Histogram of scores. {middle} {share}")
         roc = None
@@ -325,9 +293,24 @@ def _set_report(
     )
 
 
+def _thresholds(calibration: Calibration, files: ScoredFiles) -> FloatArray:
+    """What each score was compared with, float64 [N]."""
+    return decide(files.scores, files.predicted, calibration).thresholds
+
+
+def _shown(calibration: Calibration, files: ScoredFiles) -> FloatArray:
+    """Scores [N] as they are drawn: above their own thresholds where classes have some, as no one line divides them."""
+    return files.scores - _thresholds(calibration, files) if calibration.own_thresholds else files.scores
+
+
+def _limit(calibration: Calibration) -> float:
+    """Where the threshold is drawn."""
+    return 0.0 if calibration.own_thresholds else calibration.threshold
+
+
 def _card(calibration: Calibration, judged: Judged, *, fresh: bool) -> Card:
     image, fusion = judged.image, calibration.fusion
-    decision = decide(np.array([image.score]), calibration)
+    decision = decide(np.array([image.score]), np.array([image.logits.argmax()]), calibration)
     return Card(
         id=image.id,
         score=image.score,

@@ -47,6 +47,15 @@ class Threshold:
     bound: float
 
 
+@dataclass(frozen=True)
+class Promise:
+    """What n calibration images can promise, whatever their scores: fields as in `Threshold`."""
+
+    delta: float | None
+    allowed_above: int
+    bound: float
+
+
 def require_share(name: str, value: float) -> None:
     """Raise UsageError, naming the argument, unless 0 < value < 1 (NaN is refused too)."""
     if not 0 < value < 1:
@@ -124,6 +133,42 @@ def conformal_required(alpha: float) -> int:
     return math.ceil(1 / as_written(alpha)) - 1
 
 
+def images_required(alpha: float, confidence: float, method: Method) -> int:
+    """Smallest number of calibration images for which `promise` makes one. Raises UsageError as `promise` does."""
+    require_share("alpha", alpha)
+    require_share("confidence", confidence)
+    if method == "pac":
+        return pac_required(alpha, _delta(confidence))
+    if method == "conformal":
+        return conformal_required(alpha)
+    if method == "quantile":
+        return 1
+    raise _unknown(method)
+
+
+def promise(n: int, alpha: float, confidence: float, method: Method) -> Promise:
+    """How many of n scores may lie above the threshold, and what that bounds.
+
+    Raises CalibrationError, naming the number needed, when n is too small; UsageError for alpha or confidence outside
+    (0, 1) and an unknown method.
+    """
+    require_share("alpha", alpha)
+    require_share("confidence", confidence)
+    if method == "pac":
+        delta = _delta(confidence)
+        m = pac_allowed(n, alpha, delta)
+        return Promise(delta, m, float(betainccinv(m + 1, n - m, delta)))
+    if method == "conformal":
+        m = conformal_allowed(n, alpha)
+        return Promise(None, m, (m + 1) / (n + 1))
+    if method == "quantile":
+        if n == 0:
+            raise CalibrationError("No calibration images: 0 given, at least 1 needed for an empirical quantile.")
+        m = math.floor(n * as_written(alpha))
+        return Promise(None, m, m / n)
+    raise _unknown(method)
+
+
 def fit_threshold(scores: npt.NDArray[np.float64], alpha: float, confidence: float, method: Method) -> Threshold:
     """Threshold for a false-alarm rate of alpha, from the scores [n] of in-distribution calibration images.
 
@@ -143,24 +188,18 @@ def fit_threshold(scores: npt.NDArray[np.float64], alpha: float, confidence: flo
             f"position {broken[0]}. Remove the images that cannot be scored, or repair the model that scores them."
         )
     n = int(scores.size)
-    delta: float | None = None
-    if method == "pac":
-        delta = float(1 - as_written(confidence))
-        m = pac_allowed(n, alpha, delta)
-        bound = float(betainccinv(m + 1, n - m, delta))
-    elif method == "conformal":
-        m = conformal_allowed(n, alpha)
-        bound = (m + 1) / (n + 1)
-    elif method == "quantile":
-        if n == 0:
-            raise CalibrationError("No calibration images: 0 given, at least 1 needed for an empirical quantile.")
-        m = math.floor(n * as_written(alpha))
-        bound = m / n
-    else:
-        raise UsageError(f"Unknown threshold method {method!r}; choose pac, conformal or quantile.")
-    rank = n - 1 - m
+    made = promise(n, alpha, confidence, method)
+    rank = n - 1 - made.allowed_above
     value = float(np.partition(scores, rank)[rank])
-    return Threshold(value=value, method=method, alpha=alpha, delta=delta, n=n, allowed_above=m, bound=bound)
+    return Threshold(value, method, alpha, made.delta, n, made.allowed_above, made.bound)
+
+
+def _delta(confidence: float) -> float:
+    return float(1 - as_written(confidence))
+
+
+def _unknown(method: str) -> UsageError:
+    return UsageError(f"Unknown threshold method {method!r}; choose pac, conformal or quantile.")
 
 
 def _risk(m: int, n: int, alpha: float) -> float:

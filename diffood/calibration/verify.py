@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from diffood.calibration.checks import Check, check_contract, check_files, check_golden, name_of
 from diffood.calibration.parity import Run, judge
@@ -16,7 +15,7 @@ from diffood.errors import DiffoodError
 from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, open_bundle
 from diffood.runtime.choice import BackendChoice, list_candidates
 from diffood.runtime.decision import Calibration, load_calibrated_fusion, load_calibration
-from diffood.runtime.detector import Detector
+from diffood.runtime.detector import Detector, Scores
 from diffood.runtime.fusion import Fusion
 from diffood.runtime.images import DEFAULT_LIMITS, load_image
 from diffood.runtime.parity import Limits, ParityRecord, add_record, calibration_sha256
@@ -192,7 +191,7 @@ def score_side_by_side(
     Speeds count the detectors alone, without decoding.
     """
     shape, batch = detectors[0].bundle.manifest.image, detectors[0].session.batch
-    scores: list[dict[str, list[npt.NDArray[np.float64]]]] = [{name: [] for name in sets} for _ in detectors]
+    found: list[dict[str, list[Scores]]] = [{name: [] for name in sets} for _ in detectors]
     seconds, images, set_aside = [0.0] * len(detectors), 0, []
     for name, sources in sets.items():
         for start in range(0, len(sources), CHUNK_BATCHES * batch):
@@ -202,7 +201,7 @@ def score_side_by_side(
             usable = [item.x for _, item in loaded if item.x is not None]
             for index, detector in enumerate(detectors if usable else ()):
                 began = time.perf_counter()
-                scores[index][name].append(detector.score(np.stack(usable)).score)
+                found[index][name].append(detector.score(np.stack(usable)))
                 seconds[index] += time.perf_counter() - began
             images += len(usable)
             if progress:
@@ -210,7 +209,11 @@ def score_side_by_side(
     runs = [
         Run(
             detector.fingerprint,
-            {name: np.concatenate(parts) if parts else np.empty(0) for name, parts in scores[index].items()},
+            {name: np.concatenate([np.empty(0), *(p.score for p in parts)]) for name, parts in found[index].items()},
+            {
+                name: np.concatenate([np.empty(0, np.int64), *(p.predicted for p in parts)])
+                for name, parts in found[index].items()
+            },
             images / seconds[index] if seconds[index] else 0.0,
         )
         for index, detector in enumerate(detectors)

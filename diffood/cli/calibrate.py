@@ -7,21 +7,31 @@ from typing import Annotated, Literal
 import typer
 
 from diffood.cli import options, progress
-from diffood.errors import EXIT_SET_ASIDE
+from diffood.cli.calibration_text import describe_calibration, describe_images
+from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH
 
 
 def calibrate(
     bundle: options.BundlePath,
     images: Annotated[
-        list[Path], typer.Option(help="Folder of in-distribution images that neither model was trained on.")
-    ],
+        list[Path] | None, typer.Option(help="Folder of in-distribution images that neither model was trained on.")
+    ] = None,
     fpr: Annotated[float, typer.Option(help="False-alarm rate that must not be exceeded.")] = 0.05,
     confidence: Annotated[float, typer.Option(help="Confidence of that, for --method pac.")] = 0.95,
     method: Annotated[
         Literal["pac", "conformal", "quantile"],
         typer.Option(help="pac: holds with the confidence; conformal: on average; quantile: no guarantee."),
     ] = "pac",
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="A threshold for each predicted class too, where its images suffice.")
+    ] = False,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Score nothing: say how many images this takes and what more give.")
+    ] = False,
+    n: Annotated[
+        list[int] | None, typer.Option("--n", help="With --plan-only: a number of images to ask about; repeatable.")
+    ] = None,
     plan: options.PlanName = None,
     start_time: options.StartTimes = None,
     stride: options.Stride = None,
@@ -45,10 +55,14 @@ def calibrate(
     """Fit the threshold of a bundle on in-distribution images and store it in the bundle.
 
     Example: diffood calibrate bundle --images validation --fpr 0.05 --confidence 0.95
+
+    Before any image is gathered: diffood calibrate bundle --plan-only --fpr 0.001 --n 5000 --n 20000
     """
     from diffood.calibration import calibrate as room
     from diffood.calibration.gallery import Extremes
+    from diffood.calibration.planning import plan_images
     from diffood.calibration.thresholds import require_share
+    from diffood.runtime.bundle import open_bundle
     from diffood.runtime.serving.sources import expand_inputs
 
     require_share("--fpr", fpr)
@@ -71,30 +85,39 @@ def calibrate(
         "witnesses": options.word_list(witnesses),
         "combine": combine,
     }
+    sources = expand_inputs([str(folder) for folder in images]) if images else []
+    if plan_only:
+        opened = open_bundle(bundle)
+        fused = opened.plan(plan).changed(overrides).fused
+        classes = len(opened.manifest.class_names) if per_class else None
+        counts = [*(n or ()), *([len(sources)] if sources else ())]
+        planned = plan_images(fpr, confidence, method, fused=fused, classes=classes, counts=counts)
+        typer.echo(json.dumps(planned.as_json()) if as_json else "\n".join(describe_images(planned)))
+        return
+    if not sources:
+        raise UsageError(
+            "Give in-distribution images with --images DIR, or --plan-only to ask how many are needed before."
+        )
+    if n:
+        raise UsageError("--n asks what numbers of images would give; it goes with --plan-only.")
     detector = options.open_with_plan(
         bundle, plan, overrides, backend=backend, precision=precision, batch=batch, threads=threads
     )
-    sources = expand_inputs([str(folder) for folder in images])
     extremes = Extremes()
     with progress.show_progress("calibrating", len(sources)) as advance:
-        done = room.calibrate_files(detector, sources, fpr, confidence, method, advance, extremes.see)
-    calibration, path = done.calibration, done.save()
+        done = room.calibrate_files(
+            detector, sources, fpr, confidence, method, advance, extremes.see, per_class=per_class
+        )
+    path = done.save()
     if report is not None:
         from diffood.calibration.report import report_on_calibration
         from diffood.calibration.report_page import write_report
 
         write_report(report_on_calibration(done, extremes), report)
     if as_json:
-        typer.echo(json.dumps(calibration.model_dump(mode="json", exclude={"scores"})))
+        typer.echo(json.dumps(done.as_json()))
     else:
-        typer.echo(f"plan        {options.describe_plan(detector.plan, detector.evaluations)}")
-        typer.echo(f"engine      {options.describe_engine(detector)}")
-        if calibration.fusion:
-            for line in options.describe_fusion(calibration.fusion):
-                typer.echo(line)
-        typer.echo(f"images      {calibration.n} scored, {calibration.set_aside} set aside")
-        typer.echo(f"threshold   {calibration.threshold:.6f} ({calibration.allowed_above} of {calibration.n} above)")
-        typer.echo(f"guarantee   {calibration.guarantee}")
+        typer.echo("\n".join(describe_calibration(done)))
         typer.echo(f"wrote       {path}")
     for identity, reason in done.set_aside:
         typer.echo(f"set aside   {identity!r}: {reason}", err=True)  # a name may hold control characters

@@ -72,7 +72,11 @@ def evaluate(
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         (output / "evaluation.json").write_text(json.dumps(result.as_json(), indent=1) + "\n")
-        draw_histograms(result.scores, result.threshold, result.alpha, output / "scores.png")
+        if result.class_thresholds:  # no one line divides the scores, so each is drawn against its own
+            above = {name: scores - result.thresholds[name] for name, scores in result.scores.items()}
+            draw_histograms(above, 0.0, result.alpha, output / "scores.png", "OOD score above its class's threshold")
+        else:
+            draw_histograms(result.scores, result.threshold, result.alpha, output / "scores.png")
         if result.rejection:
             draw_rejection(result.rejection, output / "rejection.png")
     if report is not None:

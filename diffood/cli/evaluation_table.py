@@ -37,10 +37,11 @@ def table(result: Evaluation, class_names: Sequence[str]) -> str:
     ]
     for row in result.by_class:
         if row.p_value <= UNFAIR:
+            over = "for it" if row.predicted in result.class_thresholds else "over all classes"
             lines.append(
                 f"class {class_names[row.predicted]}: {row.rate:.1%} of {row.count} flagged "
-                f"({row.interval[0]:.1%} to {row.interval[1]:.1%}), more than the {result.alpha:.1%} asked for over "
-                "all classes"
+                f"({row.interval[0]:.1%} to {row.interval[1]:.1%}), more than the {result.alpha:.1%} asked for "
+                f"{over}"
             )
     aside = {name: count for name, count in result.set_aside.items() if count}
     if aside:

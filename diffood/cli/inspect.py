@@ -27,10 +27,9 @@ def inspect(bundle: options.BundlePath, as_json: options.AsJson = False) -> None
     if as_json:
         content: dict[str, Any] = {
             "manifest": manifest.model_dump(mode="json"),
-            "calibration": calibration and calibration.model_dump(mode="json", exclude={"scores"}),
+            "calibration": calibration and calibration.summary(),
             "kept_calibrations": {
-                name: old.model_dump(mode="json", exclude={"scores"}) | {"fingerprint_short": old.fingerprint.short}
-                for name, old in kept.items()
+                name: old.summary() | {"fingerprint_short": old.fingerprint.short} for name, old in kept.items()
             },
         }
         typer.echo(json.dumps(content))
@@ -57,6 +56,9 @@ def inspect(bundle: options.BundlePath, as_json: options.AsJson = False) -> None
         lines.append(f"calibrated  no; run `diffood calibrate {bundle} --images DIR`")
     else:
         lines.append(f"calibrated  {calibration.method}, {calibration.n} images, threshold {calibration.threshold:.6f}")
+        if calibration.per_class:
+            own = len(calibration.own_thresholds)
+            lines.append(f"per class   {own} of {len(manifest.class_names)} predicted classes have their own threshold")
         lines += options.describe_fusion(calibration.fusion) if calibration.fusion else []
         lines.append(f"guarantee   {calibration.guarantee}")
     lines += [

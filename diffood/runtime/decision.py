@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import math
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,8 @@ from diffood.runtime.sessions import Backend
 
 KEPT_DIGITS = 12  # of the sha256; a bundle sees some dozens of calibrations
 MAX_CALIBRATION_BYTES = 256 * 2**20  # ten million scores
+
+ClassIndex = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Fingerprint(BaseModel):
@@ -61,10 +65,54 @@ def _flat(fields: dict[str, object]) -> dict[str, str]:
     return flat
 
 
+class ClassThreshold(BaseModel):
+    """The threshold of one predicted class, from its n calibration images: allowed_above of them lie above at most.
+
+    bound: of the class's false-alarm rate, of the kind of the calibration's method.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    predicted: ClassIndex
+    threshold: Annotated[float, Field(allow_inf_nan=False)]
+    n: Annotated[int, Field(ge=1)]
+    allowed_above: Annotated[int, Field(ge=0)]
+    bound: Annotated[float, Field(gt=0, lt=1)]
+
+
+class ClassThresholds(BaseModel):
+    """Thresholds of the predicted classes that have `needed` calibration images; the others use that of all images.
+
+    classes: the predicted class of each of the calibration's scores, in their order. overall_bound: of the false-alarm
+    rate of all images together, which is up to twice alpha where some classes have their own threshold and some not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    needed: Annotated[int, Field(ge=1)]
+    overall_bound: Annotated[float, Field(gt=0, lt=2)]
+    thresholds: tuple[ClassThreshold, ...]
+    classes: list[ClassIndex]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ClassThresholds":
+        own = [entry.predicted for entry in self.thresholds]
+        if own != sorted(set(own)):
+            raise ValueError(f"the classes with their own threshold must ascend without repeating, got {own[:20]}")
+        images = Counter(self.classes)
+        if enough := {k for k, count in images.items() if count >= self.needed} ^ set(own):
+            raise ValueError(f"class {min(enough)} has {images[min(enough)]} images where {self.needed} are needed")
+        for entry in self.thresholds:
+            if entry.n != images[entry.predicted]:
+                raise ValueError(f"class {entry.predicted} has n {entry.n} but {images[entry.predicted]} scores")
+        return self
+
+
 class Calibration(BaseModel):
     """calibration.json: a threshold, what it guarantees, the sorted scores behind it and what it holds for.
 
-    An image is flagged when its score > threshold. allowed_above of the n scores lie above it at most.
+    An image is flagged when its score > threshold, its predicted class's own where per_class holds one. allowed_above
+    of the n scores lie above the threshold of all at most.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,6 +129,7 @@ class Calibration(BaseModel):
     fingerprint: Fingerprint
     scores: list[Annotated[float, Field(allow_inf_nan=False)]]
     fusion: FusionRecord | None = None
+    per_class: ClassThresholds | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Calibration":
@@ -90,6 +139,8 @@ class Calibration(BaseModel):
             raise ValueError("the scores are not sorted")
         if sum(score > self.threshold for score in self.scores) > self.allowed_above:
             raise ValueError(f"more than {self.allowed_above} scores lie above the threshold {self.threshold}")
+        if self.per_class:
+            self._require_consistent_classes(self.per_class)
         if (self.fusion.sha256 if self.fusion else None) != self.fingerprint.fusion_sha256:
             raise ValueError("the fusion is not the one of the fingerprint")
         plan = self.fingerprint.plan
@@ -103,24 +154,62 @@ class Calibration(BaseModel):
             )
         return self
 
+    def _require_consistent_classes(self, per_class: ClassThresholds) -> None:
+        if self.method == "quantile":
+            raise ValueError("thresholds of classes with the method quantile, which promises them nothing")
+        if len(per_class.classes) != self.n:
+            raise ValueError(f"n is {self.n} but {len(per_class.classes)} predicted classes are stored")
+        own = {entry.predicted: entry.threshold for entry in per_class.thresholds}
+        above = Counter(k for s, k in zip(self.scores, per_class.classes, strict=True) if s > own.get(k, math.inf))
+        for entry in per_class.thresholds:
+            if above[entry.predicted] > entry.allowed_above:
+                raise ValueError(
+                    f"more than {entry.allowed_above} scores of class {entry.predicted} lie above its threshold "
+                    f"{entry.threshold}"
+                )
+
+    @property
+    def own_thresholds(self) -> dict[int, float]:
+        """Thresholds by predicted class of the classes that have their own; empty where all share one."""
+        return {entry.predicted: entry.threshold for entry in self.per_class.thresholds} if self.per_class else {}
+
+    def summary(self) -> dict[str, Any]:
+        """The same as plain values, without the two that have one entry an image."""
+        return self.model_dump(mode="json", exclude={"scores": True, "per_class": {"classes"}})
+
 
 @dataclass(frozen=True)
 class Decisions:
-    """p_values float64 [N] in (0, 1], is_ood bool [N], threshold of all of them."""
+    """p_values float64 [N] in (0, 1], is_ood bool [N], thresholds float64 [N] that the scores were compared with."""
 
     p_values: npt.NDArray[np.float64]
     is_ood: npt.NDArray[np.bool_]
-    threshold: float
+    thresholds: npt.NDArray[np.float64]
 
 
-def decide(scores: npt.NDArray[np.float64], calibration: Calibration) -> Decisions:
-    """Conformal p-values and verdicts of scores [N]; a score that is not finite, -inf too, is flagged, never passed.
+def decide(scores: npt.NDArray[np.float64], predicted: npt.NDArray[np.int64], calibration: Calibration) -> Decisions:
+    """Conformal p-values and verdicts of scores [N] of images with predicted classes [N].
 
-    p = (1 + #{calibration scores >= s}) / (n + 1): Vovk et al. 2005.
+    p = (1 + #{calibration scores >= s}) / (n + 1): Vovk et al. 2005. Where the class has its own threshold the scores
+    counted are those of its images (Mondrian: sec. 4.5 there), so that a p-value and a verdict speak of the same
+    images. A score that is not finite, -inf too, is flagged, never passed; -1 is a class without its own threshold.
     """
     finite = np.where(np.isfinite(scores), scores, np.inf)
-    at_least = calibration.n - np.searchsorted(np.array(calibration.scores), finite, side="left")
-    return Decisions((1 + at_least) / (calibration.n + 1), finite > calibration.threshold, calibration.threshold)
+    known = np.array(calibration.scores)
+    p_values, thresholds = _p_values(finite, known), np.full(len(finite), calibration.threshold)
+    if calibration.per_class:
+        classes = np.array(calibration.per_class.classes)
+        for k, threshold in calibration.own_thresholds.items():
+            mine = predicted == k
+            if mine.any():
+                p_values[mine], thresholds[mine] = _p_values(finite[mine], known[classes == k]), threshold
+    return Decisions(p_values, finite > thresholds, thresholds)
+
+
+def _p_values(scores: npt.NDArray[np.float64], known: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Of scores [N] among sorted calibration scores [n]."""
+    at_least = len(known) - np.searchsorted(known, scores, side="left")
+    return np.asarray((1 + at_least) / (len(known) + 1))
 
 
 def load_calibration(bundle: Bundle) -> Calibration:

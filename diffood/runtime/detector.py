@@ -63,16 +63,16 @@ class Scores:
 class Verdicts:
     """Verdicts on N files, in their order.
 
-    is_ood bool [N], p_value float64 [N], score float64 [N], predicted int64 [N], threshold float; error: a reason
-    for each file that was refused, else "". A refused file has is_ood True, NaN for numbers and -1 for its class:
-    it was never shown to be in-distribution.
+    is_ood bool [N], p_value float64 [N], score float64 [N], predicted int64 [N], threshold float64 [N] (that of the
+    predicted class, or of all images); error: a reason for each file that was refused, else "". A refused file has
+    is_ood True, NaN for numbers and -1 for its class: it was never shown to be in-distribution.
     """
 
     is_ood: npt.NDArray[np.bool_]
     p_value: npt.NDArray[np.float64]
     score: npt.NDArray[np.float64]
     predicted: npt.NDArray[np.int64]
-    threshold: float
+    threshold: npt.NDArray[np.float64]
     error: tuple[str, ...]
 
 
@@ -257,14 +257,14 @@ class Detector:
 
         for index, result in self.stream(readable()):
             score[index], predicted[index] = result.score, result.evidence.predicted
-        decisions = decide(score, calibration)
+        decisions = decide(score, predicted, calibration)
         refused = np.array([bool(error) for error in errors], bool)
         return Verdicts(
             is_ood=decisions.is_ood,
             p_value=np.where(refused, np.nan, decisions.p_values),
             score=score,
             predicted=predicted,
-            threshold=decisions.threshold,
+            threshold=np.where(refused, np.nan, decisions.thresholds),
             error=tuple(errors),
         )
 

@@ -160,7 +160,8 @@ def _draw_strip(bundle: Path, path: Path) -> None:
     items = [((name, x), x) for name, x in ((name, from_pixels(pixels[None])) for name, pixels in chosen)]
     columns = []
     for (name, x), result in detector.stream(items):
-        flagged = bool(decide(np.array([result.score]), calibration).is_ood[0])
+        decisions = decide(np.array([result.score]), np.array([result.evidence.predicted]), calibration)
+        flagged = bool(decisions.is_ood[0])
         verdict = "flagged" if flagged else "passed"
         caption = f"{result.score:.2f} {verdict}"
         group = "in-distribution" if name == "fashion-test" else name

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diffood.calibration.contamination import contamination, most_suspicious
-from diffood.calibration.thresholds import Method, fit_threshold
+from diffood.calibration.contamination import askable_shares, contamination, most_suspicious
+from diffood.calibration.thresholds import Method, fit_threshold, images_required
 from diffood.errors import CalibrationError, UsageError
 
 FloatArray = npt.NDArray[np.float64]
@@ -64,3 +64,19 @@ def test_most_suspicious_are_the_highest_in_order() -> None:
     scores = np.array([1.0, 5.0, 3.0, 5.0])
     assert most_suspicious(scores, 3).tolist() == [1, 3, 2]
     assert most_suspicious(scores, 0).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("n", "needed", "shares"),
+    [(100, 95, (0.01, 0.05)), (100, 96, (0.01,)), (99, 50, (0.05,)), (100, 100, ()), (19, 1, ())],
+)
+def test_shares_can_be_asked_about_that_are_an_image_and_leave_enough(
+    n: int, needed: int, shares: tuple[float, ...]
+) -> None:
+    assert askable_shares(n, needed) == shares
+
+
+@pytest.mark.parametrize("n", range(59, 200, 7))
+def test_an_askable_share_is_answered(n: int) -> None:
+    shares = askable_shares(n, images_required(0.05, 0.95, "pac"))
+    assert [row.share for row in contamination(np.arange(float(n)), 0.05, 0.95, "pac", shares)] == list(shares)

@@ -6,9 +6,10 @@ import pytest
 from diffood.calibration.calibrate import ScoredFiles
 from diffood.calibration.evaluate import Evaluation, evaluate
 from diffood.calibration.intervals import Interval, ScoredSets, mean_auroc_interval
+from diffood.calibration.metrics import auroc
 from diffood.errors import UsageError
 from diffood.runtime.bundle import open_bundle
-from diffood.runtime.decision import Calibration
+from diffood.runtime.decision import Calibration, ClassThreshold, ClassThresholds
 from diffood.runtime.detector import Detector
 from diffood.zoo import BUNDLE
 
@@ -112,6 +113,21 @@ def test_json_names_what_the_table_shows(evaluation: Evaluation) -> None:
     assert content["auroc_interval"]["near"] == [evaluation.intervals["near"].low, evaluation.intervals["near"].high]
     assert content["mean_auroc_interval"][0] < content["mean_auroc"] < content["mean_auroc_interval"][1]
     assert [row["predicted"] for row in content["false_alarms_by_class"]] == [1, 0]
+
+
+def test_rates_are_at_the_threshold_of_each_class(calibration: Calibration) -> None:
+    own = ClassThreshold(predicted=1, threshold=0.5, n=50, allowed_above=25, bound=0.9)
+    per_class = ClassThresholds(
+        needed=50, overall_bound=0.95, thresholds=(own,), classes=[1] * 50 + [0] * 30 + [2] * 20
+    )
+    calibration = calibration.model_copy(update={"method": "conformal", "per_class": per_class})
+    ind, ood = scored([0.6, 0.6, 1.1, 0.4], [0, 1, 2, 1]), scored([0.6, 0.7, 0.7, 1.1, 1.2], [0, 1, 2, 2, 0])
+    result = evaluate(calibration, 12, ind, {"ood": ood})
+    assert (result.false_alarms.flagged, result.sets["ood"].detection_rate) == (2, 3 / 5)
+    assert {row.predicted: row.flagged for row in result.by_class} == {0: 0, 1: 1, 2: 1}
+    assert result.thresholds["ind"].tolist() == [1.0, 0.5, 1.0, 0.5]
+    assert result.as_json()["class_thresholds"] == {"1": 0.5}
+    assert result.sets["ood"].auroc == auroc(ind.scores, ood.scores)  # ranks know no threshold
 
 
 def test_of_a_set_of_one_image_nothing_is_known(calibration: Calibration) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from diffood.calibration.monitor import Watch, begin, conclude, observe, source_of
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.decision import Calibration, Fingerprint
+from diffood.runtime.decision import Calibration, ClassThreshold, ClassThresholds, Fingerprint
 from diffood.runtime.images import ImageShape
 from diffood.runtime.plan import Plan
 from diffood.runtime.serving.rows import Row
@@ -117,6 +117,18 @@ def test_rows_of_another_calibration_are_refused() -> None:
     old = replace(CALM[1], threshold=0.5)
     with pytest.raises(CalibrationError, match=r"Row 2 .* threshold 0\.5, .* has 0\.95: .* `diffood serve-batch`"):
         watch_all([CALM[0], old])
+
+
+def test_rows_are_held_against_the_threshold_of_their_class() -> None:
+    own = ClassThreshold(predicted=1, threshold=0.9, n=200, allowed_above=20, bound=0.2)
+    per_class = ClassThresholds(needed=150, overall_bound=0.3, thresholds=(own,), classes=[0, 1, 2, 1] * 100)
+    calibration = CALIBRATION.model_copy(update={"method": "conformal", "per_class": per_class})
+    of_its_own, of_all = replace(CALM[0], predicted_class=1, threshold=0.9), replace(CALM[1], predicted_class=0)
+    watch = observe(begin(calibration, 0.01), [of_its_own, of_all, replace(CALM[2], predicted_class=None)])
+    assert watch.rows == 3
+    for wrong in (replace(of_its_own, threshold=0.95), replace(of_all, threshold=0.9)):
+        with pytest.raises(CalibrationError, match=rf"Row 4 .* for class {wrong.predicted_class}: "):
+            observe(watch, [wrong])
 
 
 @pytest.mark.parametrize("level", [0, 1, -0.1, math.nan])

@@ -1,5 +1,6 @@
 """The decision-parity gate: what it counts, what it refuses, and that a judgement holds for one pair and threshold."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,14 @@ from hypothesis import strategies as st
 from diffood.calibration.parity import Run, images_required, judge
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle import open_bundle
-from diffood.runtime.decision import Calibration, Fingerprint, decide, save_calibration
+from diffood.runtime.decision import (
+    Calibration,
+    ClassThreshold,
+    ClassThresholds,
+    Fingerprint,
+    decide,
+    save_calibration,
+)
 from diffood.runtime.images import ImageShape
 from diffood.runtime.parity import Limits, add_record, calibration_sha256, load_parity, require_calibrated
 from diffood.runtime.plan import Plan
@@ -48,8 +56,18 @@ STRANGE: Scores = GENERATOR.random(300) + 0.5
 
 def runs(known: Scores, strange: Scores) -> tuple[Run, Run]:
     """The reference on KNOWN and STRANGE, and a variant that gave other scores."""
-    reference = Run(REFERENCE, {"ind": KNOWN, "strange": STRANGE}, 10.0)
-    return reference, Run(VARIANT, {"ind": known, "strange": strange}, 30.0)
+    return run_of(REFERENCE, {"ind": KNOWN, "strange": STRANGE}, 10.0), run_of(
+        VARIANT, {"ind": known, "strange": strange}, 30.0
+    )
+
+
+def run_of(fingerprint: Fingerprint, scores: dict[str, Scores], speed: float) -> Run:
+    """A run that predicts class 0 for every image."""
+    return Run(fingerprint, scores, {name: np.zeros(len(values), np.int64) for name, values in scores.items()}, speed)
+
+
+def is_ood(scores: Scores) -> npt.NDArray[np.bool_]:
+    return decide(scores, np.zeros(len(scores), np.int64), CALIBRATION).is_ood
 
 
 def test_equal_scores_pass_with_nothing_moved() -> None:
@@ -67,7 +85,7 @@ def test_flips_are_the_verdicts_that_differ(moved: list[int]) -> None:
     other = KNOWN.copy()
     other[moved] = 1.78 - other[moved]  # mirrored at the threshold
     record = judge(*runs(other, STRANGE), CALIBRATION, DIGEST, Limits(auroc_shift=1.0))
-    before, after = decide(KNOWN, CALIBRATION).is_ood, decide(other, CALIBRATION).is_ood
+    before, after = is_ood(KNOWN), is_ood(other)
     assert record.flips == int((before != after).sum())
     assert record.flips_to_alarm == int((~before & after).sum())
     assert record.passed == (record.flips <= 2)  # 0.5 % of 400
@@ -84,8 +102,22 @@ def test_a_moved_auroc_is_refused_though_no_verdict_on_known_images_flips() -> N
 
 def test_scores_that_are_not_numbers_count_as_flagged_and_are_refused() -> None:
     record = judge(*runs(np.full(400, np.nan), STRANGE), CALIBRATION, DIGEST, Limits(flips=1.0, auroc_shift=1.0))
-    assert record.flips_to_alarm == int((~decide(KNOWN, CALIBRATION).is_ood).sum())
+    assert record.flips_to_alarm == int((~is_ood(KNOWN)).sum())
     assert record.problems == ("400 of 400 scores are not finite",)
+
+
+def test_a_variant_is_judged_at_the_thresholds_of_the_classes_it_predicts() -> None:
+    strict = ClassThreshold(predicted=1, threshold=0.05, n=50, allowed_above=45, bound=0.99)
+    per_class = ClassThresholds(
+        needed=50, overall_bound=0.99, thresholds=(strict,), classes=[1] * 50 + [2] * 30 + [0] * 20
+    )
+    calibration = CALIBRATION.model_copy(update={"method": "conformal", "per_class": per_class})
+    reference, variant = runs(KNOWN, STRANGE)
+    assert judge(reference, variant, calibration, DIGEST, Limits()).flips == 0
+    variant = replace(variant, predicted=dict(variant.predicted) | {"ind": np.ones(400, np.int64)})
+    record = judge(reference, variant, calibration, DIGEST, Limits())
+    assert record.flips == record.flips_to_alarm == int(((KNOWN > 0.05) & (KNOWN <= 0.89)).sum())
+    assert not record.passed
 
 
 @pytest.mark.parametrize(("flips", "needed"), [(0.005, 200), (0.001, 1000), (0.5, 2), (0.0, 1)])
@@ -93,7 +125,7 @@ def test_too_few_images_to_see_the_limit_are_refused(flips: float, needed: int) 
     assert images_required(Limits(flips=flips)) == needed
     few = KNOWN[: needed - 1]
     if len(few):
-        reference, variant = Run(REFERENCE, {"ind": few}, 1.0), Run(VARIANT, {"ind": few}, 1.0)
+        reference, variant = run_of(REFERENCE, {"ind": few}, 1.0), run_of(VARIANT, {"ind": few}, 1.0)
         with pytest.raises(CalibrationError, match=f"at least {needed}"):
             judge(reference, variant, CALIBRATION, DIGEST, Limits(flips=flips))
 

@@ -18,7 +18,8 @@ from diffood.calibration.calibrate import Calibrated, ScoredFiles, calibrate_fil
 from diffood.calibration.evaluate import evaluate
 from diffood.calibration.gallery import Extremes
 from diffood.calibration.metrics import auroc
-from diffood.calibration.report import MEANING, Report, operating_points, report_on_calibration, report_on_sets
+from diffood.calibration.operating import operating_points
+from diffood.calibration.report import MEANING, Report, report_on_calibration, report_on_sets
 from diffood.calibration.report_page import percent, render, shown
 from diffood.calibration.report_pictures import LARGEST_SIDE, draw_histogram, make_thumbnails, roc_points
 from diffood.calibration.score_axis import score_span

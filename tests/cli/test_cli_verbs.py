@@ -45,7 +45,13 @@ def test_calibrate_prints_json(run: Run, bundle_copy: Path, clothes_folder: Path
     assert done.content["delta"] == pytest.approx(0.05)
     stored = json.loads((bundle_copy / "calibration.json").read_text())
     assert len(stored.pop("scores")) == 80
-    assert stored == done.content
+    content = done.content
+    shares = [row["share"] for row in content.pop("contamination")]
+    suspects = content.pop("most_suspicious")
+    assert stored == content
+    assert shares == [0.05]  # one in a hundred of 80 is no image
+    assert len(suspects) == 5
+    assert all((clothes_folder / suspect["id"]).is_file() for suspect in suspects)
 
 
 @pytest.mark.parametrize("method", ["conformal", "quantile"])

@@ -82,6 +82,71 @@ CHANGES: dict[str, tuple[Callable[[Fields], object], str]] = {
 }
 
 
+def by_class(**changes: object) -> Callable[[Fields], None]:
+    """Give the five scores classes 7, 7, 0, 7, 0 and class 7 its own threshold, changed."""
+    own = {"predicted": 7, "threshold": 0.2, "n": 3, "allowed_above": 1, "bound": 0.9}
+    own |= {key: changes.pop(key) for key in own if key in changes}
+    whole = {"needed": 3, "overall_bound": 0.95, "thresholds": [own], "classes": [7, 7, 0, 7, 0]}
+    return lambda fields: fields.update({"per_class": whole | changes})
+
+
+CLASS_CHANGES: dict[str, tuple[Callable[[Fields], object], str]] = {
+    "too few classes": (by_class(classes=[7, 7, 0, 7]), "n is 5 but 4 predicted classes are stored"),
+    "too many classes": (by_class(classes=[7, 7, 0, 7, 0, 1]), "n is 5 but 6 predicted classes are stored"),
+    "negative class": (by_class(classes=[7, 7, -1, 7, 0]), "per_class.classes.2"),
+    "class of 10^30": (by_class(classes=[7, 7, 10**30, 7, 0]), "per_class.classes.2"),
+    "text for a class": (by_class(classes=[7, 7, "a", 7, 0]), "per_class.classes.2"),
+    "half a class": (by_class(classes=[7, 7, 0.5, 7, 0]), "per_class.classes.2"),
+    "null classes": (by_class(classes=None), "per_class.classes"),
+    "n of the class too large": (by_class(n=4), "class 7 has n 4 but 3 scores"),
+    "threshold of a class without images": (by_class(predicted=8), "images where 3 are needed"),
+    "threshold of a class with too few": (by_class(needed=4), "class 7 has 3 images where 4 are needed"),
+    "no threshold of a class with enough": (by_class(needed=2), "class 0 has 2 images where 2 are needed"),
+    "needed is 0": (by_class(needed=0), "per_class.needed"),
+    "threshold below too many of the class": (by_class(threshold=0.1), "more than 1 scores of class 7 lie above"),
+    "NaN threshold": (by_class(threshold=float("nan")), "per_class.thresholds.0.threshold"),
+    "infinite threshold": (by_class(threshold=float("inf")), "per_class.thresholds.0.threshold"),
+    "bound of 0": (by_class(bound=0), "per_class.thresholds.0.bound"),
+    "overall bound of 2": (by_class(overall_bound=2), "per_class.overall_bound"),
+    "one class twice": (
+        lambda fields: (
+            by_class()(fields),
+            fields["per_class"]["thresholds"].append(fields["per_class"]["thresholds"][0]),
+        ),
+        "must ascend without repeating, got [7, 7]",
+    ),
+    "unknown field": (by_class(note="x"), "per_class.note"),
+    "a list": (changed("per_class", []), "per_class"),
+    "a method without promises": (
+        lambda fields: (by_class()(fields), fields.update(method="quantile")),
+        "the method quantile, which promises them nothing",
+    ),
+}
+
+
+def test_thresholds_by_class_that_agree_load(calibration_file: Path) -> None:
+    fields = json.loads(calibration_file.read_bytes())
+    by_class()(fields)
+    calibration_file.write_text(json.dumps(fields))
+    assert load_calibration(open_bundle(calibration_file.parent)).own_thresholds == {7: 0.2}
+
+
+def test_a_calibration_from_before_there_were_thresholds_by_class_loads(calibration_file: Path) -> None:
+    fields = json.loads(calibration_file.read_bytes())
+    del fields["per_class"]
+    calibration_file.write_text(json.dumps(fields))
+    assert load_calibration(open_bundle(calibration_file.parent)).own_thresholds == {}
+
+
+@pytest.mark.parametrize("name", CLASS_CHANGES)
+def test_thresholds_by_class_that_contradict_the_rest_are_refused(calibration_file: Path, name: str) -> None:
+    change, expected = CLASS_CHANGES[name]
+    fields = json.loads(calibration_file.read_bytes())
+    change(fields)
+    calibration_file.write_text(json.dumps(fields))
+    assert expected in refusal(calibration_file)
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_calibration_that_contradicts_itself_is_refused(calibration_file: Path, name: str) -> None:
     change, expected = CHANGES[name]

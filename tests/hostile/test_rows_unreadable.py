@@ -21,7 +21,8 @@ GOOD = Row("a.png", "00" * 32, "ok", 0.5, 0.3, 1.5, False, 3, "coat", 0.75, 16).
 # What one value becomes, and what the refusal names.
 CHANGES: dict[str, tuple[Values, str]] = {
     "score is text": ({"score": "high"}, "score"),
-    "score is negative": ({"score": -0.5}, "score is -0.5"),
+    "p_value is negative": ({"p_value": -0.5}, "p_value is -0.5"),
+    "confidence is above 1": ({"confidence": 1.5}, "confidence is 1.5"),
     "score is missing": ({"score": None}, "there is no score and is_ood is False"),
     "nothing is known": ({"score": None, "is_ood": None}, "there is no score and is_ood is None"),
     "threshold is missing": ({"threshold": None}, "there is no threshold"),

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.decision import (
     Calibration,
+    ClassThreshold,
+    ClassThresholds,
     Fingerprint,
     decide,
     list_kept,
@@ -31,6 +33,7 @@ FINGERPRINT = Fingerprint(
     plan=PLAN,
 )
 INFINITE = float("inf")
+NO_CLASS = np.full(2, -1)
 score_values = st.floats(0, 100, allow_nan=False)
 
 
@@ -46,6 +49,26 @@ def calibration_of(scores: list[float], threshold: float) -> Calibration:
         set_aside=0,
         fingerprint=FINGERPRINT,
         scores=sorted(scores),
+    )
+
+
+def calibration_by_class(images: list[tuple[float, int]], needed: int) -> Calibration:
+    """Of scores with their predicted classes; one in five may lie above, of all images and of each class."""
+    images = sorted(images)
+    scores, allowed = [score for score, _ in images], len(images) // 5
+    pools = {k: [score for score, j in images if j == k] for k in sorted({j for _, j in images})}
+    own = tuple(
+        ClassThreshold(
+            predicted=k, threshold=pool[-1 - len(pool) // 5], n=len(pool), allowed_above=len(pool) // 5, bound=0.5
+        )
+        for k, pool in pools.items()
+        if len(pool) >= needed
+    )
+    return Calibration(
+        **calibration_of(scores, scores[-1 - allowed]).model_dump(exclude={"method", "allowed_above", "per_class"}),
+        method="conformal",
+        allowed_above=allowed,
+        per_class=ClassThresholds(needed=needed, overall_bound=0.9, thresholds=own, classes=[k for _, k in images]),
     )
 
 
@@ -65,20 +88,20 @@ def calibration_of(scores: list[float], threshold: float) -> Calibration:
     ],
 )
 def test_p_values_by_hand(score: float, at_least: int, flagged: bool) -> None:
-    decisions = decide(np.array([score]), calibration_of([1.0, 2.0, 2.0, 3.0], 2.0))
+    decisions = decide(np.array([score]), NO_CLASS[:1], calibration_of([1.0, 2.0, 2.0, 3.0], 2.0))
     assert decisions.p_values.tolist() == [(1 + at_least) / 5]
     assert decisions.is_ood.tolist() == [flagged]
-    assert decisions.threshold == 2.0
+    assert decisions.thresholds.tolist() == [2.0]
 
 
 def test_a_score_on_the_threshold_passes_and_the_next_number_does_not() -> None:
     scores = np.array([2.0, np.nextafter(2.0, 3.0)])
-    assert decide(scores, calibration_of([1.0, 2.0, 3.0], 2.0)).is_ood.tolist() == [False, True]
+    assert decide(scores, NO_CLASS[:2], calibration_of([1.0, 2.0, 3.0], 2.0)).is_ood.tolist() == [False, True]
 
 
 def test_no_scores_give_no_decisions() -> None:
-    decisions = decide(np.empty(0), calibration_of([1.0], 1.0))
-    assert decisions.p_values.shape == decisions.is_ood.shape == (0,)
+    decisions = decide(np.empty(0), NO_CLASS[:0], calibration_of([1.0], 1.0))
+    assert decisions.p_values.shape == decisions.is_ood.shape == decisions.thresholds.shape == (0,)
 
 
 @given(
@@ -89,7 +112,7 @@ def test_no_scores_give_no_decisions() -> None:
 def test_laws_of_p_values_and_verdicts(scores: list[float], threshold: float, asked: list[float]) -> None:
     calibration = calibration_of(scores, threshold)
     asked.extend(scores)
-    decisions = decide(np.array(asked), calibration)
+    decisions = decide(np.array(asked), np.zeros(len(asked), np.int64), calibration)
     ranked = np.where(np.isfinite(asked), asked, INFINITE)
     expected = [(1 + sum(score >= value for score in scores)) / (len(scores) + 1) for value in ranked]
     assert decisions.p_values.tolist() == expected
@@ -98,6 +121,35 @@ def test_laws_of_p_values_and_verdicts(scores: list[float], threshold: float, as
     assert np.all(np.diff(decisions.p_values[order]) <= 0)
     assert decisions.is_ood.tolist() == [value > threshold for value in ranked]
     assert np.all(np.diff(decisions.is_ood[order].astype(int)) >= 0)
+
+
+@given(st.data())
+def test_laws_of_verdicts_by_class(data: st.DataObject) -> None:
+    images = data.draw(st.lists(st.tuples(score_values, st.integers(0, 3)), min_size=1, max_size=40))
+    needed = data.draw(st.integers(1, 12))
+    calibration = calibration_by_class(images, needed)
+    own = {k for k in range(4) if sum(j == k for _, j in images) >= needed}
+    assert calibration.own_thresholds.keys() == own
+    assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
+    asked = images + data.draw(st.lists(st.tuples(score_values, st.integers(-1, 5)), max_size=30))
+    asked += [(float("nan"), 0), (-INFINITE, 1)]
+    decisions = decide(np.array([s for s, _ in asked]), np.array([k for _, k in asked]), calibration)
+    found = zip(asked, decisions.p_values, decisions.is_ood, decisions.thresholds, strict=True)
+    for (score, k), p_value, is_ood, threshold in found:
+        pool = [s for s, j in images if j == k] if k in own else [s for s, _ in images]
+        ranked = score if np.isfinite(score) else INFINITE
+        assert p_value == (1 + sum(s >= ranked for s in pool)) / (len(pool) + 1)
+        assert threshold == calibration.own_thresholds.get(k, calibration.threshold)
+        assert is_ood == (ranked > threshold)
+        # the verdict can be read off the p-value: no more of the same images reach the score than lie above
+        assert is_ood == (p_value <= (1 + sum(s > threshold for s in pool)) / (len(pool) + 1))
+
+
+def test_a_summary_leaves_out_what_has_an_entry_an_image() -> None:
+    summary = calibration_by_class([(1.0, 0), (2.0, 0), (3.0, 1)], 2).summary()
+    assert "scores" not in summary
+    assert summary["per_class"].keys() == {"needed", "overall_bound", "thresholds"}
+    assert calibration_of([1.0], 1.0).summary()["per_class"] is None
 
 
 @pytest.mark.parametrize(

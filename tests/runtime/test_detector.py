@@ -128,7 +128,7 @@ def test_pixels_that_are_no_numbers_are_flagged_and_leave_others_alone(
     assert np.isnan(scores.score[1:3]).all()
     assert np.array_equal(scores.score[[0, 3]], expected.score[[0, 3]])
     calibration = load_calibration(open_bundle(calibrated))
-    decisions = decide(scores.score, calibration)
+    decisions = decide(scores.score, scores.predicted, calibration)
     assert decisions.is_ood[1:3].all()
     assert decisions.p_values[1:3].tolist() == [1 / (calibration.n + 1)] * 2
 
@@ -161,7 +161,8 @@ def test_a_broken_file_among_good_ones_is_reported_and_flagged(
     assert alone.error == ("", "", "")
     assert verdicts.score[~refused] == pytest.approx(alone.score, abs=1e-4)
     assert np.array_equal(verdicts.predicted[~refused], alone.predicted)
-    assert verdicts.is_ood[~refused].tolist() == (verdicts.score[~refused] > verdicts.threshold).tolist()
+    assert verdicts.is_ood[~refused].tolist() == (verdicts.score > verdicts.threshold)[~refused].tolist()
+    assert np.isnan(verdicts.threshold).tolist() == refused.tolist()
 
 
 def test_files_that_are_all_broken_or_none_at_all_are_answered(calibrated: Path, tmp_path: Path) -> None:

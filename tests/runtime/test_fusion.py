@@ -133,7 +133,7 @@ def test_a_witness_that_is_no_number_ends_up_flagged(how: Combination, bad: floa
     z = np.full((2, 3), -5.0)  # the others say as loudly as they can that all is well
     z[1, place] = bad
     score = equally(z, how)
-    decisions = decide(score, calibration_of([0.0, 1.0, 2.0], threshold=2.0))
+    decisions = decide(score, np.zeros(len(score), np.int64), calibration_of([0.0, 1.0, 2.0], threshold=2.0))
     assert decisions.is_ood.tolist() == [False, True]
     assert decisions.p_values.tolist() == [1.0 if score[0] <= 0 else 0.75, 0.25]
 

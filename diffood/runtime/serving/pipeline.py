@@ -157,7 +157,7 @@ def make_row(outcome: Outcome[ImageScore], calibration: Calibration, detector: D
     source, loaded, result = outcome.source, outcome.loaded, outcome.result
     if result is None:
         return Row(source.id, loaded.sha256, "rejected", error=loaded.error)
-    decisions = decide(np.array([result.score]), calibration)
+    decisions = decide(np.array([result.score]), np.array([result.evidence.predicted]), calibration)
     finite = bool(np.isfinite(result.score))
     return Row(
         id=source.id,
@@ -165,7 +165,7 @@ def make_row(outcome: Outcome[ImageScore], calibration: Calibration, detector: D
         status="ok" if finite else "invalid",
         score=result.score,
         p_value=float(decisions.p_values[0]),
-        threshold=calibration.threshold,
+        threshold=float(decisions.thresholds[0]),
         is_ood=bool(decisions.is_ood[0]),
         predicted_class=result.evidence.predicted,
         class_name=detector.bundle.manifest.class_names[result.evidence.predicted],

@@ -221,8 +221,12 @@ def _checked(values: dict[str, Any], where: str) -> Row:
         raise UsageError(f"{where} holds text that is not Unicode; {_REMEDY}.") from None
     for name in ("score", "p_value", "threshold", "confidence"):
         value = getattr(row, name)
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise UsageError(f"{where}: {name} is {value}, not a number of 0 or more; {_REMEDY}.")
+        if value is not None and not math.isfinite(value):
+            raise UsageError(f"{where}: {name} is {value}, not a finite number; {_REMEDY}.")
+    for name in ("p_value", "confidence"):
+        value = getattr(row, name)
+        if value is not None and not 0 <= value <= 1:
+            raise UsageError(f"{where}: {name} is {value}, not a share between 0 and 1; {_REMEDY}.")
     if row.status != "rejected":
         if row.threshold is None:
             raise UsageError(f"{where}: status is {row.status!r}, but there is no threshold; {_REMEDY}.")

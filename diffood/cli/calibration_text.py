@@ -1,0 +1,82 @@
+"""What `diffood calibrate` prints of a plan of images and of a calibration, in lines. Prints nothing itself."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from diffood.cli import options
+
+if TYPE_CHECKING:
+    from diffood.calibration.calibrate import Calibrated
+    from diffood.calibration.planning import ImagePlan
+    from diffood.runtime.decision import Calibration
+
+CLASSES_SHOWN = 20
+KINDS = {"pac": "at most", "conformal": "on average", "quantile": "seen, not promised"}
+
+
+def describe_calibration(done: "Calibrated") -> list[str]:
+    """Lines that say what was fitted on what, what it promises, and what to look at."""
+    calibration, detector = done.calibration, done.detector
+    return [
+        f"plan        {options.describe_plan(detector.plan, detector.evaluations)}",
+        f"engine      {options.describe_engine(detector)}",
+        *(options.describe_fusion(calibration.fusion) if calibration.fusion else []),
+        f"images      {calibration.n} scored, {calibration.set_aside} set aside",
+        f"threshold   {calibration.threshold:.6f} ({calibration.allowed_above} of {calibration.n} above)",
+        *describe_classes(calibration, detector.bundle.manifest.class_names),
+        f"guarantee   {calibration.guarantee}",
+        *describe_suspicion(done),
+    ]
+
+
+def describe_images(planned: "ImagePlan") -> list[str]:
+    """Lines that say how many images a calibration takes, and a table of what numbers of them give."""
+    sure = f" with {100 * planned.confidence:.4g}% confidence" if planned.method == "pac" else ""
+    lines = [f"asked for   {100 * planned.alpha:.4g}% false alarms{sure}, {planned.method}"]
+    if planned.fitted:
+        lines.append(
+            f"needed      {planned.total} images in all: {planned.fitted} to fit how witnesses are combined, and at "
+            f"least {planned.needed} others for the threshold"
+        )
+    else:
+        lines.append(f"needed      {planned.needed} images")
+    if planned.classes is not None:
+        lines.append(
+            f"per class   a class of which {planned.needed} images are scored gets its own threshold: at least "
+            f"{planned.classes * planned.needed} for all {planned.classes}. The table is about that of all images"
+        )
+    lines += ["", f"{'images':>10}{'scored':>10}{'may lie above':>15}{'false alarms ' + KINDS[planned.method]:>33}"]
+    for row in planned.outlooks:
+        if row.bound is None:
+            lines.append(f"{row.n:>10}{row.calibrated:>10}{'too few':>15}")
+        else:
+            lines.append(f"{row.n:>10}{row.calibrated:>10}{row.allowed_above:>15}{f'{100 * row.bound:.4g}%':>33}")
+    return lines
+
+
+def describe_classes(calibration: "Calibration", names: Sequence[str]) -> list[str]:
+    """Lines with the threshold of each class that has its own, none without --per-class; the guarantee names others."""
+    per_class = calibration.per_class
+    if per_class is None:
+        return []
+    lines = [
+        f"class       {names[own.predicted]}: {own.threshold:.6f} ({own.allowed_above} of {own.n} above; "
+        f"bound {own.bound:.2%})"
+        for own in per_class.thresholds
+    ]
+    if len(lines) > CLASSES_SHOWN:
+        lines[CLASSES_SHOWN:] = [f"class       {len(lines) - CLASSES_SHOWN} more; --json has them all"]
+    return lines or [f"class       none has the {per_class.needed} images that a threshold of its own takes"]
+
+
+def describe_suspicion(done: "Calibrated") -> list[str]:
+    """Lines that say how far OOD images among the calibration's could move the threshold, and which to look at."""
+    of_all = " of all" if done.calibration.per_class else ""
+    lines = [
+        f"what if     {row.share:.0%} of these images ({row.removed}) were OOD: the threshold{of_all} would lie at "
+        f"{row.threshold:.6f} if they are the highest, and {row.flagged_refitted:.1%} of the others would be flagged "
+        f"(now {row.flagged_now:.1%}); at {row.highest_threshold:.6f} if they are the lowest"
+        for row in done.contamination
+    ]
+    named = ", ".join(f"{suspect.id!r} {suspect.score:.3f}" for suspect in done.suspects)
+    return [*lines, f"look at     {named}: the highest scores. Leave out what is OOD, and only that"]

@@ -1,0 +1,140 @@
+"""Thresholds by class as calibrate stores them and decide applies them keep their promises in simulation; the words."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import stats
+
+from diffood.calibration.calibrate import ScoredFiles, calibrate, calibrate_files
+from diffood.calibration.guarantees import NAMED, guarantee_per_class
+from diffood.calibration.mondrian import fit_per_class, flagged
+from diffood.calibration.thresholds import Method
+from diffood.errors import CalibrationError, UsageError
+from diffood.runtime.bundle import Bundle
+from diffood.runtime.decision import Calibration, decide
+from diffood.runtime.detector import Detector
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+DRAWS = 2000
+ALPHA, DELTA = 0.05, 0.1
+DOUBT = 1e-4
+"""A simulation counts as against a promise when chance alone would give it this rarely."""
+
+# Of ten classes four are common; the scores of class k are uniform on [STARTS[k], STARTS[k] + 1].
+SHARES = np.array([0.3, 0.25, 0.2, 0.15, 0.04, 0.03, 0.01, 0.01, 0.005, 0.005])
+STARTS = np.array([0.0, 0.5, -0.3, 0.2, 0.4, 0.0, 0.6, -0.5, 0.3, 0.1])
+N = 700
+GRID = (np.arange(1000) + 0.5) / 1000  # of a class's images, by which its rate is known to a twentieth of a percent
+
+
+@pytest.fixture(scope="module")
+def detector(zoo_bundle: Bundle) -> Detector:
+    return Detector.load(zoo_bundle, zoo_bundle.plan("plain"), batch=1, threads=1)
+
+
+def draw(generator: np.random.Generator, n: int) -> ScoredFiles:
+    predicted = generator.choice(SHARES.size, n, p=SHARES)
+    scores = STARTS[predicted] + generator.random(n)
+    ids = tuple(f"{index}.png" for index in range(n))
+    return ScoredFiles(scores, scores[:, None], predicted, (), 0, ids)
+
+
+def stored(detector: Detector, files: ScoredFiles, method: Method = "pac") -> Calibration:
+    """What a machine that serves reads back."""
+    made = calibrate(detector, files, ALPHA, 1 - DELTA, method, per_class=True)
+    return Calibration.model_validate_json(made.model_dump_json())
+
+
+def rates(calibration: Calibration) -> FloatArray:
+    """The share of each class's images that decide flags."""
+    scores = (STARTS[:, None] + GRID).ravel()
+    predicted = np.repeat(np.arange(SHARES.size), GRID.size)
+    return np.asarray(decide(scores, predicted, calibration).is_ood.reshape(SHARES.size, -1).mean(1))
+
+
+def test_pac_promises_by_class_hold_at_once_in_what_is_served(detector: Detector) -> None:
+    generator = np.random.default_rng(20261124)
+    broken = without = mixed = 0
+    for _ in range(DRAWS):
+        calibration = stored(detector, draw(generator, N))
+        assert calibration.per_class is not None
+        own, found = calibration.per_class.thresholds, rates(calibration)
+        assert all(entry.bound <= ALPHA for entry in own)
+        lost = any(found[entry.predicted] > entry.bound for entry in own)
+        broken += lost or float(SHARES @ found) > calibration.per_class.overall_bound
+        mixed += 0 < len(own) < SHARES.size
+        shared = calibration.model_copy(update={"per_class": None})
+        without += any(rates(shared)[entry.predicted] > entry.bound for entry in own)
+    assert stats.binomtest(broken, DRAWS, DELTA, alternative="greater").pvalue > DOUBT
+    assert mixed == DRAWS  # the hard case: some classes have their own threshold and some not
+    assert without == DRAWS  # one threshold for all breaks what is promised to classes, so the test can fail
+
+
+@pytest.mark.parametrize("method", ["pac", "conformal"])
+@pytest.mark.parametrize("n", [120, 700, 3000])
+def test_what_is_stored_decides_as_what_was_fitted(detector: Detector, method: Method, n: int) -> None:
+    generator = np.random.default_rng(n)
+    files, fresh = draw(generator, n), draw(generator, 500)
+    fitted = fit_per_class(files.scores, files.predicted, SHARES.size, ALPHA, 1 - DELTA, method)
+    calibration = stored(detector, files, method)
+    decisions = decide(fresh.scores, fresh.predicted, calibration)
+    np.testing.assert_array_equal(decisions.is_ood, flagged(fitted, fresh.scores, fresh.predicted))
+    np.testing.assert_array_equal(decisions.thresholds, fitted.values[fresh.predicted])
+    assert calibration.delta == fitted.delta
+    assert calibration.per_class is not None
+    assert calibration.per_class.overall_bound == fitted.overall_bound
+    assert [entry.predicted for entry in calibration.per_class.thresholds] == [
+        k for k, own in enumerate(fitted.own) if own is not None
+    ]
+    if method == "conformal":  # there the verdict is the p-value at alpha, in the class and among all alike
+        np.testing.assert_array_equal(decisions.is_ood, decisions.p_values <= ALPHA)
+
+
+def test_the_threshold_of_all_is_the_one_that_was_fitted_with_the_others(detector: Detector) -> None:
+    files = draw(np.random.default_rng(5), N)
+    fitted = fit_per_class(files.scores, files.predicted, SHARES.size, ALPHA, 1 - DELTA, "pac")
+    calibration = stored(detector, files)
+    assert (calibration.threshold, calibration.allowed_above) == (fitted.overall.value, fitted.overall.allowed_above)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_scores_that_cannot_be_calibrated_on_are_no_wrong_usage(detector: Detector, count: int) -> None:
+    files = draw(np.random.default_rng(5), N * count)
+    files.scores[:1] = np.nan
+    with pytest.raises(CalibrationError):
+        stored(detector, files)
+
+
+def promised(counts: list[int], method: Method = "pac") -> str:
+    classes = np.repeat(np.arange(len(counts)), counts)
+    fitted = fit_per_class(np.arange(float(classes.size)), classes, len(counts), ALPHA, 1 - DELTA, method)
+    return guarantee_per_class(fitted, [f"c{k}" for k in range(len(counts))])
+
+
+def test_the_guarantee_says_what_each_class_and_all_together_are_promised() -> None:
+    every = promised([200, 200])
+    assert every.startswith("With 90.0% confidence for all of this at once, at most ")
+    assert "any of the 2 predicted classes" in every
+    assert every.endswith("and so of all together.")
+    some = promised([200, 200, 10])
+    assert "of each predicted class with its own threshold (2 of 3) are flagged" in some
+    assert some.endswith("nothing by themselves: c2 (10 of 72).")
+    bounds = [float(word[:-1]) for word in some.split() if word[0].isdigit() and word.endswith("%")]
+    assert ALPHA < bounds[2] / 100 <= 2 * ALPHA  # what holds over all is said, and it is more than was asked for
+    none = promised([60, 60])
+    assert none.startswith(
+        "With 90.0% confidence for all of this at once, at most 4.28% of in-distribution images are "
+    )
+    assert none.endswith("c0 (60 of 67), c1 (60 of 67).")
+    assert promised([200, 200], "conformal").startswith("On average over calibration sets, at most ")
+    assert f"{20 - NAMED} more." in promised([200] + [1] * 20)
+
+
+def test_too_few_images_and_a_method_without_promises_are_refused_before_any_is_scored(zoo_bundle: Bundle) -> None:
+    detector = Detector.load(zoo_bundle, zoo_bundle.plan("plain"), batch=1, threads=1)
+    with pytest.raises(CalibrationError, match=r"shared by 10 classes: at least 106 are needed"):
+        calibrate_files(detector, [], 0.05, 0.95, "pac", per_class=True)
+    with pytest.raises(UsageError, match="'quantile' makes none"):
+        calibrate_files(detector, [], 0.05, 0.95, "quantile", per_class=True)

@@ -1,0 +1,162 @@
+"""calibrate at the command line: plans before any image is there, thresholds by class, and suspicious images."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffood import zoo
+from diffood.zoo.images import unpack_set
+
+MACHINE = ("--batch", "8", "--threads", "1")
+# One UNet evaluation an image: these tests look at the command line, not at detection.
+FAST = (*MACHINE, "--plan", "plain", "--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0")
+# Conformal takes the fewest images a class: nine at ten percent.
+BY_CLASS = (*FAST, "--per-class", "--method", "conformal", "--fpr", "0.1")
+
+Run = Callable[..., Any]  # gives conftest.Done
+
+
+@pytest.mark.parametrize(
+    ("words", "needed", "fitted", "total"),
+    [
+        (("--fpr", "0.001"), 2995, 1000, 3995),
+        (("--fpr", "0.001", "--plan", "plain"), 2995, 0, 2995),
+        (("--fpr", "0.001", "--witnesses", "jump"), 2995, 0, 2995),
+        (("--fpr", "0.05", "--confidence", "0.99", "--plan", "plain"), 90, 0, 90),
+        (("--method", "conformal", "--plan", "plain"), 19, 0, 19),
+        (("--per-class", "--plan", "plain"), 106, 0, 106),
+    ],
+)
+def test_a_plan_says_how_many_images_are_needed(
+    run: Run, words: tuple[str, ...], needed: int, fitted: int, total: int
+) -> None:
+    done = run("calibrate", zoo.BUNDLE, "--plan-only", *words)
+    assert (done.code, done.err) == (0, "")
+    assert f"needed      {total} images" in done.out
+    content = run("calibrate", zoo.BUNDLE, "--plan-only", *words, "--json").content
+    assert (content["needed"], content["fitted"], content["total"]) == (needed, fitted, total)
+    assert content["outlooks"][0]["n"] == total
+    assert content["outlooks"][0]["bound"] is not None
+    assert not (zoo.BUNDLE / "calibration.json").exists()
+
+
+def test_a_plan_answers_for_numbers_and_for_a_folder(run: Run, clothes_folder: Path) -> None:
+    words = ("calibrate", zoo.BUNDLE, "--plan-only", "--plan", "plain", "--n", "58", "--n", "1000")
+    content = run(*words, "--images", clothes_folder, "--json").content
+    assert [(row["n"], row["allowed_above"]) for row in content["outlooks"]] == [(58, None), (1000, 38), (80, 0)]
+    shown = run(*words).out
+    assert [line.split() for line in shown.splitlines()[-2:]] == [
+        ["58", "58", "too", "few"],
+        ["1000", "1000", "38", f"{100 * content['outlooks'][1]['bound']:.4g}%"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "word"),
+    [
+        ((), "--images DIR, or --plan-only"),
+        (("--per-class",), "--images DIR, or --plan-only"),
+        (("--images", "{images}", "--n", "100"), "--n asks"),
+        (("--plan-only", "--n", "0"), "What 0 images give"),
+        (("--plan-only", "--n", "many"), "--n"),
+        (("--plan-only", "--fpr", "0"), "--fpr is 0.0"),
+        (("--plan-only", "--plan", "fastest"), "No plan 'fastest'"),
+        (("--plan-only", "--images", "nowhere"), "No such file or folder: nowhere"),
+        (("--plan-only", "--per-class", "--method", "quantile"), "'quantile' makes none"),
+        (("--images", "{images}", "--per-class", "--method", "quantile"), "'quantile' makes none"),
+    ],
+)
+def test_wrong_values_are_wrong_usage(
+    run: Run, bundle_copy: Path, clothes_folder: Path, words: tuple[str, ...], word: str
+) -> None:
+    done = run("calibrate", bundle_copy, *(part.format(images=clothes_folder) for part in words))
+    done.assert_wrong_usage(word)
+    assert not (bundle_copy / "calibration.json").exists()
+
+
+@pytest.fixture(scope="module")
+def by_class(tmp_path_factory: pytest.TempPathFactory, start: Run) -> tuple[Path, Any]:
+    """A bundle with thresholds by class, from 90 clothes of which some classes have nine; what was said; read-only."""
+    root = tmp_path_factory.mktemp("by_class")
+    bundle = Path(shutil.copytree(zoo.BUNDLE, root / "bundle"))
+    unpack_set("fashion-validation", root / "images", 90)
+    done = start("calibrate", bundle, "--images", root / "images", *BY_CLASS)
+    assert (done.code, done.err) == (0, "")
+    return bundle, done
+
+
+def test_thresholds_by_class_are_printed_and_served(run: Run, by_class: tuple[Path, Any], tmp_path: Path) -> None:
+    bundle, done = by_class
+    names = json.loads((bundle / "manifest.json").read_text())["class_names"]
+    stored = json.loads((bundle / "calibration.json").read_text())
+    own = {entry["predicted"]: entry["threshold"] for entry in stored["per_class"]["thresholds"]}
+    assert 0 < len(own) < len(names)
+    assert done.out.count("class       ") == len(own)
+    for k, name in enumerate(names):
+        assert (f"class       {name}: {own[k]:.6f}" in done.out) if k in own else (f"{name} (" in stored["guarantee"])
+    assert f"guarantee   {stored['guarantee']}" in done.out
+    assert "of all together" in stored["guarantee"]
+
+    unpack_set("fashion-test", tmp_path / "images" / "clothes", 40)
+    unpack_set("digits", tmp_path / "images" / "digits", 20)
+    output = tmp_path / "rows.jsonl"
+    assert run("serve-batch", bundle, tmp_path / "images", "--output", output, *MACHINE).code == 0
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    for row in rows:
+        assert row["threshold"] == own.get(row["predicted_class"], stored["threshold"])
+        assert row["is_ood"] == (row["score"] > row["threshold"]) == (row["p_value"] <= 0.1)
+    assert len({row["threshold"] for row in rows}) > 1
+
+    watched = run("monitor", output, "--bundle", bundle, "--json")
+    assert (watched.code in (0, 4), watched.content["rows"]) == (True, 60)
+    sets = ("--ind", tmp_path / "images" / "clothes", "--ood", f"digits={tmp_path / 'images' / 'digits'}")
+    measured = run("evaluate", bundle, *sets, "--output", tmp_path / "report", *MACHINE, "--json").content
+    assert measured["false_alarms"]["flagged"] == sum(row["is_ood"] for row in rows if row["id"].startswith("clothes"))
+    assert measured["sets"]["digits"]["detection_rate"] == pytest.approx(
+        sum(row["is_ood"] for row in rows if row["id"].startswith("digits")) / 20
+    )
+    assert measured["class_thresholds"] == {str(k): value for k, value in own.items()}
+    assert (tmp_path / "report" / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+    shown = run("inspect", bundle).out
+    assert f"per class   {len(own)} of {len(names)} predicted classes have their own threshold" in shown
+    assert run("inspect", bundle, "--json").content["calibration"]["per_class"].keys() == {
+        "needed",
+        "overall_bound",
+        "thresholds",
+    }
+
+
+def test_rows_of_one_threshold_are_not_those_of_thresholds_by_class(
+    run: Run, by_class: tuple[Path, Any], calibrated: Path, folders: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "rows.jsonl"
+    run("serve-batch", calibrated, folders / "ind", "--output", output, *MACHINE)
+    run("monitor", output, "--bundle", by_class[0]).assert_one_line(1, "Row 1 ", " for class ", "recalibration")
+
+
+def test_an_intruder_among_the_calibration_images_is_named_first(
+    run: Run, bundle_copy: Path, clothes_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(clothes_folder, tmp_path / "images")
+    unpack_set("fashion-validation", tmp_path / "images" / "more", 40)
+    unpack_set("textures", tmp_path / "textures", 3)
+    shutil.copy(tmp_path / "textures" / "0002.png", tmp_path / "images" / "intruder.png")
+    words = ("calibrate", bundle_copy, "--images", tmp_path / "images", *FAST, "--witnesses", "reconstruction")
+    done = run(*words)
+    assert done.code == 0
+    assert "look at     'intruder.png' " in done.out
+    assert "what if     1% of these images (1) were OOD: the threshold would lie at " in done.out
+    assert "what if     5% of these images (6) were OOD: the threshold would lie at " in done.out
+    content = run(*words, "--json").content
+    assert content["most_suspicious"][0]["id"] == "intruder.png"
+    scores = [suspect["score"] for suspect in content["most_suspicious"]]
+    assert scores == sorted(scores, reverse=True)
+    stored = json.loads((bundle_copy / "calibration.json").read_text())["scores"]
+    assert scores == stored[:-6:-1]
+    assert [row["removed"] for row in content["contamination"]] == [1, 6]
+    assert all(row["threshold"] <= stored[-1 - row["removed"]] for row in content["contamination"])
