@@ -70,11 +70,11 @@ def test_a_threshold_without_a_guarantee_breaks_it_half_of_the_time() -> None:
 
 def test_on_average_a_conformal_threshold_keeps_the_rate() -> None:
     rng, rates = np.random.default_rng(9), []
-    for _ in range(DRAWS):
+    for _ in range(600):  # each adds a rate, where above it adds a yes or no
         drawn = witnesses(rng, 89)
         fusion = fuse(drawn[:30], "tail")
         threshold = fit_threshold(fusion.score(drawn[30:]), ALPHA, 0.95, "conformal")
         rates.append((fusion.score(witnesses(rng, 1000)) > threshold.value).mean())
     assert threshold.bound == 3 / 60
-    error = np.std(rates) / np.sqrt(DRAWS)
-    assert abs(np.mean(rates) - threshold.bound) < 4 * error < 0.005
+    error = np.std(rates) / np.sqrt(len(rates))
+    assert abs(np.mean(rates) - threshold.bound) < 4 * error < 0.008
