@@ -9,7 +9,7 @@ import numpy as np
 
 from diffood.errors import CalibrationError, RejectedImage
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import MOST_BENT, FittedWitness, Fusion, FusionRecord, bend, pack_bank, unpack_bank
+from diffood.runtime.fusion import FittedWitness, Fusion, FusionRecord, bend, pack_bank, unpack_bank
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, read_file
 from diffood.runtime.plan import Combination
 from diffood.runtime.scoring import Float
@@ -186,7 +186,8 @@ def _bent(witness: FittedWitness, values: Float) -> FittedWitness:
     from scipy.stats import yeojohnson_normmax
 
     standard = (values - witness.center) / witness.scale
-    power = float(np.clip(yeojohnson_normmax(standard), -MOST_BENT, 2 + MOST_BENT))
+    # a power beyond 0 or 2 would bound what bent values can reach, and hide how extreme an image is
+    power = float(np.clip(yeojohnson_normmax(standard), 0, 2))
     bent = bend(standard, power)
     center, scale = float(bent.mean()), float(bent.std(ddof=1))
     return witness.model_copy(update={"power": power, "center_bent": center, "scale_bent": scale})

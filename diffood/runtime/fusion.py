@@ -21,7 +21,6 @@ from diffood.runtime.witnesses import Array, Evidence, Witness, measure
 MAX_BANK_BYTES = 256 * 2**20
 BANK_DIGITS = 12  # of its sha256, in its file's name
 
-MOST_BENT = 3.0  # further from no transformation than this, a skew is a handful of images
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -35,13 +34,14 @@ class FittedWitness(_Strict):
     """A witness and what its values are on in-distribution images.
 
     center, scale: their mean and standard deviation; power: of Yeo and Johnson's transformation of what is then left,
-    1 for none; center_bent, scale_bent: mean and deviation after it; weight: in the combination, of 1 together.
+    1 for none, at 0 and 2 a logarithm of one side; center_bent, scale_bent: mean and deviation after it; weight: in the
+    combination, of 1 together.
     """
 
     name: Witness
     center: Finite
     scale: Positive
-    power: Annotated[float, Field(ge=-MOST_BENT, le=2 + MOST_BENT)] = 1.0
+    power: Annotated[float, Field(ge=0, le=2)] = 1.0
     center_bent: Finite = 0.0
     scale_bent: Positive = 1.0
     weight: Annotated[float, Field(ge=0, le=1)]

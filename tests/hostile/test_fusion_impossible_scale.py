@@ -21,7 +21,7 @@ def test_what_is_no_number_is_refused(
     ("name", "value"),
     [
         *[(name, value) for name in ("scale", "scale_bent") for value in (0.0, -0.0, -1.0)],
-        *[("power", value) for value in (-3.1, 5.1, 1e300)],
+        *[("power", value) for value in (-0.1, 2.1, 1e300)],
         *[("weight", value) for value in (-0.1, 1.1)],
     ],
 )

@@ -179,7 +179,7 @@ def test_values_are_counted_in_deviations_above_the_usual(values: Float) -> None
 
 @given(
     arrays(np.float64, 20, elements=st.floats(-1e3, 1e3)),
-    st.floats(-3, 5).filter(lambda power: min(abs(power), abs(power - 2)) > 1e-6),
+    st.floats(0, 2).filter(lambda power: min(abs(power), abs(power - 2)) > 1e-6),
 )
 def test_bending_is_scipys_transformation_and_keeps_the_order(values: Float, power: float) -> None:
     assert bend(values, power) == pytest.approx(yeojohnson(values, power), rel=1e-9, abs=1e-12)
@@ -256,7 +256,7 @@ def test_a_record_comes_back_from_json_with_the_same_hash(center: float, scale: 
             {"witnesses": [{**RECORD.witnesses[1].model_dump(), "weight": 0.9}]},
             "the weights of the witnesses are not 1 together",
         ),
-        ({"witnesses": [{**RECORD.witnesses[1].model_dump(), "power": 5.1}]}, "witnesses.0.power"),
+        ({"witnesses": [{**RECORD.witnesses[1].model_dump(), "power": 2.1}]}, "witnesses.0.power"),
         ({"witnesses": [{**RECORD.witnesses[1].model_dump(), "weight": -0.1}]}, "witnesses.0.weight"),
         ({"bank": None}, "a bank belongs to the witness knn, and to it alone"),
         ({"n": 1}, "n"),
