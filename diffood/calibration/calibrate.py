@@ -160,7 +160,7 @@ def calibrate_files(
     if detector.plan.fused:
         part, rest = split_sources(sources)
         fitted = fit_fusion(detector, part, progress=progress)
-        detector = detector.fused(fitted.fusion)
+        detector = detector.with_fusion(fitted.fusion)
     files = score_folder(detector, rest, progress=progress, see=see)
     calibration = calibrate(detector, files, alpha, confidence, method, fitted, per_class=per_class)
     of_each = confidence if classes is None else confidence_of_each(confidence, classes)

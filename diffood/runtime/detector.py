@@ -188,7 +188,7 @@ class Detector:
         )
         return cls(bundle, plan, session, fusion)
 
-    def fused(self, fusion: Fusion) -> "Detector":
+    def with_fusion(self, fusion: Fusion) -> "Detector":
         """The same detector, on the same session, that combines witnesses as `fusion` says."""
         detector = Detector(self.bundle, self.plan, self.session, fusion)
         detector.why = self.why

@@ -106,7 +106,7 @@ def measure_sets(
         folders = {name: _write(Path(place) / name, images[:limit]) for name, images in sets.items()}
         part, _ = split_sources(expand_inputs([str(folders.pop("fit"))]))
         fitted = fit_fusion(detector, part)
-        fused = detector.fused(fitted.fusion)
+        fused = detector.with_fusion(fitted.fusion)
         values = {name: score_folder(fused, expand_inputs([str(path)])).witnesses for name, path in folders.items()}
     return fitted.columns, values
 

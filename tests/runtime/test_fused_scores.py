@@ -123,7 +123,7 @@ def test_the_default_witnesses_are_those_of_a_second_writing(
     expected = torch.stack([wanted[name] for name in plan.witnesses], dim=1)
     unpack_set("fashion-validation", tmp_path / "images", 20)
     detector = Detector.load(zoo_bundle, plan, batch=5, threads=1)
-    detector = detector.fused(fit_fusion(detector, expand_inputs([str(tmp_path / "images")])).fusion)
+    detector = detector.with_fusion(fit_fusion(detector, expand_inputs([str(tmp_path / "images")])).fusion)
     assert detector.fusion is not None
     found = detector.score(pixels)
     spread = expected.std(dim=0).numpy()

@@ -278,10 +278,10 @@ def test_a_detector_refuses_the_fusion_of_another_plan(zoo_bundle: Bundle) -> No
     plain = zoo_bundle.plan("plain").changed({"guidance": 0.0})
     detector = Detector.load(zoo_bundle, plain, batch=1, threads=1)
     with pytest.raises(UsageError, match="The fusion combines jump, knn by tail, the plan jump by tail"):
-        detector.fused(Fusion(RECORD, np.eye(3, dtype=np.float32)))
+        detector.with_fusion(Fusion(RECORD, np.eye(3, dtype=np.float32)))
     fused = Detector(zoo_bundle, plain.changed({"witnesses": ("jump", "knn"), "combine": "sum"}), detector.session)
     with pytest.raises(UsageError, match="jump, knn by tail, the plan jump, knn by sum"):
-        fused.fused(Fusion(RECORD, np.eye(3, dtype=np.float32)))
+        fused.with_fusion(Fusion(RECORD, np.eye(3, dtype=np.float32)))
 
 
 # --- the bank ----------------------------------------------------------------------------------------------------
