@@ -229,11 +229,11 @@ def test_what_was_calibrated_on_is_standardised_about_nought(calibrated: Calibra
 
 
 def skewed(count: int, seed: int = 0) -> dict[Witness, npt.NDArray[np.float64]]:
-    """A lognormal, a normal and the normal once more with noise, as three witnesses."""
+    """A gamma variable, a normal one and the normal once more with noise, as three witnesses."""
     rng = np.random.default_rng(seed)
     normal = rng.normal(size=count)
     return {
-        "jump": np.exp(rng.normal(size=count)),
+        "jump": rng.gamma(4, size=count),
         "energy": normal - 9,
         "max_logit": normal + 0.1 * rng.normal(size=count),
     }
@@ -242,13 +242,21 @@ def skewed(count: int, seed: int = 0) -> dict[Witness, npt.NDArray[np.float64]]:
 def test_the_tail_makes_skewed_witnesses_nearly_normal_and_the_sum_takes_them_as_they_are() -> None:
     columns = skewed(1000)
     bent, straight = fit_witnesses(columns, "tail"), fit_witnesses(columns, "sum")
-    assert skew(columns["jump"]) > 3
+    assert skew(columns["jump"]) > 0.8
     for found in bent:
         z = found.standardised(columns[found.name])
-        assert abs(skew(z)) < 0.35
+        assert abs(skew(z)) < 0.2
         assert (z.mean(), z.std(ddof=1)) == pytest.approx((0, 1), abs=1e-9)
     assert bent[1].power == pytest.approx(1, abs=0.2)
     assert {(found.power, found.weight) for found in straight} == {(1.0, 1 / 3)}
+
+
+def test_however_heavy_the_tail_an_extreme_value_stands_out() -> None:
+    """A negative power would make a lognormal sample normal, and bound what any image can reach at three deviations."""
+    lognormal = np.exp(np.random.default_rng(0).normal(size=1000))
+    (found,) = fit_witnesses({"jump": lognormal}, "tail")
+    assert found.power == 0
+    assert float(found.standardised(np.array(1e9))) > 20
 
 
 def test_witnesses_that_say_the_same_share_a_weight() -> None:
