@@ -121,7 +121,7 @@ def evaluate(
         fpr_intervals={name: found.fpr_at_95_detection for name, found in single.items()},
         overall=group_metrics(scored, sets),
         groups=near_and_far(scored, sets, groups or {}),
-        witnesses=_each_alone(calibration.fingerprint.plan.witnesses, ind, ood),
+        witnesses=_each_alone(calibration.fingerprint.plan.witnesses, scored, ind, ood),
         rejection=(
             reject(ind.scores, labels, ind.predicted, np.concatenate(list(scored.sets.values())))
             if labelled == len(labels)
@@ -139,12 +139,14 @@ def evaluate(
     )
 
 
-def _each_alone(witnesses: Sequence[str], ind: ScoredFiles, ood: Mapping[str, ScoredFiles]) -> WitnessComparison | None:
+def _each_alone(
+    witnesses: Sequence[str], fused: ScoredSets, ind: ScoredFiles, ood: Mapping[str, ScoredFiles]
+) -> WitnessComparison | None:
     fewest = min(len(files.scores) for files in (ind, *ood.values()))
     if len(witnesses) == 1 or fewest < FEWEST_FOR_INTERVAL:
         return None
     return compare_witnesses(
-        ScoredSets(ind.scores, {name: files.scores for name, files in ood.items()}),
+        fused,
         {
             witness: ScoredSets(ind.witnesses[:, w], {name: files.witnesses[:, w] for name, files in ood.items()})
             for w, witness in enumerate(witnesses)

@@ -9,7 +9,7 @@ from diffood.calibration.by_class import ClassAlarms, alarms_by_class
 from diffood.calibration.calibrate import Calibrated, ScoredFiles
 from diffood.calibration.evaluate import Evaluation
 from diffood.calibration.gallery import Extremes, Guess, Judged, judge
-from diffood.calibration.metrics import FalseAlarms, FloatArray, clopper_pearson, false_alarms
+from diffood.calibration.metrics import FalseAlarms, FloatArray, false_alarms
 from diffood.calibration.operating import OperatingPoint, operating_points
 from diffood.calibration.report_pictures import (
     Picture,
@@ -158,23 +158,23 @@ def report_on_sets(
         if not len(files.scores):
             raise UsageError(f"No usable image in the {name} set; {len(files.set_aside)} files were set aside.")
     ind, ood = scored[IND], {name: files for name, files in scored.items() if name != IND}
-    limits = _thresholds(calibration, ind)
     span = score_span([_shown(calibration, files) for files in scored.values()], _limit(calibration))
     names = detector.bundle.manifest.class_names
+    ind_report = _set_report(detector, calibration, "in-distribution test images", ind, None, extremes[IND], span)
     return _report(
         detector,
         calibration,
         tested=True,
-        ind=_set_report(detector, calibration, "in-distribution test images", ind, None, extremes[IND], span),
+        ind=ind_report,
         ood=tuple(
             _set_report(detector, calibration, name, files, _shown(calibration, ind), extremes[name], span)
             for name, files in ood.items()
         ),
-        alarms=false_alarms(ind.scores, limits),
+        alarms=ind_report.flagged,
         evaluation=evaluation,
         classes=tuple(
             ClassRow(names[row.predicted], row, row.p_value <= UNFAIR)
-            for row in alarms_by_class(ind.scores, ind.predicted, limits, calibration.alpha)
+            for row in alarms_by_class(ind.scores, ind.predicted, _thresholds(calibration, ind), calibration.alpha)
         ),
         # thresholds by class would each have to be fitted again
         points=()
@@ -261,9 +261,9 @@ def _set_report(
     fresh: the threshold was not fitted on these images.
     """
     scores, threshold = _shown(calibration, files), _limit(calibration)
-    flagged = int(np.count_nonzero(files.scores > _thresholds(calibration, files)))
+    flagged = false_alarms(files.scores, _thresholds(calibration, files))
     above = "the threshold of their class" if calibration.own_thresholds else f"the threshold {threshold:.4g}"
-    share = f"{flagged} of {scores.size} score above {above}."
+    share = f"{flagged.flagged} of {scores.size} score above {above}."
     middle = f"The middle score is {float(np.median(files.scores)):.4g};"
     if ind is None:
         histogram = draw_histogram(scores, None, threshold, span, f"Histogram of scores. {middle} {share}")
@@ -285,7 +285,7 @@ def _set_report(
     return SetReport(
         name=name,
         count=scores.size,
-        flagged=FalseAlarms(flagged / scores.size, clopper_pearson(flagged, scores.size), flagged, scores.size),
+        flagged=flagged,
         histogram=histogram,
         roc=roc,
         most=tuple(cards[image.id] for image in extremes.highest),
