@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from made_up import calibration_of
 
 from diffood.calibration.calibrate import ScoredFiles
 from diffood.calibration.evaluate import Evaluation, evaluate
@@ -24,18 +25,8 @@ def scored(scores: list[float], predicted: list[int], ids: tuple[str, ...] | Non
 def calibration() -> Calibration:
     """Threshold 1.0 on a hundred scores, for the shipped bundle's default plan."""
     bundle = open_bundle(BUNDLE)
-    return Calibration(
-        method="quantile",
-        alpha=0.05,
-        delta=None,
-        n=100,
-        allowed_above=0,
-        threshold=1.0,
-        guarantee="none",
-        set_aside=0,
-        fingerprint=Detector.load(bundle, bundle.plan("plain"), batch=1, threads=1).fingerprint,
-        scores=np.linspace(0, 1, 100).tolist(),
-    )
+    fingerprint = Detector.load(bundle, bundle.plan("plain"), batch=1, threads=1).fingerprint
+    return calibration_of(np.linspace(0, 1, 100).tolist(), 1.0, fingerprint=fingerprint)
 
 
 @pytest.fixture

@@ -5,35 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_up import calibration_of
 
 from diffood.calibration.monitor import Watch, begin, conclude, observe, source_of
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.decision import Calibration, ClassThreshold, ClassThresholds, Fingerprint
-from diffood.runtime.images import ImageShape
-from diffood.runtime.plan import Plan
+from diffood.runtime.decision import ClassThreshold, ClassThresholds
 from diffood.runtime.serving.rows import Row
 
 GENERATOR = np.random.default_rng(0)
-CALIBRATION = Calibration(
-    method="quantile",
-    alpha=0.05,
-    delta=None,
-    n=400,
-    allowed_above=20,
-    threshold=0.95,
-    guarantee="none",
-    set_aside=0,
-    fingerprint=Fingerprint(
-        classify_sha256="a" * 64,
-        step_sha256="b" * 64,
-        noise_levels_sha256="c" * 64,
-        precision="fp32",
-        backend="onnxruntime-cpu",
-        image=ImageShape(1, 28, 28),
-        plan=Plan(start_times=(100,), stride=50, repeats=1, guidance=0.0),
-    ),
-    scores=[(index + 0.5) / 400 for index in range(400)],
-)
+CALIBRATION = calibration_of([(index + 0.5) / 400 for index in range(400)], 0.95, allowed_above=20)
 
 
 def row(index: int, score: float, source: str = "door", name: str = "coat") -> Row:

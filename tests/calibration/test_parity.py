@@ -8,45 +8,26 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import calibration_of, fingerprint_of
 
 from diffood.calibration.parity import Run, images_required, judge
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.decision import (
-    Calibration,
     ClassThreshold,
     ClassThresholds,
     Fingerprint,
     decide,
     save_calibration,
 )
-from diffood.runtime.images import ImageShape
 from diffood.runtime.parity import Limits, add_record, calibration_sha256, load_parity, require_calibrated
-from diffood.runtime.plan import Plan
 
 Scores = npt.NDArray[np.float64]
 
-REFERENCE = Fingerprint(
-    classify_sha256="a" * 64,
-    step_sha256="b" * 64,
-    noise_levels_sha256="c" * 64,
-    precision="fp32",
-    backend="onnxruntime-cpu",
-    image=ImageShape(1, 28, 28),
-    plan=Plan(start_times=(100,), stride=50, repeats=1, guidance=0.0),
-)
+REFERENCE = fingerprint_of()
 VARIANT = REFERENCE.model_copy(update={"precision": "int8", "classify_sha256": "d" * 64, "step_sha256": "e" * 64})
-CALIBRATION = Calibration(
-    method="quantile",
-    alpha=0.1,
-    delta=None,
-    n=100,
-    allowed_above=10,
-    threshold=0.89,
-    guarantee="none",
-    set_aside=0,
-    fingerprint=REFERENCE,
-    scores=[round(0.01 * index, 2) for index in range(100)],
+CALIBRATION = calibration_of(
+    [round(0.01 * index, 2) for index in range(100)], 0.89, alpha=0.1, allowed_above=10, fingerprint=REFERENCE
 )
 DIGEST = "f" * 64
 GENERATOR = np.random.default_rng(0)

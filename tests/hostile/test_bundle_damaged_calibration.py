@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up import calibration_of, fingerprint_of
 
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle import open_bundle
-from diffood.runtime.decision import MAX_CALIBRATION_BYTES, Calibration, Fingerprint, load_calibration, save_calibration
-from diffood.runtime.images import ImageShape
+from diffood.runtime.decision import MAX_CALIBRATION_BYTES, load_calibration, save_calibration
 
 Fields = dict[str, Any]
 
@@ -20,25 +20,8 @@ Fields = dict[str, Any]
 def calibration_file(bundle_copy: Path) -> Path:
     """A calibration of made-up scores that loads."""
     bundle = open_bundle(bundle_copy)
-    calibration = Calibration(
-        method="pac",
-        alpha=0.05,
-        delta=0.05,
-        n=5,
-        allowed_above=1,
-        threshold=0.4,
-        guarantee="none, the scores are made up",
-        set_aside=0,
-        fingerprint=Fingerprint(
-            classify_sha256="0" * 64,
-            step_sha256="1" * 64,
-            noise_levels_sha256="2" * 64,
-            precision="fp32",
-            backend="onnxruntime-cpu",
-            image=ImageShape(1, 28, 28),
-            plan=bundle.plan("plain"),
-        ),
-        scores=[0.1, 0.2, 0.3, 0.4, 0.5],
+    calibration = calibration_of(
+        [0.1, 0.2, 0.3, 0.4, 0.5], 0.4, method="pac", delta=0.05, fingerprint=fingerprint_of(bundle.plan("plain"))
     )
     path = save_calibration(bundle, calibration)
     assert load_calibration(bundle) == calibration

@@ -3,37 +3,20 @@
 import os
 from pathlib import Path
 
+import made_up
 import pytest
+from made_up import fingerprint_of
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle import Bundle, open_bundle
-from diffood.runtime.decision import Calibration, Fingerprint, list_kept, load_calibration, save_calibration
-from diffood.runtime.images import ImageShape
+from diffood.runtime.decision import Calibration, list_kept, load_calibration, save_calibration
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links and FIFOs as POSIX has them")
 
 
 def calibration_of(bundle: Bundle, threshold: float) -> Calibration:
-    return Calibration(
-        method="quantile",
-        alpha=0.5,
-        delta=None,
-        n=3,
-        allowed_above=2,
-        threshold=threshold,
-        guarantee="none, the scores are made up",
-        set_aside=0,
-        fingerprint=Fingerprint(
-            classify_sha256="0" * 64,
-            step_sha256="1" * 64,
-            noise_levels_sha256="2" * 64,
-            precision="fp32",
-            backend="onnxruntime-cpu",
-            image=ImageShape(1, 28, 28),
-            plan=bundle.plan("plain"),
-        ),
-        scores=[0.1, 0.2, 0.3],
-    )
+    fingerprint = fingerprint_of(bundle.plan("plain"))
+    return made_up.calibration_of([0.1, 0.2, 0.3], threshold, alpha=0.5, allowed_above=2, fingerprint=fingerprint)
 
 
 @pytest.fixture

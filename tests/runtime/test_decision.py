@@ -3,10 +3,12 @@
 import hashlib
 from pathlib import Path
 
+import made_up
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import fingerprint_of
 
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.decision import (
@@ -23,33 +25,14 @@ from diffood.runtime.images import ImageShape
 from diffood.runtime.plan import Plan
 
 PLAN = Plan(start_times=(100, 200), stride=50, repeats=2, guidance=2.0)
-FINGERPRINT = Fingerprint(
-    classify_sha256="a" * 64,
-    step_sha256="b" * 64,
-    noise_levels_sha256="c" * 64,
-    precision="fp32",
-    backend="onnxruntime-cpu",
-    image=ImageShape(1, 28, 28),
-    plan=PLAN,
-)
+FINGERPRINT = fingerprint_of(PLAN)
 INFINITE = float("inf")
 NO_CLASS = np.full(2, -1)
 score_values = st.floats(0, 100, allow_nan=False)
 
 
 def calibration_of(scores: list[float], threshold: float) -> Calibration:
-    return Calibration(
-        method="quantile",
-        alpha=0.25,
-        delta=None,
-        n=len(scores),
-        allowed_above=sum(score > threshold for score in scores),
-        threshold=threshold,
-        guarantee="none",
-        set_aside=0,
-        fingerprint=FINGERPRINT,
-        scores=sorted(scores),
-    )
+    return made_up.calibration_of(sorted(scores), threshold, alpha=0.25, fingerprint=FINGERPRINT)
 
 
 def calibration_by_class(images: list[tuple[float, int]], needed: int) -> Calibration:

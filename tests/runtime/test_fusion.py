@@ -6,18 +6,20 @@ import math
 from pathlib import Path
 from typing import Any
 
+import made_up
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from made_up import fingerprint_of
 from pydantic import ValidationError
 from scipy.stats import chi2, norm, yeojohnson
 
 from diffood.errors import BundleError, UsageError
 from diffood.runtime.bundle import Bundle, open_bundle
-from diffood.runtime.decision import Calibration, Fingerprint, decide
+from diffood.runtime.decision import Calibration, decide
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import (
     BankEntry,
@@ -31,7 +33,6 @@ from diffood.runtime.fusion import (
     save_bank,
     unpack_bank,
 )
-from diffood.runtime.images import ImageShape
 from diffood.runtime.plan import Combination, Plan
 from diffood.runtime.witnesses import Evidence, knn
 
@@ -139,28 +140,8 @@ def test_a_witness_that_is_no_number_ends_up_flagged(how: Combination, bad: floa
 
 
 def calibration_of(scores: list[float], threshold: float) -> Calibration:
-    return Calibration(
-        method="quantile",
-        alpha=0.5,
-        delta=None,
-        n=len(scores),
-        allowed_above=0,
-        threshold=threshold,
-        guarantee="none",
-        set_aside=0,
-        fingerprint=Fingerprint(
-            classify_sha256="a" * 64,
-            step_sha256="b" * 64,
-            noise_levels_sha256="c" * 64,
-            precision="fp32",
-            backend="onnxruntime-cpu",
-            image=ImageShape(1, 28, 28),
-            plan=PLAN,
-            fusion_sha256=RECORD.sha256,
-        ),
-        scores=scores,
-        fusion=RECORD,
-    )
+    fingerprint = fingerprint_of(PLAN, fusion_sha256=RECORD.sha256)
+    return made_up.calibration_of(scores, threshold, alpha=0.5, allowed_above=0, fingerprint=fingerprint, fusion=RECORD)
 
 
 # --- the record --------------------------------------------------------------------------------------------------
