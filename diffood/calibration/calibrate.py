@@ -37,12 +37,14 @@ SUSPECTS = 5  # calibration images named to the user, to be looked at
 class ScoredFiles:
     """Scores float64 [N], witnesses float64 [N, W] and predicted classes int64 [N] of the files that could be used.
 
-    ids: of these files [N]. set_aside: the others. repeated: how many files have the bytes of an earlier one.
+    evaluations int64 [N]: of the UNet, spent on each. ids: of these files [N]. set_aside: the others. repeated: how
+    many files have the bytes of an earlier one.
     """
 
     scores: npt.NDArray[np.float64]
     witnesses: npt.NDArray[np.float64]
     predicted: npt.NDArray[np.int64]
+    evaluations: npt.NDArray[np.int64]
     set_aside: SetAside
     repeated: int
     ids: tuple[str, ...]
@@ -56,7 +58,7 @@ def score_folder(
     see: See | None = None,
 ) -> ScoredFiles:
     """Score files and keep the numbers only; `see` may keep more of each."""
-    scores, witnesses, predicted, set_aside, hashes, ids = [], [], [], [], [], []
+    scores, witnesses, predicted, evaluations, set_aside, hashes, ids = [], [], [], [], [], [], []
     for outcome in score_files(detector, sources, limits, progress):
         if outcome.result is None:
             set_aside.append((outcome.source.id, outcome.loaded.error))
@@ -66,12 +68,14 @@ def score_folder(
             scores.append(outcome.result.score)
             witnesses.append(outcome.result.witnesses)
             predicted.append(outcome.result.evidence.predicted)
+            evaluations.append(outcome.result.evaluations)
             hashes.append(outcome.loaded.sha256)
             ids.append(outcome.source.id)
     return ScoredFiles(
         np.array(scores, np.float64),
         np.array(witnesses, np.float64).reshape(-1, len(detector.plan.witnesses)),
         np.array(predicted, np.int64),
+        np.array(evaluations, np.int64),
         tuple(set_aside),
         repeated=len(hashes) - len(set(hashes)),
         ids=tuple(ids),

@@ -29,7 +29,7 @@ class Evaluation:
     and where a side has a single image. rejection: accuracy, where the class of every InD image is known; labelled:
     of how many it is.
     thresholds: by set, what each score was compared with, float64 [n]; threshold: that of all images; class_thresholds:
-    those of predicted classes, empty where all share one.
+    those of predicted classes, empty where all share one. unet_evaluations: spent on an InD image, on average.
     """
 
     false_alarms: FalseAlarms
@@ -46,7 +46,7 @@ class Evaluation:
     class_thresholds: dict[int, float]
     alpha: float
     guarantee: str
-    unet_evaluations: int
+    unet_evaluations: float
     set_aside: dict[str, int]
     scores: dict[str, npt.NDArray[np.float64]]
     thresholds: dict[str, npt.NDArray[np.float64]]
@@ -88,7 +88,6 @@ class Evaluation:
 
 def evaluate(
     calibration: Calibration,
-    unet_evaluations: int,
     ind: ScoredFiles,
     ood: Mapping[str, ScoredFiles],
     groups: Mapping[str, Group] | None = None,
@@ -132,7 +131,7 @@ def evaluate(
         class_thresholds=calibration.own_thresholds,
         alpha=calibration.alpha,
         guarantee=calibration.guarantee,
-        unet_evaluations=unet_evaluations,
+        unet_evaluations=float(ind.evaluations.mean()),
         set_aside={name: len(files.set_aside) for name, files in {"ind": ind, **ood}.items()},
         scores={"ind": ind.scores, **scored.sets},
         thresholds=thresholds,
@@ -142,14 +141,16 @@ def evaluate(
 def _each_alone(
     witnesses: Sequence[str], fused: ScoredSets, ind: ScoredFiles, ood: Mapping[str, ScoredFiles]
 ) -> WitnessComparison | None:
-    fewest = min(len(files.scores) for files in (ind, *ood.values()))
-    if len(witnesses) == 1 or fewest < FEWEST_FOR_INTERVAL:
+    every = (ind, *ood.values())
+    # what ends before anything is denoised has no value of some witnesses
+    whole = [w for w in range(len(witnesses)) if all(np.isfinite(files.witnesses[:, w]).all() for files in every)]
+    if len(witnesses) == 1 or not whole or min(len(files.scores) for files in every) < FEWEST_FOR_INTERVAL:
         return None
     return compare_witnesses(
         fused,
         {
-            witness: ScoredSets(ind.witnesses[:, w], {name: files.witnesses[:, w] for name, files in ood.items()})
-            for w, witness in enumerate(witnesses)
+            witnesses[w]: ScoredSets(ind.witnesses[:, w], {name: files.witnesses[:, w] for name, files in ood.items()})
+            for w in whole
         },
     )
 

@@ -45,6 +45,7 @@ def calibrate(
     seed: options.Seed = None,
     witnesses: options.Witnesses = None,
     combine: options.Combine = None,
+    stages: options.Stages = None,
     report: Annotated[Path | None, typer.Option(help="HTML file for a page about what was fitted.")] = None,
     backend: options.BackendName = "auto",
     precision: options.FixedPrecision = "fp32",
@@ -84,6 +85,7 @@ def calibrate(
         "seed": seed,
         "witnesses": options.word_list(witnesses),
         "combine": combine,
+        "stages": stages,
     }
     sources = expand_inputs([str(folder) for folder in images]) if images else []
     if plan_only:

@@ -68,7 +68,7 @@ def evaluate(
             scored[name] = score_folder(detector, files, progress=advance, see=extremes[name].see)
     groups: dict[str, Group] = {name: "near" if name in near_folders else "far" for name in near_folders | far_folders}
     known = {name: files for name, files in scored.items() if name != "ind"}
-    result = measure(calibration, detector.evaluations, scored["ind"], known, groups, class_names)
+    result = measure(calibration, scored["ind"], known, groups, class_names)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         (output / "evaluation.json").write_text(json.dumps(result.as_json(), indent=1) + "\n")

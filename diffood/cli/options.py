@@ -49,6 +49,14 @@ Combine = Annotated[
         help="sum: of standard deviations; tail: far out a sure witness weighs more.", rich_help_panel=PLAN_PANEL
     ),
 ]
+Stages = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--stage",
+        help="Repeats after which a clear image goes no further, 0: none at all; several times for several.",
+        rich_help_panel=PLAN_PANEL,
+    ),
+]
 BackendName = Annotated[
     BackendChoice,
     typer.Option("--backend", help="auto: the best that runs here and is calibrated.", rich_help_panel="Machine"),
@@ -114,10 +122,12 @@ def describe_engine(detector: Detector) -> str:
 def describe_plan(plan: Plan, evaluations: int) -> str:
     """One line that says what a plan does and costs."""
     starts = ", ".join(map(str, plan.start_times))
+    words = " or ".join(map(str, plan.stages))
     return (
         f"{plan.schedule} {plan.sampler}, start {starts}, stride {plan.stride}, repeats {plan.repeats}, "
         f"guidance {plan.guidance:g}, {plan.space} {plan.norm}, {' + '.join(plan.witnesses)}"
         f"{f' by {plan.combine}' if plan.fused else ''}: {evaluations} UNet evaluations an image"
+        f"{f' that is not clear after {words} repeats' if plan.stages else ''}"
     )
 
 

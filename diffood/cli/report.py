@@ -46,7 +46,7 @@ def report(
             for name, files in sources.items()
         }
     ood_scored = {name: files for name, files in scored.items() if name != IND}
-    evaluation = evaluate(calibration, detector.evaluations, scored[IND], ood_scored) if ood_scored else None
+    evaluation = evaluate(calibration, scored[IND], ood_scored) if ood_scored else None
     write_report(report_on_sets(detector, calibration, scored, extremes, evaluation), output)
     typer.echo(f"scored      {', '.join(f'{len(files.scores)} of {name}' for name, files in scored.items())}")
     aside = {name: len(files.set_aside) for name, files in scored.items() if files.set_aside}

@@ -147,11 +147,8 @@ class Calibration(BaseModel):
         if plan.fused != (self.fusion is not None):
             need = "need a fusion, and there is none" if plan.fused else "take no fusion, and there is one"
             raise ValueError(f"the plan's witnesses {list(plan.witnesses)} {need}")
-        if self.fusion and (self.fusion.names, self.fusion.combine) != (plan.witnesses, plan.combine):
-            raise ValueError(
-                f"the fusion's witnesses {list(self.fusion.names)} by {self.fusion.combine} are not the plan's "
-                f"{list(plan.witnesses)} by {plan.combine}"
-            )
+        if self.fusion and (problem := self.fusion.mismatch(plan)):
+            raise ValueError(problem)
         return self
 
     def _require_consistent_classes(self, per_class: ClassThresholds) -> None:

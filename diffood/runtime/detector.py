@@ -1,12 +1,10 @@
 """Images in, scores and verdicts out: the one object a Python user needs. Decodes no files but through `images`."""
 
-import itertools
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +15,10 @@ from diffood.runtime.choice import BackendChoice, PrecisionChoice, list_candidat
 from diffood.runtime.decision import Calibration, Fingerprint, decide, load_calibrated_fusion, load_calibration
 from diffood.runtime.fusion import Fusion
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, from_pixels, load_image
-from diffood.runtime.lanes import Trajectory, denoise
-from diffood.runtime.noise import content_key, draw_noise
 from diffood.runtime.parity import require_calibrated
+from diffood.runtime.passes import ALWAYS_ON, Way, observe
 from diffood.runtime.plan import Plan
-from diffood.runtime.scoring import score_by_start
-from diffood.runtime.sessions import Array, Backend, Classified, Session
+from diffood.runtime.sessions import Array, Backend, Session
 from diffood.runtime.sessions.backends import open_session
 from diffood.runtime.witnesses import Evidence, measure
 
@@ -35,11 +31,16 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What one image gave. witnesses float64 [W]: the plan's, as measured; evidence: what they were measured on."""
+    """What one image gave. witnesses float64 [W]: the plan's, as measured; evidence: what they were measured on.
+
+    stage: that at which it ended, from 1; evaluations: of the UNet.
+    """
 
     score: float
     witnesses: npt.NDArray[np.float64]
     evidence: Evidence
+    stage: int
+    evaluations: int
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Scores:
 
     score float64 [N], witnesses float64 [N, W] (one column a witness of the plan), by_start float64 [N, T] (the jump,
     one column a start time), predicted int64 [N] (class index), confidence float64 [N] (largest softmax probability),
-    evaluations int (UNet evaluations spent on each image).
+    evaluations int64 [N] (UNet evaluations spent on it). What was not measured at an early stage is NaN.
     """
 
     score: npt.NDArray[np.float64]
@@ -56,7 +57,7 @@ class Scores:
     by_start: npt.NDArray[np.float64]
     predicted: npt.NDArray[np.int64]
     confidence: npt.NDArray[np.float64]
-    evaluations: int
+    evaluations: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -76,20 +77,6 @@ class Verdicts:
     error: tuple[str, ...]
 
 
-class _Pending(Generic[Key]):
-    """An image on its way: outputs arrive in any order until none is missing."""
-
-    def __init__(
-        self, key: Key, x: Array, logits: Array, features: Array, origin: Array, sizes: tuple[int, int], *, own: bool
-    ) -> None:
-        repeats, starts = sizes
-        self.key, self.x, self.logits, self.features = key, x, logits, features
-        self.origin = np.zeros((repeats, len(origin)), np.float32) if own else origin[None]
-        self.after = np.zeros((repeats, starts, len(origin)), np.float32)
-        self.denoised = np.zeros((repeats, starts, *x.shape), np.float32)
-        self.missing = repeats * starts + (repeats if own else 0)
-
-
 class Detector:
     """A bundle opened for scoring with one plan on one backend.
 
@@ -97,15 +84,11 @@ class Detector:
     """
 
     def __init__(self, bundle: Bundle, plan: Plan, session: Session, fusion: Fusion | None = None) -> None:
-        if fusion is not None and (fusion.record.names, fusion.record.combine) != (plan.witnesses, plan.combine):
-            raise UsageError(
-                f"The fusion combines {', '.join(fusion.record.names)} by {fusion.record.combine}, the plan "
-                f"{', '.join(plan.witnesses)} by {plan.combine}: give the fusion that was fitted for this plan."
-            )
+        if fusion is not None and (problem := fusion.record.mismatch(plan)):
+            raise UsageError(f"{problem}: give the fusion that was fitted for this plan.")
         self.bundle, self.plan, self.session, self.fusion = bundle, plan, session, fusion
-        self._tables = bundle.tables(plan)
-        self._origin_scale = plan.grid(bundle.alpha_bar).origin_scale()
-        self.evaluations = plan.evaluations(self._tables)
+        self._way = Way(plan, bundle.tables(plan), plan.grid(bundle.alpha_bar).origin_scale())
+        self.evaluations = plan.evaluations(self._way.tables)  # of an image that goes all the way
         self.why = ""  # why this backend and precision, where `open` chose them
 
     @classmethod
@@ -227,15 +210,16 @@ class Detector:
         scores = Scores(
             score=np.empty(len(x)),
             witnesses=np.empty((len(x), len(self.plan.witnesses))),
-            by_start=np.empty((len(x), len(self._tables))),
+            by_start=np.empty((len(x), len(self.plan.start_times))),
             predicted=np.empty(len(x), np.int64),
             confidence=np.empty(len(x)),
-            evaluations=self.evaluations,
+            evaluations=np.empty(len(x), np.int64),
         )
         for index, result in self.stream(enumerate(x)):  # whose evidence, the denoised images, is let go at once
             scores.score[index], scores.witnesses[index] = result.score, result.witnesses
             scores.by_start[index] = result.evidence.by_start
             scores.predicted[index], scores.confidence[index] = result.evidence.predicted, result.evidence.confidence
+            scores.evaluations[index] = result.evaluations
         return scores
 
     def predict(self, paths: Sequence[str | Path], limits: Limits = DEFAULT_LIMITS) -> Verdicts:
@@ -285,62 +269,17 @@ class Detector:
                 score = float(values[0])
             else:
                 values = self.fusion.values(evidence)
-                score = self.fusion.score(values)
-            yield key, ImageScore(score, values, evidence)
+                score = self.fusion.score(evidence, values)
+            stage = 1 + sum(earlier < evidence.repeats for earlier in self.plan.stages)
+            spent = self.plan.evaluations(self._way.tables, evidence.repeats)
+            yield key, ImageScore(score, values, evidence, stage, spent)
 
     def observe(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, Evidence]]:
-        """The pass itself: what it leaves of each (key, x float32 [C, H, W] in [-1, 1]), lazily and in order."""
-        waiting: deque[_Pending[Key]] = deque()
-        finished: list[tuple[_Pending[Key], int, int | None, Array]] = []  # image, repeat, start (None: origin), x
-        work = denoise(self.session, self._trajectories(iter(items), waiting, finished))
-        for (image, repeat, start), x in work:
-            finished.append((image, repeat, start, np.clip(x, -1, 1)))
-            if len(finished) >= self.session.batch:
-                self._classify_finished(finished)
-                while waiting and not waiting[0].missing:
-                    yield _evidence(waiting.popleft(), self.plan)
-        self._classify_finished(finished)
-        while waiting:
-            yield _evidence(waiting.popleft(), self.plan)
+        """The pass itself: what it leaves of each (key, x float32 [C, H, W] in [-1, 1]), lazily and in order.
 
-    def _trajectories(
-        self,
-        items: Iterator[tuple[Key, Array]],
-        waiting: deque[_Pending[Key]],
-        finished: list[tuple[_Pending[Key], int, int | None, Array]],
-    ) -> Iterator[Trajectory[tuple[_Pending[Key], int, int]]]:
-        """Classify images a batch at a time and noise each for every repeat and start time."""
-        while chunk := list(itertools.islice(items, self.session.batch)):
-            before = self.session.classify(np.stack([x for _, x in chunk]))
-            space = self._space(before)
-            own_origin, sizes = self._origin_scale[1] > 0, (self.plan.repeats, len(self._tables))
-            for (key, x), logits, features, origin in zip(chunk, before.logits, before.features, space, strict=True):
-                image = _Pending(key, x, logits, features, origin, sizes, own=own_origin)
-                waiting.append(image)
-                content, label = content_key(x), int(logits.argmax())
-                for repeat in range(self.plan.repeats):
-                    noise = draw_noise(content, self.plan.seed, repeat, x.shape)
-                    if own_origin:
-                        finished.append((image, repeat, None, np.clip(_mix(self._origin_scale, x, noise), -1, 1)))
-                    for start, table in enumerate(self._tables):
-                        noised = _mix(table.noise_scale, x, noise)
-                        yield Trajectory((image, repeat, start), noised, table, label, self.plan.guidance)
-
-    def _classify_finished(self, finished: list[tuple[_Pending[Key], int, int | None, Array]]) -> None:
-        if not finished:
-            return
-        outputs = self._space(self.session.classify(np.stack([x for *_, x in finished])))
-        for (image, repeat, start, x), output in zip(finished, outputs, strict=True):
-            if start is None:
-                image.origin[repeat] = output
-            else:
-                image.after[repeat, start] = output
-                image.denoised[repeat, start] = x
-            image.missing -= 1
-        finished.clear()
-
-    def _space(self, outputs: Classified) -> Array:
-        return outputs.logits if self.plan.space == "logits" else outputs.features
+        Ends early at the plan's stages only where a fusion says when.
+        """
+        return observe(self.session, self._way, items, self.fusion.stops if self.fusion else ALWAYS_ON)
 
     def _as_input(self, images: npt.NDArray[Any]) -> Array:
         shape = self.bundle.manifest.image
@@ -368,17 +307,8 @@ class Detector:
         return np.ascontiguousarray(images, np.float32)
 
 
-def _evidence(image: _Pending[Key], plan: Plan) -> tuple[Key, Evidence]:
-    by_start = score_by_start(image.origin, image.after, plan.norm, plan.compare)
-    return image.key, Evidence(image.x, image.logits, image.features, by_start, image.denoised)
-
-
 def _require_size(batch: int, threads: int) -> None:
     if not 1 <= batch <= 4096:
         raise UsageError(f"A batch of {batch} rows is not possible: choose 1 to 4096.")
     if not 0 <= threads <= 1024:
         raise UsageError(f"{threads} threads are not possible: choose 1 to 1024, or 0 for all cores.")
-
-
-def _mix(scale: tuple[float, float], x: Array, noise: Array) -> Array:
-    return np.asarray(np.float32(scale[0]) * x + np.float32(scale[1]) * noise, np.float32)

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle import Bundle, FileName, Sha256, kept_folder, load_arrays, read_regular, write_atomically
-from diffood.runtime.plan import Combination
+from diffood.runtime.plan import Combination, Plan
 from diffood.runtime.scoring import Float, unit
-from diffood.runtime.witnesses import Array, Evidence, Witness, measure
+from diffood.runtime.witnesses import Array, Evidence, Witness, measurable, measure
 
 MAX_BANK_BYTES = 256 * 2**20
 BANK_DIGITS = 12  # of its sha256, in its file's name
@@ -59,21 +59,57 @@ class BankEntry(_Strict):
     size: Annotated[int, Field(ge=0, le=MAX_BANK_BYTES)]
 
 
+class StageRule(_Strict):
+    """When an image ends after so many repeats: when its score there, of these witnesses, is <= low or > high.
+
+    None: never on that side. The score of an image is that of the stage at which it ends.
+    """
+
+    repeats: Annotated[int, Field(ge=0)]
+    witnesses: Annotated[tuple[FittedWitness, ...], Field(min_length=1)]
+    low: Finite | None
+    high: Finite | None
+
+    def ends(self, score: float) -> bool:
+        """Whether a score says enough; one that is not finite says nothing."""
+        return bool((self.low is not None and score <= self.low) or (self.high is not None and score > self.high))
+
+
 class FusionRecord(_Strict):
-    """What a calibration holds of its fusion. n: images it was fitted on, none of them calibrated on."""
+    """What a calibration holds of its fusion. n: images it was fitted on, none of them calibrated on.
+
+    witnesses: of an image that goes all the way; stages: of those that end before, in the order of the plan's.
+    """
 
     combine: Combination
     witnesses: Annotated[tuple[FittedWitness, ...], Field(min_length=1)]
     n: Annotated[int, Field(ge=2)]
     bank: BankEntry | None = None
+    stages: tuple[StageRule, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "FusionRecord":
         if (self.bank is not None) != ("knn" in self.names):
             raise ValueError("a bank belongs to the witness knn, and to it alone")
-        if not abs(sum(witness.weight for witness in self.witnesses) - 1) < 1e-6:
-            raise ValueError("the weights of the witnesses are not 1 together")
+        for witnesses in (self.witnesses, *(rule.witnesses for rule in self.stages)):
+            if not abs(sum(witness.weight for witness in witnesses) - 1) < 1e-6:
+                raise ValueError("the weights of the witnesses are not 1 together")
+        for rule in self.stages:
+            if tuple(witness.name for witness in rule.witnesses) != measurable(self.names, rule.repeats):
+                raise ValueError(f"the stage of {rule.repeats} repeats combines other witnesses than can be measured")
         return self
+
+    def mismatch(self, plan: Plan) -> str:
+        """What this combines and the plan does not, in words; "" where it belongs to the plan."""
+        mine = (self.names, self.combine, tuple(rule.repeats for rule in self.stages))
+        wanted = (plan.witnesses, plan.combine, plan.stages)
+        if mine == wanted:
+            return ""
+        words = [
+            f"{', '.join(names)} by {how}{f' in stages {list(stages)}' if stages else ''}"
+            for names, how, stages in (mine, wanted)
+        ]
+        return f"The fusion combines {words[0]}, the plan {words[1]}"
 
     @property
     def names(self) -> tuple[Witness, ...]:
@@ -86,7 +122,7 @@ class FusionRecord(_Strict):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def score(self, values: Float) -> Float:
-        """One score [...] from the witnesses' values [..., W]."""
+        """One score [...] from the witnesses' values [..., W] of images that went all the way."""
         return fuse(self.witnesses, self.combine, values)
 
 
@@ -98,12 +134,30 @@ class Fusion:
     bank: Array | None = None
 
     def values(self, evidence: Evidence) -> Float:
-        """Values float64 [W] of the witnesses."""
-        return measure(self.record.names, evidence, self.bank)
+        """Values float64 [W] of the witnesses; NaN for those that cannot be measured without a repeat."""
+        names = self.record.names
+        here = measurable(names, evidence.repeats)
+        found = measure(here, evidence, self.bank)
+        if here == names:
+            return found
+        values = np.full(len(names), np.nan)
+        values[[names.index(name) for name in here]] = found
+        return values
 
-    def score(self, values: Float) -> float:
-        """One number from the witnesses' values [W]."""
+    def score(self, evidence: Evidence, values: Float) -> float:
+        """One number from the witnesses' values [W]: that of the stage the evidence is from."""
+        for rule in self.record.stages:
+            if rule.repeats == evidence.repeats:
+                here = [self.record.names.index(witness.name) for witness in rule.witnesses]
+                return float(fuse(rule.witnesses, self.record.combine, values[here]))
         return float(self.record.score(values))
+
+    def stops(self, evidence: Evidence) -> bool:
+        """Whether an image goes no further than what there is of it."""
+        for rule in self.record.stages:
+            if rule.repeats == evidence.repeats:
+                return rule.ends(self.score(evidence, self.values(evidence)))
+        return False
 
 
 def fuse(witnesses: Sequence[FittedWitness], how: Combination, values: Float) -> Float:

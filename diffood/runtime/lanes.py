@@ -1,5 +1,6 @@
 """Denoising: many trajectories in one fixed-shape batch, a lane refilled the moment its trajectory ends."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -30,33 +31,57 @@ class _Lane(Generic[Key]):
         self.trajectory, self.row = trajectory, 0
 
 
-def denoise(session: Session, trajectories: Iterator[Trajectory[Key]]) -> Iterator[tuple[Key, Array]]:
-    """Yield (key, x̂ [C, H, W], unclamped) of each trajectory as it ends.
+class Lanes(Generic[Key]):
+    """The lanes of a session: load trajectories into free ones, step all, and take those that ended.
 
-    Pulls a trajectory only when a lane is free, so memory is bounded by the session's batch. All tables must have
-    the same number of registers.
+    Memory is bounded by the session's batch. All tables must have the same number of registers.
     """
-    lanes: list[_Lane[Key] | None] = [None] * session.batch
-    more = True
-    while True:
-        for index, lane in enumerate(lanes):
-            if lane is None and more:
-                fresh = next(trajectories, None)
-                if fresh is None:
-                    more = False
-                else:
-                    session.put(index, fresh.x)
-                    lanes[index] = _Lane(fresh)
-        if all(lane is None for lane in lanes):
-            return
-        session.step(_gather(lanes))
-        for index, lane in enumerate(lanes):
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lanes: list[_Lane[Key] | None] = [None] * session.batch
+        self._free = list(reversed(range(session.batch)))
+
+    @property
+    def free(self) -> int:
+        """Lanes that wait for a trajectory."""
+        return len(self._free)
+
+    @property
+    def busy(self) -> int:
+        """Lanes on their way."""
+        return self._session.batch - len(self._free)
+
+    def load(self, trajectory: Trajectory[Key]) -> None:
+        """Put a trajectory into a free lane."""
+        index = self._free.pop()
+        self._session.put(index, trajectory.x)
+        self._lanes[index] = _Lane(trajectory)
+
+    def step(self) -> list[tuple[Key, Array]]:
+        """Advance every lane by one row; (key, x̂ [C, H, W], unclamped) of each trajectory that ended and left."""
+        self._session.step(_gather(self._lanes))
+        ended = []
+        for index, lane in enumerate(self._lanes):
             if lane is None:
                 continue
             lane.row += 1
             if lane.row == len(lane.trajectory.table):
-                lanes[index] = None
-                yield lane.trajectory.key, session.take(index)
+                self._lanes[index] = None
+                self._free.append(index)
+                ended.append((lane.trajectory.key, self._session.take(index)))
+        return ended
+
+
+def denoise(session: Session, trajectories: Iterator[Trajectory[Key]]) -> Iterator[tuple[Key, Array]]:
+    """Yield (key, x̂ [C, H, W], unclamped) of each trajectory as it ends; one is pulled only when a lane is free."""
+    lanes: Lanes[Key] = Lanes(session)
+    while True:
+        for fresh in itertools.islice(trajectories, lanes.free):
+            lanes.load(fresh)
+        if not lanes.busy:
+            return
+        yield from lanes.step()
 
 
 def _gather(lanes: list[_Lane[Key] | None]) -> StepInputs:

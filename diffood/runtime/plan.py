@@ -4,11 +4,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from diffood.errors import UsageError
 from diffood.runtime.schedule import Convention, Grid, Prediction, Sampler, StepTable, build_table
-from diffood.runtime.witnesses import Witness
+from diffood.runtime.witnesses import Witness, measurable
 
 Combination = Literal["sum", "tail"]
 
@@ -24,6 +24,8 @@ class Plan(BaseModel):
     (the paper's global and local scores). The witness "jump" is the mean of that over start times and repeats.
     witnesses: one alone is the score as it is, "jump" the paper's; several are standardised by what `calibrate` fits
     and combined. See `witnesses` and `fusion`.
+    stages: numbers of repeats, 0 for the classifier alone, after which an image that is clearly in- or
+    out-of-distribution goes no further; where the limits lie is fitted by `calibrate` too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +42,7 @@ class Plan(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     witnesses: Annotated[tuple[Witness, ...], Field(min_length=1)] = ("jump",)
     combine: Combination = "tail"
+    stages: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MAX_REPEATS)] = ()
 
     @field_validator("start_times")
     @classmethod
@@ -55,15 +58,26 @@ class Plan(BaseModel):
             raise ValueError(f"a witness counts once, got {list(value)}")
         return value
 
+    @model_validator(mode="after")
+    def _stages_fit(self) -> "Plan":
+        if list(self.stages) != sorted(set(self.stages)) or any(stage >= self.repeats for stage in self.stages):
+            raise ValueError(
+                f"stages must ascend without repeating and end before the last of {self.repeats} repeats, "
+                f"got {list(self.stages)}"
+            )
+        if self.stages and not measurable(self.witnesses, self.stages[0]):
+            raise ValueError(f"stage 0 denoises nothing, and {', '.join(self.witnesses)} cannot be measured there")
+        return self
+
     @property
     def fused(self) -> bool:
-        """Whether a score needs what `calibrate` fits: with several witnesses, and with "knn" for its bank."""
-        return len(self.witnesses) > 1 or "knn" in self.witnesses
+        """Whether a score needs what `calibrate` fits: several witnesses, stages, the bank of "knn"."""
+        return len(self.witnesses) > 1 or "knn" in self.witnesses or bool(self.stages)
 
     @property
     def plain(self) -> "Plan":
-        """The same with the paper's score alone."""
-        return self.model_copy(update={"witnesses": ("jump",)})
+        """The same with the paper's score alone, on all repeats."""
+        return self.model_copy(update={"witnesses": ("jump",), "stages": ()})
 
     def changed(self, overrides: dict[str, Any]) -> "Plan":
         """Return this plan with the fields of `overrides` that are not None; UsageError where they do not fit."""
@@ -82,9 +96,9 @@ class Plan(BaseModel):
         grid = self.grid(alpha_bar)
         return [build_table(grid, self.sampler, prediction, start, self.stride) for start in self.start_times]
 
-    def evaluations(self, tables: list[StepTable]) -> int:
-        """UNet evaluations one image costs."""
-        return sum(map(len, tables)) * self.repeats * (2 if self.guidance > 0 else 1)
+    def evaluations(self, tables: list[StepTable], repeats: int | None = None) -> int:
+        """UNet evaluations of an image that goes all the way, or so many repeats."""
+        return sum(map(len, tables)) * (self.repeats if repeats is None else repeats) * (2 if self.guidance > 0 else 1)
 
 
 # What the paper's code runs with its readme's settings.

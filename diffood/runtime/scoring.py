@@ -24,13 +24,13 @@ def jump(before: npt.NDArray[np.floating], after: npt.NDArray[np.floating], norm
     return np.asarray(np.linalg.norm(difference, axis=-1))
 
 
-def score_by_start(
+def jumps(
     origin: npt.NDArray[np.floating],
     denoised: npt.NDArray[np.floating],
     norm: Literal["l1", "l2"],
     compare: Literal["origin", "neighbour"],
 ) -> Float:
-    """Score [T] of one image: the mean over repeats of the jump at each start time (Liu et al., arXiv 2211.11255).
+    """Jumps [R, T] of one image, by repeat and start time (Liu et al., arXiv 2211.11255); the paper's score is a mean.
 
     origin [R, D] (one row broadcasts), denoised [R, T, D] with start times ascending.
     """
@@ -39,7 +39,7 @@ def score_by_start(
         before = np.concatenate([first, denoised[:, :-1]], axis=1)
     else:
         before = np.broadcast_to(first, denoised.shape)
-    return np.asarray(jump(before, denoised, norm).mean(axis=0))
+    return jump(before, denoised, norm)
 
 
 def softmax_confidence(logits: npt.NDArray[np.floating]) -> Float:

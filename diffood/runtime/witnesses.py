@@ -5,7 +5,7 @@ denoised images, the classifier on those.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -25,14 +25,28 @@ class Evidence:
     """What a pass leaves of one image.
 
     x float32 [C, H, W] and denoised float32 [R, T, C, H, W] in [-1, 1]; logits float32 [K], features float32 [D] of the
-    image itself; by_start float64 [T]: the jump at each start time, mean over repeats.
+    image itself; jumps float64 [R, T]: by repeat and start time. R is how many repeats were done, which may be none.
     """
 
     x: Array
     logits: Array
     features: Array
-    by_start: Float
+    jumps: Float
     denoised: Array
+
+    @property
+    def repeats(self) -> int:
+        """How many repeats were done."""
+        return len(self.jumps)
+
+    @property
+    def by_start(self) -> Float:
+        """The jump [T] at each start time, mean over repeats; NaN without one."""
+        return np.asarray(self.jumps.mean(axis=0)) if self.repeats else np.full(self.jumps.shape[1], np.nan)
+
+    def first(self, repeats: int) -> "Evidence":
+        """What there would be had the pass stopped after so many repeats."""
+        return replace(self, jumps=self.jumps[:repeats], denoised=self.denoised[:repeats])
 
     @property
     def predicted(self) -> int:
@@ -90,6 +104,14 @@ _OF_ONE_IMAGE: dict[Witness, Callable[[Evidence], float]] = {
     "max_logit": lambda evidence: -float(evidence.logits.max()),
     "msp": lambda evidence: -evidence.confidence,
 }
+
+
+_OF_DENOISED = frozenset[Witness](("jump", "reconstruction"))
+
+
+def measurable(names: tuple[Witness, ...], repeats: int) -> tuple[Witness, ...]:
+    """Those of the names that can be measured after so many repeats: without one, the classifier's own."""
+    return names if repeats else tuple(name for name in names if name not in _OF_DENOISED)
 
 
 def measure(names: tuple[Witness, ...], evidence: Evidence, bank: Array | None = None) -> Float:

@@ -18,7 +18,8 @@ from PIL import Image
 
 from diffood.calibration.bootstrap import compare_fpr, mean_fpr_interval
 from diffood.calibration.calibrate import score_folder
-from diffood.calibration.fusing import fit_fusion, fit_witnesses, split_sources
+from diffood.calibration.fitting import fit_witnesses
+from diffood.calibration.fusing import fit_fusion, split_sources
 from diffood.calibration.intervals import (
     Difference,
     Interval,

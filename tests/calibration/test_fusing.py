@@ -17,18 +17,17 @@ from scipy.stats import skew
 from sklearn.neighbors import NearestNeighbors
 
 from diffood.calibration.calibrate import Calibrated, calibrate_files, require_enough
+from diffood.calibration.fitting import fit_witnesses, weigh
 from diffood.calibration.fusing import (
     FEWEST_FITTED,
     FEWEST_FUSED,
     MOST_FITTED,
     SHARE,
     fit_fusion,
-    fit_witnesses,
     fitted_count,
     fused_required,
     require_enough_fused,
     split_sources,
-    weigh,
 )
 from diffood.calibration.thresholds import pac_allowed, pac_required
 from diffood.errors import CalibrationError

@@ -56,7 +56,7 @@ def report(calibrated: tuple[Calibrated, Extremes], tmp_path_factory: pytest.Tem
         unpack_set(images, root / name, count)
         scored[name] = score_folder(done.detector, expand_inputs([str(root / name)]), see=extremes[name].see)
     ood = {name: files for name, files in scored.items() if name != "ind"}
-    evaluation = evaluate(done.calibration, done.detector.evaluations, scored["ind"], ood)
+    evaluation = evaluate(done.calibration, scored["ind"], ood)
     return report_on_sets(done.detector, done.calibration, scored, extremes, evaluation)
 
 

@@ -129,12 +129,13 @@ def serve_batch(
     progress: Progress | None = None,
 ) -> Summary:
     """Write a row a file into an entered sink and return the counts of the run."""
-    start, statuses, reasons, flagged = time.monotonic(), Counter[str](), Counter[str](), 0
+    start, statuses, reasons, flagged, evaluations = time.monotonic(), Counter[str](), Counter[str](), 0, 0
     for outcome in score_files(detector, sources, limits, progress):
         row = make_row(outcome, calibration, detector)
         sink.write(row)
         statuses[row.status] += 1
         flagged += bool(row.is_ood)
+        evaluations += row.unet_evaluations
         if row.error:
             reasons[row.error] += 1
     seconds = time.monotonic() - start
@@ -148,7 +149,7 @@ def serve_batch(
         reasons=dict(sorted(reasons.items())),
         seconds=seconds,
         images_per_second=scored / seconds if seconds else 0.0,
-        unet_evaluations=scored * detector.evaluations,
+        unet_evaluations=evaluations,
     )
 
 
@@ -170,7 +171,8 @@ def make_row(outcome: Outcome[ImageScore], calibration: Calibration, detector: D
         predicted_class=result.evidence.predicted,
         class_name=detector.bundle.manifest.class_names[result.evidence.predicted],
         confidence=result.evidence.confidence,
-        unet_evaluations=detector.evaluations,
+        stage=result.stage,
+        unet_evaluations=result.evaluations,
         note=loaded.note,
         error="" if finite else "The models gave a value that is not finite; flagged. Check the bundle's precision.",
     )

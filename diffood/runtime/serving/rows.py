@@ -12,7 +12,8 @@ class Row:
     """The verdict on one file, or why there is none. The same on every run: timings go to the summary.
 
     status "ok": scored; "rejected": the file was refused, error says why and the numbers are None; "invalid": the
-    models gave a value that is not finite, is_ood is True. note: what was changed while reading, e.g. a resize.
+    models gave a value that is not finite, is_ood is True. stage: at which it ended, from 1. note: what was changed
+    while reading, e.g. a resize.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Row:
     predicted_class: int | None = None
     class_name: str | None = None
     confidence: float | None = None
+    stage: int | None = None
     unet_evaluations: int = 0
     note: str = ""
     error: str = ""
@@ -49,6 +51,7 @@ COLUMNS: dict[str, Literal["text", "real", "whole", "truth"]] = {
     "predicted_class": "whole",
     "class_name": "text",
     "confidence": "real",
+    "stage": "whole",
     "unet_evaluations": "whole",
     "note": "text",
     "error": "text",

@@ -1,0 +1,167 @@
+"""The pass over images: classify, noise, denoise in lanes, classify again; in stages where a rule may end it early.
+
+Knows nothing of files, calibrations and verdicts. What an image shares the lanes with does not change its evidence.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from diffood.runtime.lanes import Lanes, Trajectory
+from diffood.runtime.noise import content_key, draw_noise
+from diffood.runtime.plan import Plan
+from diffood.runtime.schedule import StepTable
+from diffood.runtime.scoring import jumps
+from diffood.runtime.sessions import Array, Classified, Session
+from diffood.runtime.witnesses import Evidence
+
+Key = TypeVar("Key")
+Stops = Callable[[Evidence], bool]  # whether an image goes no further than what there is of it
+
+ALWAYS_ON: Stops = lambda _: False  # noqa: E731 - a constant
+
+
+@dataclass(frozen=True)
+class Way:
+    """What a pass does with every image: plan, its tables by start time, (scale of x, of noise) of the original."""
+
+    plan: Plan
+    tables: list[StepTable]
+    origin_scale: tuple[float, float]
+
+    @property
+    def own_origin(self) -> bool:
+        """Whether each repeat is compared with an original of its own, noised at index 0 (the reference schedule)."""
+        return self.origin_scale[1] > 0
+
+
+class _Image(Generic[Key]):
+    """An image on its way: outputs of a stage arrive in any order until none is missing."""
+
+    def __init__(self, key: Key, x: Array, logits: Array, features: Array, origin: Array, way: Way) -> None:
+        repeats, starts = way.plan.repeats, len(way.tables)
+        self.key, self.x, self.logits, self.features = key, x, logits, features
+        self.origin = np.zeros((repeats, len(origin)), np.float32) if way.own_origin else origin[None]
+        self.after = np.zeros((repeats, starts, len(origin)), np.float32)
+        self.denoised = np.zeros((repeats, starts, *x.shape), np.float32)
+        self.repeats = self.missing = 0  # done or under way; outputs that are awaited
+        self.ended = False
+
+    def evidence(self, plan: Plan) -> Evidence:
+        """What the repeats so far left."""
+        done = self.repeats
+        found = jumps(self.origin[:done], self.after[:done], plan.norm, plan.compare)
+        return Evidence(self.x, self.logits, self.features, found, self.denoised[:done])
+
+
+_Finished = tuple[_Image[Key], int, int | None, Array]  # image, repeat, start (None: the original), x
+
+
+class _Pass(Generic[Key]):
+    """The state of one pass. Memory is bounded by the batch: images are pulled when lanes are free, not before."""
+
+    def __init__(self, session: Session, way: Way, stops: Stops, items: Iterable[tuple[Key, Array]]) -> None:
+        self.session, self.way, self.stops, self.items = session, way, stops, iter(items)
+        self.lanes: Lanes[tuple[_Image[Key], int, int]] = Lanes(session)
+        self.waiting: deque[_Image[Key]] = deque()  # in the order of items
+        self.going_on: deque[_Image[Key]] = deque()  # images whose next stage is not noised yet
+        self.noised: deque[Trajectory[tuple[_Image[Key], int, int]]] = deque()
+        self.finished: list[_Finished[Key]] = []  # to be classified, a batch at a time
+        self.more = True
+
+    def run(self) -> Iterator[tuple[Key, Evidence]]:
+        while self.more or self.waiting:
+            starved = not self._fill()
+            batch, ready = self.session.batch, len(self.finished)
+            if ready >= batch or (ready and starved):
+                self._classify_finished(ready if starved else ready // batch * batch)  # whole batches: none is padded
+            elif self.lanes.busy:
+                self.finished += [(*key, np.clip(x, -1, 1)) for key, x in self.lanes.step()]
+            while self.waiting and self.waiting[0].ended:
+                image = self.waiting.popleft()
+                yield image.key, image.evidence(self.way.plan)
+
+    def _fill(self) -> bool:
+        """Load every free lane; False where there is nothing left to load until more is classified."""
+        while self.lanes.free:
+            while not self.noised and self.going_on:
+                self._noise_next_stage(self.going_on.popleft())
+            if not self.noised:
+                if not self.more:
+                    return False
+                self._classify_next_images()
+                if not self.going_on:  # all ended at stage 0: they are handed out before more are pulled
+                    return True
+                continue
+            self.lanes.load(self.noised.popleft())
+        return True
+
+    def _classify_next_images(self) -> None:
+        chunk = list(itertools.islice(self.items, self.session.batch))
+        self.more = len(chunk) == self.session.batch
+        if not chunk:
+            return
+        before = self.session.classify(np.stack([x for _, x in chunk]))
+        rows = zip(chunk, before.logits, before.features, self._space(before), strict=True)
+        for (key, x), logits, features, origin in rows:
+            image = _Image(key, x, logits, features, origin, self.way)
+            self.waiting.append(image)
+            if 0 in self.way.plan.stages and self.stops(image.evidence(self.way.plan)):
+                image.ended = True
+            else:
+                self.going_on.append(image)
+
+    def _noise_next_stage(self, image: _Image[Key]) -> None:
+        plan, done = self.way.plan, image.repeats
+        image.repeats = next((stage for stage in plan.stages if stage > done), plan.repeats)
+        content, label = content_key(image.x), int(image.logits.argmax())
+        for repeat in range(done, image.repeats):
+            noise = draw_noise(content, plan.seed, repeat, image.x.shape)
+            if self.way.own_origin:
+                original = np.clip(_mix(self.way.origin_scale, image.x, noise), -1, 1)
+                self.finished.append((image, repeat, None, original))
+            for start, table in enumerate(self.way.tables):
+                noised = _mix(table.noise_scale, image.x, noise)
+                self.noised.append(Trajectory((image, repeat, start), noised, table, label, plan.guidance))
+        image.missing = (image.repeats - done) * (len(self.way.tables) + self.way.own_origin)
+
+    def _classify_finished(self, count: int) -> None:
+        rows = self.finished[:count]
+        del self.finished[:count]
+        outputs = self._space(self.session.classify(np.stack([x for *_, x in rows])))
+        for (image, repeat, start, x), output in zip(rows, outputs, strict=True):
+            if start is None:
+                image.origin[repeat] = output
+            else:
+                image.after[repeat, start] = output
+                image.denoised[repeat, start] = x
+            image.missing -= 1
+            if not image.missing:
+                self._end_stage(image)
+
+    def _end_stage(self, image: _Image[Key]) -> None:
+        plan = self.way.plan
+        image.ended = image.repeats == plan.repeats or self.stops(image.evidence(plan))
+        if not image.ended:
+            self.going_on.appendleft(image)  # before new ones, so that few images are on their way
+
+    def _space(self, outputs: Classified) -> Array:
+        return outputs.logits if self.way.plan.space == "logits" else outputs.features
+
+
+def observe(
+    session: Session, way: Way, items: Iterable[tuple[Key, Array]], stops: Stops = ALWAYS_ON
+) -> Iterator[tuple[Key, Evidence]]:
+    """What a pass leaves of each (key, x float32 [C, H, W] in [-1, 1]), lazily and in order.
+
+    stops is asked after each of the plan's stages; without it every image goes all the way.
+    """
+    return _Pass(session, way, stops, items).run()
+
+
+def _mix(scale: tuple[float, float], x: Array, noise: Array) -> Array:
+    return np.asarray(np.float32(scale[0]) * x + np.float32(scale[1]) * noise, np.float32)
