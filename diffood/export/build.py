@@ -31,7 +31,7 @@ from diffood.runtime.bundle import (
     write_bundle,
 )
 from diffood.runtime.images import ImageShape
-from diffood.runtime.plan import DEFAULT, PLAIN, REFERENCE, Plan
+from diffood.runtime.plan import DEFAULT, FAST, PLAIN, REFERENCE, Plan
 
 NOISE_LEVELS, GOLDEN = "noise_levels.npz", "golden.npz"
 GOLDEN_IMAGES = 4
@@ -141,7 +141,7 @@ def _fill(
             graphs=tuple(graphs),
             plans={
                 name: _fit_plan(plan, len(schedule.alpha_bar), guided=labels == "class+null")
-                for name, plan in (("default", DEFAULT), ("plain", PLAIN), ("reference", REFERENCE))
+                for name, plan in (("default", DEFAULT), ("fast", FAST), ("plain", PLAIN), ("reference", REFERENCE))
             },
             default_plan="default",
             files=files,

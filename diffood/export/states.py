@@ -14,6 +14,7 @@ from diffood.runtime.witnesses import Evidence
 
 Feeds = Mapping[str, npt.NDArray[np.generic]]
 
+FEWEST_TIMES = 3  # of a trajectory that is recorded
 _C_EPS = 3  # column of coefficients; zero in a lane that idles, and in no row of a table
 
 
@@ -100,15 +101,18 @@ class Recorder:
 def record_states(bundle: Bundle, images: Array) -> dict[Role, States]:
     """Denoise images float32 [N, C, H, W] in [-1, 1] with the default plan and keep what each graph is fed.
 
-    Every time of the plan is in it, with the labels the classifier gave. step_plain is fed by the same plan without
+    From the plan's start times down in FEWEST_TIMES steps or more: another plan asks at other times, and what rounds
+    well at one may not at another. With the labels the classifier gave. step_plain is fed by the same plan without
     guidance; classify by the images and by what they were denoised to. Raises UsageError for images that do not fit.
     """
     plan = bundle.plan()
+    stride = min(plan.stride, max(1, max(plan.start_times) // FEWEST_TIMES))
     states: dict[Role, States] = {}
     for entry in bundle.manifest.graphs:
         if entry.precision == "fp32" and entry.role != "classify":
             guidance = (plan.guidance or PLAIN.guidance) if entry.role == "step_guided" else 0.0
-            states[entry.role], results = _run(bundle, plan.changed({"guidance": guidance}), images)
+            asked = plan.changed({"guidance": guidance, "stride": stride})
+            states[entry.role], results = _run(bundle, asked, images)
     denoised = np.concatenate([result.denoised.reshape(-1, *images.shape[1:]) for result in results])
     groups = np.repeat(["images", "denoised"], [len(images), len(denoised)])
     states["classify"] = States({"x": np.concatenate([images, denoised])}, groups)

@@ -36,7 +36,12 @@ class Way:
     @property
     def own_origin(self) -> bool:
         """Whether each repeat is compared with an original of its own, noised at index 0 (the reference schedule)."""
-        return self.origin_scale[1] > 0
+        return self.jumps and self.origin_scale[1] > 0
+
+    @property
+    def jumps(self) -> bool:
+        """Whether denoised images are classified; only the jump asks for it."""
+        return "jump" in self.plan.witnesses
 
 
 class _Image(Generic[Key]):
@@ -51,10 +56,13 @@ class _Image(Generic[Key]):
         self.repeats = self.missing = 0  # done or under way; outputs that are awaited
         self.ended = False
 
-    def evidence(self, plan: Plan) -> Evidence:
+    def evidence(self, way: Way) -> Evidence:
         """What the repeats so far left."""
-        done = self.repeats
-        found = jumps(self.origin[:done], self.after[:done], plan.norm, plan.compare)
+        done, plan = self.repeats, way.plan
+        if way.jumps:
+            found = jumps(self.origin[:done], self.after[:done], plan.norm, plan.compare)
+        else:
+            found = np.full(self.after[:done].shape[:2], np.nan)
         return Evidence(self.x, self.logits, self.features, found, self.denoised[:done])
 
 
@@ -80,10 +88,18 @@ class _Pass(Generic[Key]):
             if ready >= batch or (ready and starved):
                 self._classify_finished(ready if starved else ready // batch * batch)  # whole batches: none is padded
             elif self.lanes.busy:
-                self.finished += [(*key, np.clip(x, -1, 1)) for key, x in self.lanes.step()]
+                for (image, repeat, start), x in self.lanes.step():
+                    self._keep(image, repeat, start, np.clip(x, -1, 1))
             while self.waiting and self.waiting[0].ended:
                 image = self.waiting.popleft()
-                yield image.key, image.evidence(self.way.plan)
+                yield image.key, image.evidence(self.way)
+
+    def _keep(self, image: _Image[Key], repeat: int, start: int, x: Array) -> None:
+        image.denoised[repeat, start] = x
+        if self.way.jumps:
+            self.finished.append((image, repeat, start, x))
+        else:
+            self._count(image)
 
     def _fill(self) -> bool:
         """Load every free lane; False where there is nothing left to load until more is classified."""
@@ -110,7 +126,7 @@ class _Pass(Generic[Key]):
         for (key, x), logits, features, origin in rows:
             image = _Image(key, x, logits, features, origin, self.way)
             self.waiting.append(image)
-            if 0 in self.way.plan.stages and self.stops(image.evidence(self.way.plan)):
+            if 0 in self.way.plan.stages and self.stops(image.evidence(self.way)):
                 image.ended = True
             else:
                 self.going_on.append(image)
@@ -133,19 +149,18 @@ class _Pass(Generic[Key]):
         rows = self.finished[:count]
         del self.finished[:count]
         outputs = self._space(self.session.classify(np.stack([x for *_, x in rows])))
-        for (image, repeat, start, x), output in zip(rows, outputs, strict=True):
+        for (image, repeat, start, _), output in zip(rows, outputs, strict=True):
             if start is None:
                 image.origin[repeat] = output
             else:
                 image.after[repeat, start] = output
-                image.denoised[repeat, start] = x
-            image.missing -= 1
-            if not image.missing:
-                self._end_stage(image)
+            self._count(image)
 
-    def _end_stage(self, image: _Image[Key]) -> None:
-        plan = self.way.plan
-        image.ended = image.repeats == plan.repeats or self.stops(image.evidence(plan))
+    def _count(self, image: _Image[Key]) -> None:
+        image.missing -= 1
+        if image.missing:
+            return
+        image.ended = image.repeats == self.way.plan.repeats or self.stops(image.evidence(self.way))
         if not image.ended:
             self.going_on.appendleft(image)  # before new ones, so that few images are on their way
 

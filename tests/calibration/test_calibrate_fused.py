@@ -34,7 +34,7 @@ def test_a_saved_calibration_scores_as_it_did(calibrated: Calibrated, clothes: n
     assert np.array_equal(found.witnesses, expected.witnesses)
     fusion = calibrated.detector.fusion
     assert fusion is not None
-    assert [fusion.score(row) for row in found.witnesses] == found.score.tolist()
+    assert [fusion.record.score(row) for row in found.witnesses] == found.score.tolist()
 
 
 def test_digits_are_found(calibrated: Calibrated, digits: npt.NDArray[np.uint8]) -> None:

@@ -63,9 +63,8 @@ def report(calibrated: tuple[Calibrated, Extremes], tmp_path_factory: pytest.Tem
 def outcome(score: float) -> ImageScore:
     image = np.zeros((1, 2, 2), np.float32)
     logits = np.array([1, 2, 3], np.float32)
-    return ImageScore(
-        score, np.array([score]), Evidence(image, logits, logits, np.array([score]), image[None, None].repeat(4, 1))
-    )
+    evidence = Evidence(image, logits, logits, np.full((1, 4), score), image[None, None].repeat(4, 1))
+    return ImageScore(score, np.array([score]), evidence, stage=1, evaluations=4)
 
 
 def test_extremes_are_the_ends_of_a_sort_whatever_the_order() -> None:

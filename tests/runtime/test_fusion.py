@@ -332,8 +332,9 @@ def test_a_saved_bank_is_what_the_fusion_measures_with(bundle_copy: Path) -> Non
     assert np.array_equal(fusion.bank, unpack_bank(data, entry.file))
     asked = rows(1, bundle.manifest.feature_count, 3)[0]
     blank = np.zeros((1, 4, 4), np.float32)
-    evidence = Evidence(blank, np.zeros(3, np.float32), asked, np.array([0.5, 1.0]), blank[None, None])
+    jumps = np.array([[0.5, 1.0]])
+    evidence = Evidence(blank, np.zeros(3, np.float32), asked, jumps, blank[None, None])
     values = fusion.values(evidence)
     assert values.tolist() == [0.75, knn(asked, fusion.bank)]
     z = [(0.75 - 0.25) / 0.125, (yeojohnson((values[1] - 0.5) / 2, 0.5) - 0.125) / 0.75]
-    assert fusion.score(values) == pytest.approx(-np.log(norm.sf(z)) @ [0.75, 0.25])
+    assert fusion.score(evidence, values) == pytest.approx(-np.log(norm.sf(z)) @ [0.75, 0.25])

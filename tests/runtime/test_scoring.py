@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diffood.runtime.scoring import jump, score_by_start, softmax_confidence, unit
+from diffood.runtime.scoring import jump, jumps, softmax_confidence, unit
 
 Norm = Literal["l1", "l2"]
 NORMS: tuple[Norm, ...] = ("l1", "l2")
@@ -55,25 +55,25 @@ def test_unit_of_zero_is_zero_and_of_others_has_length_one() -> None:
 def test_origin_and_neighbour_by_hand() -> None:
     origin = np.array([[1, 0]], np.float32)
     denoised = np.array([[[0, 1], [0, -2], [-3, 0]]], np.float32)
-    assert score_by_start(origin, denoised, "l1", "origin").tolist() == [2, 2, 2]
-    assert score_by_start(origin, denoised, "l1", "neighbour").tolist() == [2, 2, 2]
-    assert score_by_start(origin, denoised, "l2", "origin") == pytest.approx([math.sqrt(2), math.sqrt(2), 2])
-    assert score_by_start(origin, denoised, "l2", "neighbour") == pytest.approx([math.sqrt(2), 2, math.sqrt(2)])
+    assert jumps(origin, denoised, "l1", "origin").mean(axis=0).tolist() == [2, 2, 2]
+    assert jumps(origin, denoised, "l1", "neighbour").mean(axis=0).tolist() == [2, 2, 2]
+    assert jumps(origin, denoised, "l2", "origin").mean(axis=0) == pytest.approx([math.sqrt(2), math.sqrt(2), 2])
+    assert jumps(origin, denoised, "l2", "neighbour").mean(axis=0) == pytest.approx([math.sqrt(2), 2, math.sqrt(2)])
 
 
 def test_score_is_the_mean_over_repeats() -> None:
     origin = np.array([[1, 0]], np.float32)
     denoised = np.array([[[1, 0], [0, 1]], [[0, 1], [0, 1]], [[1, 0], [1, 0]], [[1, 0], [-1, 0]]], np.float32)
-    assert score_by_start(origin, denoised, "l1", "origin") == pytest.approx([2 / 4, 6 / 4])
-    assert score_by_start(origin, denoised, "l1", "neighbour") == pytest.approx([2 / 4, 4 / 4])
+    assert jumps(origin, denoised, "l1", "origin").mean(axis=0) == pytest.approx([2 / 4, 6 / 4])
+    assert jumps(origin, denoised, "l1", "neighbour").mean(axis=0) == pytest.approx([2 / 4, 4 / 4])
 
 
 def test_each_repeat_has_its_own_origin() -> None:
     origin = np.array([[1, 0], [0, 1]], np.float32)
     denoised = np.array([[[2, 0]], [[0, 3]]], np.float32)
     for compare in ("origin", "neighbour"):
-        assert score_by_start(origin, denoised, "l1", compare).tolist() == [0]
-    assert score_by_start(origin[::-1], denoised, "l1", "origin").tolist() == [2]
+        assert jumps(origin, denoised, "l1", compare).mean(axis=0).tolist() == [0]
+    assert jumps(origin[::-1], denoised, "l1", "origin").mean(axis=0).tolist() == [2]
 
 
 @pytest.mark.parametrize("compare", ["origin", "neighbour"])
@@ -81,7 +81,7 @@ def test_each_repeat_has_its_own_origin() -> None:
 def test_a_number_that_is_none_is_never_hidden_by_the_mean(norm: Norm, compare: Literal["origin", "neighbour"]) -> None:
     denoised = np.ones((3, 2, 4), np.float32)
     denoised[1, 0, 2] = np.nan
-    scores = score_by_start(np.ones((1, 4), np.float32), denoised, norm, compare)
+    scores = jumps(np.ones((1, 4), np.float32), denoised, norm, compare).mean(axis=0)
     assert np.isnan(scores.mean())
 
 

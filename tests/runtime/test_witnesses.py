@@ -40,7 +40,7 @@ def evidence_of(logits: Array, features: Array | None = None, jump: tuple[float,
         x=x,
         logits=logits,
         features=np.ones(3, np.float32) if features is None else features,
-        by_start=np.array(jump),
+        jumps=np.tile(np.array(jump), (2, 1)),
         denoised=pictures(2, 2, shape=(1, 4, 4), seed=1),
     )
 
