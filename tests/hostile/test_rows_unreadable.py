@@ -16,7 +16,7 @@ from diffood.runtime.serving.rows import COLUMNS, Row
 
 Values = dict[str, Any]
 
-GOOD = Row("a.png", "00" * 32, "ok", 0.5, 0.3, 1.5, False, 3, "coat", 0.75, 16).values()
+GOOD = Row("a.png", "00" * 32, "ok", 0.5, 0.3, 1.5, False, 3, "coat", 0.75, 1, 16).values()
 
 # What one value becomes, and what the refusal names.
 CHANGES: dict[str, tuple[Values, str]] = {
