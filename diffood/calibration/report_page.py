@@ -8,6 +8,7 @@ from diffood.calibration.comparison import CLEARLY, SMALLEST_SHOWN
 from diffood.calibration.report import Report
 from diffood.errors import MissingExtraError, UsageError
 from diffood.runtime.bundle import write_atomically
+from diffood.runtime.records import shown
 
 TEMPLATE = "report.html.jinja"
 
@@ -76,8 +77,3 @@ def times(ratio: float) -> str:
 def chance(p_value: float) -> str:
     """A p-value; below SMALLEST_SHOWN the number of zeros says nothing."""
     return f"below {SMALLEST_SHOWN:g}" if p_value < SMALLEST_SHOWN else f"{p_value:.3f}"
-
-
-def shown(name: str) -> str:
-    """A name as it can be read: characters that would act on a terminal or turn the line around become escapes."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)

@@ -10,6 +10,7 @@ import typer
 from diffood.cli import options, progress
 from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
+from diffood.runtime.records import acts
 
 NamedFolders = list[str] | None
 
@@ -96,5 +97,7 @@ def named_folders(pairs: list[str], option: str = "--ood", taken: Container[str]
         name, _, folder = pair.partition("=")
         if not name or not folder or name == "ind" or name in folders or name in taken:
             raise UsageError(f"{option} {pair!r} is not NAME=DIR with a name of its own (and not 'ind').")
+        if any(map(acts, name)):
+            raise UsageError(f"{option} {pair!r} has control characters in its name, which tables cannot show.")
         folders[name] = Path(folder)
     return folders

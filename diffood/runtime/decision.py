@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, Sha256, kept_folder, read_regular, write_atomically
@@ -19,6 +19,7 @@ from diffood.runtime.fusion import Fusion, FusionRecord, load_fusion
 from diffood.runtime.images import ImageShape
 from diffood.runtime.noise import NOISE_RULE
 from diffood.runtime.plan import Plan, first_problem
+from diffood.runtime.records import Record, Text
 from diffood.runtime.sessions import Backend
 
 KEPT_DIGITS = 12  # of the sha256; a bundle sees some dozens of calibrations
@@ -27,19 +28,17 @@ MAX_CALIBRATION_BYTES = 256 * 2**20  # ten million scores
 ClassIndex = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class Fingerprint(BaseModel):
+class Fingerprint(Record):
     """All that a score depends on. Two equal fingerprints give the same scores, so one calibration holds for both."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    classify_sha256: str
-    step_sha256: str
-    noise_levels_sha256: str
+    classify_sha256: Sha256
+    step_sha256: Sha256
+    noise_levels_sha256: Sha256
     precision: Precision
     backend: Backend
-    engine_sha256: str | None = None
+    engine_sha256: Sha256 | None = None
     image: ImageShape
-    noise_rule: str = NOISE_RULE
+    noise_rule: Text = NOISE_RULE
     plan: Plan
     fusion_sha256: Sha256 | None = None
 
@@ -65,29 +64,25 @@ def _flat(fields: dict[str, object]) -> dict[str, str]:
     return flat
 
 
-class ClassThreshold(BaseModel):
+class ClassThreshold(Record):
     """The threshold of one predicted class, from its n calibration images: allowed_above of them lie above at most.
 
     bound: of the class's false-alarm rate, of the kind of the calibration's method.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     predicted: ClassIndex
-    threshold: Annotated[float, Field(allow_inf_nan=False)]
+    threshold: float
     n: Annotated[int, Field(ge=1)]
     allowed_above: Annotated[int, Field(ge=0)]
     bound: Annotated[float, Field(gt=0, lt=1)]
 
 
-class ClassThresholds(BaseModel):
+class ClassThresholds(Record):
     """Thresholds of the predicted classes that have `needed` calibration images; the others use that of all images.
 
     classes: the predicted class of each of the calibration's scores, in their order. overall_bound: of the false-alarm
     rate of all images together, which is up to twice alpha where some classes have their own threshold and some not.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     needed: Annotated[int, Field(ge=1)]
     overall_bound: Annotated[float, Field(gt=0, lt=2)]
@@ -108,14 +103,12 @@ class ClassThresholds(BaseModel):
         return self
 
 
-class Calibration(BaseModel):
+class Calibration(Record):
     """calibration.json: a threshold, what it guarantees, the sorted scores behind it and what it holds for.
 
     An image is flagged when its score > threshold, its predicted class's own where per_class holds one. allowed_above
     of the n scores lie above the threshold of all at most.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
     method: Literal["pac", "conformal", "quantile"]
@@ -123,11 +116,11 @@ class Calibration(BaseModel):
     delta: Annotated[float, Field(gt=0, lt=1)] | None
     n: Annotated[int, Field(ge=1)]
     allowed_above: Annotated[int, Field(ge=0)]
-    threshold: Annotated[float, Field(allow_inf_nan=False)]
-    guarantee: str
+    threshold: float
+    guarantee: Text
     set_aside: Annotated[int, Field(ge=0)]
     fingerprint: Fingerprint
-    scores: list[Annotated[float, Field(allow_inf_nan=False)]]
+    scores: list[float]
     fusion: FusionRecord | None = None
     per_class: ClassThresholds | None = None
 

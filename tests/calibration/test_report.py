@@ -25,7 +25,7 @@ from diffood.calibration.intervals import Difference
 from diffood.calibration.metrics import auroc
 from diffood.calibration.operating import operating_points
 from diffood.calibration.report import MEANING, Report, report_on_calibration, report_on_sets
-from diffood.calibration.report_page import percent, render, shown
+from diffood.calibration.report_page import percent, render
 from diffood.calibration.report_pictures import LARGEST_SIDE, draw_histogram, make_thumbnails, roc_points
 from diffood.calibration.score_axis import score_span
 from diffood.errors import UsageError
@@ -293,10 +293,6 @@ def test_an_empty_set_is_refused(calibrated: tuple[Calibrated, Extremes]) -> Non
 )
 def test_what_is_not_none_or_all_is_never_rounded_to_it(share: float, text: str) -> None:
     assert percent(share) == text
-
-
-def test_names_cannot_act_on_the_reader() -> None:
-    assert shown("a\x1b[31m\u202e\nü猫 b") == "a\\x1b[31m\\u202e\\nü猫 b"
 
 
 def decode(uri: str) -> Image.Image:
