@@ -5,6 +5,7 @@ import json
 import math
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -180,23 +181,38 @@ class Decisions:
     thresholds: npt.NDArray[np.float64]
 
 
-def decide(scores: npt.NDArray[np.float64], predicted: npt.NDArray[np.int64], calibration: Calibration) -> Decisions:
-    """Conformal p-values and verdicts of scores [N] of images with predicted classes [N].
+@dataclass(frozen=True)
+class Rule:
+    """How a calibration judges scores: make it once and ask it often, as its scores are laid out when it is made.
 
-    p = (1 + #{calibration scores >= s}) / (n + 1): Vovk et al. 2005. Where the class has its own threshold the scores
-    counted are those of its images (Mondrian: sec. 4.5 there), so that a p-value and a verdict speak of the same
-    images. A score that is not finite, -inf too, is flagged, never passed; -1 is a class without its own threshold.
+    known float64 [n]: the calibration's scores, sorted; own: of each class with its own threshold that, and its scores.
     """
-    finite = np.where(np.isfinite(scores), scores, np.inf)
-    known = np.array(calibration.scores)
-    p_values, thresholds = _p_values(finite, known), np.full(len(finite), calibration.threshold)
-    if calibration.per_class:
-        classes = np.array(calibration.per_class.classes)
-        for k, threshold in calibration.own_thresholds.items():
-            mine = predicted == k
-            if mine.any():
-                p_values[mine], thresholds[mine] = _p_values(finite[mine], known[classes == k]), threshold
-    return Decisions(p_values, finite > thresholds, thresholds)
+
+    calibration: Calibration
+    known: npt.NDArray[np.float64]
+    own: Mapping[int, tuple[float, npt.NDArray[np.float64]]]
+
+    @classmethod
+    def of(cls, calibration: Calibration) -> "Rule":
+        """The rule of a calibration."""
+        known = np.array(calibration.scores)
+        classes = np.array(calibration.per_class.classes if calibration.per_class else [])
+        own = {k: (threshold, known[classes == k]) for k, threshold in calibration.own_thresholds.items()}
+        return cls(calibration, known, own)
+
+    def decide(self, scores: npt.NDArray[np.float64], predicted: npt.NDArray[np.int64]) -> Decisions:
+        """Conformal p-values and verdicts of scores [N] of images with predicted classes [N].
+
+        p = (1 + #{calibration scores >= s}) / (n + 1): Vovk et al. 2005. Where the class has its own threshold the
+        scores counted are those of its images (Mondrian: sec. 4.5 there), so that a p-value and a verdict speak of the
+        same images. A score that is not finite, -inf too, is flagged, never passed; -1 is a class without its own.
+        """
+        finite = np.where(np.isfinite(scores), scores, np.inf)
+        p_values, thresholds = _p_values(finite, self.known), np.full(len(finite), self.calibration.threshold)
+        for k in self.own.keys() & set(predicted.tolist()):
+            mine, (threshold, known) = predicted == k, self.own[k]
+            p_values[mine], thresholds[mine] = _p_values(finite[mine], known), threshold
+        return Decisions(p_values, finite > thresholds, thresholds)
 
 
 def _p_values(scores: npt.NDArray[np.float64], known: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

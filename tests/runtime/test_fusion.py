@@ -19,7 +19,7 @@ from scipy.stats import chi2, norm, yeojohnson
 
 from diffood.errors import BundleError, UsageError
 from diffood.runtime.bundle import Bundle, open_bundle
-from diffood.runtime.decision import Calibration, decide
+from diffood.runtime.decision import Calibration, Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import (
     BankEntry,
@@ -134,7 +134,7 @@ def test_a_witness_that_is_no_number_ends_up_flagged(how: Combination, bad: floa
     z = np.full((2, 3), -5.0)  # the others say as loudly as they can that all is well
     z[1, place] = bad
     score = equally(z, how)
-    decisions = decide(score, np.zeros(len(score), np.int64), calibration_of([0.0, 1.0, 2.0], threshold=2.0))
+    decisions = Rule.of(calibration_of([0.0, 1.0, 2.0], threshold=2.0)).decide(score, np.zeros(len(score), np.int64))
     assert decisions.is_ood.tolist() == [False, True]
     assert decisions.p_values.tolist() == [1.0 if score[0] <= 0 else 0.75, 0.25]
 
