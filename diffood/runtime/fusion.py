@@ -117,12 +117,11 @@ def bend(values: Float, power: float) -> Float:
     """Transform values [...] monotonically so that a skewed sample becomes nearly normal; power 1 leaves them.
 
     Yeo and Johnson 2000, "A new family of power transformations", sec. 2: Box and Cox's power of 1 + v for v >= 0, and
-    of 1 - v with 2 - power, mirrored, below. NaN where a value is not finite: a negative power would bound infinity.
+    of 1 - v with 2 - power, mirrored, below. power in 0 … 2, where no side is bounded: what is not finite stays so.
     """
     from scipy.special import boxcox1p
 
-    finite = np.where(np.isfinite(values), values, np.nan)
-    return np.asarray(boxcox1p(np.maximum(finite, 0), power) - boxcox1p(np.maximum(-finite, 0), 2 - power))
+    return np.asarray(boxcox1p(np.maximum(values, 0), power) - boxcox1p(np.maximum(-values, 0), 2 - power))
 
 
 def combine(standardised: Float, weights: Float, how: Combination) -> Float:

@@ -28,6 +28,7 @@ from diffood.runtime.fusion import (
     FusionRecord,
     bend,
     combine,
+    fuse,
     load_fusion,
     pack_bank,
     save_bank,
@@ -167,8 +168,13 @@ def test_bending_is_scipys_transformation_and_keeps_the_order(values: Float, pow
     assert np.all(np.diff(bend(np.sort(values), power)) >= 0)
 
 
-def test_what_is_not_finite_is_not_bounded_by_a_power() -> None:
-    assert np.isnan(bend(np.array([np.inf, -np.inf, np.nan]), -1.0)).all()
+@pytest.mark.parametrize("how", BOTH)
+@pytest.mark.parametrize("power", [0.0, 1e-9, 0.5, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_what_is_not_finite_is_not_bounded_by_any_power(bad: float, power: float, how: Combination) -> None:
+    assert not np.isfinite(bend(np.array([bad]), power)).any()
+    witness = FittedWitness(name="energy", center=0.5, scale=0.25, power=power, weight=1)
+    assert np.isnan(fuse([witness], how, np.array([bad])))
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
