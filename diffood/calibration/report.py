@@ -7,6 +7,7 @@ import numpy as np
 
 from diffood.calibration.by_class import ClassAlarms, alarms_by_class
 from diffood.calibration.calibrate import Calibrated, ScoredFiles
+from diffood.calibration.contamination import Contamination
 from diffood.calibration.evaluate import Evaluation
 from diffood.calibration.gallery import Extremes, Guess, Judged, judge
 from diffood.calibration.metrics import FalseAlarms, FloatArray, false_alarms
@@ -113,7 +114,8 @@ class SetAside:
 class Report:
     """All that a report shows. evaluation is None without OOD sets, alarms and points without test images too.
 
-    ind is the set of test images, or that of calibration images in a report about a calibration alone (`tested` False).
+    ind is the set of test images, or that of calibration images in a report about a calibration alone (`tested` False),
+    which alone has `contamination`.
     """
 
     bundle: str
@@ -139,6 +141,7 @@ class Report:
     set_aside: tuple[SetAside, ...]
     set_aside_count: int
     repeated: int
+    contamination: tuple[Contamination, ...]
 
 
 def report_on_sets(
@@ -180,6 +183,7 @@ def report_on_sets(
         else operating_points(calibration, ind.files.scores, [found.files.scores for found in ood.values()]),
         aside=[SetAside(name, *file) for name, files in scored.items() for file in files.set_aside],
         repeated=0,
+        contamination=(),
     )
 
 
@@ -200,6 +204,7 @@ def report_on_calibration(done: Calibrated, extremes: Extremes) -> Report:
         points=(),
         aside=[SetAside("calibration", *file) for file in done.set_aside],
         repeated=done.files.repeated,
+        contamination=done.contamination,
     )
 
 
@@ -216,6 +221,7 @@ def _report(
     points: tuple[OperatingPoint, ...],
     aside: list[SetAside],
     repeated: int,
+    contamination: tuple[Contamination, ...],
 ) -> Report:
     return Report(
         bundle=detector.bundle.path.resolve().name,
@@ -241,6 +247,7 @@ def _report(
         set_aside=tuple(aside[:ASIDE_SHOWN]),
         set_aside_count=len(aside),
         repeated=repeated,
+        contamination=contamination,
     )
 
 

@@ -203,6 +203,16 @@ def test_a_calibration_alone_has_no_p_values_and_no_rates(calibrated: tuple[Cali
     assert found.guarantee in page
 
 
+def test_a_calibration_says_what_if_some_images_were_ood(calibrated: tuple[Calibrated, Extremes]) -> None:
+    found = report_on_calibration(*calibrated)
+    (row,) = found.contamination  # a hundredth of 64 images is none
+    rows = rows_of(render(found), "Table of contamination")
+    cells = [f"{row.threshold:.4g}", "0.0 %", "0.0 %", f"{row.highest_threshold:.4g}"]
+    assert rows["3 5 %"] == " | ".join(cells)
+    assert row.threshold < found.threshold == row.highest_threshold
+    assert "Table of contamination" not in render(replace(found, contamination=()))
+
+
 def test_the_page_stands_alone_and_is_well_formed(report: Report) -> None:
     page = render(report)
     check_page(page)
