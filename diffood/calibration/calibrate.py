@@ -167,7 +167,7 @@ def calibrate_files(
         detector = detector.with_fusion(fitted.fusion)
     files = score_folder(detector, rest, progress=progress, see=see)
     calibration = calibrate(detector, files, alpha, confidence, method, fitted, per_class=per_class)
-    of_each = confidence if classes is None else confidence_of_each(confidence, classes)
+    of_each = confidence_of_each(confidence, classes)
     needed = images_required(alpha, of_each, method)
     shares = askable_shares(files.scores.size, needed)
     rows = contamination(files.scores, alpha, of_each, method, shares)
@@ -189,7 +189,7 @@ def calibrate(
     Raises CalibrationError, UsageError as fit_threshold and fit_per_class do.
     """
     names = detector.bundle.manifest.class_names
-    of_each = confidence_of_each(confidence, len(names)) if per_class else confidence
+    of_each = confidence_of_each(confidence, len(names) if per_class else None)
     try:
         threshold = fit_threshold(files.scores, alpha, of_each, method)
     except CalibrationError as error:
