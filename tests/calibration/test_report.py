@@ -208,7 +208,7 @@ def test_a_calibration_says_what_if_some_images_were_ood(calibrated: tuple[Calib
     (row,) = found.contamination  # a hundredth of 64 images is none
     rows = rows_of(render(found), "Table of contamination")
     cells = [f"{row.threshold:.4g}", "0.0 %", "0.0 %", f"{row.highest_threshold:.4g}"]
-    assert rows["3 5 %"] == " | ".join(cells)
+    assert rows["3 (5 %)"] == " | ".join(cells)
     assert row.threshold < found.threshold == row.highest_threshold
     assert "Table of contamination" not in render(replace(found, contamination=()))
 
