@@ -21,7 +21,6 @@ TRIALS = 3  # single images a number of rows is tried on, before the best is tim
 MOST_SINGLES = 200  # single images a round
 FEWEST_FOR_P95, FEWEST_FOR_P99 = 20, 100  # below these a quantile would be the slowest image by another name
 SPREAD = (0.1, 0.9)  # quantiles over rounds that are shown beside a median
-MEMORY_CHUNKS = 2  # chunks of images a contender runs where its memory is measured
 
 Clock = Callable[[], float]
 Progress = Callable[[int], None]
@@ -102,7 +101,7 @@ class Row:
 
     ratio: its images a second to the first's, round by round. evaluations: of the UNet, an image. engine_share: of the
     time many images took, inside engine calls; lanes_busy: of the rows of all steps, those that did work.
-    peak_memory: bytes resident at the most in a process of its own that runs this contender alone on a few batches.
+    peak_memory: bytes resident at the most in a process of its own that runs this contender alone on one chunk.
     """
 
     name: str
@@ -205,10 +204,9 @@ def take(images: Array, start: int, count: int) -> Array:
 
 
 def _open(contender: Contender, images: Array, budget: Budget, clock: Clock) -> _Running:
-    """Open, warm up, and see how many images fill a round."""
+    """Open, and see how many images fill a round: a chunk that is not counted, for the first is slower."""
     runner = contender.open(contender.rows)
     sample = take(images, 0, contender.chunk)
-    runner.run(sample)
     began = clock()
     runner.run(sample)
     seconds = max(clock() - began, 1e-9)
@@ -297,6 +295,11 @@ def _latency(running: _Running, first: _Running) -> Latency | None:
     )
 
 
+def readable(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def spread(values: npt.NDArray[np.float64]) -> Spread:
     """Median and the quantiles SPREAD of one value a round."""
     low, middle, high = np.quantile(values, (SPREAD[0], 0.5, SPREAD[1]))
@@ -304,12 +307,12 @@ def spread(values: npt.NDArray[np.float64]) -> Spread:
 
 
 def measure_memory(contender: Contender, images: Array) -> int | None:
-    """Bytes resident at the most in a fresh process that opens this contender alone and runs MEMORY_CHUNKS chunks.
+    """Bytes resident at the most in a fresh process that opens this contender alone and runs one chunk.
 
     Fresh, because a peak never falls: in one process every contender would be charged with what ran before it, and
     those that share a library would look as if it came free. Interpreter and libraries count. None where it died.
     """
-    x = take(images, 0, MEMORY_CHUNKS * contender.chunk)
+    x = take(images, 0, contender.chunk)
     spawned = multiprocessing.get_context("spawn")  # forked, it would inherit this process's memory
     with ProcessPoolExecutor(1, mp_context=spawned) as pool:
         try:

@@ -62,7 +62,7 @@ def bench(
     memory: Annotated[
         bool, typer.Option("--memory/--no-memory", help="Also peak memory, each in a process of its own.")
     ] = True,
-    output: Annotated[Path | None, typer.Option(help="File for a chart, .png or .svg.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File for a chart, .png.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Time the paper's own loop and every way to run this bundle here, in turns on the same images, in one run.

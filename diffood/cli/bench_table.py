@@ -1,6 +1,6 @@
 """A comparison as plain text; measures nothing."""
 
-from diffood.calibration.bench import SPREAD, Comparison, Latency, Row, Spread
+from diffood.calibration.bench import SPREAD, Comparison, Latency, Row, Spread, readable
 
 NONE = "-"
 
@@ -20,7 +20,7 @@ def table(found: Comparison) -> str:
     ]
     width = max((len(row.name) for row in rows), default=0)
     heads = ("images/s", "times the first", "UNet", "p50 ms", "p95", "p99", "times the first", "MB", "engine", "lanes")
-    widths = (20, 24, 6, 8, 8, 8, 24, 6, 7, 6)
+    widths = (20, 18, 6, 8, 8, 8, 18, 6, 8, 7)
     lines.append(" " * width + "".join(f"{head:>{size}}" for head, size in zip(heads, widths, strict=True)))
     for row in rows:
         cells = "".join(f"{cell:>{size}}" for cell, size in zip(_cells(row), widths, strict=True))
@@ -56,7 +56,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _latency(latency: Latency | None) -> tuple[str, ...]:
     if latency is None:
         return (NONE,) * 4
-    quantiles = (NONE if value is None else f"{value:.3g}" for value in (latency.p50, latency.p95, latency.p99))
+    quantiles = (NONE if value is None else readable(value) for value in (latency.p50, latency.p95, latency.p99))
     return (*quantiles, _spread(latency.ratio))
 
 
@@ -65,9 +65,4 @@ def _share(value: float | None) -> str:
 
 
 def _spread(value: Spread) -> str:
-    return f"{_number(value.median)} ({_number(value.low)}-{_number(value.high)})"
-
-
-def _number(value: float) -> str:
-    """Three significant digits, without an exponent."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{readable(value.median)} ({readable(value.low)}-{readable(value.high)})"

@@ -118,8 +118,8 @@ def open_torch_loop(
 ) -> OfficialLoop:
     """The loop with the models of the bundle at `path`; compiled: its UNet by torch.compile, for this batch.
 
-    threads: 0 leaves them to torch. Raises MissingExtraError, and ExportError where the models do not load, are not the bundle's, or torch
-    cannot compile them here.
+    threads: 0 leaves them to torch. Raises MissingExtraError, and ExportError where the models do not load, are not the
+    bundle's, or torch cannot compile them here.
     """
     if threads:
         torch.set_num_threads(threads)
