@@ -1,6 +1,7 @@
 """Same work on a large UNet: python benchmarks/large_unet.py. 35.7 M parameters, 32x32, random weights, GEMM peak.
 
 The shape is google/ddpm-cifar10-32's with eleven labels. Weights do not change the time of a product, nor do images.
+Torch is imported where it is used: a contender's own process imports this file, and would be charged with torch.
 """
 
 import argparse
@@ -10,17 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers import UNet2DModel
 from pages import comparison, diffood, machine_line, readable, record, table
-from torch.utils.flop_counter import FlopCounterMode
 
 from diffood import zoo
 from diffood.calibration.bench import Budget, Contender, compare
 from diffood.calibration.contenders import our_contenders, plain_contender
 from diffood.export.images import read_some
-from diffood.export.sources.classifier import Preprocessing
-from diffood.export.torch_loop import TorchModels, open_torch_loop
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.plan import REFERENCE
 from diffood.runtime.sessions import Array
@@ -30,7 +26,7 @@ from diffood.zoo.images import unpack_set
 PLAN = REFERENCE.changed({"start_times": (120,), "stride": 60})
 SIDE = 2048  # of the matrices whose product measures the peak; larger ones are no faster
 GEMM = "matrix product, numpy", "matrix product, torch"
-IMAGES, SEED = 64, 0
+IMAGES, SEED, WIDTH = 64, 0, 128
 CLASSIFIER_SIZE = 28, 28
 
 
@@ -43,6 +39,8 @@ class Product:
 
     def run(self, x: Array) -> int:
         """See Runner.run."""
+        import torch
+
         left, right = torch.ones(SIDE, SIDE), torch.ones(SIDE, SIDE)
         for _ in x:
             (left @ right) if self.library == "torch" else (left.numpy() @ right.numpy())
@@ -51,20 +49,26 @@ class Product:
 
 def open_product(library: str, threads: int, rows: int) -> Product:
     """The product in a library; numpy's threads are set by its environment alone."""
+    import torch
+
     if threads:
         torch.set_num_threads(threads)
     return Product(library)
 
 
-def make_unet(folder: Path) -> float:
+def make_unet(folder: Path, width: int) -> float:
     """Write the UNet to a folder; returns the floating-point operations of one evaluation, as torch counts them."""
+    import torch
+    from diffusers import UNet2DModel
+    from torch.utils.flop_counter import FlopCounterMode
+
     torch.manual_seed(SEED)
     model = UNet2DModel(
         sample_size=32,
         in_channels=3,
         out_channels=3,
         layers_per_block=2,
-        block_out_channels=(128, 256, 256, 256),
+        block_out_channels=(width, 2 * width, 2 * width, 2 * width),
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
         downsample_padding=0,
@@ -88,9 +92,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument(
-        "--keep", type=Path, help="folder to keep the models in, and to take them from if they are there"
-    )
+    parser.add_argument("--keep", type=Path, help="folder of the models, kept and used again")
+    parser.add_argument("--width", type=int, default=WIDTH, help="channels of its first block, a multiple of 32")
     parser.add_argument("--precision", default="fp32,int8")
     parser.add_argument("--no-compile", action="store_true")
     given = parser.parse_args()
@@ -100,8 +103,11 @@ def main() -> None:
 
 def measure(given: argparse.Namespace, place: Path) -> None:
     """Make the bundle where it is not there yet, and time every contender on it."""
+    from diffood.export.sources.classifier import Preprocessing
+    from diffood.export.torch_loop import TorchModels, open_torch_loop
+
     unet, bundle, images = place / "unet", place / "bundle", place / "images"
-    flops = make_unet(unet)  # the same weights every time
+    flops = make_unet(unet, given.width)  # the same weights every time
     if not bundle.exists():
         unpack_set("fashion-validation", images, IMAGES)
         diffood(

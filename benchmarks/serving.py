@@ -58,7 +58,7 @@ def main() -> None:
     rows = []
     for smaller, size in zip([None, *given.sizes], given.sizes, strict=False):
         took, peak = float(np.median(seconds[size])), max(peaks[size])
-        cost = f"{took / np.median(seconds[smaller]):.2f}× for {size / smaller:g}×" if smaller else "–"
+        cost = f"{took / np.median(seconds[smaller]):.2f}× for {size / smaller:.3g}×" if smaller else "–"
         memory = f"{peak / max(peaks[given.sizes[0]]):.3f}×"
         rows.append([f"{size:,}", f"{took:.1f}", f"{size / took:.0f}", cost, f"{peak / 1e6:.0f}", memory])
     heads = ("files", "seconds", "images/s", "cost", "peak MB", "against the fewest")
