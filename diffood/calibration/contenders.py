@@ -22,7 +22,7 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.noise import content_key, draw_noise
 from diffood.runtime.plan import Plan
 from diffood.runtime.schedule import epsilon_coefficients, noise_scale
-from diffood.runtime.scoring import score_by_start
+from diffood.runtime.scoring import jumps
 from diffood.runtime.sessions import Array, Backend, Classified, Session, StepInputs
 
 CALIBRATED = "calibrated"  # the name of a calibration's plan where the bundle has none for it
@@ -188,7 +188,7 @@ class PlainLoop:
             noised = _mix(noise_scale(self._grid.level(start)), repeated, noise)
             after.append(self.classify(np.clip(self.denoise(noised, label, start), -1, 1)))
         jumps = [
-            score_by_start(origin[image::count], np.stack(after, 1)[image::count], plan.norm, plan.compare)
+            jumps(origin[image::count], np.stack(after, 1)[image::count], plan.norm, plan.compare).mean(axis=0)
             for image in range(count)
         ]
         return np.stack(jumps)
