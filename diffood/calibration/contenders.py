@@ -187,11 +187,11 @@ class PlainLoop:
         for start in plan.start_times:
             noised = _mix(noise_scale(self._grid.level(start)), repeated, noise)
             after.append(self.classify(np.clip(self.denoise(noised, label, start), -1, 1)))
-        jumps = [
+        found = [
             jumps(origin[image::count], np.stack(after, 1)[image::count], plan.norm, plan.compare).mean(axis=0)
             for image in range(count)
         ]
-        return np.stack(jumps)
+        return np.stack(found)
 
     def denoise(self, x: Array, label: npt.NDArray[np.int64], start: int) -> Array:
         """x̂ of images that are noised to `start`."""
