@@ -60,6 +60,7 @@ def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     """Run a model in memory on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings are about the search's own graphs
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the search keeps several open
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
