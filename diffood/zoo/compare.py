@@ -105,8 +105,8 @@ def measure_sets(
     detector = Detector.load(bundle, plan, batch=batch, threads=threads)
     with tempfile.TemporaryDirectory() as place:
         folders = {name: _write(Path(place) / name, images[:limit]) for name, images in sets.items()}
-        part, _ = split_sources(expand_inputs([str(folders.pop("fit"))]))
-        fitted = fit_fusion(detector, part)
+        parts = split_sources(expand_inputs([str(folders.pop("fit"))]))
+        fitted = fit_fusion(detector, parts.fit)
         fused = detector.with_fusion(fitted.fusion)
         values = {name: score_folder(fused, expand_inputs([str(path)])).witnesses for name, path in folders.items()}
     return fitted.columns, values

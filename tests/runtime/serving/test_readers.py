@@ -10,8 +10,12 @@ from diffood.runtime.serving.rows import Row
 from diffood.runtime.serving.sinks import Sink
 
 ROWS = [
-    Row("a.png", "00" * 32, "ok", -0.1 - 0.2, 1 / 3, -0.2, False, 3, "coat", 0.75, 1, 16),  # as a fusion by sum may score
-    Row("ü🙂/名前.png", "11" * 32, "ok", 1e-300, 0.0625, 1.5, True, 0, 'T-shirt, "top"', 1.0, 1, 16, "resized from 9x9"),
+    Row(
+        "a.png", "00" * 32, "ok", -0.1 - 0.2, 1 / 3, -0.2, False, 3, "coat", 0.75, 1, 16
+    ),  # as a fusion by sum may score
+    Row(
+        "ü🙂/名前.png", "11" * 32, "ok", 1e-300, 0.0625, 1.5, True, 0, 'T-shirt, "top"', 1.0, 1, 16, "resized from 9x9"
+    ),
     Row("broken\nname\r'\".png", "", "rejected", error="The file is empty (0 bytes); copy it again, please."),
     Row("nan.png", "22" * 32, "invalid", None, 0.0625, 1.5, True, 0, "coat", None, 1, 16, error="not finite"),
     Row("=1+1.png", "33" * 32, "ok", 0.0, 1.0, 0.0, False, 9, "\\xff", 0.0, 1, 0, "\u2028"),
