@@ -3,8 +3,9 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import cycle, islice
+from typing import Any
 
 from diffood.errors import DiffoodError
 from diffood.runtime.bundle import Bundle, Precision
@@ -37,12 +38,16 @@ class Engine:
 
 @dataclass(frozen=True)
 class Speed:
-    """A plan on an engine. images_per_second: by batch; latency: median ms of one image at batch 1; error: or why not."""
+    """A plan on an engine. images_per_second: by batch; latency: median ms of one image at batch 1; error: why none."""
 
     engine: Engine
     images_per_second: dict[int, float]
     latency: float | None
     error: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return asdict(self)
 
 
 def list_engines(bundle: Bundle, batch: int) -> list[Engine]:
@@ -99,12 +104,8 @@ class LatencyModel:
         if key not in self._of_repeat:
             detector = _load(self._bundle, key, self._engine, 1, self._threads)
             if self._classify is None:
-                self._classify = _median_ms(
-                    [lambda x=x: detector.session.classify(x[None]) for x in islice(cycle(self._images), ALONE)]
-                )
-            whole = _median_ms(
-                [lambda x=x: list(detector.observe([(0, x)])) for x in islice(cycle(self._images), ALONE)]
-            )
+                self._classify = _median_ms(lambda x: detector.session.classify(x[None]), self._images)
+            whole = _median_ms(lambda x: list(detector.observe([(0, x)])), self._images)
             self._of_repeat[key] = max(0.0, whole - self._classify)
         return self._of_repeat[key]
 
@@ -123,7 +124,7 @@ def time_plan(
             _run(detector, list(islice(cycle(images), count)))
             rates[batch] = count / (time.perf_counter() - began)
         detector = _load(bundle, plan, engine, 1, threads, fusion)
-        latency = _median_ms([lambda x=x: _run(detector, [x]) for x in islice(cycle(images), ALONE)])
+        latency = _median_ms(lambda x: _run(detector, [x]), images)
     except DiffoodError as error:
         return Speed(engine, rates, None, str(error))
     return Speed(engine, rates, latency)
@@ -142,12 +143,13 @@ def _run(detector: Detector, images: Sequence[Array]) -> None:
         pass
 
 
-def _median_ms(calls: Sequence[Callable[[], object]]) -> float:
-    for call in calls[:WARM_UP]:
-        call()
+def _median_ms(work: Callable[[Array], object], images: Sequence[Array]) -> float:
+    """Of ALONE images one by one, after a few that do not count."""
+    for x in islice(cycle(images), WARM_UP):
+        work(x)
     seconds = []
-    for call in calls:
+    for x in islice(cycle(images), ALONE):
         began = time.perf_counter()
-        call()
+        work(x)
         seconds.append(time.perf_counter() - began)
     return 1000 * statistics.median(seconds)

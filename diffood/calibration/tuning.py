@@ -1,10 +1,11 @@
 """Chooses a plan: what each costs and finds, which none beats in both, and the cheapest that is as good as the best.
 
 **Choice.** Within the limit, the best plan is the one with the highest mean AUROC. It is the winner among hundreds on a
-few hundred images, so part of its lead is luck. Taken is the cheapest plan within the limit whose paired difference to
-it cannot be told from 0, or is below ENOUGH: a form of the one-standard-error rule (Breiman et al. 1984, sec. 3.4.3),
-with the 95 % interval of the difference. The AUROC of what was chosen remains one that was used to choose it:
-`evaluate` on other images says what it is.
+few hundred images, so part of its lead is luck. A plan is as good where its paired difference to it cannot be told from
+0, or is below ENOUGH: a form of the one-standard-error rule (Breiman et al. 1984, sec. 3.4.3), with the difference's 95 %
+interval. Taken is the best of those as good that cost no more than the cheapest of them, give or take AS_CHEAP: a
+hundredth of the cost, saved by a stage that few images end at, is chance too. The AUROC of what was chosen remains one
+that was used to choose it: `evaluate` on other images says what it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ from diffood.runtime.fusion import FusionRecord
 from diffood.runtime.plan import Plan
 
 ENOUGH = 0.001  # of mean AUROC: a tenth of a point less is not worth paying for
+AS_CHEAP = 0.05  # of a cost
 TUNED = "tuned"  # the plan's name in the bundle
 
 CostKind = Literal["evaluations", "milliseconds"]
@@ -156,8 +158,9 @@ def choose(candidates: Sequence[Candidate], limit: Limit) -> Choice:
         least = min(found.cost for found in candidates)
         raise UsageError(f"No plan costs {limit.describe()}; the cheapest that was measured costs {least:.4g}.")
     best, anywhere = strongest(within), strongest(candidates)
-    by_cost = sorted(within, key=lambda found: (found.cost, -found.mean.value))
-    chosen = next(found for found in by_cost if as_good(found, best))
+    good = [found for found in within if as_good(found, best)]
+    cheapest = min(found.cost for found in good)
+    chosen = strongest([found for found in good if found.cost <= cheapest * (1 + AS_CHEAP)])
     return Choice(
         chosen=chosen,
         best=best,
