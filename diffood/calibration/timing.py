@@ -21,7 +21,7 @@ from diffood.runtime.witnesses import Array
 BATCHES = (8, 32, 64, 128)
 ALONE = 15  # images timed one by one; their median is within a few percent on a quiet machine
 WARM_UP = 3
-MOST_TIMED = 256  # images of one batch size
+FEWEST_TIMED, MOST_TIMED = 64, 256  # images of one batch size, four batches where that lies between
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def time_plan(
     try:
         for batch in BATCHES:
             detector = _load(bundle, plan, engine, batch, threads, fusion)
-            count = min(MOST_TIMED, max(64, 4 * batch))
+            count = min(MOST_TIMED, max(FEWEST_TIMED, 4 * batch))
             _run(detector, list(islice(cycle(images), batch)))
             began = time.perf_counter()
             _run(detector, list(islice(cycle(images), count)))

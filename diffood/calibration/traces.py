@@ -54,7 +54,9 @@ def trace_of(plan: Plan) -> Plan:
     """The trace a plan is a part of; UsageError for one with knn, which is more than numbers of one image."""
     if "knn" in plan.witnesses:
         raise UsageError(f"A plan with knn cannot be compared: tune measures {', '.join(MEASURED)}.")
-    return plan.changed({"repeats": max(plan.repeats, *REPEATS), "witnesses": MEASURED, "stages": ()})
+    return plan.changed(
+        {"repeats": max(plan.repeats, *REPEATS), "witnesses": MEASURED, "stages": (), "combine": DEFAULT.combine}
+    )
 
 
 def list_plans(bundle: Bundle) -> list[Plan]:

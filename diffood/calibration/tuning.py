@@ -2,8 +2,8 @@
 
 **Choice.** Within the limit, the best plan is the one with the highest mean AUROC. It is the winner among hundreds on a
 few hundred images, so part of its lead is luck. A plan is as good where its paired difference to it cannot be told from
-0, or is below ENOUGH: a form of the one-standard-error rule (Breiman et al. 1984, sec. 3.4.3), with the difference's 95 %
-interval. Taken is the best of those as good that cost no more than the cheapest of them, give or take AS_CHEAP: a
+0, or is below ENOUGH: a form of the one-standard-error rule (Breiman et al. 1984, sec. 3.4.3), with the difference's
+95 % interval. Taken is the best of those as good that cost no more than the cheapest of them, give or take AS_CHEAP: a
 hundredth of the cost, saved by a stage that few images end at, is chance too. The AUROC of what was chosen remains one
 that was used to choose it: `evaluate` on other images says what it is.
 """

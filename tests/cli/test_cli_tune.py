@@ -1,6 +1,7 @@
 """diffood tune from the command line: what it says and leaves, and what it refuses."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ FAST = ("--images", 40, "--batch", 16, "--threads", 1)
 def bundle(bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the shipped bundle with one cheap plan; few plans are tried: these tests look at the command line."""
     monkeypatch.setattr("diffood.calibration.tune.list_plans", lambda _: PLANS)
+    monkeypatch.setattr("diffood.calibration.timing.BATCHES", (2, 4))
+    monkeypatch.setattr("diffood.calibration.timing.FEWEST_TIMED", 8)
     manifest = open_bundle(bundle_copy).manifest
     cheap = manifest.model_copy(update={"plans": {"plain": CHEAP.plain}, "default_plan": "plain"})
     (bundle_copy / "manifest.json").write_text(cheap.model_dump_json())
@@ -111,12 +114,9 @@ def test_too_few_images_and_broken_ones(
     run: Run, bundle: Path, clothes_folder: Path, folders: Path, tmp_path: Path
 ) -> None:
     run("tune", bundle, "--ind", folders / "ind", "--budget", 1).assert_one_line(1, "10 usable", "at least 40")
-    for path in clothes_folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "text.png").write_text("not an image")
-    done = run(
-        "tune", bundle, "--ind", tmp_path, "--budget", 1, "--images", 80, "--batch", 16, "--threads", 1, "--json"
-    )
+    images = Path(shutil.copytree(clothes_folder, tmp_path / "images"))
+    (images / "text.png").write_text("not an image")
+    done = run("tune", bundle, "--ind", images, "--budget", 1, "--images", 80, "--batch", 16, "--threads", 1, "--json")
     assert done.code == 3, done
     assert "set aside   'text.png'" in done.err
     assert json.loads(done.out)["set_aside"][0][0] == "text.png"
