@@ -83,31 +83,31 @@ def _passed(bundle: Bundle) -> dict[tuple[Precision, Backend], float]:
 class LatencyModel:
     """Milliseconds of one image at batch 1, from a measured classification and a measured repeat of each denoising.
 
-    A repeat costs the same whichever it is, and an image that ends early is spared those after: so every number of
-    repeats and every stage follows from two timings a denoising, with the denoised images classified and without.
+    A repeat costs the same whichever it is, an image that ends early is spared those after, and each denoised image
+    costs a classification where the jump is asked for: so one timing a denoising gives all its plans.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, images: Sequence[Array], threads: int) -> None:
         self._bundle, self._engine, self._images, self._threads = bundle, engine, images, threads
         self._of_repeat: dict[Plan, float] = {}
-        self._classify: float | None = None
+        self._classify = 0.0  # measured with the first denoising
 
     def cost(self, plan: Plan, shares: Mapping[int, float]) -> float:
         """Milliseconds on average, where these shares of images end after so many repeats."""
-        repeat = self._repeat(plan)
-        assert self._classify is not None
+        repeat = self._repeat(plan.changed({"repeats": 1, "stages": (), "witnesses": ("reconstruction",)}))
+        if "jump" in plan.witnesses:
+            own_origin = plan.grid(self._bundle.alpha_bar).origin_scale()[1] > 0  # classified for each repeat too
+            repeat += self._classify * (len(plan.start_times) + own_origin)
         return self._classify + repeat * sum(repeats * share for repeats, share in shares.items())
 
-    def _repeat(self, plan: Plan) -> float:
-        classified = "jump" in plan.witnesses
-        key = plan.changed({"repeats": 1, "stages": (), "witnesses": ("jump",) if classified else ("reconstruction",)})
-        if key not in self._of_repeat:
-            detector = _load(self._bundle, key, self._engine, 1, self._threads)
-            if self._classify is None:
+    def _repeat(self, once: Plan) -> float:
+        if once not in self._of_repeat:
+            detector = _load(self._bundle, once, self._engine, 1, self._threads)
+            if not self._classify:
                 self._classify = _median_ms(lambda x: detector.session.classify(x[None]), self._images)
             whole = _median_ms(lambda x: list(detector.observe([(0, x)])), self._images)
-            self._of_repeat[key] = max(0.0, whole - self._classify)
-        return self._of_repeat[key]
+            self._of_repeat[once] = max(0.0, whole - self._classify)
+        return self._of_repeat[once]
 
 
 def time_plan(

@@ -281,7 +281,7 @@ def test_a_limit_below_every_plan_is_refused_before_anything_is_looked_at(
 # --- time --------------------------------------------------------------------------------------------------------
 
 
-def test_milliseconds_grow_with_repeats_and_are_those_of_a_whole_pass(zoo_bundle: Bundle) -> None:
+def test_milliseconds_grow_with_repeats_and_with_what_is_classified(zoo_bundle: Bundle) -> None:
     """No figure is compared with a clock: a busy machine would fail it."""
     pictures = list(from_pixels(load_set("fashion-test").images[:4, None]))
     model = LatencyModel(zoo_bundle, CPU, pictures, threads=1)
@@ -289,6 +289,8 @@ def test_milliseconds_grow_with_repeats_and_are_those_of_a_whole_pass(zoo_bundle
     assert 0 < once < twice
     assert model.cost(ONE_STEP, {1: 0.5, 2: 0.5}) == pytest.approx((once + twice) / 2)
     assert model.cost(ONE_STEP, {0: 1.0}) < once
+    without = model.cost(ONE_STEP.changed({"witnesses": ("reconstruction",)}), {1: 1.0})
+    assert once - without == pytest.approx(model.cost(ONE_STEP, {0: 1.0}))  # one more image is classified
 
 
 def test_an_engine_is_timed_at_every_batch_and_a_missing_one_is_explained(
