@@ -166,7 +166,7 @@ def calibrate_files(
     classes = len(detector.bundle.manifest.class_names) if per_class else None
     fused = detector.plan.fused
     require_enough(len(sources), alpha, confidence, method, fused=fused, classes=classes)
-    of_each = confidence if classes is None else confidence_of_each(confidence, classes)
+    of_each = confidence_of_each(confidence, classes)
     needed = images_required(alpha, of_each, method)
     parts = split_sources(sources, tuned=load_tuned(detector.bundle), fused=fused)
     _require_untuned(parts, needed)
@@ -207,7 +207,7 @@ def calibrate(
     Raises CalibrationError, UsageError as fit_threshold and fit_per_class do.
     """
     names = detector.bundle.manifest.class_names
-    of_each = confidence_of_each(confidence, len(names)) if per_class else confidence
+    of_each = confidence_of_each(confidence, len(names) if per_class else None)
     try:
         threshold = fit_threshold(files.scores, alpha, of_each, method)
     except CalibrationError as error:

@@ -16,7 +16,7 @@ from diffood.calibration.labels import labels_from_folders
 from diffood.calibration.metrics import FalseAlarms, SetMetrics, false_alarms, set_metrics
 from diffood.calibration.rejection import Rejection, reject
 from diffood.errors import UsageError
-from diffood.runtime.decision import Calibration, decide
+from diffood.runtime.decision import Calibration, Rule
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def evaluate(
     for name, files in {"ind": ind, **ood}.items():
         if len(files.scores) == 0:
             raise UsageError(f"No usable image in the {name} set; {len(files.set_aside)} files were set aside.")
+    rule = Rule.of(calibration)
     thresholds = {
-        name: decide(files.scores, files.predicted, calibration).thresholds
-        for name, files in {"ind": ind, **ood}.items()
+        name: rule.decide(files.scores, files.predicted).thresholds for name, files in {"ind": ind, **ood}.items()
     }
     sets = {name: set_metrics(ind.scores, files.scores, thresholds[name]) for name, files in ood.items()}
     scored = ScoredSets(ind.scores, {name: files.scores for name, files in ood.items()})

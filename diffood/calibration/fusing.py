@@ -30,13 +30,13 @@ SetAside = tuple[tuple[str, str], ...]  # (id, reason) of files that could not b
 class FittedFusion:
     """A fusion, the bytes of its bank (b"" without one), and the files that could not be used.
 
-    columns: the values [n] of each witness that it was fitted on.
+    columns: by number of repeats, the last of them all, the values [n] of each witness that it was fitted on.
     """
 
     fusion: Fusion
     bank: bytes
     set_aside: SetAside
-    columns: Mapping[Witness, Float]
+    columns: Mapping[int, Mapping[Witness, Float]]
 
 
 def fitted_count(count: int) -> int:
@@ -120,18 +120,18 @@ def fit_fusion(
         # without the image's own row, as a new image has none
         neighbours = np.array([knn(row, bank, in_bank=True) for row in seen.features])
 
-    def columns(repeats: int) -> dict[Witness, Float]:
-        found = {**seen.columns[repeats], "knn": neighbours}
-        return {name: found[name] for name in measurable(plan.witnesses, repeats)}
-
+    columns = {}
+    for repeats, others in seen.columns.items():
+        found = {**others, "knn": neighbours}
+        columns[repeats] = {name: found[name] for name in measurable(plan.witnesses, repeats)}
     record = FusionRecord(
         combine=plan.combine,
-        witnesses=fit_witnesses(columns(plan.repeats), plan.combine),
+        witnesses=fit_witnesses(columns[plan.repeats], plan.combine),
         n=len(seen.features),
         bank=entry,
-        stages=tuple(fit_stage(repeats, columns(repeats), plan.combine) for repeats in plan.stages),
+        stages=tuple(fit_stage(repeats, columns[repeats], plan.combine) for repeats in plan.stages),
     )
-    return FittedFusion(Fusion(record, bank), data, seen.set_aside, columns(plan.repeats))
+    return FittedFusion(Fusion(record, bank), data, seen.set_aside, columns)
 
 
 @dataclass(frozen=True)

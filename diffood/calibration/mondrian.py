@@ -81,8 +81,13 @@ def require_promises(method: Method) -> None:
         )
 
 
-def confidence_of_each(confidence: float, count: int) -> float:
-    """Confidence of each of the count + 1 promises, with which all hold at once with the one given."""
+def confidence_of_each(confidence: float, count: int | None) -> float:
+    """Confidence of each of the count + 1 promises, with which all hold at once with the one given.
+
+    count: None where classes are promised nothing, and all of it is for the one threshold of all images.
+    """
+    if count is None:
+        return confidence
     return float(1 - (1 - as_written(confidence)) / (count + 1))
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from diffood.calibration.metrics import auroc, clopper_pearson
 from diffood.calibration.thresholds import fit_threshold
 from diffood.errors import CalibrationError
-from diffood.runtime.decision import Calibration, Decisions, Fingerprint, decide
+from diffood.runtime.decision import Calibration, Decisions, Fingerprint, Rule
 from diffood.runtime.parity import Limits, ParityRecord, SetParity
 
 Scores = npt.NDArray[np.float64]
@@ -25,9 +25,9 @@ class Run:
     predicted: Mapping[str, Classes]
     images_per_second: float
 
-    def decide(self, name: str, calibration: Calibration) -> Decisions:
+    def decide(self, name: str, rule: Rule) -> Decisions:
         """Verdicts on a set, at the thresholds of the classes that this variant itself predicts."""
-        return decide(self.scores[name], self.predicted[name], calibration)
+        return rule.decide(self.scores[name], self.predicted[name])
 
 
 def images_required(limits: Limits) -> int:
@@ -46,10 +46,11 @@ def judge(reference: Run, variant: Run, calibration: Calibration, digest: str, l
             f"{len(known)} in-distribution images are too few to judge a flip rate of {limits.flips:.2%}: at least "
             f"{images_required(limits)} are needed. Give more with --images, or a higher --max-flips."
         )
-    before, after = reference.decide("ind", calibration), variant.decide("ind", calibration)
+    rule = Rule.of(calibration)
+    before, after = reference.decide("ind", rule), variant.decide("ind", rule)
     flipped = before.is_ood != after.is_ood
     flips = int(flipped.sum())
-    sets = {name: _set_parity(reference, variant, name, calibration) for name in reference.scores if name != "ind"}
+    sets = {name: _set_parity(reference, variant, name, rule) for name in reference.scores if name != "ind"}
     return ParityRecord(
         reference=reference.fingerprint,
         variant=variant.fingerprint,
@@ -68,8 +69,8 @@ def judge(reference: Run, variant: Run, calibration: Calibration, digest: str, l
     )
 
 
-def _set_parity(reference: Run, variant: Run, name: str, calibration: Calibration) -> SetParity:
-    flips = reference.decide(name, calibration).is_ood != variant.decide(name, calibration).is_ood
+def _set_parity(reference: Run, variant: Run, name: str, rule: Rule) -> SetParity:
+    flips = reference.decide(name, rule).is_ood != variant.decide(name, rule).is_ood
     return SetParity(
         images=len(flips),
         flips=int(flips.sum()),

@@ -9,13 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from diffood.calibration.evaluate import Evaluation
 from diffood.calibration.rejection import Rejection
-from diffood.calibration.score_axis import score_axis, score_span, score_ticks
+from diffood.calibration.score_axis import drawn_scores, drawn_threshold, score_axis, score_span, score_ticks
 from diffood.calibration.tune import Tuned
 
 # Okabe and Ito's palette, told apart by colour-blind readers; the first is the InD set's.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D", "#B8A800")
 BINS = 48
+QUANTITY = "OOD score (higher: more unlike the training data)"
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,26 @@ class StripImage:
     flagged: bool
 
 
+def draw_evaluation(result: Evaluation, folder: Path) -> None:
+    """Draw scores.png, and rejection.png where accuracy is known, into a folder."""
+    per_class = bool(result.class_thresholds)
+    drawn = {
+        name: drawn_scores(scores, result.thresholds[name], per_class=per_class)
+        for name, scores in result.scores.items()
+    }
+    quantity = "OOD score above its class's threshold" if per_class else QUANTITY
+    limit = drawn_threshold(result.threshold, per_class=per_class)
+    draw_histograms(drawn, limit, result.alpha, folder / "scores.png", quantity)
+    if result.rejection:
+        draw_rejection(result.rejection, folder / "rejection.png")
+
+
 def draw_histograms(
     scores: Mapping[str, npt.NDArray[np.float64]],
     threshold: float,
     alpha: float,
     path: Path,
-    quantity: str = "OOD score (higher: more unlike the training data)",
+    quantity: str = QUANTITY,
 ) -> None:
     """Draw one panel a set ("ind" first) on a shared axis, the threshold through all, the flagged side shaded."""
     finite = {name: values[np.isfinite(values)] for name, values in scores.items()}

@@ -62,10 +62,9 @@ def plan_images(
     classes: the number of predicted classes where each is to have its own threshold; the confidence is then shared, and
     the outlooks are of the threshold of all images. Raises UsageError for unusable values.
     """
-    of_each = confidence
     if classes is not None:
         require_promises(method)
-        of_each = confidence_of_each(confidence, classes)
+    of_each = confidence_of_each(confidence, classes)
     needed = images_required(alpha, of_each, method)
     total = fused_required(needed) if fused else needed
     if refused := [n for n in counts if n < 1]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from diffood.calibration.by_class import ClassAlarms, alarms_by_class
 from diffood.calibration.calibrate import Calibrated, ScoredFiles
+from diffood.calibration.contamination import Contamination
 from diffood.calibration.evaluate import Evaluation
 from diffood.calibration.gallery import Extremes, Guess, Judged, judge
 from diffood.calibration.metrics import FalseAlarms, FloatArray, false_alarms
@@ -18,9 +19,9 @@ from diffood.calibration.report_pictures import (
     draw_roc,
     make_thumbnails,
 )
-from diffood.calibration.score_axis import score_span
+from diffood.calibration.score_axis import drawn_scores, drawn_threshold, score_span
 from diffood.errors import UsageError
-from diffood.runtime.decision import Calibration, decide
+from diffood.runtime.decision import Calibration, Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import standardise
 from diffood.runtime.plan import Plan
@@ -113,7 +114,8 @@ class SetAside:
 class Report:
     """All that a report shows. evaluation is None without OOD sets, alarms and points without test images too.
 
-    ind is the set of test images, or that of calibration images in a report about a calibration alone (`tested` False).
+    ind is the set of test images, or that of calibration images in a report about a calibration alone (`tested` False),
+    which alone has `contamination`.
     """
 
     bundle: str
@@ -139,6 +141,7 @@ class Report:
     set_aside: tuple[SetAside, ...]
     set_aside_count: int
     repeated: int
+    contamination: tuple[Contamination, ...]
 
 
 def report_on_sets(
@@ -157,43 +160,43 @@ def report_on_sets(
     for name, files in scored.items():
         if not len(files.scores):
             raise UsageError(f"No usable image in the {name} set; {len(files.set_aside)} files were set aside.")
-    ind, ood = scored[IND], {name: files for name, files in scored.items() if name != IND}
-    span = score_span([_shown(calibration, files) for files in scored.values()], _limit(calibration))
-    names = detector.bundle.manifest.class_names
-    ind_report = _set_report(detector, calibration, "in-distribution test images", ind, None, extremes[IND], span)
+    rule, names = Rule.of(calibration), detector.bundle.manifest.class_names
+    sets = {name: _draw(rule, files) for name, files in scored.items()}
+    ind, span = sets[IND], _span(rule, *sets.values())
+    ood = {name: found for name, found in sets.items() if name != IND}
+    ind_report = _set_report(detector, rule, "in-distribution test images", ind, None, extremes[IND], span)
     return _report(
         detector,
         calibration,
         tested=True,
         ind=ind_report,
-        ood=tuple(
-            _set_report(detector, calibration, name, files, _shown(calibration, ind), extremes[name], span)
-            for name, files in ood.items()
-        ),
+        ood=tuple(_set_report(detector, rule, name, found, ind, extremes[name], span) for name, found in ood.items()),
         alarms=ind_report.flagged,
         evaluation=evaluation,
         classes=tuple(
             ClassRow(names[row.predicted], row, row.p_value <= UNFAIR)
-            for row in alarms_by_class(ind.scores, ind.predicted, _thresholds(calibration, ind), calibration.alpha)
+            for row in alarms_by_class(ind.files.scores, ind.files.predicted, ind.thresholds, calibration.alpha)
         ),
         # thresholds by class would each have to be fitted again
         points=()
         if calibration.own_thresholds
-        else operating_points(calibration, ind.scores, [files.scores for files in ood.values()]),
+        else operating_points(calibration, ind.files.scores, [found.files.scores for found in ood.values()]),
         aside=[SetAside(name, *file) for name, files in scored.items() for file in files.set_aside],
         repeated=0,
+        contamination=(),
     )
 
 
 def report_on_calibration(done: Calibrated, extremes: Extremes) -> Report:
     """Collect a report on the calibration images alone; `extremes` saw those the threshold was fitted on."""
-    calibration, detector = done.calibration, done.detector
-    span = score_span([_shown(calibration, done.files)], _limit(calibration))
+    calibration, detector, rule = done.calibration, done.detector, Rule.of(done.calibration)
+    drawn = _draw(rule, done.files)
+    ind = _set_report(detector, rule, "calibration images", drawn, None, extremes, _span(rule, drawn), fresh=False)
     return _report(
         detector,
         calibration,
         tested=False,
-        ind=_set_report(detector, calibration, "calibration images", done.files, None, extremes, span, fresh=False),
+        ind=ind,
         ood=(),
         alarms=None,
         evaluation=None,
@@ -201,6 +204,7 @@ def report_on_calibration(done: Calibrated, extremes: Extremes) -> Report:
         points=(),
         aside=[SetAside("calibration", *file) for file in done.set_aside],
         repeated=done.files.repeated,
+        contamination=done.contamination,
     )
 
 
@@ -217,6 +221,7 @@ def _report(
     points: tuple[OperatingPoint, ...],
     aside: list[SetAside],
     repeated: int,
+    contamination: tuple[Contamination, ...],
 ) -> Report:
     return Report(
         bundle=detector.bundle.path.resolve().name,
@@ -242,44 +247,63 @@ def _report(
         set_aside=tuple(aside[:ASIDE_SHOWN]),
         set_aside_count=len(aside),
         repeated=repeated,
+        contamination=contamination,
     )
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A scored set, what each score was compared with, float64 [N], and the scores as they are drawn, float64 [N]."""
+
+    files: ScoredFiles
+    thresholds: FloatArray
+    scores: FloatArray
+
+
+def _draw(rule: Rule, files: ScoredFiles) -> _Drawn:
+    thresholds = rule.decide(files.scores, files.predicted).thresholds
+    return _Drawn(files, thresholds, drawn_scores(files.scores, thresholds, per_class=bool(rule.own)))
+
+
+def _limit(rule: Rule) -> float:
+    return drawn_threshold(rule.calibration.threshold, per_class=bool(rule.own))
+
+
+def _span(rule: Rule, *sets: _Drawn) -> tuple[float, float]:
+    """The range of the axis that all histograms of a page share."""
+    return score_span([found.scores for found in sets], _limit(rule))
 
 
 def _set_report(
     detector: Detector,
-    calibration: Calibration,
+    rule: Rule,
     name: str,
-    files: ScoredFiles,
-    ind: FloatArray | None,
+    found: _Drawn,
+    ind: _Drawn | None,
     extremes: Extremes,
     span: tuple[float, float],
     *,
     fresh: bool = True,
 ) -> SetReport:
-    """A set with its pictures; ind: the in-distribution scores an OOD set is drawn against, None for those themselves.
+    """A set with its pictures; ind: the in-distribution set an OOD set is drawn against, None for that itself.
 
     fresh: the threshold was not fitted on these images.
     """
-    scores, threshold = _shown(calibration, files), _limit(calibration)
-    flagged = false_alarms(files.scores, _thresholds(calibration, files))
-    above = "the threshold of their class" if calibration.own_thresholds else f"the threshold {threshold:.4g}"
+    scores, threshold = found.scores, _limit(rule)
+    flagged = false_alarms(found.files.scores, found.thresholds)
+    above = "the threshold of their class" if rule.own else f"the threshold {threshold:.4g}"
     share = f"{flagged.flagged} of {scores.size} score above {above}."
-    middle = f"The middle score is {float(np.median(files.scores)):.4g};"
+    middle = f"The middle score is {float(np.median(found.files.scores)):.4g};"
     if ind is None:
         histogram = draw_histogram(scores, None, threshold, span, f"Histogram of scores. {middle} {share}")
         roc = None
     else:
-        histogram = draw_histogram(
-            ind, scores, threshold, span, f"Histogram of scores over that of in-distribution images. {middle} {share}"
-        )
-        roc = draw_roc(
-            ind,
-            scores,
-            threshold,
-            f"ROC curve: share detected against share of false alarms. At the threshold, {share}",
-        )
+        alt = f"Histogram of scores over that of in-distribution images. {middle} {share}"
+        histogram = draw_histogram(ind.scores, scores, threshold, span, alt)
+        alt = f"ROC curve: share detected against share of false alarms. At the threshold, {share}"
+        roc = draw_roc(ind.scores, scores, threshold, alt)
     cards = {
-        judged.image.id: _card(calibration, judged, fresh=fresh)
+        judged.image.id: _card(rule, judged, fresh=fresh)
         for judged in judge(detector, extremes.highest + extremes.lowest)
     }
     return SetReport(
@@ -293,24 +317,9 @@ def _set_report(
     )
 
 
-def _thresholds(calibration: Calibration, files: ScoredFiles) -> FloatArray:
-    """What each score was compared with, float64 [N]."""
-    return decide(files.scores, files.predicted, calibration).thresholds
-
-
-def _shown(calibration: Calibration, files: ScoredFiles) -> FloatArray:
-    """Scores [N] as they are drawn: above their own thresholds where classes have some, as no one line divides them."""
-    return files.scores - _thresholds(calibration, files) if calibration.own_thresholds else files.scores
-
-
-def _limit(calibration: Calibration) -> float:
-    """Where the threshold is drawn."""
-    return 0.0 if calibration.own_thresholds else calibration.threshold
-
-
-def _card(calibration: Calibration, judged: Judged, *, fresh: bool) -> Card:
-    image, fusion = judged.image, calibration.fusion
-    decision = decide(np.array([image.score]), np.array([image.logits.argmax()]), calibration)
+def _card(rule: Rule, judged: Judged, *, fresh: bool) -> Card:
+    image, fusion = judged.image, rule.calibration.fusion
+    decision = rule.decide(np.array([image.score]), np.array([image.logits.argmax()]))
     return Card(
         id=image.id,
         score=image.score,
@@ -349,6 +358,7 @@ def _facts(detector: Detector, calibration: Calibration) -> tuple[Fact, ...]:
     guidance = f"guided by the predicted class ({plan.guidance:g})" if plan.guidance > 0 else "without guidance"
     fusion = calibration.fusion
     fitted = f"; {fusion.n} others to fit how the witnesses are combined" if fusion else ""
+    stages = " or ".join(map(str, plan.stages))
     aside = f"; {calibration.set_aside} files could not be used" if calibration.set_aside else ""
     return (
         Fact("classifier", f"{manifest.classifier.origin}, {manifest.classifier.parameters:,} parameters"),
@@ -365,7 +375,11 @@ def _facts(detector: Detector, calibration: Calibration) -> tuple[Fact, ...]:
             f"{plan.repeats} noise draws an image, {guidance}; {plan.sampler} on the {plan.schedule} schedule; "
             f"the classifier's {plan.space} are compared by {plan.norm}",
         ),
-        Fact("cost", f"{detector.evaluations} evaluations of the diffusion model an image"),
+        Fact(
+            "cost",
+            f"{detector.evaluations} evaluations of the diffusion model an image"
+            f"{f'; fewer where it is clear after {stages} noise draws' if plan.stages else ''}",
+        ),
         Fact("engine", f"{session.precision} on {session.backend}{engine}"),
         Fact("calibrated on", f"{calibration.n} images for the threshold{fitted}{aside}"),
         Fact("made with", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),

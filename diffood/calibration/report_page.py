@@ -1,11 +1,14 @@
 """Turns a report into one HTML file that needs nothing beside it: no network, no script, no clock."""
 
 from importlib.resources import files
+from math import isfinite
 from pathlib import Path
 
+from diffood.calibration.comparison import CLEARLY, SMALLEST_SHOWN
 from diffood.calibration.report import Report
 from diffood.errors import MissingExtraError, UsageError
 from diffood.runtime.bundle import write_atomically
+from diffood.runtime.records import shown
 
 TEMPLATE = "report.html.jinja"
 
@@ -36,9 +39,9 @@ def render(report: Report) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "rate": rate, "number": number, "shown": shown}
+    environment.filters |= {made.__name__: made for made in (percent, rate, number, points, times, chance, shown)}
     template = environment.from_string(files("diffood.calibration").joinpath(TEMPLATE).read_text("utf-8"))
-    return template.render(report=report)
+    return template.render(report=report, clearly=CLEARLY)
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -61,6 +64,16 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def shown(name: str) -> str:
-    """A name as it can be read: characters that would act on a terminal or turn the line around become escapes."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)
+def points(difference: float) -> str:
+    """A difference of two shares in points of percent, with its sign."""
+    return f"{100 * difference:+.2f}"
+
+
+def times(ratio: float) -> str:
+    """A ratio of two shares; infinite where the second may be none."""
+    return f"{ratio:.2f}" if isfinite(ratio) else "no end"
+
+
+def chance(p_value: float) -> str:
+    """A p-value; below SMALLEST_SHOWN the number of zeros says nothing."""
+    return f"below {SMALLEST_SHOWN:g}" if p_value < SMALLEST_SHOWN else f"{p_value:.3f}"

@@ -1,4 +1,4 @@
-"""The axis of a histogram of scores: how far it reaches, and where scores and ticks lie on it. Draws nothing."""
+"""Scores as a histogram draws them, how far its axis reaches, and where ticks lie on it. Draws nothing."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,6 +12,16 @@ _SPAN_QUANTILE = 0.999  # a few far outliers must not squeeze the rest
 _TICK_DISTANCE = 0.09  # of the axis, between two ticks
 
 Place = Callable[[FloatArray | float], FloatArray]
+
+
+def drawn_scores(scores: FloatArray, thresholds: FloatArray, *, per_class: bool) -> FloatArray:
+    """Scores [N] as they are drawn; per_class: above their own thresholds [N], as no one line divides them."""
+    return scores - thresholds if per_class else scores
+
+
+def drawn_threshold(threshold: float, *, per_class: bool) -> float:
+    """Where the threshold lies among the scores as they are drawn."""
+    return 0.0 if per_class else threshold
 
 
 def score_span(scores: Iterable[FloatArray], threshold: float) -> tuple[float, float]:

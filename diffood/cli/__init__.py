@@ -19,6 +19,7 @@ from diffood.cli.serve_batch import serve_batch
 from diffood.cli.tune import tune
 from diffood.cli.verify import verify
 from diffood.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_USAGE, DiffoodError, UsageError
+from diffood.runtime.records import shown
 
 app = typer.Typer(
     name="diffood",
@@ -55,13 +56,13 @@ def main() -> None:
     try:
         app()
     except DiffoodError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)  # it may quote a name of a hostile bundle
         sys.exit(EXIT_WRONG_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
     except OSError as error:  # a full disk, a folder without permission
-        print(f"error: {error}; free some space, or choose a place you may write to.", file=sys.stderr)
+        print(f"error: {shown(str(error))}; free some space, or choose a place you may write to.", file=sys.stderr)
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

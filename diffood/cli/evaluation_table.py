@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from math import nan
 
-from diffood.calibration.comparison import CLEARLY, WitnessComparison
+from diffood.calibration.comparison import CLEARLY, SMALLEST_SHOWN, WitnessComparison
 from diffood.calibration.evaluate import Evaluation
 from diffood.calibration.groups import GroupMetrics
 from diffood.calibration.intervals import Interval
@@ -12,7 +12,6 @@ from diffood.calibration.rejection import KEPT, Rejection
 
 UNFAIR = 0.05  # p-value, Holm's over the classes, from which a class is named
 SPAN = 10  # characters of "91.1-100.0"
-SMALLEST_SHOWN = 0.001  # p-value; below it the number of zeros says nothing
 
 
 def table(result: Evaluation, class_names: Sequence[str]) -> str:

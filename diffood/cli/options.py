@@ -134,4 +134,9 @@ def describe_plan(plan: Plan, evaluations: int) -> str:
 def describe_fusion(fusion: FusionRecord) -> list[str]:
     """Lines that say what is combined, how, and what each witness usually is."""
     usual = ", ".join(f"{found.name} {found.center:.3g} ± {found.scale:.2g}" for found in fusion.witnesses)
-    return [f"fused       {fusion.combine} of {usual} (fitted on {fusion.n} other images)"]
+    lines = [f"fused       {fusion.combine} of {usual} (fitted on {fusion.n} other images)"]
+    for rule in fusion.stages:
+        sides = [f"at most {rule.low:.3g}"] if rule.low is not None else []
+        sides += [f"above {rule.high:.3g}"] if rule.high is not None else []
+        lines.append(f"stage       after {rule.repeats} repeats an image ends where its score is {' or '.join(sides)}")
+    return lines

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from diffood.cli import options, progress
-from diffood.cli.evaluate import named_folders
+from diffood.cli import options
+from diffood.cli.sets import named_folders, score_sets
 from diffood.errors import EXIT_SET_ASIDE
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 
@@ -27,24 +27,15 @@ def report(
 
     Example: diffood report bundle --ind test --ood digits=ood/digits --output report.html
     """
-    from diffood.calibration.calibrate import score_folder
     from diffood.calibration.evaluate import evaluate
-    from diffood.calibration.gallery import Extremes
     from diffood.calibration.report import IND, report_on_sets
     from diffood.calibration.report_page import require_report, write_report
-    from diffood.runtime.serving.sources import expand_inputs
 
     folders = {IND: ind, **named_folders(ood or [])}
     require_report(output)
     detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
     calibration = detector.calibration()
-    sources = {name: expand_inputs([str(folder)]) for name, folder in folders.items()}
-    extremes = {name: Extremes() for name in sources}
-    with progress.show_progress("scoring", sum(map(len, sources.values()))) as advance:
-        scored = {
-            name: score_folder(detector, files, progress=advance, see=extremes[name].see)
-            for name, files in sources.items()
-        }
+    scored, extremes = score_sets(detector, folders, "scoring")
     ood_scored = {name: files for name, files in scored.items() if name != IND}
     evaluation = evaluate(calibration, scored[IND], ood_scored) if ood_scored else None
     write_report(report_on_sets(detector, calibration, scored, extremes, evaluation), output)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from diffood.cli import options, progress
-from diffood.cli.evaluate import named_folders
+from diffood.cli.sets import named_folders
 from diffood.errors import EXIT_INTERRUPTED, EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH
 

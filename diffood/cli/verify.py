@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from diffood.cli import options, progress
-from diffood.cli.evaluate import named_folders
+from diffood.cli.sets import named_folders
 from diffood.errors import EXIT_FAILED, EXIT_SET_ASIDE
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.parity import Limits

@@ -13,11 +13,12 @@ from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from diffood.errors import BundleError, UsageError
 from diffood.runtime.images import ImageShape
 from diffood.runtime.plan import Plan, first_problem
+from diffood.runtime.records import Record, Text
 from diffood.runtime.schedule import Prediction, StepTable
 
 FORMAT = 1
@@ -38,18 +39,14 @@ Precision = Literal["fp32", "fp16", "int8"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$", max_length=100)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FileEntry(_Strict):
+class FileEntry(Record):
     """A file of the bundle's folder: sha256 of its bytes and their number."""
 
     sha256: Sha256
     size: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
 
 
-class GraphEntry(_Strict):
+class GraphEntry(Record):
     """One ONNX graph. role: classify; step_guided (two UNet evaluations a lane); step_plain (one).
 
     error: the largest difference from FP32 torch over the export's proofs, relative to the largest output.
@@ -61,13 +58,13 @@ class GraphEntry(_Strict):
     precision: Precision
     opset: int
     error: Annotated[float, Field(ge=0)]
-    weights: dict[str, Annotated[int, Field(ge=0)]]
+    weights: dict[Text, Annotated[int, Field(ge=0)]]
 
 
-class ModelEntry(_Strict):
+class ModelEntry(Record):
     """A model the bundle was made from: its origin in words, the hash of its weights, its parameter count."""
 
-    origin: str
+    origin: Text
     weights_sha256: Sha256
     parameters: int
 
@@ -78,25 +75,25 @@ class UNetEntry(ModelEntry):
     prediction: Prediction
     labels: Literal["none", "class", "class+null"]
     label_count: Annotated[int, Field(ge=0)]
-    schedule_origin: str
+    schedule_origin: Text
 
 
-class Manifest(_Strict):
+class Manifest(Record):
     """The manifest, format 1. `files` names every file that the bundle may open, calibrations apart."""
 
     format: Literal[1]
     image: ImageShape
-    class_names: Annotated[tuple[str, ...], Field(min_length=1)]
+    class_names: Annotated[tuple[Text, ...], Field(min_length=1)]
     feature_count: Annotated[int, Field(ge=1)]
     classifier: ModelEntry
     unet: UNetEntry
     noise_levels: FileName
     golden: FileName
     graphs: tuple[GraphEntry, ...]
-    plans: dict[str, Plan]
-    default_plan: str
+    plans: dict[Text, Plan]
+    default_plan: Text
     files: dict[FileName, FileEntry]
-    versions: dict[str, str]
+    versions: dict[Text, Text]
 
 
 @dataclass(frozen=True)
@@ -255,13 +252,19 @@ def _read_arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
 
 
 def write_bundle(path: Path, make_manifest: Callable[[dict[str, FileEntry]], Manifest]) -> Manifest:
-    """Hash every file that lies in folder `path` and write the manifest beside them, last."""
+    """Hash every file that lies in folder `path` and write the manifest beside them, last.
+
+    Raises UsageError where what was given cannot be in a manifest, for example a class name with control characters.
+    """
     files = {}
     for file in sorted(path.iterdir()):
         if file.is_file() and file.name not in NOT_IN_MANIFEST:
             data = file.read_bytes()
             files[file.name] = FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-    manifest = make_manifest(files)
+    try:
+        manifest = make_manifest(files)
+    except ValidationError as error:
+        raise UsageError(f"The bundle's manifest would not hold: {first_problem(error)}.") from None
     write_atomically(path / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
     return manifest
 

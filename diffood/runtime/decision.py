@@ -5,13 +5,14 @@ import json
 import math
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, Sha256, kept_folder, read_regular, write_atomically
@@ -19,6 +20,7 @@ from diffood.runtime.fusion import Fusion, FusionRecord, load_fusion
 from diffood.runtime.images import ImageShape
 from diffood.runtime.noise import NOISE_RULE
 from diffood.runtime.plan import Plan, first_problem
+from diffood.runtime.records import Record, Text
 from diffood.runtime.sessions import Backend
 
 KEPT_DIGITS = 12  # of the sha256; a bundle sees some dozens of calibrations
@@ -27,19 +29,17 @@ MAX_CALIBRATION_BYTES = 256 * 2**20  # ten million scores
 ClassIndex = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class Fingerprint(BaseModel):
+class Fingerprint(Record):
     """All that a score depends on. Two equal fingerprints give the same scores, so one calibration holds for both."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    classify_sha256: str
-    step_sha256: str
-    noise_levels_sha256: str
+    classify_sha256: Sha256
+    step_sha256: Sha256
+    noise_levels_sha256: Sha256
     precision: Precision
     backend: Backend
-    engine_sha256: str | None = None
+    engine_sha256: Sha256 | None = None
     image: ImageShape
-    noise_rule: str = NOISE_RULE
+    noise_rule: Text = NOISE_RULE
     plan: Plan
     fusion_sha256: Sha256 | None = None
 
@@ -65,29 +65,25 @@ def _flat(fields: dict[str, object]) -> dict[str, str]:
     return flat
 
 
-class ClassThreshold(BaseModel):
+class ClassThreshold(Record):
     """The threshold of one predicted class, from its n calibration images: allowed_above of them lie above at most.
 
     bound: of the class's false-alarm rate, of the kind of the calibration's method.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     predicted: ClassIndex
-    threshold: Annotated[float, Field(allow_inf_nan=False)]
+    threshold: float
     n: Annotated[int, Field(ge=1)]
     allowed_above: Annotated[int, Field(ge=0)]
     bound: Annotated[float, Field(gt=0, lt=1)]
 
 
-class ClassThresholds(BaseModel):
+class ClassThresholds(Record):
     """Thresholds of the predicted classes that have `needed` calibration images; the others use that of all images.
 
     classes: the predicted class of each of the calibration's scores, in their order. overall_bound: of the false-alarm
     rate of all images together, which is up to twice alpha where some classes have their own threshold and some not.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     needed: Annotated[int, Field(ge=1)]
     overall_bound: Annotated[float, Field(gt=0, lt=2)]
@@ -108,14 +104,12 @@ class ClassThresholds(BaseModel):
         return self
 
 
-class Calibration(BaseModel):
+class Calibration(Record):
     """calibration.json: a threshold, what it guarantees, the sorted scores behind it and what it holds for.
 
     An image is flagged when its score > threshold, its predicted class's own where per_class holds one. allowed_above
     of the n scores lie above the threshold of all at most.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
     method: Literal["pac", "conformal", "quantile"]
@@ -123,11 +117,11 @@ class Calibration(BaseModel):
     delta: Annotated[float, Field(gt=0, lt=1)] | None
     n: Annotated[int, Field(ge=1)]
     allowed_above: Annotated[int, Field(ge=0)]
-    threshold: Annotated[float, Field(allow_inf_nan=False)]
-    guarantee: str
+    threshold: float
+    guarantee: Text
     set_aside: Annotated[int, Field(ge=0)]
     fingerprint: Fingerprint
-    scores: list[Annotated[float, Field(allow_inf_nan=False)]]
+    scores: list[float]
     fusion: FusionRecord | None = None
     per_class: ClassThresholds | None = None
 
@@ -184,23 +178,38 @@ class Decisions:
     thresholds: npt.NDArray[np.float64]
 
 
-def decide(scores: npt.NDArray[np.float64], predicted: npt.NDArray[np.int64], calibration: Calibration) -> Decisions:
-    """Conformal p-values and verdicts of scores [N] of images with predicted classes [N].
+@dataclass(frozen=True)
+class Rule:
+    """How a calibration judges scores: make it once and ask it often, as its scores are laid out when it is made.
 
-    p = (1 + #{calibration scores >= s}) / (n + 1): Vovk et al. 2005. Where the class has its own threshold the scores
-    counted are those of its images (Mondrian: sec. 4.5 there), so that a p-value and a verdict speak of the same
-    images. A score that is not finite, -inf too, is flagged, never passed; -1 is a class without its own threshold.
+    known float64 [n]: the calibration's scores, sorted; own: of each class with its own threshold that, and its scores.
     """
-    finite = np.where(np.isfinite(scores), scores, np.inf)
-    known = np.array(calibration.scores)
-    p_values, thresholds = _p_values(finite, known), np.full(len(finite), calibration.threshold)
-    if calibration.per_class:
-        classes = np.array(calibration.per_class.classes)
-        for k, threshold in calibration.own_thresholds.items():
-            mine = predicted == k
-            if mine.any():
-                p_values[mine], thresholds[mine] = _p_values(finite[mine], known[classes == k]), threshold
-    return Decisions(p_values, finite > thresholds, thresholds)
+
+    calibration: Calibration
+    known: npt.NDArray[np.float64]
+    own: Mapping[int, tuple[float, npt.NDArray[np.float64]]]
+
+    @classmethod
+    def of(cls, calibration: Calibration) -> "Rule":
+        """The rule of a calibration."""
+        known = np.array(calibration.scores)
+        classes = np.array(calibration.per_class.classes if calibration.per_class else [])
+        own = {k: (threshold, known[classes == k]) for k, threshold in calibration.own_thresholds.items()}
+        return cls(calibration, known, own)
+
+    def decide(self, scores: npt.NDArray[np.float64], predicted: npt.NDArray[np.int64]) -> Decisions:
+        """Conformal p-values and verdicts of scores [N] of images with predicted classes [N].
+
+        p = (1 + #{calibration scores >= s}) / (n + 1): Vovk et al. 2005. Where the class has its own threshold the
+        scores counted are those of its images (Mondrian: sec. 4.5 there), so that a p-value and a verdict speak of the
+        same images. A score that is not finite, -inf too, is flagged, never passed; -1 is a class without its own.
+        """
+        finite = np.where(np.isfinite(scores), scores, np.inf)
+        p_values, thresholds = _p_values(finite, self.known), np.full(len(finite), self.calibration.threshold)
+        for k in self.own.keys() & set(predicted.tolist()):
+            mine, (threshold, known) = predicted == k, self.own[k]
+            p_values[mine], thresholds[mine] = _p_values(finite[mine], known), threshold
+        return Decisions(p_values, finite > thresholds, thresholds)
 
 
 def _p_values(scores: npt.NDArray[np.float64], known: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

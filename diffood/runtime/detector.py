@@ -12,7 +12,7 @@ import numpy.typing as npt
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, open_bundle
 from diffood.runtime.choice import BackendChoice, PrecisionChoice, list_candidates, nothing_usable
-from diffood.runtime.decision import Calibration, Fingerprint, decide, load_calibrated_fusion, load_calibration
+from diffood.runtime.decision import Calibration, Fingerprint, Rule, load_calibrated_fusion, load_calibration
 from diffood.runtime.fusion import Fusion
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, from_pixels, load_image
 from diffood.runtime.parity import require_calibrated
@@ -227,7 +227,7 @@ class Detector:
 
         Raises CalibrationError where the bundle is not calibrated for this plan.
         """
-        calibration = self.calibration()
+        rule = Rule.of(self.calibration())
         errors = [""] * len(paths)
         score, predicted = np.full(len(paths), np.nan), np.full(len(paths), -1, np.int64)
 
@@ -241,7 +241,7 @@ class Detector:
 
         for index, result in self.stream(readable()):
             score[index], predicted[index] = result.score, result.evidence.predicted
-        decisions = decide(score, predicted, calibration)
+        decisions = rule.decide(score, predicted)
         refused = np.array([bool(error) for error in errors], bool)
         return Verdicts(
             is_ood=decisions.is_ood,

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle import Bundle, FileName, Precision, Role, Sha256, read_regular, write_atomically
 from diffood.runtime.plan import first_problem
+from diffood.runtime.records import Record, Text, acts
 
 ENGINES = "engines"
 RECORD = "engine.json"
@@ -23,11 +24,7 @@ MAX_PLAN_BYTES = 8 * 2**30  # a UNet of two billion parameters in FP32
 EngineLibrary = Literal["tensorrt", "tensorrt-rtx"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Profile(_Strict):
+class Profile(Record):
     """Rows of an engine call: the fewest, those it is tuned for, the most."""
 
     smallest: Annotated[int, Field(ge=1)]
@@ -35,7 +32,7 @@ class Profile(_Strict):
     largest: Annotated[int, Field(ge=1)]
 
 
-class PlanFile(_Strict):
+class PlanFile(Record):
     """One serialised engine, and the ONNX graph it was built from."""
 
     role: Role
@@ -45,18 +42,18 @@ class PlanFile(_Strict):
     onnx_sha256: Sha256
 
 
-class EngineRecord(_Strict):
+class EngineRecord(Record):
     """engine.json. compute_capability: as "8.6"; gpu and driver: None for tensorrt-rtx, whose builder uses no GPU."""
 
     format: Literal[1] = 1
     library: EngineLibrary
-    library_version: str
+    library_version: Text
     precision: Precision
     compute_capability: Annotated[str, Field(pattern=r"^[0-9]{1,2}\.[0-9]$")]
-    gpu: str | None
-    driver: str | None
+    gpu: Text | None
+    driver: Text | None
     profile: Profile
-    options: dict[str, str]
+    options: dict[Text, Text]
     plans: tuple[PlanFile, ...]
 
 
@@ -105,6 +102,10 @@ def list_engines(bundle: Bundle) -> list[Engine]:
 
 def _read(folder: Path) -> Engine:
     remedy = "remove that folder and build the engine again"
+    if any(map(acts, folder.name)):  # tables show it
+        raise BundleError(
+            f"{folder.parent} has a folder whose name holds control characters, {folder.name!r}; {remedy}."
+        )
     if folder.is_symlink():
         raise BundleError(f"{folder} is a link; a bundle holds plain folders and files only: {remedy}.")
     data = read_regular(folder, RECORD, MAX_RECORD_BYTES, remedy)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle import Bundle, FileName, Sha256, kept_folder, load_arrays, read_regular, write_atomically
 from diffood.runtime.plan import Combination, Plan
+from diffood.runtime.records import Record
 from diffood.runtime.scoring import Float, unit
 from diffood.runtime.witnesses import Array, Evidence, Witness, measurable, measure
 
@@ -22,15 +23,10 @@ MAX_BANK_BYTES = 256 * 2**20
 BANK_DIGITS = 12  # of its sha256, in its file's name
 
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FittedWitness(_Strict):
+class FittedWitness(Record):
     """A witness and what its values are on in-distribution images.
 
     center, scale: their mean and standard deviation; power: of Yeo and Johnson's transformation of what is then left,
@@ -39,10 +35,10 @@ class FittedWitness(_Strict):
     """
 
     name: Witness
-    center: Finite
+    center: float
     scale: Positive
     power: Annotated[float, Field(ge=0, le=2)] = 1.0
-    center_bent: Finite = 0.0
+    center_bent: float = 0.0
     scale_bent: Positive = 1.0
     weight: Annotated[float, Field(ge=0, le=1)]
 
@@ -51,7 +47,7 @@ class FittedWitness(_Strict):
         return (bend((values - self.center) / self.scale, self.power) - self.center_bent) / self.scale_bent
 
 
-class BankEntry(_Strict):
+class BankEntry(Record):
     """The file of the features that "knn" compares with: sha256 of its bytes and their number."""
 
     file: FileName
@@ -59,7 +55,7 @@ class BankEntry(_Strict):
     size: Annotated[int, Field(ge=0, le=MAX_BANK_BYTES)]
 
 
-class StageRule(_Strict):
+class StageRule(Record):
     """When an image ends after so many repeats: when its score there, of these witnesses, is <= low or > high.
 
     None: never on that side. The score of an image is that of the stage at which it ends.
@@ -67,15 +63,15 @@ class StageRule(_Strict):
 
     repeats: Annotated[int, Field(ge=0)]
     witnesses: Annotated[tuple[FittedWitness, ...], Field(min_length=1)]
-    low: Finite | None
-    high: Finite | None
+    low: float | None
+    high: float | None
 
     def ends(self, score: float) -> bool:
         """Whether a score says enough; one that is not finite says nothing."""
         return bool((self.low is not None and score <= self.low) or (self.high is not None and score > self.high))
 
 
-class FusionRecord(_Strict):
+class FusionRecord(Record):
     """What a calibration holds of its fusion. n: images it was fitted on, none of them calibrated on.
 
     witnesses: of an image that goes all the way; stages: of those that end before, in the order of the plan's.
@@ -175,12 +171,11 @@ def bend(values: Float, power: float) -> Float:
     """Transform values [...] monotonically so that a skewed sample becomes nearly normal; power 1 leaves them.
 
     Yeo and Johnson 2000, "A new family of power transformations", sec. 2: Box and Cox's power of 1 + v for v >= 0, and
-    of 1 - v with 2 - power, mirrored, below. NaN where a value is not finite: a negative power would bound infinity.
+    of 1 - v with 2 - power, mirrored, below. power in 0 … 2, where no side is bounded: what is not finite stays so.
     """
     from scipy.special import boxcox1p
 
-    finite = np.where(np.isfinite(values), values, np.nan)
-    return np.asarray(boxcox1p(np.maximum(finite, 0), power) - boxcox1p(np.maximum(-finite, 0), 2 - power))
+    return np.asarray(boxcox1p(np.maximum(values, 0), power) - boxcox1p(np.maximum(-values, 0), 2 - power))
 
 
 def combine(standardised: Float, weights: Float, how: Combination) -> Float:

@@ -6,30 +6,27 @@ calibration.parity measures and judges; a record is what it leaves in the bundle
 import hashlib
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle import CALIBRATION, PARITY, Bundle, Sha256, read_regular, write_atomically
 from diffood.runtime.decision import MAX_CALIBRATION_BYTES, Calibration, Fingerprint
 from diffood.runtime.plan import first_problem
+from diffood.runtime.records import Record, Text
 
 MAX_PARITY_BYTES = 4 * 2**20
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Limits(_Strict):
+class Limits(Record):
     """What a variant may differ by: share of flipped verdicts on InD images, AUROC of any OOD set (of 1)."""
 
     flips: Share = 0.005
     auroc_shift: Share = 0.002
 
 
-class SetParity(_Strict):
+class SetParity(Record):
     """One OOD set: images, flipped verdicts, AUROC against the InD images by the reference and by the variant."""
 
     images: Annotated[int, Field(ge=1)]
@@ -38,7 +35,7 @@ class SetParity(_Strict):
     auroc_variant: Share
 
 
-class ParityRecord(_Strict):
+class ParityRecord(Record):
     """One judgement. reference: what the calibration was fitted on; variant: what was judged against it.
 
     images InD images were scored by both. flips: verdicts that differ, flips_to_alarm of them from passed to flagged;
@@ -57,10 +54,10 @@ class ParityRecord(_Strict):
     flip_bound: Share
     p_value_shift: Share
     threshold_shift: float
-    sets: dict[str, SetParity]
+    sets: dict[Text, SetParity]
     images_per_second: Annotated[float, Field(ge=0)]
     reference_images_per_second: Annotated[float, Field(ge=0)]
-    problems: tuple[str, ...]
+    problems: tuple[Text, ...]
 
     @property
     def passed(self) -> bool:
@@ -68,7 +65,7 @@ class ParityRecord(_Strict):
         return not self.problems
 
 
-class ParityFile(_Strict):
+class ParityFile(Record):
     """parity.json: at most one record a pair of fingerprints, the newest."""
 
     format: Literal[1] = 1

@@ -22,6 +22,7 @@ from diffood.runtime.witnesses import Evidence
 Key = TypeVar("Key")
 Stops = Callable[[Evidence], bool]  # whether an image goes no further than what there is of it
 
+MOST_WAITING = 4  # batches of images under way or behind one that is; those that end early must not fill memory
 ALWAYS_ON: Stops = lambda _: False  # noqa: E731 - a constant
 
 
@@ -107,7 +108,7 @@ class _Pass(Generic[Key]):
             while not self.noised and self.going_on:
                 self._noise_next_stage(self.going_on.popleft())
             if not self.noised:
-                if not self.more:
+                if not self.more or len(self.waiting) >= MOST_WAITING * self.session.batch:
                     return False
                 self._classify_next_images()
                 if not self.going_on:  # all ended at stage 0: they are handed out before more are pulled

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from diffood.calibration.bootstrap import compare_fpr, mean_fpr_interval
-from diffood.calibration.calibrate import score_folder
 from diffood.calibration.fitting import fit_witnesses
 from diffood.calibration.fusing import fit_fusion, split_sources
 from diffood.calibration.intervals import (
@@ -28,13 +27,15 @@ from diffood.calibration.intervals import (
     mean_auroc_interval,
 )
 from diffood.calibration.metrics import auroc
+from diffood.calibration.staged import fit_stage, stop_early
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import fuse
-from diffood.runtime.plan import DEFAULT, Combination
+from diffood.runtime.plan import DEFAULT, FAST, Combination, Plan
 from diffood.runtime.scoring import Float
+from diffood.runtime.serving.pipeline import observe_files
 from diffood.runtime.serving.sources import expand_inputs
-from diffood.runtime.witnesses import Witness
+from diffood.runtime.witnesses import Witness, measure
 from diffood.zoo import BUNDLE
 from diffood.zoo.datasets import load_training_data
 from diffood.zoo.images import SETS, load_set
@@ -49,11 +50,20 @@ Columns = Mapping[Witness, Float]
 
 @dataclass(frozen=True)
 class Way:
-    """One row: a witness alone (how is None: as measured), or several, combined."""
+    """One row: a witness alone on all repeats (how is None: as measured), or several, combined, in stages or not."""
 
     name: str
     witnesses: tuple[Witness, ...]
     how: Combination | None
+    stages: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Every witness of every image, by number of repeats. columns: [n], fitted on; sets: [N, W], "ind" among them."""
+
+    columns: Mapping[int, Columns]
+    sets: Mapping[str, Mapping[int, Float]]
 
 
 @dataclass(frozen=True)
@@ -70,11 +80,12 @@ class Row:
 
 def ways() -> list[Way]:
     """The default first, then other fusions, then each witness alone."""
-    chosen, rows = DEFAULT.witnesses, [Way("default", DEFAULT.witnesses, DEFAULT.combine)]
-    rows.append(Way("default, equal sum", chosen, "sum"))
+    chosen, how, stages = DEFAULT.witnesses, DEFAULT.combine, DEFAULT.stages
+    rows = [Way("default", chosen, how, stages), Way("default, not in stages", chosen, how)]
+    rows.append(Way("default, equal sum", chosen, "sum", stages))
     for left_out in chosen:
-        rows.append(Way(f"default without {left_out}", tuple(w for w in chosen if w != left_out), DEFAULT.combine))
-    rows.append(Way("default and knn", (*chosen, "knn"), DEFAULT.combine))
+        rows.append(Way(f"default without {left_out}", tuple(w for w in chosen if w != left_out), how, stages))
+    rows.append(Way("default and knn", (*chosen, "knn"), how, stages))
     rows.append(Way("jump, reconstruction, knn, equal sum", ("jump", "reconstruction", "knn"), "sum"))
     return rows + [Way(name, (name,), None) for name in WITNESSES]
 
@@ -97,19 +108,23 @@ def digit_sets(archive: Path) -> dict[str, Pixels]:
 
 
 def measure_sets(
-    bundle_path: Path, sets: Mapping[str, Pixels], seed: int, limit: int | None, batch: int, threads: int
-) -> tuple[Columns, dict[str, Float]]:
-    """Every witness [n] on the images that `calibrate` would fit on, and all of them [N, W] on the other sets."""
-    bundle = open_bundle(bundle_path)
-    plan = DEFAULT.changed({"witnesses": WITNESSES, "seed": seed})
-    detector = Detector.load(bundle, plan, batch=batch, threads=threads)
+    bundle_path: Path, sets: Mapping[str, Pixels], plan: Plan, limit: int | None, batch: int, threads: int
+) -> Measured:
+    """Every witness on the images that `calibrate` would fit on, and on all of the other sets; none ends early."""
+    plan = plan.changed({"witnesses": WITNESSES})
+    detector = Detector.load(open_bundle(bundle_path), plan, batch=batch, threads=threads)
     with tempfile.TemporaryDirectory() as place:
         folders = {name: _write(Path(place) / name, images[:limit]) for name, images in sets.items()}
         parts = split_sources(expand_inputs([str(folders.pop("fit"))]))
         fitted = fit_fusion(detector, parts.fit)
-        fused = detector.with_fusion(fitted.fusion)
-        values = {name: score_folder(fused, expand_inputs([str(path)])).witnesses for name, path in folders.items()}
-    return fitted.columns, values
+        bank = fitted.fusion.bank
+        found: dict[str, dict[int, list[Float]]] = {name: {r: [] for r in fitted.columns} for name in folders}
+        for name, folder in folders.items():
+            for outcome in observe_files(detector, expand_inputs([str(folder)])):
+                assert outcome.result is not None, outcome.loaded.error
+                for repeats, rows in found[name].items():
+                    rows.append(measure(WITNESSES, outcome.result.first(repeats), bank))
+    return Measured(fitted.columns, {name: {r: np.stack(rows) for r, rows in by.items()} for name, by in found.items()})
 
 
 def _write(folder: Path, images: Pixels) -> Path:
@@ -119,35 +134,44 @@ def _write(folder: Path, images: Pixels) -> Path:
     return folder
 
 
-def score(way: Way, columns: Columns, values: Mapping[str, Float]) -> ScoredSets:
-    """What one way, fitted on `columns`, makes of all witnesses [N, W] of every set."""
-    chosen = [WITNESSES.index(name) for name in way.witnesses]
+def score(way: Way, measured: Measured) -> ScoredSets:
+    """What one way, fitted on the columns, makes of every set."""
+    chosen, last = [WITNESSES.index(name) for name in way.witnesses], max(measured.columns)
     if way.how is None:
-        scores = {name: found[:, chosen[0]] for name, found in values.items()}
-    else:
-        fitted = fit_witnesses({name: columns[name] for name in way.witnesses}, way.how)
-        scores = {name: fuse(fitted, way.how, found[:, chosen]) for name, found in values.items()}
+        scores = {name: found[last][:, chosen[0]] for name, found in measured.sets.items()}
+        return ScoredSets(scores.pop("ind"), scores)
+    columns = {r: {name: found[name] for name in way.witnesses} for r, found in measured.columns.items()}
+    rules = [fit_stage(repeats, columns[repeats], way.how) for repeats in way.stages]
+    fitted = [rule.witnesses for rule in rules] + [fit_witnesses(columns[last], way.how)]
+    scores = {}
+    for name, found in measured.sets.items():
+        stages = zip(fitted, (*way.stages, last), strict=True)
+        each = [fuse(witnesses, way.how, found[repeats][:, chosen]) for witnesses, repeats in stages]
+        scores[name], _ = stop_early(np.stack(each, axis=1), rules)
     return ScoredSets(scores.pop("ind"), scores)
 
 
-def compare(columns: Columns, values: Mapping[str, Float]) -> list[Row]:
+def scored_ways(measured: Measured, fast: Measured) -> dict[str, ScoredSets]:
+    """All rows' scores by name, the default's first, the fast plan's from its own pass second."""
+    found = {way.name: score(way, measured) for way in ways()}
+    default = next(iter(found))
+    return {default: found[default], "fast": score(Way("fast", FAST.witnesses, FAST.combine), fast), **found}
+
+
+def compare(ways: Mapping[str, ScoredSets]) -> list[Row]:
     """Every way's numbers, and the default against each on the same images."""
-    default = score(ways()[0], columns, values)
-    rows = []
-    for way in ways():
-        scored = score(way, columns, values)
-        fpr = compare_fpr(default, scored)
-        rows.append(
-            Row(
-                way.name,
-                {name: auroc(scored.ind, found) for name, found in scored.sets.items()},
-                mean_auroc_interval(scored),
-                mean_fpr_interval(scored),
-                mean_auroc_difference(default, scored),
-                fpr.ratio,
-            )
+    default = next(iter(ways.values()))
+    return [
+        Row(
+            name,
+            {key: auroc(scored.ind, found) for key, found in scored.sets.items()},
+            mean_auroc_interval(scored),
+            mean_fpr_interval(scored),
+            mean_auroc_difference(default, scored),
+            compare_fpr(default, scored).ratio,
         )
-    return rows
+        for name, scored in ways.items()
+    ]
 
 
 def table(rows: list[Row]) -> str:
@@ -185,11 +209,19 @@ def main() -> None:
     sets = digit_sets(arguments.digits) if arguments.digits else fashion_sets()
     found = {}
     for seed in arguments.seed:
-        columns, values = measure_sets(
-            arguments.bundle, sets, seed, arguments.limit, arguments.batch, arguments.threads
+        measured, fast = (
+            measure_sets(
+                arguments.bundle,
+                sets,
+                plan.changed({"seed": seed}),
+                arguments.limit,
+                arguments.batch,
+                arguments.threads,
+            )
+            for plan in (DEFAULT, FAST)
         )
-        rows = compare(columns, values)
-        count = len(columns[WITNESSES[0]])
+        rows = compare(scored_ways(measured, fast))
+        count = len(measured.columns[DEFAULT.repeats]["jump"])
         print(f"\nseed {seed}, fitted on {count}\n\n{table(rows)}", flush=True)
         found[str(seed)] = {"fitted_on": count, "rows": [asdict(row) for row in rows]}
     arguments.output.write_text(json.dumps(found, indent=1) + "\n")

@@ -17,7 +17,7 @@ from PIL import Image
 from diffood import zoo
 from diffood.calibration.pictures import StripImage, draw_strip
 from diffood.errors import EXIT_SET_ASIDE, DiffoodError, UsageError
-from diffood.runtime.decision import decide
+from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import from_pixels
 from diffood.zoo.images import SETS, load_set, unpack_set
@@ -155,12 +155,12 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def _draw_strip(bundle: Path, path: Path) -> None:
     detector = Detector.open(bundle)
-    calibration = detector.calibration()
+    rule = Rule.of(detector.calibration())
     chosen = [(name, pixels) for name in ("fashion-test", *OOD_SETS) for pixels in load_set(name).images[:STRIP_IMAGES]]
     items = [((name, x), x) for name, x in ((name, from_pixels(pixels[None])) for name, pixels in chosen)]
     columns = []
     for (name, x), result in detector.stream(items):
-        decisions = decide(np.array([result.score]), np.array([result.evidence.predicted]), calibration)
+        decisions = rule.decide(np.array([result.score]), np.array([result.evidence.predicted]))
         flagged = bool(decisions.is_ood[0])
         verdict = "flagged" if flagged else "passed"
         caption = f"{result.score:.2f} {verdict}"

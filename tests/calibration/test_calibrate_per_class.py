@@ -11,7 +11,7 @@ from diffood.calibration.mondrian import fit_per_class, flagged
 from diffood.calibration.thresholds import Method
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle import Bundle
-from diffood.runtime.decision import Calibration, decide
+from diffood.runtime.decision import Calibration, Rule
 from diffood.runtime.detector import Detector
 
 FloatArray = npt.NDArray[np.float64]
@@ -51,7 +51,7 @@ def rates(calibration: Calibration) -> FloatArray:
     """The share of each class's images that decide flags."""
     scores = (STARTS[:, None] + GRID).ravel()
     predicted = np.repeat(np.arange(SHARES.size), GRID.size)
-    return np.asarray(decide(scores, predicted, calibration).is_ood.reshape(SHARES.size, -1).mean(1))
+    return np.asarray(Rule.of(calibration).decide(scores, predicted).is_ood.reshape(SHARES.size, -1).mean(1))
 
 
 def test_pac_promises_by_class_hold_at_once_in_what_is_served(detector: Detector) -> None:
@@ -79,7 +79,7 @@ def test_what_is_stored_decides_as_what_was_fitted(detector: Detector, method: M
     files, fresh = draw(generator, n), draw(generator, 500)
     fitted = fit_per_class(files.scores, files.predicted, SHARES.size, ALPHA, 1 - DELTA, method)
     calibration = stored(detector, files, method)
-    decisions = decide(fresh.scores, fresh.predicted, calibration)
+    decisions = Rule.of(calibration).decide(fresh.scores, fresh.predicted)
     np.testing.assert_array_equal(decisions.is_ood, flagged(fitted, fresh.scores, fresh.predicted))
     np.testing.assert_array_equal(decisions.thresholds, fitted.values[fresh.predicted])
     assert calibration.delta == fitted.delta

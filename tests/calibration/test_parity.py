@@ -17,7 +17,7 @@ from diffood.runtime.decision import (
     ClassThreshold,
     ClassThresholds,
     Fingerprint,
-    decide,
+    Rule,
     save_calibration,
 )
 from diffood.runtime.parity import Limits, add_record, calibration_sha256, load_parity, require_calibrated
@@ -48,7 +48,7 @@ def run_of(fingerprint: Fingerprint, scores: dict[str, Scores], speed: float) ->
 
 
 def is_ood(scores: Scores) -> npt.NDArray[np.bool_]:
-    return decide(scores, np.zeros(len(scores), np.int64), CALIBRATION).is_ood
+    return Rule.of(CALIBRATION).decide(scores, np.zeros(len(scores), np.int64)).is_ood
 
 
 def test_equal_scores_pass_with_nothing_moved() -> None:

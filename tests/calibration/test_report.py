@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 from xml.etree import ElementTree
@@ -14,13 +15,17 @@ from PIL import Image
 from sklearn.metrics import auc, roc_curve
 
 from diffood import zoo
+from diffood.calibration.bootstrap import FprComparison
 from diffood.calibration.calibrate import Calibrated, ScoredFiles, calibrate_files, score_folder
+from diffood.calibration.comparison import WitnessComparison
 from diffood.calibration.evaluate import evaluate
 from diffood.calibration.gallery import Extremes
+from diffood.calibration.groups import Group
+from diffood.calibration.intervals import Difference
 from diffood.calibration.metrics import auroc
 from diffood.calibration.operating import operating_points
 from diffood.calibration.report import MEANING, Report, report_on_calibration, report_on_sets
-from diffood.calibration.report_page import percent, render, shown
+from diffood.calibration.report_page import percent, render
 from diffood.calibration.report_pictures import LARGEST_SIDE, draw_histogram, make_thumbnails, roc_points
 from diffood.calibration.score_axis import score_span
 from diffood.errors import UsageError
@@ -58,6 +63,22 @@ def report(calibrated: tuple[Calibrated, Extremes], tmp_path_factory: pytest.Tem
     ood = {name: files for name, files in scored.items() if name != "ind"}
     evaluation = evaluate(done.calibration, scored["ind"], ood)
     return report_on_sets(done.detector, done.calibration, scored, extremes, evaluation)
+
+
+@pytest.fixture(scope="module")
+def grouped(calibrated: tuple[Calibrated, Extremes], tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """A report on 20 clothes, with upside-down ones as a near set and textures and digits as far ones, 10 each."""
+    done, root = calibrated[0], tmp_path_factory.mktemp("grouped")
+    scored: dict[str, ScoredFiles] = {}
+    sets = {"ind": "fashion-test", "upside-down": "upside-down", "textures": "textures", "digits": "digits"}
+    for name, images in sets.items():
+        unpack_set(images, root / name, 20 if name == "ind" else 10)
+        scored[name] = score_folder(done.detector, expand_inputs([str(root / name)]))
+    ood = {name: files for name, files in scored.items() if name != "ind"}
+    groups: dict[str, Group] = {"upside-down": "near", "textures": "far", "digits": "far"}
+    evaluation = evaluate(done.calibration, done.detector.evaluations, scored["ind"], ood, groups)
+    nothing_kept = dict.fromkeys(scored, Extremes())
+    return report_on_sets(done.detector, done.calibration, scored, nothing_kept, evaluation)
 
 
 def outcome(score: float) -> ImageScore:
@@ -181,6 +202,16 @@ def test_a_calibration_alone_has_no_p_values_and_no_rates(calibrated: tuple[Cali
     assert found.guarantee in page
 
 
+def test_a_calibration_says_what_if_some_images_were_ood(calibrated: tuple[Calibrated, Extremes]) -> None:
+    found = report_on_calibration(*calibrated)
+    (row,) = found.contamination  # a hundredth of 64 images is none
+    rows = rows_of(render(found), "Table of contamination")
+    cells = [f"{row.threshold:.4g}", "0.0 %", "0.0 %", f"{row.highest_threshold:.4g}"]
+    assert rows["3 (5 %)"] == " | ".join(cells)
+    assert row.threshold < found.threshold == row.highest_threshold
+    assert "Table of contamination" not in render(replace(found, contamination=()))
+
+
 def test_the_page_stands_alone_and_is_well_formed(report: Report) -> None:
     page = render(report)
     check_page(page)
@@ -188,6 +219,71 @@ def test_the_page_stands_alone_and_is_well_formed(report: Report) -> None:
     assert "this bundle" in page
     for name in ("jump", "reconstruction", "logit_norm", "energy"):
         assert MEANING[name].split(":")[0].replace("'", "&#39;") in page
+
+
+def rows_of(page: str, label: str) -> dict[str, str]:
+    """The text of each row of the table of this name, by its first cell."""
+    (table,) = [part for part in ElementTree.fromstring(page).iter("div") if part.get("aria-label") == label]
+    rows = [[" ".join("".join(cell.itertext()).split()) for cell in row] for row in table.iter("tr")]
+    return {first: " | ".join(rest) for first, *rest in rows}
+
+
+def test_each_witness_alone_is_compared_as_the_evaluation_does(grouped: Report) -> None:
+    assert grouped.evaluation is not None
+    compared = grouped.evaluation.witnesses
+    assert compared is not None
+    page = render(grouped)
+    check_page(page)
+    rows = rows_of(page, "Table of witnesses alone")
+    assert list(rows) == ["score", "combined", "jump", "reconstruction", "logit_norm", "energy"]
+    for name, alone in compared.alone.items():
+        gain = alone.difference
+        assert f"{100 * gain.value:+.2f} {100 * gain.low:+.2f} to {100 * gain.high:+.2f}" in rows[name]
+        assert rows[name].startswith(percent(alone.mean_auroc, 2))
+        for key in grouped.evaluation.sets:
+            assert percent(alone.auroc[key], 2) in rows[name]
+        assert rows[name].count("ahead") == len(alone.ahead)
+    assert rows["combined"].startswith(percent(grouped.evaluation.mean_auroc, 2))
+    assert f"The best single witness here is <code>{compared.best}</code>" in page
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.01, 0.03, "It is better beyond chance."),
+        (-0.01, 0.03, "These images are too few to tell them apart."),
+        (-0.03, -0.01, "It is worse beyond chance:"),
+    ],
+)
+def test_what_the_comparison_says_follows_its_interval(grouped: Report, low: float, high: float, said: str) -> None:
+    assert grouped.evaluation is not None
+    assert grouped.evaluation.witnesses is not None
+    alone = grouped.evaluation.witnesses.alone
+    gain, no_ratio = Difference((low + high) / 2, low, high, 0.0001), FprComparison(Difference(0, 0, 0, 1), None)
+    row = replace(alone["jump"], difference=gain, fpr=no_ratio, ahead={"digits": 0.021})
+    compared = WitnessComparison({**alone, "jump": row}, "jump")
+    page = render(replace(grouped, evaluation=replace(grouped.evaluation, witnesses=compared)))
+    assert said in page
+    assert "Alone it is clearly ahead on digits (by 2.1 points)." in page
+    row_text = rows_of(page, "Table of witnesses alone")["jump"]
+    assert "below 0.001" in row_text
+    assert "it has none" in row_text
+
+
+def test_groups_have_their_means_and_their_sets_named(grouped: Report) -> None:
+    assert grouped.evaluation is not None
+    rows = rows_of(render(grouped), "Table of OOD sets")
+    far = grouped.evaluation.groups["far"]
+    assert percent(far.mean.auroc, 2) in rows["far mean of textures, digits"]
+    assert percent(far.fpr_at_95_detection.high) in rows["far mean of textures, digits"]
+    assert percent(grouped.evaluation.overall.mean.fpr_at_95_detection) in rows["mean"]
+    assert list(rows)[-3:] == ["near mean of upside-down", "far mean of textures, digits", "mean"]
+
+
+def test_a_set_of_one_image_leaves_the_comparison_out(report: Report) -> None:
+    assert report.evaluation is not None
+    assert report.evaluation.witnesses is None  # one texture has no variance
+    assert "finds alone" not in render(report)
 
 
 def test_the_same_report_gives_the_same_bytes(report: Report) -> None:
@@ -206,10 +302,6 @@ def test_an_empty_set_is_refused(calibrated: tuple[Calibrated, Extremes]) -> Non
 )
 def test_what_is_not_none_or_all_is_never_rounded_to_it(share: float, text: str) -> None:
     assert percent(share) == text
-
-
-def test_names_cannot_act_on_the_reader() -> None:
-    assert shown("a\x1b[31m\u202e\nü猫 b") == "a\\x1b[31m\\u202e\\nü猫 b"
 
 
 def decode(uri: str) -> Image.Image:

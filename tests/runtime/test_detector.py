@@ -13,7 +13,7 @@ from diffood import zoo
 from diffood.calibration.calibrate import calibrate, score_folder
 from diffood.errors import BundleError, CalibrationError, UsageError
 from diffood.runtime.bundle import Bundle, open_bundle
-from diffood.runtime.decision import Calibration, decide, load_calibration, save_calibration
+from diffood.runtime.decision import Calibration, Rule, load_calibration, save_calibration
 from diffood.runtime.detector import Detector, Scores
 from diffood.runtime.images import from_pixels
 from diffood.runtime.plan import PLAIN, Plan
@@ -129,7 +129,7 @@ def test_pixels_that_are_no_numbers_are_flagged_and_leave_others_alone(
     assert np.isnan(scores.score[1:3]).all()
     assert np.array_equal(scores.score[[0, 3]], expected.score[[0, 3]])
     calibration = load_calibration(open_bundle(calibrated))
-    decisions = decide(scores.score, scores.predicted, calibration)
+    decisions = Rule.of(calibration).decide(scores.score, scores.predicted)
     assert decisions.is_ood[1:3].all()
     assert decisions.p_values[1:3].tolist() == [1 / (calibration.n + 1)] * 2
 

@@ -19,7 +19,7 @@ from scipy.stats import chi2, norm, yeojohnson
 
 from diffood.errors import BundleError, UsageError
 from diffood.runtime.bundle import Bundle, open_bundle
-from diffood.runtime.decision import Calibration, decide
+from diffood.runtime.decision import Calibration, Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import (
     BankEntry,
@@ -28,6 +28,7 @@ from diffood.runtime.fusion import (
     FusionRecord,
     bend,
     combine,
+    fuse,
     load_fusion,
     pack_bank,
     save_bank,
@@ -134,7 +135,7 @@ def test_a_witness_that_is_no_number_ends_up_flagged(how: Combination, bad: floa
     z = np.full((2, 3), -5.0)  # the others say as loudly as they can that all is well
     z[1, place] = bad
     score = equally(z, how)
-    decisions = decide(score, np.zeros(len(score), np.int64), calibration_of([0.0, 1.0, 2.0], threshold=2.0))
+    decisions = Rule.of(calibration_of([0.0, 1.0, 2.0], threshold=2.0)).decide(score, np.zeros(len(score), np.int64))
     assert decisions.is_ood.tolist() == [False, True]
     assert decisions.p_values.tolist() == [1.0 if score[0] <= 0 else 0.75, 0.25]
 
@@ -167,8 +168,13 @@ def test_bending_is_scipys_transformation_and_keeps_the_order(values: Float, pow
     assert np.all(np.diff(bend(np.sort(values), power)) >= 0)
 
 
-def test_what_is_not_finite_is_not_bounded_by_a_power() -> None:
-    assert np.isnan(bend(np.array([np.inf, -np.inf, np.nan]), -1.0)).all()
+@pytest.mark.parametrize("how", BOTH)
+@pytest.mark.parametrize("power", [0.0, 1e-9, 0.5, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_what_is_not_finite_is_not_bounded_by_any_power(bad: float, power: float, how: Combination) -> None:
+    assert not np.isfinite(bend(np.array([bad]), power)).any()
+    witness = FittedWitness(name="energy", center=0.5, scale=0.25, power=power, weight=1)
+    assert np.isnan(fuse([witness], how, np.array([bad])))
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.0])

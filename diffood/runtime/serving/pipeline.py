@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from diffood.runtime.decision import Calibration, decide
+from diffood.runtime.decision import Calibration, Rule
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.images import DEFAULT_LIMITS, ImageShape, Limits, Loaded, load_image
 from diffood.runtime.serving.rows import Row
@@ -129,9 +129,10 @@ def serve_batch(
     progress: Progress | None = None,
 ) -> Summary:
     """Write a row a file into an entered sink and return the counts of the run."""
+    rule = Rule.of(calibration)
     start, statuses, reasons, flagged, evaluations = time.monotonic(), Counter[str](), Counter[str](), 0, 0
     for outcome in score_files(detector, sources, limits, progress):
-        row = make_row(outcome, calibration, detector)
+        row = make_row(outcome, rule, detector)
         sink.write(row)
         statuses[row.status] += 1
         flagged += bool(row.is_ood)
@@ -153,12 +154,12 @@ def serve_batch(
     )
 
 
-def make_row(outcome: Outcome[ImageScore], calibration: Calibration, detector: Detector) -> Row:
-    """Say of one file what the calibration makes of its score."""
+def make_row(outcome: Outcome[ImageScore], rule: Rule, detector: Detector) -> Row:
+    """Say of one file what the calibration's rule makes of its score."""
     source, loaded, result = outcome.source, outcome.loaded, outcome.result
     if result is None:
         return Row(source.id, loaded.sha256, "rejected", error=loaded.error)
-    decisions = decide(np.array([result.score]), np.array([result.evidence.predicted]), calibration)
+    decisions = rule.decide(np.array([result.score]), np.array([result.evidence.predicted]))
     finite = bool(np.isfinite(result.score))
     return Row(
         id=source.id,

@@ -17,7 +17,7 @@ from PIL import Image
 from diffood import zoo
 from diffood.calibration.calibrate import calibrate, score_folder
 from diffood.runtime.bundle import open_bundle
-from diffood.runtime.decision import save_calibration
+from diffood.runtime.decision import Rule, save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.plan import Plan
 from diffood.runtime.serving import pipeline
@@ -244,6 +244,6 @@ def test_a_score_that_is_not_finite_is_flagged(detector: Detector, mixed: Path) 
     assert outcome.result is not None
     for score in (float("nan"), float("inf")):
         broken = dataclasses.replace(outcome, result=dataclasses.replace(outcome.result, score=score))
-        row = pipeline.make_row(broken, detector.calibration(), detector)
+        row = pipeline.make_row(broken, Rule.of(detector.calibration()), detector)
         assert (row.status, row.is_ood, row.values()["score"]) == ("invalid", True, None)
         assert "not finite" in row.error

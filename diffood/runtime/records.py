@@ -1,0 +1,37 @@
+"""What all records of a bundle's files have in common: no unknown field, no infinite number, no text that can act."""
+
+import unicodedata
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+# Control characters, halves of a character, and what ends a line. Other invisible characters stay: without the
+# joiners of Persian, Hindi and emoji, and the wide or unbreakable spaces of others, their names cannot be written.
+_ACTING = frozenset(("Cc", "Cs", "Zl", "Zp"))
+_TURNING = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))  # the line, for the eye alone
+
+
+def acts(letter: str) -> bool:
+    """Whether a character does something to a terminal, or to the order in which a line is read, when printed."""
+    return unicodedata.category(letter) in _ACTING or unicodedata.bidirectional(letter) in _TURNING
+
+
+def shown(text: str) -> str:
+    """A text of unknown origin as it can be printed: characters that act become escapes."""
+    return "".join(letter.encode("unicode_escape").decode() if acts(letter) else letter for letter in text)
+
+
+def _require_shown(text: str) -> str:
+    if any(map(acts, text)):
+        raise ValueError("it holds control characters, which may not be printed")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_require_shown)]
+"""Of a file that may be hostile, and printed: refused where it holds characters that act."""
+
+
+class Record(BaseModel):
+    """A record of a bundle's file: frozen; a field it does not know, or a number that is not finite, is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,0 +1,160 @@
+"""Attack: texts in a bundle's files, or names of its files, that act on the terminal or turn the line around."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import calibration_of, fingerprint_of
+from planted_engine import plant_engine
+
+from diffood import cli
+from diffood.errors import BundleError, UsageError
+from diffood.runtime.bundle import Manifest, open_bundle, write_bundle
+from diffood.runtime.decision import load_calibration, save_calibration
+from diffood.runtime.engines import list_engines
+from diffood.runtime.records import shown
+
+Fields = dict[str, Any]
+Rewrite = Callable[[Callable[[Fields], object]], None]
+
+CLEAR = "\x1b[2J\x1b]0;owned\x07"
+ACTING = {
+    "escape sequence": CLEAR,
+    "one-byte escape": "\x9b31m",
+    "newline": "Coat\nguarantee     all is well",
+    "carriage return": "Coat\rowned",
+    "backspace": "Coat\b\b\b\b",
+    "null": "Coat\0",
+    "delete": "Coat\x7f",
+    "line separator": "Coat\u2028owned",
+    "right-to-left override": "\u202etaoC",
+    "isolate": "\u2067Coat",
+}
+LEGITIMATE = [
+    "T-shirt/top",
+    "Crêpe de Chine",
+    "猫",
+    "全角\u3000空白",  # an ideographic space
+    "10\u00a0000 €",  # a space that does not break
+    "پیراهن\u200cها",  # Persian: plural, with a joiner that does not join
+    "क्\u200dष",  # Hindi
+    "👩\u200d🔬 🏳\ufe0f\u200d🌈",
+    "חולצה \u200eT-shirt",  # Hebrew with a mark that turns nothing
+    "e\u0301",
+    "<b>&'\"\\",
+]
+PLACES: dict[str, Callable[[Fields, str], object]] = {
+    "class_names.3": lambda manifest, text: manifest["class_names"].__setitem__(3, text),
+    "classifier.origin": lambda manifest, text: manifest["classifier"].update(origin=text),
+    "unet.origin": lambda manifest, text: manifest["unet"].update(origin=text),
+    "unet.schedule_origin": lambda manifest, text: manifest["unet"].update(schedule_origin=text),
+    "plans": lambda manifest, text: manifest["plans"].update({text: manifest["plans"]["plain"]}),
+    "default_plan": lambda manifest, text: manifest.update(default_plan=text),
+    "versions.torch": lambda manifest, text: manifest["versions"].update(torch=text),
+    "versions": lambda manifest, text: manifest["versions"].update({text: "1"}),
+    "graphs.0.weights": lambda manifest, text: manifest["graphs"][0]["weights"].update({text: 1}),
+}
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """The one line with which something is refused."""
+    with pytest.raises(BundleError) as caught:
+        call()
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("text", ACTING.values(), ids=ACTING)
+def test_a_class_name_that_acts_is_refused_and_named(bundle_copy: Path, rewrite: Rewrite, text: str) -> None:
+    rewrite(lambda manifest: PLACES["class_names.3"](manifest, text))
+    found = refusal(lambda: open_bundle(bundle_copy))
+    assert "manifest.json does not hold: class_names.3: " in found
+    assert "control characters" in found
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_text_of_a_manifest_reaches_a_terminal_as_it_is(bundle_copy: Path, rewrite: Rewrite, place: str) -> None:
+    rewrite(lambda manifest: PLACES[place](manifest, CLEAR))
+    assert f"manifest.json does not hold: {place}" in refusal(lambda: open_bundle(bundle_copy))
+
+
+@pytest.mark.parametrize("name", LEGITIMATE)
+def test_names_of_all_languages_are_opened_as_written(bundle_copy: Path, rewrite: Rewrite, name: str) -> None:
+    rewrite(lambda manifest: PLACES["class_names.3"](manifest, name))
+    assert open_bundle(bundle_copy).manifest.class_names[3] == name
+    assert shown(name) == name
+
+
+def test_what_acts_is_shown_as_escapes() -> None:
+    assert shown("a\x1b[31m\u202e\nü猫 \u2028b") == "a\\x1b[31m\\u202e\\nü猫 \\u2028b"
+
+
+def test_a_bundle_with_such_a_name_cannot_be_made(bundle_copy: Path) -> None:
+    fields = json.loads((bundle_copy / "manifest.json").read_text()) | {"class_names": ["a", CLEAR]}
+    with pytest.raises(UsageError, match=r"class_names\.1: .*control characters"):
+        write_bundle(bundle_copy, lambda files: Manifest.model_validate_json(json.dumps(fields)))
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (lambda fields: fields.update(guarantee=CLEAR), "guarantee"),
+        (lambda fields: fields["fingerprint"].update(noise_rule=CLEAR), "fingerprint.noise_rule"),
+        (lambda fields: fields["fingerprint"].update(classify_sha256=CLEAR), "fingerprint.classify_sha256"),
+        (lambda fields: fields["fingerprint"].update(engine_sha256=CLEAR), "fingerprint.engine_sha256"),
+    ],
+)
+def test_no_text_of_a_calibration_reaches_a_terminal_as_it_is(
+    bundle_copy: Path, change: Callable[[Fields], object], place: str
+) -> None:
+    bundle = open_bundle(bundle_copy)
+    path = save_calibration(bundle, calibration_of([0.1, 0.2], 0.1, fingerprint=fingerprint_of(bundle.plan("plain"))))
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    assert f"calibration.json does not hold: {place}" in refusal(lambda: load_calibration(bundle))
+
+
+def test_an_engine_folder_with_such_a_name_is_refused(bundle_copy: Path) -> None:
+    folder = plant_engine(bundle_copy)
+    assert len(list_engines(open_bundle(bundle_copy))) == 1
+    folder.rename(folder.parent / f"tensorrt{CLEAR.replace('/', '')}")
+    assert "whose name holds control characters" in refusal(lambda: list_engines(open_bundle(bundle_copy)))
+
+
+@pytest.mark.parametrize("field", ["library_version", "gpu", "driver"])
+def test_no_text_of_an_engine_record_reaches_a_terminal_as_it_is(bundle_copy: Path, field: str) -> None:
+    path = plant_engine(bundle_copy) / "engine.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: CLEAR}))
+    assert f"engine.json does not hold: {field}" in refusal(lambda: list_engines(open_bundle(bundle_copy)))
+
+
+@pytest.mark.parametrize("where", ["class name", "kept calibration", "bundle's own name"])
+def test_the_command_line_prints_no_escape(
+    bundle_copy: Path,
+    rewrite: Rewrite,
+    where: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    path = bundle_copy
+    if where == "class name":
+        rewrite(lambda manifest: PLACES["class_names.3"](manifest, CLEAR))
+    elif where == "kept calibration":
+        (path / "calibrations").mkdir()
+        (path / "calibrations" / f"{CLEAR}.json").write_text("{}")
+    else:
+        path = Path(shutil.move(path, path.with_name(f"b{CLEAR}")))
+        (path / "manifest.json").write_text("[")
+    monkeypatch.setattr(sys, "argv", ["diffood", "inspect", str(path)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    captured = capfd.readouterr()
+    assert end.value.code == 1
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.removesuffix("\n").isprintable()

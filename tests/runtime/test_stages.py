@@ -1,0 +1,180 @@
+"""Plans in stages on real images: the same scores as of a pass that never ends early, at its true cost."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from diffood.calibration.fusing import fit_fusion
+from diffood.calibration.staged import stop_early
+from diffood.errors import UsageError
+from diffood.runtime.bundle import Bundle
+from diffood.runtime.detector import Detector
+from diffood.runtime.fusion import Fusion, fuse
+from diffood.runtime.images import from_pixels
+from diffood.runtime.passes import MOST_WAITING
+from diffood.runtime.plan import DEFAULT, Plan
+from diffood.runtime.serving.sources import expand_inputs
+from diffood.runtime.sessions import Array, Classified, Session, StepInputs
+from diffood.runtime.witnesses import measurable, measure
+from diffood.zoo.images import unpack_set
+
+Pixels = npt.NDArray[np.uint8]
+
+BATCH = 8
+STAGED = DEFAULT.changed({"start_times": (120, 240), "stride": 120, "repeats": 4, "stages": (0, 1, 2)})
+ONE_STEP = DEFAULT.changed({"start_times": (120,), "stride": 120, "repeats": 1, "guidance": 0.0})
+
+
+class Counting:
+    """A session that counts what it is asked for. steps: lanes that moved; classified: rows."""
+
+    def __init__(self, session: Session) -> None:
+        self._session, self.batch = session, session.batch
+        self.backend, self.precision, self.engine_sha256 = session.backend, session.precision, session.engine_sha256
+        self.steps = self.classified = 0
+
+    def classify(self, x: Array) -> Classified:
+        self.classified += len(x)
+        return self._session.classify(x)
+
+    def put(self, lane: int, x: Array) -> None:
+        self._session.put(lane, x)
+
+    def step(self, inputs: StepInputs) -> None:
+        self.steps += int(np.count_nonzero(inputs.time))  # an idle lane is at time 0
+        self._session.step(inputs)
+
+    def take(self, lane: int) -> Array:
+        return self._session.take(lane)
+
+
+@pytest.fixture(scope="module")
+def images(clothes: Pixels, digits: Pixels) -> Pixels:
+    """Twenty in- and twenty out-of-distribution images, in turn."""
+    return np.stack([clothes[:20], digits[:20]], axis=1).reshape(40, 28, 28)
+
+
+@pytest.fixture(scope="module")
+def fusion(zoo_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Fusion:
+    """Fitted on forty clothes, with a limit at stage 1 that lets a few digits through, so that all stages are seen."""
+    folder = tmp_path_factory.mktemp("staged") / "images"
+    unpack_set("fashion-validation", folder, 40)
+    detector = Detector.load(zoo_bundle, STAGED, batch=BATCH, threads=1)
+    return fit_fusion(detector, expand_inputs([str(folder)])).fusion
+
+
+@pytest.fixture(scope="module")
+def detector(zoo_bundle: Bundle, fusion: Fusion) -> Detector:
+    """A detector that ends images early."""
+    return Detector.load(zoo_bundle, STAGED, batch=BATCH, threads=1, fusion=fusion)
+
+
+def stages_of(detector: Detector, images: Pixels) -> list[int]:
+    return [result.stage for _, result in detector.stream(enumerate(from_pixels(images[:, None])))]
+
+
+def test_scores_are_those_of_a_pass_that_never_ends_early(detector: Detector, fusion: Fusion, images: Pixels) -> None:
+    never = Detector(detector.bundle, STAGED, detector.session)
+    record = fusion.record
+    repeats = (*STAGED.stages, STAGED.repeats)
+    fitted = (*(rule.witnesses for rule in record.stages), record.witnesses)
+    rows = [
+        [
+            fuse(witnesses, STAGED.combine, measure(measurable(STAGED.witnesses, r), evidence.first(r)))
+            for r, witnesses in zip(repeats, fitted, strict=True)
+        ]
+        for _, evidence in never.observe(enumerate(from_pixels(images[:, None])))
+    ]
+    expected, stage = stop_early(np.array(rows), record.stages)
+    found = detector.score(images)
+    np.testing.assert_array_equal(found.score, expected)
+    assert stages_of(detector, images) == (stage + 1).tolist()
+    assert set(stage) == {0, 1, 2, 3}  # else the above would say little
+    cost = STAGED.evaluations(detector.bundle.tables(STAGED), 1)
+    assert found.evaluations.tolist() == [repeats[j] * cost for j in stage]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_score_and_stage_do_not_depend_on_order_or_company(detector: Detector, images: Pixels, seed: int) -> None:
+    together, stages = detector.score(images), stages_of(detector, images)
+    rows = np.random.default_rng(seed).permutation(len(images))[: 40 - 13 * seed]
+    np.testing.assert_array_equal(detector.score(images[rows]).score, together.score[rows])
+    assert stages_of(detector, images[rows]) == [stages[row] for row in rows]
+
+
+def test_no_evaluation_is_spent_that_is_not_counted(zoo_bundle: Bundle, fusion: Fusion, images: Pixels) -> None:
+    session = Counting(Detector.load(zoo_bundle, STAGED, batch=BATCH, threads=1).session)
+    found = Detector(zoo_bundle, STAGED, session, fusion).score(images)
+    assert 2 * session.steps == found.evaluations.sum() < 40 * STAGED.evaluations(zoo_bundle.tables(STAGED))
+    assert session.classified == 40 + found.evaluations.sum() // 6 * 2  # of three guided rows two x̂ come
+
+
+@pytest.mark.parametrize("high", [-1e9, None], ids=["all end at once", "as fitted"])
+def test_a_stream_pulls_no_more_than_it_works_on(
+    zoo_bundle: Bundle, fusion: Fusion, images: Pixels, high: float | None
+) -> None:
+    record = fusion.record
+    if high is not None:
+        first = record.stages[0].model_copy(update={"high": high})
+        record = record.model_copy(update={"stages": (first, *record.stages[1:])})
+    streaming = Detector.load(zoo_bundle, STAGED, batch=BATCH, threads=1, fusion=Fusion(record))
+    pulled = 0
+
+    def endless() -> Iterator[tuple[int, Array]]:
+        nonlocal pulled
+        for key, x in enumerate(itertools.cycle(from_pixels(images[:, None]))):
+            pulled += 1
+            yield key, x
+
+    for number, (key, _) in enumerate(itertools.islice(streaming.stream(endless()), 60)):
+        assert key == number
+        assert pulled <= number + 1 + (MOST_WAITING + 1) * BATCH
+
+
+def test_without_the_jump_no_denoised_image_is_classified(zoo_bundle: Bundle, images: Pixels) -> None:
+    kept = ONE_STEP.changed({"witnesses": ("reconstruction",)})
+    session = Counting(Detector.load(zoo_bundle, kept, batch=BATCH, threads=1).session)
+    found = Detector(zoo_bundle, kept, session).score(images)
+    assert session.classified == len(images)
+    assert np.isnan(found.by_start).all()
+    both = ONE_STEP.changed({"witnesses": ("jump", "reconstruction")})
+    with_jump = Detector.load(zoo_bundle, both, batch=BATCH, threads=1).observe(enumerate(from_pixels(images[:, None])))
+    expected = [measure(("reconstruction",), evidence)[0] for _, evidence in with_jump]
+    np.testing.assert_array_equal(found.score, expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"stages": (4,)}, "end before the last of 4 repeats"),
+        ({"stages": (2, 1)}, "ascend"),
+        ({"stages": (0,), "witnesses": ("jump", "reconstruction")}, "cannot be measured there"),
+    ],
+)
+def test_impossible_stages_are_refused(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        STAGED.changed(fields)
+
+
+def test_fewer_repeats_lose_the_stages_after_them() -> None:
+    assert STAGED.changed({"repeats": 2}).stages == (0, 1)
+    assert STAGED.changed({"repeats": 2, "stages": (1,)}).stages == (1,)
+
+
+def test_a_fusion_of_other_stages_is_refused(zoo_bundle: Bundle, fusion: Fusion) -> None:
+    other: Plan = STAGED.changed({"stages": (1,)})
+    with pytest.raises(UsageError, match=r"stages \[0, 1, 2\].*the plan .*stages \[1\]"):
+        Detector.load(zoo_bundle, other, batch=BATCH, threads=1, fusion=fusion)
+
+
+def test_one_witness_in_stages_is_fitted_too(zoo_bundle: Bundle, clothes_folder: Path) -> None:
+    alone = ONE_STEP.changed({"witnesses": ("jump",), "repeats": 2, "stages": (1,)})
+    assert alone.fused
+    found = fit_fusion(
+        Detector.load(zoo_bundle, alone, batch=BATCH, threads=1), expand_inputs([str(clothes_folder)])[:24]
+    ).fusion
+    assert [rule.repeats for rule in found.record.stages] == [1]
