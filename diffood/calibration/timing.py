@@ -13,7 +13,7 @@ from diffood.runtime.choice import list_candidates
 from diffood.runtime.decision import load_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import Fusion
-from diffood.runtime.parity import load_parity
+from diffood.runtime.parity import calibration_sha256, load_parity
 from diffood.runtime.plan import Plan
 from diffood.runtime.sessions import Backend
 from diffood.runtime.witnesses import Array
@@ -69,12 +69,13 @@ def fastest_gated(bundle: Bundle) -> Engine:
 def _passed(bundle: Bundle) -> dict[tuple[Precision, Backend], float]:
     """Speed over the calibrated engine's, of each that passed beside the bundle's present calibration."""
     try:
-        calibration = load_calibration(bundle)
+        calibration, digest = load_calibration(bundle), calibration_sha256(bundle)
     except DiffoodError:
         return {}
     found = {}
     for record in load_parity(bundle).records:
-        if record.passed and record.reference == calibration.fingerprint and record.reference_images_per_second > 0:
+        mine = (record.reference, record.calibration_sha256) == (calibration.fingerprint, digest)
+        if mine and record.passed and record.reference_images_per_second > 0:
             key = record.variant.precision, record.variant.backend
             found[key] = record.images_per_second / record.reference_images_per_second
     return found

@@ -4,20 +4,19 @@ import os
 from collections.abc import Collection
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle import TUNING, Bundle, Sha256, read_regular, write_atomically
 from diffood.runtime.plan import first_problem
+from diffood.runtime.records import Record
 
 MOST_IMAGES = 1_000_000
 MAX_TUNING_BYTES = 80 * MOST_IMAGES  # a hash, quotes, a comma, a new line and its indent
 
 
-class TuningRecord(BaseModel):
+class TuningRecord(Record):
     """images: sha256 of the bytes of every in-distribution file that `diffood tune` ever looked at, ascending."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
     images: Annotated[tuple[Sha256, ...], Field(max_length=MOST_IMAGES)] = ()

@@ -26,7 +26,7 @@ def describe_tuning(tuned: "Tuned", bundle: "Bundle", files: int) -> list[str]:
     """Lines that say what was looked at, what the front is, and what was chosen and why."""
     choice, images = tuned.choice, tuned.images
     sets = ", ".join(f"{name} {group.count}" for name, group in images.groups.items() if name not in ("fit", "ind"))
-    unit = "UNet evaluations" if tuned.limit.kind == "evaluations" else f"ms, one at a time, {tuned.latency_engine}"
+    unit = "UNet evaluations" if tuned.limit.kind == "evaluations" else "milliseconds, one image at a time, of"
     lines = [
         f"images      {len(images.looked_at)} of {files} in-distribution files: {images.groups['fit'].count} fit, "
         f"{images.groups['ind'].count} measure",
@@ -35,7 +35,7 @@ def describe_tuning(tuned: "Tuned", bundle: "Bundle", files: int) -> list[str]:
     if images.made:
         lines.append("            made from the images that fit, for want of real ones: with --ood this says more")
     lines += [
-        f"limit       {tuned.limit.describe()} on average",
+        f"limit       {tuned.limit.describe()} on average{_measured_on(tuned)}",
         f"measured    {len(tuned.candidates)} plans, {tuned.skipped} not: beyond the limit",
         "",
         *align([("", *HEADS), *_rows(tuned)]),
@@ -111,6 +111,14 @@ def _row(name: str, found: "Candidate") -> tuple[str, ...]:
         f"{_percent(found.mean.value)} ({_percent(found.mean.low)}-{_percent(found.mean.high)})",
         f"{_percent(found.auroc[worst])} {worst}",
     )
+
+
+def _measured_on(tuned: "Tuned") -> str:
+    engine = tuned.latency_engine
+    if engine is None:
+        return ""
+    why = "the fastest that `diffood verify` let pass" if engine.gated else "`diffood verify` let no faster one pass"
+    return f", one at a time, {engine} ({why})"
 
 
 def _witnesses(plan: Plan) -> str:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import calibration_of
 
 from diffood.calibration.calibrate import calibrate_files
 from diffood.calibration.fusing import digest
 from diffood.calibration.intervals import Interval, ScoredSets, mean_auroc_interval
+from diffood.calibration.parity import Run, judge
 from diffood.calibration.timing import Engine, LatencyModel, fastest_gated, list_engines, time_plan
 from diffood.calibration.trace_values import TraceValues, measure_trace, repeats_of
 from diffood.calibration.traces import MEASURED, full_cost, group_by_trace, list_plans, trace_of
@@ -31,15 +33,20 @@ from diffood.calibration.tuning import (
 from diffood.calibration.tuning_images import FIT, IND, TuningImages, gather_images
 from diffood.calibration.tuning_record import add_tuned, load_tuned
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.bundle import TUNING, Bundle, open_bundle
+from diffood.runtime.bundle import TUNING, Bundle, Precision, open_bundle
+from diffood.runtime.choice import Candidate as Way
+from diffood.runtime.choice import Candidates
+from diffood.runtime.decision import load_calibration, save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import Fusion
 from diffood.runtime.images import from_pixels
+from diffood.runtime.parity import Limits, add_record, calibration_sha256
 from diffood.runtime.plan import DEFAULT, Plan
 from diffood.runtime.serving.sources import expand_inputs
 from diffood.zoo.images import load_set, unpack_set
 
 BATCH = 16
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 CPU = Engine("fp32", "onnxruntime-cpu", gated=True)
 ONE_STEP = DEFAULT.changed({"start_times": (240,), "stride": 240, "guidance": 0.0, "stages": ()})
 
@@ -308,6 +315,30 @@ def test_an_engine_is_timed_at_every_batch_and_a_missing_one_is_explained(
     missing = time_plan(zoo_bundle, cheap, None, Engine("int8", "onnxruntime-cpu", gated=False), pictures, 1)
     assert missing.latency is None
     assert "holds no int8 graphs" in missing.error
+
+
+def test_the_fastest_engine_is_the_fastest_that_was_judged_to_agree(
+    bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quantising takes a minute, and nothing is run here: that there are INT8 graphs is only said."""
+    both = Candidates(tuple(Way("onnxruntime-cpu", precision, "") for precision in PRECISIONS), ())
+    monkeypatch.setattr("diffood.calibration.timing.list_candidates", lambda *_: both)
+    bundle = open_bundle(bundle_copy)
+    fp32 = Detector.load(bundle, ONE_STEP.plain, batch=1, threads=1).fingerprint
+    int8 = fp32.model_copy(update={"precision": "int8", "classify_sha256": "d" * 64, "step_sha256": "e" * 64})
+    save_calibration(bundle, calibration_of([0.1, 0.2], 0.15, fingerprint=fp32))
+    assert fastest_gated(bundle) == Engine("fp32", "onnxruntime-cpu", gated=False)
+
+    def judged(speed: float, digest: str) -> Engine:
+        scores = {"ind": np.array([0.1, 0.2])}
+        runs = [Run(mark, scores, {"ind": np.zeros(2, np.int64)}, rate) for mark, rate in ((fp32, 1.0), (int8, speed))]
+        record = judge(runs[0], runs[1], load_calibration(bundle), digest, Limits(flips=1))
+        assert record.passed, record.problems
+        add_record(bundle, record)
+        return fastest_gated(bundle)
+
+    assert judged(3.0, calibration_sha256(bundle)) == Engine("int8", "onnxruntime-cpu", gated=True)
+    assert judged(3.0, "f" * 64).precision == "fp32"  # of another calibration
 
 
 # --- tuning.json -------------------------------------------------------------------------------------------------

@@ -54,6 +54,12 @@ def test_tune_prints_the_front_writes_the_plan_and_draws(
         assert image.width > 1000
 
 
+def test_a_latency_says_on_what_it_was_measured(run: Run, bundle: Path, clothes_folder: Path) -> None:
+    done = run("tune", bundle, "--ind", clothes_folder, "--latency", 1e6, *FAST)
+    assert done.code == 0, done
+    assert "one at a time, fp32 on onnxruntime-cpu (`diffood verify` let no faster one pass)" in done.out
+
+
 def test_tune_then_calibrate_keeps_them_apart(run: Run, bundle: Path, clothes_folder: Path, tmp_path: Path) -> None:
     unpack_set("digits", tmp_path / "digits", 10)
     done = run(
