@@ -185,7 +185,7 @@ def draw_tuning(found: Tuned, path: Path) -> None:
     sets = "OOD images made from in-distribution ones" if found.images.made else "the OOD sets given"
     panel.set(xlabel=f"{unit} an in-distribution image, on average", ylabel="mean AUROC, %")
     panel.set_title(f"Cost and detection of {len(found.candidates)} plans, on {sets}", loc="left", fontsize=9)
-    panel.legend(loc="lower right", fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     panel.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 
