@@ -16,8 +16,8 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
 check: $(VENV)/installed
-	$(BIN)/ruff check diffood tests
-	$(BIN)/ruff format --check diffood tests
+	$(BIN)/ruff check diffood tests benchmarks
+	$(BIN)/ruff format --check diffood tests benchmarks
 	$(BIN)/mypy
 
 $(VENV)/installed: pyproject.toml constraints-cpu.txt

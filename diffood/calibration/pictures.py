@@ -74,7 +74,7 @@ def draw_histograms(
     ticks = score_ticks(place, span)
     panels[-1].set_xticks([float(place(tick)) for tick in ticks], [f"{tick:g}" for tick in ticks])
     panels[-1].set_xlabel(f"{quantity}; at most {alpha:.1%} false alarms asked for")
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_strip(images: Sequence[StripImage], path: Path) -> None:
@@ -93,7 +93,7 @@ def draw_strip(images: Sequence[StripImage], path: Path) -> None:
         panels[1, column].set_xlabel(image.caption, fontsize=7, color="#B00020" if image.flagged else "black")
     panels[0, 0].set_ylabel("original", fontsize=8)
     panels[1, 0].set_ylabel("denoised", fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_martingale(
@@ -120,7 +120,7 @@ def draw_martingale(
     panel.set_xlabel("served row")
     panel.set_ylabel("log10 of the martingale")
     panel.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_rejection(found: Rejection, path: Path) -> None:
@@ -137,7 +137,7 @@ def draw_rejection(found: Rejection, path: Path) -> None:
     open_set.set_title(f"OSCR {found.oscr.area:.1%}", loc="left", fontsize=9)
     for panel in (kept, open_set):
         panel.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_tuning(found: Tuned, path: Path) -> None:
@@ -187,10 +187,11 @@ def draw_tuning(found: Tuned, path: Path) -> None:
     panel.set_title(f"Cost and detection of {len(found.candidates)} plans, on {sets}", loc="left", fontsize=9)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     panel.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure in the format its name ends with, the same bytes for the same figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "diffood"}):
         figure.savefig(path, dpi=150, metadata={"Software": None})

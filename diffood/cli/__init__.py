@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from diffood import __version__
+from diffood.cli.bench import bench
 from diffood.cli.calibrate import calibrate
 from diffood.cli.demo import demo
 from diffood.cli.doctor import doctor
@@ -46,7 +47,7 @@ def root(
     """Calibrated out-of-distribution verdicts from a diffusion model and a classifier."""
 
 
-for verb in (export, tune, calibrate, evaluate, report, verify, monitor, inspect, doctor, demo):
+for verb in (export, tune, calibrate, evaluate, report, verify, bench, monitor, inspect, doctor, demo):
     app.command()(verb)
 app.command("serve-batch")(serve_batch)
 

@@ -88,7 +88,9 @@ def export(
             classifier=classifier,
             classifier_weights=classifier_weights,
             scheduler=scheduler,
-            preprocessing=Preprocessing(_size(input_size), _numbers("--mean", mean), _numbers("--std", std)),
+            preprocessing=Preprocessing(
+                options.image_size(input_size), options.number_list("--mean", mean), options.number_list("--std", std)
+            ),
             class_names=_names(class_names),
         )
         export_bundle(sources, target, overwrite=overwrite, report=typer.echo, precisions=precisions, opset=opset)
@@ -135,25 +137,6 @@ def _profile(text: str) -> Profile:
     if not 1 <= smallest <= usual <= largest:
         raise UsageError(f"--engine-batch {text!r} must ascend from 1 or more.")
     return Profile(smallest=smallest, usual=usual, largest=largest)
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    try:
-        height, width = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise UsageError(f"--input-size {text!r} is not of the form HxW, such as 224x224.") from None
-    return height, width
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{option} {text!r} is not a list of numbers, such as 0.485,0.456,0.406.") from None
 
 
 def _names(path: Path | None) -> tuple[str, ...] | None:

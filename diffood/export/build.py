@@ -13,6 +13,7 @@ import torch
 from diffood import __version__
 from diffood.errors import UsageError
 from diffood.export.graphs import ClassifyGraph, StepGuided, StepLabelled, StepPlain
+from diffood.export.normalisation import fused_group_norms
 from diffood.export.onnx import EXAMPLE_BATCH, OPSET, Proof, export_onnx, prove_equal, run_onnx, run_torch
 from diffood.export.precision import LIMITS, prove_types
 from diffood.export.samples import Samples
@@ -160,7 +161,8 @@ def _export_fp32(
     for role, module, outputs in _modules(unet, classifier):
         path = folder / f"{role}.onnx"
         samples = Samples(unet, classifier.classes, len(schedule.alpha_bar), role)
-        export_onnx(module, samples.draw(EXAMPLE_BATCH), outputs, path, opset)
+        with fused_group_norms(module):
+            export_onnx(module, samples.draw(EXAMPLE_BATCH), outputs, path, opset)
         proof = prove_equal(run_torch(module), path, outputs, samples.proofs(), LIMITS["fp32"])
         report(f"{_size(path, opset)}, equal to torch within {proof.error:.0e} on {proof.rows} inputs")
         graphs.append(_entry(role, path, "fp32", opset, proof))

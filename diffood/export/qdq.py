@@ -1,12 +1,18 @@
 """INT8 in an ONNX graph: ranges measured on real inputs, and QuantizeLinear / DequantizeLinear pairs put in.
 
 Symmetric int8 on both sides of a product, one scale a tensor for activations, one a channel for weights; zero points
-are 0. Only what goes into a product is rounded: not what comes out of it, and not what a sum or a normalisation beside
-it reads, so the image that the update carries on stays FP32. onnxruntime.quantization has no such placement: it rounds
-a tensor for all that read it, x included. A bias stays FP32, since TensorRT refuses an int32 DequantizeLinear.
+are 0. What goes into a product is rounded, and what comes out of a convolution, since ONNX Runtime has an int8 kernel
+for a convolution only where its output is int8 too (without, it computes in FP32, after rounding: slower than no int8
+at all). What a sum or a normalisation beside it reads is not, so the image that the update carries on stays FP32.
+onnxruntime.quantization has no such placement: it rounds a tensor for all that read it, x included. A bias stays FP32,
+since TensorRT refuses an int32 DequantizeLinear; ONNX Runtime rounds it when it loads the graph, and moves int8 to the
+uint8 its x86 kernels want.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,20 +34,25 @@ SHOWN = 0.9999
 SMALLEST_SHARE = 2.0**-20  # of the largest scale of a layer; weights below are as good as zero
 
 Clips = Mapping[str, float]
+Array = npt.NDArray[Any]
 
 
 def list_products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Nodes that can be quantised, in the graph's order. A node goes by the name of its output.
 
-    An activation comes first, then a weight of a Conv, a matrix, or a second activation.
+    An activation comes first, then a weight of a Conv, a matrix, or a second activation. A Conv whose output is read
+    twice is none: ONNX Runtime leaves a rounded tensor with two readers int8, and a Conv with uint8 on one side and
+    int8 on the other has no kernel.
     """
     weights = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    readers.update(value.name for value in model.graph.output)
     return [
         node
         for node in model.graph.node
         if node.op_type in QUANTISABLE
         and node.input[0] not in weights
-        and (node.op_type == "Conv" or weights.get(node.input[1], MATRIX) == MATRIX)
+        and (readers[node.output[0]] == 1 if node.op_type == "Conv" else weights.get(node.input[1], MATRIX) == MATRIX)
     ]
 
 
@@ -53,33 +64,54 @@ def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 
 def measure_clips(model: onnx.ModelProto, batches: Sequence[States]) -> dict[str, float]:
-    """Largest magnitude int8 should show, for every activation that goes into a product.
+    """Largest magnitude int8 should show, for every activation that goes into a product or comes out of a Conv.
 
     SHOWN of what the recorded states gave lies within, as a histogram tells it.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
-    wanted = {name: None for node in list_products(model) for name in node.input[:2] if name not in weights}
+    products = list_products(model)
+    wanted = {name: None for node in products for name in node.input[:2] if name not in weights}
+    wanted |= {node.output[0]: None for node in products if node.op_type == "Conv"}
+    watch = _watch(model, list(wanted))
+    top = dict.fromkeys(wanted, 0.0)
+    for batch in batches:
+        for name, value in watch(batch).items():
+            top[name] = max(top[name], float(np.abs(value).max()))
+    counts = {name: np.zeros(BINS) for name in wanted}
+    for batch in batches:
+        for name, value in watch(batch).items():
+            counts[name] += np.histogram(np.abs(value), BINS, (0, top[name] or 1.0))[0]
+    return {name: _clip(top[name], counts[name]) for name in wanted}
+
+
+def count_multiplications(model: onnx.ModelProto, state: States) -> dict[str, int]:
+    """Multiplications of every product for the given rows, by the name of its output."""
+    weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    products = list_products(model)
+    left = [node.input[0] for node in products if node.op_type != "Conv"]
+    values = _watch(model, list(dict.fromkeys([*left, *(node.output[0] for node in products)])))(state)
+
+    def terms(node: onnx.NodeProto) -> int:
+        return math.prod(weights[node.input[1]][1:]) if node.op_type == "Conv" else values[node.input[0]].shape[-1]
+
+    return {node.output[0]: values[node.output[0]].size * terms(node) for node in products}
+
+
+def _watch(model: onnx.ModelProto, names: Sequence[str]) -> Callable[[States], dict[str, Array]]:
+    """What these tensors, inputs of the graph among them, are for some states."""
     given = {value.name for value in model.graph.input}
-    asked = [name for name in wanted if name not in given]
+    asked = [name for name in names if name not in given]
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     known = {value.name for value in model.graph.output}
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in asked if name not in known)
     session = open_session(watched)
 
-    def values(batch: States) -> dict[str, npt.NDArray[np.float32]]:
-        found = dict(zip(asked, session.run(asked, fit_inputs(model, batch)), strict=True))
-        return {name: np.abs(found[name] if name in found else batch.inputs[name]) for name in wanted}
+    def values(batch: States) -> dict[str, Array]:
+        found = zip(asked, session.run(asked, fit_inputs(model, batch)), strict=True)
+        return {name: batch.inputs[name] for name in names if name in given} | dict(found)
 
-    top = dict.fromkeys(wanted, 0.0)
-    for batch in batches:
-        for name, value in values(batch).items():
-            top[name] = max(top[name], float(value.max()))
-    counts = {name: np.zeros(BINS) for name in wanted}
-    for batch in batches:
-        for name, value in values(batch).items():
-            counts[name] += np.histogram(value, BINS, (0, top[name] or 1.0))[0]
-    return {name: _clip(top[name], counts[name]) for name in wanted}
+    return values
 
 
 def fit_inputs(model: onnx.ModelProto, batch: States) -> dict[str, npt.NDArray[np.generic]]:
@@ -116,6 +148,13 @@ def insert_pairs(model: onnx.ModelProto, clips: Clips, chosen: Collection[str]) 
                     done[name, axis] = new[-1].output[0]
                 node.input[side] = done[name, axis]
         nodes.append(node)
+        if node.op_type == "Conv" and node.output[0] in chosen:
+            name = node.output[0]
+            node.output[0] = f"{name}_exact"
+            new, constants = _pair(node.output[0], clips[name])
+            new[-1].output[0] = name
+            nodes.extend(new)
+            graph.initializer.extend(constants)
     del graph.node[:]
     graph.node.extend(nodes)
     used = {name for node in nodes for name in node.input}

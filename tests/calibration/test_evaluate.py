@@ -18,7 +18,7 @@ from diffood.zoo import BUNDLE
 def scored(scores: list[float], predicted: list[int], ids: tuple[str, ...] | None = None) -> ScoredFiles:
     values = np.array(scores, np.float64)
     ids = ids or tuple(f"{index:04d}.png" for index in range(len(scores)))
-    return ScoredFiles(values, values[:, None], np.array(predicted, np.int64), (), 0, ids)
+    return ScoredFiles(values, values[:, None], np.array(predicted, np.int64), np.full(len(values), 12), (), 0, ids)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def evaluation(calibration: Calibration) -> Evaluation:
         "far": scored(rng.uniform(3, 4, 30).tolist(), [0] * 30),
         "near": scored(rng.uniform(0, 2, 30).tolist(), [1] * 30),
     }
-    return evaluate(calibration, 12, ind, ood, {"far": "far"})
+    return evaluate(calibration, ind, ood, {"far": "far"})
 
 
 def test_the_class_that_alarms_comes_first_and_is_told_apart(evaluation: Evaluation) -> None:
@@ -72,7 +72,7 @@ def test_groups_and_sets_have_the_intervals_of_both_numbers(evaluation: Evaluati
 def test_a_group_of_no_set_is_refused(calibration: Calibration) -> None:
     files = scored([0.1, 0.2], [0, 0])
     with pytest.raises(UsageError, match="not evaluated: else"):
-        evaluate(calibration, 12, files, {"some": files}, {"else": "near"})
+        evaluate(calibration, files, {"some": files}, {"else": "near"})
 
 
 def test_a_score_of_one_witness_is_not_compared_with_it(evaluation: Evaluation) -> None:
@@ -92,7 +92,7 @@ def test_accuracy_is_known_where_all_classes_are(
     calibration: Calibration, ids: tuple[str, ...], labelled: int, accuracy: float | None
 ) -> None:
     ind = scored([0.1, 0.2, 0.3, 0.4], [0, 1, 1, 1], ids)
-    result = evaluate(calibration, 12, ind, {"some": scored([0.25, 2.0], [0, 0])}, class_names=("a", "b"))
+    result = evaluate(calibration, ind, {"some": scored([0.25, 2.0], [0, 0])}, class_names=("a", "b"))
     assert result.labelled == labelled
     assert (result.rejection.accuracy if result.rejection else None) == accuracy
     # Below the first OOD score one of four is right, below the second three.
@@ -113,7 +113,7 @@ def test_rates_are_at_the_threshold_of_each_class(calibration: Calibration) -> N
     )
     calibration = calibration.model_copy(update={"method": "conformal", "per_class": per_class})
     ind, ood = scored([0.6, 0.6, 1.1, 0.4], [0, 1, 2, 1]), scored([0.6, 0.7, 0.7, 1.1, 1.2], [0, 1, 2, 2, 0])
-    result = evaluate(calibration, 12, ind, {"ood": ood})
+    result = evaluate(calibration, ind, {"ood": ood})
     assert (result.false_alarms.flagged, result.sets["ood"].detection_rate) == (2, 3 / 5)
     assert {row.predicted: row.flagged for row in result.by_class} == {0: 0, 1: 1, 2: 1}
     assert result.thresholds["ind"].tolist() == [1.0, 0.5, 1.0, 0.5]
@@ -122,11 +122,11 @@ def test_rates_are_at_the_threshold_of_each_class(calibration: Calibration) -> N
 
 
 def test_of_a_set_of_one_image_nothing_is_known(calibration: Calibration) -> None:
-    result = evaluate(calibration, 12, scored([0.1, 0.2], [0, 0]), {"one": scored([2.0], [0])})
+    result = evaluate(calibration, scored([0.1, 0.2], [0, 0]), {"one": scored([2.0], [0])})
     assert result.intervals["one"] == result.mean_interval == Interval(1.0, 0.0, 1.0)
     assert result.fpr_intervals["one"] == result.overall.fpr_at_95_detection == Interval(0.0, 0.0, 1.0)
 
 
 def test_an_empty_set_is_refused(calibration: Calibration) -> None:
     with pytest.raises(UsageError, match="none"):
-        evaluate(calibration, 12, scored([0.1, 0.2], [0, 0]), {"none": scored([], [])})
+        evaluate(calibration, scored([0.1, 0.2], [0, 0]), {"none": scored([], [])})

@@ -76,7 +76,7 @@ def grouped(calibrated: tuple[Calibrated, Extremes], tmp_path_factory: pytest.Te
         scored[name] = score_folder(done.detector, expand_inputs([str(root / name)]))
     ood = {name: files for name, files in scored.items() if name != "ind"}
     groups: dict[str, Group] = {"upside-down": "near", "textures": "far", "digits": "far"}
-    evaluation = evaluate(done.calibration, done.detector.evaluations, scored["ind"], ood, groups)
+    evaluation = evaluate(done.calibration, scored["ind"], ood, groups)
     nothing_kept = dict.fromkeys(scored, Extremes())
     return report_on_sets(done.detector, done.calibration, scored, nothing_kept, evaluation)
 
@@ -291,7 +291,9 @@ def test_the_same_report_gives_the_same_bytes(report: Report) -> None:
 
 
 def test_an_empty_set_is_refused(calibrated: tuple[Calibrated, Extremes]) -> None:
-    none = ScoredFiles(np.empty(0), np.empty((0, 4)), np.empty(0, np.int64), (("a", "bad"),), 0, ())
+    none = ScoredFiles(
+        np.empty(0), np.empty((0, 4)), np.empty(0, np.int64), np.empty(0, np.int64), (("a", "bad"),), 0, ()
+    )
     with pytest.raises(UsageError, match="No usable image in the ind set; 1 files were set aside"):
         report_on_sets(calibrated[0].detector, calibrated[0].calibration, {"ind": none}, {"ind": Extremes()}, None)
 

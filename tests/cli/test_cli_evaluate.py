@@ -171,10 +171,12 @@ def test_many_sets_and_all_witnesses_still_fit_a_hundred_columns(calibrated: Pat
     def made_up(count: int, shift: float) -> ScoredFiles:
         values = generator.normal(shift, 1, (count, len(names)))
         ids = tuple(map(str, range(count)))
-        return ScoredFiles(values.mean(axis=1), values[:, :4], np.zeros(count, np.int64), (), 0, ids)
+        return ScoredFiles(
+            values.mean(axis=1), values[:, :4], np.zeros(count, np.int64), np.full(count, 12), (), 0, ids
+        )
 
     ind, ood = made_up(60, 0), {f"set number {index:02d}": made_up(50, index / 4) for index in range(12)}
-    result = evaluate(detector.calibration(), 12, ind, ood)
+    result = evaluate(detector.calibration(), ind, ood)
     fused = ScoredSets(ind.scores, {name: files.scores for name, files in ood.items()})
     shown = table(replace(result, witnesses=compare_witnesses(fused, dict.fromkeys(names, fused))), ["one"])
     lines = [line for line in shown.splitlines() if not line.startswith(("false alarms", "guarantee", "class"))]

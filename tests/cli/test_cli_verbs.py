@@ -15,7 +15,7 @@ from diffood import __version__, zoo
 MACHINE = ("--batch", "8", "--threads", "1")
 # One UNet evaluation an image: these tests look at the command line, not at detection.
 FAST = (*MACHINE, "--plan", "plain", "--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0")
-VERBS = ("export", "calibrate", "evaluate", "report", "serve-batch", "monitor", "inspect", "doctor", "demo")
+VERBS = ("export", "calibrate", "evaluate", "report", "bench", "serve-batch", "monitor", "inspect", "doctor", "demo")
 
 Run = Callable[..., Any]  # gives conftest.Done
 

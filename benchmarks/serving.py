@@ -1,0 +1,101 @@
+"""serve-batch at 1,000 to 100,000 files: python benchmarks/serving.py. Peak memory, and what ten times the files cost.
+
+Every size runs in a process of its own. Files are hard links to the embedded test images, and the plan is the cheapest
+there is (one UNet evaluation), so that whatever grows with the number of files shows beside it.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from pages import copy_zoo, diffood, machine_line, record, table
+
+from diffood.calibration.machine import load_average
+from diffood.zoo.images import unpack_set
+
+CHEAPEST = ("--plan", "plain", "--start-time", 120, "--stride", 120, "--repeats", 1, "--guidance", 0)
+A_FOLDER = 1000  # files; a folder of 100,000 would time the file system
+MEASURED = """
+import atexit, pathlib, runpy, sys
+from diffood.calibration.machine import peak_resident_bytes
+
+target = pathlib.Path(sys.argv.pop(1))
+atexit.register(lambda: target.write_text(str(peak_resident_bytes())))
+runpy.run_module("diffood", run_name="__main__")
+"""
+
+
+def main() -> None:
+    """Parse the command line, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="ascending")
+    parser.add_argument("--repeats", type=int, default=3, help="of all sizes but the largest, in turns")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=0)
+    given = parser.parse_args()
+    before = load_average()
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        bundle = copy_zoo(place / "bundle")
+        unpack_set("fashion-validation", place / "validation", 500)
+        unpack_set("fashion-test", place / "originals")
+        machine = ("--batch", given.batch, "--threads", given.threads)
+        diffood("calibrate", bundle, "--images", place / "validation", *CHEAPEST, *machine)
+        folders = {size: link(place / "originals", place / str(size), size) for size in given.sizes}
+        seconds: dict[int, list[float]] = {size: [] for size in given.sizes}
+        peaks: dict[int, list[int]] = {size: [] for size in given.sizes}
+        for repeat in range(given.repeats):
+            for size in given.sizes if repeat == 0 else given.sizes[:-1]:
+                took, peak = serve(bundle, folders[size], place / "rows.jsonl", machine)
+                seconds[size].append(took)
+                peaks[size].append(peak)
+    content = {"load_before": before, "load_after": load_average(), "seconds": seconds, "peak_bytes": peaks}
+    rows = []
+    for smaller, size in zip([None, *given.sizes], given.sizes, strict=False):
+        took, peak = float(np.median(seconds[size])), max(peaks[size])
+        cost = f"{took / np.median(seconds[smaller]):.2f}× for {size / smaller:.3g}×" if smaller else "–"
+        memory = f"{peak / max(peaks[given.sizes[0]]):.3f}×"
+        rows.append([f"{size:,}", f"{took:.1f}", f"{size / took:.0f}", cost, f"{peak / 1e6:.0f}", memory])
+    heads = ("files", "seconds", "images/s", "cost", "peak MB", "against the fewest")
+    lines = [
+        machine_line(content),
+        f"Batch {given.batch}, {given.threads or 'all'} threads; seconds are medians of {given.repeats} runs "
+        "(of the largest: one run), from the summary, reading, decoding and writing included, starting up not.",
+        "",
+        *table(heads, rows),
+        "",
+        "Asked for: memory ≤ 1.05×, ten times the files ≤ 10.1×.",
+    ]
+    record("serving", content, lines)
+
+
+def link(originals: Path, folder: Path, count: int) -> Path:
+    """A folder of `count` hard links to the originals, in turn."""
+    sources = sorted(originals.iterdir())
+    for index in range(count):
+        inner = folder / f"{index // A_FOLDER:03d}"
+        if index % A_FOLDER == 0:
+            inner.mkdir(parents=True)
+        os.link(sources[index % len(sources)], inner / f"{index:06d}.png")
+    return folder
+
+
+def serve(bundle: Path, folder: Path, rows: Path, machine: tuple[object, ...]) -> tuple[float, int]:
+    """(seconds, peak resident bytes) of one run in a process of its own."""
+    rows.unlink(missing_ok=True)
+    peak = rows.with_name("peak")
+    words = ("serve-batch", bundle, folder, "--output", rows, *machine, "--json")
+    command = [sys.executable, "-c", MEASURED, *map(str, (peak, *words))]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    summary = json.loads(done.stdout)
+    print(f"{summary['files']} files in {summary['seconds']:.1f} s", file=sys.stderr, flush=True)
+    return summary["seconds"], int(peak.read_text())
+
+
+if __name__ == "__main__":
+    main()

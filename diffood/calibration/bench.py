@@ -1,0 +1,331 @@
+"""Times contenders side by side: in rounds, in turns, on the same images. Knows no engine and no model."""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from diffood.calibration.machine import Machine, describe_machine, load_average, peak_resident_bytes
+from diffood.errors import DiffoodError, UsageError
+from diffood.runtime.sessions import Array
+
+ROUNDS = 7
+LATENCY_SHARE = 1 / 3  # of a contender's seconds, for one image at a time
+TRIALS = 3  # single images a number of rows is tried on, before the best is timed
+MOST_SINGLES = 200  # single images a round
+FEWEST_FOR_P95, FEWEST_FOR_P99 = 20, 100  # below these a quantile would be the slowest image by another name
+SPREAD = (0.1, 0.9)  # quantiles over rounds that are shown beside a median
+
+Clock = Callable[[], float]
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Meter:
+    """What an engine's calls added up to: seconds inside them, rows of all steps, and how many of those did work."""
+
+    seconds: float = 0.0
+    rows: int = 0
+    busy: int = 0
+
+
+class Runner(Protocol):
+    """A contender that is open."""
+
+    @property
+    def meter(self) -> Meter | None:
+        """What is counted while it runs; None where engine and loop cannot be told apart."""
+
+    def run(self, x: Array) -> int:
+        """Score images [N, C, H, W] in [-1, 1]; returns the UNet evaluations that took."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to do the work. open(rows of an engine call) gives what runs.
+
+    It must pickle, for memory is measured in a process of its own.
+    rows: of an engine call where many images wait; chunk: images it is given a multiple of; single_rows: numbers of
+    rows worth trying for one image alone, of which the fastest is timed; note: what a reader has to know of it.
+    """
+
+    name: str
+    open: Callable[[int], Runner]
+    rows: int
+    chunk: int
+    single_rows: tuple[int, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Seconds a contender may take in all, and the rounds they are spent in; one round takes one chunk at the least."""
+
+    seconds: float
+    rounds: int = ROUNDS
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median over rounds, with the quantiles SPREAD."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One image at a time: milliseconds over `count` images, in an engine of `rows` rows; None: too few images.
+
+    ratio: how many times faster than the first contender, by each round's median.
+    """
+
+    rows: int
+    count: int
+    p50: float
+    p95: float | None
+    p99: float | None
+    ratio: Spread
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one contender.
+
+    ratio: its images a second to the first's, round by round. evaluations: of the UNet, an image. engine_share: of the
+    time many images took, inside engine calls; lanes_busy: of the rows of all steps, those that did work.
+    peak_memory: bytes resident at the most in a process of its own that runs this contender alone on one chunk.
+    """
+
+    name: str
+    note: str
+    images: int
+    images_per_second: Spread
+    ratio: Spread
+    evaluations: float
+    engine_share: float | None
+    lanes_busy: float | None
+    latency: Latency | None
+    peak_memory: int | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows in the contenders' order, those that could not run, as (name, reason), and where it was.
+
+    load_before, load_after: processes that wanted to run, over the last minute; the run itself is in the second.
+    """
+
+    rows: tuple[Row, ...]
+    skipped: tuple[tuple[str, str], ...]
+    rounds: int
+    machine: Machine
+    load_before: float | None
+    load_after: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return asdict(self)
+
+
+@dataclass
+class _Running:
+    """A contender on its way through the rounds; an entry of a list for each round."""
+
+    contender: Contender
+    runner: Runner
+    size: int  # images a round
+    seconds: list[float] = field(default_factory=list)
+    inside: float = 0.0
+    rows: int = 0
+    busy: int = 0
+    evaluations: int = 0
+    single: Runner | None = None
+    single_rows: int = 0
+    singles: int = 1  # images a round, one at a time
+    latencies: list[list[float]] = field(default_factory=list)
+
+
+def compare(
+    contenders: Sequence[Contender],
+    images: Array,
+    budget: Budget,
+    *,
+    memory: bool = True,
+    progress: Progress | None = None,
+    clock: Clock = time.perf_counter,
+) -> Comparison:
+    """Time every contender on images float32 [N, C, H, W] in [-1, 1], taken in a circle where N is too few.
+
+    Every round runs all contenders, each round beginning with another, so that a change of the machine's load hits all
+    alike; a slow contender takes fewer images a round. One that cannot be opened (DiffoodError) is skipped.
+
+    Raises UsageError where a contender does.
+    """
+    before, running, skipped = load_average(), [], []
+    for contender in contenders:
+        try:
+            running.append(_open(contender, images, budget, clock))
+        except UsageError:
+            raise
+        except DiffoodError as error:
+            skipped.append((contender.name, str(error)))
+    for turn in turns(len(running), budget.rounds):
+        for index in turn:
+            _run_round(running[index], images, clock)
+            _report(progress)
+    for contestant in running:
+        _open_single(contestant, images, budget, clock)
+    for turn in turns(len(running), budget.rounds):
+        for index in turn:
+            _run_singles(running[index], images, clock)
+            _report(progress)
+    after = load_average()
+    peaks = [measure_memory(contestant.contender, images) if memory else None for contestant in running]
+    rows = [_row(contestant, running[0], peak) for contestant, peak in zip(running, peaks, strict=True)]
+    return Comparison(tuple(rows), tuple(skipped), budget.rounds, describe_machine(), before, after)
+
+
+def turns(count: int, rounds: int) -> list[list[int]]:
+    """The order of `count` contenders in each round: all of them, each round beginning one further on."""
+    return [[(begin + place) % count for place in range(count)] for begin in range(rounds)] if count else []
+
+
+def take(images: Array, start: int, count: int) -> Array:
+    """`count` images from place `start` on, in a circle."""
+    return np.asarray(images[np.arange(start, start + count) % len(images)])
+
+
+def _open(contender: Contender, images: Array, budget: Budget, clock: Clock) -> _Running:
+    """Open, and see how many images fill a round: a chunk that is not counted, for the first is slower."""
+    runner = contender.open(contender.rows)
+    sample = take(images, 0, contender.chunk)
+    began = clock()
+    runner.run(sample)
+    seconds = max(clock() - began, 1e-9)
+    chunks = int(budget.seconds * (1 - LATENCY_SHARE) / budget.rounds / seconds)
+    return _Running(contender, runner, max(1, chunks) * contender.chunk)
+
+
+def _run_round(running: _Running, images: Array, clock: Clock) -> None:
+    x = take(images, len(running.seconds) * running.contender.chunk, running.size)
+    meter = running.runner.meter or Meter()
+    inside, rows, busy = meter.seconds, meter.rows, meter.busy
+    began = clock()
+    evaluations = running.runner.run(x)
+    running.seconds.append(clock() - began)
+    running.evaluations += evaluations
+    running.inside += meter.seconds - inside
+    running.rows += meter.rows - rows
+    running.busy += meter.busy - busy
+
+
+def _open_single(running: _Running, images: Array, budget: Budget, clock: Clock) -> None:
+    """Open with each number of rows worth trying for one image, and keep the fastest."""
+    best = float("inf")
+    for rows in running.contender.single_rows:
+        try:
+            runner = running.contender.open(rows)
+        except DiffoodError:  # an engine built for other sizes
+            continue
+        runner.run(take(images, 0, 1))
+        seconds = float(np.median([_time_one(runner, images, place, clock) for place in range(TRIALS)]))
+        if seconds < best:
+            best, running.single, running.single_rows = seconds, runner, rows
+    if running.single:
+        share = budget.seconds * LATENCY_SHARE / budget.rounds
+        running.singles = int(np.clip(share / max(best, 1e-9), 1, MOST_SINGLES))
+
+
+def _run_singles(running: _Running, images: Array, clock: Clock) -> None:
+    if running.single:
+        first = len(running.latencies) * MOST_SINGLES
+        places = range(first, first + running.singles)
+        running.latencies.append([_time_one(running.single, images, place, clock) for place in places])
+
+
+def _time_one(runner: Runner, images: Array, place: int, clock: Clock) -> float:
+    x = take(images, place, 1)
+    began = clock()
+    runner.run(x)
+    return clock() - began
+
+
+def _row(running: _Running, first: _Running, peak: int | None) -> Row:
+    rates, reference = _rates(running), _rates(first)
+    total = running.size * len(rates)
+    has_meter = running.runner.meter is not None
+    return Row(
+        name=running.contender.name,
+        note=running.contender.note,
+        images=total,
+        images_per_second=spread(rates),
+        ratio=spread(rates / reference),
+        evaluations=running.evaluations / total,
+        engine_share=running.inside / sum(running.seconds) if has_meter else None,
+        lanes_busy=running.busy / running.rows if has_meter and running.rows else None,
+        latency=_latency(running, first),
+        peak_memory=peak,
+    )
+
+
+def _rates(running: _Running) -> npt.NDArray[np.float64]:
+    return running.size / np.array(running.seconds)
+
+
+def _latency(running: _Running, first: _Running) -> Latency | None:
+    if not running.latencies or not first.latencies:
+        return None
+    own, reference = (np.array([np.median(one) for one in found.latencies]) for found in (running, first))
+    every = 1e3 * np.concatenate([np.array(one) for one in running.latencies])
+    return Latency(
+        rows=running.single_rows,
+        count=len(every),
+        p50=float(np.quantile(every, 0.5)),
+        p95=float(np.quantile(every, 0.95)) if len(every) >= FEWEST_FOR_P95 else None,
+        p99=float(np.quantile(every, 0.99)) if len(every) >= FEWEST_FOR_P99 else None,
+        ratio=spread(reference / own),
+    )
+
+
+def readable(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def spread(values: npt.NDArray[np.float64]) -> Spread:
+    """Median and the quantiles SPREAD of one value a round."""
+    low, middle, high = np.quantile(values, (SPREAD[0], 0.5, SPREAD[1]))
+    return Spread(float(middle), float(low), float(high))
+
+
+def measure_memory(contender: Contender, images: Array) -> int | None:
+    """Bytes resident at the most in a fresh process that opens this contender alone and runs one chunk.
+
+    Fresh, because a peak never falls: in one process every contender would be charged with what ran before it, and
+    those that share a library would look as if it came free. Interpreter and libraries count. None where it died.
+    """
+    x = take(images, 0, contender.chunk)
+    spawned = multiprocessing.get_context("spawn")  # forked, it would inherit this process's memory
+    with ProcessPoolExecutor(1, mp_context=spawned) as pool:
+        try:
+            return pool.submit(_run_alone, contender, x).result()
+        except BrokenProcessPool:
+            return None
+
+
+def _run_alone(contender: Contender, x: Array) -> int | None:
+    contender.open(contender.rows).run(x)
+    return peak_resident_bytes()
+
+
+def _report(progress: Progress | None) -> None:
+    if progress:
+        progress(1)

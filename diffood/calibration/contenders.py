@@ -1,0 +1,239 @@
+"""Who is timed without torch: our detector with each plan, precision and backend, and a plain ONNX Runtime loop."""
+
+import itertools
+import math
+import os
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnxruntime import InferenceSession, SessionOptions
+
+from diffood.calibration.bench import Contender, Meter
+from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, Role, open_bundle
+from diffood.runtime.choice import BackendChoice, list_candidates
+from diffood.runtime.decision import load_calibrated_fusion, load_calibration
+from diffood.runtime.detector import Detector
+from diffood.runtime.noise import content_key, draw_noise
+from diffood.runtime.plan import Plan
+from diffood.runtime.schedule import epsilon_coefficients, noise_scale
+from diffood.runtime.scoring import jumps
+from diffood.runtime.sessions import Array, Backend, Classified, Session, StepInputs
+
+CALIBRATED = "calibrated"  # the name of a calibration's plan where the bundle has none for it
+UNCALIBRATED = "not calibrated for this plan: the pass is timed, without making one score of its witnesses"
+C_EPS = 3  # column of StepInputs.coefficients; 0 in an idle lane, which repeats its image, and nowhere else
+
+
+class MeteredSession:
+    """A session that adds up what its engine's calls take and how many rows of its steps do work."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.meter = session, Meter()
+        self.backend, self.precision = session.backend, session.precision
+        self.engine_sha256, self.batch = session.engine_sha256, session.batch
+
+    def classify(self, x: Array) -> Classified:
+        """See Session.classify."""
+        began = time.perf_counter()
+        result = self.session.classify(x)
+        self.meter.seconds += time.perf_counter() - began
+        return result
+
+    def put(self, lane: int, x: Array) -> None:
+        """See Session.put."""
+        self.session.put(lane, x)
+
+    def step(self, inputs: StepInputs) -> None:
+        """See Session.step."""
+        began = time.perf_counter()
+        self.session.step(inputs)
+        self.meter.seconds += time.perf_counter() - began
+        self.meter.rows += self.batch
+        self.meter.busy += int(np.count_nonzero(inputs.coefficients[:, C_EPS]))
+
+    def take(self, lane: int) -> Array:
+        """See Session.take."""
+        return self.session.take(lane)
+
+
+def plans_of(bundle: Bundle, names: Collection[str] = ()) -> dict[str, Plan]:
+    """The plans named, or all there are: the manifest's, and the calibration's where it is another.
+
+    Raises UsageError for a name that is unknown.
+    """
+    plans = dict(bundle.manifest.plans)
+    if os.path.lexists(bundle.path / CALIBRATION):
+        plan = load_calibration(bundle).fingerprint.plan
+        if plan not in plans.values():
+            plans[CALIBRATED] = plan
+    return {name: plans[name] if name in plans else bundle.plan(name) for name in names or plans}
+
+
+def our_contenders(
+    bundle: Bundle,
+    plans: Mapping[str, Plan],
+    *,
+    backend: BackendChoice = "auto",
+    precisions: Collection[Precision] = (),
+    batch: int,
+    threads: int,
+) -> tuple[list[Contender], list[tuple[str, str]]]:
+    """The detector with each plan on every backend and precision that can run here; what cannot, with its reason."""
+    contenders, skipped = [], []
+    for precision in precisions or bundle.precisions:
+        candidates = list_candidates(bundle, None, backend, precision, batch)
+        skipped += [(f"diffood, {name}", reason) for name, reason in candidates.skipped]
+        for found, (name, plan) in itertools.product(candidates.usable, plans.items()):
+            lanes = plan.repeats * len(plan.start_times)
+            contenders.append(
+                Contender(
+                    name=f"diffood, {name} plan, {precision} on {found.backend}",
+                    open=partial(open_detector, bundle.path, plan, found.backend, precision, threads),
+                    rows=batch,
+                    chunk=batch,
+                    single_rows=tuple(sorted({1, lanes})),
+                    note=UNCALIBRATED if plan.fused and not _is_calibrated(bundle, plan) else "",
+                )
+            )
+    return contenders, skipped
+
+
+def open_detector(
+    path: Path, plan: Plan, backend: Backend, precision: Precision, threads: int, rows: int
+) -> "MeteredDetector":
+    """A detector with `rows` lanes, as `serve-batch` would run it; without its calibration where none fits the plan."""
+    bundle = open_bundle(path)
+    calibrated = _is_calibrated(bundle, plan)
+    fusion = load_calibrated_fusion(bundle, load_calibration(bundle)) if calibrated else None
+    opened = Detector.load(bundle, plan, backend=backend, precision=precision, batch=rows, threads=threads)
+    session = MeteredSession(opened.session)
+    return MeteredDetector(Detector(bundle, plan, session, fusion), session.meter)
+
+
+@dataclass(frozen=True)
+class MeteredDetector:
+    """A detector on a metered session; evaluations are counted where they happen, not taken from the plan."""
+
+    detector: Detector
+    meter: Meter
+
+    def run(self, x: Array) -> int:
+        """See Runner.run."""
+        detector, before = self.detector, self.meter.busy
+        unfitted = detector.plan.fused and detector.fusion is None
+        for _ in detector.observe(enumerate(x)) if unfitted else detector.stream(enumerate(x)):
+            pass
+        return (2 if detector.plan.guidance > 0 else 1) * (self.meter.busy - before)
+
+
+def _is_calibrated(bundle: Bundle, plan: Plan) -> bool:
+    return os.path.lexists(bundle.path / CALIBRATION) and load_calibration(bundle).fingerprint.plan == plan
+
+
+def plain_contender(bundle: Bundle, plan: Plan, *, batch: int, threads: int) -> Contender:
+    """The loop most people write around an exported UNet: ONNX Runtime a step, guidance and update in numpy."""
+    chunk = max(1, batch // plan.repeats)
+    return Contender(
+        name="official loop, ONNX Runtime a step, fp32",
+        open=partial(open_plain_loop, bundle.path, plan, threads),
+        rows=batch,
+        chunk=chunk,
+        single_rows=(plan.repeats,),
+        note="guidance and update in numpy",
+    )
+
+
+def open_plain_loop(path: Path, plan: Plan, threads: int, rows: int) -> "PlainLoop":
+    """The loop by hand, `rows` // repeats images at a time."""
+    return PlainLoop(open_bundle(path), plan, threads, rows)
+
+
+class PlainLoop:
+    """DDIM by hand around the bundle's FP32 graphs, of which it takes the logits and the noise prediction alone."""
+
+    def __init__(self, bundle: Bundle, plan: Plan, threads: int, rows: int) -> None:
+        self.bundle, self.plan, self.images = bundle, plan, max(1, rows // plan.repeats)
+        self.meter, self.evaluations = Meter(), 0
+        self._grid, self._null = plan.grid(bundle.alpha_bar), bundle.manifest.unet.label_count - 1
+        self._classify, self._unet = (_start(bundle, role, threads) for role in ("classify", "step_plain"))
+        self._unet_inputs = {node.name for node in self._unet.get_inputs()}
+
+    def run(self, x: Array) -> int:
+        """See Runner.run."""
+        before = self.evaluations
+        for first in range(0, len(x), self.images):
+            self.score(x[first : first + self.images])
+        return self.evaluations - before
+
+    def score(self, x: Array) -> npt.NDArray[np.float64]:
+        """The jump [N, T] of images float32 [N, C, H, W]."""
+        plan, count = self.plan, len(x)
+        label = np.tile(self.classify(x).argmax(axis=1), plan.repeats)
+        noise = np.concatenate(
+            [
+                np.stack([draw_noise(content_key(image), plan.seed, repeat, image.shape) for image in x])
+                for repeat in range(plan.repeats)
+            ]
+        )
+        repeated = np.tile(x, (plan.repeats, 1, 1, 1))
+        origin = self.classify(np.clip(_mix(self._grid.origin_scale(), repeated, noise), -1, 1))
+        after = []
+        for start in plan.start_times:
+            noised = _mix(noise_scale(self._grid.level(start)), repeated, noise)
+            after.append(self.classify(np.clip(self.denoise(noised, label, start), -1, 1)))
+        found = [
+            jumps(origin[image::count], np.stack(after, 1)[image::count], plan.norm, plan.compare).mean(axis=0)
+            for image in range(count)
+        ]
+        return np.stack(found)
+
+    def denoise(self, x: Array, label: npt.NDArray[np.int64], start: int) -> Array:
+        """x̂ of images that are noised to `start`."""
+        for here, there in itertools.pairwise([*range(start, 0, -self.plan.stride), 0]):
+            p_x, p_m = epsilon_coefficients(self.bundle.manifest.unet.prediction, self._grid.level(here))
+            row = np.tile(np.array([p_x, p_m, 1, 0], np.float32), (len(x), 1))
+            time_asked, beta = np.full(len(x), self._grid.asked(here), np.float32), np.float32(self.plan.guidance)
+            epsilon = self.epsilon(x, time_asked, label, row)
+            if beta:
+                null = np.full_like(label, self._null)
+                epsilon = (1 + beta) * epsilon - beta * self.epsilon(x, time_asked, null, row)
+            level, level_next = self._grid.level(here), self._grid.level(there)
+            clean = (x - np.float32(math.sqrt(1 - level)) * epsilon) / np.float32(math.sqrt(level))
+            x = np.float32(math.sqrt(level_next)) * clean + np.float32(math.sqrt(1 - level_next)) * epsilon
+        return x
+
+    def epsilon(self, x: Array, time_asked: Array, label: npt.NDArray[np.int64], row: Array) -> Array:
+        """One evaluation of the UNet a row."""
+        self.evaluations += len(x)
+        self.meter.rows += len(x)
+        self.meter.busy += len(x)
+        feeds: dict[str, npt.NDArray[Any]] = {"x": x, "time": time_asked, "label": label, "coefficients": row}
+        return self._ask(self._unet, "epsilon", {name: feeds[name] for name in self._unet_inputs})
+
+    def classify(self, x: Array) -> Array:
+        """Logits [N, K]."""
+        return self._ask(self._classify, "logits", {"x": x})
+
+    def _ask(self, session: InferenceSession, output: str, feeds: dict[str, npt.NDArray[Any]]) -> Array:
+        began = time.perf_counter()
+        result: Array = session.run([output], feeds)[0]
+        self.meter.seconds += time.perf_counter() - began
+        return result
+
+
+def _start(bundle: Bundle, role: Role, threads: int) -> InferenceSession:
+    """As its own documentation starts it; nothing of our session's settings."""
+    options = SessionOptions()
+    options.intra_op_num_threads = threads
+    graph = bundle.read(bundle.graph(role).file)
+    return InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _mix(scale: tuple[float, float], x: Array, noise: Array) -> Array:
+    return np.asarray(np.float32(scale[0]) * x + np.float32(scale[1]) * noise, np.float32)

@@ -1,0 +1,168 @@
+"""The paper's own loop in torch, written plainly: what `diffood bench` compares with. Nothing here is exported.
+
+One start time after the other, each from its own noising; the repeats of an image are rows of one batch, which guidance
+doubles. Noise comes from torch's generator, as in the paper's code.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from diffood.errors import ExportError, MissingExtraError
+from diffood.export.graphs import ClassifyGraph
+from diffood.export.sources.classifier import Preprocessing, load_classifier
+from diffood.export.sources.unet import load_unet
+from diffood.export.sources.weights import hash_file
+from diffood.runtime.bundle import Bundle, Manifest, open_bundle
+from diffood.runtime.plan import Plan
+from diffood.runtime.schedule import epsilon_coefficients
+from diffood.runtime.sessions import Array
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True)
+class TorchModels:
+    """Where the torch models of a bundle lie: the UNet's folder, the classifier's FILE.py:FACTORY and what it needs."""
+
+    unet: Path
+    classifier: str
+    classifier_weights: Path | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+
+class OfficialLoop:
+    """Liu et al.'s loop for a DDIM plan, in either convention; scores are its jumps of the logits.
+
+    rows: of one batch, of which every image takes as many as the plan has repeats. evaluations: of the UNet, so far.
+    """
+
+    meter = None  # torch's engine and its loop cannot be told apart
+
+    def __init__(self, models: TorchModels, bundle: Bundle, plan: Plan, rows: int) -> None:
+        _require_paper(plan)
+        unet, image = load_unet(models.unet), bundle.manifest.image
+        classifier = load_classifier(
+            models.classifier, models.classifier_weights, unet.height, unet.width, models.preprocessing
+        )
+        _require_same(bundle.manifest, unet.sha256, classifier.sha256)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.unet: Callable[..., tuple[Tensor, ...]] = unet.model.to(self.device)
+        self.classify = ClassifyGraph(classifier, image.channels, image.height, image.width).eval().to(self.device)
+        self.channels, self.labelled = unet.channels, unet.label_count > 0
+        self.null, self.prediction = unet.label_count - 1, bundle.manifest.unet.prediction
+        self.plan, self.grid = plan, plan.grid(bundle.alpha_bar)
+        self.images, self.evaluations = max(1, rows // plan.repeats), 0
+
+    @torch.inference_mode()
+    def run(self, x: Array) -> int:
+        """Score images float32 [N, C, H, W] in [-1, 1], a batch at a time; returns the UNet evaluations that took."""
+        before = self.evaluations
+        for first in range(0, len(x), self.images):
+            images = torch.from_numpy(x[first : first + self.images]).to(self.device)
+            self.score(images, torch.randn(self.plan.repeats, *images.shape, device=self.device)).cpu()
+        return self.evaluations - before
+
+    def score(self, x: Tensor, noise: Tensor) -> Tensor:
+        """The jump float32 [N, T] of images [N, C, H, W], with noise [R, N, C, H, W] that all start times share."""
+        repeats, count = noise.shape[:2]
+        label = self.classify(x)[0].argmax(dim=1).repeat(repeats)
+        rows, noise = x.repeat(repeats, 1, 1, 1), noise.flatten(0, 1)
+        signal, sigma = self.grid.origin_scale()
+        origin = self.normalised(signal * rows + sigma * noise)
+        columns = []
+        for start in self.plan.start_times:
+            level = self.grid.level(start)
+            denoised = self.denoise(math.sqrt(level) * rows + math.sqrt(1 - level) * noise, label, start)
+            distance = (self.normalised(denoised) - origin).abs().sum(dim=1)
+            columns.append(distance.reshape(repeats, count).mean(dim=0))
+        return torch.stack(columns, dim=1)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Logits of clamped images, divided by their L2 norm."""
+        return torch.nn.functional.normalize(self.classify(x.clamp(-1, 1))[0], dim=1)
+
+    def denoise(self, x: Tensor, label: Tensor, start: int) -> Tensor:
+        """DDIM from `start` to the end."""
+        for here, there in itertools.pairwise([*range(start, 0, -self.plan.stride), 0]):
+            level, level_next = self.grid.level(here), self.grid.level(there)
+            p_x, p_m = epsilon_coefficients(self.prediction, level)
+            epsilon = p_x * x + p_m * self.guided(x, self.grid.asked(here), label)
+            clean = (x - math.sqrt(1 - level) * epsilon) / math.sqrt(level)
+            x = math.sqrt(level_next) * clean + math.sqrt(1 - level_next) * epsilon
+        return x
+
+    def guided(self, x: Tensor, time: float, label: Tensor) -> Tensor:
+        """The UNet's output, guided by (1 + beta)·output(label) - beta·output(null) where the plan guides."""
+        beta = self.plan.guidance
+        if beta == 0:
+            return self.ask(x, time, label)
+        output = self.ask(torch.cat([x, x]), time, torch.cat([label, torch.full_like(label, self.null)]))
+        conditional, unconditional = output.chunk(2)
+        return (1 + beta) * conditional - beta * unconditional
+
+    def ask(self, x: Tensor, time: float, label: Tensor) -> Tensor:
+        """One evaluation a row; of a learned sigma's 2C outputs the first C are the prediction."""
+        self.evaluations += len(x)
+        times = torch.full((len(x),), time, device=x.device)
+        labels = label if self.labelled else None
+        return self.unet(x, times, class_labels=labels, return_dict=False)[0][:, : self.channels]
+
+
+def open_torch_loop(
+    path: Path, models: TorchModels, plan: Plan, threads: int, compiled: bool, rows: int
+) -> OfficialLoop:
+    """The loop with the models of the bundle at `path`; compiled: its UNet by torch.compile, for this batch.
+
+    threads: 0 leaves them to torch. Raises MissingExtraError, and ExportError where the models do not load, are not the
+    bundle's, or torch cannot compile them here.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        loop = OfficialLoop(models, open_bundle(path), plan, rows)
+    except ImportError as error:
+        raise MissingExtraError(f"needs {error.name}: pip install 'diffood[export]'") from None
+    if compiled:
+        loop.unet = torch.compile(loop.unet, dynamic=False)
+        image = open_bundle(path).manifest.image
+        try:
+            loop.run(torch.zeros(loop.images, image.channels, image.height, image.width).numpy())
+        except Exception as error:  # a missing compiler comes as one of a dozen kinds
+            reason = " ".join(str(error).split())[:200]
+            raise ExportError(f"torch.compile does not work here: {type(error).__name__}: {reason}") from None
+    return loop
+
+
+def are_of(manifest: Manifest, models: TorchModels) -> bool:
+    """Whether these are the weights a bundle was exported from."""
+    weights = models.unet / "diffusion_pytorch_model.safetensors"
+    return (
+        hash_file(weights) == manifest.unet.weights_sha256
+        and models.classifier_weights is not None
+        and hash_file(models.classifier_weights) == manifest.classifier.weights_sha256
+    )
+
+
+def _require_same(manifest: Manifest, unet: str, classifier: str) -> None:
+    for what, found, wanted in (
+        ("UNet", unet, manifest.unet.weights_sha256),
+        ("classifier", classifier, manifest.classifier.weights_sha256),
+    ):
+        if found != wanted:
+            raise ExportError(
+                f"The {what}'s weights have sha256 {found[:12]}…, the bundle was exported from {wanted[:12]}…: "
+                "give the models it was made from, or the comparison would be of two different things."
+            )
+
+
+def _require_paper(plan: Plan) -> None:
+    if plan.sampler != "ddim" or (plan.space, plan.norm, plan.compare) != ("logits", "l1", "origin"):
+        raise ExportError(
+            f"The loop in torch takes DDIM plans that compare logits with the image itself by L1, not {plan.sampler}, "
+            f"{plan.space}, {plan.compare}, {plan.norm}."
+        )
