@@ -11,6 +11,7 @@ import numpy.typing as npt
 from diffood.calibration.contamination import Contamination, Suspect, askable_shares, contamination, most_suspicious
 from diffood.calibration.fusing import (
     FittedFusion,
+    Parts,
     SetAside,
     describe_set_aside,
     fit_fusion,
@@ -21,6 +22,7 @@ from diffood.calibration.guarantees import guarantee, guarantee_per_class
 from diffood.calibration.mondrian import PerClass, confidence_of_each, fit_per_class
 from diffood.calibration.planning import plan_images
 from diffood.calibration.thresholds import Method, fit_threshold, images_required
+from diffood.calibration.tuning_record import load_tuned
 from diffood.errors import CalibrationError
 from diffood.runtime.decision import Calibration, ClassThreshold, ClassThresholds, save_calibration
 from diffood.runtime.detector import Detector, ImageScore
@@ -105,7 +107,8 @@ def require_enough(
 class Calibrated:
     """A calibration not yet saved. files: what was calibrated on; fitted: the fusion, if the plan has one.
 
-    contamination: what follows if some of those images were OOD, of the threshold of all images.
+    contamination: what follows if some of those images were OOD, of the threshold of all images. tuned: how many of the
+    files `diffood tune` had looked at, and which were therefore kept from the threshold.
     """
 
     calibration: Calibration
@@ -113,6 +116,7 @@ class Calibrated:
     files: ScoredFiles
     fitted: FittedFusion | None
     contamination: tuple[Contamination, ...]
+    tuned: int = 0
 
     @property
     def set_aside(self) -> SetAside:
@@ -132,6 +136,7 @@ class Calibrated:
             **self.calibration.summary(),
             "contamination": [asdict(row) for row in self.contamination],
             "most_suspicious": [asdict(suspect) for suspect in self.suspects],
+            "tuned": self.tuned,
         }
 
     def save(self) -> Path:
@@ -159,19 +164,32 @@ def calibrate_files(
     CalibrationError for too few images, UsageError as fit_threshold and, per_class, fit_per_class do.
     """
     classes = len(detector.bundle.manifest.class_names) if per_class else None
-    require_enough(len(sources), alpha, confidence, method, fused=detector.plan.fused, classes=classes)
-    fitted, rest = None, list(sources)
-    if detector.plan.fused:
-        part, rest = split_sources(sources)
-        fitted = fit_fusion(detector, part, progress=progress)
-        detector = detector.with_fusion(fitted.fusion)
-    files = score_folder(detector, rest, progress=progress, see=see)
-    calibration = calibrate(detector, files, alpha, confidence, method, fitted, per_class=per_class)
+    fused = detector.plan.fused
+    require_enough(len(sources), alpha, confidence, method, fused=fused, classes=classes)
     of_each = confidence_of_each(confidence, classes)
     needed = images_required(alpha, of_each, method)
+    parts = split_sources(sources, tuned=load_tuned(detector.bundle), fused=fused)
+    _require_untuned(parts, needed)
+    fitted = None
+    if fused:
+        fitted = fit_fusion(detector, parts.fit, progress=progress)
+        detector = detector.with_fusion(fitted.fusion)
+    files = score_folder(detector, parts.calibrate, progress=progress, see=see)
+    calibration = calibrate(detector, files, alpha, confidence, method, fitted, per_class=per_class)
     shares = askable_shares(files.scores.size, needed)
     rows = contamination(files.scores, alpha, of_each, method, shares)
-    return Calibrated(calibration, detector, files, fitted, rows)
+    return Calibrated(calibration, detector, files, fitted, rows, parts.tuned)
+
+
+def _require_untuned(parts: Parts, needed: int) -> None:
+    """Raise CalibrationError, naming the numbers, where what `tune` looked at leaves too few for the threshold."""
+    left = len(parts.calibrate)
+    if parts.tuned and left < needed:
+        raise CalibrationError(
+            f"{parts.tuned} of these {left + len(parts.fit)} images are among those the plan was chosen on by `diffood "
+            f"tune`, so the threshold must not be fitted on them: {left} others are left for it, and {needed} are "
+            f"needed. Add at least {needed - left} images that `tune` has not seen, or accept a higher --fpr."
+        )
 
 
 def calibrate(

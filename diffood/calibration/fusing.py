@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,26 +64,45 @@ def require_enough_fused(count: int, needed: int) -> None:
         )
 
 
-def split_sources(sources: Sequence[Source], limits: Limits = DEFAULT_LIMITS) -> tuple[list[Source], list[Source]]:
+@dataclass(frozen=True)
+class Parts:
+    """Files to fit on and files to calibrate on. tuned: how many of those to fit on `diffood tune` has looked at."""
+
+    fit: list[Source]
+    calibrate: list[Source]
+    tuned: int
+
+
+def split_sources(
+    sources: Sequence[Source], limits: Limits = DEFAULT_LIMITS, tuned: Collection[str] = (), *, fused: bool = True
+) -> Parts:
     """Part files into those to fit on and those to calibrate on, each in the order given.
 
     By the hash of their bytes: the same images are parted alike whatever their names and order, and no property of an
     image but its bytes decides. Copies stay together, but for those of the one image where the parts meet. A file that
     cannot be read goes last, to be reported with the calibration's.
+
+    tuned: hashes of images a plan was chosen on. They are fitted on, all of them and before others: a threshold from
+    scores that chose the plan would promise too much. Without a fusion only they are kept from the calibration.
     """
-    order = sorted(range(len(sources)), key=lambda index: (_digest(sources[index], limits), index))
-    fitted = set(order[: fitted_count(len(sources))])
-    return (
+    digests = [digest(source, limits) for source in sources]
+    seen = [bool(found) and found in tuned for found in digests]
+    # an empty digest, of what is unreadable, goes after every hexadecimal one
+    order = sorted(range(len(sources)), key=lambda k: (not seen[k], not digests[k], digests[k], k))
+    fitted = set(order[: max(sum(seen), fitted_count(len(sources)) if fused else 0)])
+    return Parts(
         [source for index, source in enumerate(sources) if index in fitted],
         [source for index, source in enumerate(sources) if index not in fitted],
+        sum(seen),
     )
 
 
-def _digest(source: Source, limits: Limits) -> str:
+def digest(source: Source, limits: Limits = DEFAULT_LIMITS) -> str:
+    """The sha256 of a file's bytes, "" where they cannot be read."""
     try:
         return hashlib.sha256(read_file(source.path, limits)).hexdigest()
     except RejectedImage:
-        return "unreadable"  # after every hexadecimal digit
+        return ""
 
 
 def fit_fusion(

@@ -17,6 +17,7 @@ from diffood.cli.inspect import inspect
 from diffood.cli.monitor import monitor
 from diffood.cli.report import report
 from diffood.cli.serve_batch import serve_batch
+from diffood.cli.tune import tune
 from diffood.cli.verify import verify
 from diffood.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_USAGE, DiffoodError, UsageError
 from diffood.runtime.records import shown
@@ -46,7 +47,7 @@ def root(
     """Calibrated out-of-distribution verdicts from a diffusion model and a classifier."""
 
 
-for verb in (export, calibrate, evaluate, report, verify, bench, monitor, inspect, doctor, demo):
+for verb in (export, tune, calibrate, evaluate, report, verify, bench, monitor, inspect, doctor, demo):
     app.command()(verb)
 app.command("serve-batch")(serve_batch)
 

@@ -22,11 +22,17 @@ def describe_calibration(done: "Calibrated") -> list[str]:
         f"engine      {options.describe_engine(detector)}",
         *(options.describe_fusion(calibration.fusion) if calibration.fusion else []),
         f"images      {calibration.n} scored, {calibration.set_aside} set aside",
+        *([_tuned(done)] if done.tuned else []),
         f"threshold   {calibration.threshold:.6f} ({calibration.allowed_above} of {calibration.n} above)",
         *describe_classes(calibration, detector.bundle.manifest.class_names),
         f"guarantee   {calibration.guarantee}",
         *describe_suspicion(done),
     ]
+
+
+def _tuned(done: "Calibrated") -> str:
+    fitted = ", only to fit how witnesses are combined" if done.fitted else ""
+    return f"tuned on    {done.tuned} of the images by `diffood tune`: not used for the threshold{fitted}"
 
 
 def describe_images(planned: "ImagePlan") -> list[str]:

@@ -7,7 +7,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -25,8 +25,9 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 CALIBRATION = "calibration.json"
 PARITY = "parity.json"
+TUNING = "tuning.json"
 KEPT = "calibrations"  # folder of the calibrations that later ones replaced, and of all banks; named by their hashes
-NOT_IN_MANIFEST = (MANIFEST, CALIBRATION, PARITY)  # written after export; each says itself what it holds for
+NOT_IN_MANIFEST = (MANIFEST, CALIBRATION, PARITY, TUNING)  # written after export; each says itself what it holds for
 MAX_MANIFEST_BYTES = 4 * 2**20  # a manifest is some kilobytes; class names of the largest sets stay below this
 MAX_FILE_BYTES = 2 * 2**31  # two graphs' worth of protobuf's own limit
 MAX_EXPANDED_BYTES = 2**30  # arrays of one file, unpacked; golden values of 1024x1024 RGB images have 350 MB
@@ -266,6 +267,14 @@ def write_bundle(path: Path, make_manifest: Callable[[dict[str, FileEntry]], Man
         raise UsageError(f"The bundle's manifest would not hold: {first_problem(error)}.") from None
     write_atomically(path / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
     return manifest
+
+
+def add_default_plan(bundle: Bundle, name: str, plan: Plan) -> Bundle:
+    """Write a plan into the manifest under this name, in place of an earlier one, and make it the default."""
+    plans = bundle.manifest.plans | {name: plan}
+    manifest = bundle.manifest.model_copy(update={"plans": plans, "default_plan": name})
+    write_atomically(bundle.path / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    return replace(bundle, manifest=manifest)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -115,8 +115,8 @@ def measure_sets(
     detector = Detector.load(open_bundle(bundle_path), plan, batch=batch, threads=threads)
     with tempfile.TemporaryDirectory() as place:
         folders = {name: _write(Path(place) / name, images[:limit]) for name, images in sets.items()}
-        part, _ = split_sources(expand_inputs([str(folders.pop("fit"))]))
-        fitted = fit_fusion(detector, part)
+        parts = split_sources(expand_inputs([str(folders.pop("fit"))]))
+        fitted = fit_fusion(detector, parts.fit)
         bank = fitted.fusion.bank
         found: dict[str, dict[int, list[Float]]] = {name: {r: [] for r in fitted.columns} for name in folders}
         for name, folder in folders.items():

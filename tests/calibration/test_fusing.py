@@ -43,6 +43,13 @@ from diffood.runtime.witnesses import Witness
 BATCH = 8
 
 
+def parted(sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
+    """The files to fit on and those to calibrate on, of a bundle no plan was chosen for."""
+    parts = split_sources(sources)
+    assert parts.tuned == 0
+    return parts.fit, parts.calibrate
+
+
 @pytest.fixture(scope="module")
 def detector(zoo_bundle: Bundle) -> Detector:
     """A detector of the fast plan on the shipped bundle, not calibrated."""
@@ -127,7 +134,7 @@ contents = st.lists(st.binary(min_size=1, max_size=3), min_size=1, max_size=25)
 def test_files_are_parted_by_their_bytes_alone(given_contents: list[bytes], random: object) -> None:
     names = [f"{index}.png" for index in range(len(given_contents))]
     with files_of(given_contents, names) as sources:
-        fitted, rest = split_sources(sources)
+        fitted, rest = parted(sources)
         assert len(fitted) == fitted_count(len(sources))
         assert sorted(fitted + rest) == sorted(sources)
         for part in (fitted, rest):
@@ -138,7 +145,7 @@ def test_files_are_parted_by_their_bytes_alone(given_contents: list[bytes], rand
     shuffled, other_names = list(given_contents), list(reversed(names))
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     with files_of(shuffled, other_names) as sources:
-        fitted, rest = split_sources(sources)
+        fitted, rest = parted(sources)
         assert (sorted(contents_of(fitted)), sorted(contents_of(rest))) == expected
 
 
@@ -146,7 +153,7 @@ def test_files_are_parted_by_their_bytes_alone(given_contents: list[bytes], rand
 @given(st.lists(st.sampled_from([b"a", b"b", b"c", b"d", b"e"]), min_size=1, max_size=30))
 def test_copies_stay_together_but_for_those_of_one_image(given_contents: list[bytes]) -> None:
     with files_of(given_contents, [f"{index}.png" for index in range(len(given_contents))]) as sources:
-        fitted, rest = split_sources(sources)
+        fitted, rest = parted(sources)
         assert len(set(contents_of(fitted)) & set(contents_of(rest))) <= 1
 
 
@@ -155,7 +162,7 @@ def test_unreadable_files_are_calibrated_on_and_reported(folder: Path, tmp_path:
     (tmp_path / "images" / "0000-gone.png").symlink_to(tmp_path / "nowhere")
     (tmp_path / "images" / "0000-empty.png").touch()
     sources = expand_inputs([str(tmp_path / "images")])
-    fitted, rest = split_sources(sources)
+    fitted, rest = parted(sources)
     broken = {"0000-gone.png", "0000-empty.png"}
     assert broken <= {source.id for source in rest}
     assert len(fitted) == fitted_count(98) == 33
@@ -171,7 +178,7 @@ def test_a_file_that_can_be_read_but_is_no_image_is_reported_from_either_part(
 ) -> None:
     shutil.copytree(folder, tmp_path / "images")
     sources = expand_inputs([str(tmp_path / "images")])
-    fitted = split_sources(sources)[0]
+    fitted = split_sources(sources).fit
     # of forty texts, the one with the lowest hash falls to one part and that with the highest to the other
     texts = [b"no image, try %d" % number for number in range(40)]
     edge = max(hashlib.sha256(content).hexdigest() for content in contents_of(fitted))
@@ -193,7 +200,7 @@ def test_a_file_that_can_be_read_but_is_no_image_is_reported_from_either_part(
 
 def test_centres_and_scales_are_those_of_what_was_observed(folder: Path, calibrated: Calibrated) -> None:
     sources = expand_inputs([str(folder)])
-    fitted, _ = split_sources(sources)
+    fitted = split_sources(sources).fit
     bare = Detector.load(calibrated.detector.bundle, WITH_KNN, batch=BATCH, threads=1)
     images = [load_image(source.path, bare.bundle.manifest.image).x for source in fitted]
     seen = [found for _, found in bare.observe((index, x) for index, x in enumerate(images) if x is not None)]
@@ -326,9 +333,9 @@ def test_a_calibration_part_that_is_all_broken_says_so(
 ) -> None:
     shutil.copytree(folder, tmp_path / "images")
     sources = expand_inputs([str(tmp_path / "images")])
-    fitted, rest = split_sources(sources)
+    fitted, rest = parted(sources)
     for source in rest:
         source.path.write_bytes(b"")  # unreadable: stays in the part that is calibrated on
-    assert [source.id for source in split_sources(sources)[0]] == [source.id for source in fitted]
+    assert [source.id for source in split_sources(sources).fit] == [source.id for source in fitted]
     with pytest.raises(CalibrationError, match=rf"0 given, .* The first of {len(rest)} that cannot be used is"):
         calibrate_files(detector, sources, 0.05, 0.95, method)  # type: ignore[arg-type]

@@ -1,0 +1,156 @@
+"""How long a plan takes here: milliseconds of one image alone, and images a second at several batch sizes."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
+from typing import Any
+
+from diffood.errors import DiffoodError
+from diffood.runtime.bundle import Bundle, Precision
+from diffood.runtime.choice import list_candidates
+from diffood.runtime.decision import load_calibration
+from diffood.runtime.detector import Detector
+from diffood.runtime.fusion import Fusion
+from diffood.runtime.parity import calibration_sha256, load_parity
+from diffood.runtime.plan import Plan
+from diffood.runtime.sessions import Backend
+from diffood.runtime.witnesses import Array
+
+BATCHES = (8, 32, 64, 128)
+ALONE = 15  # images timed one by one; their median is within a few percent on a quiet machine
+WARM_UP = 3
+FEWEST_TIMED, MOST_TIMED = 64, 256  # images of one batch size, four batches where that lies between
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A precision on a backend. gated: `diffood verify` let it pass beside the bundle's calibration."""
+
+    precision: Precision
+    backend: Backend
+    gated: bool
+
+    def __str__(self) -> str:
+        return f"{self.precision} on {self.backend}"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A plan on an engine. images_per_second: by batch; latency: median ms of one image at batch 1; error: why none."""
+
+    engine: Engine
+    images_per_second: dict[int, float]
+    latency: float | None
+    error: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return asdict(self)
+
+
+def list_engines(bundle: Bundle, batch: int) -> list[Engine]:
+    """Every precision and backend that runs here, best backend first."""
+    usable = list_candidates(bundle, None, "auto", "auto", batch).usable
+    passed = _passed(bundle)
+    return [Engine(found.precision, found.backend, (found.precision, found.backend) in passed) for found in usable]
+
+
+def fastest_gated(bundle: Bundle) -> Engine:
+    """The engine with the highest speed among those `diffood verify` let pass; FP32 where none was."""
+    engines, passed = list_engines(bundle, 1), _passed(bundle)
+    gated = [engine for engine in engines if engine.gated]
+    if gated:
+        return max(gated, key=lambda engine: passed[engine.precision, engine.backend])
+    return next(engine for engine in engines if engine.precision == "fp32")
+
+
+def _passed(bundle: Bundle) -> dict[tuple[Precision, Backend], float]:
+    """Speed over the calibrated engine's, of each that passed beside the bundle's present calibration."""
+    try:
+        calibration, digest = load_calibration(bundle), calibration_sha256(bundle)
+    except DiffoodError:
+        return {}
+    found = {}
+    for record in load_parity(bundle).records:
+        mine = (record.reference, record.calibration_sha256) == (calibration.fingerprint, digest)
+        if mine and record.passed and record.reference_images_per_second > 0:
+            key = record.variant.precision, record.variant.backend
+            found[key] = record.images_per_second / record.reference_images_per_second
+    return found
+
+
+class LatencyModel:
+    """Milliseconds of one image at batch 1, from a measured classification and a measured repeat of each denoising.
+
+    A repeat costs the same whichever it is, an image that ends early is spared those after, and each denoised image
+    costs a classification where the jump is asked for: so one timing a denoising gives all its plans.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine, images: Sequence[Array], threads: int) -> None:
+        self._bundle, self._engine, self._images, self._threads = bundle, engine, images, threads
+        self._of_repeat: dict[Plan, float] = {}
+        self._classify = 0.0  # measured with the first denoising
+
+    def cost(self, plan: Plan, shares: Mapping[int, float]) -> float:
+        """Milliseconds on average, where these shares of images end after so many repeats."""
+        repeat = self._repeat(plan.changed({"repeats": 1, "stages": (), "witnesses": ("reconstruction",)}))
+        if "jump" in plan.witnesses:
+            own_origin = plan.grid(self._bundle.alpha_bar).origin_scale()[1] > 0  # classified for each repeat too
+            repeat += self._classify * (len(plan.start_times) + own_origin)
+        return self._classify + repeat * sum(repeats * share for repeats, share in shares.items())
+
+    def _repeat(self, once: Plan) -> float:
+        if once not in self._of_repeat:
+            detector = _load(self._bundle, once, self._engine, 1, self._threads)
+            if not self._classify:
+                self._classify = _median_ms(lambda x: detector.session.classify(x[None]), self._images)
+            whole = _median_ms(lambda x: list(detector.observe([(0, x)])), self._images)
+            self._of_repeat[once] = max(0.0, whole - self._classify)
+        return self._of_repeat[once]
+
+
+def time_plan(
+    bundle: Bundle, plan: Plan, fusion: Fusion | None, engine: Engine, images: Sequence[Array], threads: int
+) -> Speed:
+    """Score real images at each of BATCHES, and one by one. An engine that cannot be opened is reported, not raised."""
+    rates: dict[int, float] = {}
+    try:
+        for batch in BATCHES:
+            detector = _load(bundle, plan, engine, batch, threads, fusion)
+            count = min(MOST_TIMED, max(FEWEST_TIMED, 4 * batch))
+            _run(detector, list(islice(cycle(images), batch)))
+            began = time.perf_counter()
+            _run(detector, list(islice(cycle(images), count)))
+            rates[batch] = count / (time.perf_counter() - began)
+        detector = _load(bundle, plan, engine, 1, threads, fusion)
+        latency = _median_ms(lambda x: _run(detector, [x]), images)
+    except DiffoodError as error:
+        return Speed(engine, rates, None, str(error))
+    return Speed(engine, rates, latency)
+
+
+def _load(
+    bundle: Bundle, plan: Plan, engine: Engine, batch: int, threads: int, fusion: Fusion | None = None
+) -> Detector:
+    return Detector.load(
+        bundle, plan, backend=engine.backend, precision=engine.precision, batch=batch, threads=threads, fusion=fusion
+    )
+
+
+def _run(detector: Detector, images: Sequence[Array]) -> None:
+    for _ in detector.stream(enumerate(images)):
+        pass
+
+
+def _median_ms(work: Callable[[Array], object], images: Sequence[Array]) -> float:
+    """Of ALONE images one by one, after a few that do not count."""
+    for x in islice(cycle(images), WARM_UP):
+        work(x)
+    seconds = []
+    for x in islice(cycle(images), ALONE):
+        began = time.perf_counter()
+        work(x)
+        seconds.append(time.perf_counter() - began)
+    return 1000 * statistics.median(seconds)

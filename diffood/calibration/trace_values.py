@@ -1,0 +1,126 @@
+"""What a trace measures of every image, and what any of its plans makes of that. Keeps numbers, never images."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from diffood.calibration.fitting import fit_witnesses
+from diffood.calibration.intervals import ScoredSets
+from diffood.calibration.staged import fit_stage, stop_early
+from diffood.calibration.traces import MEASURED
+from diffood.calibration.tuning_images import FIT, IND, TuningImages
+from diffood.errors import CalibrationError
+from diffood.runtime.detector import Detector
+from diffood.runtime.fusion import FittedWitness, FusionRecord, StageRule, fuse
+from diffood.runtime.plan import Plan
+from diffood.runtime.scoring import Float
+from diffood.runtime.witnesses import Array, Witness, measurable, measure
+
+Values = dict[str, dict[int, Float]]  # by group and number of repeats, [n, W] of MEASURED; NaN where not measurable
+
+
+def measure_trace(
+    detector: Detector, images: TuningImages, repeats: set[int], progress: Callable[[], None] | None = None
+) -> Values:
+    """Every witness of every image after each of these numbers of repeats, from one pass of the detector's plan.
+
+    progress is called after every image. Raises CalibrationError for values that are not finite.
+    """
+    found: dict[str, dict[int, list[Float]]] = {name: {r: [] for r in repeats} for name in images.groups}
+
+    def items() -> Iterator[tuple[str, Array]]:
+        for name, group in images.groups.items():
+            for x in group.read():
+                yield name, x
+
+    for name, evidence in detector.observe(items()):
+        for r, rows in found[name].items():
+            row = np.full(len(MEASURED), np.nan)
+            here = measurable(MEASURED, r)
+            row[_columns(here)] = measure(here, evidence.first(r))
+            if not np.isfinite(row[_columns(here)]).all():
+                raise CalibrationError(
+                    f"The models give values that are not finite on an image of the group {name}, so plans cannot be "
+                    "compared. Check the bundle's precision and the models."
+                )
+            rows.append(row)
+        if progress:
+            progress()
+    return {name: {r: np.stack(rows) for r, rows in by.items()} for name, by in found.items()}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a plan makes of the images. scored: of IND and the OOD sets; record: None for a score of one witness.
+
+    repeats int64 [n]: that each image of IND went through.
+    """
+
+    scored: ScoredSets
+    repeats: npt.NDArray[np.int64]
+    record: FusionRecord | None
+
+
+@dataclass(frozen=True)
+class TraceValues:
+    """The values of one trace, and the fits that its plans share."""
+
+    values: Values
+    _fits: dict[tuple[tuple[Witness, ...], str, int, bool], tuple[FittedWitness, ...] | StageRule] = field(
+        default_factory=dict
+    )
+
+    def outcome(self, plan: Plan) -> Outcome:
+        """Score all groups but FIT as the plan would, fitted on FIT. CalibrationError where a witness does not vary."""
+        record = self._record(plan) if plan.fused else None
+        scored, repeats = {}, np.empty(0, np.int64)
+        for name, by_repeats in self.values.items():
+            if name == FIT:
+                continue
+            final = by_repeats[plan.repeats][:, _columns(plan.witnesses)]
+            if record is None:
+                scored[name], stage = final[:, 0], np.zeros(len(final), np.int64)
+            else:
+                columns = [
+                    fuse(rule.witnesses, plan.combine, self._of(name, rule.repeats, plan)) for rule in record.stages
+                ]
+                scored[name], stage = stop_early(np.stack([*columns, record.score(final)], axis=1), record.stages)
+            if name == IND:
+                repeats = np.array([*plan.stages, plan.repeats])[stage]
+        return Outcome(ScoredSets(scored.pop(IND), scored), repeats, record)
+
+    def _record(self, plan: Plan) -> FusionRecord:
+        stages = []
+        for repeats in plan.stages:
+            rule = self._fit(plan, repeats, as_stage=True)
+            assert isinstance(rule, StageRule)
+            stages.append(rule)
+        witnesses = self._fit(plan, plan.repeats, as_stage=False)
+        assert isinstance(witnesses, tuple)
+        n = len(self.values[FIT][plan.repeats])
+        return FusionRecord(combine=plan.combine, witnesses=witnesses, n=n, stages=tuple(stages))
+
+    def _fit(self, plan: Plan, repeats: int, *, as_stage: bool) -> tuple[FittedWitness, ...] | StageRule:
+        """Fitted once for all plans that fit the same: finding the powers is what takes time here."""
+        key = (plan.witnesses, plan.combine, repeats, as_stage)
+        if key not in self._fits:
+            names = measurable(plan.witnesses, repeats)
+            columns = dict(zip(names, self._of(FIT, repeats, plan).T, strict=True))
+            self._fits[key] = (
+                fit_stage(repeats, columns, plan.combine) if as_stage else fit_witnesses(columns, plan.combine)
+            )
+        return self._fits[key]
+
+    def _of(self, name: str, repeats: int, plan: Plan) -> Float:
+        return np.asarray(self.values[name][repeats][:, _columns(measurable(plan.witnesses, repeats))])
+
+
+def repeats_of(plans: list[Plan]) -> set[int]:
+    """After how many repeats anything is asked by any of the plans."""
+    return {repeats for plan in plans for repeats in (*plan.stages, plan.repeats)}
+
+
+def _columns(names: tuple[Witness, ...]) -> list[int]:
+    return [MEASURED.index(name) for name in names]

@@ -1,0 +1,98 @@
+"""Which plans `tune` tries. A trace is a pass with all repeats and witnesses: whatever it holds is computed from one.
+
+A plan's trace denoises as the plan does, as often as any plan does, and measures every witness. After fewer repeats, at
+earlier stages, and with fewer witnesses an image is what its trace says there: `witnesses.Evidence.first`.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import get_args
+
+from diffood.errors import UsageError
+from diffood.runtime.bundle import Bundle
+from diffood.runtime.plan import DEFAULT, Plan
+from diffood.runtime.schedule import Sampler
+from diffood.runtime.witnesses import Witness, measurable
+
+MEASURED: tuple[Witness, ...] = tuple(name for name in get_args(Witness) if name != "knn")  # its bank is no number
+REPEATS = (1, 2, 4)  # beyond four nothing was gained on the zoo, at twice the cost
+STAGES = ((), (0,), (1,), (0, 1))  # nothing to denoise for what the classifier is sure of; one repeat for what is clear
+WITNESSES: tuple[tuple[Witness, ...], ...] = (
+    DEFAULT.witnesses,
+    ("reconstruction", "logit_norm", "energy"),  # denoised images are not classified: cheaper, as good on the zoo
+    ("jump",),  # the paper's score
+)
+STEPS = 1000  # training steps the times below are written for
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """One way to denoise, in times of STEPS training steps; why: what is to be learned from trying it."""
+
+    start_times: tuple[int, ...]
+    stride: int
+    sampler: Sampler
+    why: str
+
+
+DENOISINGS = (
+    Denoising((240,), 240, "ddim", "one step from little noise: details count"),
+    Denoising((360,), 360, "ddim", "one step from the paper's largest start time, the default"),
+    Denoising((480,), 480, "ddim", "one step from more noise: only the object's kind is left"),
+    Denoising((240, 480), 480, "ddim", "one step each from little and from much noise, for what either misses"),
+    Denoising((360,), 180, "ddim", "two steps: whether a better image is worth twice the cost"),
+    Denoising((480,), 240, "ddim", "two steps from more noise, where one step blurs most"),
+    Denoising((360,), 120, "ddim", "three steps, after which nothing was gained on the zoo"),
+    Denoising((480,), 120, "ddim", "four steps from more noise"),
+    Denoising((480,), 240, "pndm2", "a second-order sampler on few steps, which it needs least"),
+    Denoising((360,), 120, "pndm2", "the same on three"),
+)
+GUIDANCES = (0.0, 2.0)  # none, at half the cost; the paper's
+
+
+def trace_of(plan: Plan) -> Plan:
+    """The trace a plan is a part of; UsageError for one with knn, which is more than numbers of one image."""
+    if "knn" in plan.witnesses:
+        raise UsageError(f"A plan with knn cannot be compared: tune measures {', '.join(MEASURED)}.")
+    return plan.changed(
+        {"repeats": max(plan.repeats, *REPEATS), "witnesses": MEASURED, "stages": (), "combine": DEFAULT.combine}
+    )
+
+
+def list_plans(bundle: Bundle) -> list[Plan]:
+    """Every plan to try, on this bundle's training schedule; without a null class none is guided."""
+    steps, guided = len(bundle.alpha_bar), bundle.manifest.unet.labels == "class+null"
+    plans: dict[Plan, None] = {}  # on a short schedule two may become one
+    for way, guidance in product(DENOISINGS, GUIDANCES if guided else GUIDANCES[:1]):
+        trace = DEFAULT.changed(
+            {
+                "start_times": sorted({_scaled(start, steps) for start in way.start_times}),
+                "stride": _scaled(way.stride, steps),
+                "sampler": way.sampler,
+                "guidance": guidance,
+                "stages": (),
+            }
+        )
+        for repeats, witnesses, stages in product(REPEATS, WITNESSES, STAGES):
+            if all(stage < repeats for stage in stages) and (not stages or measurable(witnesses, stages[0])):
+                plans[trace.changed({"repeats": repeats, "witnesses": witnesses, "stages": stages})] = None
+    return list(plans)
+
+
+def group_by_trace(bundle: Bundle, plans: list[Plan]) -> dict[Plan, list[Plan]]:
+    """Plans by their trace, the cheapest trace first."""
+    groups: dict[Plan, list[Plan]] = {}
+    for plan in plans:
+        members = groups.setdefault(trace_of(plan), [])
+        if plan not in members:
+            members.append(plan)
+    return dict(sorted(groups.items(), key=lambda item: full_cost(bundle, item[0])))
+
+
+def full_cost(bundle: Bundle, plan: Plan, repeats: int | None = None) -> int:
+    """UNet evaluations of an image that goes all the way, or so many repeats."""
+    return plan.evaluations(bundle.tables(plan), repeats)
+
+
+def _scaled(time: int, steps: int) -> int:
+    return min(steps - 1, max(1, round(time * steps / STEPS)))

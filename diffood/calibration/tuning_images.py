@@ -1,0 +1,138 @@
+"""Which images `tune` looks at, and in which part each is; decodes files one at a time and keeps none."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from diffood.calibration.fusing import FEWEST_FITTED, SetAside, describe_set_aside, digest
+from diffood.calibration.made_ood import MAKINGS, Making
+from diffood.errors import CalibrationError, UsageError
+from diffood.runtime.images import DEFAULT_LIMITS, ImageShape, Limits, load_image
+from diffood.runtime.serving.sources import Source
+from diffood.runtime.witnesses import Array
+
+FIT, IND = "fit", "ind"  # the two halves of the in-distribution images
+FEWEST_IND = 2 * FEWEST_FITTED
+FEWEST_OOD = 2  # an interval needs two
+
+
+@dataclass(frozen=True)
+class ImageGroup:
+    """A number of images float32 [C, H, W] in [-1, 1] that can be read as often as needed, in the same order."""
+
+    count: int
+    read: Callable[[], Iterator[Array]]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Usable files with the sha256 of their bytes, by that hash ascending, no bytes twice; and those set aside."""
+
+    files: tuple[tuple[Source, str], ...]
+    set_aside: SetAside
+
+
+@dataclass(frozen=True)
+class TuningImages:
+    """Groups by name: FIT (fits fusions and stage limits), IND (measures), then the OOD sets.
+
+    looked_at: sha256 of the bytes of every in-distribution file used. made: whether the OOD sets were made from FIT.
+    """
+
+    groups: Mapping[str, ImageGroup]
+    looked_at: tuple[str, ...]
+    made: bool
+    set_aside: SetAside
+
+    @property
+    def count(self) -> int:
+        """Images of all groups together."""
+        return sum(group.count for group in self.groups.values())
+
+
+def take_files(sources: Sequence[Source], shape: ImageShape, most: int, limits: Limits = DEFAULT_LIMITS) -> Taken:
+    """Up to `most` usable files, the first by the hash of their bytes: names and order do not decide."""
+    digests = [digest(source, limits) for source in sources]
+    hashed = {sha256: source for source, sha256 in zip(sources, digests, strict=True) if sha256}
+    unread = [source for source, sha256 in zip(sources, digests, strict=True) if not sha256]
+    files: list[tuple[Source, str]] = []
+    set_aside = [(source.id, load_image(source.path, shape, limits).error) for source in unread]
+    for sha256, source in sorted(hashed.items()):
+        if len(files) == most:
+            break
+        loaded = load_image(source.path, shape, limits)
+        if loaded.x is None:
+            set_aside.append((source.id, loaded.error))
+        else:
+            files.append((source, sha256))
+    return Taken(tuple(files), tuple(set_aside))
+
+
+def gather_images(
+    ind: Sequence[Source],
+    ood: Mapping[str, Sequence[Source]],
+    shape: ImageShape,
+    most: int,
+    limits: Limits = DEFAULT_LIMITS,
+) -> TuningImages:
+    """Part up to `most` InD files into halves, and take half as many of each OOD set, or make such sets.
+
+    Made images come from the half that fits: with those of the half that measures they would share an origin, and the
+    intervals count on images that have nothing to do with each other. For the same reason no two sets share one.
+    Raises CalibrationError for too few usable files, naming the number.
+    """
+    taken = take_files(ind, shape, most, limits)
+    if len(taken.files) < FEWEST_IND:
+        raise CalibrationError(
+            f"{len(taken.files)} usable in-distribution images are too few to tune on: at least {FEWEST_IND} are "
+            f"needed (half fit, half measure) and some hundreds are better. {describe_set_aside(taken.set_aside)}"
+            "Add images, or raise --images."
+        )
+    halves = {FIT: taken.files[::2], IND: taken.files[1::2]}
+    groups = {name: _of_files(files, shape, limits) for name, files in halves.items()}
+    set_aside = [*taken.set_aside]
+    for name, sources in ood.items():
+        found = take_files(sources, shape, most // 2, limits)
+        set_aside += [(f"{name}/{identity}", reason) for identity, reason in found.set_aside]
+        if len(found.files) < FEWEST_OOD:
+            raise CalibrationError(
+                f"The OOD set {name} has {len(found.files)} usable images; at least {FEWEST_OOD} are needed, and some "
+                f"hundreds are better. {describe_set_aside(found.set_aside)}Add images, or leave the set out."
+            )
+        groups[name] = _of_files(found.files, shape, limits)
+    if not ood:
+        groups |= _made(halves[FIT], shape, limits)
+    return TuningImages(groups, tuple(sha256 for _, sha256 in taken.files), not ood, tuple(set_aside))
+
+
+def _of_files(files: Sequence[tuple[Source, str]], shape: ImageShape, limits: Limits) -> ImageGroup:
+    def read() -> Iterator[Array]:
+        for source, sha256 in files:
+            yield _load(source.path, sha256, shape, limits)
+
+    return ImageGroup(len(files), read)
+
+
+def _made(files: Sequence[tuple[Source, str]], shape: ImageShape, limits: Limits) -> dict[str, ImageGroup]:
+    """Sets of equal size, each of other files."""
+    count = len(files) // sum(making.takes for making in MAKINGS.values())
+    rest = iter(files)
+    parts = {name: tuple(islice(rest, count * making.takes)) for name, making in MAKINGS.items()}
+    return {name: _made_of(_of_files(part, shape, limits), MAKINGS[name]) for name, part in parts.items()}
+
+
+def _made_of(group: ImageGroup, making: Making) -> ImageGroup:
+    def read() -> Iterator[Array]:
+        images = group.read()
+        while inputs := tuple(islice(images, making.takes)):
+            yield making.make(*inputs)
+
+    return ImageGroup(group.count // making.takes, read)
+
+
+def _load(path: Path, sha256: str, shape: ImageShape, limits: Limits) -> Array:
+    loaded = load_image(path, shape, limits)
+    if loaded.x is None or loaded.sha256 != sha256:
+        raise UsageError(f"{path} was changed while `diffood tune` ran; leave the folders alone and start again.")
+    return loaded.x

@@ -1,0 +1,128 @@
+"""diffood tune from the command line: what it says and leaves, and what it refuses."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from diffood.calibration.tuning_record import load_tuned
+from diffood.runtime.bundle import TUNING, open_bundle
+from diffood.runtime.plan import DEFAULT
+from diffood.zoo.images import unpack_set
+
+CHEAP = DEFAULT.changed({"start_times": (240,), "stride": 240, "repeats": 1, "guidance": 0.0, "stages": ()})
+PLANS = [CHEAP, CHEAP.changed({"repeats": 2, "stages": (1,)}), CHEAP.changed({"witnesses": ("jump",)})]
+Run = Callable[..., Any]  # gives conftest.Done
+FAST = ("--images", 40, "--batch", 16, "--threads", 1)
+
+
+@pytest.fixture
+def bundle(bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the shipped bundle with one cheap plan; few plans are tried: these tests look at the command line."""
+    monkeypatch.setattr("diffood.calibration.tune.list_plans", lambda _: PLANS)
+    monkeypatch.setattr("diffood.calibration.timing.BATCHES", (2, 4))
+    monkeypatch.setattr("diffood.calibration.timing.FEWEST_TIMED", 8)
+    manifest = open_bundle(bundle_copy).manifest
+    cheap = manifest.model_copy(update={"plans": {"plain": CHEAP.plain}, "default_plan": "plain"})
+    (bundle_copy / "manifest.json").write_text(cheap.model_dump_json())
+    return bundle_copy
+
+
+def test_tune_prints_the_front_writes_the_plan_and_draws(
+    run: Run, bundle: Path, clothes_folder: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "new" / "tuning.png"
+    done = run("tune", bundle, "--ind", clothes_folder, "--budget", 2, "--output", picture, *FAST)
+    assert done.code == 0, done
+    assert "40 of 80 in-distribution files: 20 fit, 20 measure" in done.out
+    assert "made: upside-down 4, made: shuffled 4, made: noisy 4, made: blended 4" in done.out
+    assert "for want of real ones" in done.out
+    rows = [line.split()[0] for line in done.out.splitlines() if " ddim " in line and "%" not in line]
+    assert {"chosen", "plain"} <= set(rows)
+    assert "was used to choose this plan among 3" in done.out
+    assert f"next        diffood calibrate {bundle} --images DIR" in done.out
+    assert f"serve-batch {bundle} INPUT" in done.out
+    opened = open_bundle(bundle)
+    assert opened.manifest.default_plan == "tuned"
+    assert opened.plan() in PLANS
+    assert len(load_tuned(opened)) == 40
+    with Image.open(picture) as image:
+        assert image.width > 1000
+
+
+def test_a_latency_says_on_what_it_was_measured(run: Run, bundle: Path, clothes_folder: Path) -> None:
+    done = run("tune", bundle, "--ind", clothes_folder, "--latency", 1e6, *FAST)
+    assert done.code == 0, done
+    assert "one at a time, fp32 on onnxruntime-cpu (`diffood verify` let no faster one pass)" in done.out
+
+
+def test_tune_then_calibrate_keeps_them_apart(run: Run, bundle: Path, clothes_folder: Path, tmp_path: Path) -> None:
+    unpack_set("digits", tmp_path / "digits", 10)
+    done = run(
+        "tune",
+        bundle,
+        "--ind",
+        clothes_folder,
+        "--ood",
+        f"digits={tmp_path / 'digits'}",
+        "--latency",
+        1e6,
+        *FAST,
+        "--json",
+    )
+    assert done.code == 0, done
+    assert done.content["made"] is False
+    assert done.content["limit"] == {"kind": "milliseconds", "most": 1e6}
+    assert done.content["latency_engine"]["precision"] == "fp32"
+    assert list(done.content["chosen"]["auroc"]) == ["digits"]
+    assert {speed["engine"]["precision"] for speed in done.content["speeds"]} == {"fp32"}
+
+    refused = run("calibrate", bundle, "--images", clothes_folder, "--batch", 16, "--threads", 1)
+    refused.assert_one_line(1, "40 of these 80 images", "`diffood tune`", "40 others are left", "at least 19")
+    unpack_set("fashion-test", tmp_path / "more", 20)
+    fine = run(
+        "calibrate", bundle, "--images", clothes_folder, "--images", tmp_path / "more", "--batch", 16, "--threads", 1
+    )
+    assert fine.code == 0, fine
+    assert "tuned on    40 of the images by `diffood tune`: not used for the threshold" in fine.out
+    assert "images      60 scored" in fine.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), ("--budget", "--latency")),
+        (("--budget", 1, "--latency", 1), ("--budget", "--latency")),
+        (("--budget", 0), ("at most 0", "above 0")),
+        (("--latency", "nan"), ("nan",)),
+        (("--budget", 0.5), ("the cheapest there is costs 1",)),
+        (("--budget", 1, "--images", 0), ("--images 0",)),
+        (("--budget", 1, "--output", "tuning.doc"), ("tuning.doc", ".png")),
+        (("--budget", 1, "--ood", "digits"), ("NAME=DIR",)),
+        (("--budget", 1, "--ood", "fit=x"), ("fit",)),
+    ],
+)
+def test_wrong_usage_is_explained_and_leaves_nothing(
+    run: Run, bundle: Path, clothes_folder: Path, options: tuple[object, ...], words: tuple[str, ...]
+) -> None:
+    before = (bundle / "manifest.json").read_bytes()
+    done = run("tune", bundle, "--ind", clothes_folder, *options)
+    done.assert_wrong_usage(*words)
+    assert (bundle / "manifest.json").read_bytes() == before
+    assert not (bundle / TUNING).exists()
+
+
+def test_too_few_images_and_broken_ones(
+    run: Run, bundle: Path, clothes_folder: Path, folders: Path, tmp_path: Path
+) -> None:
+    run("tune", bundle, "--ind", folders / "ind", "--budget", 1).assert_one_line(1, "10 usable", "at least 40")
+    images = Path(shutil.copytree(clothes_folder, tmp_path / "images"))
+    (images / "text.png").write_text("not an image")
+    done = run("tune", bundle, "--ind", images, "--budget", 1, "--images", 80, "--batch", 16, "--threads", 1, "--json")
+    assert done.code == 3, done
+    assert "set aside   'text.png'" in done.err
+    assert json.loads(done.out)["set_aside"][0][0] == "text.png"

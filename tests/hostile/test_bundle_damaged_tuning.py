@@ -1,0 +1,59 @@
+"""tuning.json from another hand: refused before a threshold is fitted on images it may have named."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from diffood.calibration.calibrate import calibrate_files
+from diffood.calibration.tuning_record import load_tuned
+from diffood.errors import BundleError
+from diffood.runtime.bundle import TUNING, open_bundle
+from diffood.runtime.detector import Detector
+from diffood.runtime.serving.sources import expand_inputs
+
+DAMAGED = {
+    "no JSON": b"{",
+    "binary": b"\xff\x00",
+    "a list": b"[]",
+    "another field": json.dumps({"format": 1, "images": [], "more": 1}).encode(),
+    "a newer format": json.dumps({"format": 2, "images": []}).encode(),
+    "no hash": json.dumps({"images": ["A" * 64]}).encode(),
+    "deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_is_refused(bundle_copy: Path, data: bytes) -> None:
+    (bundle_copy / TUNING).write_bytes(data)
+    with pytest.raises(BundleError, match=r"tuning\.json does not hold: .*; copy the bundle again"):
+        load_tuned(open_bundle(bundle_copy))
+
+
+def test_a_link_a_folder_and_a_fifo_are_refused(bundle_copy: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.json"
+    secret.write_text(json.dumps({"images": []}))
+    record = bundle_copy / TUNING
+    record.symlink_to(secret)
+    with pytest.raises(BundleError, match="cannot be opened"):
+        load_tuned(open_bundle(bundle_copy))
+    record.unlink()
+    record.symlink_to(tmp_path / "nothing")  # not taken for a bundle that was never tuned
+    with pytest.raises(BundleError, match="cannot be opened"):
+        load_tuned(open_bundle(bundle_copy))
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(BundleError, match="not a regular file"):
+        load_tuned(open_bundle(bundle_copy))
+    record.rmdir()
+    os.mkfifo(record)
+    with pytest.raises(BundleError, match="not a regular file"):
+        load_tuned(open_bundle(bundle_copy))
+
+
+def test_calibrate_asks_it_first(bundle_copy: Path, clothes_folder: Path) -> None:
+    (bundle_copy / TUNING).write_bytes(b"{")
+    detector = Detector.load(open_bundle(bundle_copy), open_bundle(bundle_copy).plan("plain"), batch=8, threads=1)
+    with pytest.raises(BundleError, match=r"tuning\.json"):
+        calibrate_files(detector, expand_inputs([str(clothes_folder)]), 0.05, 0.95, "pac")
