@@ -27,7 +27,7 @@ from diffood.export.qdq import (
     list_products,
     measure_clips,
     open_session,
-)  # noqa: E402
+)
 from diffood.export.quantize import BUDGETS, FEWEST_IMAGES, JUDGED, quantize_bundle, search  # noqa: E402
 from diffood.export.states import States, record_states  # noqa: E402
 from diffood.runtime.bundle import Bundle, Role, open_bundle, write_bundle  # noqa: E402
