@@ -19,7 +19,7 @@ from diffood.errors import ExportError, UsageError  # noqa: E402
 from diffood.export import quantize  # noqa: E402
 from diffood.export.onnx import prove_equal, run_onnx  # noqa: E402
 from diffood.export.precision import LIMITS, count_products  # noqa: E402
-from diffood.export.qdq import (
+from diffood.export.qdq import (  # noqa: E402
     QUANTISABLE,
     count_multiplications,
     fit_inputs,
