@@ -13,6 +13,7 @@ onnx = pytest.importorskip("onnx")
 from diffood import zoo  # noqa: E402
 from diffood.errors import ExportError, UsageError  # noqa: E402
 from diffood.export.build import Sources, export_bundle  # noqa: E402
+from diffood.export.normalisation import fused_group_norms  # noqa: E402
 from diffood.export.onnx import OPSET, export_onnx, prove_equal, prove_structure, run_torch  # noqa: E402
 from diffood.export.sources.classifier import Preprocessing  # noqa: E402
 from diffood.runtime.bundle import load_arrays, open_bundle  # noqa: E402
@@ -143,6 +144,23 @@ def test_golden_outputs_are_what_the_graphs_give(exported: tuple[Path, list[str]
     session = Detector.load(bundle, bundle.plan(), batch=4, threads=1).session
     assert np.abs(session.classify(golden["classify.in.x"]).logits - golden["classify.out.logits"]).max() < 1e-5
     assert {"step_guided.in.x", "step_guided.out.x_next", "step_plain.out.epsilon"} <= set(golden)
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+@pytest.mark.parametrize("size", [(), (6,), (6, 5)])
+def test_a_group_norm_is_written_fused_and_equal(tmp_path: Path, opset: int, size: tuple[int, ...]) -> None:
+    draw = torch.Generator().manual_seed(0)
+    norm = torch.nn.GroupNorm(4, 12, eps=1e-3)
+    norm.weight.data, norm.bias.data = (torch.randn(12, generator=draw) for _ in range(2))
+    module = torch.nn.Sequential(norm).eval()
+    x = 3 + 2 * torch.randn(5, 12, *size, generator=draw)
+    with fused_group_norms(module):
+        export_onnx(module, {"input": x}, ("y",), tmp_path / "norm.onnx", opset)
+    assert module[0] is norm
+    kinds = {node.op_type for node in onnx.load(tmp_path / "norm.onnx").graph.node}
+    assert kinds <= {"InstanceNormalization", "BatchNormalization", "Reshape"}
+    sample = {"input": x}
+    assert prove_equal(lambda _: [module(x).detach().numpy()], tmp_path / "norm.onnx", ("y",), iter([sample]), 1e-5)
 
 
 class FrozenBatch(torch.nn.Module):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 import pytest
 
 pytest.importorskip("torch")
@@ -18,7 +19,15 @@ from diffood.errors import ExportError, UsageError  # noqa: E402
 from diffood.export import quantize  # noqa: E402
 from diffood.export.onnx import prove_equal, run_onnx  # noqa: E402
 from diffood.export.precision import LIMITS, count_products  # noqa: E402
-from diffood.export.qdq import QUANTISABLE, fit_inputs, insert_pairs, list_products, measure_clips, open_session  # noqa: E402
+from diffood.export.qdq import (  # noqa: E402
+    QUANTISABLE,
+    count_multiplications,
+    fit_inputs,
+    insert_pairs,
+    list_products,
+    measure_clips,
+    open_session,
+)
 from diffood.export.quantize import BUDGETS, FEWEST_IMAGES, JUDGED, quantize_bundle, search  # noqa: E402
 from diffood.export.states import States, record_states  # noqa: E402
 from diffood.runtime.bundle import Bundle, Role, open_bundle, write_bundle  # noqa: E402
@@ -28,6 +37,7 @@ from diffood.zoo.images import load_set  # noqa: E402
 
 ROLES: tuple[Role, ...] = ("classify", "step_guided", "step_plain")
 ROWS = 32
+LEAST_INT8: dict[Role, float] = {"classify": 0.5, "step_guided": 0.9, "step_plain": 0.9}  # of the multiplications
 
 
 def real_images(first: int, count: int) -> npt.NDArray[np.float32]:
@@ -100,11 +110,15 @@ def test_a_bundle_opens_with_its_int8_graphs_and_the_fp32_files_it_had(quantised
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_most_products_and_weights_are_int8(quantised: tuple[Bundle, list[str]], role: Role) -> None:
-    entry = quantised[0].graph(role, "int8")
-    products = count_products(quantised[0].path / entry.file)
-    assert set(products) <= {"int8", "float32"}
-    assert products["int8"] > sum(products.values()) / 2
+def test_most_work_and_weights_are_int8(
+    quantised: tuple[Bundle, list[str]], fed: dict[Role, States], role: Role
+) -> None:
+    entry, graph = quantised[0].graph(role, "int8"), load_int8(quantised[0], role).graph
+    assert set(count_products(quantised[0].path / entry.file)) <= {"int8", "float32"}
+    work = count_multiplications(onnx.load_from_string(quantised[0].read(f"{role}.onnx")), fed[role].take(np.arange(1)))
+    rounded = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    done = [node.output[0].removesuffix("_exact") for node in graph.node if set(node.input[:2]) <= rounded]
+    assert sum(work[name] for name in done if name in work) > sum(work.values()) * LEAST_INT8[role]
     assert entry.weights["int8"] > sum(entry.weights.values()) / 2
     assert entry.opset == quantised[0].graph(role).opset
 
@@ -132,12 +146,35 @@ def test_int8_is_symmetric_and_no_bias_is_an_integer(quantised: tuple[Bundle, li
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_only_products_read_rounded_values(quantised: tuple[Bundle, list[str]], role: Role) -> None:
+def test_only_products_and_what_a_convolution_gives_are_rounded(
+    quantised: tuple[Bundle, list[str]], role: Role
+) -> None:
     graph = load_int8(quantised[0], role).graph
-    rounded = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    readers = {node.op_type for node in graph.node if rounded & set(node.input)}
-    assert readers <= set(QUANTISABLE)
-    assert not rounded & {value.name for value in graph.output}
+    makers = {name: node for node in graph.node for name in node.output}
+    rounded = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    assert not set(rounded) & {value.name for value in graph.output}
+    for node in graph.node:
+        for name in set(rounded) & set(node.input):
+            if node.op_type not in QUANTISABLE:
+                exact = makers[rounded[name].input[0]].input[0]
+                assert makers[exact].op_type == "Conv", node.name
+                assert set(makers[exact].input[:2]) <= set(rounded), node.name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_onnxruntime_has_an_int8_kernel_for_every_int8_convolution(
+    quantised: tuple[Bundle, list[str]], role: Role, tmp_path: Path
+) -> None:
+    model = load_int8(quantised[0], role)
+    rounded = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    wanted = sum(node.op_type == "Conv" and set(node.input[:2]) <= rounded for node in model.graph.node)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 4  # it warns that such a file fits this machine only
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kernels = onnx.load(tmp_path / "optimised.onnx").graph.node
+    assert wanted > 0
+    assert sum(node.op_type == "QLinearConv" for node in kernels) == wanted
 
 
 @pytest.mark.parametrize("role", ROLES)
