@@ -128,34 +128,42 @@ def _clip(top: float, counts: npt.NDArray[np.float64]) -> float:
 
 
 def insert_pairs(model: onnx.ModelProto, clips: Clips, chosen: Collection[str]) -> onnx.ModelProto:
-    """Copy a model with the products named in `chosen` in int8. Products that read the same tensor share its pair."""
+    """Copy a model with the products named in `chosen` in int8.
+
+    Every product has a pair of its own for an activation, also where several read one tensor: ONNX Runtime moves a
+    pair to uint8 only where one node reads it.
+    """
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
     graph = quantised.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     nodes: list[onnx.NodeProto] = []
-    done: dict[tuple[str, int | None], str] = {}
+    done: dict[tuple[str, int], str] = {}
+
+    def put_in(new: list[onnx.NodeProto], constants: list[onnx.TensorProto]) -> str:
+        nodes.extend(new)
+        graph.initializer.extend(constants)
+        return new[-1].output[0]
+
     for node in list(graph.node):
-        if node.output[0] in chosen:
-            for side in (0, 1):
-                name = node.input[side]
-                axis = _channel_axis(node, weights[name]) if name in weights else None
-                if (name, axis) not in done:
-                    new, constants = (
-                        _pair(name, clips[name]) if axis is None else _constant(weights[name], axis, len(done))
-                    )
-                    nodes.extend(new)
-                    graph.initializer.extend(constants)
-                    done[name, axis] = new[-1].output[0]
-                node.input[side] = done[name, axis]
+        if node.output[0] not in chosen:
+            nodes.append(node)
+            continue
+        for side in (0, 1):
+            name = node.input[side]
+            if name in weights:
+                key = name, _channel_axis(node, weights[name])
+                if key not in done:
+                    done[key] = put_in(*_constant(weights[name], key[1], len(done)))
+                node.input[side] = done[key]
+            else:
+                node.input[side] = put_in(*_pair(name, clips[name], f"{node.output[0]}_{side}"))
         nodes.append(node)
-        if node.op_type == "Conv" and node.output[0] in chosen:
+        if node.op_type == "Conv":
             name = node.output[0]
             node.output[0] = f"{name}_exact"
-            new, constants = _pair(node.output[0], clips[name])
-            new[-1].output[0] = name
-            nodes.extend(new)
-            graph.initializer.extend(constants)
+            put_in(*_pair(node.output[0], clips[name], name))
+            nodes[-1].output[0] = name
     del graph.node[:]
     graph.node.extend(nodes)
     used = {name for node in nodes for name in node.input}
@@ -174,12 +182,12 @@ def _channel_axis(node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
     return len(weight.dims) - 1
 
 
-def _pair(name: str, clip: float) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+def _pair(name: str, clip: float, prefix: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Round an activation and take it back."""
-    scale, zero, rounded, out = (f"{name}_int8_{part}" for part in ("scale", "zero", "rounded", "out"))
+    scale, zero, rounded, out = (f"{prefix}_int8_{part}" for part in ("scale", "zero", "rounded", "out"))
     nodes = [
-        helper.make_node("QuantizeLinear", [name, scale, zero], [rounded], f"{name}_quantize"),
-        helper.make_node("DequantizeLinear", [rounded, scale, zero], [out], f"{name}_dequantize"),
+        helper.make_node("QuantizeLinear", [name, scale, zero], [rounded], f"{prefix}_quantize"),
+        helper.make_node("DequantizeLinear", [rounded, scale, zero], [out], f"{prefix}_dequantize"),
     ]
     return nodes, [
         numpy_helper.from_array(np.array(clip / LARGEST, np.float32), scale),
