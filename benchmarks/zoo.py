@@ -21,12 +21,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--limit", type=int, help="images of each set, for a trial; all without")
     parser.add_argument("--no-compile", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         bundle, images, fresh = copy_zoo(Path(scratch, "zoo")), Path(scratch, "validation"), Path(scratch, "fresh")
-        unpack_set("fashion-validation", images)
-        unpack_set("fashion-test", fresh)
+        unpack_set("fashion-validation", images, given.limit)
+        unpack_set("fashion-test", fresh, given.limit)
         diffood("export", "--bundle", bundle, "--precision", "int8", "--images", images)
         diffood("calibrate", bundle, "--images", images, "--threads", given.threads)
         verified = json.loads(

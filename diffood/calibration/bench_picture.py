@@ -4,6 +4,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from diffood.calibration.bench import Comparison, Row, readable
 from diffood.calibration.pictures import PALETTE, save
@@ -38,7 +39,10 @@ def draw_comparison(found: Comparison, path: Path) -> None:
         panel.set_title(title, loc="left", fontsize=9)
         panel.set_xscale("log")
         low, high = panel.get_xlim()
-        panel.set_xlim(low / 1.5, high * 12)  # room for the words behind the last dot
+        panel.set_xlim(low / 1.5, high * 6)  # room for the words behind the last dot
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high > 30 * low else (1, 2, 5)))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: readable(value)))
+        panel.xaxis.set_minor_formatter(NullFormatter())
         panel.grid(axis="y", color="#000000", alpha=0.12)
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(axis="y", length=0)
@@ -52,4 +56,5 @@ def _colour(row: Row) -> str:
 
 
 def _label(panel: Axes, x: float, y: int, words: str) -> None:
-    panel.annotate(words, (x, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7.5)
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the line to the dot
+    panel.annotate(words, (x, y), xytext=(7, 0), textcoords="offset points", va="center", fontsize=7.5, bbox=paper)

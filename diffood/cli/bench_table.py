@@ -20,7 +20,7 @@ def table(found: Comparison) -> str:
     ]
     width = max((len(row.name) for row in rows), default=0)
     heads = ("images/s", "times the first", "UNet", "p50 ms", "p95", "p99", "times the first", "MB", "engine", "lanes")
-    widths = (20, 18, 6, 8, 8, 8, 18, 6, 8, 7)
+    widths = (20, 21, 6, 8, 8, 8, 21, 6, 8, 7)
     lines.append(" " * width + "".join(f"{head:>{size}}" for head, size in zip(heads, widths, strict=True)))
     for row in rows:
         cells = "".join(f"{cell:>{size}}" for cell, size in zip(_cells(row), widths, strict=True))
