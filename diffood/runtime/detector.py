@@ -16,7 +16,7 @@ from diffood.runtime.decision import Calibration, Fingerprint, Rule, load_calibr
 from diffood.runtime.fusion import Fusion
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, from_pixels, load_image
 from diffood.runtime.parity import require_calibrated
-from diffood.runtime.passes import ALWAYS_ON, Way, observe
+from diffood.runtime.passes import Way, run_pass
 from diffood.runtime.plan import Plan
 from diffood.runtime.sessions import Array, Backend, Session
 from diffood.runtime.sessions.backends import open_session
@@ -263,23 +263,23 @@ class Detector:
                 "--images DIR` fits on in-distribution images: calibrate first, or use the paper's score alone, "
                 'plan="plain".'
             )
-        for key, evidence in self.observe(items):
-            if self.fusion is None:
-                values = measure(self.plan.witnesses, evidence)
-                score = float(values[0])
-            else:
-                values = self.fusion.values(evidence)
-                score = self.fusion.score(evidence, values)
-            stage = 1 + sum(earlier < evidence.repeats for earlier in self.plan.stages)
-            spent = self.plan.evaluations(self._way.tables, evidence.repeats)
-            yield key, ImageScore(score, values, evidence, stage, spent)
+        return run_pass(self.session, self._way, items, self._judge)
+
+    def _judge(self, evidence: Evidence) -> tuple[ImageScore, bool]:
+        if self.fusion is None:
+            values = measure(self.plan.witnesses, evidence)
+            score, ends = float(values[0]), False
+        else:
+            values = self.fusion.values(evidence)
+            score = self.fusion.score(evidence, values)
+            ends = self.fusion.ends(evidence, score)
+        stage = 1 + sum(earlier < evidence.repeats for earlier in self.plan.stages)
+        spent = self.plan.evaluations(self._way.tables, evidence.repeats)
+        return ImageScore(score, values, evidence, stage, spent), ends
 
     def observe(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, Evidence]]:
-        """The pass itself: what it leaves of each (key, x float32 [C, H, W] in [-1, 1]), lazily and in order.
-
-        Ends early at the plan's stages only where a fusion says when.
-        """
-        return observe(self.session, self._way, items, self.fusion.stops if self.fusion else ALWAYS_ON)
+        """The pass itself, to its end whatever the stages: what it leaves of each item, lazily and in order."""
+        return run_pass(self.session, self._way, items, lambda evidence: (evidence, False))
 
     def _as_input(self, images: npt.NDArray[Any]) -> Array:
         shape = self.bundle.manifest.image

@@ -44,7 +44,7 @@ class FittedWitness(Record):
 
     def standardised(self, values: Float) -> Float:
         """Values [...] in standard deviations above what is usual in-distribution, where they are nearly normal."""
-        return (bend((values - self.center) / self.scale, self.power) - self.center_bent) / self.scale_bent
+        return standardise([self], values[..., None])[..., 0]
 
 
 class BankEntry(Record):
@@ -148,12 +148,9 @@ class Fusion:
                 return float(fuse(rule.witnesses, self.record.combine, values[here]))
         return float(self.record.score(values))
 
-    def stops(self, evidence: Evidence) -> bool:
-        """Whether an image goes no further than what there is of it."""
-        for rule in self.record.stages:
-            if rule.repeats == evidence.repeats:
-                return rule.ends(self.score(evidence, self.values(evidence)))
-        return False
+    def ends(self, evidence: Evidence, score: float) -> bool:
+        """Whether an image of this score goes no further than what there is of it."""
+        return any(rule.ends(score) for rule in self.record.stages if rule.repeats == evidence.repeats)
 
 
 def fuse(witnesses: Sequence[FittedWitness], how: Combination, values: Float) -> Float:
@@ -163,11 +160,12 @@ def fuse(witnesses: Sequence[FittedWitness], how: Combination, values: Float) ->
 
 def standardise(witnesses: Sequence[FittedWitness], values: Float) -> Float:
     """Values [..., W] of fitted witnesses in standard deviations above what is usual in-distribution."""
-    columns = [witness.standardised(values[..., index]) for index, witness in enumerate(witnesses)]
-    return np.stack(columns, axis=-1)
+    fitted = [(w.center, w.scale, w.power, w.center_bent, w.scale_bent) for w in witnesses]
+    center, scale, power, center_bent, scale_bent = np.array(fitted).T
+    return np.asarray((bend((values - center) / scale, power) - center_bent) / scale_bent)
 
 
-def bend(values: Float, power: float) -> Float:
+def bend(values: Float, power: float | Float) -> Float:
     """Transform values [...] monotonically so that a skewed sample becomes nearly normal; power 1 leaves them.
 
     Yeo and Johnson 2000, "A new family of power transformations", sec. 2: Box and Cox's power of 1 + v for v >= 0, and

@@ -20,10 +20,11 @@ from diffood.runtime.sessions import Array, Classified, Session
 from diffood.runtime.witnesses import Evidence
 
 Key = TypeVar("Key")
-Stops = Callable[[Evidence], bool]  # whether an image goes no further than what there is of it
+Found = TypeVar("Found")
+# What is made of an image after each stage, and whether it goes no further.
+Judge = Callable[[Evidence], tuple[Found, bool]]
 
 MOST_WAITING = 4  # batches of images under way or behind one that is; those that end early must not fill memory
-ALWAYS_ON: Stops = lambda _: False  # noqa: E731 - a constant
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Way:
         return "jump" in self.plan.witnesses
 
 
-class _Image(Generic[Key]):
+class _Image(Generic[Key, Found]):
     """An image on its way: outputs of a stage arrive in any order until none is missing."""
 
     def __init__(self, key: Key, x: Array, logits: Array, features: Array, origin: Array, way: Way) -> None:
@@ -55,6 +56,7 @@ class _Image(Generic[Key]):
         self.after = np.zeros((repeats, starts, len(origin)), np.float32)
         self.denoised = np.zeros((repeats, starts, *x.shape), np.float32)
         self.repeats = self.missing = 0  # done or under way; outputs that are awaited
+        self.found: Found | None = None  # what was made of it after the last stage it reached
         self.ended = False
 
     def evidence(self, way: Way) -> Evidence:
@@ -67,22 +69,22 @@ class _Image(Generic[Key]):
         return Evidence(self.x, self.logits, self.features, found, self.denoised[:done])
 
 
-_Finished = tuple[_Image[Key], int, int | None, Array]  # image, repeat, start (None: the original), x
+_Finished = tuple[_Image[Key, Found], int, int | None, Array]  # image, repeat, start (None: the original), x
 
 
-class _Pass(Generic[Key]):
+class _Pass(Generic[Key, Found]):
     """The state of one pass. Memory is bounded by the batch: images are pulled when lanes are free, not before."""
 
-    def __init__(self, session: Session, way: Way, stops: Stops, items: Iterable[tuple[Key, Array]]) -> None:
-        self.session, self.way, self.stops, self.items = session, way, stops, iter(items)
-        self.lanes: Lanes[tuple[_Image[Key], int, int]] = Lanes(session)
-        self.waiting: deque[_Image[Key]] = deque()  # in the order of items
-        self.going_on: deque[_Image[Key]] = deque()  # images whose next stage is not noised yet
-        self.noised: deque[Trajectory[tuple[_Image[Key], int, int]]] = deque()
-        self.finished: list[_Finished[Key]] = []  # to be classified, a batch at a time
+    def __init__(self, session: Session, way: Way, judge: Judge[Found], items: Iterable[tuple[Key, Array]]) -> None:
+        self.session, self.way, self.judge, self.items = session, way, judge, iter(items)
+        self.lanes: Lanes[tuple[_Image[Key, Found], int, int]] = Lanes(session)
+        self.waiting: deque[_Image[Key, Found]] = deque()  # in the order of items
+        self.going_on: deque[_Image[Key, Found]] = deque()  # images whose next stage is not noised yet
+        self.noised: deque[Trajectory[tuple[_Image[Key, Found], int, int]]] = deque()
+        self.finished: list[_Finished[Key, Found]] = []  # to be classified, a batch at a time
         self.more = True
 
-    def run(self) -> Iterator[tuple[Key, Evidence]]:
+    def run(self) -> Iterator[tuple[Key, Found]]:
         while self.more or self.waiting:
             starved = not self._fill()
             batch, ready = self.session.batch, len(self.finished)
@@ -93,9 +95,10 @@ class _Pass(Generic[Key]):
                     self._keep(image, repeat, start, np.clip(x, -1, 1))
             while self.waiting and self.waiting[0].ended:
                 image = self.waiting.popleft()
-                yield image.key, image.evidence(self.way)
+                assert image.found is not None
+                yield image.key, image.found
 
-    def _keep(self, image: _Image[Key], repeat: int, start: int, x: Array) -> None:
+    def _keep(self, image: _Image[Key, Found], repeat: int, start: int, x: Array) -> None:
         image.denoised[repeat, start] = x
         if self.way.jumps:
             self.finished.append((image, repeat, start, x))
@@ -125,14 +128,14 @@ class _Pass(Generic[Key]):
         before = self.session.classify(np.stack([x for _, x in chunk]))
         rows = zip(chunk, before.logits, before.features, self._space(before), strict=True)
         for (key, x), logits, features, origin in rows:
-            image = _Image(key, x, logits, features, origin, self.way)
+            image: _Image[Key, Found] = _Image(key, x, logits, features, origin, self.way)
             self.waiting.append(image)
-            if 0 in self.way.plan.stages and self.stops(image.evidence(self.way)):
-                image.ended = True
-            else:
+            if 0 in self.way.plan.stages:
+                image.found, image.ended = self.judge(image.evidence(self.way))
+            if not image.ended:
                 self.going_on.append(image)
 
-    def _noise_next_stage(self, image: _Image[Key]) -> None:
+    def _noise_next_stage(self, image: _Image[Key, Found]) -> None:
         plan, done = self.way.plan, image.repeats
         image.repeats = next((stage for stage in plan.stages if stage > done), plan.repeats)
         content, label = content_key(image.x), int(image.logits.argmax())
@@ -157,11 +160,12 @@ class _Pass(Generic[Key]):
                 image.after[repeat, start] = output
             self._count(image)
 
-    def _count(self, image: _Image[Key]) -> None:
+    def _count(self, image: _Image[Key, Found]) -> None:
         image.missing -= 1
         if image.missing:
             return
-        image.ended = image.repeats == self.way.plan.repeats or self.stops(image.evidence(self.way))
+        image.found, ends = self.judge(image.evidence(self.way))
+        image.ended = ends or image.repeats == self.way.plan.repeats
         if not image.ended:
             self.going_on.appendleft(image)  # before new ones, so that few images are on their way
 
@@ -169,14 +173,14 @@ class _Pass(Generic[Key]):
         return outputs.logits if self.way.plan.space == "logits" else outputs.features
 
 
-def observe(
-    session: Session, way: Way, items: Iterable[tuple[Key, Array]], stops: Stops = ALWAYS_ON
-) -> Iterator[tuple[Key, Evidence]]:
-    """What a pass leaves of each (key, x float32 [C, H, W] in [-1, 1]), lazily and in order.
+def run_pass(
+    session: Session, way: Way, items: Iterable[tuple[Key, Array]], judge: Judge[Found]
+) -> Iterator[tuple[Key, Found]]:
+    """What `judge` makes of each (key, x float32 [C, H, W] in [-1, 1]) where its way ends, lazily and in order.
 
-    stops is asked after each of the plan's stages; without it every image goes all the way.
+    It is asked after each of the plan's stages and after the last repeat, and may end an image's way.
     """
-    return _Pass(session, way, stops, items).run()
+    return _Pass(session, way, judge, items).run()
 
 
 def _mix(scale: tuple[float, float], x: Array, noise: Array) -> Array:

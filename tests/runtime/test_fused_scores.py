@@ -95,7 +95,7 @@ def test_the_default_witnesses_are_those_of_a_second_writing(
     pytest.importorskip("diffusers")
     from second_writing import Tensor, by_hand, load_zoo_models, torch
 
-    plan = DEFAULT.changed(changes)
+    plan = DEFAULT.changed({"stages": (), **changes})
     pixels = np.concatenate([clothes[:5], digits[:5]])[:, None]
     with torch.inference_mode():
         seen = by_hand(load_zoo_models(zoo_bundle), plan, pixels)

@@ -231,6 +231,6 @@ def test_every_witness_is_measured_in_the_order_asked() -> None:
 def test_what_is_no_number_never_becomes_one(name: Witness, bad: float) -> None:
     """A finite value here would let an image pass that the models could not say anything of."""
     sound = evidence_of(np.array([3, 1, -2], np.float32))
-    for found in (sound.logits, sound.features, sound.by_start, sound.denoised):
+    for found in (sound.logits, sound.features, sound.jumps, sound.denoised):
         found.flat[0] = bad
     assert not math.isfinite(measure((name,), sound, unit_rows(9, 3, 5))[0])
