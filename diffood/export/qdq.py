@@ -143,7 +143,7 @@ def insert_pairs(model: onnx.ModelProto, clips: Clips, chosen: Collection[str]) 
     def put_in(new: list[onnx.NodeProto], constants: list[onnx.TensorProto]) -> str:
         nodes.extend(new)
         graph.initializer.extend(constants)
-        return new[-1].output[0]
+        return str(new[-1].output[0])
 
     for node in list(graph.node):
         if node.output[0] not in chosen:
