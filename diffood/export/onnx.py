@@ -17,7 +17,7 @@ from torch import nn
 
 from diffood.errors import ExportError
 
-OPSET = 21  # the first with GroupNormalization as engines have it; below, it is written as smaller nodes
+OPSET = 21  # the first with GroupNormalization, which FP16 graphs keep; below, it is written as smaller nodes
 PROOF_BATCHES = (1, 2, 5)
 EXAMPLE_BATCH = 2  # an example batch of 1 silently freezes the batch dimension
 

@@ -37,7 +37,7 @@ from diffood.zoo.images import load_set  # noqa: E402
 
 ROLES: tuple[Role, ...] = ("classify", "step_guided", "step_plain")
 ROWS = 32
-LEAST_INT8: dict[Role, float] = {"classify": 0.5, "step_guided": 0.9, "step_plain": 0.9}  # of the multiplications
+LEAST_INT8: dict[Role, float] = {"classify": 0.4, "step_guided": 0.9, "step_plain": 0.9}  # of the multiplications
 
 
 def real_images(first: int, count: int) -> npt.NDArray[np.float32]:

@@ -107,6 +107,8 @@ def start(model: bytes, provider: str, options: Mapping[str, str], threads: int)
     settings.intra_op_num_threads = threads
     settings.log_severity_level = 4  # errors come as exceptions; warnings about the machine are doctor's to give
     settings.add_session_config_entry("session.load_model_format", "ONNX")  # else the bytes choose the parser
+    # Idle threads of a pool that spin take the cores from the decoders, from the other graph's pool, from other work.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model, settings, providers=[(provider, dict(options))], enable_fallback=0)
     session.disable_fallback()  # while it runs; enable_fallback=0: while it is made, though not from CUDA to the CPU
     return session
