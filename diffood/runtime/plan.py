@@ -82,10 +82,13 @@ class Plan(BaseModel):
     def changed(self, overrides: dict[str, Any]) -> "Plan":
         """Return this plan with the fields of `overrides` that are not None; UsageError where they do not fit.
 
-        With fewer repeats than stages ask for, and no stages given, the plan loses those.
+        Where no stages are given, the plan loses those beyond fewer repeats, and all with one witness: alone it is the
+        score as it is.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
-        if "repeats" in given:
+        if len(given.get("witnesses", ())) == 1:
+            given = {"stages": (), **given}
+        elif "repeats" in given:
             given = {"stages": tuple(stage for stage in self.stages if stage < given["repeats"]), **given}
         try:
             return Plan.model_validate({**self.model_dump(), **given})

@@ -54,7 +54,7 @@ def test_too_few_usable_images_are_refused(run: Run, bundle_copy: Path, tmp_path
         (("--fpr", "nan"), "--fpr is nan"),
         (("--fpr", "5%"), "--fpr"),
         (("--confidence", "95"), "--confidence is 95.0"),
-        (("--plan", "fastest"), "No plan 'fastest' in this bundle; it has: default, plain, reference"),
+        (("--plan", "fastest"), "No plan 'fastest' in this bundle; it has: default, fast, plain, reference"),
         (("--start-time", "100000"), "100000"),
         (("--start-time", "0"), "0"),
         (("--start-time", "360", "--start-time", "120"), "start times must ascend"),

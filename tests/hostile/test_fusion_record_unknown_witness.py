@@ -22,7 +22,10 @@ def leave_one(fusion: dict[str, Any]) -> None:
         (lambda fusion: fusion["witnesses"][0].update(name=""), "fusion.witnesses.0.name"),
         (lambda fusion: fusion["witnesses"][0].update(name=["jump"]), "fusion.witnesses.0.name"),
         (lambda fusion: fusion["witnesses"][0].update(name="msp"), "The fusion combines msp, knn by tail"),
-        (lambda fusion: fusion["witnesses"].append({"name": "jump", **USUAL}), "The fusion combines jump, knn, jump by tail"),
+        (
+            lambda fusion: fusion["witnesses"].append({"name": "jump", **USUAL}),
+            "The fusion combines jump, knn, jump by tail",
+        ),
         (lambda fusion: fusion["witnesses"].reverse(), "The fusion combines knn, jump by tail"),
         (lambda fusion: fusion["witnesses"].pop(0), "the weights of the witnesses are not 1 together"),
         (leave_one, "The fusion combines knn by tail"),
