@@ -82,7 +82,7 @@ def test_states_are_those_of_the_loop(zoo_bundle: Bundle, fed: dict[Role, States
         assert np.all(states.inputs["guidance"] == guidance)
         at_time = [np.flatnonzero(states.inputs["time"] == time) for time in table.times]
         for rows in at_time:
-            assert states.inputs["label"][rows].tolist() == np.repeat(predicted, plan.repeats).tolist()
+            assert sorted(states.inputs["label"][rows]) == sorted(np.repeat(predicted, plan.repeats))
         session = open_session(onnx.load_from_string(zoo_bundle.read(f"{role}.onnx")))
         for rows, following in itertools.pairwise(at_time):
             fit = {node.name: states.inputs[node.name][rows] for node in session.get_inputs()}
