@@ -25,7 +25,7 @@ def diffood(*words: object, accept: Sequence[int] = (0,)) -> str:
     command = [str(word) for word in words]
     print(f"$ diffood {shlex.join(command)}", file=sys.stderr, flush=True)
     done = subprocess.run([sys.executable, "-m", "diffood", *command], stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode not in accept:
+    if done.returncode not in accept or not done.stdout:  # verify ends with 1 where its gate refuses, and prints why
         sys.exit(f"`diffood {command[0]}` failed with exit code {done.returncode}: {done.stdout}")
     return done.stdout
 

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--limit", type=int, help="images of each set, for a trial; all without")
+    parser.add_argument("--limit", type=int, help="images of each set, 200 or more, for a trial; all without")
     parser.add_argument("--no-compile", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
