@@ -186,7 +186,7 @@ def table(summary: dict[str, Any]) -> str:
         f"{'mean':<16}{'':>18}{summary['mean_auroc']:>9.2%}",
         "",
         f"Speed          {summary['images_per_second']:.1f} images a second on this machine, "
-        f"{summary['unet_evaluations_per_image']} UNet evaluations each",
+        f"{summary['unet_evaluations_per_image']:.1f} UNet evaluations each",
         f"Set aside      {len(summary['set_aside'])} files of the mixed folder, the others went on:",
     ]
     lines += [f"  {name}: {reason}" for name, reason in summary["set_aside"].items()]
