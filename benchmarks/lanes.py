@@ -3,13 +3,12 @@
 The bundle's default plan, calibrated, on clothes among which one image in ten is of something else.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from pages import copy_zoo, diffood, machine_line, readable, record, share, table
+from pages import copy_zoo, diffood, machine_line, machine_options, readable, record, share, table
 
 from diffood.calibration.contenders import open_detector
 from diffood.calibration.machine import load_average
@@ -24,10 +23,8 @@ ONE_IN, SEED = 10, 0  # one image in so many is of something else
 
 def main() -> None:
     """Parse the command line, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = machine_options(__doc__, batch=32)
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
     before = load_average()
     with tempfile.TemporaryDirectory() as scratch:

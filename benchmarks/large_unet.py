@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pages import comparison, diffood, machine_line, readable, record, table
+from pages import comparison, diffood, machine_line, machine_options, readable, record, table
 
 from diffood import zoo
 from diffood.calibration.bench import Budget, Contender, compare
@@ -87,15 +87,10 @@ def make_unet(folder: Path, width: int) -> float:
 
 def main() -> None:
     """Parse the command line, export, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=120, help="of each contender")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=0)
+    parser = machine_options(__doc__, batch=8, timed=True)
     parser.add_argument("--keep", type=Path, help="folder of the models, kept and used again")
     parser.add_argument("--width", type=int, default=WIDTH, help="channels of its first block, a multiple of 32")
     parser.add_argument("--precision", default="fp32,int8")
-    parser.add_argument("--no-compile", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         measure(given, given.keep or Path(scratch))

@@ -1,5 +1,6 @@
 """What the scripts share: the command line run as a user would, and README.md's sections filled with what was found."""
 
+import argparse
 import json
 import re
 import shlex
@@ -28,6 +29,18 @@ def diffood(*words: object, accept: Sequence[int] = (0,)) -> str:
     if done.returncode not in accept or not done.stdout:  # verify ends with 1 where its gate refuses, and prints why
         sys.exit(f"`diffood {command[0]}` failed with exit code {done.returncode}: {done.stdout}")
     return done.stdout
+
+
+def machine_options(description: str | None, *, batch: int, timed: bool = False) -> argparse.ArgumentParser:
+    """A parser of what scripts share; timed: also of what `diffood bench` takes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--threads", type=int, default=0)
+    if timed:
+        parser.add_argument("--seconds", type=float, default=120, help="of each contender")
+        parser.add_argument("--rounds", type=int, default=7)
+        parser.add_argument("--no-compile", action="store_true")
+    return parser
 
 
 def copy_zoo(path: Path) -> Path:

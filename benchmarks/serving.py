@@ -4,7 +4,6 @@ Every size runs in a process of its own. Files are hard links to the embedded te
 there is (one UNet evaluation), so that whatever grows with the number of files shows beside it.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -13,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from pages import copy_zoo, diffood, machine_line, record, table
+from pages import copy_zoo, diffood, machine_line, machine_options, record, table
 
 from diffood.calibration.machine import load_average
 from diffood.zoo.images import unpack_set
@@ -32,11 +31,9 @@ runpy.run_module("diffood", run_name="__main__")
 
 def main() -> None:
     """Parse the command line, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = machine_options(__doc__, batch=32)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="ascending")
     parser.add_argument("--repeats", type=int, default=3, help="of all sizes but the largest, in turns")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
     before = load_average()
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,13 +1,12 @@
 """The embedded models: python benchmarks/zoo.py. Adds INT8 to the shipped bundle, calibrates, verifies, then times."""
 
-import argparse
 import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pages import RESULTS, comparison, copy_zoo, diffood, machine_line, readable, record, share, table
+from pages import RESULTS, comparison, copy_zoo, diffood, machine_line, machine_options, readable, record, share, table
 
 from diffood.zoo.images import unpack_set
 
@@ -16,13 +15,8 @@ EAGER = "official loop, torch eager, fp32"
 
 def main() -> None:
     """Parse the command line, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=120, help="of each contender")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=0)
+    parser = machine_options(__doc__, batch=32, timed=True)
     parser.add_argument("--limit", type=int, help="images of each set, 200 or more, for a trial; all without")
-    parser.add_argument("--no-compile", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         bundle, images, fresh = copy_zoo(Path(scratch, "zoo")), Path(scratch, "validation"), Path(scratch, "fresh")

@@ -8,13 +8,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from diffood.calibration.bench import Comparison, Row, readable
 from diffood.calibration.pictures import PALETTE, save
-from diffood.errors import UsageError
-
-
-def require_picture(path: Path) -> None:
-    """UsageError where the name does not end with .png."""
-    if path.suffix != ".png":
-        raise UsageError(f"{path} does not end with .png, which a chart is written as.")
 
 
 def draw_comparison(found: Comparison, path: Path) -> None:

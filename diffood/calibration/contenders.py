@@ -17,9 +17,10 @@ from onnxruntime import InferenceSession, SessionOptions
 from diffood.calibration.bench import Contender, Meter
 from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, Role, open_bundle
 from diffood.runtime.choice import BackendChoice, list_candidates
-from diffood.runtime.decision import load_calibrated_fusion, load_calibration
+from diffood.runtime.decision import Calibration, load_calibrated_fusion, load_calibration
 from diffood.runtime.detector import Detector
-from diffood.runtime.noise import content_key, draw_noise
+from diffood.runtime.lanes import moving
+from diffood.runtime.noise import content_key, draw_noise, mix
 from diffood.runtime.plan import Plan
 from diffood.runtime.schedule import epsilon_coefficients, noise_scale
 from diffood.runtime.scoring import jumps
@@ -27,7 +28,6 @@ from diffood.runtime.sessions import Array, Backend, Classified, Session, StepIn
 
 CALIBRATED = "calibrated"  # the name of a calibration's plan where the bundle has none for it
 UNCALIBRATED = "not calibrated for this plan: the pass is timed, without making one score of its witnesses"
-C_EPS = 3  # column of StepInputs.coefficients; 0 in an idle lane, which repeats its image, and nowhere else
 
 
 class MeteredSession:
@@ -55,7 +55,7 @@ class MeteredSession:
         self.session.step(inputs)
         self.meter.seconds += time.perf_counter() - began
         self.meter.rows += self.batch
-        self.meter.busy += int(np.count_nonzero(inputs.coefficients[:, C_EPS]))
+        self.meter.busy += int(np.count_nonzero(moving(inputs)))
 
     def take(self, lane: int) -> Array:
         """See Session.take."""
@@ -68,10 +68,9 @@ def plans_of(bundle: Bundle, names: Collection[str] = ()) -> dict[str, Plan]:
     Raises UsageError for a name that is unknown.
     """
     plans = dict(bundle.manifest.plans)
-    if os.path.lexists(bundle.path / CALIBRATION):
-        plan = load_calibration(bundle).fingerprint.plan
-        if plan not in plans.values():
-            plans[CALIBRATED] = plan
+    calibration = _calibration(bundle)
+    if calibration and calibration.fingerprint.plan not in plans.values():
+        plans[CALIBRATED] = calibration.fingerprint.plan
     return {name: plans[name] if name in plans else bundle.plan(name) for name in names or plans}
 
 
@@ -85,7 +84,8 @@ def our_contenders(
     threads: int,
 ) -> tuple[list[Contender], list[tuple[str, str]]]:
     """The detector with each plan on every backend and precision that can run here; what cannot, with its reason."""
-    contenders, skipped = [], []
+    contenders, skipped, calibration = [], [], _calibration(bundle)
+    calibrated = calibration.fingerprint.plan if calibration else None
     for precision in precisions or bundle.precisions:
         candidates = list_candidates(bundle, None, backend, precision, batch)
         skipped += [(f"diffood, {name}", reason) for name, reason in candidates.skipped]
@@ -98,7 +98,7 @@ def our_contenders(
                     rows=batch,
                     chunk=batch,
                     single_rows=tuple(sorted({1, lanes})),
-                    note=UNCALIBRATED if plan.fused and not _is_calibrated(bundle, plan) else "",
+                    note=UNCALIBRATED if plan.fused and plan != calibrated else "",
                 )
             )
     return contenders, skipped
@@ -109,8 +109,9 @@ def open_detector(
 ) -> "MeteredDetector":
     """A detector with `rows` lanes, as `serve-batch` would run it; without its calibration where none fits the plan."""
     bundle = open_bundle(path)
-    calibrated = _is_calibrated(bundle, plan)
-    fusion = load_calibrated_fusion(bundle, load_calibration(bundle)) if calibrated else None
+    calibration = _calibration(bundle)
+    holds = calibration is not None and calibration.fingerprint.plan == plan
+    fusion = load_calibrated_fusion(bundle, calibration) if holds else None
     opened = Detector.load(bundle, plan, backend=backend, precision=precision, batch=rows, threads=threads)
     session = MeteredSession(opened.session)
     return MeteredDetector(Detector(bundle, plan, session, fusion), session.meter)
@@ -132,8 +133,8 @@ class MeteredDetector:
         return (2 if detector.plan.guidance > 0 else 1) * (self.meter.busy - before)
 
 
-def _is_calibrated(bundle: Bundle, plan: Plan) -> bool:
-    return os.path.lexists(bundle.path / CALIBRATION) and load_calibration(bundle).fingerprint.plan == plan
+def _calibration(bundle: Bundle) -> Calibration | None:
+    return load_calibration(bundle) if os.path.lexists(bundle.path / CALIBRATION) else None
 
 
 def plain_contender(bundle: Bundle, plan: Plan, *, batch: int, threads: int) -> Contender:
@@ -182,10 +183,10 @@ class PlainLoop:
             ]
         )
         repeated = np.tile(x, (plan.repeats, 1, 1, 1))
-        origin = self.classify(np.clip(_mix(self._grid.origin_scale(), repeated, noise), -1, 1))
+        origin = self.classify(np.clip(mix(self._grid.origin_scale(), repeated, noise), -1, 1))
         after = []
         for start in plan.start_times:
-            noised = _mix(noise_scale(self._grid.level(start)), repeated, noise)
+            noised = mix(noise_scale(self._grid.level(start)), repeated, noise)
             after.append(self.classify(np.clip(self.denoise(noised, label, start), -1, 1)))
         found = [
             jumps(origin[image::count], np.stack(after, 1)[image::count], plan.norm, plan.compare).mean(axis=0)
@@ -233,7 +234,3 @@ def _start(bundle: Bundle, role: Role, threads: int) -> InferenceSession:
     options.intra_op_num_threads = threads
     graph = bundle.read(bundle.graph(role).file)
     return InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-def _mix(scale: tuple[float, float], x: Array, noise: Array) -> Array:
-    return np.asarray(np.float32(scale[0]) * x + np.float32(scale[1]) * noise, np.float32)

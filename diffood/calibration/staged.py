@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.calibration.fitting import fit_witnesses
-from diffood.runtime.fusion import StageRule, fuse
+from diffood.runtime.fusion import FittedWitness, StageRule, fuse
 from diffood.runtime.plan import Combination
 from diffood.runtime.scoring import Float
 from diffood.runtime.witnesses import Witness
@@ -29,16 +29,36 @@ PASSED = 0.5  # of in-distribution images go no further than the first repeats; 
 
 
 def fit_stage(repeats: int, columns: Mapping[Witness, Float], how: Combination) -> StageRule:
+    """`limit_stage` of the witnesses [n] as `fit_witnesses` fits them. Raises CalibrationError as that does."""
+    return limit_stage(repeats, fit_witnesses(columns, how), columns, how)
+
+
+def limit_stage(
+    repeats: int, witnesses: tuple[FittedWitness, ...], columns: Mapping[Witness, Float], how: Combination
+) -> StageRule:
     """When an image ends after so many repeats, from the witnesses [n] of in-distribution images there.
 
     Low enough is what PASSED of them are below; high enough what none of them exceeds. Before anything is denoised no
-    image passes: a classifier can be surer of a texture than of any image it was trained on. Raises CalibrationError
-    as `fit_witnesses` does.
+    image passes: a classifier can be surer of a texture than of any image it was trained on.
     """
-    witnesses = fit_witnesses(columns, how)
     scores = fuse(witnesses, how, np.stack(list(columns.values()), axis=1))
     low = float(np.quantile(scores, PASSED)) if repeats else None
     return StageRule(repeats=repeats, witnesses=witnesses, low=low, high=float(scores.max()))
+
+
+def score_in_stages(
+    rules: Sequence[StageRule],
+    last: Sequence[FittedWitness],
+    how: Combination,
+    values: Sequence[Float],
+) -> tuple[Float, npt.NDArray[np.int64]]:
+    """What a rule says of images of which all was measured: `stop_early` of their scores.
+
+    last: the witnesses of the last stage; values: those of each stage [n, W], the last's after the rules' in order.
+    """
+    fitted = (*(rule.witnesses for rule in rules), last)
+    scores = [fuse(witnesses, how, found) for witnesses, found in zip(fitted, values, strict=True)]
+    return stop_early(np.stack(scores, axis=1), rules)
 
 
 def stop_early(scores: Float, rules: Sequence[StageRule]) -> tuple[Float, npt.NDArray[np.int64]]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from diffood.errors import DiffoodError
 from diffood.runtime.bundle import Bundle, Precision
-from diffood.runtime.choice import list_candidates
+from diffood.runtime.choice import list_candidates, passed_records, speed_ratios
 from diffood.runtime.decision import load_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import Fusion
-from diffood.runtime.parity import calibration_sha256, load_parity
+from diffood.runtime.parity import calibration_sha256
 from diffood.runtime.plan import Plan
 from diffood.runtime.sessions import Backend
 from diffood.runtime.witnesses import Array
@@ -54,7 +54,7 @@ def list_engines(bundle: Bundle, batch: int) -> list[Engine]:
     """Every precision and backend that runs here, best backend first."""
     usable = list_candidates(bundle, None, "auto", "auto", batch).usable
     passed = _passed(bundle)
-    return [Engine(found.precision, found.backend, (found.precision, found.backend) in passed) for found in usable]
+    return [Engine(found.precision, found.backend, (found.backend, found.precision) in passed) for found in usable]
 
 
 def fastest_gated(bundle: Bundle) -> Engine:
@@ -62,23 +62,18 @@ def fastest_gated(bundle: Bundle) -> Engine:
     engines, passed = list_engines(bundle, 1), _passed(bundle)
     gated = [engine for engine in engines if engine.gated]
     if gated:
-        return max(gated, key=lambda engine: passed[engine.precision, engine.backend])
+        return max(gated, key=lambda engine: passed[engine.backend, engine.precision])
     return next(engine for engine in engines if engine.precision == "fp32")
 
 
-def _passed(bundle: Bundle) -> dict[tuple[Precision, Backend], float]:
-    """Speed over the calibrated engine's, of each that passed beside the bundle's present calibration."""
+def _passed(bundle: Bundle) -> dict[tuple[Backend, Precision], float]:
+    """Speed over the calibrated engine's, of each that passed beside the bundle's very calibration."""
     try:
         calibration, digest = load_calibration(bundle), calibration_sha256(bundle)
     except DiffoodError:
         return {}
-    found = {}
-    for record in load_parity(bundle).records:
-        mine = (record.reference, record.calibration_sha256) == (calibration.fingerprint, digest)
-        if mine and record.passed and record.reference_images_per_second > 0:
-            key = record.variant.precision, record.variant.backend
-            found[key] = record.images_per_second / record.reference_images_per_second
-    return found
+    records = passed_records(bundle, calibration)
+    return speed_ratios(record for record in records if record.calibration_sha256 == digest)
 
 
 class LatencyModel:

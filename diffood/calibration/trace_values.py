@@ -8,12 +8,12 @@ import numpy.typing as npt
 
 from diffood.calibration.fitting import fit_witnesses
 from diffood.calibration.intervals import ScoredSets
-from diffood.calibration.staged import fit_stage, stop_early
+from diffood.calibration.staged import limit_stage, score_in_stages
 from diffood.calibration.traces import MEASURED
 from diffood.calibration.tuning_images import FIT, IND, TuningImages
 from diffood.errors import CalibrationError
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import FittedWitness, FusionRecord, StageRule, fuse
+from diffood.runtime.fusion import FittedWitness, FusionRecord
 from diffood.runtime.plan import Plan
 from diffood.runtime.scoring import Float
 from diffood.runtime.witnesses import Array, Witness, measurable, measure
@@ -68,9 +68,7 @@ class TraceValues:
     """The values of one trace, and the fits that its plans share."""
 
     values: Values
-    _fits: dict[tuple[tuple[Witness, ...], str, int, bool], tuple[FittedWitness, ...] | StageRule] = field(
-        default_factory=dict
-    )
+    _fits: dict[tuple[tuple[Witness, ...], str, int], tuple[FittedWitness, ...]] = field(default_factory=dict)
 
     def outcome(self, plan: Plan) -> Outcome:
         """Score all groups but FIT as the plan would, fitted on FIT. CalibrationError where a witness does not vary."""
@@ -83,35 +81,30 @@ class TraceValues:
             if record is None:
                 scored[name], stage = final[:, 0], np.zeros(len(final), np.int64)
             else:
-                columns = [
-                    fuse(rule.witnesses, plan.combine, self._of(name, rule.repeats, plan)) for rule in record.stages
-                ]
-                scored[name], stage = stop_early(np.stack([*columns, record.score(final)], axis=1), record.stages)
+                values = [*(self._of(name, rule.repeats, plan) for rule in record.stages), final]
+                scored[name], stage = score_in_stages(record.stages, record.witnesses, record.combine, values)
             if name == IND:
                 repeats = np.array([*plan.stages, plan.repeats])[stage]
         return Outcome(ScoredSets(scored.pop(IND), scored), repeats, record)
 
     def _record(self, plan: Plan) -> FusionRecord:
-        stages = []
-        for repeats in plan.stages:
-            rule = self._fit(plan, repeats, as_stage=True)
-            assert isinstance(rule, StageRule)
-            stages.append(rule)
-        witnesses = self._fit(plan, plan.repeats, as_stage=False)
-        assert isinstance(witnesses, tuple)
+        stages = [
+            limit_stage(repeats, self._fit(plan, repeats), self._columns(plan, repeats), plan.combine)
+            for repeats in plan.stages
+        ]
         n = len(self.values[FIT][plan.repeats])
+        witnesses = self._fit(plan, plan.repeats)
         return FusionRecord(combine=plan.combine, witnesses=witnesses, n=n, stages=tuple(stages))
 
-    def _fit(self, plan: Plan, repeats: int, *, as_stage: bool) -> tuple[FittedWitness, ...] | StageRule:
-        """Fitted once for all plans that fit the same: finding the powers is what takes time here."""
-        key = (plan.witnesses, plan.combine, repeats, as_stage)
+    def _fit(self, plan: Plan, repeats: int) -> tuple[FittedWitness, ...]:
+        """Fitted once for all plans and stages that fit the same: finding the powers is what takes time here."""
+        key = (measurable(plan.witnesses, repeats), plan.combine, repeats)
         if key not in self._fits:
-            names = measurable(plan.witnesses, repeats)
-            columns = dict(zip(names, self._of(FIT, repeats, plan).T, strict=True))
-            self._fits[key] = (
-                fit_stage(repeats, columns, plan.combine) if as_stage else fit_witnesses(columns, plan.combine)
-            )
+            self._fits[key] = fit_witnesses(self._columns(plan, repeats), plan.combine)
         return self._fits[key]
+
+    def _columns(self, plan: Plan, repeats: int) -> dict[Witness, Float]:
+        return dict(zip(measurable(plan.witnesses, repeats), self._of(FIT, repeats, plan).T, strict=True))
 
     def _of(self, name: str, repeats: int, plan: Plan) -> Float:
         return np.asarray(self.values[name][repeats][:, _columns(measurable(plan.witnesses, repeats))])

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from diffood.calibration.timing import ALONE, MOST_TIMED, Engine, LatencyModel, Speed, list_engines, time_plan
-from diffood.calibration.traces import full_cost, group_by_trace, list_plans
+from diffood.calibration.traces import full_cost, group_by_trace, list_plans, trace_of
 from diffood.calibration.tuning import (
     TUNED,
     Candidate,
@@ -97,14 +97,11 @@ def tune_bundle(
         cost_of = latency.cost
     compared = _compared(bundle)
     groups = group_by_trace(bundle, [*compared.values(), *list_plans(bundle)])
-    kept = {
-        trace: plans
-        for trace, plans in groups.items()
-        if any(plan in plans for plan in compared.values()) or _cheapest(plans, cost_of) <= limit.most
-    }
-    if not any(_cheapest(plans, cost_of) <= limit.most for plans in kept.values()):
-        least = min(_cheapest(plans, cost_of) for plans in groups.values())
+    cheapest = {trace: _cheapest(plans, cost_of) for trace, plans in groups.items()}
+    if (least := min(cheapest.values())) > limit.most:
         raise UsageError(f"No plan costs {limit.describe()}; the cheapest there is costs {least:.4g}. Allow that much.")
+    shown = {trace_of(plan) for plan in compared.values()}
+    kept = {trace: plans for trace, plans in groups.items() if trace in shown or cheapest[trace] <= limit.most}
     add_tuned(bundle, images.looked_at)
 
     def open_trace(trace: Plan) -> Detector:

@@ -72,12 +72,12 @@ def bench(
     Example: diffood bench bundle --images validation --seconds 60 --output bench.png
     """
     from diffood.calibration.bench import Budget, compare
-    from diffood.calibration.bench_picture import draw_comparison, require_picture
+    from diffood.calibration.bench_picture import draw_comparison
     from diffood.calibration.contenders import our_contenders, plain_contender, plans_of
     from diffood.cli.bench_table import table
 
     if output is not None:
-        require_picture(output)
+        options.require_png(output)
     opened = open_bundle(bundle)
     official, plans = opened.plan(OFFICIAL), plans_of(opened, plan or ())
     sample = _read_images(opened, images)

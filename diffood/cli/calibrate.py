@@ -121,8 +121,7 @@ def calibrate(
     else:
         typer.echo("\n".join(describe_calibration(done)))
         typer.echo(f"wrote       {path}")
-    for identity, reason in done.set_aside:
-        typer.echo(f"set aside   {identity!r}: {reason}", err=True)  # a name may hold control characters
+    options.report_set_aside(done.set_aside)
     if done.files.repeated:
         typer.echo(
             f"warning     {done.files.repeated} files repeat another's bytes; the guarantee counts on fresh images.",

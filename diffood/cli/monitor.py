@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffood.cli import options
-from diffood.errors import EXIT_ALARM, UsageError
+from diffood.errors import EXIT_ALARM
 
 if TYPE_CHECKING:
     from diffood.calibration.drift import GroupDrift
@@ -35,8 +35,8 @@ def monitor(
     from diffood.runtime.bundle import open_bundle
     from diffood.runtime.decision import load_calibration
 
-    if output is not None and output.suffix != ".png":
-        raise UsageError(f"--output {output.name!r} does not end in .png.")
+    if output is not None:
+        options.require_png(output)
     watch = room.begin(load_calibration(open_bundle(bundle)), level)
     watch = room.observe_files(watch, rows[:-1] if follow else rows)
     if follow and not watch.alarmed:

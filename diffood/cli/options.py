@@ -1,13 +1,14 @@
 """Options that several verbs share, and the detector they describe."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from diffood.errors import UsageError
-from diffood.runtime.bundle import Precision, open_bundle
-from diffood.runtime.choice import BackendChoice, PrecisionChoice, list_candidates, nothing_usable
+from diffood.runtime.bundle import Bundle, Precision, open_bundle
+from diffood.runtime.choice import BackendChoice, Candidate, PrecisionChoice, list_candidates, nothing_usable
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.fusion import FusionRecord
 from diffood.runtime.plan import Combination, Plan
@@ -77,6 +78,12 @@ MaxPixels = Annotated[int, typer.Option(help="Refuse images with more pixels.", 
 MaxBytes = Annotated[int, typer.Option(help="Refuse files with more bytes.", min=1, rich_help_panel="Limits")]
 
 
+def require_png(path: Path) -> None:
+    """UsageError where a picture's name does not end in .png; asked before the work, which may take long."""
+    if path.suffix != ".png":
+        raise UsageError(f"--output {path.name!r} does not end in .png.")
+
+
 def precision_list(text: str) -> tuple[Precision, ...]:
     """Read "fp32,int8", in the order fp32, fp16, int8; UsageError for another word."""
     known = get_args(Precision)
@@ -125,13 +132,24 @@ def open_with_plan(
     """Open a bundle with a named plan and the fields that were given on the command line, calibrated for it or not."""
     bundle = open_bundle(path)
     plan = bundle.plan(name).changed(overrides)
-    candidates = list_candidates(bundle, None, backend, precision, batch)
-    if not candidates.usable:
-        raise nothing_usable(bundle, candidates)
-    best = candidates.usable[0]
+    best = best_engine(bundle, backend, precision, batch)
     detector = Detector.load(bundle, plan, backend=best.backend, precision=best.precision, batch=batch, threads=threads)
     detector.why = best.why
     return detector
+
+
+def best_engine(bundle: Bundle, backend: BackendChoice, precision: Precision, batch: int) -> Candidate:
+    """The best way to run a bundle here, calibrated for it or not; UsageError with every reason where there is none."""
+    candidates = list_candidates(bundle, None, backend, precision, batch)
+    if not candidates.usable:
+        raise nothing_usable(bundle, candidates)
+    return candidates.usable[0]
+
+
+def report_set_aside(set_aside: Iterable[tuple[str, str]]) -> None:
+    """Name every file that could not be used, with the reason, on standard error."""
+    for identity, reason in set_aside:
+        typer.echo(f"set aside   {identity!r}: {reason}", err=True)  # a name may hold control characters
 
 
 def describe_engine(detector: Detector) -> str:

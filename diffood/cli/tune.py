@@ -30,7 +30,7 @@ def tune(
     images: Annotated[
         int, typer.Option(help="Most in-distribution images to look at; the others are left for `calibrate`.")
     ] = IMAGES,
-    output: Annotated[Path | None, typer.Option(help="Picture of cost against detection, .png or .svg.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Picture of cost against detection, .png.")] = None,
     backend: options.BackendName = "auto",
     precision: options.FixedPrecision = "fp32",
     batch: options.Batch = DEFAULT_BATCH,
@@ -43,14 +43,13 @@ def tune(
 
     Images it looks at are noted in the bundle: `calibrate` fits no threshold on them.
     """
-    from diffood.calibration.pictures import draw_tuning
     from diffood.calibration.timing import Engine, fastest_gated
     from diffood.calibration.tune import time_chosen, tune_bundle
     from diffood.calibration.tuning import Limit
     from diffood.calibration.tuning_images import FIT
+    from diffood.calibration.tuning_picture import draw_tuning
     from diffood.cli.tuning_text import describe_speeds, describe_tuning
     from diffood.runtime.bundle import open_bundle
-    from diffood.runtime.choice import list_candidates, nothing_usable
     from diffood.runtime.serving.sources import expand_inputs
 
     if (budget is None) == (latency is None):
@@ -64,12 +63,10 @@ def tune(
     limit = Limit("milliseconds" if budget is None else "evaluations", most)
     if images < 1:
         raise UsageError(f"--images {images} leaves nothing to look at; {IMAGES} is usual.")
-    if output is not None and output.suffix not in (".png", ".svg"):
-        raise UsageError(f"--output {output} is no picture's name; end it with .png or .svg.")
+    if output is not None:
+        options.require_png(output)
     opened = open_bundle(bundle)
-    found = list_candidates(opened, None, backend, precision, batch)
-    if not found.usable:
-        raise nothing_usable(opened, found)
+    best = options.best_engine(opened, backend, precision, batch)
     sources = expand_inputs([str(ind)])
     tuned = tune_bundle(
         opened,
@@ -77,7 +74,7 @@ def tune(
         {name: expand_inputs([str(folder)]) for name, folder in named_folders(ood or [], taken=(FIT,)).items()},
         limit,
         images,
-        engine=Engine(found.usable[0].precision, found.usable[0].backend, gated=True),
+        engine=Engine(best.precision, best.backend, gated=True),
         latency_engine=fastest_gated(opened),
         show_progress=progress.show_progress,
         batch=batch,
@@ -90,8 +87,7 @@ def tune(
         typer.echo(json.dumps(tuned.as_json() | {"speeds": [speed.as_json() for speed in speeds]}))
     else:
         typer.echo("\n".join([*describe_tuning(tuned, opened, len(sources)), *describe_speeds(speeds, bundle)]))
-    for identity, reason in tuned.images.set_aside:
-        typer.echo(f"set aside   {identity!r}: {reason}", err=True)  # a name may hold control characters
+    options.report_set_aside(tuned.images.set_aside)
     if tuned.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     if tuned.images.set_aside:

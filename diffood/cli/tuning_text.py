@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffood.calibration.tuning import TUNED
+from diffood.calibration.tuning_images import FIT, IND
 from diffood.cli import options
 from diffood.cli.evaluation_table import align
-from diffood.runtime.plan import DEFAULT, Plan
+from diffood.runtime.plan import DEFAULT, FAST, Plan
 
 if TYPE_CHECKING:
     from diffood.calibration.intervals import Difference
@@ -18,18 +20,18 @@ if TYPE_CHECKING:
 HEADS = ("starts", "stride", "sampler", "repeats", "stages", "guidance", "witnesses", "cost", "mean AUROC", "worst set")
 SHORT = {  # names of witnesses in the table's narrow column; the line below it says what they are
     DEFAULT.witnesses: "four",
-    tuple(name for name in DEFAULT.witnesses if name != "jump"): "three",
+    FAST.witnesses: "three",
 }
 
 
 def describe_tuning(tuned: "Tuned", bundle: "Bundle", files: int) -> list[str]:
     """Lines that say what was looked at, what the front is, and what was chosen and why."""
     choice, images = tuned.choice, tuned.images
-    sets = ", ".join(f"{name} {group.count}" for name, group in images.groups.items() if name not in ("fit", "ind"))
+    sets = ", ".join(f"{name} {group.count}" for name, group in images.groups.items() if name not in (FIT, IND))
     unit = "UNet evaluations" if tuned.limit.kind == "evaluations" else "milliseconds, one image at a time, of"
     lines = [
-        f"images      {len(images.looked_at)} of {files} in-distribution files: {images.groups['fit'].count} fit, "
-        f"{images.groups['ind'].count} measure",
+        f"images      {len(images.looked_at)} of {files} in-distribution files: {images.groups[FIT].count} fit, "
+        f"{images.groups[IND].count} measure",
         f"ood         {sets}",
     ]
     if images.made:
@@ -54,7 +56,7 @@ def describe_tuning(tuned: "Tuned", bundle: "Bundle", files: int) -> list[str]:
         f"{choice.anywhere.cost:.3g}; the chosen one is {_points(choice.below_anywhere)} points below",
         f"beware      {_percent(chosen.mean.value)} was used to choose this plan among {len(tuned.candidates)}: "
         "on new images expect less",
-        f"wrote       plan {'tuned'!r} into {bundle.path}, as its default",
+        f"wrote       plan {TUNED!r} into {bundle.path}, as its default",
         f"next        diffood calibrate {bundle.path} --images DIR: an earlier calibration is not of this plan. The "
         f"{len(images.looked_at)}",
         "            images looked at are noted in tuning.json; no threshold is fitted on them",

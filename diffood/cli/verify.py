@@ -58,8 +58,7 @@ def verify(
         for check in result.checks:
             mark = {True: "ok", False: "FAILED", None: "skipped"}[check.passed]
             typer.echo(f"{check.what:<10}{check.subject:<28}{mark:<9}{check.detail}")
-    for identity, reason in result.set_aside:
-        typer.echo(f"set aside   {identity!r}: {reason}", err=True)
+    options.report_set_aside(result.set_aside)
     if any(check.passed is False for check in result.checks):
         raise typer.Exit(EXIT_FAILED)
     if result.set_aside:

@@ -14,21 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from diffood.errors import DeviceError, DiffoodError, ExportError
 from diffood.export.engine_errors import cannot_build_here, describe_node, failed, missing_library, refused, too_old
 from diffood.runtime.engines import EngineLibrary, Profile
+from diffood.runtime.records import Record
 from diffood.runtime.sessions.tensorrt import MODULES, load_library
 
 OLDEST_TENSORRT = (10, 3)  # JetPack 6 has it; the first whose parser names every node it refuses
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Platform(_Strict):
+class Platform(Record):
     """What a library can build for here, as "8.6"; gpu and driver are None for tensorrt-rtx, which asks for neither."""
 
     library_version: str
@@ -37,7 +34,7 @@ class Platform(_Strict):
     driver: str | None = None
 
 
-class Job(_Strict):
+class Job(Record):
     """One engine to build of the graph called `name`, into the file `plan`. progress_seconds: between two reports."""
 
     library: EngineLibrary

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from diffood.runtime.bundle import Bundle, Precision, Role
 from diffood.runtime.detector import Detector
+from diffood.runtime.lanes import moving
 from diffood.runtime.plan import PLAIN, Plan
 from diffood.runtime.sessions import Array, Backend, Classified, Session, StepInputs
 from diffood.runtime.witnesses import Evidence
@@ -15,7 +16,6 @@ from diffood.runtime.witnesses import Evidence
 Feeds = Mapping[str, npt.NDArray[np.generic]]
 
 FEWEST_TIMES = 3  # of a trajectory that is recorded
-_C_EPS = 3  # column of coefficients; zero in a lane that idles, and in no row of a table
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Recorder:
 
     def step(self, inputs: StepInputs) -> None:
         """Keep the lanes that are at work, then advance."""
-        working = inputs.coefficients[:, _C_EPS] != 0
+        working = moving(inputs)
         self._lanes.extend(self._session.take(int(lane)) for lane in np.flatnonzero(working))
         self._steps.append((inputs, working))
         self._session.step(inputs)

@@ -1,13 +1,13 @@
 """Which backend and precision a bundle runs on here: asked for, to be had, and allowed by the calibration."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from diffood.errors import UsageError
 from diffood.runtime.bundle import Bundle, Precision
 from diffood.runtime.decision import Calibration
-from diffood.runtime.parity import load_parity
+from diffood.runtime.parity import ParityRecord, load_parity
 from diffood.runtime.sessions import Backend
 from diffood.runtime.sessions.backends import examine_backends
 
@@ -71,18 +71,31 @@ def _calibrated_precision(calibration: Calibration | None) -> Precision:
 
 def _fastest_first(bundle: Bundle, calibration: Calibration | None, usable: list[Candidate]) -> Iterator[Candidate]:
     """By the ratio to the calibrated variant's speed, as verified; what was never measured keeps its place behind."""
-    speedup: dict[tuple[str, str], float] = {}
-    for record in load_parity(bundle).records:
-        if calibration is None or record.reference != calibration.fingerprint or not record.passed:
-            continue
-        speedup[record.reference.backend, record.reference.precision] = 1.0
-        if record.reference_images_per_second > 0:
-            key = record.variant.backend, record.variant.precision
-            speedup[key] = record.images_per_second / record.reference_images_per_second
+    speedup: dict[tuple[Backend, Precision], float] = {}
+    if calibration is not None:
+        records = passed_records(bundle, calibration)
+        speedup = dict.fromkeys(((record.reference.backend, record.reference.precision) for record in records), 1.0)
+        speedup |= speed_ratios(records)
     for candidate in sorted(usable, key=lambda c: -speedup.get((c.backend, c.precision), 0.0)):
         found = speedup.get((candidate.backend, candidate.precision))
         why = "not measured by `diffood verify`" if found is None else f"{found:.2f} times the calibrated one's speed"
         yield Candidate(candidate.backend, candidate.precision, why)
+
+
+def passed_records(bundle: Bundle, calibration: Calibration) -> list[ParityRecord]:
+    """What `diffood verify` let pass beside what was calibrated. Raises BundleError as `load_parity` does."""
+    records = load_parity(bundle).records
+    return [record for record in records if record.passed and record.reference == calibration.fingerprint]
+
+
+def speed_ratios(records: Iterable[ParityRecord]) -> dict[tuple[Backend, Precision], float]:
+    """Speed of each judged variant over the calibrated one's, as measured beside it; the last of several counts."""
+    return {
+        (record.variant.backend, record.variant.precision): record.images_per_second
+        / record.reference_images_per_second
+        for record in records
+        if record.reference_images_per_second > 0
+    }
 
 
 def nothing_usable(bundle: Bundle, candidates: Candidates) -> UsageError:

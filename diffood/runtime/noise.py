@@ -31,3 +31,10 @@ def draw_noise(content: bytes, seed: int, repeat: int, shape: tuple[int, ...]) -
     angle = 2 * np.pi * uniform[half:]
     normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
     return normal.astype(np.float32).reshape(shape)
+
+
+def mix(
+    scale: tuple[float, float], x: npt.NDArray[np.float32], noise: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """scale[0]·x + scale[1]·noise in float32: an image, or several, noised to the level the scales are of."""
+    return np.asarray(np.float32(scale[0]) * x + np.float32(scale[1]) * noise, np.float32)

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from diffood.runtime.lanes import Lanes, Trajectory
-from diffood.runtime.noise import content_key, draw_noise
+from diffood.runtime.noise import content_key, draw_noise, mix
 from diffood.runtime.plan import Plan
 from diffood.runtime.schedule import StepTable
 from diffood.runtime.scoring import jumps
@@ -88,8 +88,10 @@ class _Pass(Generic[Key, Found]):
         while self.more or self.waiting:
             starved = not self._fill()
             batch, ready = self.session.batch, len(self.finished)
-            if ready >= batch or (ready and starved):
-                self._classify_finished(ready if starved else ready // batch * batch)  # whole batches: none is padded
+            # whole batches, so that none is padded; a part of one where lanes wait for what it lets go on
+            early = starved and bool(self.way.plan.stages or not self.lanes.busy)
+            if ready >= batch or (ready and early):
+                self._classify_finished(ready if early else ready // batch * batch)
             elif self.lanes.busy:
                 for (image, repeat, start), x in self.lanes.step():
                     self._keep(image, repeat, start, np.clip(x, -1, 1))
@@ -142,10 +144,10 @@ class _Pass(Generic[Key, Found]):
         for repeat in range(done, image.repeats):
             noise = draw_noise(content, plan.seed, repeat, image.x.shape)
             if self.way.own_origin:
-                original = np.clip(_mix(self.way.origin_scale, image.x, noise), -1, 1)
+                original = np.clip(mix(self.way.origin_scale, image.x, noise), -1, 1)
                 self.finished.append((image, repeat, None, original))
             for start, table in enumerate(self.way.tables):
-                noised = _mix(table.noise_scale, image.x, noise)
+                noised = mix(table.noise_scale, image.x, noise)
                 self.noised.append(Trajectory((image, repeat, start), noised, table, label, plan.guidance))
         image.missing = (image.repeats - done) * (len(self.way.tables) + self.way.own_origin)
 
@@ -181,7 +183,3 @@ def run_pass(
     It is asked after each of the plan's stages and after the last repeat, and may end an image's way.
     """
     return _Pass(session, way, judge, items).run()
-
-
-def _mix(scale: tuple[float, float], x: Array, noise: Array) -> Array:
-    return np.asarray(np.float32(scale[0]) * x + np.float32(scale[1]) * noise, np.float32)

@@ -26,8 +26,8 @@ class Evidence:
     """What a pass leaves of one image.
 
     x float32 [C, H, W] and denoised float32 [R, T, C, H, W] in [-1, 1]; logits float32 [K], features float32 [D] of the
-    image itself; jumps float64 [R, T]: by repeat and start time, NaN where no witness asks for
-    them. R is how many repeats were done, which may be none.
+    image itself; jumps float64 [R, T]: by repeat and start time, NaN where no witness asks for them. R is how many
+    repeats were done, which may be none.
     """
 
     x: Array

@@ -27,10 +27,9 @@ from diffood.calibration.intervals import (
     mean_auroc_interval,
 )
 from diffood.calibration.metrics import auroc
-from diffood.calibration.staged import fit_stage, stop_early
+from diffood.calibration.staged import fit_stage, score_in_stages
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import fuse
 from diffood.runtime.plan import DEFAULT, FAST, Combination, Plan
 from diffood.runtime.scoring import Float
 from diffood.runtime.serving.pipeline import observe_files
@@ -142,12 +141,11 @@ def score(way: Way, measured: Measured) -> ScoredSets:
         return ScoredSets(scores.pop("ind"), scores)
     columns = {r: {name: found[name] for name in way.witnesses} for r, found in measured.columns.items()}
     rules = [fit_stage(repeats, columns[repeats], way.how) for repeats in way.stages]
-    fitted = [rule.witnesses for rule in rules] + [fit_witnesses(columns[last], way.how)]
-    scores = {}
-    for name, found in measured.sets.items():
-        stages = zip(fitted, (*way.stages, last), strict=True)
-        each = [fuse(witnesses, way.how, found[repeats][:, chosen]) for witnesses, repeats in stages]
-        scores[name], _ = stop_early(np.stack(each, axis=1), rules)
+    fitted, repeats = fit_witnesses(columns[last], way.how), (*way.stages, last)
+    scores = {
+        name: score_in_stages(rules, fitted, way.how, [found[r][:, chosen] for r in repeats])[0]
+        for name, found in measured.sets.items()
+    }
     return ScoredSets(scores.pop("ind"), scores)
 
 

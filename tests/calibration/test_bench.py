@@ -20,9 +20,10 @@ from diffood.calibration.bench import (
     readable,
     turns,
 )
-from diffood.calibration.bench_picture import draw_comparison, require_picture
+from diffood.calibration.bench_picture import draw_comparison
 from diffood.calibration.machine import describe_machine, peak_resident_bytes
 from diffood.cli.bench_table import table
+from diffood.cli.options import require_png
 from diffood.errors import BundleError, UsageError
 from diffood.runtime.sessions import Array
 
@@ -224,4 +225,4 @@ def test_the_table_and_the_chart_show_every_row(tmp_path: Path) -> None:
     draw_comparison(found, tmp_path / "a.png")
     assert image.imread(tmp_path / "a.png").std() > 0.05  # ink on paper
     with pytest.raises(UsageError, match=r"chart\.jpeg"):
-        require_picture(Path("chart.jpeg"))
+        require_png(Path("chart.jpeg"))

@@ -1,6 +1,7 @@
 """Choosing a plan: the front and the choice are what they say, and a trace says what each of its plans would."""
 
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -34,8 +35,6 @@ from diffood.calibration.tuning_images import FIT, IND, TuningImages, gather_ima
 from diffood.calibration.tuning_record import add_tuned, load_tuned
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle import TUNING, Bundle, Precision, open_bundle
-from diffood.runtime.choice import Candidate as Way
-from diffood.runtime.choice import Candidates
 from diffood.runtime.decision import load_calibration, save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import Fusion
@@ -218,18 +217,13 @@ def no_progress(_: str, __: int) -> AbstractContextManager[Callable[[int], None]
     return nullcontext(lambda _: None)
 
 
-@pytest.fixture
-def tuned(bundle_copy: Path, clothes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Tuned:
-    """What was found among few plans, on forty of eighty clothes, for a copy of the shipped bundle."""
-    monkeypatch.setattr("diffood.calibration.tune.list_plans", lambda _: PLANS)
-    manifest = open_bundle(bundle_copy).manifest
-    cheap = manifest.model_copy(update={"plans": {"cheap": ONE_STEP}, "default_plan": "cheap"})
-    (bundle_copy / "manifest.json").write_text(cheap.model_dump_json())
+def tune_on_forty(bundle: Path, folder: Path, most: float) -> Tuned:
+    """Within so many UNet evaluations, on forty of the folder's images, with OOD images made of them."""
     return tune_bundle(
-        open_bundle(bundle_copy),
-        expand_inputs([str(clothes_folder)]),
+        open_bundle(bundle),
+        expand_inputs([str(folder)]),
         {},
-        Limit("evaluations", 2),
+        Limit("evaluations", most),
         40,
         engine=CPU,
         latency_engine=CPU,
@@ -237,6 +231,16 @@ def tuned(bundle_copy: Path, clothes_folder: Path, monkeypatch: pytest.MonkeyPat
         batch=BATCH,
         threads=1,
     )
+
+
+@pytest.fixture
+def tuned(bundle_copy: Path, clothes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Tuned:
+    """What was found among few plans, on forty of eighty clothes, for a copy of the shipped bundle."""
+    monkeypatch.setattr("diffood.calibration.tune.list_plans", lambda _: PLANS)
+    manifest = open_bundle(bundle_copy).manifest
+    cheap = manifest.model_copy(update={"plans": {"cheap": ONE_STEP}, "default_plan": "cheap"})
+    (bundle_copy / "manifest.json").write_text(cheap.model_dump_json())
+    return tune_on_forty(bundle_copy, clothes_folder, most=2)
 
 
 def test_the_chosen_plan_becomes_the_default_and_what_was_looked_at_is_noted(
@@ -272,16 +276,7 @@ def test_a_limit_below_every_plan_is_refused_before_anything_is_looked_at(
     bundle_copy: Path, clothes_folder: Path
 ) -> None:
     with pytest.raises(UsageError, match=r"at most 0\.5 UNet evaluations an image; the cheapest there is costs 1\."):
-        tune_bundle(
-            open_bundle(bundle_copy),
-            expand_inputs([str(clothes_folder)]),
-            {},
-            Limit("evaluations", 0.5),
-            40,
-            engine=CPU,
-            latency_engine=CPU,
-            show_progress=no_progress,
-        )
+        tune_on_forty(bundle_copy, clothes_folder, most=0.5)
     assert not (bundle_copy / TUNING).exists()
 
 
@@ -317,15 +312,12 @@ def test_an_engine_is_timed_at_every_batch_and_a_missing_one_is_explained(
     assert "holds no int8 graphs" in missing.error
 
 
-def test_the_fastest_engine_is_the_fastest_that_was_judged_to_agree(
-    bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Quantising takes a minute, and nothing is run here: that there are INT8 graphs is only said."""
-    both = Candidates(tuple(Way("onnxruntime-cpu", precision, "") for precision in PRECISIONS), ())
-    monkeypatch.setattr("diffood.calibration.timing.list_candidates", lambda *_: both)
-    bundle = open_bundle(bundle_copy)
-    fp32 = Detector.load(bundle, ONE_STEP.plain, batch=1, threads=1).fingerprint
-    int8 = fp32.model_copy(update={"precision": "int8", "classify_sha256": "d" * 64, "step_sha256": "e" * 64})
+def test_the_fastest_engine_is_the_fastest_that_was_judged_to_agree(int8_bundle: Path, tmp_path: Path) -> None:
+    bundle = open_bundle(Path(shutil.copytree(int8_bundle, tmp_path / "bundle")))
+    fp32, int8 = (
+        Detector.load(bundle, ONE_STEP.plain, precision=precision, batch=1, threads=1).fingerprint
+        for precision in PRECISIONS
+    )
     save_calibration(bundle, calibration_of([0.1, 0.2], 0.15, fingerprint=fp32))
     assert fastest_gated(bundle) == Engine("fp32", "onnxruntime-cpu", gated=False)
 

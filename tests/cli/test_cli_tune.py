@@ -102,6 +102,7 @@ def test_tune_then_calibrate_keeps_them_apart(run: Run, bundle: Path, clothes_fo
         (("--budget", 0.5), ("the cheapest there is costs 1",)),
         (("--budget", 1, "--images", 0), ("--images 0",)),
         (("--budget", 1, "--output", "tuning.doc"), ("tuning.doc", ".png")),
+        (("--budget", 1, "--output", "tuning.svg"), ("tuning.svg", ".png")),
         (("--budget", 1, "--ood", "digits"), ("NAME=DIR",)),
         (("--budget", 1, "--ood", "fit=x"), ("fit",)),
     ],

@@ -1,12 +1,12 @@
 """Laws of lanes: a score belongs to its image alone, to the bit, and a stream holds no more than a batch."""
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from endless_stream import Endless
 
 from diffood.runtime.bundle import Bundle
 from diffood.runtime.detector import Detector, Scores
@@ -123,19 +123,12 @@ def test_stream_pulls_no_more_than_it_works_on(zoo_bundle: Bundle, images: Pixel
     One batch of images is classified ahead of its lanes; the lanes and what waits to be classified after them hold
     at most one batch of trajectories each.
     """
-    pulled = 0
-
-    def endless() -> Iterator[tuple[int, Array]]:
-        nonlocal pulled
-        for key, x in enumerate(itertools.cycle(from_pixels(images[:, None]))):
-            pulled += 1
-            yield key, x
-
+    source = Endless(images)
     choice = Plan(start_times=(60, 120), stride=60, repeats=1, guidance=0.0)
     streaming = Detector.load(zoo_bundle, choice, batch=batch, threads=1)
     expected = streaming.score(images)
-    for number, (key, result) in enumerate(itertools.islice(streaming.stream(endless()), 5)):
+    for number, (key, result) in enumerate(itertools.islice(streaming.stream(source), 5)):
         assert key == number
         assert result.score == expected.score[number % len(images)]
         np.testing.assert_array_equal(result.evidence.by_start, expected.by_start[number % len(images)])
-        assert pulled <= number + 1 + 3 * batch
+        assert source.pulled <= number + 1 + 3 * batch

@@ -1,12 +1,12 @@
 """Plans in stages on real images: the same scores as of a pass that never ends early, at its true cost."""
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from endless_stream import Endless
 
 from diffood.calibration.fusing import fit_fusion
 from diffood.calibration.staged import stop_early
@@ -122,17 +122,10 @@ def test_a_stream_pulls_no_more_than_it_works_on(
         first = record.stages[0].model_copy(update={"high": high})
         record = record.model_copy(update={"stages": (first, *record.stages[1:])})
     streaming = Detector.load(zoo_bundle, STAGED, batch=BATCH, threads=1, fusion=Fusion(record))
-    pulled = 0
-
-    def endless() -> Iterator[tuple[int, Array]]:
-        nonlocal pulled
-        for key, x in enumerate(itertools.cycle(from_pixels(images[:, None]))):
-            pulled += 1
-            yield key, x
-
-    for number, (key, _) in enumerate(itertools.islice(streaming.stream(endless()), 60)):
+    source = Endless(images)
+    for number, (key, _) in enumerate(itertools.islice(streaming.stream(source), 60)):
         assert key == number
-        assert pulled <= number + 1 + (MOST_WAITING + 1) * BATCH
+        assert source.pulled <= number + 1 + (MOST_WAITING + 1) * BATCH
 
 
 def test_without_the_jump_no_denoised_image_is_classified(zoo_bundle: Bundle, images: Pixels) -> None:
