@@ -15,7 +15,7 @@ EAGER = "official loop, torch eager, fp32"
 
 def main() -> None:
     """Parse the command line, measure, write."""
-    parser = machine_options(__doc__, batch=32, timed=True)
+    parser = machine_options(__doc__, batch=64, timed=True)
     parser.add_argument("--limit", type=int, help="images of each set, 200 or more, for a trial; all without")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

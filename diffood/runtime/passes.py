@@ -6,6 +6,7 @@ Knows nothing of files, calibrations and verdicts. What an image shares the lane
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -57,7 +58,7 @@ class _Image(Generic[Key, Found]):
         self.denoised = np.zeros((repeats, starts, *x.shape), np.float32)
         self.repeats = self.missing = 0  # done or under way; outputs that are awaited
         self.found: Found | None = None  # what was made of it after the last stage it reached
-        self.ended = False
+        self.begun = self.ended = False
 
     def evidence(self, way: Way) -> Evidence:
         """What the repeats so far left."""
@@ -70,35 +71,55 @@ class _Image(Generic[Key, Found]):
 
 
 _Finished = tuple[_Image[Key, Found], int, int | None, Array]  # image, repeat, start (None: the original), x
+_Trajectory = Trajectory[tuple[_Image[Key, Found], int, int]]  # image, repeat, start
+
+
+@dataclass(frozen=True)
+class _Turn(Generic[Key, Found]):
+    """What came of an image between two of its stages: what is made of it so far, and what is next for it."""
+
+    image: _Image[Key, Found]
+    found: Found | None
+    ended: bool
+    trajectories: list[_Trajectory[Key, Found]]
+    originals: list[_Finished[Key, Found]]
 
 
 class _Pass(Generic[Key, Found]):
-    """The state of one pass. Memory is bounded by the batch: images are pulled when lanes are free, not before."""
+    """The state of one pass. Memory is bounded by the batch: images are pulled when lanes are free, not before.
+
+    Images are judged and noised by a thread beside the engine, which is asked by the caller's thread alone; a batch of
+    images is classified ahead, so that the lanes never wait for their noise.
+    """
 
     def __init__(self, session: Session, way: Way, judge: Judge[Found], items: Iterable[tuple[Key, Array]]) -> None:
         self.session, self.way, self.judge, self.items = session, way, judge, iter(items)
         self.lanes: Lanes[tuple[_Image[Key, Found], int, int]] = Lanes(session)
         self.waiting: deque[_Image[Key, Found]] = deque()  # in the order of items
-        self.going_on: deque[_Image[Key, Found]] = deque()  # images whose next stage is not noised yet
-        self.noised: deque[Trajectory[tuple[_Image[Key, Found], int, int]]] = deque()
+        self.whole: list[_Image[Key, Found]] = []  # images of which no output is missing
+        self.turns: deque[Future[list[_Turn[Key, Found]]]] = deque()  # images in the hands of the thread beside
+        self.noised: deque[_Trajectory[Key, Found]] = deque()
         self.finished: list[_Finished[Key, Found]] = []  # to be classified, a batch at a time
         self.more = True
 
     def run(self) -> Iterator[tuple[Key, Found]]:
-        while self.more or self.waiting:
-            starved = not self._fill()
-            batch, ready = self.session.batch, len(self.finished)
-            # whole batches, so that none is padded; a part of one where lanes wait for what it lets go on
-            early = starved and bool(self.way.plan.stages or not self.lanes.busy)
-            if ready >= batch or (ready and early):
-                self._classify_finished(ready if early else ready // batch * batch)
-            elif self.lanes.busy:
-                for (image, repeat, start), x in self.lanes.step():
-                    self._keep(image, repeat, start, np.clip(x, -1, 1))
-            while self.waiting and self.waiting[0].ended:
-                image = self.waiting.popleft()
-                assert image.found is not None
-                yield image.key, image.found
+        with ThreadPoolExecutor(1) as self.beside:
+            while self.more or self.waiting:
+                starved = not self._fill()
+                batch, ready = self.session.batch, len(self.finished)
+                # whole batches, so that none is padded; a part of one where lanes wait for what it lets go on
+                early = starved and bool(self.way.plan.stages or not self.lanes.busy)
+                if ready >= batch or (ready and early):
+                    self._classify_finished(ready if early else ready // batch * batch)
+                elif self.lanes.busy:
+                    for (image, repeat, start), x in self.lanes.step():
+                        self._keep(image, repeat, start, np.clip(x, -1, 1))
+                self._hand_over(self.whole)
+                self.whole = []
+                while self.waiting and self.waiting[0].ended:
+                    image = self.waiting.popleft()
+                    assert image.found is not None
+                    yield image.key, image.found
 
     def _keep(self, image: _Image[Key, Found], repeat: int, start: int, x: Array) -> None:
         image.denoised[repeat, start] = x
@@ -108,48 +129,78 @@ class _Pass(Generic[Key, Found]):
             self._count(image)
 
     def _fill(self) -> bool:
-        """Load every free lane; False where there is nothing left to load until more is classified."""
+        """Load every free lane; False where there is nothing left to load until more is classified or handed out."""
         while self.lanes.free:
-            while not self.noised and self.going_on:
-                self._noise_next_stage(self.going_on.popleft())
-            if not self.noised:
-                if not self.more or len(self.waiting) >= MOST_WAITING * self.session.batch:
-                    return False
-                self._classify_next_images()
-                if not self.going_on:  # all ended at stage 0: they are handed out before more are pulled
-                    return True
-                continue
-            self.lanes.load(self.noised.popleft())
+            self._collect(wait=not self.noised)
+            if self.noised:
+                self.lanes.load(self.noised.popleft())
+            elif not self.turns and not self._classify_next_images():
+                return False
+        if not self.noised and not self.turns:
+            self._classify_next_images()
         return True
 
-    def _classify_next_images(self) -> None:
+    def _collect(self, *, wait: bool) -> None:
+        """Take what the thread beside is done with; wait: at least for the next of what it has."""
+        while self.turns and (wait or self.turns[0].done()):
+            wait = False
+            for turn in self.turns.popleft().result():
+                turn.image.found, turn.image.ended = turn.found, turn.ended
+                self.finished += turn.originals
+                if turn.image.begun:  # before new ones, so that few images are on their way
+                    self.noised.extendleft(reversed(turn.trajectories))
+                else:
+                    self.noised.extend(turn.trajectories)
+                turn.image.begun = True
+
+    def _hand_over(self, images: list[_Image[Key, Found]]) -> None:
+        if images:
+            self.turns.append(self.beside.submit(lambda: [self._take_turn(image) for image in images]))
+
+    def _classify_next_images(self) -> bool:
+        """Start on a batch of images; False where there are none, or too many wait for one before them."""
+        if not self.more or len(self.waiting) >= MOST_WAITING * self.session.batch:
+            return False
         chunk = list(itertools.islice(self.items, self.session.batch))
         self.more = len(chunk) == self.session.batch
         if not chunk:
-            return
+            return False
         before = self.session.classify(np.stack([x for _, x in chunk]))
         rows = zip(chunk, before.logits, before.features, self._space(before), strict=True)
-        for (key, x), logits, features, origin in rows:
-            image: _Image[Key, Found] = _Image(key, x, logits, features, origin, self.way)
-            self.waiting.append(image)
-            if 0 in self.way.plan.stages:
-                image.found, image.ended = self.judge(image.evidence(self.way))
-            if not image.ended:
-                self.going_on.append(image)
+        images: list[_Image[Key, Found]] = [
+            _Image(key, x, logits, features, origin, self.way) for (key, x), logits, features, origin in rows
+        ]
+        self.waiting += images
+        self._hand_over(images)
+        return True
 
-    def _noise_next_stage(self, image: _Image[Key, Found]) -> None:
+    def _take_turn(self, image: _Image[Key, Found]) -> _Turn[Key, Found]:
+        """Judge an image after a stage, and noise it for the next; run beside the engine, touches the image alone."""
+        found, ended = None, False
+        if image.repeats or 0 in self.way.plan.stages:
+            found, ended = self.judge(image.evidence(self.way))
+            ended = ended or image.repeats == self.way.plan.repeats
+        return _Turn(image, found, ended, *(([], []) if ended else self._noise_next_stage(image)))
+
+    def _noise_next_stage(
+        self, image: _Image[Key, Found]
+    ) -> tuple[list[_Trajectory[Key, Found]], list[_Finished[Key, Found]]]:
         plan, done = self.way.plan, image.repeats
         image.repeats = next((stage for stage in plan.stages if stage > done), plan.repeats)
         content, label = content_key(image.x), int(image.logits.argmax())
+        trajectories: list[_Trajectory[Key, Found]] = []
+        originals: list[_Finished[Key, Found]] = []
         for repeat in range(done, image.repeats):
             noise = draw_noise(content, plan.seed, repeat, image.x.shape)
             if self.way.own_origin:
                 original = np.clip(mix(self.way.origin_scale, image.x, noise), -1, 1)
-                self.finished.append((image, repeat, None, original))
+                originals.append((image, repeat, None, original))
             for start, table in enumerate(self.way.tables):
                 noised = mix(table.noise_scale, image.x, noise)
-                self.noised.append(Trajectory((image, repeat, start), noised, table, label, plan.guidance))
+                trajectories.append(Trajectory((image, repeat, start), noised, table, label, plan.guidance))
         image.missing = (image.repeats - done) * (len(self.way.tables) + self.way.own_origin)
+        # the longest first: the last lanes then end nearly together
+        return sorted(trajectories, key=lambda trajectory: -len(trajectory.table)), originals
 
     def _classify_finished(self, count: int) -> None:
         rows = self.finished[:count]
@@ -164,12 +215,8 @@ class _Pass(Generic[Key, Found]):
 
     def _count(self, image: _Image[Key, Found]) -> None:
         image.missing -= 1
-        if image.missing:
-            return
-        image.found, ends = self.judge(image.evidence(self.way))
-        image.ended = ends or image.repeats == self.way.plan.repeats
-        if not image.ended:
-            self.going_on.appendleft(image)  # before new ones, so that few images are on their way
+        if not image.missing:
+            self.whole.append(image)
 
     def _space(self, outputs: Classified) -> Array:
         return outputs.logits if self.way.plan.space == "logits" else outputs.features
