@@ -12,54 +12,28 @@ from diffood.calibration.evaluate import Evaluation
 from diffood.calibration.gallery import Extremes, Guess, Judged, judge
 from diffood.calibration.metrics import FalseAlarms, FloatArray, false_alarms
 from diffood.calibration.operating import OperatingPoint, operating_points
+from diffood.calibration.rejection import KEPT, Rejection
+from diffood.calibration.report_facts import Fact, WitnessFact, facts, witness_facts
 from diffood.calibration.report_pictures import (
     Picture,
     Thumbnails,
+    draw_front,
     draw_histogram,
+    draw_rejection,
     draw_roc,
     make_thumbnails,
 )
 from diffood.calibration.score_axis import drawn_scores, drawn_threshold, score_span
+from diffood.calibration.tuning_record import Measured, load_measured
 from diffood.errors import UsageError
 from diffood.runtime.decision import Calibration, Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import standardise
 from diffood.runtime.plan import Plan
-from diffood.runtime.witnesses import Witness
 
 UNFAIR = 0.05  # p-value, Holm's over the classes, from which a class is marked
 ASIDE_SHOWN = 20  # files set aside that are named
-CLASSES_NAMED = 12
 IND = "ind"  # the key of the in-distribution set where sets are given by name
-
-MEANING: dict[Witness, str] = {
-    "jump": "How far the classifier's answer moves when the image is noised and denoised: the paper's score.",
-    "reconstruction": "How far the denoised image is from the image itself, both slightly blurred.",
-    "logit_norm": "How flat the classifier's outputs are: no class stands out.",
-    "energy": "How low the classifier's outputs are taken together: no class is well supported.",
-    "max_logit": "How low the classifier's highest output is.",
-    "msp": "How unsure the classifier is: how small its largest probability is.",
-    "knn": "How far the image's features are from those of known in-distribution images.",
-}
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One line of what was fitted."""
-
-    term: str
-    text: str
-
-
-@dataclass(frozen=True)
-class WitnessFact:
-    """A witness of the plan; usual and deviation: its mean and standard deviation in-distribution, None unfitted."""
-
-    name: str
-    meaning: str
-    weight: float
-    usual: float | None
-    deviation: float | None
 
 
 @dataclass(frozen=True)
@@ -115,7 +89,8 @@ class Report:
     """All that a report shows. evaluation is None without OOD sets, alarms and points without test images too.
 
     ind is the set of test images, or that of calibration images in a report about a calibration alone (`tested` False),
-    which alone has `contamination`.
+    which alone has `contamination`. rejection: accuracy against the share kept, where true classes are known; tuned,
+    front: the plans `diffood tune` measured, where it did.
     """
 
     bundle: str
@@ -142,6 +117,9 @@ class Report:
     set_aside_count: int
     repeated: int
     contamination: tuple[Contamination, ...]
+    rejection: Picture | None
+    tuned: Measured | None
+    front: Picture | None
 
 
 def report_on_sets(
@@ -223,12 +201,14 @@ def _report(
     repeated: int,
     contamination: tuple[Contamination, ...],
 ) -> Report:
+    tuned = load_measured(detector.bundle)
+    rejection = evaluation.rejection if evaluation else None
     return Report(
         bundle=detector.bundle.path.resolve().name,
         tested=tested,
-        facts=_facts(detector, calibration),
+        facts=facts(detector, calibration),
         plan=detector.plan,
-        witnesses=_witnesses(calibration),
+        witnesses=witness_facts(calibration),
         fitted_on=calibration.fusion.n if calibration.fusion else None,
         method=calibration.method,
         alpha=calibration.alpha,
@@ -248,6 +228,22 @@ def _report(
         set_aside_count=len(aside),
         repeated=repeated,
         contamination=contamination,
+        rejection=draw_rejection(rejection.curve, _rejection_alt(rejection)) if rejection else None,
+        tuned=tuned,
+        front=draw_front(tuned, _front_alt(tuned)) if tuned else None,
+    )
+
+
+def _rejection_alt(found: Rejection) -> str:
+    kept = ", ".join(f"{found.curve.accuracy_at(share):.1%} of the least suspicious {share:.0%}" for share in KEPT)
+    return f"Accuracy against the share of images kept: {found.accuracy:.1%} of all, {kept}."
+
+
+def _front_alt(found: Measured) -> str:
+    chosen = next(plan for plan in found.plans if plan.chosen)
+    return (
+        f"Cost against mean AUROC of {len(found.plans)} plans. The one chosen costs {chosen.cost:.3g} {found.unit} an "
+        f"image and has {chosen.auroc:.2%}."
     )
 
 
@@ -331,57 +327,4 @@ def _card(rule: Rule, judged: Judged, *, fresh: bool) -> Card:
         witnesses=tuple(zip(fusion.names, standardise(fusion.witnesses, image.witnesses).tolist(), strict=True))
         if fusion
         else (),
-    )
-
-
-def _witnesses(calibration: Calibration) -> tuple[WitnessFact, ...]:
-    names = calibration.fingerprint.plan.witnesses
-    fitted = {witness.name: witness for witness in calibration.fusion.witnesses} if calibration.fusion else {}
-    return tuple(
-        WitnessFact(
-            name,
-            MEANING[name],
-            fitted[name].weight if name in fitted else 1.0,
-            fitted[name].center if name in fitted else None,
-            fitted[name].scale if name in fitted else None,
-        )
-        for name in names
-    )
-
-
-def _facts(detector: Detector, calibration: Calibration) -> tuple[Fact, ...]:
-    """What the calibration holds for, in the words of someone who has not read the paper."""
-    manifest, plan, session = detector.bundle.manifest, detector.plan, detector.session
-    names, image = manifest.class_names, manifest.image
-    more = f" and {len(names) - CLASSES_NAMED} more" if len(names) > CLASSES_NAMED else ""
-    engine = f", engine {session.engine_sha256[:12]}" if session.engine_sha256 else ""
-    guidance = f"guided by the predicted class ({plan.guidance:g})" if plan.guidance > 0 else "without guidance"
-    fusion = calibration.fusion
-    fitted = f"; {fusion.n} others to fit how the witnesses are combined" if fusion else ""
-    stages = " or ".join(map(str, plan.stages))
-    aside = f"; {calibration.set_aside} files could not be used" if calibration.set_aside else ""
-    return (
-        Fact("classifier", f"{manifest.classifier.origin}, {manifest.classifier.parameters:,} parameters"),
-        Fact("classes", f"{len(names)}: {', '.join(names[:CLASSES_NAMED])}{more}"),
-        Fact(
-            "diffusion model",
-            f"{manifest.unet.origin}, {manifest.unet.parameters:,} parameters, predicts {manifest.unet.prediction}; "
-            f"noise schedule: {manifest.unet.schedule_origin}, {len(detector.bundle.alpha_bar)} steps",
-        ),
-        Fact("images", f"{image.width} x {image.height} pixels, {'grey' if image.channels == 1 else 'RGB'}"),
-        Fact(
-            "plan",
-            f"noised up to step {', '.join(map(str, plan.start_times))}, denoised {plan.stride} steps at a time, "
-            f"{plan.repeats} noise draws an image, {guidance}; {plan.sampler} on the {plan.schedule} schedule; "
-            f"the classifier's {plan.space} are compared by {plan.norm}",
-        ),
-        Fact(
-            "cost",
-            f"{detector.evaluations} evaluations of the diffusion model an image"
-            f"{f'; fewer where it is clear after {stages} noise draws' if plan.stages else ''}",
-        ),
-        Fact("engine", f"{session.precision} on {session.backend}{engine}"),
-        Fact("calibrated on", f"{calibration.n} images for the threshold{fitted}{aside}"),
-        Fact("made with", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
-        Fact("fingerprint", calibration.fingerprint.short),
     )

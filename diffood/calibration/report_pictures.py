@@ -1,4 +1,4 @@
-"""The pictures of a report as PNG data URIs: histograms, ROC curves, and images with what denoising changed in them.
+"""The pictures of a report as PNG data URIs: histograms, curves, a tuning's front, images and what denoising changed.
 
 No picture holds a name: names come from users, and the page around it can escape, wrap and read them aloud. Every
 figure is drawn twice, for light and for dark pages, on a transparent ground.
@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from diffood.calibration.metrics import FloatArray
+from diffood.calibration.rejection import RejectionCurve
 from diffood.calibration.score_axis import score_axis, score_ticks
+from diffood.calibration.tuning_record import Measured
 from diffood.runtime.sessions import Array
 
 BINS = 60
@@ -113,6 +115,50 @@ def draw_roc(ind: FloatArray, ood: FloatArray, threshold: float, alt: str) -> Pi
         panel.spines[["top", "right"]].set_visible(False)
 
     return _draw_both((2.9, 2.7), draw, alt)
+
+
+def draw_rejection(curve: RejectionCurve, alt: str) -> Picture:
+    """Draw the accuracy on the images kept, the least suspicious first, against the share kept."""
+
+    def draw(panel: Axes, theme: Theme) -> None:
+        panel.plot(curve.kept, curve.accuracy, color=theme.ind, lw=1.8, drawstyle="steps-post")
+        panel.axhline(float(curve.accuracy[0]), color=theme.line, lw=0.8, ls=":", alpha=0.6)
+        panel.set(xlim=(1, 0), xlabel="images kept, %", ylabel="classified right, %")
+        panel.xaxis.set_major_formatter(in_percent)
+        panel.yaxis.set_major_formatter(in_percent)
+        panel.spines[["top", "right"]].set_visible(False)
+
+    return _draw_both((4.2, 2.7), draw, alt)
+
+
+def in_percent(share: float, _: float) -> str:
+    """A tick's label: a share in percent, without the sign."""
+    return f"{100 * share:g}"
+
+
+def draw_front(found: Measured, alt: str) -> Picture:
+    """Draw every plan of a tuning, cost against mean AUROC; the front with intervals, and the plan taken."""
+
+    def draw(panel: Axes, theme: Theme) -> None:
+        front = [plan for plan in found.plans if plan.front]
+        chosen = next(plan for plan in found.plans if plan.chosen)
+        panel.scatter([p.cost for p in found.plans], [p.auroc for p in found.plans], s=5, color=theme.line, alpha=0.3)
+        around = [[p.auroc - p.low for p in front], [p.high - p.auroc for p in front]]
+        cost, area = [p.cost for p in front], [p.auroc for p in front]
+        panel.errorbar(
+            cost, area, around, color=theme.ind, drawstyle="steps-post", marker="o", ms=4, lw=1.4, elinewidth=0.8
+        )
+        panel.plot(chosen.cost, chosen.auroc, "*", ms=14, color=theme.ood, zorder=3)
+        panel.axvline(found.limit, color=theme.line, lw=0.8, ls=":")
+        panel.set_xscale("log", base=2)
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_major_formatter(in_percent)
+        low = min(plan.low for plan in front)
+        panel.set_ylim(low - 0.01, 1.002)  # far below the front is nothing to choose from
+        panel.set(xlabel=f"{found.unit} an image", ylabel="mean AUROC, %")
+        panel.spines[["top", "right"]].set_visible(False)
+
+    return _draw_both((5.2, 2.7), draw, alt)
 
 
 def roc_points(ind: FloatArray, ood: FloatArray) -> tuple[FloatArray, FloatArray]:

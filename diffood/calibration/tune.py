@@ -18,7 +18,7 @@ from diffood.calibration.tuning import (
     measure_candidates,
 )
 from diffood.calibration.tuning_images import IND, TuningImages, gather_images
-from diffood.calibration.tuning_record import add_tuned
+from diffood.calibration.tuning_record import Measured, MeasuredPlan, add_tuned, keep_measured
 from diffood.errors import UsageError
 from diffood.runtime.bundle import Bundle, add_default_plan
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
@@ -113,6 +113,7 @@ def tune_bundle(
         candidates, interrupted = measure_candidates(bundle, kept, images, open_trace, cost_of, advance)
     choice = choose(candidates, limit)
     if not interrupted:
+        keep_measured(bundle, _measured(candidates, choice, limit, made=images.made))
         add_default_plan(bundle, TUNED, choice.chosen.plan)
     by_plan = {found.plan: found for found in candidates}
     return Tuned(
@@ -133,6 +134,26 @@ def time_chosen(bundle: Bundle, tuned: Tuned, threads: int = 0) -> list[Speed]:
     chosen = tuned.choice.chosen
     fusion = Fusion(chosen.record) if chosen.record else None
     return [time_plan(bundle, chosen.plan, fusion, engine, images, threads) for engine in list_engines(bundle, 1)]
+
+
+def _measured(candidates: Sequence[Candidate], choice: Choice, limit: Limit, *, made: bool) -> Measured:
+    front = {found.plan for found in choice.front}
+    return Measured(
+        unit="UNet evaluations" if limit.kind == "evaluations" else "milliseconds",
+        limit=limit.most,
+        made=made,
+        plans=tuple(
+            MeasuredPlan(
+                cost=found.cost,
+                auroc=found.mean.value,
+                low=found.mean.low,
+                high=found.mean.high,
+                front=found.plan in front,
+                chosen=found.plan == choice.chosen.plan,
+            )
+            for found in candidates
+        ),
+    )
 
 
 def _compared(bundle: Bundle) -> dict[str, Plan]:

@@ -1,10 +1,13 @@
-"""tuning.json: which images a plan was chosen on, so that no threshold is ever fitted on them. Chooses nothing."""
+"""tuning.json: the images a plan was chosen on, which no threshold is fitted on, and the plans it was chosen from.
+
+Chooses nothing.
+"""
 
 import os
 from collections.abc import Collection
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle import TUNING, Bundle, Sha256, read_regular, write_atomically
@@ -12,7 +15,39 @@ from diffood.runtime.plan import first_problem
 from diffood.runtime.records import Record
 
 MOST_IMAGES = 1_000_000
-MAX_TUNING_BYTES = 80 * MOST_IMAGES  # a hash, quotes, a comma, a new line and its indent
+MOST_PLANS = 10_000
+# a hash, quotes, a comma, a new line and its indent; seven short lines
+MAX_TUNING_BYTES = 80 * MOST_IMAGES + 300 * MOST_PLANS
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Cost = Annotated[float, Field(gt=0)]
+Unit = Literal["UNet evaluations", "milliseconds"]
+
+
+class MeasuredPlan(Record):
+    """A plan that was measured: its cost, its mean AUROC with the 95 % interval; front: no other beats it in both."""
+
+    cost: Cost
+    auroc: Share
+    low: Share
+    high: Share
+    front: bool
+    chosen: bool
+
+
+class Measured(Record):
+    """What the last tuning measured; limit: the most a plan might cost; made: the OOD images were made from others."""
+
+    unit: Unit
+    limit: Cost
+    made: bool
+    plans: Annotated[tuple[MeasuredPlan, ...], Field(min_length=1, max_length=MOST_PLANS)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Measured":
+        if sum(plan.chosen for plan in self.plans) != 1 or not any(plan.front for plan in self.plans):
+            raise ValueError("exactly one plan is chosen, and some are on the front")
+        return self
 
 
 class TuningRecord(Record):
@@ -20,18 +55,17 @@ class TuningRecord(Record):
 
     format: Literal[1] = 1
     images: Annotated[tuple[Sha256, ...], Field(max_length=MOST_IMAGES)] = ()
+    measured: Measured | None = None
 
 
 def load_tuned(bundle: Bundle) -> frozenset[str]:
     """Hashes of the images a plan of this bundle was chosen on, none where it never was. BundleError where damaged."""
-    if not os.path.lexists(bundle.path / TUNING):
-        return frozenset()
-    remedy = "copy the bundle again, whole, or choose the plan anew on other images"
-    data = read_regular(bundle.path, TUNING, MAX_TUNING_BYTES, remedy)
-    try:
-        return frozenset(TuningRecord.model_validate_json(data).images)
-    except ValidationError as error:
-        raise BundleError(f"{bundle.path / TUNING} does not hold: {first_problem(error)}; {remedy}.") from None
+    return frozenset(_load(bundle).images)
+
+
+def load_measured(bundle: Bundle) -> Measured | None:
+    """What the last tuning measured, None where there was none to its end. BundleError where damaged."""
+    return _load(bundle).measured
 
 
 def add_tuned(bundle: Bundle, hashes: Collection[str]) -> None:
@@ -39,5 +73,25 @@ def add_tuned(bundle: Bundle, hashes: Collection[str]) -> None:
 
     Raises BundleError as `load_tuned` does.
     """
-    record = TuningRecord(images=tuple(sorted({*load_tuned(bundle), *hashes})))
+    record = _load(bundle)
+    _write(bundle, TuningRecord(images=tuple(sorted({*record.images, *hashes})), measured=record.measured))
+
+
+def keep_measured(bundle: Bundle, measured: Measured) -> None:
+    """Write what a tuning measured, in the place of an earlier one's. Raises BundleError as `load_tuned` does."""
+    _write(bundle, TuningRecord(images=_load(bundle).images, measured=measured))
+
+
+def _load(bundle: Bundle) -> TuningRecord:
+    if not os.path.lexists(bundle.path / TUNING):
+        return TuningRecord()
+    remedy = "copy the bundle again, whole, or choose the plan anew on other images"
+    data = read_regular(bundle.path, TUNING, MAX_TUNING_BYTES, remedy)
+    try:
+        return TuningRecord.model_validate_json(data)
+    except ValidationError as error:
+        raise BundleError(f"{bundle.path / TUNING} does not hold: {first_problem(error)}; {remedy}.") from None
+
+
+def _write(bundle: Bundle, record: TuningRecord) -> None:
     write_atomically(bundle.path / TUNING, (record.model_dump_json(indent=1) + "\n").encode())

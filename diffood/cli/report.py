@@ -37,7 +37,8 @@ def report(
     calibration = detector.calibration()
     scored, extremes = score_sets(detector, folders, "scoring")
     ood_scored = {name: files for name, files in scored.items() if name != IND}
-    evaluation = evaluate(calibration, scored[IND], ood_scored) if ood_scored else None
+    names = detector.bundle.manifest.class_names
+    evaluation = evaluate(calibration, scored[IND], ood_scored, class_names=names) if ood_scored else None
     write_report(report_on_sets(detector, calibration, scored, extremes, evaluation), output)
     typer.echo(f"scored      {', '.join(f'{len(files.scores)} of {name}' for name, files in scored.items())}")
     aside = {name: len(files.set_aside) for name, files in scored.items() if files.set_aside}

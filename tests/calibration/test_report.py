@@ -24,7 +24,8 @@ from diffood.calibration.groups import Group
 from diffood.calibration.intervals import Difference
 from diffood.calibration.metrics import auroc
 from diffood.calibration.operating import operating_points
-from diffood.calibration.report import MEANING, Report, report_on_calibration, report_on_sets
+from diffood.calibration.report import Report, report_on_calibration, report_on_sets
+from diffood.calibration.report_facts import MEANING
 from diffood.calibration.report_page import percent, render
 from diffood.calibration.report_pictures import LARGEST_SIDE, draw_histogram, make_thumbnails, roc_points
 from diffood.calibration.score_axis import score_span

@@ -32,7 +32,14 @@ from diffood.calibration.tuning import (
     pareto_front,
 )
 from diffood.calibration.tuning_images import FIT, IND, TuningImages, gather_images
-from diffood.calibration.tuning_record import add_tuned, load_tuned
+from diffood.calibration.tuning_record import (
+    Measured,
+    MeasuredPlan,
+    add_tuned,
+    keep_measured,
+    load_measured,
+    load_tuned,
+)
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle import TUNING, Bundle, Precision, open_bundle
 from diffood.runtime.decision import load_calibration, save_calibration
@@ -258,6 +265,13 @@ def test_the_chosen_plan_becomes_the_default_and_what_was_looked_at_is_noted(
 
     everything = sorted(digest(source) for source in expand_inputs([str(clothes_folder)]))
     assert load_tuned(bundle) == set(everything[:40])
+    measured = load_measured(bundle)
+    assert measured
+    assert (measured.unit, measured.limit, measured.made) == ("UNet evaluations", 2, True)
+    assert len(measured.plans) == len(tuned.candidates)
+    taken = next(plan for plan in measured.plans if plan.chosen)
+    assert (taken.cost, taken.auroc) == (tuned.choice.chosen.cost, tuned.choice.chosen.mean.value)
+    assert sum(plan.front for plan in measured.plans) == len(tuned.choice.front)
     detector = Detector.load(bundle, bundle.plan(), batch=BATCH, threads=1)
     with pytest.raises(
         CalibrationError,
@@ -340,6 +354,9 @@ def test_hashes_of_earlier_runs_stay(bundle_copy: Path) -> None:
     bundle = open_bundle(bundle_copy)
     assert load_tuned(bundle) == frozenset()
     add_tuned(bundle, ["b" * 64, "a" * 64])
+    plan = MeasuredPlan(cost=1, auroc=0.9, low=0.8, high=1, front=True, chosen=True)
+    keep_measured(bundle, Measured(unit="milliseconds", limit=2, made=False, plans=(plan,)))
     add_tuned(bundle, ["c" * 64, "a" * 64])
     assert load_tuned(bundle) == {"a" * 64, "b" * 64, "c" * 64}
+    assert load_measured(bundle) == Measured(unit="milliseconds", limit=2, made=False, plans=(plan,))
     open_bundle(bundle_copy)  # is not among the manifest's files, and need not be

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from diffood import zoo
-from diffood.zoo.images import unpack_set
+from diffood.calibration.tuning_record import Measured, MeasuredPlan, keep_measured
+from diffood.runtime.bundle import open_bundle
+from diffood.zoo.images import load_set, unpack_set
 
 MACHINE = ("--batch", "8", "--threads", "1")
 FAST = (*MACHINE, "--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0")
@@ -155,3 +157,32 @@ def test_plain_plans_are_reported_too(run: Run, bundle_copy: Path, clothes_folde
     text = words(page_of(output))
     assert "The score is one measurement alone" in text
     assert "AUROC 50.00 %" in text  # both sets hold the same images
+
+
+def test_report_shows_the_accuracy_of_what_is_kept_and_the_front_of_a_tuning(
+    run: Run, calibrated: Path, folders: Path, tmp_path: Path
+) -> None:
+    bundle = open_bundle(Path(shutil.copytree(calibrated, tmp_path / "bundle")))
+    fresh, images = load_set("fashion-test"), tmp_path / "ind"
+    for index in range(10):
+        folder = images / bundle.manifest.class_names[int(fresh.labels[index])]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(fresh.images[index]).save(folder / f"{index}.png")
+    given = ("report", bundle.path, "--ind", images, "--ood", f"digits={folders / 'digits'}", *MACHINE)
+    assert run(*given, "--output", tmp_path / "before.html").code == 0
+    before = page_of(tmp_path / "before.html")
+    assert "Accuracy of what is kept" in words(before)
+    assert "Cost against detection" not in words(before)
+    plans = tuple(
+        MeasuredPlan(cost=cost, auroc=auroc, low=auroc - 0.01, high=1, front=cost < 4, chosen=cost == 2)
+        for cost, auroc in ((1, 0.9), (2, 0.97), (4, 0.96))
+    )
+    keep_measured(bundle, Measured(unit="UNet evaluations", limit=3, made=True, plans=plans))
+    assert run(*given, "--output", tmp_path / "after.html").code == 0
+    after = page_of(tmp_path / "after.html")
+    assert "The 3 plans that diffood tune measured" in words(after)
+    assert "OOD images made from in-distribution ones" in words(after)
+    pictures = {image.get("alt") for image in after.iter("img")} - {image.get("alt") for image in before.iter("img")}
+    assert pictures == {
+        "Cost against mean AUROC of 3 plans. The one chosen costs 2 UNet evaluations an image and has 97.00%."
+    }

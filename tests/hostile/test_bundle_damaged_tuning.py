@@ -20,6 +20,9 @@ DAMAGED = {
     "another field": json.dumps({"format": 1, "images": [], "more": 1}).encode(),
     "a newer format": json.dumps({"format": 2, "images": []}).encode(),
     "no hash": json.dumps({"images": ["A" * 64]}).encode(),
+    "no plan chosen": json.dumps(
+        {"measured": {"unit": "milliseconds", "limit": 1, "made": True, "plans": []}}
+    ).encode(),
     "deep": b"[" * 100_000,
 }
 
