@@ -123,12 +123,13 @@ def draw_rejection(curve: RejectionCurve, alt: str) -> Picture:
     def draw(panel: Axes, theme: Theme) -> None:
         panel.plot(curve.kept, curve.accuracy, color=theme.ind, lw=1.8, drawstyle="steps-post")
         panel.axhline(float(curve.accuracy[0]), color=theme.line, lw=0.8, ls=":", alpha=0.6)
-        panel.set(xlim=(1, 0), xlabel="images kept, %", ylabel="classified right, %")
+        panel.set(xlim=(1, 0), ylim=(max(0, float(curve.accuracy.min()) - 0.02), 1.002))
+        panel.set(xlabel="images kept, %", ylabel="classified right, %")
         panel.xaxis.set_major_formatter(in_percent)
         panel.yaxis.set_major_formatter(in_percent)
         panel.spines[["top", "right"]].set_visible(False)
 
-    return _draw_both((4.2, 2.7), draw, alt)
+    return _draw_both((5.2, 2.7), draw, alt)
 
 
 def in_percent(share: float, _: float) -> str:
