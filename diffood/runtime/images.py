@@ -139,9 +139,18 @@ def read_file(path: Path, limits: Limits) -> bytes:
 
 def load_image(path: Path, shape: ImageShape, limits: Limits = DEFAULT_LIMITS) -> Loaded:
     """Read and decode one file for a model of this shape; a refusal is returned, not raised."""
-    sha256 = ""
     try:
         data = read_file(path, limits)
+    except RejectedImage as error:
+        return Loaded(None, "", error=str(error))
+    return load_bytes(data, shape, limits)
+
+
+def load_bytes(data: bytes, shape: ImageShape, limits: Limits = DEFAULT_LIMITS) -> Loaded:
+    """Decode the bytes of one image file, as `load_image` does, which gives the same for a file that holds them."""
+    sha256 = ""
+    try:
+        _refuse_byte_count(len(data), limits)  # before hashing, which no file that is too big is worth
         sha256 = hashlib.sha256(data).hexdigest()
         pixels, note = decode(data, shape, limits)
     except RejectedImage as error:
