@@ -1,0 +1,175 @@
+"""All that `serve-batch` takes as one lazy stream of items: inputs in the order given, each in its own, no id twice."""
+
+import gzip
+import itertools
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from diffood.errors import DiffoodError, UsageError
+from diffood.runtime.images import DEFAULT_LIMITS, Limits
+from diffood.runtime.serving.sources.archives import is_archive, list_shard, list_stream, refused_shard
+from diffood.runtime.serving.sources.files import (
+    folder_bases,
+    is_folder,
+    list_entries,
+    list_folder,
+    named_files,
+    open_list,
+)
+from diffood.runtime.serving.sources.items import Item, Refused, Source, one_line, text_of
+from diffood.runtime.serving.sources.live import Watch, read_lines, watch_folder
+from diffood.runtime.serving.sources.remote import Remote, is_url, list_url, match_urls, open_url, require_file_system
+from diffood.runtime.serving.sources.tables import Columns, is_table, list_table
+
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How inputs are read. stop: set it, from a signal's handler too, and live inputs end."""
+
+    limits: Limits = DEFAULT_LIMITS
+    columns: Columns = field(default_factory=Columns)
+    watch: Watch | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+def open_inputs(inputs: Sequence[str], reading: Reading) -> Iterator[Item | None]:
+    """Items of all inputs, lazily: folders, files, globs, @lists, "-", shards, tables, URLs; a watched folder last.
+
+    Inputs come in the order given: a folder or glob sorted by id, a list by lines, a shard by members, a table by
+    rows. One place is given once; two places that share an id give a second item that is refused. None: see live.py.
+
+    Raises UsageError for an input that names nothing, MissingExtraError for a URL without fsspec; what goes wrong
+    later is an item that is refused.
+    """
+    bases = folder_bases(inputs)
+    unlisted = dict(bases)
+    streams = [_open(name, reading, unlisted) for name in dict.fromkeys(inputs)]
+    if reading.watch:
+        streams.append(watch_folder(reading.watch, reading.stop))
+    if not streams:
+        raise UsageError("No INPUT: name files, folders, 'globs', @lists, shards, tables or URLs, or use --watch.")
+    items = itertools.chain.from_iterable(streams)
+    lone_folder = len(streams) == 1 and bool(bases)
+    found = items if lone_folder else _distinct(items)  # ids of one folder are distinct as they are
+    if reading.watch or STANDARD_INPUT in inputs:
+        return found
+    first = next(found, None)
+    if first is None:
+        raise UsageError(f"No files in {', '.join(inputs)}; name a folder with images in it.")
+    return itertools.chain([first], found)
+
+
+def _open(name: str, reading: Reading, unlisted: dict[str, tuple[Path, str]]) -> Iterator[Item | None]:
+    if name == STANDARD_INPUT:
+        return _standard_input(reading)
+    if is_folder(name):
+        folder = unlisted.pop(os.path.realpath(name), None)  # gone where it was given before, written otherwise
+        return list_folder(*folder) if folder else iter(())
+    if name.startswith("@"):
+        return _list(open_list(Path(name[1:])), Path(name[1:]), reading)
+    if os.path.lexists(name):
+        return _expand(name, Path(name), reading)
+    if is_url(name):
+        return _url(name, reading)
+    return itertools.chain.from_iterable(_expand(path.as_posix(), path, reading) for path in named_files(name))
+
+
+def _expand(name: str, path: Path, reading: Reading) -> Iterator[Item]:
+    """A file that was named, by `name`: itself, or what the shard or table holds."""
+    identity = text_of(Path(name).as_posix())
+    if is_archive(name):
+        return list_shard(path, identity, reading.limits)
+    if is_table(name):
+        return list_table(os.fspath(path), identity, reading.columns, reading.limits)
+    return iter([Source(identity, path)])
+
+
+def _url(url: str, reading: Reading) -> Iterator[Item]:
+    urls = match_urls(url)
+    if urls is None:
+        return list_url(url)
+    return itertools.chain.from_iterable(_expand_url(match, reading) for match in urls)
+
+
+def _expand_url(url: str, reading: Reading) -> Iterator[Item]:
+    name = url.partition("::")[0]
+    if is_archive(name):
+        return _remote_shard(url, reading)
+    if is_table(name):
+        return list_table(url, text_of(url), reading.columns, reading.limits)
+    return iter([Remote(text_of(url), url)])
+
+
+def _remote_shard(url: str, reading: Reading) -> Iterator[Item]:
+    name = text_of(url)
+    try:
+        with open_url(url) as raw, raw if url.partition("::")[0].endswith(".tar") else gzip.open(raw) as file:
+            yield from list_stream(cast(BinaryIO, file), name, reading.limits)
+    except Exception as error:  # each file system has its own
+        yield refused_shard(name, one_line(error))
+
+
+def _list(file: BinaryIO, path: Path, reading: Reading) -> Iterator[Item]:
+    name = f"@{text_of(path.as_posix())}"
+    try:
+        with file:
+            for entry in list_entries(file, name):
+                yield from _entry(entry, path.parent, reading)
+    except (DiffoodError, OSError) as error:
+        yield _refused_list(name, error)
+
+
+def _standard_input(reading: Reading) -> Iterator[Item | None]:
+    try:
+        for entry in read_lines(reading.stop):
+            if entry is None:
+                yield None
+            else:
+                yield from _entry(entry, Path(), reading)
+    except (DiffoodError, OSError) as error:
+        yield _refused_list(STANDARD_INPUT, error)
+
+
+def _entry(entry: str, folder: Path, reading: Reading) -> Iterator[Item]:
+    if is_url(entry) and not os.path.lexists(folder / entry):
+        require_file_system(entry)
+        return _expand_url(entry, reading)
+    return _expand(entry, folder / entry, reading)
+
+
+def _refused_list(name: str, error: Exception) -> Refused:
+    return Refused(name, name, f"The list, or what follows its last row, cannot be read: {error}.")
+
+
+def _distinct(items: Iterator[Item | None]) -> Iterator[Item | None]:
+    """Each place once; an id that another place has already is refused under a name of its own.
+
+    Ids are remembered in a database that SQLite keeps in memory while they are few, and else in a temporary file.
+    """
+    with closing(sqlite3.connect("")) as known:
+        known.execute("PRAGMA journal_mode = OFF")
+        known.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID")
+        for item in items:
+            if item is None or _remember(known, item.id, item.place):
+                yield item
+                continue
+            [place] = known.execute("SELECT place FROM seen WHERE id = ?", (item.id,)).fetchone()
+            if place == item.place:
+                continue
+            number = 2
+            while not _remember(known, f"{item.id}#{number}", item.place):
+                number += 1
+            reason = f"Another image of this run is called {item.id!r} too; give each its own id."
+            yield Refused(f"{item.id}#{number}", item.place, reason)
+
+
+def _remember(known: sqlite3.Connection, identity: str, place: str) -> bool:
+    return known.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (identity, place)).rowcount == 1
