@@ -16,7 +16,7 @@ import numpy as np
 from diffood.runtime.images import ImageShape, Limits, Loaded
 from diffood.runtime.serving.child import Child, ChildEnded, ChildSilent
 from diffood.runtime.serving.decode_worker import Task, load_item
-from diffood.runtime.serving.sources.items import Item
+from diffood.runtime.serving.sources.items import PAUSE, Item, Pause
 
 THREADS = 2  # where no processes are used; Pillow releases the lock while it decodes
 GROUP = 8  # items a process is given at a time: enough that the pipe costs little beside a tiny image
@@ -48,9 +48,9 @@ def default_processes() -> int:
 
 
 def decode_ahead(
-    items: Iterable[Item | None], shape: ImageShape, limits: Limits, window: int, decoding: Decoding = IN_THREADS
-) -> Iterator[tuple[Item, Loaded] | None]:
-    """Decode some `window` items ahead, in order. None stays in its place: all items before it are given first."""
+    items: Iterable[Item | Pause], shape: ImageShape, limits: Limits, window: int, decoding: Decoding = IN_THREADS
+) -> Iterator[tuple[Item, Loaded] | Pause]:
+    """Decode some `window` items ahead, in order. A pause stays in its place: all items before it are given first."""
     parallel, group = (decoding.processes, GROUP) if decoding.processes else (THREADS, 1)
     window = max(window, 2 * parallel * group)
     # The processes are ended before the threads are awaited, which may wait for them.
@@ -68,14 +68,15 @@ def decode_ahead(
             return zip(group, future.result(), strict=True)
 
         for item in items:
-            if item is not None:
+            pause = isinstance(item, Pause)
+            if not isinstance(item, Pause):
                 held.append(item)
-            if item is None or len(held) == group:
+            if pause or len(held) == group:
                 submit()
-            while ahead and (item is None or len(ahead) * group > window):
+            while ahead and (pause or len(ahead) * group > window):
                 yield from oldest()
-            if item is None:
-                yield None
+            if pause:
+                yield PAUSE
         submit()
         while ahead:
             yield from oldest()

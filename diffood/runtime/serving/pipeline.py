@@ -14,7 +14,7 @@ from diffood.runtime.images import DEFAULT_LIMITS, Limits, Loaded
 from diffood.runtime.serving.decoding import IN_THREADS, Decoding, decode_ahead
 from diffood.runtime.serving.rows import Row
 from diffood.runtime.serving.sinks import Sink
-from diffood.runtime.serving.sources import Item
+from diffood.runtime.serving.sources import Item, Pause
 from diffood.runtime.sessions import Array
 from diffood.runtime.witnesses import Evidence
 
@@ -50,14 +50,14 @@ class Summary:
 
 def score_files(
     detector: Detector,
-    sources: Iterable[Item | None],
+    sources: Iterable[Item | Pause],
     limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
     decoding: Decoding = IN_THREADS,
 ) -> Iterator[Outcome[ImageScore]]:
     """Score files lazily; outcomes come in the order of `sources`, refused files among them.
 
-    None among the sources says that the next one may be long in coming: all outcomes before it are given first.
+    Where the sources pause, all outcomes before the pause are given first.
     """
     return _pass_files(detector, detector.stream, sources, limits, progress, decoding)
 
@@ -72,7 +72,7 @@ def observe_files(
 def _pass_files(
     detector: Detector,
     work: Callable[[Iterable[tuple[Item, Array]]], Iterator[tuple[Item, Result]]],
-    sources: Iterable[Item | None],
+    sources: Iterable[Item | Pause],
     limits: Limits,
     progress: Progress | None,
     decoding: Decoding = IN_THREADS,
@@ -89,7 +89,7 @@ def _pass_files(
         nonlocal more
         refused_in_a_row = 0
         for pair in decoded:
-            if pair is None:
+            if isinstance(pair, Pause):
                 return
             source, loaded = pair
             waiting.append((source, loaded))
@@ -120,7 +120,7 @@ def _counted(outcome: Outcome[Result], progress: Progress | None) -> Outcome[Res
 def serve_batch(
     detector: Detector,
     calibration: Calibration,
-    sources: Iterable[Item | None],
+    sources: Iterable[Item | Pause],
     sink: Sink,
     limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,

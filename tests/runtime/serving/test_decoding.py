@@ -18,7 +18,7 @@ from diffood.errors import DiffoodError
 from diffood.runtime.images import DEFAULT_LIMITS, ImageShape, Limits, Loaded
 from diffood.runtime.serving import child as child_module
 from diffood.runtime.serving.decoding import GROUP, IN_THREADS, Decoding, decode_ahead, default_processes
-from diffood.runtime.serving.sources import Item
+from diffood.runtime.serving.sources import PAUSE, Item, Pause
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, limits on memory and /proc as Linux has them")
 
@@ -27,9 +27,13 @@ PROCESSES = Decoding(processes=2, seconds=30)
 
 
 def decode(items: list[Item], decoding: Decoding, limits: Limits = DEFAULT_LIMITS) -> dict[str, Loaded]:
-    pairs = [pair for pair in decode_ahead(items, SHAPE, limits, 8, decoding) if pair is not None]
+    pairs = [pair for pair in decode_ahead(items, SHAPE, limits, 8, decoding) if not isinstance(pair, Pause)]
     assert [item.id for item, _ in pairs] == [item.id for item in items]
     return {item.id: loaded for item, loaded in pairs}
+
+
+def names(pair: tuple[Item, Loaded] | Pause) -> str | Pause:
+    return pair if isinstance(pair, Pause) else pair[0].id
 
 
 def children() -> set[int]:
@@ -111,18 +115,18 @@ def test_what_another_item_may_have_done_is_tried_again(tmp_path: Path) -> None:
 def test_a_pause_brings_out_all_before_it(decoding: Decoding) -> None:
     pulled = 0
 
-    def slow() -> Iterator[Item | None]:
+    def slow() -> Iterator[Item | Pause]:
         nonlocal pulled
         for index in range(3):
             yield Faulty(f"{index}")
-        yield None
+        yield PAUSE
         pulled += 1
         yield Faulty("3")
 
     stream = decode_ahead(slow(), SHAPE, DEFAULT_LIMITS, 100, decoding)
-    firsts = [pair and pair[0].id for pair in itertools.islice(stream, 4)]
-    assert (firsts, pulled) == (["0", "1", "2", None], 0)
-    assert [pair and pair[0].id for pair in stream] == ["3"]
+    firsts = [names(pair) for pair in itertools.islice(stream, 4)]
+    assert (firsts, pulled) == (["0", "1", "2", PAUSE], 0)
+    assert [names(pair) for pair in stream] == ["3"]
 
 
 def test_endless_items_are_read_a_window_ahead() -> None:
@@ -135,7 +139,7 @@ def test_endless_items_are_read_a_window_ahead() -> None:
             yield Faulty(str(index))
 
     stream = decode_ahead(endless(), SHAPE, DEFAULT_LIMITS, 8, PROCESSES)
-    assert [pair and pair[0].id for pair in itertools.islice(stream, 50)] == [str(index) for index in range(50)]
+    assert [names(pair) for pair in itertools.islice(stream, 50)] == [str(index) for index in range(50)]
     assert pulled <= 50 + 2 * 2 * GROUP + 2 * GROUP
     began = time.monotonic()
     stream.close()
@@ -145,7 +149,7 @@ def test_endless_items_are_read_a_window_ahead() -> None:
 def test_a_closed_stream_waits_for_no_hanging_item() -> None:
     items = [Faulty(f"{index}", "sleep" if index >= GROUP else "") for index in range(20 * GROUP)]
     stream = decode_ahead(items, SHAPE, DEFAULT_LIMITS, 8, Decoding(processes=2, seconds=3600))
-    assert next(stream) is not None
+    assert names(next(stream)) == "0"
     ended = threading.Event()
     closing = threading.Timer(60, lambda: ended.is_set() or os.kill(os.getpid(), signal.SIGABRT))  # else it hangs
     closing.start()

@@ -4,14 +4,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tars import png
 
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.serving.sources import Item
+from diffood.runtime.serving.sources import PAUSE, Pause
 from diffood.runtime.serving.sources.files import LONGEST_LINE
 from diffood.runtime.serving.sources.live import Watch, read_lines, watch_folder
 
@@ -19,26 +18,22 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="select on pipes
 
 
 class Watching:
-    """A watched folder whose ids are collected in a thread; None among them is a pause."""
+    """A watched folder whose ids are collected in a thread; pauses among them."""
 
     def __init__(self, folder: Path, idle: float | None = None, settled: float = 0.1) -> None:
-        self.stop, self.found, self.error = threading.Event(), list[str | None](), ""
+        self.stop, self.found, self.error = threading.Event(), list[str | Pause](), ""
         self._items = watch_folder(Watch(folder, idle, look=0.02, settled=settled), self.stop)
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
     def _run(self) -> None:
         try:
-            self.found.extend(item and item.id for item in self._each())
+            for item in self._items:
+                self.found.append(item if isinstance(item, Pause) else item.id)
         except DiffoodError as error:
             self.error = str(error)
 
-    def _each(self) -> Iterator[Item | None]:
-        for item in self._items:
-            self.found.append(item and item.id)
-        yield from ()
-
-    def wait_for(self, *names: str | None) -> None:
+    def wait_for(self, *names: str | Pause) -> None:
         """Until exactly these were given, in this order, pauses included."""
         for _ in range(1000):
             if self.found == list(names):
@@ -46,7 +41,7 @@ class Watching:
             time.sleep(0.01)
         pytest.fail(f"{self.found} is not {names}")
 
-    def end(self) -> list[str | None]:
+    def end(self) -> list[str | Pause]:
         self.stop.set()
         self.thread.join(30)
         assert not self.thread.is_alive()
@@ -57,12 +52,12 @@ def test_files_come_once_each_in_their_order(tmp_path: Path) -> None:
     for name in ("b.png", "a.png", ".hidden.png"):
         (tmp_path / name).write_bytes(png(1))
     watching = Watching(tmp_path)
-    watching.wait_for("a.png", "b.png", None)
+    watching.wait_for("a.png", "b.png", PAUSE)
     (tmp_path / "day").mkdir()
     (tmp_path / "day" / "c.png").write_bytes(png(1))
-    watching.wait_for("a.png", "b.png", None, "day/c.png", None)
+    watching.wait_for("a.png", "b.png", PAUSE, "day/c.png", PAUSE)
     time.sleep(0.3)
-    assert watching.end() == ["a.png", "b.png", None, "day/c.png", None]
+    assert watching.end() == ["a.png", "b.png", PAUSE, "day/c.png", PAUSE]
 
 
 def test_a_file_that_is_moved_in_comes(tmp_path: Path) -> None:
@@ -70,7 +65,7 @@ def test_a_file_that_is_moved_in_comes(tmp_path: Path) -> None:
     (tmp_path / "new.png").write_bytes(png(1))
     watching = Watching(tmp_path / "watched")
     (tmp_path / "new.png").rename(tmp_path / "watched" / "new.png")
-    watching.wait_for("new.png", None)
+    watching.wait_for("new.png", PAUSE)
     watching.end()
 
 
@@ -82,7 +77,7 @@ def test_a_file_that_is_still_written_is_waited_for(tmp_path: Path) -> None:
             file.flush()
             time.sleep(0.05)
         assert watching.found == []
-    watching.wait_for("slow.png", None)
+    watching.wait_for("slow.png", PAUSE)
     watching.end()
 
 
@@ -93,7 +88,7 @@ def test_a_file_that_is_gone_before_it_settled_is_no_item(tmp_path: Path) -> Non
     time.sleep(0.1)
     (tmp_path / "a.part").unlink()
     (tmp_path / "b.png").write_bytes(png(1))
-    watching.wait_for("b.png", None)
+    watching.wait_for("b.png", PAUSE)
     watching.end()
 
 
@@ -101,7 +96,7 @@ def test_a_watch_ends_when_nothing_new_came(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(1))
     watching = Watching(tmp_path, idle=0.3)
     watching.thread.join(30)
-    assert watching.found == ["a.png", None]
+    assert watching.found == ["a.png", PAUSE]
 
 
 def test_nothing_depends_on_the_clock_of_the_wall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +110,7 @@ def test_nothing_depends_on_the_clock_of_the_wall(tmp_path: Path, monkeypatch: p
         os.utime(path, (stamp, stamp))
     watching = Watching(tmp_path, idle=0.2)
     watching.thread.join(30)
-    assert watching.found == ["0.png", "1.png", None]
+    assert watching.found == ["0.png", "1.png", PAUSE]
 
 
 def test_a_folder_that_is_missing_or_goes_is_explained(tmp_path: Path) -> None:
@@ -132,11 +127,11 @@ def test_lines_come_as_they_are_written() -> None:
     reading, writing = os.pipe()
     lines = read_lines(threading.Event(), reading)
     os.write(writing, b"a.png\nb with space.png\r\n\nhal")
-    assert [next(lines), next(lines), next(lines)] == ["a.png", "b with space.png", None]
+    assert [next(lines), next(lines), next(lines)] == ["a.png", "b with space.png", PAUSE]
     os.write(writing, b"f.png\n\xff.png")
     assert next(lines) == "half.png"
     os.close(writing)
-    assert list(lines) in ([os.fsdecode(b"\xff.png")], [None, os.fsdecode(b"\xff.png")])
+    assert list(lines) in ([os.fsdecode(b"\xff.png")], [PAUSE, os.fsdecode(b"\xff.png")])
     os.close(reading)
 
 

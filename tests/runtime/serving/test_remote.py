@@ -19,7 +19,7 @@ from tars import member, png, tar
 from diffood.errors import MissingExtraError, RejectedImage, UsageError
 from diffood.runtime.images import ImageShape, Limits
 from diffood.runtime.serving.decoding import Decoding, decode_ahead
-from diffood.runtime.serving.sources import Item
+from diffood.runtime.serving.sources import Item, Pause
 from diffood.runtime.serving.sources.inputs import Reading, open_inputs
 from diffood.runtime.serving.sources.remote import Remote
 
@@ -32,7 +32,7 @@ FILES = {"a.png": png(1), "a/b.png": png(2), "a/z/c.png": png(3), "b.png": png(4
 def read(*inputs: str) -> dict[str, bytes | str]:
     found: dict[str, bytes | str] = {}
     for item in open_inputs(inputs, Reading(LIMITS)):
-        assert item is not None
+        assert isinstance(item, Item)
         try:
             found[item.id] = item.read(LIMITS)
         except RejectedImage as error:
@@ -154,7 +154,7 @@ def test_decoding_processes_read_urls_themselves(tree: Path, zipped: str) -> Non
         for name in FILES
     ]
     pairs = list(decode_ahead(items, ImageShape(1, 4, 4), LIMITS, 8, Decoding(1)))
-    greys = [int(pair[1].pixels.max()) for pair in pairs if pair and pair[1].pixels is not None]
+    greys = [int(pair[1].pixels.max()) for pair in pairs if not isinstance(pair, Pause) and pair[1].pixels is not None]
     assert greys == [1, 2, 3, 4] * 2
 
 

@@ -5,7 +5,7 @@ import itertools
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from diffood.runtime.serving.sources.files import (
     named_files,
     open_list,
 )
-from diffood.runtime.serving.sources.items import Item, Refused, Source, one_line, text_of
+from diffood.runtime.serving.sources.items import Item, Pause, Refused, Source, one_line, text_of
 from diffood.runtime.serving.sources.live import Watch, read_lines, watch_folder
 from diffood.runtime.serving.sources.remote import Remote, is_url, list_url, match_urls, open_url, require_file_system
 from diffood.runtime.serving.sources.tables import Columns, is_table, list_table
@@ -32,19 +32,23 @@ STANDARD_INPUT = "-"
 
 @dataclass(frozen=True)
 class Reading:
-    """How inputs are read. stop: set it, from a signal's handler too, and live inputs end."""
+    """How inputs are read. stop: set it, from a signal's handler too, and live inputs end.
+
+    done: ids that have their rows already and are passed over, whatever is called so now.
+    """
 
     limits: Limits = DEFAULT_LIMITS
     columns: Columns = field(default_factory=Columns)
     watch: Watch | None = None
+    done: Iterable[str] = ()
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-def open_inputs(inputs: Sequence[str], reading: Reading) -> Iterator[Item | None]:
+def open_inputs(inputs: Sequence[str], reading: Reading) -> Iterator[Item | Pause]:
     """Items of all inputs, lazily: folders, files, globs, @lists, "-", shards, tables, URLs; a watched folder last.
 
     Inputs come in the order given: a folder or glob sorted by id, a list by lines, a shard by members, a table by
-    rows. One place is given once; two places that share an id give a second item that is refused. None: see live.py.
+    rows. One place is given once; two places that share an id give a second item that is refused. Live inputs pause.
 
     Raises UsageError for an input that names nothing, MissingExtraError for a URL without fsspec; what goes wrong
     later is an item that is refused.
@@ -57,9 +61,9 @@ def open_inputs(inputs: Sequence[str], reading: Reading) -> Iterator[Item | None
     if not streams:
         raise UsageError("No INPUT: name files, folders, 'globs', @lists, shards, tables or URLs, or use --watch.")
     items = itertools.chain.from_iterable(streams)
-    lone_folder = len(streams) == 1 and bool(bases)
-    found = items if lone_folder else _distinct(items)  # ids of one folder are distinct as they are
-    if reading.watch or STANDARD_INPUT in inputs:
+    lone_folder = len(streams) == 1 and bool(bases) and not reading.done  # whose ids are distinct as they are
+    found = items if lone_folder else _distinct(items, reading.done)
+    if reading.watch or STANDARD_INPUT in inputs or reading.done:
         return found
     first = next(found, None)
     if first is None:
@@ -67,7 +71,7 @@ def open_inputs(inputs: Sequence[str], reading: Reading) -> Iterator[Item | None
     return itertools.chain([first], found)
 
 
-def _open(name: str, reading: Reading, unlisted: dict[str, tuple[Path, str]]) -> Iterator[Item | None]:
+def _open(name: str, reading: Reading, unlisted: dict[str, tuple[Path, str]]) -> Iterator[Item | Pause]:
     if name == STANDARD_INPUT:
         return _standard_input(reading)
     if is_folder(name):
@@ -127,11 +131,11 @@ def _list(file: BinaryIO, path: Path, reading: Reading) -> Iterator[Item]:
         yield _refused_list(name, error)
 
 
-def _standard_input(reading: Reading) -> Iterator[Item | None]:
+def _standard_input(reading: Reading) -> Iterator[Item | Pause]:
     try:
         for entry in read_lines(reading.stop):
-            if entry is None:
-                yield None
+            if isinstance(entry, Pause):
+                yield entry
             else:
                 yield from _entry(entry, Path(), reading)
     except (DiffoodError, OSError) as error:
@@ -149,7 +153,7 @@ def _refused_list(name: str, error: Exception) -> Refused:
     return Refused(name, name, f"The list, or what follows its last row, cannot be read: {error}.")
 
 
-def _distinct(items: Iterator[Item | None]) -> Iterator[Item | None]:
+def _distinct(items: Iterator[Item | Pause], done: Iterable[str]) -> Iterator[Item | Pause]:
     """Each place once; an id that another place has already is refused under a name of its own.
 
     Ids are remembered in a database that SQLite keeps in memory while they are few, and else in a temporary file.
@@ -157,12 +161,14 @@ def _distinct(items: Iterator[Item | None]) -> Iterator[Item | None]:
     with closing(sqlite3.connect("")) as known:
         known.execute("PRAGMA journal_mode = OFF")
         known.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID")
+        for identity in done:
+            _remember(known, identity, None)
         for item in items:
-            if item is None or _remember(known, item.id, item.place):
+            if isinstance(item, Pause) or _remember(known, item.id, item.place):
                 yield item
                 continue
             [place] = known.execute("SELECT place FROM seen WHERE id = ?", (item.id,)).fetchone()
-            if place == item.place:
+            if place is None or place == item.place:
                 continue
             number = 2
             while not _remember(known, f"{item.id}#{number}", item.place):
@@ -171,5 +177,11 @@ def _distinct(items: Iterator[Item | None]) -> Iterator[Item | None]:
             yield Refused(f"{item.id}#{number}", item.place, reason)
 
 
-def _remember(known: sqlite3.Connection, identity: str, place: str) -> bool:
-    return known.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (identity, place)).rowcount == 1
+def _remember(known: sqlite3.Connection, identity: str, place: str | None) -> bool:
+    """Whether the id was new. Raises DiffoodError where the temporary file cannot grow."""
+    try:
+        return known.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (identity, place)).rowcount == 1
+    except sqlite3.Error as error:
+        raise DiffoodError(
+            f"The ids of this run cannot be remembered ({error}); free some space for temporary files, or set TMPDIR."
+        ) from None

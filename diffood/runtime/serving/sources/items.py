@@ -45,6 +45,14 @@ class Source(Item):
 
 
 @dataclass(frozen=True)
+class Pause:
+    """Stands among items where the next one may be long in coming: what is there is scored meanwhile."""
+
+
+PAUSE = Pause()
+
+
+@dataclass(frozen=True)
 class Inline(Item):
     """An image whose bytes came with the listing, since its shard or table can only be read from its beginning."""
 

@@ -1,6 +1,6 @@
 """Inputs that go on while they are served: a watched folder, and paths on standard input.
 
-Between items they give None where the next one may be long in coming, so that what is there is scored meanwhile.
+Between items they pause where the next one may be long in coming, so that what is there is scored meanwhile.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.serving.sources.files import LONGEST_LINE, walk
-from diffood.runtime.serving.sources.items import Item, Source
+from diffood.runtime.serving.sources.items import PAUSE, Item, Pause, Source
 
 LOOK_SECONDS = 0.5
 SETTLED_SECONDS = 1.0
@@ -33,7 +33,7 @@ class Watch:
     settled: float = SETTLED_SECONDS
 
 
-def watch_folder(watch: Watch, stop: threading.Event) -> Iterator[Item | None]:
+def watch_folder(watch: Watch, stop: threading.Event) -> Iterator[Item | Pause]:
     """Files of a folder once they are whole, those that are there first; each name once. Ends when `stop` is set.
 
     Raises UsageError where the folder cannot be listed at first, DiffoodError where it no longer can be.
@@ -43,7 +43,7 @@ def watch_folder(watch: Watch, stop: threading.Event) -> Iterator[Item | None]:
     return _watch(watch, stop)
 
 
-def _watch(watch: Watch, stop: threading.Event) -> Iterator[Item | None]:
+def _watch(watch: Watch, stop: threading.Event) -> Iterator[Item | Pause]:
     given: set[str] = set()
     waiting: dict[str, tuple[tuple[int, int, int], float]] = {}  # what a file was like, and since when
     last_change, pending = time.monotonic(), False
@@ -77,7 +77,7 @@ def _watch(watch: Watch, stop: threading.Event) -> Iterator[Item | None]:
         pending = pending or bool(whole)
         if pending and not whole:
             pending = False
-            yield None
+            yield PAUSE
         now = time.monotonic()
         if whole:
             last_change = now
@@ -94,8 +94,8 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def read_lines(stop: threading.Event, descriptor: int | None = None) -> Iterator[str | None]:
-    """Lines of standard input as they come, None where the next one is not there yet. Ends when `stop` is set.
+def read_lines(stop: threading.Event, descriptor: int | None = None) -> Iterator[str | Pause]:
+    """Lines of standard input as they come, and a pause where the next one is not there yet. Ends when `stop` is set.
 
     Raises DiffoodError where it cannot be read, or a line is too long to be a path.
     """
@@ -105,7 +105,7 @@ def read_lines(stop: threading.Event, descriptor: int | None = None) -> Iterator
         if not _ready(fd):
             if pending:
                 pending = False
-                yield None
+                yield PAUSE
             continue
         try:
             data = os.read(fd, READ_BYTES)
