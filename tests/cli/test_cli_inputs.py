@@ -110,7 +110,7 @@ def test_a_watched_folder_is_served_as_files_come(calibrated: Path, folders: Pat
     watched.mkdir()
     images = sorted((folders / "ind").iterdir())
     (watched / "first.png").write_bytes(images[0].read_bytes())
-    words = [*command(calibrated, tmp_path), "--watch", str(watched), "--watch-idle", "4"]
+    words = [*command(calibrated, tmp_path), "--watch", str(watched), "--watch-idle", "3"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for((tmp_path / "rows.jsonl.partial").exists)
     time.sleep(1)

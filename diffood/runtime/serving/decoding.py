@@ -6,7 +6,7 @@ import pickle
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ def default_processes() -> int:
 
 def decode_ahead(
     items: Iterable[Item | Pause], shape: ImageShape, limits: Limits, window: int, decoding: Decoding = IN_THREADS
-) -> Iterator[tuple[Item, Loaded] | Pause]:
+) -> Generator[tuple[Item, Loaded] | Pause, None, None]:
     """Decode some `window` items ahead, in order. A pause stays in its place: all items before it are given first."""
     parallel, group = (decoding.processes, GROUP) if decoding.processes else (THREADS, 1)
     window = max(window, 2 * parallel * group)

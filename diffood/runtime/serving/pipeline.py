@@ -3,6 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -104,11 +105,12 @@ def _pass_files(
         while waiting and waiting[0][1].x is None:
             yield _counted(Outcome(*waiting.popleft(), None), progress)
 
-    while more:
-        for _, result in work(accepted()):
+    with closing(decoded):  # whose processes end at once where the pass ends early
+        while more:
+            for _, result in work(accepted()):
+                yield from refused()
+                yield _counted(Outcome(*waiting.popleft(), result), progress)
             yield from refused()
-            yield _counted(Outcome(*waiting.popleft(), result), progress)
-        yield from refused()
 
 
 def _counted(outcome: Outcome[Result], progress: Progress | None) -> Outcome[Result]:

@@ -158,6 +158,13 @@ def test_names_and_ids_that_repeat_within_a_shard_and_a_table_are_refused(tree: 
     assert list(refusals(found)) == ["k#2"]
 
 
+def test_very_many_members_of_one_name_are_refused_in_no_time(tree: Path) -> None:
+    (tree / "d.tar").write_bytes(tar([member("m.png", b"x")] * 20_000))
+    found = ids("d.tar")  # searching a free number from the first one would take 200 million steps
+    assert found[:3] == ["d.tar/m.png", "d.tar/m.png#2", "d.tar/m.png#3"]
+    assert len(set(found)) == 20_000
+
+
 @pytest.mark.parametrize(
     "name", ["nowhere", "one/none.png", "one/*.jpg", "none.tar", "@nowhere.txt", "@one", "x" * 5000, "@" + "x" * 5000]
 )

@@ -154,34 +154,50 @@ def _refused_list(name: str, error: Exception) -> Refused:
 
 
 def _distinct(items: Iterator[Item | Pause], done: Iterable[str]) -> Iterator[Item | Pause]:
-    """Each place once; an id that another place has already is refused under a name of its own.
-
-    Ids are remembered in a database that SQLite keeps in memory while they are few, and else in a temporary file.
-    """
-    with closing(sqlite3.connect("")) as known:
-        known.execute("PRAGMA journal_mode = OFF")
-        known.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID")
+    """Each place once; an id that another place has already is refused under a name of its own."""
+    with closing(_Ids()) as ids:
         for identity in done:
-            _remember(known, identity, None)
+            ids.add(identity, None)
         for item in items:
-            if isinstance(item, Pause) or _remember(known, item.id, item.place):
+            if isinstance(item, Pause) or ids.add(item.id, item.place):
                 yield item
-                continue
-            [place] = known.execute("SELECT place FROM seen WHERE id = ?", (item.id,)).fetchone()
-            if place is None or place == item.place:
-                continue
-            number = 2
-            while not _remember(known, f"{item.id}#{number}", item.place):
-                number += 1
-            reason = f"Another image of this run is called {item.id!r} too; give each its own id."
-            yield Refused(f"{item.id}#{number}", item.place, reason)
+            elif ids.place(item.id) not in (None, item.place):
+                reason = f"Another image of this run is called {item.id!r} too; give each its own id."
+                yield Refused(ids.rename(item.id, item.place), item.place, reason)
 
 
-def _remember(known: sqlite3.Connection, identity: str, place: str | None) -> bool:
-    """Whether the id was new. Raises DiffoodError where the temporary file cannot grow."""
-    try:
-        return known.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (identity, place)).rowcount == 1
-    except sqlite3.Error as error:
-        raise DiffoodError(
-            f"The ids of this run cannot be remembered ({error}); free some space for temporary files, or set TMPDIR."
-        ) from None
+class _Ids:
+    """The ids of a run, in a database that SQLite keeps in memory while it is small, and else in a temporary file."""
+
+    def __init__(self) -> None:
+        self._known = sqlite3.connect("")
+        self._known.execute("PRAGMA journal_mode = OFF")
+        self._known.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, place TEXT, called INTEGER) WITHOUT ROWID")
+
+    def add(self, identity: str, place: str | None) -> bool:
+        """Whether the id was new. place None: whatever is called so. DiffoodError where the file cannot grow."""
+        try:
+            return self._known.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, 1)", (identity, place)).rowcount == 1
+        except sqlite3.Error as error:
+            raise DiffoodError(
+                f"The ids of this run cannot be remembered ({error}); free some space for temporary files, or set "
+                "TMPDIR."
+            ) from None
+
+    def place(self, identity: str) -> str | None:
+        """What has this id, which is known."""
+        [place] = self._known.execute("SELECT place FROM seen WHERE id = ?", (identity,)).fetchone()
+        return None if place is None else str(place)
+
+    def rename(self, identity: str, place: str) -> str:
+        """A new id for another place of this id: the next number after it, so that thousands cost no search."""
+        [number] = self._known.execute("SELECT called FROM seen WHERE id = ?", (identity,)).fetchone()
+        number += 1
+        while not self.add(f"{identity}#{number}", place):
+            number += 1
+        self._known.execute("UPDATE seen SET called = ? WHERE id = ?", (number, identity))
+        return f"{identity}#{number}"
+
+    def close(self) -> None:
+        """Forget all."""
+        self._known.close()
