@@ -25,6 +25,9 @@ DEFAULT_MOST = 4  # some 40 MB each; four decode more small images than an edge 
 DEFAULT_SECONDS = 20.0
 LONGEST_HEADER = 2**16  # bytes: a digest, a note and a reason, which are short
 
+MOST_HELD = 128 * 2**20
+"""Bytes that items ahead may hold themselves, as those of a compressed shard do; files of the largest size are few."""
+
 Decode = Callable[[Sequence[Item]], list[Loaded]]
 
 
@@ -57,6 +60,7 @@ def decode_ahead(
     with ThreadPoolExecutor(parallel) as pool, _decoder(shape, limits, decoding) as decode:
         ahead: deque[tuple[list[Item], Future[list[Loaded]]]] = deque()
         held: list[Item] = []
+        weight = 0  # bytes that the items held and ahead hold
 
         def submit() -> None:
             if held:
@@ -64,16 +68,20 @@ def decode_ahead(
                 held.clear()
 
         def oldest() -> Iterator[tuple[Item, Loaded]]:
+            nonlocal weight
             group, future = ahead.popleft()
+            weight -= sum(item.held for item in group)
             return zip(group, future.result(), strict=True)
 
         for item in items:
             pause = isinstance(item, Pause)
             if not isinstance(item, Pause):
                 held.append(item)
-            if pause or len(held) == group:
+                weight += item.held
+            full = pause or weight > MOST_HELD
+            if full or len(held) == group:
                 submit()
-            while ahead and (pause or len(ahead) * group > window):
+            while ahead and (pause or weight > MOST_HELD or len(ahead) * group > window):
                 yield from oldest()
             if pause:
                 yield PAUSE

@@ -12,7 +12,7 @@ import numpy as np
 from diffood.runtime.decision import Calibration, Rule
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, Loaded
-from diffood.runtime.serving.decoding import IN_THREADS, Decoding, decode_ahead
+from diffood.runtime.serving.decoding import IN_THREADS, MOST_HELD, Decoding, decode_ahead
 from diffood.runtime.serving.rows import Row
 from diffood.runtime.serving.sinks import Sink
 from diffood.runtime.serving.sources import Item, Pause
@@ -80,36 +80,43 @@ def _pass_files(
 ) -> Iterator[Outcome[Result]]:
     waiting: deque[tuple[Item, Loaded]] = deque()  # in order; those before the next result were refused
     decoded = decode_ahead(sources, detector.bundle.manifest.image, limits, detector.session.batch, decoding)
-    more = True
+    more, held = True, 0  # held: bytes that the waiting items hold themselves
 
     def accepted() -> Iterator[tuple[Item, Array]]:
-        """Feed the detector; ends early in a long run of refused files, which must not fill memory unseen.
+        """Feed the detector; ends early in a long run of refused files or heavy items, which must not fill memory.
 
         And where the sources pause: an unfilled batch must not wait for the next file.
         """
-        nonlocal more
+        nonlocal more, held
         refused_in_a_row = 0
         for pair in decoded:
             if isinstance(pair, Pause):
                 return
             source, loaded = pair
             waiting.append((source, loaded))
+            held += source.held
             refused_in_a_row = 0 if loaded.x is not None else refused_in_a_row + 1
             if loaded.x is not None:
                 yield source, loaded.x
-            elif refused_in_a_row == REFUSED_HELD:
+            if refused_in_a_row == REFUSED_HELD or held > MOST_HELD:
                 return
         more = False
 
+    def oldest(result: Result | None) -> Outcome[Result]:
+        nonlocal held
+        source, loaded = waiting.popleft()
+        held -= source.held
+        return _counted(Outcome(source, loaded, result), progress)
+
     def refused() -> Iterator[Outcome[Result]]:
         while waiting and waiting[0][1].x is None:
-            yield _counted(Outcome(*waiting.popleft(), None), progress)
+            yield oldest(None)
 
     with closing(decoded):  # whose processes end at once where the pass ends early
         while more:
             for _, result in work(accepted()):
                 yield from refused()
-                yield _counted(Outcome(*waiting.popleft(), result), progress)
+                yield oldest(result)
             yield from refused()
 
 

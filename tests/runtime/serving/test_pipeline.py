@@ -26,6 +26,7 @@ from diffood.runtime.serving.pipeline import Summary, score_files, serve_batch
 from diffood.runtime.serving.rows import Row
 from diffood.runtime.serving.sinks import Sink
 from diffood.runtime.serving.sources import PAUSE, Pause, Source, expand_inputs
+from diffood.runtime.serving.sources.items import Inline
 from diffood.zoo.images import load_set
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="FIFOs and file names of any bytes")
@@ -263,6 +264,29 @@ def test_rows_are_the_same_bytes_from_processes(detector: Detector, mixed: Path,
     with Sink(tmp_path / "other.jsonl") as sink:
         serve_batch(detector, detector.calibration(), sources, sink, decoding=Decoding(processes=2))
     assert (tmp_path / "other.jsonl").read_bytes().splitlines() == wanted
+
+
+@pytest.mark.parametrize("decoding", [IN_THREADS, Decoding(processes=1)], ids=["threads", "processes"])
+def test_items_that_hold_their_bytes_do_not_fill_memory(
+    detector: Detector, mixed: Path, monkeypatch: pytest.MonkeyPatch, decoding: Decoding
+) -> None:
+    data = (mixed / "good" / "0.png").read_bytes()
+    monkeypatch.setattr(pipeline, "MOST_HELD", 5 * len(data))
+    monkeypatch.setattr("diffood.runtime.serving.decoding.MOST_HELD", 5 * len(data))
+    pulled = 0
+
+    def sources() -> Iterator[Inline]:
+        nonlocal pulled
+        for index in range(60):
+            pulled += 1
+            yield Inline(str(index), str(index), data if index % 7 else b"no image" * 100)
+
+    given = 0
+    for outcome in score_files(detector, sources(), decoding=decoding):
+        assert outcome.source.id == str(given)
+        given += 1
+        assert pulled - given <= 14  # five under way, as many ahead, and what goes over the limit
+    assert given == pulled == 60
 
 
 def test_progress_counts_every_file_once(detector: Detector, mixed: Path) -> None:

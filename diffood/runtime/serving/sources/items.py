@@ -27,6 +27,11 @@ class Item(ABC):
     def read(self, limits: Limits) -> bytes:
         """The bytes of its image file; RejectedImage where there are none or too many."""
 
+    @property
+    def held(self) -> int:
+        """Bytes of the image that are in memory with the item."""
+        return 0
+
 
 @dataclass(frozen=True, order=True)
 class Source(Item):
@@ -67,6 +72,11 @@ class Inline(Item):
     def read(self, limits: Limits) -> bytes:
         """The bytes at hand; `decode` refuses what is empty or too large."""
         return self.data
+
+    @property
+    def held(self) -> int:
+        """All of them."""
+        return len(self.data)
 
 
 @dataclass(frozen=True)
