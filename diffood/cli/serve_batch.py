@@ -11,20 +11,28 @@ from diffood.cli import options, progress
 from diffood.errors import EXIT_SET_ASIDE
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
+from diffood.runtime.serving.decoding import DEFAULT_SECONDS, Decoding, default_processes
+from diffood.runtime.serving.sources.tables import DEFAULT_COLUMN
 
 REASONS_SHOWN = 20
 
 
 def serve_batch(
     bundle: options.BundlePath,
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, 'globs', @list.txt.")],
     output: Annotated[Path, typer.Option(help="File to write: .jsonl, .csv or .parquet.")],
+    inputs: options.Inputs = None,
     backend: options.BackendName = "auto",
     precision: options.PrecisionName = None,
     batch: options.Batch = DEFAULT_BATCH,
     threads: options.Threads = 0,
     max_pixels: options.MaxPixels = DEFAULT_MAX_PIXELS,
     max_bytes: options.MaxBytes = DEFAULT_MAX_BYTES,
+    decode_timeout: options.DecodeTimeout = DEFAULT_SECONDS,
+    decoders: options.Decoders = None,
+    image_column: options.ImageColumn = DEFAULT_COLUMN,
+    id_column: options.IdColumn = "",
+    watch: options.WatchFolder = None,
+    watch_idle: options.WatchIdle = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Score every file with the calibrated bundle; broken files become rows with a reason (exit code 3).
@@ -33,15 +41,19 @@ def serve_batch(
     """
     from diffood.runtime.serving import pipeline
     from diffood.runtime.serving.sinks import Sink
-    from diffood.runtime.serving.sources import expand_inputs
+    from diffood.runtime.serving.sources.inputs import Reading, open_inputs
+    from diffood.runtime.serving.sources.live import Watch
+    from diffood.runtime.serving.sources.tables import Columns
 
     sink = Sink(output)
-    sources = expand_inputs(inputs)
+    limits = Limits(max_bytes, max_pixels)
+    watched = Watch(watch, watch_idle) if watch else None
+    sources = open_inputs(inputs or [], Reading(limits, Columns(image_column, id_column), watched))
     detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
     calibration = detector.calibration()
-    with sink, progress.show_progress("scoring", len(sources)) as advance:
-        limits = Limits(max_bytes, max_pixels)
-        summary = pipeline.serve_batch(detector, calibration, sources, sink, limits, advance)
+    decoding = Decoding(default_processes() if decoders is None else decoders, decode_timeout)
+    with sink, progress.show_progress("scoring", None) as advance:
+        summary = pipeline.serve_batch(detector, calibration, sources, sink, limits, advance, decoding)
     if as_json:
         typer.echo(json.dumps({**asdict(summary), "engine": options.describe_engine(detector)}))
     else:

@@ -7,7 +7,9 @@ import os
 import re
 import stat
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -97,16 +99,21 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """One file as the models take it: x float32 [C, H, W] in [-1, 1], or None and the reason in `error`.
+    """One file as decoded: pixels uint8 [C, H, W], or None and the reason in `error`.
 
     sha256 is the hex digest of the file's bytes ("" where they could not be read); note says what was changed on
     the way, or is "".
     """
 
-    x: npt.NDArray[np.float32] | None
+    pixels: npt.NDArray[np.uint8] | None
     sha256: str
     note: str = ""
     error: str = ""
+
+    @cached_property
+    def x(self) -> npt.NDArray[np.float32] | None:
+        """The image as the models take it, float32 [C, H, W] in [-1, 1]."""
+        return None if self.pixels is None else from_pixels(self.pixels)
 
 
 def read_file(path: Path, limits: Limits) -> bytes:
@@ -125,6 +132,7 @@ def read_file(path: Path, limits: Limits) -> bytes:
             _refuse_byte_count(status.st_size, limits)
             with os.fdopen(descriptor, "rb", closefd=False) as stream:
                 data = stream.read(status.st_size + 1)  # one more shows a file that is growing
+            touched = os.fstat(descriptor).st_mtime_ns != status.st_mtime_ns
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL or one that cannot be encoded
@@ -134,28 +142,36 @@ def read_file(path: Path, limits: Limits) -> bytes:
         raise RejectedImage(
             f"The file's size was not {status.st_size} bytes any more while it was read; wait until it is written."
         )
+    if touched:
+        raise RejectedImage("The file was written to while it was read; wait until it is written.")
     return data
 
 
 def load_image(path: Path, shape: ImageShape, limits: Limits = DEFAULT_LIMITS) -> Loaded:
     """Read and decode one file for a model of this shape; a refusal is returned, not raised."""
-    try:
-        data = read_file(path, limits)
-    except RejectedImage as error:
-        return Loaded(None, "", error=str(error))
-    return load_bytes(data, shape, limits)
+    return read_and_decode(lambda: read_file(path, limits), shape, limits)
 
 
 def load_bytes(data: bytes, shape: ImageShape, limits: Limits = DEFAULT_LIMITS) -> Loaded:
     """Decode the bytes of one image file, as `load_image` does, which gives the same for a file that holds them."""
+
+    def read() -> bytes:
+        _refuse_byte_count(len(data), limits)  # before hashing, which no file that is too big is worth
+        return data
+
+    return read_and_decode(read, shape, limits)
+
+
+def read_and_decode(read: Callable[[], bytes], shape: ImageShape, limits: Limits) -> Loaded:
+    """Decode what `read` gives for a model of this shape; a refusal, of `read` too, is returned, not raised."""
     sha256 = ""
     try:
-        _refuse_byte_count(len(data), limits)  # before hashing, which no file that is too big is worth
+        data = read()
         sha256 = hashlib.sha256(data).hexdigest()
         pixels, note = decode(data, shape, limits)
     except RejectedImage as error:
         return Loaded(None, sha256, error=str(error))
-    return Loaded(from_pixels(pixels), sha256, note)
+    return Loaded(pixels, sha256, note)
 
 
 def from_pixels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -198,6 +214,8 @@ def decode(data: bytes, shape: ImageShape, limits: Limits) -> tuple[npt.NDArray[
         ) from error
     except Image.DecompressionBombError as error:  # reached when max_pixels is set above Pillow's own limit
         raise RejectedImage(f"The image is too large ({_one_line(error)}); scale it down.") from error
+    except MemoryError as error:
+        raise RejectedImage("The image takes more memory to decode than is allowed; scale it down.") from error
     except Exception as error:  # decoders fail on hostile bytes with any class: zlib.error, struct.error, KeyError, ...
         raise RejectedImage(
             f"The image is damaged or uses a feature that cannot be decoded ({type(error).__name__}: "

@@ -7,7 +7,8 @@ from pathlib import Path
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, Loaded, load_bytes
-from diffood.runtime.serving.pipeline import DECODERS, Outcome, make_row
+from diffood.runtime.serving.decoding import THREADS
+from diffood.runtime.serving.pipeline import Outcome, make_row
 from diffood.runtime.serving.rows import Row
 from diffood.runtime.serving.sources import Source
 
@@ -26,7 +27,7 @@ def score_encoded(
     def load(data: bytes) -> Loaded:
         return load_bytes(data, shape, limits)
 
-    with ThreadPoolExecutor(DECODERS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         loaded = list(pool.map(load, images))
     results = dict(detector.stream((index, item.x) for index, item in enumerate(loaded) if item.x is not None))
     return [make_row(Outcome(NAMELESS, item, results.get(index)), rule, detector) for index, item in enumerate(loaded)]
