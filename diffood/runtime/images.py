@@ -30,6 +30,7 @@ from PIL import (
 )
 
 from diffood.errors import RejectedImage
+from diffood.runtime.image_modes import to_grey_or_rgb
 
 # What Pillow has to say about a hostile file belongs in that file's row, not on stderr. Set here, once: changing
 # warning filters while threads run is not safe.
@@ -50,13 +51,11 @@ REDUCING_GAP = 3.0
 """Pillow's own advice for `Image.resize`: box-shrink to 3x the target first, then filter; memory stays small."""
 MOST_FRAMES_COUNTED = 100
 """Frames of a refused file are counted this far: a long chain of tiny frames must not cost minutes."""
-OVER_BLACK = "composited over black"
 LONGEST_REASON = 160
 """Characters of a decoder's own message that are kept: a row is read by people."""
 
 # TIFF 6.0 tags and the EXIF 2.3 orientation tag, by their numbers in those documents.
-BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, TILE_WIDTH, TILE_LENGTH = 258, 262, 274, 322, 323
-WHITE_IS_ZERO = 0
+ORIENTATION, TILE_WIDTH, TILE_LENGTH = 274, 322, 323
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -324,7 +323,7 @@ def _to_pixels(image: Image.Image, shape: ImageShape, notes: list[str]) -> tuple
     was_16_bit = any(";16" in str(tile[3]) for tile in tiles)
     orientation = image.getexif().get(ORIENTATION, 1)
     image.load()
-    colour = _to_grey_or_rgb(image, notes)
+    colour = to_grey_or_rgb(image, notes)
     if was_16_bit or image.mode.startswith("I"):
         notes.append("reduced from 16 bits to 8")
     if orientation in UPRIGHT:
@@ -343,64 +342,3 @@ def _to_pixels(image: Image.Image, shape: ImageShape, notes: list[str]) -> tuple
         colour = colour.resize((shape.width, shape.height), Image.Resampling.BICUBIC, reducing_gap=REDUCING_GAP)
     pixels = np.asarray(colour, np.uint8).reshape(shape.height, shape.width, shape.channels)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)), "; ".join(notes)
-
-
-def _to_grey_or_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Convert a loaded image of any mode to mode L or RGB, and note what is no longer as in the file."""
-    if image.mode == "F":
-        raise RejectedImage(
-            "The image holds floating-point values, which have no fixed black and white; save it as 8- or 16-bit PNG."
-        )
-    if image.mode.startswith("I"):
-        return _from_16_bit(image, notes)
-    grey = image.mode in ("1", "L", "LA", "La")
-    if image.has_transparency_data:
-        return _over_black(image.convert("LA" if grey else "RGBA"), notes)
-    if image.mode in ("CMYK", "YCbCr", "LAB"):
-        notes.append(f"converted from {image.mode}")
-    return image.convert("L" if grey else "RGB")
-
-
-def _over_black(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Composite an image of mode LA or RGBA over black: its colour times its alpha.
-
-    Dropping the alpha would show colours no viewer shows, hidden under transparent pixels. Over black, a pixel fades
-    to the one value that is the same in every mode and is the empty background of greyscale data sets like MNIST.
-    """
-    alpha = image.getchannel("A")
-    colour = image.convert("L" if image.mode == "LA" else "RGB")
-    if alpha.getextrema() == (255, 255):
-        return colour
-    notes.append(OVER_BLACK)
-    return Image.composite(colour, Image.new(colour.mode, colour.size), alpha)
-
-
-def _from_16_bit(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Scale a grey image of 16 (TIFF also 12) bits to mode L: round(255 * value / white); for 16 bits, value / 257.
-
-    Pillow's own conversion clips at 255. Mode I is 16 bits in PNG and PPM, where Pillow widens it; in TIFF it is
-    signed or 32-bit, whose white is not known. A table, since it needs no second image of wider numbers.
-    """
-    white, white_is_zero = 65535, False
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        if image.mode == "I":
-            raise RejectedImage(
-                "The image holds signed or 32-bit integers, whose white is not known; save it as 8- or 16-bit PNG."
-            )
-        white = 2 ** int(image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0]) - 1
-        white_is_zero = image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO  # which Pillow does not look at in 16 bits
-    levels = np.minimum(np.arange(65536), white)
-    table = ((2 * 255 * levels + white) // (2 * white)).astype(np.uint8)
-    if white_is_zero:
-        table = 255 - table
-    transparent = image.info.get("transparency")  # one grey of a PNG, which composited over black becomes black
-    if isinstance(transparent, int):
-        table[transparent] = 0
-        notes.append(OVER_BLACK)
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > white:
-        raise RejectedImage(
-            f"The image holds the value {values.max() if values.max() > white else values.min()} outside 0 to {white}; "
-            f"save it as 8- or 16-bit PNG."
-        )
-    return Image.fromarray(table[values])
