@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from diffood.cli import options, progress
-from diffood.errors import EXIT_SET_ASIDE
+from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
 from diffood.runtime.serving.decoding import DEFAULT_SECONDS, Decoding, default_processes
@@ -47,6 +47,8 @@ def serve_batch(
 
     sink = Sink(output)
     limits = Limits(max_bytes, max_pixels)
+    if watch_idle is not None and not watch:
+        raise UsageError("--watch-idle says when --watch ends; give the folder with --watch DIR.")
     watched = Watch(watch, watch_idle) if watch else None
     sources = open_inputs(inputs or [], Reading(limits, Columns(image_column, id_column), watched))
     detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)

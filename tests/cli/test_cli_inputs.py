@@ -138,6 +138,7 @@ def test_an_interrupt_ends_a_watch_and_its_processes(calibrated: Path, tmp_path:
     ("words", "word"),
     [
         (("--watch", "nowhere"), "--watch nowhere is not a folder"),
+        (("{ind}", "--watch-idle", "5"), "give the folder with --watch DIR"),
         (("file:///nowhere/x.png",), "cannot be listed"),
         (("nonsense://x",), "cannot be used"),
         (("{ind}", "--decoders", "65"), "--decoders"),
