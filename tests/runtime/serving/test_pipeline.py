@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from written import open_at
 
 from diffood import zoo
 from diffood.calibration.calibrate import calibrate, score_folder
@@ -21,10 +22,11 @@ from diffood.runtime.decision import Rule, save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.plan import Plan
 from diffood.runtime.serving import pipeline
-from diffood.runtime.serving.pipeline import Summary, score_files, serve_batch
+from diffood.runtime.serving.batch import make_row, serve_batch
+from diffood.runtime.serving.pipeline import score_files
 from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sinks import Sink
 from diffood.runtime.serving.sources import Source, expand_inputs
+from diffood.runtime.serving.summary import Summary
 from diffood.zoo.images import load_set
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="FIFOs and file names of any bytes")
@@ -102,8 +104,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def serve(detector: Detector, sources: Sequence[Source], output: Path) -> tuple[list[Row], Summary]:
-    with Sink(output) as sink:
-        summary = serve_batch(detector, detector.calibration(), sources, sink)
+    with open_at(output) as target:
+        summary = serve_batch(detector, detector.calibration(), sources, target)
     return [Row(**json.loads(line)) for line in output.read_text("utf-8").splitlines()], summary
 
 
@@ -244,6 +246,6 @@ def test_a_score_that_is_not_finite_is_flagged(detector: Detector, mixed: Path) 
     assert outcome.result is not None
     for score in (float("nan"), float("inf")):
         broken = dataclasses.replace(outcome, result=dataclasses.replace(outcome.result, score=score))
-        row = pipeline.make_row(broken, Rule.of(detector.calibration()), detector)
+        row = make_row(broken, Rule.of(detector.calibration()), detector)
         assert (row.status, row.is_ood, row.values()["score"]) == ("invalid", True, None)
         assert "not finite" in row.error
