@@ -322,6 +322,8 @@ class _Parts(Output):
             self._held = [row for block in read_growing(open_part, "jsonl") for row in block]
 
     def _write(self, row: Row) -> None:
+        if len(self._held) == self.run.part_rows:  # its sealing failed, as on a full disk, and the run was resumed
+            self._seal()
         if self._file is None:
             self._file = Growing(self.place.open_part(self._number), "jsonl")
         self._file.write(row)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from written import SUMMARY, open_at, run_of, write
+from written import finish, open_at, run_of, write
 
 from diffood.errors import UsageError
 from diffood.runtime.serving.output import open_output
@@ -32,7 +32,7 @@ def read(path: Path) -> list[Row]:
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
 @pytest.mark.parametrize("count", [0, 1, BLOCK // len(ROWS) + 1])
 def test_rows_come_back_as_they_were_written(tmp_path: Path, ending: str, count: int) -> None:
-    path = write(tmp_path / f"rows{ending}", ROWS * count)
+    path = write(tmp_path / f"rows{ending}", ROWS * count, part_rows=BLOCK)
     assert read(path) == ROWS * count
     assert all(len(block) <= BLOCK for block in read_rows(path))
 
@@ -43,7 +43,7 @@ def test_json_lines_are_read_while_they_are_written(tmp_path: Path) -> None:
         for index, row in enumerate(ROWS):
             output.write(row)
             assert read(path) == read(tmp_path / "rows.jsonl.partial") == ROWS[: index + 1]
-        output.finish(SUMMARY)
+        finish(output)
     assert read(path) == ROWS
 
 
@@ -54,7 +54,7 @@ def test_a_folder_of_parts_is_read_in_order_and_while_it_is_written(tmp_path: Pa
         for index, row in enumerate(ROWS * 5):
             output.write(row)
             assert read(place.path) == (ROWS * 5)[: index + 1]
-        output.finish(SUMMARY)
+        finish(output)
     assert read(place.path) == ROWS * 5
     assert len(list(place.path.glob(f"part-*.{kind}"))) == 13
     place.part(4).unlink()
