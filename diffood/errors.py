@@ -36,3 +36,5 @@ class RejectedImage(DiffoodError):  # noqa: N818 - a verdict on an input, not a 
 EXIT_FAILED, EXIT_WRONG_USAGE, EXIT_SET_ASIDE, EXIT_ALARM, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
 """What the command line exits with; 3 is "done, but items were set aside", 4 "done, and the served images drift", 130
 the shell's for Ctrl-C."""
+SIGNAL_EXIT = 128
+"""Added to a signal's number, as shells do: what a run exits with that ended in good order when it was told to."""

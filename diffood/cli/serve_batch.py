@@ -1,26 +1,41 @@
-"""diffood serve-batch: a row for every file."""
+"""diffood serve-batch: a row for every file, none lost and none twice whatever ends the run."""
 
+import functools
 import json
-from dataclasses import asdict
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from diffood.cli import options, progress
+from diffood import __version__
+from diffood.cli import options, progress, serve_options
 from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
 from diffood.runtime.serving.decoding import DEFAULT_SECONDS, Decoding, default_processes
+from diffood.runtime.serving.place import DEFAULT_PART_ROWS, Place
 from diffood.runtime.serving.sources.tables import DEFAULT_COLUMN
+
+if TYPE_CHECKING:
+    from diffood.runtime.serving.summary import Summary, Tally
 
 REASONS_SHOWN = 20
 
 
 def serve_batch(
     bundle: options.BundlePath,
-    output: Annotated[Path, typer.Option(help="File to write: .jsonl, .csv or .parquet.")],
+    output: serve_options.Output,
     inputs: options.Inputs = None,
+    resume: serve_options.Resume = False,
+    overwrite: serve_options.Overwrite = False,
+    parts_format: serve_options.PartsFormat = None,
+    part_rows: serve_options.PartRows = DEFAULT_PART_ROWS,
+    save_flagged: serve_options.SaveFlagged = None,
+    max_reject_rate: serve_options.MaxRejectRate = None,
+    metrics_port: serve_options.MetricsPort = None,
+    log: serve_options.LogFile = None,
     backend: options.BackendName = "auto",
     precision: options.PrecisionName = None,
     batch: options.Batch = DEFAULT_BATCH,
@@ -38,37 +53,110 @@ def serve_batch(
     """Score every file with the calibrated bundle; broken files become rows with a reason (exit code 3).
 
     Example: diffood serve-batch bundle camera/ --output verdicts.parquet
+
+    However it ended, the same command with --resume goes on: every row once, the same bytes. Ctrl-C and SIGTERM finish
+    the images under way (exit codes 130 and 143).
+
+    Example: diffood serve-batch bundle camera/ --output verdicts/ --save-flagged flagged/ --resume
     """
-    from diffood.runtime.serving import pipeline
-    from diffood.runtime.serving.sinks import Sink
-    from diffood.runtime.serving.sources.inputs import Reading, open_inputs
+    from diffood.runtime.parity import calibration_sha256
+    from diffood.runtime.serving.batch import ids_there
+    from diffood.runtime.serving.journal import RunRecord
+    from diffood.runtime.serving.output import open_output
+    from diffood.runtime.serving.sources.inputs import STANDARD_INPUT, Reading, open_inputs
     from diffood.runtime.serving.sources.live import Watch
     from diffood.runtime.serving.sources.tables import Columns
+    from diffood.runtime.serving.stop import Stop, listening
+    from diffood.runtime.serving.summary import Tally, read_summary
+    from diffood.runtime.serving.watched import Watching, serve_watched
 
-    sink = Sink(output)
-    limits = Limits(max_bytes, max_pixels)
+    if resume and overwrite:
+        raise UsageError("--resume goes on and --overwrite starts anew: give one of them.")
+    place, limits = Place.of(output, parts_format), Limits(max_bytes, max_pixels)
+    watching = Watching(save_flagged, max_reject_rate, metrics_port, log)
     if watch_idle is not None and not watch:
         raise UsageError("--watch-idle says when --watch ends; give the folder with --watch DIR.")
-    watched = Watch(watch, watch_idle) if watch else None
-    sources = open_inputs(inputs or [], Reading(limits, Columns(image_column, id_column), watched))
+    stop, tally, given = Stop(), Tally(), inputs or []
+    live = watch is not None or STANDARD_INPUT in given  # in no order that a resume would find again
     detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
     calibration = detector.calibration()
+    run = RunRecord(
+        diffood=__version__,
+        fingerprint=detector.fingerprint,
+        calibration_sha256=calibration_sha256(detector.bundle),
+        batch=batch,
+        threads=threads,
+        max_bytes=max_bytes,
+        max_pixels=max_pixels,
+        rows=place.rows,
+        part_rows=part_rows,
+        save_flagged=str(save_flagged.absolute()) if save_flagged else None,
+    )
+    target = open_output(place, run, "resume" if resume else "overwrite" if overwrite else "new")
+    reading = Reading(
+        limits,
+        Columns(image_column, id_column),
+        Watch(watch, watch_idle) if watch else None,
+        done=ids_there(target, tally) if live else (),
+        stop=stop.event,
+    )
+    sources = open_inputs(given, reading)
     decoding = Decoding(default_processes() if decoders is None else decoders, decode_timeout)
-    with sink, progress.show_progress("scoring", None) as advance:
-        summary = pipeline.serve_batch(detector, calibration, sources, sink, limits, advance, decoding)
+    summary: Summary
+    try:
+        with target, listening(stop):
+            if target.finished:
+                summary = read_summary(place.summary, output)
+            else:
+                state = functools.partial(describe_state, tally)
+                with progress.show_progress("scoring", None, target.resumed, state) as advance:
+                    summary = serve_watched(
+                        detector, calibration, sources, target, limits, decoding, watching,
+                        live=live, tally=tally, stop=stop, on_row=lambda row: advance(1), say=say,
+                    )  # fmt: skip
+    except KeyboardInterrupt:  # the second signal
+        raise typer.Exit(stop.exit_code) from None
+    finally:
+        if target.unfinished:
+            say(f"go on with  {resume_command(sys.argv[1:])}")
+    show(summary, detector, output, as_json)
+    if stop.wanted or summary.rejected or summary.invalid:
+        raise typer.Exit(stop.exit_code if stop.wanted else EXIT_SET_ASIDE)
+
+
+def say(text: str) -> None:
+    """Tell the user; standard output is for the results."""
+    typer.echo(text, err=True)
+
+
+def resume_command(words: list[str]) -> str:
+    """The command that goes on with a run that was begun with these words."""
+    return shlex.join(["diffood", *(word for word in words if word not in ("--resume", "--overwrite")), "--resume"])
+
+
+def describe_state(tally: "Tally") -> str:
+    """What there is to say of a run while it goes on."""
+    share = f"{tally.flagged / tally.scored:.1%}" if tally.scored else "none"
+    return f"{share} flagged, {tally.statuses['rejected']} set aside"
+
+
+def show(summary: "Summary", detector: Detector, output: Path, as_json: bool) -> None:
+    """Print what a run did."""
     if as_json:
-        typer.echo(json.dumps({**asdict(summary), "engine": options.describe_engine(detector)}))
-    else:
-        typer.echo(
-            f"{summary.files} files: {summary.scored} scored, {summary.flagged} flagged as OOD, "
-            f"{summary.rejected} set aside; {summary.images_per_second:.1f} images/s"
-        )
-        typer.echo(f"engine      {options.describe_engine(detector)}")
-        commonest = sorted(summary.reasons.items(), key=lambda item: -item[1])
-        for reason, count in commonest[:REASONS_SHOWN]:
-            typer.echo(f"set aside   {count} x {reason}")
-        if len(commonest) > REASONS_SHOWN:
-            typer.echo(f"set aside   for {len(commonest) - REASONS_SHOWN} more reasons; they are in the rows")
+        content: dict[str, Any] = {**summary.model_dump(mode="json"), "engine": options.describe_engine(detector)}
+        typer.echo(json.dumps(content))
+        return
+    typer.echo(
+        f"{summary.files} files: {summary.scored} scored, {summary.flagged} flagged as OOD, "
+        f"{summary.rejected} set aside; {summary.images_per_second:.1f} images/s"
+    )
+    typer.echo(f"engine      {options.describe_engine(detector)}")
+    commonest = sorted(summary.reasons.items(), key=lambda item: -item[1])
+    for reason, count in commonest[:REASONS_SHOWN]:
+        typer.echo(f"set aside   {count} x {reason}")
+    if len(commonest) > REASONS_SHOWN:
+        typer.echo(f"set aside   for {len(commonest) - REASONS_SHOWN} more reasons; they are in the rows")
+    if summary.state == "finished":
         typer.echo(f"wrote       {output}")
-    if summary.rejected or summary.invalid:
-        raise typer.Exit(EXIT_SET_ASIDE)
+    else:
+        typer.echo(f"stopped     before the end; {output} has {summary.files} rows so far")

@@ -1,10 +1,5 @@
 """Mistakes at the command line: one line that explains, the right exit code, no traceback and nothing left over."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -211,30 +206,3 @@ def test_processes_exit_with_the_same_codes(start: Run, calibrated: Path, folder
     start("inspect", tmp_path / "nowhere").assert_one_line(1)
     start("serve-batch", calibrated, "nowhere", "--output", "rows.jsonl").assert_one_line(2)
     assert start("serve-batch").code == 2
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
-def test_an_interrupt_leaves_no_file_and_no_traceback(calibrated: Path, folders: Path, tmp_path: Path) -> None:
-    copies = tmp_path / "copies"
-    copies.mkdir()
-    for index in range(5000):
-        (copies / f"{index}.png").hardlink_to(folders / "ind" / "0000.png")
-    words = ("serve-batch", calibrated, copies, "--output", tmp_path / "rows.jsonl", "--batch", "1", "--threads", "1")
-    # A shell starts background jobs with SIGINT ignored, and children inherit that.
-    program = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from diffood.cli import main; main()"
-    )
-    command = [sys.executable, "-c", program, *map(str, words)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        deadline = time.monotonic() + 60
-        partial = tmp_path / "rows.jsonl.partial"
-        while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
-            time.sleep(0.02)  # until rows are written: well into the work, not into the opening of the file
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
-    assert not list(tmp_path.glob("rows.jsonl*"))

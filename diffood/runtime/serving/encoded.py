@@ -7,8 +7,9 @@ from pathlib import Path
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, Loaded, load_bytes
+from diffood.runtime.serving.batch import make_row
 from diffood.runtime.serving.decoding import THREADS
-from diffood.runtime.serving.pipeline import Outcome, make_row
+from diffood.runtime.serving.pipeline import Outcome
 from diffood.runtime.serving.rows import Row
 from diffood.runtime.serving.sources import Source
 

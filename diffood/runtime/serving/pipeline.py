@@ -1,20 +1,14 @@
 """Files to rows: decodes ahead of the engine, keeps the order, sets bad files aside. Memory is bounded by the batch."""
 
-import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import numpy as np
-
-from diffood.runtime.decision import Calibration, Rule
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, Loaded
 from diffood.runtime.serving.decoding import IN_THREADS, MOST_HELD, Decoding, decode_ahead
-from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sinks import Sink
 from diffood.runtime.serving.sources import Item, Pause
 from diffood.runtime.sessions import Array
 from diffood.runtime.witnesses import Evidence
@@ -32,21 +26,6 @@ class Outcome(Generic[Result]):
     source: Item
     loaded: Loaded
     result: Result | None
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run did. images_per_second counts scored images over the whole run, reading and writing included."""
-
-    files: int
-    scored: int
-    flagged: int
-    rejected: int
-    invalid: int
-    reasons: dict[str, int]
-    seconds: float
-    images_per_second: float
-    unet_evaluations: int
 
 
 def score_files(
@@ -124,63 +103,3 @@ def _counted(outcome: Outcome[Result], progress: Progress | None) -> Outcome[Res
     if progress:
         progress(1)
     return outcome
-
-
-def serve_batch(
-    detector: Detector,
-    calibration: Calibration,
-    sources: Iterable[Item | Pause],
-    sink: Sink,
-    limits: Limits = DEFAULT_LIMITS,
-    progress: Progress | None = None,
-    decoding: Decoding = IN_THREADS,
-) -> Summary:
-    """Write a row a file into an entered sink and return the counts of the run."""
-    rule = Rule.of(calibration)
-    start, statuses, reasons, flagged, evaluations = time.monotonic(), Counter[str](), Counter[str](), 0, 0
-    for outcome in score_files(detector, sources, limits, progress, decoding):
-        row = make_row(outcome, rule, detector)
-        sink.write(row)
-        statuses[row.status] += 1
-        flagged += bool(row.is_ood)
-        evaluations += row.unet_evaluations
-        if row.error:
-            reasons[row.error] += 1
-    seconds = time.monotonic() - start
-    scored = statuses["ok"] + statuses["invalid"]
-    return Summary(
-        files=statuses.total(),
-        scored=scored,
-        flagged=flagged,
-        rejected=statuses["rejected"],
-        invalid=statuses["invalid"],
-        reasons=dict(sorted(reasons.items())),
-        seconds=seconds,
-        images_per_second=scored / seconds if seconds else 0.0,
-        unet_evaluations=evaluations,
-    )
-
-
-def make_row(outcome: Outcome[ImageScore], rule: Rule, detector: Detector) -> Row:
-    """Say of one file what the calibration's rule makes of its score."""
-    source, loaded, result = outcome.source, outcome.loaded, outcome.result
-    if result is None:
-        return Row(source.id, loaded.sha256, "rejected", error=loaded.error)
-    decisions = rule.decide(np.array([result.score]), np.array([result.evidence.predicted]))
-    finite = bool(np.isfinite(result.score))
-    return Row(
-        id=source.id,
-        sha256=loaded.sha256,
-        status="ok" if finite else "invalid",
-        score=result.score,
-        p_value=float(decisions.p_values[0]),
-        threshold=float(decisions.thresholds[0]),
-        is_ood=bool(decisions.is_ood[0]),
-        predicted_class=result.evidence.predicted,
-        class_name=detector.bundle.manifest.class_names[result.evidence.predicted],
-        confidence=result.evidence.confidence,
-        stage=result.stage,
-        unet_evaluations=result.evaluations,
-        note=loaded.note,
-        error="" if finite else "The models gave a value that is not finite; flagged. Check the bundle's precision.",
-    )

@@ -13,12 +13,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from diffood.errors import MissingExtraError, UsageError
 from diffood.runtime.plan import first_problem
+from diffood.runtime.serving.parts import JOURNAL, PARTIAL, find_part, own_files, part_stem
 from diffood.runtime.serving.rows import COLUMNS, Row, Value
+from diffood.runtime.serving.sinks import LineFormat
 
 MAX_LINE_BYTES = 2**20  # a row has some hundred bytes; the longest path and reason stay below this
 BLOCK = 1024  # rows given at a time
 MAX_INTERVAL = 86_400.0  # seconds; who looks once a day needs no process that waits
-PARTIAL = ".partial"  # as the sink names a file until it is whole
 
 Block = tuple[Row, ...]
 
@@ -31,9 +32,12 @@ _REMEDY = "give a file as `diffood serve-batch` writes it"
 def read_rows(path: Path) -> Iterator[Block]:
     """Rows of a file in order, in blocks. Raises UsageError naming the file and line that cannot be used.
 
-    The ending tells the format. JSON lines may still be being written: NAME.jsonl.partial is read up to its last whole
-    line, also where NAME.jsonl was asked for and is not there yet.
+    The ending tells the format; a folder is one of parts, read in their order. JSON lines may still be being written:
+    NAME.jsonl.partial is read up to its last whole line, also where NAME.jsonl was asked for and is not there yet, and
+    so is the last part of a folder.
     """
+    if path.is_dir():
+        return _blocks(_part_rows(path))
     path = _present(path)
     if is_json_lines(path):
         return _blocks(_json_rows(path))
@@ -42,6 +46,11 @@ def read_rows(path: Path) -> Iterator[Block]:
     if path.suffix == ".parquet":
         return _blocks(_parquet_rows(path))
     raise UsageError(f"{path.name!r} has no known ending: give rows as .jsonl, .csv or .parquet.")
+
+
+def read_growing(path: Path, kind: LineFormat) -> Iterator[Block]:
+    """Rows of a file that a run goes on writing, cut back to whole lines, in blocks."""
+    return _blocks(_csv_rows(path) if kind == "csv" else _json_rows(path))
 
 
 def follow_rows(path: Path, interval: float) -> Iterator[Block]:
@@ -96,6 +105,23 @@ def _blocks(rows: Iterable[Row]) -> Iterator[Block]:
             held.clear()
     if held:
         yield tuple(held)
+
+
+def _part_rows(folder: Path) -> Iterator[Row]:
+    """Rows of all parts; each is looked for when its turn comes, as a run may be writing them."""
+    number = 0
+    while part := find_part(folder, number):
+        try:
+            for block in read_growing(part, "jsonl") if part.suffix == PARTIAL else read_rows(part):
+                yield from block
+        except FileNotFoundError:  # it became whole meanwhile, before a row of it was read
+            continue
+        number += 1
+    parts = own_files(folder)
+    if not parts and not (folder / JOURNAL).exists():
+        raise UsageError(f"{folder} holds no parts; {_REMEDY}, or a folder of parts.")
+    if parts and part_stem(number) < parts[-1].name.partition(".")[0]:
+        raise UsageError(f"{folder} lacks {part_stem(number)}, and has {parts[-1].name}; copy all of it.")
 
 
 def _tail(file: BinaryIO, path: Path) -> Iterator[Row | None]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from written import open_at
 
 from diffood import zoo
 from diffood.calibration.calibrate import calibrate, score_folder
@@ -21,12 +22,13 @@ from diffood.runtime.decision import Rule, save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.plan import Plan
 from diffood.runtime.serving import pipeline
+from diffood.runtime.serving.batch import make_row, serve_batch
 from diffood.runtime.serving.decoding import IN_THREADS, Decoding
-from diffood.runtime.serving.pipeline import Summary, score_files, serve_batch
+from diffood.runtime.serving.pipeline import score_files
 from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sinks import Sink
 from diffood.runtime.serving.sources import PAUSE, Pause, Source, expand_inputs
 from diffood.runtime.serving.sources.items import Inline
+from diffood.runtime.serving.summary import Summary
 from diffood.zoo.images import load_set
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="FIFOs and file names of any bytes")
@@ -104,8 +106,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def serve(detector: Detector, sources: Sequence[Source], output: Path) -> tuple[list[Row], Summary]:
-    with Sink(output) as sink:
-        summary = serve_batch(detector, detector.calibration(), sources, sink)
+    with open_at(output) as target:
+        summary = serve_batch(detector, detector.calibration(), sources, target)
     return [Row(**json.loads(line)) for line in output.read_text("utf-8").splitlines()], summary
 
 
@@ -261,8 +263,8 @@ def test_a_pause_of_the_sources_brings_out_every_outcome(
 def test_rows_are_the_same_bytes_from_processes(detector: Detector, mixed: Path, tmp_path: Path) -> None:
     sources = expand_inputs([str(mixed)])
     wanted = lines(detector, sources, tmp_path / "rows.jsonl")
-    with Sink(tmp_path / "other.jsonl") as sink:
-        serve_batch(detector, detector.calibration(), sources, sink, decoding=Decoding(processes=2))
+    with open_at(tmp_path / "other.jsonl") as target:
+        serve_batch(detector, detector.calibration(), sources, target, decoding=Decoding(processes=2))
     assert (tmp_path / "other.jsonl").read_bytes().splitlines() == wanted
 
 
@@ -300,6 +302,6 @@ def test_a_score_that_is_not_finite_is_flagged(detector: Detector, mixed: Path) 
     assert outcome.result is not None
     for score in (float("nan"), float("inf")):
         broken = dataclasses.replace(outcome, result=dataclasses.replace(outcome.result, score=score))
-        row = pipeline.make_row(broken, Rule.of(detector.calibration()), detector)
+        row = make_row(broken, Rule.of(detector.calibration()), detector)
         assert (row.status, row.is_ood, row.values()["score"]) == ("invalid", True, None)
         assert "not finite" in row.error

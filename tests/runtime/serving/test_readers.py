@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
+from written import finish, open_at, run_of, write
 
 from diffood.errors import UsageError
+from diffood.runtime.serving.output import open_output
+from diffood.runtime.serving.place import Place
 from diffood.runtime.serving.readers import BLOCK, follow_rows, read_rows
 from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sinks import Sink
+from diffood.runtime.serving.sinks import FORMATS, Format
 
 ROWS = [
     Row(
@@ -22,13 +25,6 @@ ROWS = [
 ]
 
 
-def write(path: Path, rows: list[Row]) -> Path:
-    with Sink(path) as sink:
-        for row in rows:
-            sink.write(row)
-    return path
-
-
 def read(path: Path) -> list[Row]:
     return [row for block in read_rows(path) for row in block]
 
@@ -36,21 +32,34 @@ def read(path: Path) -> list[Row]:
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
 @pytest.mark.parametrize("count", [0, 1, BLOCK // len(ROWS) + 1])
 def test_rows_come_back_as_they_were_written(tmp_path: Path, ending: str, count: int) -> None:
-    path = write(tmp_path / f"rows{ending}", ROWS * count)
+    path = write(tmp_path / f"rows{ending}", ROWS * count, part_rows=BLOCK)
     assert read(path) == ROWS * count
     assert all(len(block) <= BLOCK for block in read_rows(path))
 
 
 def test_json_lines_are_read_while_they_are_written(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    with Sink(path) as sink:
-        for row in ROWS * 30:
-            sink.write(row)
-        early = read(path)  # what the sink's buffer let through ends within a line
-        assert 0 < len(early) < 150
-        assert early == (ROWS * 30)[: len(early)]
-        assert read(tmp_path / "rows.jsonl.partial") == early
-    assert read(path) == ROWS * 30
+    with open_at(path) as output:
+        for index, row in enumerate(ROWS):
+            output.write(row)
+            assert read(path) == read(tmp_path / "rows.jsonl.partial") == ROWS[: index + 1]
+        finish(output)
+    assert read(path) == ROWS
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_folder_of_parts_is_read_in_order_and_while_it_is_written(tmp_path: Path, kind: Format) -> None:
+    place = Place.of(tmp_path / "rows", kind)
+    with open_output(place, run_of(place, part_rows=2)) as output:
+        for index, row in enumerate(ROWS * 5):
+            output.write(row)
+            assert read(place.path) == (ROWS * 5)[: index + 1]
+        finish(output)
+    assert read(place.path) == ROWS * 5
+    assert len(list(place.path.glob(f"part-*.{kind}"))) == 13
+    place.part(4).unlink()
+    with pytest.raises(UsageError, match=r"lacks part-000004, and has part-000012"):
+        read(place.path)
 
 
 def test_a_torn_last_line_is_ignored_in_a_partial_file_only(tmp_path: Path) -> None:
@@ -98,13 +107,13 @@ def test_following_gives_what_was_added_and_survives_the_renaming(tmp_path: Path
         ("rows", "no known ending"),
         ("absent.jsonl", "No such file"),
         ("growing.csv", r"No such file: .*growing\.csv yet; growing\.csv\.partial is being written, and only \.jsonl"),
-        ("folder.jsonl", "is not a file"),
+        ("folder", "holds no parts"),
     ],
 )
 def test_what_cannot_be_read_is_wrong_usage(tmp_path: Path, name: str, message: str) -> None:
     for file in ("rows.txt", "rows.csv.partial", "rows", "growing.csv.partial"):
         (tmp_path / file).touch()
-    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "folder").mkdir()
     with pytest.raises(UsageError, match=message):
         read(tmp_path / name)
 
@@ -112,3 +121,5 @@ def test_what_cannot_be_read_is_wrong_usage(tmp_path: Path, name: str, message: 
 def test_only_json_lines_are_followed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"only \.jsonl can be read while it grows"):
         next(follow_rows(write(tmp_path / "rows.csv", ROWS), interval=0))
+    with pytest.raises(UsageError, match="is not a file"):
+        next(follow_rows(write(tmp_path / "rows", ROWS), interval=0))

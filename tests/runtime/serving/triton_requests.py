@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
+from written import open_at
 
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import Limits
-from diffood.runtime.serving.pipeline import serve_batch
+from diffood.runtime.serving.batch import serve_batch
 from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sinks import Sink
 from diffood.runtime.serving.sources import expand_inputs
 from diffood.zoo.images import load_set
 
@@ -45,7 +45,7 @@ def serve_folder(detector: Detector, images: Mapping[str, bytes], place: Path, l
     folder.mkdir()
     for name, data in images.items():
         (folder / name).write_bytes(data)
-    with Sink(output) as sink:
-        serve_batch(detector, detector.calibration(), expand_inputs([str(folder)]), sink, limits)
+    with open_at(output) as target:
+        serve_batch(detector, detector.calibration(), expand_inputs([str(folder)]), target, limits)
     rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
     return {row["id"]: Row(**{**row, "id": ""}) for row in rows}

@@ -1,0 +1,33 @@
+"""The options of serve-batch about its output and about watching it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffood.runtime.serving.sinks import Format
+
+_OUTPUT, _WATCHING = "Output", "Watching"
+
+Output = Annotated[Path, typer.Option(help="File .jsonl, .csv or .parquet; without an ending a folder of parts.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where a run ended.", rich_help_panel=_OUTPUT)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Drop the rows of a run.", rich_help_panel=_OUTPUT)]
+PartsFormat = Annotated[
+    Format | None, typer.Option("--format", help="Of the parts of a folder: parquet.", rich_help_panel=_OUTPUT)
+]
+PartRows = Annotated[int, typer.Option(help="Rows of a part.", min=1, max=1_000_000, rich_help_panel=_OUTPUT)]
+SaveFlagged = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Keep flagged files and what denoising made of them.", rich_help_panel=_OUTPUT),
+]
+MaxRejectRate = Annotated[
+    float | None,
+    typer.Option(help="Stop where more than this share of at least 100 files is refused.", rich_help_panel="Limits"),
+]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(help="Prometheus metrics on 127.0.0.1; 0: any port.", min=0, max=65535, rich_help_panel=_WATCHING),
+]
+LogFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Append events as JSON lines.", rich_help_panel=_WATCHING)
+]

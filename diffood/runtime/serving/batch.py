@@ -1,0 +1,118 @@
+"""Serves a batch: a row a file into an output, on from the rows that are there. The one loop of `serve-batch`."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from diffood.errors import DiffoodError, UsageError
+from diffood.runtime.decision import Calibration, Rule
+from diffood.runtime.detector import Detector, ImageScore
+from diffood.runtime.images import DEFAULT_LIMITS, Limits
+from diffood.runtime.serving.decoding import IN_THREADS, Decoding
+from diffood.runtime.serving.flagged import FlaggedFolder
+from diffood.runtime.serving.output import Output
+from diffood.runtime.serving.pipeline import Outcome, score_files
+from diffood.runtime.serving.rows import Row
+from diffood.runtime.serving.sources import Item, Pause
+from diffood.runtime.serving.stop import Stop
+from diffood.runtime.serving.summary import State, Summary, Tally, encode_summary
+
+OnRow = Callable[[Row], None]
+
+
+def serve_batch(
+    detector: Detector,
+    calibration: Calibration,
+    sources: Iterable[Item | Pause],
+    output: Output,
+    limits: Limits = DEFAULT_LIMITS,
+    decoding: Decoding = IN_THREADS,
+    *,
+    live: bool = False,
+    tally: Tally | None = None,
+    on_row: OnRow = lambda row: None,
+    stop: Stop | None = None,
+    flagged: FlaggedFolder | None = None,
+) -> Summary:
+    """Write a row a file into an entered output, finish it, and return the counts.
+
+    Rows the output has from an earlier run are passed over, in step with the sources; UsageError where they do not
+    belong together. live: the sources pass over them themselves, with `ids_there`, as their order is another. tally:
+    counts to be looked at meanwhile. on_row: called after each new row; what it raises ends the run. stop: when it is
+    wanted, the images under way are finished, and the output is left for a resume.
+    """
+    tally, stop, rule = tally or Tally(), stop or Stop(), Rule.of(calibration)
+    tally.lanes = detector.session.batch
+
+    def conclude(state: State) -> bytes:
+        return encode_summary(tally.summary(state), engine, output.run)
+
+    engine = f"{detector.session.precision} on {detector.session.backend}"
+    items = iter(sources)
+    if not live:
+        pass_over(output, items, tally)
+    tally.begin()
+    try:
+        for outcome in score_files(detector, stop.until(items), limits, decoding=decoding):
+            row = make_row(outcome, rule, detector)
+            if flagged and row.is_ood:
+                flagged.keep(tally.files, outcome)
+            output.write(row)
+            tally.add(row)
+            on_row(row)
+    except BaseException:
+        with contextlib.suppress(DiffoodError):
+            output.stop(conclude("failed"))
+        raise
+    if stop.wanted:
+        output.stop(conclude("stopped"))
+    else:
+        output.finish(conclude("finished"))
+    return tally.summary("stopped" if stop.wanted else "finished")
+
+
+def ids_there(output: Output, tally: Tally) -> Iterator[str]:
+    """Ids of the rows an output has, which are counted on the way."""
+    for row in output.done():
+        tally.add(row)
+        yield row.id
+    tally.begin()
+
+
+def pass_over(output: Output, items: Iterator[Item | Pause], tally: Tally) -> None:
+    """Count the rows an output has, and take as many items. UsageError where an id is not that of its row."""
+    for row in output.done():
+        item = next((item for item in items if not isinstance(item, Pause)), None)
+        if item is None or item.id != row.id:
+            found = "no more files" if item is None else repr(item.id)
+            raise UsageError(
+                f"The inputs have changed since {output.place.path} was begun: row {tally.files + 1} is of {row.id!r}, "
+                f"and the inputs have {found} there. Give the inputs it was begun with, or another --output."
+            )
+        tally.add(row)
+
+
+def make_row(outcome: Outcome[ImageScore], rule: Rule, detector: Detector) -> Row:
+    """Say of one file what the calibration's rule makes of its score."""
+    source, loaded, result = outcome.source, outcome.loaded, outcome.result
+    if result is None:
+        return Row(source.id, loaded.sha256, "rejected", error=loaded.error)
+    decisions = rule.decide(np.array([result.score]), np.array([result.evidence.predicted]))
+    finite = bool(np.isfinite(result.score))
+    return Row(
+        id=source.id,
+        sha256=loaded.sha256,
+        status="ok" if finite else "invalid",
+        score=result.score,
+        p_value=float(decisions.p_values[0]),
+        threshold=float(decisions.thresholds[0]),
+        is_ood=bool(decisions.is_ood[0]),
+        predicted_class=result.evidence.predicted,
+        class_name=detector.bundle.manifest.class_names[result.evidence.predicted],
+        confidence=result.evidence.confidence,
+        stage=result.stage,
+        unet_evaluations=result.evaluations,
+        note=loaded.note,
+        error="" if finite else "The models gave a value that is not finite; flagged. Check the bundle's precision.",
+    )

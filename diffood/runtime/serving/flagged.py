@@ -1,0 +1,86 @@
+"""Keeps what was flagged: the file itself, linked where that can be, and the denoised picture beside it."""
+
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from diffood.errors import DiffoodError, RejectedImage
+from diffood.runtime.detector import ImageScore
+from diffood.runtime.images import Limits
+from diffood.runtime.serving.journal import sync, write_durably
+from diffood.runtime.serving.pipeline import Outcome
+from diffood.runtime.serving.sources import Item, Source
+from diffood.runtime.sessions import Array
+
+LONGEST_NAME = 48  # characters of a file's own name; with four bytes each a name stays below 255
+
+
+class FlaggedFolder:
+    """A folder of flagged images. Raises DiffoodError where it cannot be written.
+
+    NUMBER-NAME is the file of the row of that number, counted from 0, and NUMBER-NAME.denoised.png what denoising made
+    of it. Kept before its row is written, and the same when it is kept again: a resume leaves nothing out.
+    """
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self.folder, self._limits = folder, limits
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._refusal(error) from None
+
+    def keep(self, number: int, outcome: Outcome[ImageScore]) -> None:
+        """Keep the file of a row. One that changed since it was scored is left out, its denoised picture is not."""
+        assert outcome.result
+        path = self.folder / f"{number:07d}-{_plain(outcome.source.id)}"
+        try:
+            self._keep_file(path, outcome.source, outcome.loaded.sha256)
+            denoised = outcome.result.evidence.denoised
+            if denoised.size:  # from the largest start time with the first noise; none where it ended before that
+                write_durably(path.with_name(f"{path.name}.denoised.png"), encode_png(denoised[0, -1]))
+        except OSError as error:
+            raise self._refusal(error) from None
+
+    def _keep_file(self, path: Path, item: Item, sha256: str) -> None:
+        try:
+            data = item.read(self._limits)
+        except RejectedImage:
+            return
+        if hashlib.sha256(data).hexdigest() != sha256:
+            return
+        if not isinstance(item, Source):
+            write_durably(path, data)
+            return
+        link = path.with_name(f"{path.name}.tmp")
+        link.unlink(missing_ok=True)
+        try:
+            os.link(os.path.realpath(item.path), link)
+        except OSError:  # another file system, or one without links
+            write_durably(path, data)
+            return
+        link.replace(path)  # does nothing where both are links to one file already
+        link.unlink(missing_ok=True)
+        sync(self.folder)
+
+    def _refusal(self, error: OSError) -> DiffoodError:
+        return DiffoodError(
+            f"Cannot write into {self.folder} ({error.strerror or error}); choose another --save-flagged."
+        )
+
+
+def encode_png(x: Array) -> bytes:
+    """An image [C, H, W] in [-1, 1] of one or three channels as PNG; what is not finite is black."""
+    pixels = np.clip((np.nan_to_num(x, nan=-1, posinf=-1, neginf=-1) + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _plain(identity: str) -> str:
+    """The end of an id as a name of a file that acts on nothing."""
+    name = identity.rpartition("/")[2]
+    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)[-LONGEST_NAME:]

@@ -1,0 +1,72 @@
+"""Counts of a run for Prometheus, on this machine's own address alone."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from diffood import __version__
+from diffood.errors import UsageError
+from diffood.runtime.serving.summary import Tally
+
+HOST = "127.0.0.1"
+SECONDS_FOR_A_REQUEST = 10.0
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def metrics_text(tally: Tally, precision: str, backend: str) -> str:
+    """The counts in Prometheus's text format."""
+    statuses: list[tuple[str, float]] = [(f'{{status="{status}"}}', count) for status, count in tally.statuses.items()]
+    info = f'{{version="{__version__}",precision="{precision}",backend="{backend}"}}'
+    families: list[tuple[str, str, str, list[tuple[str, float]]]] = [
+        ("files_total", "counter", "Rows by status, those of the runs this one goes on from too.", statuses),
+        ("flagged_total", "counter", "Images flagged as out of distribution.", [("", tally.flagged)]),
+        ("unet_evaluations_total", "counter", "Evaluations of the UNet.", [("", tally.unet_evaluations)]),
+        ("resumed_files", "gauge", "Rows of earlier runs.", [("", tally.resumed)]),
+        ("images_per_second", "gauge", "Images scored a second since this run began.", [("", tally.images_per_second)]),
+        ("run_seconds", "gauge", "Seconds since this run began.", [("", tally.seconds)]),
+        ("lanes", "gauge", "Rows of every engine call.", [("", tally.lanes)]),
+        ("info", "gauge", "What runs.", [(info, 1)]),
+    ]
+    lines = []
+    for name, kind, words, samples in families:
+        lines += [f"# HELP diffood_{name} {words}", f"# TYPE diffood_{name} {kind}"]
+        lines += [f"diffood_{name}{labels} {value}" for labels, value in samples]
+    return "\n".join(lines) + "\n"
+
+
+@contextlib.contextmanager
+def serving_metrics(port: int, tally: Tally, precision: str, backend: str) -> Iterator[str]:
+    """Answer GET /metrics while inside; gives the address. port 0: any that is free. UsageError where it is taken."""
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = SECONDS_FOR_A_REQUEST
+
+        def do_GET(self) -> None:
+            if self.path != "/metrics":
+                self.send_error(404)
+                return
+            body = metrics_text(tally, precision, backend).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", CONTENT_TYPE)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words: object) -> None:
+            """Say nothing: standard error is the user's."""
+
+    try:
+        server = ThreadingHTTPServer((HOST, port), Handler)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"--metrics-port {port} cannot be used ({reason}); choose another.") from None
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://{HOST}:{server.server_address[1]}/metrics"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,82 @@
+"""A batch as an operator wants it: logged, measured, with flagged images kept and an end where most is refused."""
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffood.runtime.decision import Calibration
+from diffood.runtime.detector import Detector
+from diffood.runtime.images import DEFAULT_LIMITS, Limits
+from diffood.runtime.serving.batch import OnRow, serve_batch
+from diffood.runtime.serving.decoding import IN_THREADS, Decoding
+from diffood.runtime.serving.flagged import FlaggedFolder
+from diffood.runtime.serving.log import Log
+from diffood.runtime.serving.metrics import serving_metrics
+from diffood.runtime.serving.output import Output
+from diffood.runtime.serving.rejects import RejectLimit
+from diffood.runtime.serving.rows import Row
+from diffood.runtime.serving.sources import Item, Pause
+from diffood.runtime.serving.stop import Stop
+from diffood.runtime.serving.summary import Summary, Tally
+
+
+@dataclass(frozen=True)
+class Watching:
+    """What a run is to do beside its rows; None: not asked for. metrics_port: 0 for any that is free."""
+
+    save_flagged: Path | None = None
+    max_reject_rate: float | None = None
+    metrics_port: int | None = None
+    log: Path | None = None
+
+
+def serve_watched(
+    detector: Detector,
+    calibration: Calibration,
+    sources: Iterable[Item | Pause],
+    output: Output,
+    limits: Limits = DEFAULT_LIMITS,
+    decoding: Decoding = IN_THREADS,
+    watching: Watching = Watching(),
+    *,
+    live: bool = False,
+    tally: Tally,
+    stop: Stop,
+    on_row: OnRow,
+    say: Callable[[str], None],
+) -> Summary:
+    """As `serve_batch`, watched. say: is told the address of the metrics."""
+    session, listeners = detector.session, [on_row]
+    with contextlib.ExitStack() as stack:
+        flagged = FlaggedFolder(watching.save_flagged, limits) if watching.save_flagged else None
+        log = Log(watching.log) if watching.log else None
+        if log:
+            stack.callback(log.close)
+            listeners.append(log.row)
+            place = str(output.place.path)
+            log.event(
+                "start", output=place, resumed=output.resumed, precision=session.precision, backend=session.backend
+            )
+        if watching.metrics_port is not None:
+            metrics = serving_metrics(watching.metrics_port, tally, session.precision, session.backend)
+            say(f"metrics     {stack.enter_context(metrics)}")
+        if watching.max_reject_rate is not None:
+            listeners.append(RejectLimit(watching.max_reject_rate).row)
+
+        def tell(row: Row) -> None:
+            for listener in listeners:
+                listener(row)
+
+        try:
+            summary = serve_batch(
+                detector, calibration, sources, output, limits, decoding,
+                live=live, tally=tally, on_row=tell, stop=stop, flagged=flagged,
+            )  # fmt: skip
+        except BaseException as error:
+            if log:
+                log.event("failed", "error", error=str(error) or type(error).__name__, files=tally.files)
+            raise
+        if log:
+            log.event(summary.state, files=summary.files, flagged=summary.flagged, rejected=summary.rejected)
+        return summary

@@ -1,0 +1,312 @@
+"""An output is whole or can be resumed: after any end the rows so far, each once, and the same bytes as without it."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from written import MANY, ROWS, finish, open_at, write
+
+from diffood.errors import DiffoodError, UsageError
+from diffood.runtime.serving.place import Place
+from diffood.runtime.serving.readers import read_rows
+from diffood.runtime.serving.rows import Row
+
+NAMES = ["rows.jsonl", "rows.csv", "rows.parquet", "rows"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def resume(path: Path, rows: Sequence[Row], *, ends: bool = True, **changes: object) -> None:
+    """Go on with a run over these rows, as `serve-batch` does: pass over those that are there, write the others."""
+    with open_at(path, "resume", **changes) as output:
+        if output.finished:
+            return
+        done = list(output.done())
+        assert done == list(rows[: len(done)])
+        for row in rows[len(done) :]:
+            output.write(row)
+        if ends:
+            finish(output)
+
+
+def read(path: Path) -> list[Row]:
+    return [row for block in read_rows(path) for row in block]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None, max_examples=10)
+@given(
+    count=st.integers(0, 40),
+    splits=st.lists(st.integers(0, 40), max_size=4),
+    part_rows=st.integers(1, 45),
+)
+def test_any_splits_give_the_bytes_of_one_run(
+    tmp_path_factory: pytest.TempPathFactory, name: str, count: int, splits: list[int], part_rows: int
+) -> None:
+    whole, parted = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("parted")
+    rows = MANY[:count]
+    write(whole / name, rows, part_rows=part_rows)
+    for split in sorted(splits):
+        resume(parted / name, rows[:split], ends=False, part_rows=part_rows)
+    resume(parted / name, rows, part_rows=part_rows)
+    without_journal = [
+        {key: value for key, value in contents(folder).items() if "journal" not in key} for folder in (whole, parted)
+    ]
+    assert without_journal[0] == without_journal[1]
+    assert read(parted / name) == rows
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_crash_between_any_two_changes_of_the_disk_loses_and_repeats_nothing(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder as it is before each write, sync, renaming and removal is what a crash there leaves."""
+    seen: list[Path] = []
+    working = tmp_path / "working"
+    working.mkdir()
+
+    def snapshot() -> None:
+        seen.append(Path(shutil.copytree(working, tmp_path / f"crash-{len(seen)}")))
+
+    def before(act: Callable[..., object]) -> Callable[..., object]:
+        def watched(*words: object, **named: object) -> object:
+            snapshot()
+            return act(*words, **named)
+
+        return watched
+
+    with monkeypatch.context() as patch:
+        for name_of in ("write", "fsync", "ftruncate"):
+            patch.setattr(f"os.{name_of}", before(getattr(os, name_of)))
+        for name_of in ("replace", "unlink"):
+            patch.setattr(Path, name_of, before(getattr(Path, name_of)))
+        write(working / name, MANY[:5], part_rows=2)
+    snapshot()
+    assert len(seen) > 20
+    expected = {key: value for key, value in contents(working).items() if "journal" not in key}
+    for crash in seen:
+        resume(crash / name, MANY[:5])
+        assert {key: value for key, value in contents(crash).items() if "journal" not in key} == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_keeps_the_rows_for_a_resume(tmp_path: Path, name: str, error: type[BaseException]) -> None:
+    path = tmp_path / "new" / name
+    with pytest.raises(error), open_at(path) as output:
+        for row in MANY[:5]:
+            output.write(row)
+        raise error
+    assert output.unfinished
+    with pytest.raises(UsageError, match=r"did not finish \(5 rows\): go on with --resume, or start anew"):
+        write(path, MANY)
+    resume(path, MANY)
+    assert read(path) == MANY
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_end_before_the_first_row_leaves_nothing(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RuntimeError), open_at(tmp_path / name):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_an_old_file_is_replaced_whole_or_left_alone(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"old")
+    with open_at(path) as output:
+        for row in MANY[:5]:
+            output.write(row)
+            assert path.read_bytes() == b"old"
+        finish(output)
+    assert read(path) == MANY[:5]
+
+
+def test_a_finished_folder_is_replaced_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows", MANY)
+    with pytest.raises(UsageError, match="holds the 40 rows of a finished run: give another --output, or --overwrite"):
+        write(path, MANY[:3])
+    with open_at(path, "overwrite") as output:
+        output.write(MANY[0])
+        finish(output)
+    assert read(path) == MANY[:1]
+    assert len(list(path.glob("part-*"))) == 1
+
+
+def test_overwriting_drops_an_unfinished_run(tmp_path: Path) -> None:
+    for name in NAMES:
+        resume(tmp_path / name, MANY[:9], ends=False)
+        with open_at(tmp_path / name, "overwrite") as output:
+            assert list(output.done()) == []
+            output.write(MANY[0])
+            finish(output)
+        assert read(tmp_path / name) == MANY[:1]
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    for mode in ("new", "resume", "overwrite"):
+        with pytest.raises(UsageError, match="holds other files; give --output a new folder"), open_at(tmp_path, mode):
+            pytest.fail("entered")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_runs_do_not_write_to_one_output(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    program = f"""
+from pathlib import Path
+from diffood.errors import UsageError
+from written import open_at
+for mode in ("new", "resume", "overwrite"):
+    try:
+        with open_at(Path({str(path)!r}), mode):
+            print("entered")
+    except UsageError as error:
+        print(error)
+"""
+    places = f"import sys; sys.path[:0] = {sys.path!r}\n"
+    with open_at(path) as output:
+        output.write(MANY[0])
+        done = subprocess.run([sys.executable, "-c", places + program], capture_output=True, text=True, check=True)
+        finish(output)
+    assert done.stdout.count("Another run is writing there") == 3
+    assert read(path) == MANY[:1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 4}, "batch: 8 there, 4 here"),
+        ({"max_bytes": 1}, "max bytes: 1000 there, 1 here"),
+        ({"part_rows": 3}, "part rows: 2 there, 3 here"),
+        ({"diffood": "1"}, "diffood: 0 there, 1 here"),
+        ({"calibration_sha256": "f" * 64}, "calibration sha256: 0000"),
+    ],
+)
+def test_rows_of_two_kinds_are_not_mixed(tmp_path: Path, name: str, changes: dict[str, object], message: str) -> None:
+    resume(tmp_path / name, MANY[:9], ends=False)
+    before = contents(tmp_path)
+    with pytest.raises(UsageError, match=message), open_at(tmp_path / name, "resume", **changes):
+        pytest.fail("entered")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_that_were_changed_are_not_gone_on_from(tmp_path: Path, name: str) -> None:
+    resume(tmp_path / name, MANY[:9], ends=False)
+    for path, data in ((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()):
+        if "journal" in path.name:
+            continue
+        for damaged in (data[:-40], data[:50] + b"#" + data[51:], None):
+            path.unlink()
+            if damaged is not None:
+                path.write_bytes(damaged)
+            with pytest.raises(DiffoodError, match=r"not as it was written|No such file"):
+                resume(tmp_path / name, MANY)
+            path.write_bytes(data)
+    resume(tmp_path / name, MANY)
+    assert read(tmp_path / name) == MANY
+
+
+def test_a_damaged_journal_is_refused_and_a_torn_one_is_not(tmp_path: Path) -> None:
+    path, journal = tmp_path / "rows.jsonl", tmp_path / "rows.jsonl.journal"
+    resume(path, MANY[:9], ends=False)
+    data = journal.read_bytes()
+    lines = data.splitlines(keepends=True)
+    for damaged in (data.replace(b'"rows":4', b'"rows":"x"'), b"{}\n" + data, data + lines[0]):
+        journal.write_bytes(damaged)
+        with pytest.raises(DiffoodError, match=r"line \d+ does not hold: .*Start anew with --overwrite"):
+            resume(path, MANY)
+    journal.write_bytes(data + lines[-1][:30])
+    resume(path, MANY)
+    assert read(path) == MANY
+
+
+@pytest.mark.parametrize("name", ["rows.txt", "rows.csv.gz", ".csv", "rows.CSV"])
+def test_an_unknown_ending_is_wrong_usage(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"no known ending: use one of \.jsonl, \.csv, \.parquet"):
+        Place.of(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_place_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DiffoodError, match="choose another --output"), open_at(tmp_path / "file" / name):
+        pytest.fail("entered")
+    if name != "rows":
+        (tmp_path / name).mkdir()
+        with pytest.raises(DiffoodError, match="choose another --output"), open_at(tmp_path / name):
+            pytest.fail("entered")
+
+
+def test_without_pyarrow_parquet_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for name in ("rows.parquet", "rows"):
+        with pytest.raises(DiffoodError, match=r"pip install pyarrow, or write \.jsonl"):
+            Place.of(tmp_path / name)
+    assert Place.of(tmp_path / "rows", "jsonl").rows == "jsonl"
+
+
+# A limit on the size of a file stands for a disk that fills up: a write takes a part, and the next one nothing.
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from diffood.errors import DiffoodError
+from written import MANY, finish, open_at
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    with open_at(Path(sys.argv[1]), "resume", part_rows=4) as output:
+        for row in MANY[len(list(output.done())):]:
+            output.write(row)
+        finish(output)
+except DiffoodError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits on the size of a file")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_disk_that_fills_up_tears_nothing(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "whole" / name, MANY, part_rows=4)
+    program = f"import sys; sys.path[:0] = {sys.path!r}\n{LIMITED}"
+    path = tmp_path / "full" / name
+    said = ""
+    for limit in (1000, 1700, 3300, 4700):
+        command = [sys.executable, "-c", program, str(path), str(limit)]
+        said += subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        with contextlib.suppress(UsageError, FileNotFoundError):
+            rows = read(path)
+            assert rows == MANY[: len(rows)]
+    assert "Cannot write" in said
+    assert "(File too large)" in said
+    resume(path, MANY, part_rows=4)
+    assert read(path) == MANY
+    expected, found = (
+        {key: value for key, value in contents(tmp_path / folder).items() if "journal" not in key}
+        for folder in ("whole", "full")
+    )
+    assert found == expected
+
+
+def test_rows_of_the_shared_table_come_back_after_a_resume(tmp_path: Path) -> None:
+    finite = [row for row in ROWS if row.status != "invalid"]
+    for name in NAMES:
+        resume(tmp_path / name, finite[:3], ends=False)
+        with open_at(tmp_path / name, "resume") as output:
+            assert [row.id for row in output.done()] == [row.id for row in finite[:3]]
+            output.write(finite[3])
+            finish(output)
+        assert [row.id for row in read(tmp_path / name)] == [row.id for row in finite]

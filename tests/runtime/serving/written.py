@@ -1,0 +1,64 @@
+"""Rows, and outputs of made-up runs to write them into."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from made_up import fingerprint_of
+
+from diffood.runtime.serving.journal import RunRecord
+from diffood.runtime.serving.output import Mode, Output, open_output
+from diffood.runtime.serving.place import Place
+from diffood.runtime.serving.rows import Row
+from diffood.runtime.serving.summary import Summary, encode_summary
+
+ROWS = [
+    Row("a.png", "00" * 32, "ok", 0.1 + 0.2, 1 / 3, 1.5, False, 3, "coat", 0.75, 1, 16),
+    Row(
+        "ü🙂/名前.png", "11" * 32, "ok", 1e-300, 0.0625, 1.5, True, 0, 'T-shirt, "top"', 1.0, 1, 16, "resized from 9x9"
+    ),
+    Row("broken\nname\r'\".png", "", "rejected", error="The file is empty (0 bytes); copy it again, please."),
+    Row("nan.png", "22" * 32, "invalid", math.nan, 0.0625, 1.5, True, 0, "", math.inf, 1, 16, error="not finite"),
+    Row("=1+1.png", "33" * 32, "ok", -0.0, 1.0, -2.5, False, 9, "\\xff", -math.inf, 1, 0, "\u2028"),
+]
+MANY = [
+    Row(f"{index:03d}.png", f"{index:064x}", "ok", index / 7, 0.5, 1.5, index > 10, 3, "coat") for index in range(40)
+]
+
+
+def run_of(place: Place, **changes: Any) -> RunRecord:
+    """The record of a made-up run to a place; `changes` are fields of it."""
+    fields: dict[str, Any] = {
+        "diffood": "0",
+        "fingerprint": fingerprint_of(),
+        "calibration_sha256": "0" * 64,
+        "batch": 8,
+        "threads": 1,
+        "max_bytes": 1000,
+        "max_pixels": 1000,
+        "rows": place.rows,
+        "part_rows": 2,
+    }
+    return RunRecord(**fields | changes)
+
+
+def open_at(path: Path, mode: Mode = "new", **changes: Any) -> Output:
+    """An output of a made-up run, to be entered."""
+    place = Place.of(path)
+    return open_output(place, run_of(place, **changes), mode)
+
+
+def finish(output: Output) -> None:
+    """Say that all rows were written; the summary is the same for all runs of one record."""
+    nothing: dict[str, Any] = dict.fromkeys(Summary.model_fields, 0) | {"state": "finished", "reasons": {}}
+    output.finish(encode_summary(Summary(**nothing), "none", output.run))
+
+
+def write(path: Path, rows: Sequence[Row], **changes: Any) -> Path:
+    """Write rows into an output and finish it."""
+    with open_at(path, **changes) as output:
+        for row in rows:
+            output.write(row)
+        finish(output)
+    return path
