@@ -5,7 +5,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -19,6 +19,7 @@ from diffood.runtime.serving.place import DEFAULT_PART_ROWS, Place
 from diffood.runtime.serving.sources.tables import DEFAULT_COLUMN
 
 if TYPE_CHECKING:
+    from diffood.runtime.serving.output import Output
     from diffood.runtime.serving.summary import Summary, Tally
 
 REASONS_SHOWN = 20
@@ -114,11 +115,13 @@ def serve_batch(
                         detector, calibration, sources, target, limits, decoding, watching,
                         live=live, tally=tally, stop=stop, on_row=lambda row: advance(1), say=say,
                     )  # fmt: skip
-    except KeyboardInterrupt:  # the second signal
-        raise typer.Exit(stop.exit_code) from None
-    finally:
-        if target.unfinished:
-            say(f"go on with  {resume_command(sys.argv[1:])}")
+    except BaseException as error:
+        if not isinstance(error, UsageError):  # with what was given nothing could go on
+            say_how_to_go_on(target)
+        if isinstance(error, KeyboardInterrupt):  # the second signal
+            raise typer.Exit(stop.exit_code) from None
+        raise
+    say_how_to_go_on(target)
     show(summary, detector, output, as_json)
     if stop.wanted or summary.rejected or summary.invalid:
         raise typer.Exit(stop.exit_code if stop.wanted else EXIT_SET_ASIDE)
@@ -127,6 +130,12 @@ def serve_batch(
 def say(text: str) -> None:
     """Tell the user; standard output is for the results."""
     typer.echo(text, err=True)
+
+
+def say_how_to_go_on(output: "Output") -> None:
+    """Where a run did not finish, the command that goes on with it."""
+    if output.unfinished:
+        say(f"go on with  {resume_command(sys.argv[1:])}")
 
 
 def resume_command(words: list[str]) -> str:
@@ -143,8 +152,8 @@ def describe_state(tally: "Tally") -> str:
 def show(summary: "Summary", detector: Detector, output: Path, as_json: bool) -> None:
     """Print what a run did."""
     if as_json:
-        content: dict[str, Any] = {**summary.model_dump(mode="json"), "engine": options.describe_engine(detector)}
-        typer.echo(json.dumps(content))
+        content = summary.model_dump(mode="json", exclude={"run"})
+        typer.echo(json.dumps({**content, "engine": options.describe_engine(detector)}))
         return
     typer.echo(
         f"{summary.files} files: {summary.scored} scored, {summary.flagged} flagged as OOD, "

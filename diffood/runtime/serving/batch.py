@@ -45,10 +45,11 @@ def serve_batch(
     tally, stop, rule = tally or Tally(), stop or Stop(), Rule.of(calibration)
     tally.lanes = detector.session.batch
 
-    def conclude(state: State) -> bytes:
-        return encode_summary(tally.summary(state), engine, output.run)
+    def conclude(state: State, end: Callable[[bytes], None]) -> Summary:
+        summary = tally.summary(state)
+        end(encode_summary(summary, f"{detector.session.precision} on {detector.session.backend}", output.run))
+        return summary
 
-    engine = f"{detector.session.precision} on {detector.session.backend}"
     items = iter(sources)
     if not live:
         pass_over(output, items, tally)
@@ -63,13 +64,9 @@ def serve_batch(
             on_row(row)
     except BaseException:
         with contextlib.suppress(DiffoodError):
-            output.stop(conclude("failed"))
+            conclude("failed", output.stop)
         raise
-    if stop.wanted:
-        output.stop(conclude("stopped"))
-    else:
-        output.finish(conclude("finished"))
-    return tally.summary("stopped" if stop.wanted else "finished")
+    return conclude("stopped", output.stop) if stop.wanted else conclude("finished", output.finish)
 
 
 def ids_there(output: Output, tally: Tally) -> Iterator[str]:

@@ -123,7 +123,8 @@ class Journal:
                         f"{self.path}, line {number} does not hold: {reason}. Start anew with --overwrite."
                     ) from None
                 end += len(text)
-        os.ftruncate(self._descriptor, end)
+        if end != os.fstat(self._descriptor).st_size:
+            os.ftruncate(self._descriptor, end)
         return past
 
     def begin(self, run: RunRecord) -> None:

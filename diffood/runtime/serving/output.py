@@ -5,6 +5,7 @@ of the next part as JSON lines until it is full; one Parquet file is merged from
 what is on the disk for good; `--resume` cuts back to that and goes on, so that the files are the same to the byte.
 """
 
+import contextlib
 import hashlib
 import shutil
 import time
@@ -53,7 +54,7 @@ class Output(ABC):
         self._file: Growing | None = None
         self._made: Path | None = None  # the folder of parts, where this run made it
         self._sealed = self._marked = 0  # rows in parts that are whole, and all that are on the disk for good
-        self._last_mark = time.monotonic()
+        self._last_mark, self._torn = time.monotonic(), False
 
     @property
     def resumed(self) -> int:
@@ -91,8 +92,8 @@ class Output(ABC):
             raise UsageError(self._occupied())
         if self._past.run is None or not (self._past.rows or self._past.finished):
             self._past = Past(self.run)
+            self._journal.begin(self.run)  # first: a journal must not speak of what is gone
             self._clear()
-            self._journal.begin(self.run)
             self._start()
             return
         self._require_own(self._past.run)
@@ -133,52 +134,57 @@ class Output(ABC):
 
     def write(self, row: Row) -> None:
         """Append one row. Raises DiffoodError where the disk is full or gone; the rows before it stay."""
-        try:
+        with self._changing():
             self._write(row)
             if time.monotonic() - self._last_mark >= SECONDS_BETWEEN_MARKS:
                 self._mark()
-        except OSError as error:
-            raise self._refusal(error) from None
 
     def finish(self, summary: bytes) -> None:
         """Say that these were all rows: the output appears under its name, the summary beside it."""
         assert self._journal
-        try:
+        with self._changing():
             self._last()
             write_durably(self.place.summary, summary)
             self._journal.finish()
             self._complete()
-        except OSError as error:
-            raise self._refusal(error) from None
-        self.finished = True
+            self.finished = True
 
     def stop(self, summary: bytes) -> None:
         """Say that the run was ended before its end: what there is is on the disk, the summary beside it."""
-        try:
+        if self._torn:
+            return
+        with self._changing():
             self._mark()
             if self.unfinished:
                 write_durably(self.place.summary, summary)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """A change of several steps. Broken off by a signal between two of them, it is left to the next resume."""
+        self._torn = True
+        try:
+            yield
         except OSError as error:
+            self._torn = False  # what failed left everything as it was before it
             raise self._refusal(error) from None
+        self._torn = False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._journal and not self.finished:
+            if self._journal and not self.finished and not self._torn:
                 self._mark()
         except OSError as failure:  # what was marked before stands
             if kind is None:
                 raise self._refusal(failure) from None
         finally:
-            try:
+            with contextlib.suppress(OSError):  # an empty beginning that stays is none to the next run
                 if self._journal and not self.finished and not self._marked:
                     self._clear()
                     self._journal.remove()
                     if self._made:
                         self._made.rmdir()
-            except OSError:
-                pass  # an empty beginning is left behind, which the next run takes as none
             self._close()
 
     def _close(self) -> None:

@@ -115,11 +115,14 @@ def encode_summary(summary: Summary, engine: str, run: RunRecord) -> bytes:
 
 
 def read_summary(path: Path, output: Path) -> SummaryFile:
-    """The summary beside an output. UsageError where there is none that holds."""
+    """The summary of a finished run, beside its output. UsageError where there is none that holds."""
     try:
-        return SummaryFile.model_validate_json(path.read_bytes())
+        found = SummaryFile.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
+        found = None
+    if found is None or found.state != "finished":
         raise UsageError(
             f"{output} is there already, and nothing beside it tells which run wrote it: give another --output, or "
             "--overwrite to replace it."
-        ) from None
+        )
+    return found

@@ -1,0 +1,307 @@
+"""serve-batch is killed, stopped, starved and resumed: its files are those of an undisturbed run, to the byte."""
+
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forked import run_forked
+from PIL import Image
+
+from diffood.zoo.images import unpack_set
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+
+MACHINE = ("--batch", "8", "--threads", "1")
+PART = ("--part-rows", "32")
+KILLS = 50
+# A shell starts background jobs with SIGINT ignored, and children inherit that.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from diffood.cli import main; main()"
+)
+NAMES = ["rows.jsonl", "rows.csv", "rows.parquet", "rows"]
+
+# A server that has imported what a run needs makes each of many processes in a tenth of the time.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["diffood.cli", "diffood.runtime.sessions.onnxruntime", "pyarrow.parquet", "forked"])
+
+Run = Callable[..., Any]  # gives conftest.Done
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three hundred clothes and digits, and twenty files that are no images; read-only."""
+    root = tmp_path_factory.mktemp("durable") / "images"
+    unpack_set("fashion-test", root / "clothes", 150)
+    unpack_set("digits", root / "digits", 150)
+    for index in range(20):
+        (root / "clothes" / f"{index:04d}-broken.png").write_text("no image")
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, calibrated: Path, images: Path, start: Run
+) -> Callable[[str], dict[str, bytes]]:
+    """Files of a run to an output of a name, and of its flagged images, that nothing disturbed."""
+    known: dict[str, dict[str, bytes]] = {}
+
+    def of(name: str) -> dict[str, bytes]:
+        if name not in known:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            done = start("serve-batch", calibrated, images, "--output", folder / name, *PART, *MACHINE)
+            assert done.code == 3, done
+            known[name] = contents(folder)
+        return known[name]
+
+    return of
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Files below a folder but those that hold timings, and the journal."""
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not re.search("journal|summary", name)}
+
+
+def launch(*words: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", PROGRAM, "serve-batch", *map(str, words)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def written(folder: Path) -> int:
+    """Bytes a run has written so far."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def test_fifty_kills_lose_and_repeat_nothing(
+    calibrated: Path, images: Path, tmp_path: Path, start: Run, undisturbed: Callable[[str], dict[str, bytes]]
+) -> None:
+    """Each kill comes after so many more bytes on the disk, and a moment: in rows, in parts, in the journal, in pauses.
+
+    A run of 320 rows is killed about nine times before it ends, and then begun anew in the next kind of output.
+    """
+    moments, kills, finished = random.Random(7), 0, 0
+    while kills < KILLS:
+        name = NAMES[finished % len(NAMES)]
+        folder = tmp_path / f"{finished}"
+        words = (calibrated, images, "--output", folder / name, *PART, *MACHINE)
+        while kills < KILLS:
+            process = FORKS.Process(target=run_forked, args=("serve-batch", *map(str, words), "--resume"))
+            process.start()
+            before, more = written(folder), moments.randrange(1, 30_000)
+            wait_for(lambda: process.exitcode is not None or written(folder) > before + more)  # noqa: B023
+            time.sleep(moments.random() * 0.05)
+            process.kill()
+            process.join()
+            if process.exitcode != -signal.SIGKILL:
+                break
+            kills += 1
+        done = start("serve-batch", *words, "--resume")
+        assert done.code == 3, done
+        assert contents(folder) == undisturbed(name)
+        finished += 1
+    assert finished >= len(NAMES)
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "rows.jsonl"), (signal.SIGTERM, "rows")])
+def test_a_signal_ends_in_good_order_and_says_how_to_go_on(
+    calibrated: Path,
+    images: Path,
+    tmp_path: Path,
+    undisturbed: Callable[[str], dict[str, bytes]],
+    number: signal.Signals,
+    name: str,
+) -> None:
+    process = launch(calibrated, images, "--output", tmp_path / name, *PART, *MACHINE, "--json")
+    wait_for(lambda: written(tmp_path) > 8000)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "Traceback" not in err
+    summary = json.loads(out)
+    assert summary["state"] == "stopped"
+    assert 0 < summary["files"] < 320
+    [command] = re.findall(r"^go on with  diffood (serve-batch .* --resume)$", err, re.MULTILINE)
+    again = subprocess.run(
+        [sys.executable, "-m", "diffood", *command.split()], capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 3, again
+    summary_of_both = json.loads(again.stdout)
+    assert (summary_of_both["resumed"], summary_of_both["files"]) == (summary["files"], 320)
+    assert contents(tmp_path) == undisturbed(name)
+
+
+def test_a_second_signal_ends_at_once_and_keeps_the_rows(
+    calibrated: Path, images: Path, tmp_path: Path, start: Run, undisturbed: Callable[[str], dict[str, bytes]]
+) -> None:
+    process = launch(calibrated, images, "--output", tmp_path / "rows.csv", *PART, *MACHINE)
+    wait_for(lambda: written(tmp_path) > 8000)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert "Traceback" not in err
+    assert "go on with" in err
+    done = start("serve-batch", calibrated, images, "--output", tmp_path / "rows.csv", *PART, *MACHINE, "--resume")
+    assert done.code == 3
+    assert contents(tmp_path) == undisturbed("rows.csv")
+
+
+def test_what_would_mix_rows_of_two_kinds_is_refused(
+    run: Run, calibrated: Path, folders: Path, tmp_path: Path, clothes_folder: Path
+) -> None:
+    bundle = Path(shutil.copytree(calibrated, tmp_path / "bundle"))
+    (tmp_path / "in").mkdir()
+    for index in range(120):
+        (tmp_path / "in" / f"{index}.png").write_text("no image")
+    (tmp_path / "in" / "00.png").hardlink_to(folders / "ind" / "0000.png")
+    serve = ("serve-batch", bundle, tmp_path / "in", "--output", tmp_path / "rows.jsonl")
+    stopped = run(*serve, *MACHINE, "--max-reject-rate", 0.5)
+    assert stopped.code == 1
+    assert "99 of 100 files were refused, more than --max-reject-rate 0.5; the last: " in stopped.err
+    run(*serve, *MACHINE).assert_wrong_usage("did not finish (100 rows): go on with --resume, or start anew")
+    run(*serve, *MACHINE, "--resume", "--overwrite").assert_wrong_usage("give one of them")
+    resumed = (*serve, "--resume")
+    run(*resumed, "--batch", 4, "--threads", 1).assert_wrong_usage("batch: 8 there, 4 here")
+    run(*resumed, *MACHINE, "--max-bytes", 100).assert_wrong_usage("max bytes")
+    (tmp_path / "in" / "000.png").touch()
+    run(*resumed, *MACHINE).assert_wrong_usage("The inputs have changed", "row 3 is of '1.png'", "have '000.png'")
+    (tmp_path / "in" / "000.png").unlink()
+    other = ("--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0", "--seed", "9")
+    assert run("calibrate", bundle, "--images", clothes_folder, "--plan", "plain", *other, *MACHINE).code == 0
+    run(*resumed, *MACHINE).assert_wrong_usage("its rows would be of two kinds", "plan.seed", "calibration sha256")
+    shutil.copy(calibrated / "calibration.json", bundle)
+    done = run(*resumed, *MACHINE, "--max-reject-rate", 0.5)  # twenty more are too few to judge
+    assert done.code == 3
+    assert done.out.startswith("121 files: 1 scored, ")
+
+
+def test_a_finished_run_is_not_run_again_by_resume(run: Run, calibrated: Path, folders: Path, tmp_path: Path) -> None:
+    for name in NAMES:
+        place = ("--output", tmp_path / name, "--resume")
+        words = ("serve-batch", calibrated, folders / "ind", *place, *MACHINE, "--json")
+        first = run(*words)
+        assert (first.code, first.content["files"]) == (0, 10)
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+        again = run(*words)
+        assert (again.code, again.content) == (0, first.content)
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_summary_counts_the_rows(
+    run: Run, calibrated: Path, images: Path, tmp_path: Path, undisturbed: Callable[[str], dict[str, bytes]]
+) -> None:
+    done = run("serve-batch", calibrated, images, "--output", tmp_path / "rows.jsonl", *MACHINE, "--json")
+    rows = [json.loads(line) for line in undisturbed("rows.jsonl")["rows.jsonl"].splitlines()]
+    stored = json.loads((tmp_path / "rows.jsonl.summary.json").read_text())
+    assert stored["run"]["batch"] == 8
+    for summary in (done.content, stored):
+        assert summary["state"] == "finished"
+        assert summary["files"] == len(rows) == 320
+        assert summary["scored"] == sum(row["status"] == "ok" for row in rows) == 300
+        assert summary["rejected"] == 20
+        assert summary["flagged"] == sum(bool(row["is_ood"]) for row in rows) > 50
+        assert summary["unet_evaluations"] == sum(row["unet_evaluations"] for row in rows)
+        assert sum(summary["reasons"].values()) == 20
+
+
+def test_flagged_files_are_kept_with_their_denoised_selves(
+    run: Run, calibrated: Path, images: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    words = (images / "digits", "--output", tmp_path / "rows.jsonl", "--save-flagged", kept)
+    assert run("serve-batch", calibrated, *words, *MACHINE).code == 0
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    flagged = {f"{number:07d}-{row['id']}": row for number, row in enumerate(rows) if row["is_ood"]}
+    assert len(flagged) > 20
+    assert {path.name for path in kept.iterdir()} == flagged.keys() | {f"{name}.denoised.png" for name in flagged}
+    for name, row in flagged.items():
+        assert (kept / name).read_bytes() == (images / "digits" / row["id"]).read_bytes()
+        with Image.open(kept / f"{name}.denoised.png") as picture:
+            assert (picture.size, picture.mode) == ((28, 28), "L")
+            with Image.open(kept / name) as original:
+                assert picture.tobytes() != original.tobytes()
+
+
+def test_metrics_are_scraped_from_a_run_and_only_from_this_machine(
+    calibrated: Path, images: Path, tmp_path: Path
+) -> None:
+    words = (calibrated, images, "--output", tmp_path / "rows.jsonl", *MACHINE, "--metrics-port", 0)
+    process = launch(*words, "--log", tmp_path / "log.jsonl")
+    assert process.stderr
+    try:
+        found = re.fullmatch(r"metrics     (http://127\.0\.0\.1:\d+/metrics)\n", process.stderr.readline())
+        assert found
+        texts = list(scrape(found[1], process))
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 3, err
+    assert texts
+    counts = [
+        {name: float(value) for name, value in (line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")}
+        for text in texts
+    ]
+    files = [sum(value for name, value in each.items() if name.startswith("diffood_files_total")) for each in counts]
+    assert files == sorted(files)
+    assert files[-1] > 0
+    assert counts[-1]["diffood_lanes"] == 8
+    assert 'diffood_info{version="' in texts[-1]
+    assert "# TYPE diffood_files_total counter" in texts[-1]
+    events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert (events[0]["event"], events[-1]["event"]) == ("start", "finished")
+    assert sum(event["event"] == "rejected" for event in events) == 20
+    assert all(event.keys() >= {"time", "level", "event"} for event in events)
+
+
+def scrape(url: str, process: "subprocess.Popen[str]") -> Iterator[str]:
+    """What the address gives until the run ends."""
+    while process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                yield answer.read().decode()
+            with pytest.raises(urllib.error.HTTPError):
+                urllib.request.urlopen(url + "x", timeout=5)
+        except (urllib.error.URLError, ConnectionError):
+            return
+        time.sleep(0.1)
+
+
+def test_a_port_or_a_folder_that_cannot_be_had_is_explained(
+    run: Run, calibrated: Path, folders: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    serve = ("serve-batch", calibrated, folders / "ind", "--output", tmp_path / "rows.jsonl", *MACHINE)
+    for words, message in (
+        (("--log", tmp_path / "nowhere" / "log"), "--log"),
+        (("--max-reject-rate", 1.5), "--max-reject-rate 1.5"),
+        (("--format", "csv"), "--format csv does not go with"),
+    ):
+        run(*serve, *words).assert_wrong_usage(message)
+    run(*serve, "--save-flagged", tmp_path / "file").assert_one_line(1, "choose another --save-flagged")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
