@@ -22,13 +22,16 @@ from diffood.runtime.decision import Rule, save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.plan import Plan
 from diffood.runtime.serving import pipeline
-from diffood.runtime.serving.batch import make_row, serve_batch
+from diffood.runtime.serving.batch import ids_there, make_row, serve_batch
 from diffood.runtime.serving.decoding import IN_THREADS, Decoding
 from diffood.runtime.serving.pipeline import score_files
 from diffood.runtime.serving.rows import Row
 from diffood.runtime.serving.sources import PAUSE, Pause, Source, expand_inputs
+from diffood.runtime.serving.sources.inputs import Reading, open_inputs
 from diffood.runtime.serving.sources.items import Inline
-from diffood.runtime.serving.summary import Summary
+from diffood.runtime.serving.sources.live import Watch
+from diffood.runtime.serving.stop import Stop
+from diffood.runtime.serving.summary import Summary, Tally
 from diffood.zoo.images import load_set
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="FIFOs and file names of any bytes")
@@ -305,3 +308,32 @@ def test_a_score_that_is_not_finite_is_flagged(detector: Detector, mixed: Path) 
         row = make_row(broken, Rule.of(detector.calibration()), detector)
         assert (row.status, row.is_ood, row.values()["score"]) == ("invalid", True, None)
         assert "not finite" in row.error
+
+
+def test_a_watched_folder_is_resumed_by_ids_whatever_comes_first(
+    detector: Detector, clothes_folder: Path, tmp_path: Path
+) -> None:
+    """Files come in another order the second time: each still has one row."""
+    drop, output = tmp_path / "drop", tmp_path / "rows.jsonl"
+    drop.mkdir()
+    files = sorted(clothes_folder.iterdir())[:9]
+    for file in files[4:]:  # the first ones are not there yet
+        shutil.copy(file, drop)
+    watch, stop = Watch(drop, idle=0, look=0.01, settled=0), Stop()
+    with open_at(output) as target:
+        sources = open_inputs([], Reading(watch=watch, stop=stop.event))
+
+        def end(row: Row) -> None:
+            stop.event.set()
+
+        first = serve_batch(detector, detector.calibration(), sources, target, live=True, stop=stop, on_row=end)
+    assert (first.state, 0 < first.files <= 5) == ("stopped", True)
+    for file in files[:4]:
+        shutil.copy(file, drop)
+    with open_at(output, "resume") as target:
+        tally = Tally()
+        sources = open_inputs([], Reading(watch=watch, done=ids_there(target, tally)))
+        last = serve_batch(detector, detector.calibration(), sources, target, live=True, tally=tally)
+    assert (last.state, last.files, last.resumed) == ("finished", 9, first.files)
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert sorted(row["id"] for row in rows) == [file.name for file in files]
