@@ -66,6 +66,7 @@ def serve_batch(
     watching = Watching(save_flagged, max_reject_rate, metrics_port, log)
     sources = expand_inputs(inputs)
     detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
+    detector.spares_memory = True
     calibration = detector.calibration()
     run = RunRecord(
         diffood=__version__,
