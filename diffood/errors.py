@@ -29,6 +29,10 @@ class DeviceError(DiffoodError):
     """A GPU, its driver or a library that drives it is missing or failed."""
 
 
+class EngineMemoryError(DeviceError):
+    """The engine found no memory for a call of so many rows; fewer rows may do."""
+
+
 class RejectedImage(DiffoodError):  # noqa: N818 - a verdict on an input, not a failure of diffood
     """One image is refused; the run goes on and its row carries this message."""
 

@@ -80,6 +80,7 @@ def serve_batch(
     stop, tally, given = Stop(), Tally(), inputs or []
     live = watch is not None or STANDARD_INPUT in given  # in no order that a resume would find again
     detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
+    detector.spares_memory = True
     calibration = detector.calibration()
     run = RunRecord(
         diffood=__version__,

@@ -1,5 +1,6 @@
 """Images in, scores and verdicts out: the one object a Python user needs. Decodes no files but through `images`."""
 
+import gc
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from diffood.runtime.passes import Way, run_pass
 from diffood.runtime.plan import Plan
 from diffood.runtime.sessions import Array, Backend, Session
 from diffood.runtime.sessions.backends import open_session
+from diffood.runtime.sparing import stream_sparing
 from diffood.runtime.witnesses import Evidence, measure
 
 DEFAULT_BATCH = 32
@@ -89,6 +91,8 @@ class Detector:
         self.bundle, self.plan, self.session, self.fusion = bundle, plan, session, fusion
         self._way = Way(plan, bundle.tables(plan), plan.grid(bundle.alpha_bar).origin_scale())
         self.evaluations = plan.evaluations(self._way.tables)  # of an image that goes all the way
+        self.threads = 0
+        self.spares_memory = False  # go on with half the rows where the engine finds no memory for all
         self.why = ""  # why this backend and precision, where `open` chose them
 
     @classmethod
@@ -169,12 +173,14 @@ class Detector:
             batch=batch,
             threads=threads,
         )
-        return cls(bundle, plan, session, fusion)
+        detector = cls(bundle, plan, session, fusion)
+        detector.threads = threads
+        return detector
 
     def with_fusion(self, fusion: Fusion) -> "Detector":
         """The same detector, on the same session, that combines witnesses as `fusion` says."""
         detector = Detector(self.bundle, self.plan, self.session, fusion)
-        detector.why = self.why
+        detector.why, detector.threads = self.why, self.threads
         return detector
 
     @property
@@ -255,7 +261,8 @@ class Detector:
     def stream(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, ImageScore]]:
         """Score (key, x float32 [C, H, W] in [-1, 1]) pairs lazily and yield them in their order.
 
-        Memory is bounded by the batch, not by the number of items. Raises CalibrationError as `score` does.
+        Memory is bounded by the batch, not by the number of items. Raises CalibrationError as `score` does, and
+        EngineMemoryError where the engine finds no memory: with one row, where `spares_memory` is set.
         """
         if self.plan.fused and self.fusion is None:
             raise CalibrationError(
@@ -263,7 +270,30 @@ class Detector:
                 "--images DIR` fits on in-distribution images: calibrate first, or use the paper's score alone, "
                 'plan="plain".'
             )
+        if self.spares_memory:
+            return stream_sparing(self._score, self._halve, items)
+        return self._score(items)
+
+    def _score(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, ImageScore]]:
         return run_pass(self.session, self._way, items, self._judge)
+
+    def _halve(self) -> bool:
+        """Load the session anew for half the rows; False where there is but one."""
+        backend, precision, batch = self.session.backend, self.session.precision, self.session.batch
+        if batch == 1:
+            return False
+        del self.session  # its memory first
+        gc.collect()
+        self.session = open_session(
+            self.bundle,
+            backend,
+            precision,
+            guided=self.plan.guidance > 0,
+            registers=self.bundle.tables(self.plan)[0].weights.shape[1],
+            batch=batch // 2,
+            threads=self.threads,
+        )
+        return True
 
     def _judge(self, evidence: Evidence) -> tuple[ImageScore, bool]:
         if self.fusion is None:

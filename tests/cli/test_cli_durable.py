@@ -61,7 +61,8 @@ def undisturbed(
     def of(name: str) -> dict[str, bytes]:
         if name not in known:
             folder = tmp_path_factory.mktemp("undisturbed")
-            done = start("serve-batch", calibrated, images, "--output", folder / name, *PART, *MACHINE)
+            kept = ("--save-flagged", folder / "kept")
+            done = start("serve-batch", calibrated, images, "--output", folder / name, *kept, *PART, *MACHINE)
             assert done.code == 3, done
             known[name] = contents(folder)
         return known[name]
@@ -108,11 +109,11 @@ def test_fifty_kills_lose_and_repeat_nothing(
     while kills < KILLS:
         name = NAMES[finished % len(NAMES)]
         folder = tmp_path / f"{finished}"
-        words = (calibrated, images, "--output", folder / name, *PART, *MACHINE)
+        words = (calibrated, images, "--output", folder / name, "--save-flagged", folder / "kept", *PART, *MACHINE)
         while kills < KILLS:
             process = FORKS.Process(target=run_forked, args=("serve-batch", *map(str, words), "--resume"))
             process.start()
-            before, more = written(folder), moments.randrange(1, 30_000)
+            before, more = written(folder), moments.randrange(1, 60_000)
             wait_for(lambda: process.exitcode is not None or written(folder) > before + more)  # noqa: B023
             time.sleep(moments.random() * 0.05)
             process.kill()
@@ -136,7 +137,8 @@ def test_a_signal_ends_in_good_order_and_says_how_to_go_on(
     number: signal.Signals,
     name: str,
 ) -> None:
-    process = launch(calibrated, images, "--output", tmp_path / name, *PART, *MACHINE, "--json")
+    place = ("--output", tmp_path / name, "--save-flagged", tmp_path / "kept")
+    process = launch(calibrated, images, *place, *PART, *MACHINE, "--json")
     wait_for(lambda: written(tmp_path) > 8000)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -158,7 +160,8 @@ def test_a_signal_ends_in_good_order_and_says_how_to_go_on(
 def test_a_second_signal_ends_at_once_and_keeps_the_rows(
     calibrated: Path, images: Path, tmp_path: Path, start: Run, undisturbed: Callable[[str], dict[str, bytes]]
 ) -> None:
-    process = launch(calibrated, images, "--output", tmp_path / "rows.csv", *PART, *MACHINE)
+    words = (calibrated, images, "--output", tmp_path / "rows.csv", "--save-flagged", tmp_path / "kept")
+    process = launch(*words, *PART, *MACHINE)
     wait_for(lambda: written(tmp_path) > 8000)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.02)
@@ -167,7 +170,7 @@ def test_a_second_signal_ends_at_once_and_keeps_the_rows(
     assert process.returncode == 128 + signal.SIGTERM, err
     assert "Traceback" not in err
     assert "go on with" in err
-    done = start("serve-batch", calibrated, images, "--output", tmp_path / "rows.csv", *PART, *MACHINE, "--resume")
+    done = start("serve-batch", *words, *PART, *MACHINE, "--resume")
     assert done.code == 3
     assert contents(tmp_path) == undisturbed("rows.csv")
 

@@ -61,6 +61,7 @@ def serve_batch(
                 flagged.keep(tally.files, outcome)
             output.write(row)
             tally.add(row)
+            tally.lanes = detector.session.batch  # fewer once memory did not suffice
             on_row(row)
     except BaseException:
         with contextlib.suppress(DiffoodError):

@@ -46,8 +46,9 @@ def serve_watched(
     on_row: OnRow,
     say: Callable[[str], None],
 ) -> Summary:
-    """As `serve_batch`, watched. say: is told the address of the metrics."""
-    session, listeners = detector.session, [on_row]
+    """As `serve_batch`, watched. say: is told the address of the metrics, and that memory did not suffice."""
+    precision, backend, lanes = detector.session.precision, detector.session.backend, detector.session.batch
+    listeners = [on_row]  # the session itself is not held: it may be loaded anew
     with contextlib.ExitStack() as stack:
         flagged = FlaggedFolder(watching.save_flagged, limits) if watching.save_flagged else None
         log = Log(watching.log) if watching.log else None
@@ -55,16 +56,20 @@ def serve_watched(
             stack.callback(log.close)
             listeners.append(log.row)
             place = str(output.place.path)
-            log.event(
-                "start", output=place, resumed=output.resumed, precision=session.precision, backend=session.backend
-            )
+            log.event("start", output=place, resumed=output.resumed, precision=precision, backend=backend)
         if watching.metrics_port is not None:
-            metrics = serving_metrics(watching.metrics_port, tally, session.precision, session.backend)
+            metrics = serving_metrics(watching.metrics_port, tally, precision, backend)
             say(f"metrics     {stack.enter_context(metrics)}")
         if watching.max_reject_rate is not None:
             listeners.append(RejectLimit(watching.max_reject_rate).row)
 
         def tell(row: Row) -> None:
+            nonlocal lanes
+            if tally.lanes != lanes:
+                say(f"memory      did not suffice for {lanes} rows a call: going on with {tally.lanes}")
+                if log:
+                    log.event("lanes_halved", "warning", before=lanes, now=tally.lanes, files=tally.files)
+                lanes = tally.lanes
             for listener in listeners:
                 listener(row)
 

@@ -1,18 +1,22 @@
 """The CPU session: ONNX Runtime on the bundle's graphs, lanes held in numpy arrays. Thin."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from diffood.errors import BundleError, DeviceError
+from diffood.errors import BundleError, DeviceError, EngineMemoryError
 from diffood.runtime.bundle import Bundle, Precision, Role
 from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
 from diffood.runtime.sessions.graphs import read_graph, require_tensors, step_role
 from diffood.runtime.sessions.host import classify_padded, combine_registers
 
 PROVIDER = "CPUExecutionProvider"
+
+# Words of its arena, of C++, and of CUDA.
+OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "Available memory of", "out of memory")
 
 
 class OnnxRuntimeSession:
@@ -41,7 +45,9 @@ class OnnxRuntimeSession:
 
     def classify(self, x: Array) -> Classified:
         """See Session.classify."""
-        return classify_padded(x, self.batch, lambda rows: self._classify.run(["logits", "features"], {"x": rows}))
+        return classify_padded(
+            x, self.batch, lambda rows: run_graph(self._classify, ["logits", "features"], {"x": rows})
+        )
 
     def put(self, lane: int, x: Array) -> None:
         """See Session.put."""
@@ -57,7 +63,7 @@ class OnnxRuntimeSession:
             "coefficients": inputs.coefficients,
         }
         wanted = ["x_next", "epsilon"] if len(self._registers) else ["x_next"]
-        out = self._step.run(wanted, {name: feeds[name] for name in self._step_inputs})
+        out = run_graph(self._step, wanted, {name: feeds[name] for name in self._step_inputs})
         self._x = out[0]
         if len(self._registers):
             combine_registers(self._x, self._registers, inputs, out[1])
@@ -65,6 +71,26 @@ class OnnxRuntimeSession:
     def take(self, lane: int) -> Array:
         """See Session.take."""
         return np.array(self._x[lane])
+
+
+def run_graph(session: Any, outputs: list[str], feeds: Mapping[str, Any]) -> Any:
+    """The outputs of one call. EngineMemoryError where ONNX Runtime finds no memory for it."""
+    with naming_lack_of_memory():
+        return session.run(outputs, feeds)
+
+
+@contextlib.contextmanager
+def naming_lack_of_memory() -> Iterator[None]:
+    """Have ONNX Runtime's errors about memory, which have no class of their own, as EngineMemoryError."""
+    try:
+        yield
+    except Exception as error:
+        if not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        raise EngineMemoryError(
+            "The engine found no memory for a call: use a smaller --batch, or close other programs. ONNX Runtime "
+            f"says: {' '.join(str(error).split())[-200:]}"
+        ) from None
 
 
 def load_graph(

@@ -16,7 +16,7 @@ from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
 from diffood.runtime.sessions.cuda import find_device
 from diffood.runtime.sessions.graphs import INT64, expected_tensors, step_role
 from diffood.runtime.sessions.host import classify_padded, combine_registers
-from diffood.runtime.sessions.onnxruntime import load_graph, start
+from diffood.runtime.sessions.onnxruntime import load_graph, naming_lack_of_memory, start
 
 PROVIDER, DEVICE = "CUDAExecutionProvider", "cuda"
 OPTIONS = {
@@ -80,7 +80,8 @@ class OnnxRuntimeCudaSession:
 
     def _classify_batch(self, rows: Array) -> tuple[Array, Array]:
         self._images.update_inplace(rows)
-        self._classify.run_with_iobinding(self._classify_binding)
+        with naming_lack_of_memory():
+            self._classify.run_with_iobinding(self._classify_binding)
         return np.array(self._logits.numpy()), np.array(self._features.numpy())
 
     def put(self, lane: int, x: Array) -> None:
@@ -95,7 +96,8 @@ class OnnxRuntimeCudaSession:
             self._x[self._current].update_inplace(self._lanes)
         for name, rows in self._rows.items():
             rows.update_inplace(getattr(inputs, name))
-        self._step.run_with_iobinding(self._bindings[self._current])
+        with naming_lack_of_memory():
+            self._step.run_with_iobinding(self._bindings[self._current])
         self._current = 1 - self._current
         self._host_is_old, self._device_is_old = True, False
         if len(self._registers):

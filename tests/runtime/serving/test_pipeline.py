@@ -229,6 +229,27 @@ def test_endless_sources_are_read_as_they_are_needed(detector: Detector, mixed: 
     assert pulled <= pipeline.REFUSED_HELD + 10 * BATCH
 
 
+def test_rows_that_are_slow_to_write_keep_files_from_being_read(
+    detector: Detector, mixed: Path, tmp_path: Path
+) -> None:
+    pulled = rows = 0
+
+    def counted() -> Iterator[Source]:
+        nonlocal pulled
+        for index in range(100):
+            pulled += 1
+            yield Source(f"{index:03d}", mixed / "good" / "0.png")
+
+    def on_row(row: Row) -> None:
+        nonlocal rows
+        rows += 1
+        assert pulled <= rows + 6 * BATCH
+
+    with open_at(tmp_path / "rows.jsonl") as target:
+        serve_batch(detector, detector.calibration(), counted(), target, on_row=on_row)
+    assert (pulled, rows) == (100, 100)
+
+
 def test_long_runs_of_refused_files_lose_no_row(
     detector: Detector, mixed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
