@@ -1,6 +1,7 @@
 """diffood serve-batch: a row for every file."""
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ from diffood.cli import options, progress
 from diffood.errors import EXIT_SET_ASIDE
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
+from diffood.runtime.serving.rows import Row
 
 REASONS_SHOWN = 20
 
@@ -25,6 +27,13 @@ def serve_batch(
     threads: options.Threads = 0,
     max_pixels: options.MaxPixels = DEFAULT_MAX_PIXELS,
     max_bytes: options.MaxBytes = DEFAULT_MAX_BYTES,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Score on Ray: ray (one of this machine), auto, HOST:PORT or ray://HOST:PORT. See docs/cluster.md.",
+            rich_help_panel="Machine",
+        ),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Score every file with the calibrated bundle; broken files become rows with a reason (exit code 3).
@@ -32,24 +41,33 @@ def serve_batch(
     Example: diffood serve-batch bundle camera/ --output verdicts.parquet
     """
     from diffood.runtime.serving import pipeline
+    from diffood.runtime.serving.cluster import open_cluster
     from diffood.runtime.serving.sinks import Sink
     from diffood.runtime.serving.sources import expand_inputs
 
     sink = Sink(output)
     sources = expand_inputs(inputs)
-    detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
-    calibration = detector.calibration()
-    with sink, progress.show_progress("scoring", len(sources)) as advance:
-        limits = Limits(max_bytes, max_pixels)
-        summary = pipeline.serve_batch(detector, calibration, sources, sink, limits, advance)
+    limits = Limits(max_bytes, max_pixels)
+    if cluster is None:
+        detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
+        calibration, engine = detector.calibration(), options.describe_engine(detector)
+        with sink, progress.show_progress("scoring", len(sources)) as advance:
+            summary = pipeline.serve_batch(detector, calibration, sources, sink, limits, advance)
+    else:
+        with open_cluster(
+            bundle, cluster, backend=backend, precision=precision, batch=batch, threads=threads, limits=limits
+        ) as workers:
+            engine = workers.engine
+            with sink, progress.show_progress("scoring", len(sources)) as advance:
+                summary = pipeline.write_rows(_counted(workers.rows(sources), advance), sink)
     if as_json:
-        typer.echo(json.dumps({**asdict(summary), "engine": options.describe_engine(detector)}))
+        typer.echo(json.dumps({**asdict(summary), "engine": engine}))
     else:
         typer.echo(
             f"{summary.files} files: {summary.scored} scored, {summary.flagged} flagged as OOD, "
             f"{summary.rejected} set aside; {summary.images_per_second:.1f} images/s"
         )
-        typer.echo(f"engine      {options.describe_engine(detector)}")
+        typer.echo(f"engine      {engine}")
         commonest = sorted(summary.reasons.items(), key=lambda item: -item[1])
         for reason, count in commonest[:REASONS_SHOWN]:
             typer.echo(f"set aside   {count} x {reason}")
@@ -58,3 +76,9 @@ def serve_batch(
         typer.echo(f"wrote       {output}")
     if summary.rejected or summary.invalid:
         raise typer.Exit(EXIT_SET_ASIDE)
+
+
+def _counted(rows: Iterator[Row], advance: Callable[[int], None]) -> Iterator[Row]:
+    for row in rows:
+        yield row
+        advance(1)

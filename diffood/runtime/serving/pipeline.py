@@ -129,10 +129,14 @@ def serve_batch(
     progress: Progress | None = None,
 ) -> Summary:
     """Write a row a file into an entered sink and return the counts of the run."""
-    rule = Rule.of(calibration)
+    rule, outcomes = Rule.of(calibration), score_files(detector, sources, limits, progress)
+    return write_rows((make_row(outcome, rule, detector) for outcome in outcomes), sink)
+
+
+def write_rows(rows: Iterable[Row], sink: Sink) -> Summary:
+    """Write rows into an entered sink as they come and return the counts of the run."""
     start, statuses, reasons, flagged, evaluations = time.monotonic(), Counter[str](), Counter[str](), 0, 0
-    for outcome in score_files(detector, sources, limits, progress):
-        row = make_row(outcome, rule, detector)
+    for row in rows:
         sink.write(row)
         statuses[row.status] += 1
         flagged += bool(row.is_ood)
