@@ -8,6 +8,7 @@ workers that a block has cost, names it, and asks every machine whether it has t
 
 import contextlib
 import heapq
+import itertools
 import os
 import signal
 import threading
@@ -70,6 +71,7 @@ class Cluster:
         self._members: list[_Member] = []
         self._pending: dict[Any, tuple[_Member, _Block | None]] = {}  # by Ray's reference; no block: it opens
         self._todo: list[tuple[int, _Block]] = []  # a heap: blocks that were lost, the earliest first
+        self._numbers = itertools.count()
         self._first: Opened | None = None
         self._failed_openings = 0
         self._swept = float("-inf")
@@ -110,15 +112,15 @@ class Cluster:
         None among the sources says that the next one may be long in coming: all rows before it are given first.
         Raises DiffoodError where a block was lost ATTEMPTS times, or no worker was left for PATIENCE seconds.
         """
-        blocks, window = enumerate(_in_blocks(sources)), deque[_Block]()
+        blocks, window = _in_blocks(sources), deque[_Block]()
         more, paused = True, False
         while more or window:
             paused = paused and bool(window)
             if more and not paused and self._has_room(len(window)):
-                number, drawn = next(blocks, (0, None))
+                drawn = next(blocks, None)
                 more, paused = drawn is not None, drawn == []
                 if drawn:
-                    window.append(_Block(number, drawn))
+                    window.append(_Block(next(self._numbers), drawn))
                     self._give(window[-1])
             else:
                 self._step()
