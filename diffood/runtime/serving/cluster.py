@@ -11,6 +11,7 @@ import heapq
 import itertools
 import os
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -35,6 +36,7 @@ WINDOW = 3  # blocks a worker under way or waiting for an earlier one to be done
 ATTEMPTS = 5  # at one block, and at opening a worker
 SWEEP = 3.0  # seconds between looks at which machines there are
 PATIENCE = 600.0  # seconds without a single worker after which a run ends
+SECONDS_TO_ANSWER = 10.0  # of a machine where a cluster is said to be
 
 LOCAL = "ray"
 OBJECT_STORE_BYTES = 128 * 2**20  # of a Ray started here: names and rows pass through it, no images
@@ -292,11 +294,12 @@ def _connection(ray: Any, address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what is scored here is nobody else's business
     with _keeping_signals():
         try:
+            _require_listener(address)
             ray.init("local" if address == LOCAL else address, log_to_driver=False, logging_level="ERROR", **mine)
         except Exception as error:  # Ray raises many kinds
             raise UsageError(
-                f"No Ray cluster at {address!r} ({_reason(error)}); start one with `ray start --head`, or give "
-                f"--cluster {LOCAL} for one of this machine alone."
+                f"No Ray cluster at {address!r} ({_reason(error)}); start one with `ray start --head`, set "
+                f"RAY_AUTH_MODE=token where it asks for a token, or give --cluster {LOCAL} for one of this machine."
             ) from None
     try:
         yield
@@ -304,16 +307,19 @@ def _connection(ray: Any, address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def _require_listener(address: str) -> None:
+    """Raise OSError where nothing listens: Ray would go on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
+
+
 @contextlib.contextmanager
 def _keeping_signals() -> Iterator[None]:
-    """Ray takes SIGTERM for itself; whoever listens already goes on listening."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Ray takes SIGTERM for itself and dies of it with a dump; what was to happen goes on to be what happens."""
     before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
+    yield
+    if before is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)
 
 
