@@ -13,6 +13,7 @@ from diffood.cli.demo import demo
 from diffood.cli.doctor import doctor
 from diffood.cli.evaluate import evaluate
 from diffood.cli.export import export
+from diffood.cli.export_triton import export_triton
 from diffood.cli.inspect import inspect
 from diffood.cli.monitor import monitor
 from diffood.cli.report import report
@@ -50,6 +51,7 @@ def root(
 for verb in (export, tune, calibrate, evaluate, report, verify, bench, monitor, inspect, doctor, demo):
     app.command()(verb)
 app.command("serve-batch")(serve_batch)
+app.command("export-triton")(export_triton)
 
 
 def main() -> None:

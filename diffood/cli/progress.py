@@ -12,8 +12,8 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 @contextlib.contextmanager
-def show_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function that is told how many more are done."""
+def show_progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yield a function that is told how many more are done. total: of how many, None where that is not known."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _plain_lines(what, total)
@@ -35,7 +35,7 @@ def show_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield advance
 
 
-def _plain_lines(what: str, total: int) -> Callable[[int], None]:
+def _plain_lines(what: str, total: int | None) -> Callable[[int], None]:
     done, last = 0, time.monotonic()
 
     def advance(count: int) -> None:
@@ -43,6 +43,6 @@ def _plain_lines(what: str, total: int) -> Callable[[int], None]:
         done += count
         if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+            print(f"{what}: {done}{'' if total is None else f' of {total}'}", file=sys.stderr, flush=True)
 
     return advance

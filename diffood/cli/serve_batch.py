@@ -9,24 +9,32 @@ from typing import Annotated
 import typer
 
 from diffood.cli import options, progress
-from diffood.errors import EXIT_SET_ASIDE
+from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
+from diffood.runtime.serving.decoding import DEFAULT_SECONDS, Decoding, default_processes
 from diffood.runtime.serving.rows import Row
+from diffood.runtime.serving.sources.tables import DEFAULT_COLUMN
 
 REASONS_SHOWN = 20
 
 
 def serve_batch(
     bundle: options.BundlePath,
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, folders, 'globs', @list.txt.")],
     output: Annotated[Path, typer.Option(help="File to write: .jsonl, .csv or .parquet.")],
+    inputs: options.Inputs = None,
     backend: options.BackendName = "auto",
     precision: options.PrecisionName = None,
     batch: options.Batch = DEFAULT_BATCH,
     threads: options.Threads = 0,
     max_pixels: options.MaxPixels = DEFAULT_MAX_PIXELS,
     max_bytes: options.MaxBytes = DEFAULT_MAX_BYTES,
+    decode_timeout: options.DecodeTimeout = DEFAULT_SECONDS,
+    decoders: options.Decoders = None,
+    image_column: options.ImageColumn = DEFAULT_COLUMN,
+    id_column: options.IdColumn = "",
+    watch: options.WatchFolder = None,
+    watch_idle: options.WatchIdle = None,
     cluster: Annotated[
         str | None,
         typer.Option(
@@ -41,24 +49,38 @@ def serve_batch(
     Example: diffood serve-batch bundle camera/ --output verdicts.parquet
     """
     from diffood.runtime.serving import pipeline
-    from diffood.runtime.serving.cluster import open_cluster
+    from diffood.runtime.serving.cluster import DECODERS_A_WORKER, open_cluster
     from diffood.runtime.serving.sinks import Sink
-    from diffood.runtime.serving.sources import expand_inputs
+    from diffood.runtime.serving.sources.inputs import Reading, open_inputs
+    from diffood.runtime.serving.sources.live import Watch
+    from diffood.runtime.serving.sources.tables import Columns
 
     sink = Sink(output)
-    sources = expand_inputs(inputs)
     limits = Limits(max_bytes, max_pixels)
+    if watch_idle is not None and not watch:
+        raise UsageError("--watch-idle says when --watch ends; give the folder with --watch DIR.")
+    watched = Watch(watch, watch_idle) if watch else None
+    sources = open_inputs(inputs or [], Reading(limits, Columns(image_column, id_column), watched))
     if cluster is None:
         detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
         calibration, engine = detector.calibration(), options.describe_engine(detector)
-        with sink, progress.show_progress("scoring", len(sources)) as advance:
-            summary = pipeline.serve_batch(detector, calibration, sources, sink, limits, advance)
+        decoding = Decoding(default_processes() if decoders is None else decoders, decode_timeout)
+        with sink, progress.show_progress("scoring", None) as advance:
+            summary = pipeline.serve_batch(detector, calibration, sources, sink, limits, advance, decoding)
     else:
+        decoding = Decoding(DECODERS_A_WORKER if decoders is None else decoders, decode_timeout)
         with open_cluster(
-            bundle, cluster, backend=backend, precision=precision, batch=batch, threads=threads, limits=limits
+            bundle,
+            cluster,
+            backend=backend,
+            precision=precision,
+            batch=batch,
+            threads=threads,
+            limits=limits,
+            decoding=decoding,
         ) as workers:
             engine = workers.engine
-            with sink, progress.show_progress("scoring", len(sources)) as advance:
+            with sink, progress.show_progress("scoring", None) as advance:
                 summary = pipeline.write_rows(_counted(workers.rows(sources), advance), sink)
     if as_json:
         typer.echo(json.dumps({**asdict(summary), "engine": engine}))

@@ -115,7 +115,7 @@ class Detector:
         if plan is None and calibration is not None:
             plan = calibration.fingerprint.plan
         chosen = plan if isinstance(plan, Plan) else bundle.plan(plan)
-        _require_size(batch, threads)
+        require_size(batch, threads)
         if calibration is not None and calibration.fingerprint.plan != chosen:
             calibration = None  # no backend can make it hold
         candidates = list_candidates(bundle, calibration, backend, precision, batch)
@@ -158,7 +158,7 @@ class Detector:
 
         fusion: what a calibration fitted, for a plan that fuses witnesses; without it `observe` alone works.
         """
-        _require_size(batch, threads)
+        require_size(batch, threads)
         registers = bundle.tables(plan)[0].weights.shape[1]
         session = open_session(
             bundle,
@@ -307,7 +307,8 @@ class Detector:
         return np.ascontiguousarray(images, np.float32)
 
 
-def _require_size(batch: int, threads: int) -> None:
+def require_size(batch: int, threads: int) -> None:
+    """UsageError where no engine can be asked for so many rows or threads."""
     if not 1 <= batch <= 4096:
         raise UsageError(f"A batch of {batch} rows is not possible: choose 1 to 4096.")
     if not 0 <= threads <= 1024:

@@ -7,7 +7,9 @@ import os
 import re
 import stat
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from PIL import (
 )
 
 from diffood.errors import RejectedImage
+from diffood.runtime.image_modes import to_grey_or_rgb
 
 # What Pillow has to say about a hostile file belongs in that file's row, not on stderr. Set here, once: changing
 # warning filters while threads run is not safe.
@@ -48,13 +51,11 @@ REDUCING_GAP = 3.0
 """Pillow's own advice for `Image.resize`: box-shrink to 3x the target first, then filter; memory stays small."""
 MOST_FRAMES_COUNTED = 100
 """Frames of a refused file are counted this far: a long chain of tiny frames must not cost minutes."""
-OVER_BLACK = "composited over black"
 LONGEST_REASON = 160
 """Characters of a decoder's own message that are kept: a row is read by people."""
 
 # TIFF 6.0 tags and the EXIF 2.3 orientation tag, by their numbers in those documents.
-BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, TILE_WIDTH, TILE_LENGTH = 258, 262, 274, 322, 323
-WHITE_IS_ZERO = 0
+ORIENTATION, TILE_WIDTH, TILE_LENGTH = 274, 322, 323
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -97,16 +98,21 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """One file as the models take it: x float32 [C, H, W] in [-1, 1], or None and the reason in `error`.
+    """One file as decoded: pixels uint8 [C, H, W], or None and the reason in `error`.
 
     sha256 is the hex digest of the file's bytes ("" where they could not be read); note says what was changed on
     the way, or is "".
     """
 
-    x: npt.NDArray[np.float32] | None
+    pixels: npt.NDArray[np.uint8] | None
     sha256: str
     note: str = ""
     error: str = ""
+
+    @cached_property
+    def x(self) -> npt.NDArray[np.float32] | None:
+        """The image as the models take it, float32 [C, H, W] in [-1, 1]."""
+        return None if self.pixels is None else from_pixels(self.pixels)
 
 
 def read_file(path: Path, limits: Limits) -> bytes:
@@ -125,6 +131,7 @@ def read_file(path: Path, limits: Limits) -> bytes:
             _refuse_byte_count(status.st_size, limits)
             with os.fdopen(descriptor, "rb", closefd=False) as stream:
                 data = stream.read(status.st_size + 1)  # one more shows a file that is growing
+            touched = os.fstat(descriptor).st_mtime_ns != status.st_mtime_ns
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL or one that cannot be encoded
@@ -134,19 +141,36 @@ def read_file(path: Path, limits: Limits) -> bytes:
         raise RejectedImage(
             f"The file's size was not {status.st_size} bytes any more while it was read; wait until it is written."
         )
+    if touched:
+        raise RejectedImage("The file was written to while it was read; wait until it is written.")
     return data
 
 
 def load_image(path: Path, shape: ImageShape, limits: Limits = DEFAULT_LIMITS) -> Loaded:
     """Read and decode one file for a model of this shape; a refusal is returned, not raised."""
+    return read_and_decode(lambda: read_file(path, limits), shape, limits)
+
+
+def load_bytes(data: bytes, shape: ImageShape, limits: Limits = DEFAULT_LIMITS) -> Loaded:
+    """Decode the bytes of one image file, as `load_image` does, which gives the same for a file that holds them."""
+
+    def read() -> bytes:
+        _refuse_byte_count(len(data), limits)  # before hashing, which no file that is too big is worth
+        return data
+
+    return read_and_decode(read, shape, limits)
+
+
+def read_and_decode(read: Callable[[], bytes], shape: ImageShape, limits: Limits) -> Loaded:
+    """Decode what `read` gives for a model of this shape; a refusal, of `read` too, is returned, not raised."""
     sha256 = ""
     try:
-        data = read_file(path, limits)
+        data = read()
         sha256 = hashlib.sha256(data).hexdigest()
         pixels, note = decode(data, shape, limits)
     except RejectedImage as error:
         return Loaded(None, sha256, error=str(error))
-    return Loaded(from_pixels(pixels), sha256, note)
+    return Loaded(pixels, sha256, note)
 
 
 def from_pixels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -189,6 +213,8 @@ def decode(data: bytes, shape: ImageShape, limits: Limits) -> tuple[npt.NDArray[
         ) from error
     except Image.DecompressionBombError as error:  # reached when max_pixels is set above Pillow's own limit
         raise RejectedImage(f"The image is too large ({_one_line(error)}); scale it down.") from error
+    except MemoryError as error:
+        raise RejectedImage("The image takes more memory to decode than is allowed; scale it down.") from error
     except Exception as error:  # decoders fail on hostile bytes with any class: zlib.error, struct.error, KeyError, ...
         raise RejectedImage(
             f"The image is damaged or uses a feature that cannot be decoded ({type(error).__name__}: "
@@ -297,7 +323,7 @@ def _to_pixels(image: Image.Image, shape: ImageShape, notes: list[str]) -> tuple
     was_16_bit = any(";16" in str(tile[3]) for tile in tiles)
     orientation = image.getexif().get(ORIENTATION, 1)
     image.load()
-    colour = _to_grey_or_rgb(image, notes)
+    colour = to_grey_or_rgb(image, notes)
     if was_16_bit or image.mode.startswith("I"):
         notes.append("reduced from 16 bits to 8")
     if orientation in UPRIGHT:
@@ -316,64 +342,3 @@ def _to_pixels(image: Image.Image, shape: ImageShape, notes: list[str]) -> tuple
         colour = colour.resize((shape.width, shape.height), Image.Resampling.BICUBIC, reducing_gap=REDUCING_GAP)
     pixels = np.asarray(colour, np.uint8).reshape(shape.height, shape.width, shape.channels)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)), "; ".join(notes)
-
-
-def _to_grey_or_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Convert a loaded image of any mode to mode L or RGB, and note what is no longer as in the file."""
-    if image.mode == "F":
-        raise RejectedImage(
-            "The image holds floating-point values, which have no fixed black and white; save it as 8- or 16-bit PNG."
-        )
-    if image.mode.startswith("I"):
-        return _from_16_bit(image, notes)
-    grey = image.mode in ("1", "L", "LA", "La")
-    if image.has_transparency_data:
-        return _over_black(image.convert("LA" if grey else "RGBA"), notes)
-    if image.mode in ("CMYK", "YCbCr", "LAB"):
-        notes.append(f"converted from {image.mode}")
-    return image.convert("L" if grey else "RGB")
-
-
-def _over_black(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Composite an image of mode LA or RGBA over black: its colour times its alpha.
-
-    Dropping the alpha would show colours no viewer shows, hidden under transparent pixels. Over black, a pixel fades
-    to the one value that is the same in every mode and is the empty background of greyscale data sets like MNIST.
-    """
-    alpha = image.getchannel("A")
-    colour = image.convert("L" if image.mode == "LA" else "RGB")
-    if alpha.getextrema() == (255, 255):
-        return colour
-    notes.append(OVER_BLACK)
-    return Image.composite(colour, Image.new(colour.mode, colour.size), alpha)
-
-
-def _from_16_bit(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Scale a grey image of 16 (TIFF also 12) bits to mode L: round(255 * value / white); for 16 bits, value / 257.
-
-    Pillow's own conversion clips at 255. Mode I is 16 bits in PNG and PPM, where Pillow widens it; in TIFF it is
-    signed or 32-bit, whose white is not known. A table, since it needs no second image of wider numbers.
-    """
-    white, white_is_zero = 65535, False
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        if image.mode == "I":
-            raise RejectedImage(
-                "The image holds signed or 32-bit integers, whose white is not known; save it as 8- or 16-bit PNG."
-            )
-        white = 2 ** int(image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0]) - 1
-        white_is_zero = image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO  # which Pillow does not look at in 16 bits
-    levels = np.minimum(np.arange(65536), white)
-    table = ((2 * 255 * levels + white) // (2 * white)).astype(np.uint8)
-    if white_is_zero:
-        table = 255 - table
-    transparent = image.info.get("transparency")  # one grey of a PNG, which composited over black becomes black
-    if isinstance(transparent, int):
-        table[transparent] = 0
-        notes.append(OVER_BLACK)
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > white:
-        raise RejectedImage(
-            f"The image holds the value {values.max() if values.max() > white else values.min()} outside 0 to {white}; "
-            f"save it as 8- or 16-bit PNG."
-        )
-    return Image.fromarray(table[values])

@@ -137,6 +137,9 @@ def test_a_bundle_that_is_not_calibrated_is_refused(run: Run, bundle_copy: Path,
     serve = run("serve-batch", bundle_copy, folders / "ind", "--output", tmp_path / "rows.jsonl", *MACHINE)
     serve.assert_one_line(1, "is not calibrated: run `diffood calibrate")
     assert not (tmp_path / "rows.jsonl").exists()
+    triton = run("export-triton", bundle_copy, "--output", tmp_path / "models")
+    triton.assert_one_line(1, "is not calibrated: run `diffood calibrate")
+    assert not (tmp_path / "models").exists()
     ood = ("--ood", f"x={folders / 'digits'}")
     run("evaluate", bundle_copy, "--ind", folders / "ind", *ood, *MACHINE).assert_one_line(1, "is not calibrated")
 

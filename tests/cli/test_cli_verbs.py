@@ -15,7 +15,19 @@ from diffood import __version__, zoo
 MACHINE = ("--batch", "8", "--threads", "1")
 # One UNet evaluation an image: these tests look at the command line, not at detection.
 FAST = (*MACHINE, "--plan", "plain", "--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0")
-VERBS = ("export", "calibrate", "evaluate", "report", "bench", "serve-batch", "monitor", "inspect", "doctor", "demo")
+VERBS = (
+    "export",
+    "export-triton",
+    "calibrate",
+    "evaluate",
+    "report",
+    "bench",
+    "serve-batch",
+    "monitor",
+    "inspect",
+    "doctor",
+    "demo",
+)
 
 Run = Callable[..., Any]  # gives conftest.Done
 
@@ -177,3 +189,17 @@ def test_doctor_names_libraries_and_what_installs_them(run: Run) -> None:
     packages = {entry["package"]: entry for entry in content["packages"]}
     assert packages["onnxruntime"]["version"]
     assert packages["torch"]["install"] == "pip install 'diffood[export]'"
+
+
+def test_export_triton_writes_a_model_repository(run: Run, calibrated: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "new" / "models"
+    done = run("export-triton", calibrated, "--output", repository, "--name", "clothes", "--queue-delay", 0, *MACHINE)
+    assert (done.code, done.err) == (0, "")
+    assert f"wrote       {repository / 'clothes'}" in done.out
+    config = (repository / "clothes" / "config.pbtxt").read_text().splitlines()
+    assert {'name: "clothes"', "max_batch_size: 8", "dynamic_batching { max_queue_delay_microseconds: 0 }"} < set(
+        config
+    )
+    assert (repository / "clothes" / "1" / "bundle" / "calibration.json").is_file()
+    again = run("export-triton", calibrated, "--output", repository)
+    again.assert_wrong_usage("is not an empty folder; choose another --output")

@@ -25,12 +25,17 @@ from diffood.runtime.bundle import Bundle, open_bundle
 from diffood.runtime.choice import BackendChoice, PrecisionChoice
 from diffood.runtime.decision import Fingerprint, load_calibration
 from diffood.runtime.detector import DEFAULT_BATCH
-from diffood.runtime.images import DEFAULT_LIMITS, Limits, load_image
+from diffood.runtime.images import DEFAULT_LIMITS, Limits
 from diffood.runtime.serving.cluster_worker import Opened, Sight, Work, Worker, identify
+from diffood.runtime.serving.decode_worker import load_item
+from diffood.runtime.serving.decoding import IN_THREADS, Decoding
 from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sources import Source
+from diffood.runtime.serving.sources import Item
+from diffood.runtime.serving.sources.items import Pause
 
 BLOCK = 256  # files; what is done again when a worker is lost
+BLOCK_BYTES = 8 * 2**20  # of images that came with their listing, after which a block is closed before it is full
+DECODERS_A_WORKER = 1  # processes; a damaged image then ends one of them and not the worker
 AHEAD = 2  # blocks a worker has: the one it scores and the next
 WINDOW = 3  # blocks a worker under way or waiting for an earlier one to be done: memory is bounded by this
 ATTEMPTS = 5  # at one block, and at opening a worker
@@ -50,7 +55,7 @@ class _Block:
     """Files that are scored together; rows once they are done. attempts: at it that were lost."""
 
     number: int
-    sources: list[Source]
+    sources: list[Item]
     rows: list[Row] | None = None
     attempts: int = 0
 
@@ -108,10 +113,10 @@ class Cluster:
             self._step()
         return self._first
 
-    def rows(self, sources: Iterable[Source | None]) -> Iterator[Row]:
+    def rows(self, sources: Iterable[Item | Pause]) -> Iterator[Row]:
         """A row a source, in order and each once, whatever becomes of workers. Draws sources as they are needed.
 
-        None among the sources says that the next one may be long in coming: all rows before it are given first.
+        Where the sources pause, all rows before the pause are given first.
         Raises DiffoodError where a block was lost ATTEMPTS times, or no worker was left for PATIENCE seconds.
         """
         blocks, window = _in_blocks(sources), deque[_Block]()
@@ -151,8 +156,8 @@ class Cluster:
         member.blocks.append(block)
         self._pending[member.handle.score.remote(block.sources, sight)] = (member, block)
 
-    def _see(self, source: Source) -> Sight | None:
-        loaded = load_image(source.path, self._bundle.manifest.image, self._work.limits)
+    def _see(self, source: Item) -> Sight | None:
+        loaded = load_item(source, self._bundle.manifest.image, self._work.limits)
         return Sight(source, loaded.sha256) if loaded.sha256 else None
 
     def _step(self) -> None:
@@ -253,6 +258,7 @@ def open_cluster(
     batch: int = DEFAULT_BATCH,
     threads: int = 0,
     limits: Limits = DEFAULT_LIMITS,
+    decoding: Decoding = IN_THREADS,
 ) -> Iterator[Cluster]:
     """Workers for a calibrated bundle, which lies at the same path on every machine; ended on leaving.
 
@@ -276,7 +282,7 @@ def open_cluster(
         if not count_slots(nodes, gpu, threads):
             wanted = f"a GPU, which {chosen} needs" if gpu else f"{threads} CPUs for the {threads} --threads asked for"
             raise UsageError(f"No machine of the cluster has {wanted}; see `ray status`.")
-        work = Work(path, identity, Path.cwd(), chosen, precision, batch, threads, limits)
+        work = Work(path, identity, Path.cwd(), chosen, precision, batch, threads, limits, decoding)
         cluster = Cluster(ray, bundle, work, gpu)
         try:
             yield cluster
@@ -336,16 +342,18 @@ def _gpus(node: dict[str, Any]) -> int:
     return int(node["Resources"].get("GPU", 0)) if node["Alive"] else 0
 
 
-def _in_blocks(sources: Iterable[Source | None]) -> Iterator[list[Source]]:
-    """Blocks of BLOCK sources, fewer before a pause, for which an empty block stands."""
-    held: list[Source] = []
+def _in_blocks(sources: Iterable[Item | Pause]) -> Iterator[list[Item]]:
+    """Blocks of BLOCK sources, fewer where they are heavy and before a pause, for which an empty block stands."""
+    held: list[Item] = []
+    weight = 0
     for source in sources:
-        if source is not None:
+        if not isinstance(source, Pause):
             held.append(source)
-        if held and (source is None or len(held) == BLOCK):
+            weight += source.held
+        if held and (isinstance(source, Pause) or len(held) == BLOCK or weight > BLOCK_BYTES):
             yield held
-            held = []
-        if source is None:
+            held, weight = [], 0
+        if isinstance(source, Pause):
             yield []
     if held:
         yield held

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,13 @@ from diffood.runtime.bundle import CALIBRATION, MANIFEST, MAX_MANIFEST_BYTES, re
 from diffood.runtime.choice import PrecisionChoice
 from diffood.runtime.decision import MAX_CALIBRATION_BYTES, Fingerprint, Rule
 from diffood.runtime.detector import Detector
-from diffood.runtime.images import Limits, load_image
+from diffood.runtime.images import Limits
+from diffood.runtime.serving.decode_worker import load_item
+from diffood.runtime.serving.decoding import Decoding
 from diffood.runtime.serving.pipeline import make_row, score_files
 from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sources import Source
+from diffood.runtime.serving.sources import Item
+from diffood.runtime.serving.sources.items import PAUSE, Pause
 from diffood.runtime.sessions import Backend
 
 
@@ -42,6 +46,7 @@ class Work:
     batch: int
     threads: int
     limits: Limits
+    decoding: Decoding
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Opened:
 class Sight:
     """A file as the driver sees it, by which a machine shows that it sees the same files."""
 
-    source: Source
+    source: Item
     sha256: str
 
 
@@ -89,15 +94,23 @@ class Worker:
                 work.bundle, backend=work.backend, precision=work.precision, batch=work.batch, threads=work.threads
             )
             self._rule = Rule.of(self._detector.calibration())
+            self._outcomes = score_files(self._detector, self._feed(), work.limits, decoding=work.decoding)
             return Opened(socket.gethostname(), os.getpid(), self._detector.fingerprint, self._detector.why)
 
-    def score(self, sources: Sequence[Source], sight: Sight | None) -> list[Row]:
+    def score(self, sources: Sequence[Item], sight: Sight | None) -> list[Row]:
         """Rows of a block, in its order. UsageError where this machine sees another file than the driver at `sight`."""
         with _naming_the_machine():
             if sight:
                 self._require_seen(sight)
-            outcomes = score_files(self._detector, sources, self._work.limits)
+            self._block = sources
+            outcomes = itertools.islice(self._outcomes, len(sources))
             return [make_row(outcome, self._rule, self._detector) for outcome in outcomes]
+
+    def _feed(self) -> Iterator[Item | Pause]:
+        """Blocks as they come, in one pass, so that the processes that decode outlive a block."""
+        while True:
+            yield from self._block
+            yield PAUSE  # behind which nothing is asked for until all of the block is given
 
     def _require_the_same(self) -> None:
         found, expected = identify(self._work.bundle), self._work.identity
@@ -117,7 +130,7 @@ class Worker:
                 )
 
     def _require_seen(self, sight: Sight) -> None:
-        loaded = load_image(sight.source.path, self._detector.bundle.manifest.image, self._work.limits)
+        loaded = load_item(sight.source, self._detector.bundle.manifest.image, self._work.limits)
         if loaded.sha256 != sight.sha256:
             found = f"sha256 {loaded.sha256[:8]}…" if loaded.sha256 else loaded.error
             raise UsageError(

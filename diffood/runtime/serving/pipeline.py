@@ -3,7 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -11,14 +11,14 @@ import numpy as np
 
 from diffood.runtime.decision import Calibration, Rule
 from diffood.runtime.detector import Detector, ImageScore
-from diffood.runtime.images import DEFAULT_LIMITS, ImageShape, Limits, Loaded, load_image
+from diffood.runtime.images import DEFAULT_LIMITS, Limits, Loaded
+from diffood.runtime.serving.decoding import IN_THREADS, MOST_HELD, Decoding, decode_ahead
 from diffood.runtime.serving.rows import Row
 from diffood.runtime.serving.sinks import Sink
-from diffood.runtime.serving.sources import Source
+from diffood.runtime.serving.sources import Item, Pause
 from diffood.runtime.sessions import Array
 from diffood.runtime.witnesses import Evidence
 
-DECODERS = 2  # threads; Pillow releases the lock while it decodes
 REFUSED_HELD = 1000  # refused files in a row after which their rows are brought out; some kilobytes each
 
 Result = TypeVar("Result")
@@ -29,7 +29,7 @@ Progress = Callable[[int], None]  # called with the number of files done since t
 class Outcome(Generic[Result]):
     """One file's way through: result is None where the file was refused (loaded.error says why)."""
 
-    source: Source
+    source: Item
     loaded: Loaded
     result: Result | None
 
@@ -50,14 +50,21 @@ class Summary:
 
 
 def score_files(
-    detector: Detector, sources: Iterable[Source], limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
+    detector: Detector,
+    sources: Iterable[Item | Pause],
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+    decoding: Decoding = IN_THREADS,
 ) -> Iterator[Outcome[ImageScore]]:
-    """Score files lazily; outcomes come in the order of `sources`, refused files among them."""
-    return _pass_files(detector, detector.stream, sources, limits, progress)
+    """Score files lazily; outcomes come in the order of `sources`, refused files among them.
+
+    Where the sources pause, all outcomes before the pause are given first.
+    """
+    return _pass_files(detector, detector.stream, sources, limits, progress, decoding)
 
 
 def observe_files(
-    detector: Detector, sources: Iterable[Source], limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
+    detector: Detector, sources: Iterable[Item], limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
 ) -> Iterator[Outcome[Evidence]]:
     """As `score_files`, but with what a pass leaves of each file, before anything is made of it."""
     return _pass_files(detector, detector.observe, sources, limits, progress)
@@ -65,37 +72,52 @@ def observe_files(
 
 def _pass_files(
     detector: Detector,
-    work: Callable[[Iterable[tuple[Source, Array]]], Iterator[tuple[Source, Result]]],
-    sources: Iterable[Source],
+    work: Callable[[Iterable[tuple[Item, Array]]], Iterator[tuple[Item, Result]]],
+    sources: Iterable[Item | Pause],
     limits: Limits,
     progress: Progress | None,
+    decoding: Decoding = IN_THREADS,
 ) -> Iterator[Outcome[Result]]:
-    waiting: deque[tuple[Source, Loaded]] = deque()  # in order; those before the next result were refused
-    decoded = _decode_ahead(sources, detector.bundle.manifest.image, limits, detector.session.batch)
-    more = True
+    waiting: deque[tuple[Item, Loaded]] = deque()  # in order; those before the next result were refused
+    decoded = decode_ahead(sources, detector.bundle.manifest.image, limits, detector.session.batch, decoding)
+    more, held = True, 0  # held: bytes that the waiting items hold themselves
 
-    def accepted() -> Iterator[tuple[Source, Array]]:
-        """Feed the detector; ends early in a long run of refused files, which must not fill memory unseen."""
-        nonlocal more
+    def accepted() -> Iterator[tuple[Item, Array]]:
+        """Feed the detector; ends early in a long run of refused files or heavy items, which must not fill memory.
+
+        And where the sources pause: an unfilled batch must not wait for the next file.
+        """
+        nonlocal more, held
         refused_in_a_row = 0
-        for source, loaded in decoded:
+        for pair in decoded:
+            if isinstance(pair, Pause):
+                return
+            source, loaded = pair
             waiting.append((source, loaded))
+            held += source.held
             refused_in_a_row = 0 if loaded.x is not None else refused_in_a_row + 1
             if loaded.x is not None:
                 yield source, loaded.x
-            elif refused_in_a_row == REFUSED_HELD:
+            if refused_in_a_row == REFUSED_HELD or held > MOST_HELD:
                 return
         more = False
 
+    def oldest(result: Result | None) -> Outcome[Result]:
+        nonlocal held
+        source, loaded = waiting.popleft()
+        held -= source.held
+        return _counted(Outcome(source, loaded, result), progress)
+
     def refused() -> Iterator[Outcome[Result]]:
         while waiting and waiting[0][1].x is None:
-            yield _counted(Outcome(*waiting.popleft(), None), progress)
+            yield oldest(None)
 
-    while more:
-        for _, result in work(accepted()):
+    with closing(decoded):  # whose processes end at once where the pass ends early
+        while more:
+            for _, result in work(accepted()):
+                yield from refused()
+                yield oldest(result)
             yield from refused()
-            yield _counted(Outcome(*waiting.popleft(), result), progress)
-        yield from refused()
 
 
 def _counted(outcome: Outcome[Result], progress: Progress | None) -> Outcome[Result]:
@@ -104,32 +126,17 @@ def _counted(outcome: Outcome[Result], progress: Progress | None) -> Outcome[Res
     return outcome
 
 
-def _decode_ahead(
-    sources: Iterable[Source], shape: ImageShape, limits: Limits, window: int
-) -> Iterator[tuple[Source, Loaded]]:
-    """Decode in threads, at most `window` files ahead, in order."""
-    ahead: deque[tuple[Source, Future[Loaded]]] = deque()
-    with ThreadPoolExecutor(DECODERS) as pool:
-        for source in sources:
-            ahead.append((source, pool.submit(load_image, source.path, shape, limits)))
-            if len(ahead) > window:
-                first, future = ahead.popleft()
-                yield first, future.result()
-        while ahead:
-            first, future = ahead.popleft()
-            yield first, future.result()
-
-
 def serve_batch(
     detector: Detector,
     calibration: Calibration,
-    sources: Iterable[Source],
+    sources: Iterable[Item | Pause],
     sink: Sink,
     limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
+    decoding: Decoding = IN_THREADS,
 ) -> Summary:
     """Write a row a file into an entered sink and return the counts of the run."""
-    rule, outcomes = Rule.of(calibration), score_files(detector, sources, limits, progress)
+    rule, outcomes = Rule.of(calibration), score_files(detector, sources, limits, progress, decoding)
     return write_rows((make_row(outcome, rule, detector) for outcome in outcomes), sink)
 
 

@@ -20,11 +20,13 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images import DEFAULT_LIMITS
 from diffood.runtime.plan import Plan
 from diffood.runtime.serving import cluster
-from diffood.runtime.serving.cluster import Cluster, count_slots, open_cluster
+from diffood.runtime.serving.cluster import Cluster, _in_blocks, count_slots, open_cluster
 from diffood.runtime.serving.cluster_worker import Sight, Work, Worker, identify
+from diffood.runtime.serving.decoding import IN_THREADS, Decoding
 from diffood.runtime.serving.pipeline import make_row, score_files
 from diffood.runtime.serving.rows import Row
 from diffood.runtime.serving.sources import Source, expand_inputs
+from diffood.runtime.serving.sources.items import PAUSE, Inline, Pause
 from diffood.zoo.images import unpack_set
 
 CHEAPEST = Plan(start_times=(120,), stride=120, repeats=1, guidance=0.0)
@@ -86,7 +88,10 @@ def machines() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def workers(machines: Any, bundle: Path) -> Iterator[Cluster]:
     """Workers on the two machines, given small blocks; they take all CPUs there are, until the last test."""
-    with pytest.MonkeyPatch.context() as patch, open_cluster(bundle, "auto", batch=BATCH, threads=THREADS) as opened:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        open_cluster(bundle, "auto", batch=BATCH, threads=THREADS, decoding=Decoding(1)) as opened,
+    ):
         patch.setattr(cluster, "BLOCK", BLOCK)
         patch.setattr(cluster, "SWEEP", 0.5)
         yield opened
@@ -195,11 +200,11 @@ def test_rows_before_a_pause_are_given_before_the_next_source_is_waited_for(
 ) -> None:
     given: list[Row] = []
 
-    def paused() -> Iterator[Source | None]:
+    def paused() -> Iterator[Source | Pause]:
         yield from sources[:11]
-        yield None
+        yield PAUSE
         assert given == local_rows[:11]
-        yield None
+        yield PAUSE
         yield from sources[11:20]
 
     for row in workers.rows(paused()):
@@ -260,11 +265,20 @@ def test_a_worker_takes_a_gpu_or_the_cpus_of_its_threads(
     assert count_slots(nodes, gpu, threads) == slots
 
 
+def test_blocks_end_at_their_count_their_weight_and_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "BLOCK", 3)
+    monkeypatch.setattr(cluster, "BLOCK_BYTES", 100)
+    light = [Source(str(index), Path(str(index))) for index in range(8)]
+    heavy = Inline("heavy", "shard.tar#1", bytes(101))
+    items = [*light[:4], PAUSE, light[4], heavy, *light[5:]]
+    assert list(_in_blocks(items)) == [light[:3], light[3:4], [], [light[4], heavy], light[5:]]
+
+
 @pytest.fixture
 def work(bundle: Path) -> Work:
     """What a worker on this machine is given."""
     identity = identify(bundle)
-    return Work(bundle, identity, Path.cwd(), "onnxruntime-cpu", None, BATCH, THREADS, DEFAULT_LIMITS)
+    return Work(bundle, identity, Path.cwd(), "onnxruntime-cpu", None, BATCH, THREADS, DEFAULT_LIMITS, IN_THREADS)
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,12 @@ from diffood.runtime.decision import Rule, save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.plan import Plan
 from diffood.runtime.serving import pipeline
+from diffood.runtime.serving.decoding import IN_THREADS, Decoding
 from diffood.runtime.serving.pipeline import Summary, score_files, serve_batch
 from diffood.runtime.serving.rows import Row
 from diffood.runtime.serving.sinks import Sink
-from diffood.runtime.serving.sources import Source, expand_inputs
+from diffood.runtime.serving.sources import PAUSE, Pause, Source, expand_inputs
+from diffood.runtime.serving.sources.items import Inline
 from diffood.zoo.images import load_set
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="FIFOs and file names of any bytes")
@@ -231,6 +233,60 @@ def test_long_runs_of_refused_files_lose_no_row(
         outcomes = list(score_files(detector, (Source(str(i), paths[kind]) for i, kind in enumerate(pattern))))
         assert [outcome.source.id for outcome in outcomes] == [str(index) for index in range(len(pattern))]
         assert [outcome.result is None for outcome in outcomes] == [kind == "x" for kind in pattern]
+
+
+@pytest.mark.parametrize("decoding", [IN_THREADS, Decoding(processes=1)], ids=["threads", "processes"])
+@pytest.mark.parametrize("pattern", ["g_", "x_", "gg_xg_", "_g", "g__g", "ggggggggggg_g", "_", "xg_gx_x"])
+def test_a_pause_of_the_sources_brings_out_every_outcome(
+    detector: Detector, mixed: Path, pattern: str, decoding: Decoding
+) -> None:
+    paths = {"x": mixed / "broken" / "zero.png", "g": mixed / "good" / "0.png"}
+    found: list[str] = []
+
+    def sources() -> Iterator[Source | Pause]:
+        for index, kind in enumerate(pattern):
+            if kind == "_":
+                yield PAUSE
+                # The pass asks for more only after all that came before is out.
+                assert len(found) == sum(other != "_" for other in pattern[:index])
+            else:
+                yield Source(f"{index}{kind}", paths[kind])
+
+    for outcome in score_files(detector, sources(), decoding=decoding):
+        found.append(outcome.source.id)
+        assert (outcome.result is None) == (outcome.source.id[-1] == "x")
+    assert found == [f"{index}{kind}" for index, kind in enumerate(pattern) if kind != "_"]
+
+
+def test_rows_are_the_same_bytes_from_processes(detector: Detector, mixed: Path, tmp_path: Path) -> None:
+    sources = expand_inputs([str(mixed)])
+    wanted = lines(detector, sources, tmp_path / "rows.jsonl")
+    with Sink(tmp_path / "other.jsonl") as sink:
+        serve_batch(detector, detector.calibration(), sources, sink, decoding=Decoding(processes=2))
+    assert (tmp_path / "other.jsonl").read_bytes().splitlines() == wanted
+
+
+@pytest.mark.parametrize("decoding", [IN_THREADS, Decoding(processes=1)], ids=["threads", "processes"])
+def test_items_that_hold_their_bytes_do_not_fill_memory(
+    detector: Detector, mixed: Path, monkeypatch: pytest.MonkeyPatch, decoding: Decoding
+) -> None:
+    data = (mixed / "good" / "0.png").read_bytes()
+    monkeypatch.setattr(pipeline, "MOST_HELD", 5 * len(data))
+    monkeypatch.setattr("diffood.runtime.serving.decoding.MOST_HELD", 5 * len(data))
+    pulled = 0
+
+    def sources() -> Iterator[Inline]:
+        nonlocal pulled
+        for index in range(60):
+            pulled += 1
+            yield Inline(str(index), str(index), data if index % 7 else b"no image" * 100)
+
+    given = 0
+    for outcome in score_files(detector, sources(), decoding=decoding):
+        assert outcome.source.id == str(given)
+        given += 1
+        assert pulled - given <= 14  # five under way, as many ahead, and what goes over the limit
+    assert given == pulled == 60
 
 
 def test_progress_counts_every_file_once(detector: Detector, mixed: Path) -> None:

@@ -1,0 +1,111 @@
+"""A process of our own for work on hostile bytes: it may crash, hang or run out of memory, and the run goes on.
+
+Frames of bytes go both ways over a socket that is the child's standard input. What a child sends is not trusted: it is
+never unpickled, and a frame has a largest size.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from multiprocessing.connection import Connection
+
+from diffood.errors import DiffoodError
+
+START = "import sys; sys.path[:] = {path!r}; from {module} import main; main(sys.argv[1])"
+READY = b"ready"
+START_SECONDS = 120.0  # a busy SD card; the imports take 0.2 s on a PC
+END_SECONDS = 5.0  # between a closed pipe and the process's end
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # nothing is multiplied there
+EXPENDABLE = 500  # of 1000: the kernel, short of memory, takes a child before the run that can replace it
+
+
+class ChildEnded(Exception):  # noqa: N818 - what happened, for the caller to judge
+    """The child ended, or sent what it never should; the message is a clause that says how."""
+
+
+class ChildSilent(Exception):  # noqa: N818
+    """The child did not answer in time."""
+
+
+class Child:
+    """A running `module.main(argument)`. It does not get the terminal's Ctrl-C: its owner ends it."""
+
+    def __init__(self, module: str, argument: str) -> None:
+        ours, theirs = socket.socketpair()
+        program = START.format(path=sys.path, module=module)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", program, argument],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+                env={**os.environ, **ONE_THREAD},
+            )
+        self._pipe = Connection(ours.detach())
+        self._ready = False
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame; waits for the child to be up first. Raises ChildEnded; DiffoodError where it never came up."""
+        if not self._ready:
+            try:
+                self._ready = self.receive(len(READY), START_SECONDS) == READY
+            except (ChildEnded, ChildSilent) as end:
+                raise DiffoodError(
+                    f"A process that reads images did not start ({end or 'no answer'}); look above for the reason, "
+                    "free some memory, or use --decoders 0."
+                ) from None
+        try:
+            self._pipe.send_bytes(frame)
+        except OSError:
+            raise ChildEnded(self._end()) from None
+
+    def receive(self, most: int, seconds: float | None = None) -> bytes:
+        """The next frame, of at most `most` bytes. Raises ChildEnded, and ChildSilent after `seconds` of waiting."""
+        try:
+            if not self._pipe.poll(seconds):
+                raise ChildSilent
+            return self._pipe.recv_bytes(most)
+        except (EOFError, OSError):  # OSError: a broken socket, or a frame that is larger than it may be
+            raise ChildEnded(self._end()) from None
+
+    def kill(self) -> None:
+        """End the process, whatever it does; the pipe is closed by its end. May be called from any thread."""
+        self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for a disk that does not answer
+            self._process.wait(END_SECONDS)
+
+    def _end(self) -> str:
+        try:
+            code = self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "it broke its pipe"
+        if code == -signal.SIGKILL:
+            return "killed, probably for want of memory"
+        if code < 0:
+            return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return f"exit code {code}"
+
+
+def serve_parent(megabytes: int) -> Connection:
+    """In the child: its end of the pipe, with at most `megabytes` MiB of memory beyond what is in use now."""
+    pipe = Connection(os.dup(0))
+    _limit_memory(megabytes * 2**20)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
+        file.write(str(EXPENDABLE))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff writes to it, and Pillow has no switch for that
+    pipe.send_bytes(READY)
+    return pipe
+
+
+def _limit_memory(more: int) -> None:
+    try:
+        import resource
+    except ImportError:  # no POSIX system
+        return
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
+        pages = int(file.read().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more,) * 2)

@@ -1,0 +1,74 @@
+"""The process in which images are read and decoded: pickled items come in, a header and pixels go out for each.
+
+Imports numpy, Pillow and what an item needs to be read, no engine. decoding.py starts it.
+"""
+
+import json
+import pickle
+import signal
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from diffood.runtime.images import ImageShape, Limits, Loaded, read_and_decode
+from diffood.runtime.serving.child import serve_parent
+from diffood.runtime.serving.sources.items import Item, one_line
+
+BYTES_A_PIXEL = 16  # Pillow's 4 for the file's mode, as much for the mode it is converted to, twice that for resizing
+SLACK_MEGABYTES = 512  # for the decoders themselves, and fsspec with its threads
+ORPHAN_FACTOR = 3
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a decoding process is told once. seconds: that one image may take."""
+
+    shape: ImageShape
+    limits: Limits
+    seconds: float
+
+    @property
+    def megabytes(self) -> int:
+        """MiB that one image may take, its file included."""
+        return SLACK_MEGABYTES + (2 * self.limits.max_bytes + BYTES_A_PIXEL * self.limits.max_pixels) // 2**20
+
+    def as_json(self) -> str:
+        """As the command line of the process carries it."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of_json(cls, text: str) -> "Task":
+        """Read `as_json`."""
+        values: dict[str, Any] = json.loads(text)
+        return cls(ImageShape(**values["shape"]), Limits(**values["limits"]), values["seconds"])
+
+
+def load_item(item: Item, shape: ImageShape, limits: Limits) -> Loaded:
+    """Read and decode one item; a refusal is returned, not raised."""
+    return read_and_decode(lambda: item.read(limits), shape, limits)
+
+
+def main(argument: str) -> None:
+    """Answer groups of items until the parent closes the pipe or is gone."""
+    task = Task.of_json(argument)
+    pipe = serve_parent(task.megabytes)
+    while True:
+        try:
+            items: list[Item] = pickle.loads(pipe.recv_bytes())  # of the process that started this one
+        except EOFError:
+            return
+        for item in items:
+            # The parent ends a process that takes too long; where the parent is gone, SIGALRM does.
+            signal.setitimer(signal.ITIMER_REAL, ORPHAN_FACTOR * task.seconds)
+            loaded = _load(item, task)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            header = {"sha256": loaded.sha256, "note": loaded.note, "error": loaded.error}
+            pipe.send_bytes(json.dumps(header).encode())
+            if loaded.pixels is not None:
+                pipe.send_bytes(loaded.pixels.tobytes())
+
+
+def _load(item: Item, task: Task) -> Loaded:
+    try:
+        return load_item(item, task.shape, task.limits)
+    except Exception as error:  # a MemoryError where not even the file fits, or a fault of ours: one row, not the run
+        return Loaded(None, "", error=f"The image could not be read ({one_line(error)}); look at it by itself.")

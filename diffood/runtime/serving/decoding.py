@@ -1,0 +1,183 @@
+"""Reads and decodes ahead of the engine, in order: in threads, or in processes that may crash, hang or be killed."""
+
+import json
+import os
+import pickle
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffood.runtime.images import ImageShape, Limits, Loaded
+from diffood.runtime.serving.child import Child, ChildEnded, ChildSilent
+from diffood.runtime.serving.decode_worker import Task, load_item
+from diffood.runtime.serving.sources.items import PAUSE, Item, Pause
+
+THREADS = 2  # where no processes are used; Pillow releases the lock while it decodes
+GROUP = 8  # items a process is given at a time: enough that the pipe costs little beside a tiny image
+MOST_PROCESSES = 64
+DEFAULT_MOST = 4  # some 40 MB each; four decode more small images than an edge device's engine scores
+DEFAULT_SECONDS = 20.0
+LONGEST_HEADER = 2**16  # bytes: a digest, a note and a reason, which are short
+
+MOST_HELD = 128 * 2**20
+"""Bytes that items ahead may hold themselves, as those of a compressed shard do; files of the largest size are few."""
+
+Decode = Callable[[Sequence[Item]], list[Loaded]]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How items are decoded. processes: 0 for threads of this process. seconds: for one image, in a process only."""
+
+    processes: int = 0
+    seconds: float = DEFAULT_SECONDS
+
+
+IN_THREADS = Decoding()
+
+
+def default_processes() -> int:
+    """One less than the cores this process may use, within 1 and 4; 0 where there are no POSIX processes."""
+    if os.name != "posix":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(DEFAULT_MOST, cores - 1))
+
+
+def decode_ahead(
+    items: Iterable[Item | Pause], shape: ImageShape, limits: Limits, window: int, decoding: Decoding = IN_THREADS
+) -> Generator[tuple[Item, Loaded] | Pause, None, None]:
+    """Decode some `window` items ahead, in order. A pause stays in its place: all items before it are given first."""
+    parallel, group = (decoding.processes, GROUP) if decoding.processes else (THREADS, 1)
+    window = max(window, 2 * parallel * group)
+    # The processes are ended before the threads are awaited, which may wait for them.
+    with ThreadPoolExecutor(parallel) as pool, _decoder(shape, limits, decoding) as decode:
+        ahead: deque[tuple[list[Item], Future[list[Loaded]]]] = deque()
+        held: list[Item] = []
+        weight = 0  # bytes that the items held and ahead hold
+
+        def submit() -> None:
+            if held:
+                ahead.append((held.copy(), pool.submit(decode, held.copy())))
+                held.clear()
+
+        def oldest() -> Iterator[tuple[Item, Loaded]]:
+            nonlocal weight
+            group, future = ahead.popleft()
+            weight -= sum(item.held for item in group)
+            return zip(group, future.result(), strict=True)
+
+        for item in items:
+            pause = isinstance(item, Pause)
+            if not isinstance(item, Pause):
+                held.append(item)
+                weight += item.held
+            full = pause or weight > MOST_HELD
+            if full or len(held) == group:
+                submit()
+            while ahead and (pause or weight > MOST_HELD or len(ahead) * group > window):
+                yield from oldest()
+            if pause:
+                yield PAUSE
+        submit()
+        while ahead:
+            yield from oldest()
+
+
+@contextmanager
+def _decoder(shape: ImageShape, limits: Limits, decoding: Decoding) -> Iterator[Decode]:
+    if not decoding.processes:
+        yield lambda items: [load_item(item, shape, limits) for item in items]
+        return
+    processes = _Processes(Task(shape, limits, decoding.seconds), decoding.processes)
+    try:
+        yield processes.decode
+    finally:
+        processes.close()
+
+
+class _Processes:
+    """Processes that decode groups of items, each used by one thread at a time."""
+
+    def __init__(self, task: Task, count: int) -> None:
+        self._task = task
+        self._closed, self._lock = False, threading.Lock()
+        self._all: set[Child] = set()
+        self._idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
+        for _ in range(count):
+            self._idle.put(self._start())
+
+    def decode(self, items: Sequence[Item]) -> list[Loaded]:
+        """What became of each item. One that ends its process is tried once more, alone: it may have been another."""
+        child, answers, suspect = self._idle.get(), list[Loaded](), False
+        try:
+            while len(answers) < len(items):
+                rest = items[len(answers) :]
+                try:
+                    for answer in self._ask(child, rest[:1] if suspect else rest):
+                        answers.append(answer)
+                        suspect = False
+                except ChildSilent:
+                    child = self._replace(child)
+                    answers.append(_refused(f"took longer than {self._task.seconds:g} s to read and decode"))
+                    suspect = False
+                except ChildEnded as end:
+                    child = self._replace(child)
+                    if suspect:
+                        answers.append(_refused(f"ended the process that decoded it, twice ({end})"))
+                    suspect = not suspect
+        finally:
+            self._idle.put(child)
+        return answers
+
+    def close(self) -> None:
+        """End all processes; a thread that waits for one then ends too."""
+        with self._lock:
+            self._closed, running = True, list(self._all)
+        for child in running:
+            child.kill()
+
+    def _ask(self, child: Child, items: Sequence[Item]) -> Iterator[Loaded]:
+        """Answers one by one, so that it is known which item was under way when the process ended."""
+        shape, seconds = self._task.shape, self._task.seconds
+        size = shape.channels * shape.height * shape.width
+        child.send(pickle.dumps(list(items)))
+        for _ in items:
+            header = child.receive(LONGEST_HEADER, seconds)
+            try:
+                fields = {name: str(text) for name, text in json.loads(header).items()}
+                loaded = Loaded(None, fields["sha256"], fields["note"], fields["error"])
+            except (ValueError, KeyError, AttributeError, RecursionError):
+                raise ChildEnded("its answer made no sense") from None
+            if loaded.error:
+                yield loaded
+                continue
+            pixels = child.receive(size, seconds)
+            if len(pixels) != size:
+                raise ChildEnded("its answer made no sense")
+            array = np.frombuffer(pixels, np.uint8).reshape(shape.channels, shape.height, shape.width)
+            yield Loaded(array, loaded.sha256, loaded.note)
+
+    def _start(self) -> Child:
+        with self._lock:
+            if self._closed:
+                raise ChildEnded("the run ends")
+            child = Child("diffood.runtime.serving.decode_worker", self._task.as_json())
+            self._all.add(child)
+        return child
+
+    def _replace(self, child: Child) -> Child:
+        child.kill()
+        with self._lock:
+            self._all.discard(child)
+        return self._start()
+
+
+def _refused(what: str) -> Loaded:
+    return Loaded(None, "", error=f"The image {what}; save it again as PNG or JPEG, or scale it down.")

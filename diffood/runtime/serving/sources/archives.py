@@ -1,0 +1,208 @@
+"""Tar shards become items, one an image member, without a byte extracted to disk. A shard is not trusted.
+
+Only headers are read here. Of a plain .tar each member is read at its place by whoever decodes it; a compressed shard
+can only be read from its beginning, so its members' bytes come with the listing. Links, devices and sparse members are
+refused, names are never used as paths.
+"""
+
+import gzip
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from diffood.errors import RejectedImage
+from diffood.runtime.images import Limits
+from diffood.runtime.serving.sources.items import LONGEST_ID, Inline, Item, Refused, one_line, text_of
+
+ENDINGS = (".tar", ".tar.gz", ".tgz")
+IMAGE_ENDINGS = (
+    *(".apng", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm"),
+    *(".ppm", ".tif", ".tiff", ".webp"),
+)
+HEADER_BYTES = 2**20
+"""That one member's headers may take: long names and PAX records have some hundred, and tarfile reads them whole."""
+SKIPPED_BYTES = 4 * 2**30
+"""That may be decompressed of a shard for nothing, in all: a bomb of zeros costs seconds, not hours."""
+
+
+@dataclass(frozen=True)
+class Member(Item):
+    """A member of a plain .tar. stamp: size, time and inode of the shard when it was listed."""
+
+    path: Path
+    offset: int
+    size: int
+    stamp: tuple[int, int, int]
+
+    @property
+    def place(self) -> str:
+        """The shard and where in it."""
+        return f"{text_of(os.path.abspath(self.path))}#{self.offset}"  # noqa: PTH100
+
+    def read(self, limits: Limits) -> bytes:
+        """The member's bytes; RejectedImage where the shard is no longer as it was listed, or ends before."""
+        _refuse_size(self.size, limits)
+        try:
+            with _open(self.path) as file:
+                if _stamp(file) != self.stamp:
+                    raise RejectedImage("The shard was changed after it was listed; serve it again once it is written.")
+                file.seek(self.offset)
+                data = file.read(self.size)
+        except OSError as error:
+            raise RejectedImage(f"The shard cannot be read any more ({error.strerror}); check it.") from error
+        if len(data) != self.size:
+            raise _cut(len(data), self.size)
+        return data
+
+
+class _Headers:
+    """A shard's file as tarfile may read it: forwards only, and little of it between two members."""
+
+    def __init__(self, file: BinaryIO, *, skipping_costs: bool) -> None:
+        self.file, self.last = file, b""
+        self._costs, self._left, self._skipped = skipping_costs, HEADER_BYTES, 0
+
+    def next_member(self) -> None:
+        self._left = HEADER_BYTES
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def read(self, count: int = -1) -> bytes:
+        self._left -= count
+        if count < 0 or self._left < 0:
+            raise tarfile.ReadError(f"a header of more than {HEADER_BYTES} bytes")
+        self.last = self.file.read(count)
+        return self.last
+
+    def seek(self, position: int) -> None:
+        step = position - self.file.tell()
+        if step < 0:
+            raise tarfile.ReadError("a header that points back")
+        if self._costs:
+            self._skipped += step
+            if self._skipped > SKIPPED_BYTES:
+                raise tarfile.ReadError(f"more than {SKIPPED_BYTES} bytes that are no images")
+        self.file.seek(position)
+
+
+def is_archive(name: str) -> bool:
+    """Whether the name ends as a shard's does."""
+    return name.lower().endswith(ENDINGS)
+
+
+def list_shard(path: Path, name: str, limits: Limits) -> Iterator[Item]:
+    """The image members of a shard in their order, lazily; their ids are `name`/member.
+
+    Members whose names do not end as an image's are passed over: labels, captions. Where the shard is damaged, what
+    came before is given, and an item called `name` says that the rest could not be read.
+    """
+    compressed = not name.lower().endswith(".tar")
+    try:
+        with _open(path) as raw, gzip.open(raw) if compressed else raw as file:
+            yield from list_stream(cast(BinaryIO, file), name, limits, None if compressed else (path, _stamp(raw)))
+    except OSError as error:
+        yield refused_shard(name, error.strerror or one_line(error))
+
+
+def list_stream(
+    file: BinaryIO, name: str, limits: Limits, on_disk: tuple[Path, tuple[int, int, int]] | None = None
+) -> Iterator[Item]:
+    """As `list_shard`, of an opened tar; on_disk: its path and stamp, where members can be read at their places."""
+    headers = _Headers(file, skipping_costs=on_disk is None)
+    images = 0
+    try:
+        archive = tarfile.TarFile(fileobj=headers, mode="r", encoding="utf-8", errors="surrogateescape")  # type: ignore[arg-type]
+        while True:
+            headers.next_member()
+            member = archive.next()
+            if member is None:
+                break
+            archive.members = []  # type: ignore[attr-defined]  # which tarfile keeps for ever
+            _refuse_negative(member)
+            if not _is_image(member):
+                continue
+            images += 1
+            yield _item(member, f"{name}/{_member_name(member, images)}", f"{name}#{images}", headers, limits, on_disk)
+        if headers.last.strip(b"\0"):
+            yield refused_shard(name, "a block that is no header")
+        elif not headers.last:
+            yield refused_shard(name, "it ends without an end mark, so that members may be missing")
+        elif not images:
+            yield refused_shard(name, f"no member's name ends in {', '.join(IMAGE_ENDINGS)}")
+    except Exception as error:  # tarfile and zlib fail on hostile bytes with any class: ValueError, RecursionError, ...
+        yield refused_shard(name, one_line(error))
+
+
+def _item(
+    member: tarfile.TarInfo,
+    identity: str,
+    where: str,
+    headers: _Headers,
+    limits: Limits,
+    on_disk: tuple[Path, tuple[int, int, int]] | None,
+) -> Item:
+    if not member.isreg() or member.issparse():
+        link = member.islnk() or member.issym()
+        kind = "a link" if link else "a sparse file" if member.isreg() else "no regular file"
+        return Refused(identity, where, f"The member is {kind}; pack the image itself.")
+    if on_disk is not None:
+        return Member(identity, on_disk[0], member.offset_data, member.size, on_disk[1])
+    try:
+        _refuse_size(member.size, limits)
+    except RejectedImage as error:
+        return Refused(identity, where, str(error))
+    data = headers.file.read(member.size)
+    if len(data) != member.size:
+        return Refused(identity, where, str(_cut(len(data), member.size)))
+    return Inline(identity, where, data)
+
+
+def refused_shard(name: str, reason: str) -> Refused:
+    """The item that says that a shard, or the rest of it, could not be read."""
+    return Refused(
+        name,
+        name,
+        f"The shard, or what follows its last row, cannot be read ({reason}); copy it again from its source.",
+    )
+
+
+def _is_image(member: tarfile.TarInfo) -> bool:
+    base = member.name.rpartition("/")[2]
+    return not member.isdir() and not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_ENDINGS  # noqa: PTH122
+
+
+def _member_name(member: tarfile.TarInfo, number: int) -> str:
+    name = text_of(member.name)
+    return name if len(name) <= LONGEST_ID else f"{name[:100]}…#{number}"
+
+
+def _refuse_negative(member: tarfile.TarInfo) -> None:
+    if member.size < 0:  # which base-256 numbers can say, and which reads whatever follows
+        raise tarfile.ReadError(f"a member of {member.size} bytes")
+
+
+def _refuse_size(size: int, limits: Limits) -> None:
+    if size > limits.max_bytes:
+        raise RejectedImage(
+            f"The member has {size} bytes and the limit is {limits.max_bytes}; save it smaller, or raise the limit."
+        )
+
+
+def _cut(found: int, size: int) -> RejectedImage:
+    return RejectedImage(f"The shard ends after {found} of the member's {size} bytes; copy it again from its source.")
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a regular file; what is none (a FIFO would block) is an OSError."""
+    if not path.is_file():
+        raise OSError(0, "it is missing or no regular file")
+    return path.open("rb")
+
+
+def _stamp(file: BinaryIO) -> tuple[int, int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns, status.st_ino

@@ -1,0 +1,160 @@
+"""Files, folders, globs and lists on this machine become items with stable ids, in an order that is always the same."""
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from diffood.errors import UsageError
+from diffood.runtime.serving.sources.items import Item, Refused, Source, text_of
+
+GLOB_CHARACTERS = frozenset("*?[")
+LONGEST_LINE = 2**16  # bytes of a line in a list: sixteen times Linux's PATH_MAX, room for a signed URL
+
+
+def expand_inputs(inputs: Sequence[str]) -> list[Source]:
+    """List every file that the inputs name, sorted by id, so that their order does not matter.
+
+    A folder gives all files below it but hidden ones; with several folders, ids start with the folder's name, or with
+    its path as written where two have one name. A file or glob gives ids as written. @FILE gives the lines of a list,
+    relative to the list's folder; a listed file that is missing becomes a refused row later. Raises UsageError for an
+    input that names nothing and for two files with one id.
+    """
+    found: dict[str, Source] = {}
+    for source in _expand_all(inputs):
+        other = found.setdefault(source.id, source)
+        if other.place != source.place:
+            raise UsageError(
+                f"{other.path} and {source.path} would both be called {source.id!r}; give the folder above both."
+            )
+        found[source.id] = min(other, source)
+    if not found:
+        raise UsageError(f"No files in {', '.join(inputs) or 'no inputs'}; name a folder with images in it.")
+    return sorted(found.values())
+
+
+def _expand_all(inputs: Sequence[str]) -> Iterator[Source]:
+    for folder, base in folder_bases(inputs).values():
+        for name, path, _ in walk(folder):
+            yield Source(base + name, path)
+    for name in inputs:
+        if is_folder(name):
+            continue
+        if name.startswith("@"):
+            folder = Path(name[1:]).parent
+            with open_list(Path(name[1:])) as file:
+                for entry in list_entries(file, name):
+                    yield Source(text_of(Path(entry).as_posix()), folder / entry)
+        else:
+            yield from (Source(text_of(path.as_posix()), path) for path in named_files(name))
+
+
+def folder_bases(inputs: Sequence[str]) -> dict[str, tuple[Path, str]]:
+    """Each folder among the inputs once, by its real path: as written, and what its ids begin with."""
+    folders = {os.path.realpath(name): Path(name) for name in sorted(inputs, reverse=True) if is_folder(name)}
+    if len(folders) == 1:
+        return {real: (folder, "") for real, folder in folders.items()}
+    names = Counter(Path(real).name for real in folders)
+    return {
+        real: (folder, text_of(Path(real).name if names[Path(real).name] == 1 else folder.as_posix()) + "/")
+        for real, folder in folders.items()
+    }
+
+
+def is_folder(name: str) -> bool:
+    """Whether this names a folder; never raises."""
+    return os.path.isdir(name)  # noqa: PTH112 - Path's raises for names that are too long
+
+
+def named_files(name: str) -> list[Path]:
+    """The file of this name, or the files that match it as a pattern, sorted. Raises UsageError where there is none."""
+    if os.path.lexists(name):
+        return [Path(name)]
+    if not GLOB_CHARACTERS & set(name):
+        raise UsageError(f"No such file or folder: {name}")
+    matches = [Path(match) for match in glob.glob(name, recursive=True)]  # noqa: PTH207 - takes absolute patterns
+    files = sorted(match for match in matches if not match.is_dir())
+    if not files:
+        raise UsageError(f"The pattern {name!r} matches no file; quote it and check the folder.")
+    return files
+
+
+def open_list(path: Path) -> BinaryIO:
+    """A list of paths, one a line; UsageError where it cannot be read."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise UsageError(f"The list {path} cannot be read ({error.strerror}).") from None
+
+
+def list_entries(file: BinaryIO, name: str) -> Iterator[str]:
+    """What the lines of a list name; only newlines end a line, as names may hold rarer characters. Lazy.
+
+    Raises UsageError at a line that is too long to be a path.
+    """
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise UsageError(f"A line of {name} has more than {LONGEST_LINE} bytes; give a path a line.")
+        if entry := os.fsdecode(line).strip():
+            yield entry
+
+
+def list_folder(folder: Path, base: str) -> Iterator[Item]:
+    """The files below a folder, in the order of their ids; a folder that cannot be listed is an item with the reason.
+
+    One folder's names are in memory at a time, with those of the folders above it.
+    """
+    for name, path, error in walk(folder):
+        if error is None:
+            yield Source(base + name, path)
+        else:
+            yield Refused(
+                base + name,
+                text_of(os.fspath(path)),
+                f"The folder cannot be listed ({error.strerror}), so that its files have no rows; check its "
+                "permissions and serve it again.",
+            )
+
+
+def walk(folder: Path) -> Iterator[tuple[str, Path, OSError | None]]:
+    """(relative name as text, path, None) of each entry below a folder that is no folder and not hidden, by name.
+
+    The order is that of the sorted names: a folder's name sorts as if it ended in "/". Links to folders are not
+    followed (loops). A folder that cannot be listed comes itself, with the error.
+    """
+    levels = [_entries("", folder)]
+    while levels:
+        for name, path, error in levels[-1]:
+            if name.endswith("/"):
+                levels.append(_entries(name, path))
+                break
+            yield name, path, error
+        else:
+            levels.pop()
+
+
+def _entries(name: str, folder: Path) -> Iterator[tuple[str, Path, OSError | None]]:
+    """As `walk`, of one folder; a folder in it has a name that ends in "/"."""
+    found: list[tuple[str, Path]] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                is_folder = _is_folder(entry)
+                if not (is_folder and entry.is_symlink()):
+                    found.append((name + text_of(entry.name) + ("/" if is_folder else ""), folder / entry.name))
+    except OSError as error:
+        yield name.removesuffix("/") or text_of(folder.name), folder, error
+        return
+    found.sort()
+    yield from ((text, path, None) for text, path in found)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links, a folder without permission: reading it says which
+        return False

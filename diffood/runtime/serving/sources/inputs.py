@@ -1,0 +1,203 @@
+"""All that `serve-batch` takes as one lazy stream of items: inputs in the order given, each in its own, no id twice."""
+
+import gzip
+import itertools
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from diffood.errors import DiffoodError, UsageError
+from diffood.runtime.images import DEFAULT_LIMITS, Limits
+from diffood.runtime.serving.sources.archives import is_archive, list_shard, list_stream, refused_shard
+from diffood.runtime.serving.sources.files import (
+    folder_bases,
+    is_folder,
+    list_entries,
+    list_folder,
+    named_files,
+    open_list,
+)
+from diffood.runtime.serving.sources.items import Item, Pause, Refused, Source, one_line, text_of
+from diffood.runtime.serving.sources.live import Watch, read_lines, watch_folder
+from diffood.runtime.serving.sources.remote import Remote, is_url, list_url, match_urls, open_url, require_file_system
+from diffood.runtime.serving.sources.tables import Columns, is_table, list_table
+
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How inputs are read. stop: set it, from a signal's handler too, and live inputs end.
+
+    done: ids that have their rows already and are passed over, whatever is called so now.
+    """
+
+    limits: Limits = DEFAULT_LIMITS
+    columns: Columns = field(default_factory=Columns)
+    watch: Watch | None = None
+    done: Iterable[str] = ()
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+def open_inputs(inputs: Sequence[str], reading: Reading) -> Iterator[Item | Pause]:
+    """Items of all inputs, lazily: folders, files, globs, @lists, "-", shards, tables, URLs; a watched folder last.
+
+    Inputs come in the order given: a folder or glob sorted by id, a list by lines, a shard by members, a table by
+    rows. One place is given once; two places that share an id give a second item that is refused. Live inputs pause.
+
+    Raises UsageError for an input that names nothing, MissingExtraError for a URL without fsspec; what goes wrong
+    later is an item that is refused.
+    """
+    bases = folder_bases(inputs)
+    unlisted = dict(bases)
+    streams = [_open(name, reading, unlisted) for name in dict.fromkeys(inputs)]
+    if reading.watch:
+        streams.append(watch_folder(reading.watch, reading.stop))
+    if not streams:
+        raise UsageError("No INPUT: name files, folders, 'globs', @lists, shards, tables or URLs, or use --watch.")
+    items = itertools.chain.from_iterable(streams)
+    lone_folder = len(streams) == 1 and bool(bases) and not reading.done  # whose ids are distinct as they are
+    found = items if lone_folder else _distinct(items, reading.done)
+    if reading.watch or STANDARD_INPUT in inputs or reading.done:
+        return found
+    first = next(found, None)
+    if first is None:
+        raise UsageError(f"No files in {', '.join(inputs)}; name a folder with images in it.")
+    return itertools.chain([first], found)
+
+
+def _open(name: str, reading: Reading, unlisted: dict[str, tuple[Path, str]]) -> Iterator[Item | Pause]:
+    if name == STANDARD_INPUT:
+        return _standard_input(reading)
+    if is_folder(name):
+        folder = unlisted.pop(os.path.realpath(name), None)  # gone where it was given before, written otherwise
+        return list_folder(*folder) if folder else iter(())
+    if name.startswith("@"):
+        return _list(open_list(Path(name[1:])), Path(name[1:]), reading)
+    if os.path.lexists(name):
+        return _expand(name, Path(name), reading)
+    if is_url(name):
+        return _url(name, reading)
+    return itertools.chain.from_iterable(_expand(path.as_posix(), path, reading) for path in named_files(name))
+
+
+def _expand(name: str, path: Path, reading: Reading) -> Iterator[Item]:
+    """A file that was named, by `name`: itself, or what the shard or table holds."""
+    identity = text_of(Path(name).as_posix())
+    if is_archive(name):
+        return list_shard(path, identity, reading.limits)
+    if is_table(name):
+        return list_table(os.fspath(path), identity, reading.columns, reading.limits)
+    return iter([Source(identity, path)])
+
+
+def _url(url: str, reading: Reading) -> Iterator[Item]:
+    urls = match_urls(url)
+    if urls is None:
+        return list_url(url)
+    return itertools.chain.from_iterable(_expand_url(match, reading) for match in urls)
+
+
+def _expand_url(url: str, reading: Reading) -> Iterator[Item]:
+    name = url.partition("::")[0]
+    if is_archive(name):
+        return _remote_shard(url, reading)
+    if is_table(name):
+        return list_table(url, text_of(url), reading.columns, reading.limits)
+    return iter([Remote(text_of(url), url)])
+
+
+def _remote_shard(url: str, reading: Reading) -> Iterator[Item]:
+    name = text_of(url)
+    try:
+        with open_url(url) as raw, raw if url.partition("::")[0].endswith(".tar") else gzip.open(raw) as file:
+            yield from list_stream(cast(BinaryIO, file), name, reading.limits)
+    except Exception as error:  # each file system has its own
+        yield refused_shard(name, one_line(error))
+
+
+def _list(file: BinaryIO, path: Path, reading: Reading) -> Iterator[Item]:
+    name = f"@{text_of(path.as_posix())}"
+    try:
+        with file:
+            for entry in list_entries(file, name):
+                yield from _entry(entry, path.parent, reading)
+    except (DiffoodError, OSError) as error:
+        yield _refused_list(name, error)
+
+
+def _standard_input(reading: Reading) -> Iterator[Item | Pause]:
+    try:
+        for entry in read_lines(reading.stop):
+            if isinstance(entry, Pause):
+                yield entry
+            else:
+                yield from _entry(entry, Path(), reading)
+    except (DiffoodError, OSError) as error:
+        yield _refused_list(STANDARD_INPUT, error)
+
+
+def _entry(entry: str, folder: Path, reading: Reading) -> Iterator[Item]:
+    if is_url(entry) and not os.path.lexists(folder / entry):
+        require_file_system(entry)
+        return _expand_url(entry, reading)
+    return _expand(entry, folder / entry, reading)
+
+
+def _refused_list(name: str, error: Exception) -> Refused:
+    return Refused(name, name, f"The list, or what follows its last row, cannot be read: {error}.")
+
+
+def _distinct(items: Iterator[Item | Pause], done: Iterable[str]) -> Iterator[Item | Pause]:
+    """Each place once; an id that another place has already is refused under a name of its own."""
+    with closing(_Ids()) as ids:
+        for identity in done:
+            ids.add(identity, None)
+        for item in items:
+            if isinstance(item, Pause) or ids.add(item.id, item.place):
+                yield item
+            elif ids.place(item.id) not in (None, item.place):
+                reason = f"Another image of this run is called {item.id!r} too; give each its own id."
+                yield Refused(ids.rename(item.id, item.place), item.place, reason)
+
+
+class _Ids:
+    """The ids of a run, in a database that SQLite keeps in memory while it is small, and else in a temporary file."""
+
+    def __init__(self) -> None:
+        self._known = sqlite3.connect("")
+        self._known.execute("PRAGMA journal_mode = OFF")
+        self._known.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, place TEXT, called INTEGER) WITHOUT ROWID")
+
+    def add(self, identity: str, place: str | None) -> bool:
+        """Whether the id was new. place None: whatever is called so. DiffoodError where the file cannot grow."""
+        try:
+            return self._known.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, 1)", (identity, place)).rowcount == 1
+        except sqlite3.Error as error:
+            raise DiffoodError(
+                f"The ids of this run cannot be remembered ({error}); free some space for temporary files, or set "
+                "TMPDIR."
+            ) from None
+
+    def place(self, identity: str) -> str | None:
+        """What has this id, which is known."""
+        [place] = self._known.execute("SELECT place FROM seen WHERE id = ?", (identity,)).fetchone()
+        return None if place is None else str(place)
+
+    def rename(self, identity: str, place: str) -> str:
+        """A new id for another place of this id: the next number after it, so that thousands cost no search."""
+        [number] = self._known.execute("SELECT called FROM seen WHERE id = ?", (identity,)).fetchone()
+        number += 1
+        while not self.add(f"{identity}#{number}", place):
+            number += 1
+        self._known.execute("UPDATE seen SET called = ? WHERE id = ?", (number, identity))
+        return f"{identity}#{number}"
+
+    def close(self) -> None:
+        """Forget all."""
+        self._known.close()

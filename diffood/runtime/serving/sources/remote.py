@@ -1,0 +1,161 @@
+"""URLs become items through fsspec: a file, a folder or a pattern on any file system it knows: s3, gs, http, zip."""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+from diffood.errors import MissingExtraError, RejectedImage, UsageError
+from diffood.runtime.images import Limits
+from diffood.runtime.serving.sources.files import GLOB_CHARACTERS
+from diffood.runtime.serving.sources.items import Item, Refused, one_line, text_of
+
+
+@dataclass(frozen=True)
+class Remote(Item):
+    """A file that a URL names."""
+
+    url: str
+
+    @property
+    def place(self) -> str:
+        """The URL."""
+        return text_of(self.url)
+
+    def read(self, limits: Limits) -> bytes:
+        """The bytes of the file; RejectedImage where it cannot be read or has too many."""
+        try:
+            with open_url(self.url) as file:
+                data = file.read(limits.max_bytes + 1)
+        except Exception as error:  # each file system has its own
+            raise RejectedImage(f"The URL cannot be read ({one_line(error)}); check that it exists.") from error
+        if len(data) > limits.max_bytes:
+            raise RejectedImage(f"The file has more bytes than the limit, {limits.max_bytes}; save it smaller.")
+        return data
+
+
+def is_url(name: str) -> bool:
+    """Whether a name is fsspec's: protocol://path, or a chain of those joined by "::"."""
+    return "://" in name
+
+
+@contextmanager
+def open_url(url: str) -> Iterator[BinaryIO]:
+    """The file that a URL names, opened for reading; raises what its file system raises."""
+    system, path = _connect(url)  # held while its file is read: a zip's closes with it
+    with system.open(path, "rb") as file:
+        yield file
+
+
+def match_urls(url: str) -> list[str] | None:
+    """The URL of the file that a URL names, those of the files that match it as a pattern, or None for a folder.
+
+    Raises UsageError for a URL that names nothing, MissingExtraError where fsspec or a package it needs is missing.
+    """
+    system, path = _connect(url)
+    matches: list[str] = []
+    try:
+        if GLOB_CHARACTERS & set(path) and not system.exists(path):
+            matches = sorted(_full(url, match) for match in system.glob(path) if _is_shown_file(system, match))
+        elif system.isfile(path):
+            return [url]
+        else:
+            system.ls(path)
+            return None
+    except Exception as error:  # each file system has its own
+        raise UsageError(f"The URL {url!r} cannot be listed ({one_line(error)}); check it and your access.") from error
+    if not matches:
+        raise UsageError(f"The pattern {url!r} matches no file; quote it and check the folder.")
+    return matches
+
+
+def list_url(url: str) -> Iterator[Item]:
+    """The files below a folder that a URL names, lazily, as `list_folder` does; ids are relative to it."""
+    system, path = _connect(url)
+    for name, found, error in _walk(system, path):
+        full = _full(url, found)
+        yield Remote(text_of(name), full) if error is None else _unlisted(name, full, error)
+
+
+def _full(url: str, path: str) -> str:
+    """The URL of a path in the file system of `url`, which may be a chain such as zip://inner.png::file:///outer.zip."""
+    first, sign, rest = url.partition("::")
+    protocol = first.partition("://")[0] + "://"
+    return f"{protocol}{path.removeprefix(protocol)}{sign}{rest}"
+
+
+def require_file_system(url: str) -> None:
+    """Raise as `match_urls` does where a URL's file system cannot be used at all."""
+    _connect(url)
+
+
+def _connect(url: str) -> tuple[Any, str]:
+    """(fsspec's file system, path in it)."""
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise MissingExtraError(f"{url!r} is a URL, which needs fsspec: pip install 'diffood[remote]'.") from None
+    first, sign, rest = url.partition("::")
+    try:
+        if not sign:
+            return cast(tuple[Any, str], url_to_fs(url))  # whose file systems fsspec keeps
+        system = _chained(f"{first.partition('://')[0]}://{sign}{rest}")
+        return system, system._strip_protocol(first)
+    except ImportError as error:
+        raise MissingExtraError(f"{url!r} needs another package ({one_line(error)}): pip install it.") from None
+    except Exception as error:
+        raise UsageError(f"The URL {url!r} cannot be used ({one_line(error)}); check how it is written.") from None
+
+
+@functools.lru_cache(maxsize=4)
+def _chained(container: str) -> Any:
+    """The file system inside a file, such as a zip, kept: opening it reads its whole directory."""
+    from fsspec.core import url_to_fs
+
+    return url_to_fs(container)[0]
+
+
+def _is_shown_file(system: Any, path: str) -> bool:
+    """Whether a match is a file that a local pattern would match too."""
+    return not path.rstrip("/").rpartition("/")[2].startswith(".") and not system.isdir(path)
+
+
+def _unlisted(name: str, url: str, error: Exception) -> Item:
+    return Refused(
+        text_of(name),
+        text_of(url),
+        f"The folder cannot be listed ({one_line(error)}), so that its files have no rows; serve it again.",
+    )
+
+
+def _walk(system: Any, top: str) -> Iterator[tuple[str, str, Exception | None]]:
+    """(relative name, path, None) of each file below a folder but hidden ones, in the order `files.walk` has."""
+    levels = [_entries(system, "", top)]
+    while levels:
+        for name, path, error in levels[-1]:
+            if name.endswith("/"):
+                levels.append(_entries(system, name, path))
+                break
+            yield name, path, error
+        else:
+            levels.pop()
+
+
+def _entries(system: Any, name: str, folder: str) -> Iterator[tuple[str, str, Exception | None]]:
+    try:
+        listed = system.ls(folder, detail=True)
+    except Exception as error:
+        yield name.removesuffix("/") or folder, folder, error
+        return
+    found = []
+    for entry in listed:
+        path = str(entry["name"])
+        base = path.rstrip("/").rpartition("/")[2]
+        if base.startswith(".") or not base or path.rstrip("/") == folder.rstrip("/"):
+            continue  # an object store lists a folder's own marker among its files
+        is_folder = entry["type"] == "directory" and not entry.get("islink")
+        if entry["type"] == "directory" and not is_folder:
+            continue  # a link to a folder, which may be a loop
+        found.append((name + base + ("/" if is_folder else ""), path))
+    yield from ((text, path, None) for text, path in sorted(found))

@@ -1,0 +1,73 @@
+"""Parquet files with a column of images become items, one a row, in the order of rows. The file is read elsewhere."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from diffood.runtime.images import Limits
+from diffood.runtime.serving.child import Child, ChildEnded, ChildSilent
+from diffood.runtime.serving.sources.items import LONGEST_ID, Inline, Item, Refused
+from diffood.runtime.serving.sources.table_worker import Table
+
+DEFAULT_COLUMN = "image"
+ENDING = ".parquet"
+LONGEST_HEADER = 2**20
+SECONDS = 600.0  # between two rows; a row group of gigabytes on a slow disk takes minutes
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a table's images are, as bytes or as {bytes, path}, and where its ids are ("": they are row numbers)."""
+
+    image: str = DEFAULT_COLUMN
+    identity: str = ""
+
+
+def is_table(name: str) -> bool:
+    """Whether the name ends as a Parquet file's does."""
+    return name.lower().endswith(ENDING)
+
+
+def list_table(place: str, name: str, columns: Columns, limits: Limits) -> Iterator[Item]:
+    """The rows of a Parquet file, lazily; ids are those of the id column, or `name`/row number from 0.
+
+    place: its path or URL. Where it cannot be read, what came before is given, and an item called `name` says so.
+    """
+    child = Child(
+        "diffood.runtime.serving.sources.table_worker",
+        Table(place, columns.image, columns.identity, limits.max_bytes).as_json(),
+    )
+    number = 0
+    try:
+        child.send(b"go")
+        while True:
+            header = json.loads(child.receive(LONGEST_HEADER, SECONDS))
+            if "end" in header:
+                if header["end"]:
+                    yield _refused_table(name, str(header["end"]))
+                return
+            where, given = f"{name}/{number}", header["id"]
+            number += 1
+            identity = _valid(given) if isinstance(given, str) and 0 < len(given) <= LONGEST_ID else where
+            if header["error"]:
+                yield Refused(identity, where, str(header["error"]))
+                continue
+            data = child.receive(limits.max_bytes, SECONDS)
+            if columns.identity and identity is where:
+                yield Refused(where, where, f"The row's {columns.identity!r} is no id; give a text or a whole number.")
+            else:
+                yield Inline(identity, where, data)
+    except (ChildEnded, ChildSilent) as end:
+        yield _refused_table(name, f"the process that read it ended: {end or 'no row for minutes'}")
+    except (ValueError, KeyError, TypeError):
+        yield _refused_table(name, "the process that read it made no sense")
+    finally:
+        child.kill()
+
+
+def _valid(identity: str) -> str:
+    return identity.encode("utf-8", "backslashreplace").decode()
+
+
+def _refused_table(name: str, reason: str) -> Refused:
+    return Refused(name, name, f"The table, or what follows its last row, cannot be read as Parquet ({reason}).")

@@ -1,0 +1,57 @@
+"""Attack: a bundle's file is changed before it becomes a Triton model; nothing of it reaches the model repository."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from planted_engine import plant_engine
+
+from diffood.errors import BundleError
+from diffood.runtime.serving.triton import Settings, write_repository
+
+Change = Callable[[Path, Path], None]  # of the bundle's folder and of its one bank
+SETTINGS = Settings(batch=8, threads=1)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def link(path: Path) -> None:
+    path.replace(path.with_suffix(".away"))
+    path.symlink_to(path.with_suffix(".away"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda bundle, bank: flip(bundle / "classify.onnx"), "was changed after export"),
+        (lambda bundle, bank: flip(bundle / "golden.npz"), "was changed after export"),
+        (lambda bundle, bank: flip(bank), "was changed after the calibration"),
+        (lambda bundle, bank: link(bank), "cannot be opened"),
+        (lambda bundle, bank: link(bundle / "calibration.json"), "cannot be opened"),
+        (lambda bundle, bank: (bundle / "parity.json").write_text("{}]"), "does not hold"),
+        (lambda bundle, bank: flip(plant_engine(bundle) / "classify.plan"), "was changed after it was built"),
+    ],
+    ids=["graph", "golden values", "bank", "linked bank", "linked calibration", "parity", "engine"],
+)
+def test_a_changed_bundle_is_not_copied(fused: Path, bank: Path, tmp_path: Path, change: Change, message: str) -> None:
+    change(fused, bank)
+    with pytest.raises(BundleError, match=message):
+        write_repository(fused, tmp_path / "models", SETTINGS)
+    assert list(tmp_path.iterdir()) == [fused]
+
+
+@pytest.mark.parametrize(
+    ("backend", "copied"), [("auto", True), ("tensorrt-rtx", True), ("tensorrt", False), ("onnxruntime-cpu", False)]
+)
+def test_engines_go_where_they_are_run(fused: Path, tmp_path: Path, backend: str, copied: bool) -> None:
+    engine = plant_engine(fused)
+    model = write_repository(fused, tmp_path / "models", Settings.model_validate({"backend": backend}))
+    place = model / "1" / "bundle" / engine.relative_to(fused)
+    assert place.exists() is copied
+    assert not copied or {p.name: p.read_bytes() for p in engine.iterdir()} == {
+        p.name: p.read_bytes() for p in place.iterdir()
+    }

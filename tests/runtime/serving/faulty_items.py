@@ -1,0 +1,64 @@
+"""Items whose reading crashes, hangs or eats the memory of the process that reads them, for tests of that process."""
+
+import io
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from diffood.runtime.images import Limits
+from diffood.runtime.serving.sources.items import Item
+
+
+@dataclass(frozen=True)
+class Faulty(Item):
+    """fault: "" for a good image of one grey; "signal 11", "exit", "sleep", "memory", "garbage", "error"."""
+
+    fault: str = ""
+    grey: int = 100
+
+    @property
+    def place(self) -> str:
+        return self.id
+
+    def read(self, limits: Limits) -> bytes:
+        if self.fault.startswith("signal"):
+            os.kill(os.getpid(), int(self.fault.split()[1]))
+        if self.fault == "exit":
+            os._exit(7)
+        if self.fault == "sleep":
+            time.sleep(3600)
+        if self.fault == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if self.fault == "memory":
+            bytearray(2**31)  # more than the limit, less than most machines have
+        if self.fault == "answer":
+            os.write(0, b"\0\0\0\x04nojs")  # a frame of the pipe that is no answer
+        if self.fault == "endless answer":
+            os.write(0, b"\x7f\xff\xff\xff")  # a frame of two gigabytes begins
+        if self.fault == "error":
+            raise KeyError("a fault of ours")
+        stream = io.BytesIO()
+        Image.fromarray(np.full((4, 4), self.grey, np.uint8)).save(stream, "PNG")
+        return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class CrashesOnce(Item):
+    """Ends its process at the first reading, and leaves a file that says so."""
+
+    flag: str
+
+    @property
+    def place(self) -> str:
+        return self.id
+
+    def read(self, limits: Limits) -> bytes:
+        if not Path(self.flag).exists():
+            Path(self.flag).touch()
+            os._exit(1)
+        return Faulty(self.id).read(limits)

@@ -1,0 +1,283 @@
+"""Shards: members become items with the right bytes; what is hostile in a tar costs a row, not the run or the disk."""
+
+import gzip
+import io
+import os
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tars import END, member, png, raw_header, tar
+
+from diffood.errors import RejectedImage
+from diffood.runtime.images import DEFAULT_LIMITS, Limits
+from diffood.runtime.serving.sources import Item, archives
+from diffood.runtime.serving.sources.archives import Member, list_shard
+from diffood.runtime.serving.sources.items import Inline, Refused
+
+LIMITS = Limits(max_bytes=10_000)
+GOOD = [member("a.png", png(1)), member("a.cls", b"3"), member("sub/b.JPG", png(2)), member("c.png", png(3))]
+ENDINGS = (".tar", ".tar.gz", ".tgz")
+
+
+def write(folder: Path, data: bytes, ending: str = ".tar") -> Path:
+    path = folder / f"shard{ending}"
+    path.write_bytes(data if ending == ".tar" else gzip.compress(data))
+    return path
+
+
+def listed(path: Path, limits: Limits = LIMITS) -> list[Item]:
+    return list(list_shard(path, path.name, limits))
+
+
+def rows(items: Iterable[Item], limits: Limits = LIMITS) -> dict[str, bytes | str]:
+    """The bytes of each item, or why there are none, by id; ids must be distinct."""
+    found: dict[str, bytes | str] = {}
+    for item in items:
+        assert item.id not in found
+        try:
+            found[item.id] = item.read(limits)
+        except RejectedImage as error:
+            found[item.id] = str(error)
+    return found
+
+
+def shard(path: Path, limits: Limits = LIMITS) -> dict[str, bytes | str]:
+    """Rows of a shard; ids without its name."""
+    found = rows(list_shard(path, path.name, limits), limits)
+    return {name.removeprefix(path.name).removeprefix("/"): value for name, value in found.items()}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_image_members_are_items_in_their_order(tmp_path: Path, ending: str) -> None:
+    found = shard(write(tmp_path, tar(GOOD), ending))
+    assert list(found.items()) == [("a.png", png(1)), ("sub/b.JPG", png(2)), ("c.png", png(3))]
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_python_and_others_write_is_read(tmp_path: Path, form: int, ending: str) -> None:
+    names = ["0001.png", "ü/🙂.png", "long/" * 30 + "name.png"] + (["x" * 300 + ".png"] if form else [])
+    path = tmp_path / f"shard{ending}"
+    with tarfile.open(path, "w" if ending == ".tar" else "w:gz", format=form) as archive:
+        for number, name in enumerate(names):
+            info = tarfile.TarInfo(name)
+            info.size = len(png(number))
+            archive.addfile(info, io.BytesIO(png(number)))
+    assert list(shard(path).items()) == [(name, png(number)) for number, name in enumerate(names)]
+
+
+def test_members_of_a_plain_tar_stay_on_disk_until_they_are_read(tmp_path: Path) -> None:
+    assert {type(item) for item in listed(write(tmp_path, tar(GOOD)))} == {Member}
+    assert {type(item) for item in listed(write(tmp_path, tar(GOOD), ".tar.gz"))} == {Inline}
+
+
+def test_a_member_is_found_by_another_process_after_pickling(tmp_path: Path) -> None:
+    import pickle
+
+    items = listed(write(tmp_path, tar(GOOD)))
+    assert [item.read(LIMITS) for item in pickle.loads(pickle.dumps(items))] == [png(1), png(2), png(3)]
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (member("bad.png", kind=tarfile.SYMTYPE, link="/etc/passwd"), "a link"),
+        (member("bad.png", kind=tarfile.LNKTYPE, link="a.png"), "a link"),
+        (member("bad.png", kind=tarfile.LNKTYPE, link="../../etc/passwd"), "a link"),
+        (member("bad.png", kind=tarfile.CHRTYPE), "no regular file"),
+        (member("bad.png", kind=tarfile.FIFOTYPE), "no regular file"),
+        (member("bad.png", b"x" * 10_001), "has 10001 bytes and the limit is 10000"),
+    ],
+)
+def test_a_member_that_is_no_image_file_is_a_row(tmp_path: Path, bad: bytes, reason: str, ending: str) -> None:
+    found = shard(write(tmp_path, tar([GOOD[0], bad, GOOD[3]]), ending))
+    assert list(found) == ["a.png", "bad.png", "c.png"]
+    assert reason in str(found.pop("bad.png"))
+    assert found == {"a.png": png(1), "c.png": png(3)}
+
+
+def test_a_sparse_member_is_a_row(tmp_path: Path) -> None:
+    header = bytearray(member("bad.png", b"x" * 512, kind=tarfile.GNUTYPE_SPARSE))
+    header[386:398], header[398:410], header[483:495] = b"00000000000\0", b"00000001000\0", b"00000001000\0"
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header[:512]):06o}\0 ".encode()
+    found = shard(write(tmp_path, tar([GOOD[0], bytes(header), GOOD[3]])))
+    assert "a sparse file" in str(found["bad.png"])
+    assert found["c.png"] == png(3)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/cron.d/a.png", "../../a.png", "C:\\a.png", "a\nb.png", "-rf.png", "a\x1b[2J.png", "~root/.ssh/a.png"]
+)
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_names_are_text_and_nothing_is_written(tmp_path: Path, name: str, ending: str) -> None:
+    path = write(tmp_path, tar([member(name, png(1))]), ending)
+    before = sorted(tmp_path.rglob("*"))
+    assert list(shard(path).values()) == [png(1)]
+    assert next(iter(list_shard(path, "s.tar" if ending == ".tar" else "s.tgz", LIMITS))).id.isascii()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_folders_hidden_files_and_labels_are_passed_over(tmp_path: Path) -> None:
+    more = [
+        member("d.png/", kind=tarfile.DIRTYPE),
+        member("._a.png", b"mac"),
+        member("x/.b.png", b""),
+        member("noend", b""),
+    ]
+    assert list(shard(write(tmp_path, tar([*more, *GOOD])))) == ["a.png", "sub/b.JPG", "c.png"]
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+@pytest.mark.parametrize(
+    ("data", "reason", "whole"),
+    [
+        (b"", "empty file", 0),
+        (b"this is no tar" * 100, "header", 0),
+        (tar(GOOD, end=b""), "ends without an end mark", 3),
+        (tar(GOOD[:1], end=b"garbage" * 100), "a block that is no header", 1),
+        (tar([GOOD[0], b"\xff" * 512, GOOD[3]]), "a block that is no header", 1),
+        (tar([member("a.cls", b"1")]), "no member's name ends in", 0),
+        (tar([GOOD[0], raw_header("n.png", b"\xff" * 11 + b"\0"), GOOD[3]]), "a member of -", 1),
+        (tar([GOOD[0], raw_header("n", b"\xff" * 10 + b"\0\0", b"x"), GOOD[3]]), "", 1),
+        (tar([GOOD[0], raw_header("n", b"77777777777", b"x"), GOOD[3]]), "a header of more than", 1),
+        (tar([GOOD[0], raw_header("n", b"77777777777", b"L"), GOOD[3]]), "a header of more than", 1),
+        (tar([GOOD[0], *[member("pax", b"9 a=bbb\n\n", kind=b"x")] * 5000, GOOD[3]]), "", 1),
+        (tar([GOOD[0], raw_header("big.cls", b"\x80" + b"\x7f" * 11), GOOD[3]]), "", 1),
+    ],
+)  # fmt: skip
+def test_what_was_whole_is_kept_of_a_damaged_shard(
+    tmp_path: Path, data: bytes, reason: str, whole: int, ending: str
+) -> None:
+    path = write(tmp_path, data, ending)
+    found = shard(path)
+    said = found.pop("")
+    assert str(said).startswith("The shard, or what follows its last row, cannot be read (")
+    assert reason in str(said)
+    assert str(said).isprintable()
+    assert len(str(said)) < 400
+    assert [value for value in found.values() if isinstance(value, bytes)] == [png(1), png(2), png(3)][:whole]
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+def test_a_shard_cut_anywhere_keeps_what_came_before_and_says_so(tmp_path: Path, ending: str) -> None:
+    parts = [member(f"{number}.png", png(number)) for number in range(4)]
+    data = tar(parts)
+    ends = [sum(map(len, parts[:number])) for number in range(1, 5)]
+    for length in [*range(0, len(data) - 1024, 100), *ends]:
+        path = write(tmp_path, data[:length], ending)
+        found = shard(path)
+        assert "cannot be read" in str(found.pop(""))
+        for number, (name, value) in enumerate(found.items()):
+            assert name == f"{number}.png"
+            if isinstance(value, str):
+                assert "ends after" in value
+            else:
+                assert value == png(number)
+        assert sum(isinstance(value, bytes) for value in found.values()) >= sum(length >= end for end in ends)
+
+
+def test_a_compressed_shard_cut_in_the_middle_keeps_what_came_before(tmp_path: Path) -> None:
+    rng_bytes = [os.urandom(5000) for _ in range(4)]
+    data = gzip.compress(tar([member(f"{number}.png", rng_bytes[number]) for number in range(4)]))
+    (tmp_path / "s.tgz").write_bytes(data[: len(data) // 2])
+    found = shard(tmp_path / "s.tgz")
+    assert "EOFError" in str(found.pop(""))
+    assert list(found.values()) == rng_bytes[: len(found)]
+    assert len(found) == 1
+
+
+def test_a_bomb_of_zeros_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "SKIPPED_BYTES", 2**24)
+    path = tmp_path / "bomb.tgz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(GOOD[0] + raw_header("big.png", f"{2**26:011o}".encode()))
+        for _ in range(64):
+            file.write(bytes(2**20))
+        file.write(GOOD[3] + END)
+    found = shard(path)
+    assert found["a.png"] == png(1)
+    assert f"has {2**26} bytes" in str(found["big.png"])
+    assert "that are no images" in str(found[""])
+    assert "c.png" not in found
+
+
+def test_an_endless_chain_of_empty_members_is_read_lazily(tmp_path: Path) -> None:
+    path = tmp_path / "s.tgz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for number in range(20_000):
+            file.write(member(f"{number}.png"))
+    items = list_shard(path, "s.tgz", LIMITS)
+    assert [next(items).id for _ in range(3)] == ["s.tgz/0.png", "s.tgz/1.png", "s.tgz/2.png"]
+
+
+def test_a_shard_that_is_changed_after_it_was_listed_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path, tar(GOOD))
+    items = listed(path)
+    stamp = path.stat().st_mtime_ns
+    os.utime(path, ns=(stamp, stamp + 10**6))
+    assert "was changed after it was listed" in str(rows(items)["shard.tar/a.png"])
+    path.unlink()
+    assert "cannot be read any more" in str(rows(items)["shard.tar/a.png"])
+
+
+@pytest.mark.parametrize("kind", ["missing", "fifo", "folder"])
+def test_what_is_no_shard_is_one_row(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "s.tar"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    [item] = list_shard(path, "s.tar", LIMITS)
+    assert isinstance(item, Refused)
+    assert "missing or no regular file" in item.reason
+
+
+def test_a_name_of_a_megabyte_is_shortened(tmp_path: Path) -> None:
+    path = tmp_path / "s.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("x" * 500_000 + ".png")
+        info.size = len(png(1))
+        archive.addfile(info, io.BytesIO(png(1)))
+    [item] = list_shard(path, "s.tar", DEFAULT_LIMITS)
+    assert len(item.id) < 200
+    assert item.read(DEFAULT_LIMITS) == png(1)
+
+
+def test_memory_does_not_grow_with_members(tmp_path: Path) -> None:
+    import tracemalloc
+
+    path = write(tmp_path, tar([member(f"{number}.cls", b"") for number in range(20_000)]))
+    tracemalloc.start()
+    assert len(listed(path)) == 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_no_damage_to_a_shard_ends_the_listing_with_an_error(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for number in range(3):
+            info = tarfile.TarInfo(f"{'ü' * number}.png")
+            info.size, info.pax_headers = len(png(number)), {"GNU.sparse.major": "1"} if number == 2 else {}
+            archive.addfile(info, io.BytesIO(png(number)))
+    for number in range(300):
+        data = bytearray(stream.getvalue())
+        for _ in range(rng.integers(1, 4)):
+            at = int(rng.integers(0, len(data) // 512)) * 512
+            at += int(rng.choice([0, 100, 124, 130, 135, 156, 157, 257, 345, 483, int(rng.integers(512))]))
+            data[at] = int(rng.choice([0, 32, 45, 48, 55, 120, 128, 255]))
+            header = at // 512 * 512
+            if rng.random() < 0.8:
+                data[header + 148 : header + 156] = b" " * 8
+                data[header + 148 : header + 156] = f"{sum(data[header : header + 512]):06o}\0 ".encode()
+        path = write(tmp_path, bytes(data), ".tar" if number % 2 else ".tgz")
+        for item in list_shard(path, path.name, LIMITS):
+            item.id.encode()
+            rows([item])

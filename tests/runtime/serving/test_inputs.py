@@ -1,0 +1,230 @@
+"""All inputs as one stream: their order, their ids, what is refused at once and what becomes a row."""
+
+import gzip
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tars import member, png, tar
+
+from diffood.errors import RejectedImage, UsageError
+from diffood.runtime.images import Limits
+from diffood.runtime.serving.sources import Item, Source, expand_inputs
+from diffood.runtime.serving.sources.files import LONGEST_LINE
+from diffood.runtime.serving.sources.inputs import Reading, open_inputs
+from diffood.runtime.serving.sources.live import Watch
+from diffood.runtime.serving.sources.tables import Columns
+
+LIMITS = Limits(max_bytes=10_000)
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two folders, a shard, a compressed one and a table in the working directory."""
+    for name in ("one/b.png", "one/a.png", "one/b/c.png", "one/b-/d.png", "one/.x.png", "two/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png(1))
+    shard = tar([member("m.png", png(2)), member("l.png", png(3))])
+    (tmp_path / "s.tar").write_bytes(shard)
+    (tmp_path / "z.tgz").write_bytes(gzip.compress(shard))
+    pq.write_table(pa.table({"image": [png(4), png(5)], "key": ["k", "j"]}), tmp_path / "t.parquet")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def items(*inputs: str, reading: Reading | None = None) -> list[Item]:
+    return [item for item in open_inputs(inputs, reading or Reading(LIMITS)) if isinstance(item, Item)]
+
+
+def ids(*inputs: str) -> list[str]:
+    return [item.id for item in items(*inputs)]
+
+
+def refusals(found: Sequence[Item]) -> dict[str, str]:
+    reasons = {}
+    for item in found:
+        try:
+            item.read(LIMITS)
+        except RejectedImage as error:
+            reasons[item.id] = str(error)
+    return reasons
+
+
+def test_inputs_come_in_the_order_given_each_in_its_own(tree: Path) -> None:
+    (tree / "list.txt").write_text("two/a.png\none/a.png\n")
+    assert ids("t.parquet", "s.tar", "two", "z.tgz", "@list.txt", "one/b.png") == [
+        *("t.parquet/0", "t.parquet/1", "s.tar/m.png", "s.tar/l.png", "a.png", "z.tgz/m.png", "z.tgz/l.png"),
+        *("two/a.png", "one/a.png", "one/b.png"),
+    ]
+
+
+def test_a_folder_has_the_items_and_the_order_of_the_sorted_list(tree: Path) -> None:
+    for inputs in (["one"], ["./one"], ["one", "two"]):
+        assert items(*inputs) == expand_inputs(inputs)
+    assert ids("one") == ["a.png", "b-/d.png", "b.png", "b/c.png"]
+
+
+def test_a_folder_is_listed_as_it_is_needed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scanned = []
+    scan = os.scandir
+
+    def note(path: str) -> object:
+        scanned.append(os.fspath(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", note)
+    stream = open_inputs(["one"], Reading(LIMITS))
+    assert next(stream) == Source("a.png", Path("one/a.png"))
+    assert scanned == ["one"]
+    list(stream)
+    assert scanned == ["one", "one/b-", "one/b"]
+
+
+def test_a_folder_that_cannot_be_listed_is_a_row_with_the_reason(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = os.scandir
+
+    def deny(path: str) -> object:
+        if os.fspath(path).endswith("b-"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", deny)  # a mode of 0 stops nobody who tests as root
+    assert ids("one") == ["a.png", "b-", "b.png", "b/c.png"]
+    assert refusals(items("one"))["b-"].startswith("The folder cannot be listed (Permission denied)")
+
+
+def test_loops_of_links_end(tree: Path) -> None:
+    (tree / "one" / "b" / "up").symlink_to(tree / "one")
+    (tree / "one" / "self.png").symlink_to("self.png")
+    assert ids("one") == ["a.png", "b-/d.png", "b.png", "b/c.png", "self.png"]
+    assert "Too many levels of symbolic links" in refusals(items("one"))["self.png"]
+
+
+def test_what_is_deleted_after_it_was_listed_is_a_row(tree: Path) -> None:
+    stream = open_inputs(["one", "s.tar"], Reading(LIMITS))
+    first = next(stream)
+    assert isinstance(first, Item)
+    (tree / "one" / "a.png").unlink()
+    (tree / "one" / "b.png").unlink()
+    rest = [item for item in stream if isinstance(item, Item)]
+    (tree / "s.tar").unlink()
+    found = refusals([first, *rest])
+    assert "No such file or directory" in found["a.png"]
+    assert "cannot be read any more" in found["s.tar/m.png"]
+
+
+def test_a_folder_deleted_while_it_is_listed_is_a_row(tree: Path) -> None:
+    stream = open_inputs(["one"], Reading(LIMITS))
+    next(stream)
+    (tree / "one" / "b-" / "d.png").unlink()
+    (tree / "one" / "b-").rmdir()
+    assert "cannot be listed" in refusals([item for item in stream if isinstance(item, Item)])["b-"]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        *(["one", "./one"], ["one", "one/"], ["one/a.png", "./one/a.png", "one/[a].png"], ["s.tar", "./s.tar"]),
+        *(["z.tgz", "./z.tgz"], ["t.parquet", "./t.parquet"], ["@list.txt"]),
+    ],
+)  # fmt: skip
+def test_what_is_given_twice_counts_once(tree: Path, inputs: list[str]) -> None:
+    (tree / "list.txt").write_text("one/a.png\n./one/a.png\n\none/a.png\n")
+    found = ids(*inputs)
+    assert found == list(dict.fromkeys(found))
+    assert not any("#" in name for name in found)
+
+
+def test_an_id_that_is_taken_is_refused_under_another(tree: Path) -> None:
+    (tree / "a.png").write_bytes(png(9))
+    (tree / "a.png#2").write_bytes(png(9))
+    assert ids("two", "a.png", "a.png#2") == ["a.png", "a.png#2", "a.png#2#2"]
+    found = refusals(items("two", "a.png", "a.png#2"))
+    assert list(found) == ["a.png#2", "a.png#2#2"]
+    assert "called 'a.png' too" in found["a.png#2"]
+
+
+def test_names_and_ids_that_repeat_within_a_shard_and_a_table_are_refused(tree: Path) -> None:
+    (tree / "d.tar").write_bytes(tar([member("m.png", png(1)), member("m.png", png(2)), member("m.png", png(3))]))
+    assert ids("d.tar") == ["d.tar/m.png", "d.tar/m.png#2", "d.tar/m.png#3"]
+    assert len(refusals(items("d.tar"))) == 2
+    pq.write_table(pa.table({"image": [png(1), png(2)], "key": ["k", "k"]}), tree / "d.parquet")
+    found = items("d.parquet", reading=Reading(LIMITS, Columns(identity="key")))
+    assert [item.id for item in found] == ["k", "k#2"]
+    assert list(refusals(found)) == ["k#2"]
+
+
+def test_very_many_members_of_one_name_are_refused_in_no_time(tree: Path) -> None:
+    (tree / "d.tar").write_bytes(tar([member("m.png", b"x")] * 20_000))
+    found = ids("d.tar")  # searching a free number from the first one would take 200 million steps
+    assert found[:3] == ["d.tar/m.png", "d.tar/m.png#2", "d.tar/m.png#3"]
+    assert len(set(found)) == 20_000
+
+
+@pytest.mark.parametrize(
+    "name", ["nowhere", "one/none.png", "one/*.jpg", "none.tar", "@nowhere.txt", "@one", "x" * 5000, "@" + "x" * 5000]
+)
+def test_what_names_nothing_is_wrong_usage_at_once(tree: Path, name: str) -> None:
+    for inputs in ([name], ["one", name]):
+        with pytest.raises(UsageError):
+            open_inputs(inputs, Reading(LIMITS))
+
+
+def test_nothing_to_serve_is_wrong_usage(tree: Path) -> None:
+    (tree / "empty").mkdir()
+    (tree / "list.txt").touch()
+    for inputs in (["empty"], ["@list.txt"]):
+        with pytest.raises(UsageError, match="No files in"):
+            open_inputs(inputs, Reading(LIMITS))
+    with pytest.raises(UsageError, match="No INPUT"):
+        open_inputs([], Reading(LIMITS))
+
+
+def test_a_list_names_shards_tables_and_missing_files(tree: Path) -> None:
+    (tree / "two" / "list.txt").write_text("../s.tar\n../t.parquet\na.png\nnone.png\n")
+    assert ids("@two/list.txt") == [
+        *("../s.tar/m.png", "../s.tar/l.png", "../t.parquet/0", "../t.parquet/1", "a.png", "none.png"),
+    ]
+    assert list(refusals(items("@two/list.txt"))) == ["none.png"]
+
+
+def test_a_list_may_come_from_a_pipe(tree: Path) -> None:
+    os.mkfifo(tree / "list")
+    threading.Thread(target=lambda: (tree / "list").write_text("one/a.png\none/b.png")).start()
+    assert ids("@list") == ["one/a.png", "one/b.png"]
+
+
+def test_a_line_that_is_too_long_is_a_row(tree: Path) -> None:
+    (tree / "list.txt").write_text(f"one/a.png\n{'x' * (LONGEST_LINE + 1)}\none/b.png\n")
+    found = items("@list.txt")
+    assert [item.id for item in found] == ["one/a.png", "@list.txt"]
+    assert "more than 65536 bytes" in refusals(found)["@list.txt"]
+
+
+def test_standard_input_gives_paths(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"one/a.png\ns.tar\nnone.png")
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        monkeypatch.setattr("sys.stdin", stream)
+        found = items("-")
+    assert [item.id for item in found] == ["one/a.png", "s.tar/m.png", "s.tar/l.png", "none.png"]
+
+
+def test_ids_that_have_their_rows_are_passed_over(tree: Path) -> None:
+    done = ["b.png", "b/c.png", "s.tar/m.png", "none"]
+    for inputs in (["one"], ["one", "s.tar"]):
+        found = items(*inputs, reading=Reading(LIMITS, done=done))
+        assert [item.id for item in found] == [name for name in ids(*inputs) if name not in done]
+    watch = Watch(tree / "one", idle=0.1, look=0.02, settled=0.05)
+    found = items(reading=Reading(LIMITS, watch=watch, done=done))
+    assert [item.id for item in found] == ["a.png", "b-/d.png"]
+
+
+def test_a_watched_folder_comes_last(tree: Path) -> None:
+    watch = Watch(tree / "two", idle=0.1, look=0.02, settled=0.05)
+    assert [item.id for item in items("one/a.png", reading=Reading(LIMITS, watch=watch))] == ["one/a.png", "a.png"]

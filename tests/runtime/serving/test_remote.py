@@ -1,0 +1,173 @@
+"""URLs through fsspec's own file systems: local, in memory, inside a zip, over HTTP where its package is installed."""
+
+import functools
+import gzip
+import http.server
+import importlib.util
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tars import member, png, tar
+
+from diffood.errors import MissingExtraError, RejectedImage, UsageError
+from diffood.runtime.images import ImageShape, Limits
+from diffood.runtime.serving.decoding import Decoding, decode_ahead
+from diffood.runtime.serving.sources import Item, Pause
+from diffood.runtime.serving.sources.inputs import Reading, open_inputs
+from diffood.runtime.serving.sources.remote import Remote
+
+fsspec = pytest.importorskip("fsspec")
+
+LIMITS = Limits(max_bytes=10_000)
+FILES = {"a.png": png(1), "a/b.png": png(2), "a/z/c.png": png(3), "b.png": png(4)}
+
+
+def read(*inputs: str) -> dict[str, bytes | str]:
+    found: dict[str, bytes | str] = {}
+    for item in open_inputs(inputs, Reading(LIMITS)):
+        assert isinstance(item, Item)
+        try:
+            found[item.id] = item.read(LIMITS)
+        except RejectedImage as error:
+            found[item.id] = str(error)
+    return found
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """FILES, a hidden file, a shard and a table in a folder."""
+    for name, data in {**FILES, ".hidden.png": b"", "a/.cache/x.png": b""}.items():
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / name).write_bytes(data)
+    (tmp_path / "s.tar").write_bytes(tar([member("m.png", png(5))]))
+    (tmp_path / "s.tgz").write_bytes(gzip.compress(tar([member("m.png", png(6))])))
+    pq.write_table(pa.table({"image": [png(7)]}), tmp_path / "t.parquet")
+    return tmp_path
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    """FILES in fsspec's file system in memory."""
+    system = fsspec.filesystem("memory")
+    for name, data in FILES.items():
+        system.pipe(f"/bucket/{name}", data)
+    yield "memory://bucket"
+    system.rm("/bucket", recursive=True)
+
+
+@pytest.fixture
+def zipped(tree: Path) -> str:
+    """FILES in a zip, as the ending of a chained URL."""
+    with zipfile.ZipFile(tree / "x.zip", "w") as archive:
+        for name, data in FILES.items():
+            archive.writestr(f"in/{name}", data)
+    return f"::file://{tree}/x.zip"
+
+
+def test_a_folder_has_the_ids_and_the_order_of_a_local_one(tree: Path, memory: str, zipped: str) -> None:
+    wanted = list(read(str(tree / "tree")).items())
+    assert wanted == sorted(FILES.items())
+    for url in (f"file://{tree}/tree", memory, f"{memory}/", f"zip://in{zipped}"):
+        assert list(read(url).items()) == wanted, url
+
+
+def test_a_pattern_and_a_file_have_their_urls_as_ids(tree: Path, memory: str, zipped: str) -> None:
+    for base, ending in ((f"file://{tree}/tree", ""), (memory.replace("bucket", "/bucket"), ""), ("zip://in", zipped)):
+        assert list(read(f"{base}/*.png{ending}").items()) == [
+            (f"{base}/a.png{ending}", png(1)),
+            (f"{base}/b.png{ending}", png(4)),
+        ]
+        assert read(f"{base}/a/b.png{ending}") == {f"{base}/a/b.png{ending}": png(2)}
+
+
+def test_shards_and_tables_are_opened(tree: Path) -> None:
+    base = f"file://{tree}"
+    assert read(f"{base}/s.tar", f"{base}/s.tgz", f"{base}/t.parquet") == {
+        f"{base}/s.tar/m.png": png(5),
+        f"{base}/s.tgz/m.png": png(6),
+        f"{base}/t.parquet/0": png(7),
+    }
+    assert list(read(f"{base}/s.*")) == [f"{base}/s.tar/m.png", f"{base}/s.tgz/m.png"]
+
+
+def test_a_list_may_hold_urls(tree: Path) -> None:
+    (tree / "list.txt").write_text(f"file://{tree}/tree/b.png\nfile://{tree}/none.png\ntree/a.png\n")
+    found = read(f"@{tree}/list.txt")
+    assert list(found) == [f"file://{tree}/tree/b.png", f"file://{tree}/none.png", "tree/a.png"]
+    assert list(found.values())[::2] == [png(4), png(1)]
+    assert "cannot be read (FileNotFoundError" in str(found[f"file://{tree}/none.png"])
+
+
+def test_the_limit_on_bytes_holds(tree: Path) -> None:
+    (tree / "big.png").write_bytes(bytes(10_001))
+    assert "more bytes than the limit, 10000" in str(read(f"file://{tree}/big.png").popitem()[1])
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "words"),
+    [
+        ("file:///nowhere/at/all", UsageError, "cannot be listed"),
+        ("file:///nowhere/*.png", UsageError, "matches no file"),
+        ("nonsense://x/y.png", UsageError, "cannot be used"),
+        ("zip://*.png::file:///nowhere.zip", UsageError, "cannot be used"),
+    ],
+)
+def test_a_url_that_names_nothing_is_wrong_usage(url: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        open_inputs([url], Reading(LIMITS))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("s3fs") is not None, reason="s3fs is installed")
+def test_a_missing_package_of_a_protocol_is_named() -> None:
+    with pytest.raises(MissingExtraError, match="s3fs"):
+        open_inputs(["s3://bucket/x.png"], Reading(LIMITS))
+
+
+def test_without_fsspec_the_extra_is_named(tree: Path) -> None:
+    program = f"""
+import sys
+sys.modules["fsspec"] = sys.modules["fsspec.core"] = None
+from diffood.errors import MissingExtraError
+from diffood.runtime.serving.sources.inputs import Reading, open_inputs
+try:
+    open_inputs(["file://{tree}/tree"], Reading())
+except MissingExtraError as error:
+    assert "pip install 'diffood[remote]'" in str(error)
+else:
+    raise SystemExit("no error")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="decoding processes")
+def test_decoding_processes_read_urls_themselves(tree: Path, zipped: str) -> None:
+    items: list[Item] = [
+        Remote(name, f"{base}/{name}{ending}")
+        for base, ending in ((f"file://{tree}/tree", ""), ("zip://in", zipped))
+        for name in FILES
+    ]
+    pairs = list(decode_ahead(items, ImageShape(1, 4, 4), LIMITS, 8, Decoding(1)))
+    greys = [int(pair[1].pixels.max()) for pair in pairs if not isinstance(pair, Pause) and pair[1].pixels is not None]
+    assert greys == [1, 2, 3, 4] * 2
+
+
+@pytest.mark.skipif(importlib.util.find_spec("aiohttp") is None, reason="fsspec[http] is not installed")
+def test_images_come_over_http(tree: Path) -> None:
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tree))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    try:
+        assert read(f"{base}/tree/a.png", f"{base}/s.tar") == {
+            f"{base}/tree/a.png": png(1),
+            f"{base}/s.tar/m.png": png(5),
+        }
+    finally:
+        server.shutdown()

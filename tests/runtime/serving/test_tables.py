@@ -1,0 +1,145 @@
+"""Parquet tables: rows become items with the right bytes and ids; a broken table costs a row."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tars import png
+
+from diffood.errors import RejectedImage
+from diffood.runtime.images import Limits
+from diffood.runtime.serving.sources import table_worker
+from diffood.runtime.serving.sources.items import Inline
+from diffood.runtime.serving.sources.tables import Columns, list_table
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes with limits as Linux has them")
+
+LIMITS = Limits(max_bytes=1000)
+STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def write(folder: Path, values: Sequence[Any], kind: pa.DataType, name: str = "image", **columns: Any) -> Path:
+    path = folder / "t.parquet"
+    pq.write_table(pa.table({name: pa.array(values, kind), **columns}), path, row_group_size=3)
+    return path
+
+
+def rows(path: Path, columns: Columns = Columns(), limits: Limits = LIMITS) -> list[tuple[str, bytes | str]]:  # noqa: B008
+    found = []
+    for item in list_table(str(path), "t.parquet", columns, limits):
+        try:
+            found.append((item.id, item.read(limits)))
+        except RejectedImage as error:
+            found.append((item.id, str(error)))
+    return found
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), STRUCT], ids=str)
+def test_rows_are_items_in_their_order(tmp_path: Path, kind: pa.DataType) -> None:
+    images: list[Any] = [png(number) for number in range(40)]
+    values = [{"bytes": image, "path": "x.png"} for image in images] if kind == STRUCT else images
+    found = rows(write(tmp_path, values, kind))
+    assert found == [(f"t.parquet/{number}", image) for number, image in enumerate(images)]
+
+
+def test_a_column_may_have_another_name_and_ids_a_column_of_their_own(tmp_path: Path) -> None:
+    path = write(tmp_path, [png(1), png(2)], pa.binary(), "photo", key=["a/ü", "b"], number=[7, 2**40])
+    assert rows(path, Columns("photo", "key")) == [("a/ü", png(1)), ("b", png(2))]
+    assert rows(path, Columns("photo", "number")) == [("7", png(1)), (str(2**40), png(2))]
+
+
+def test_a_row_that_cannot_be_used_is_one_row(tmp_path: Path) -> None:
+    values = [{"bytes": png(1), "path": None}, None, {"bytes": None, "path": "/etc/passwd"}, {"bytes": bytes(1001)}]
+    found = rows(write(tmp_path, values, STRUCT))
+    assert found[0] == ("t.parquet/0", png(1))
+    assert "no image bytes" in str(found[1][1])
+    assert "no image bytes" in str(found[2][1])
+    assert "has 1001 bytes and the limit is 1000" in str(found[3][1])
+
+
+def test_a_row_without_a_usable_id_is_refused_under_its_number(tmp_path: Path) -> None:
+    keys = pa.array([b"good", b"\xff\xfe", b"", None, b"x" * 5000]).cast(pa.string(), safe=False)
+    found = rows(write(tmp_path, [png(1)] * 5, pa.binary(), key=keys), Columns("image", "key"))
+    assert found[0] == ("good", png(1))
+    assert [name for name, _ in found[1:]] == [f"t.parquet/{number}" for number in range(1, 5)]
+    assert all("'key' is no id" in str(reason) for _, reason in found[1:])
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        (Columns("nothing"), "it has no column 'nothing', only image, key"),
+        (Columns("image", "nothing"), "it has no column 'nothing'"),
+        (Columns("key"), "its column 'key' holds int64, neither bytes nor {bytes, path}"),
+    ],
+)
+def test_a_missing_column_is_explained_in_a_row(tmp_path: Path, columns: Columns, reason: str) -> None:
+    [(name, said)] = rows(write(tmp_path, [png(1)], pa.binary(), key=[1]), columns)
+    assert name == "t.parquet"
+    assert reason in str(said)
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"this is no table", b"PAR1" + bytes(100) + b"PAR1"])
+def test_a_file_that_is_no_parquet_is_one_row(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "t.parquet").write_bytes(data)
+    [(name, said)] = rows(tmp_path / "t.parquet")
+    assert name == "t.parquet"
+    assert "cannot be read as Parquet (" in str(said)
+    (tmp_path / "t.parquet").unlink()
+    [(name, said)] = rows(tmp_path / "t.parquet")
+    assert "FileNotFoundError" in str(said)
+
+
+def test_rows_before_a_damaged_page_are_kept(tmp_path: Path) -> None:
+    images = [png(number) for number in range(60)]
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"image": images}), path, row_group_size=16, use_dictionary=False, compression="gzip")
+    data = bytearray(path.read_bytes())
+    start = pq.ParquetFile(path).metadata.row_group(2).column(0).data_page_offset
+    data[start : start + 60] = b"\xff" * 60
+    path.write_bytes(data)
+    found = rows(path)
+    assert [value for _, value in found[:-1]] == images[: len(found) - 1]
+    assert len(found) - 1 >= 16
+    assert found[-1][0] == "t.parquet"
+    assert "cannot be read as Parquet" in str(found[-1][1])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_damage_to_a_table_ends_the_listing_with_an_error(tmp_path: Path, seed: int) -> None:
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    path = write(tmp_path, [png(number) for number in range(20)], pa.binary())
+    data = bytearray(path.read_bytes())
+    for _ in range(20):
+        data[int(rng.integers(max(0, len(data) - 700) * (seed % 2), len(data)))] = int(rng.integers(256))
+    path.write_bytes(data)
+    for item in list_table(str(path), "t", Columns(), LIMITS):
+        item.id.encode()
+
+
+def test_rows_are_read_as_they_are_needed(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"image": [bytes(900)] * 20_000}), path, row_group_size=20_000)
+    items = list_table(str(path), "t", Columns(), LIMITS)
+    assert isinstance(next(items), Inline)
+    items.close()  # type: ignore[attr-defined]
+
+
+def test_a_reader_that_dies_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, [png(1)], pa.binary())
+    monkeypatch.setattr(
+        "diffood.runtime.serving.child.START",
+        "import os, sys; sys.path[:] = {path!r}; from {module} import main\n"
+        "import diffood.runtime.serving.sources.table_worker as worker\n"
+        "worker._rows = lambda *given: os.abort()\nmain(sys.argv[1])",
+    )
+    [(name, said)] = rows(path)
+    assert name == "t.parquet"
+    assert "the process that read it ended: SIGABRT" in str(said)
+    assert table_worker.MEGABYTES > 0

@@ -1,0 +1,174 @@
+"""The model repository for Triton as it is written, and rows as its tensors; the server itself: test_triton_server."""
+
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from triton_requests import FAST, broken_images, serve_folder
+
+from diffood import zoo
+from diffood.calibration.calibrate import calibrate_files
+from diffood.errors import BundleError, CalibrationError, UsageError
+from diffood.runtime.bundle import open_bundle
+from diffood.runtime.decision import Rule
+from diffood.runtime.detector import Detector
+from diffood.runtime.images import Limits
+from diffood.runtime.serving.encoded import score_encoded
+from diffood.runtime.serving.rows import COLUMNS, Row
+from diffood.runtime.serving.sources import expand_inputs
+from diffood.runtime.serving.triton import DEFAULT_NAME, OUTPUTS, Settings, make_config, make_tensors, write_repository
+
+SETTINGS = Settings(batch=8, threads=1)
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -> Path:
+    """A copy of the shipped bundle, calibrated twice on a fused plan, so that it keeps an earlier one; read-only."""
+    path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("triton") / "bundle"))
+    for witnesses in (("jump", "msp"), ("jump", "knn")):
+        plan = open_bundle(path).plan("plain").changed({**FAST, "witnesses": witnesses})
+        detector = Detector.load(open_bundle(path), plan, batch=8, threads=1)
+        calibrate_files(detector, expand_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
+    return path
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_repository_holds_the_bundle_that_is_calibrated(calibrated: Path, tmp_path: Path) -> None:
+    model = write_repository(calibrated, tmp_path / "models", SETTINGS)
+    assert model == tmp_path / "models" / DEFAULT_NAME
+    (bank,) = (path.name for path in (calibrated / "calibrations").glob("bank.*"))
+    served = {"manifest.json", "calibration.json", f"calibrations/{bank}", *open_bundle(calibrated).manifest.files}
+    assert names(model) == {"config.pbtxt", "1/model.py", *(f"1/bundle/{name}" for name in served)}
+    assert served < names(calibrated)  # an earlier calibration stays behind
+    assert all((model / "1" / "bundle" / name).read_bytes() == (calibrated / name).read_bytes() for name in served)
+    copy = Detector.open(model / "1" / "bundle", batch=8, threads=1)
+    assert copy.fingerprint == Detector.open(calibrated, batch=8, threads=1).fingerprint
+    assert copy.calibration().threshold == json.loads((calibrated / "calibration.json").read_bytes())["threshold"]
+    compile((model / "1" / "model.py").read_text(), "model.py", "exec")
+    assert (tmp_path / "models").stat().st_mode & 0o005 == 0o005  # a server runs as another user
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({}, "instance_group [ { count: 1 kind: KIND_MODEL } ]"),
+        ({"backend": "onnxruntime-cpu"}, "instance_group [ { count: 1 kind: KIND_CPU } ]"),
+        ({"backend": "onnxruntime-cuda"}, "instance_group [ { count: 1 kind: KIND_GPU gpus: [ 0 ] } ]"),
+        ({"backend": "tensorrt"}, "instance_group [ { count: 1 kind: KIND_GPU gpus: [ 0 ] } ]"),
+        ({"batch": 5}, "max_batch_size: 5"),
+        ({}, "dynamic_batching { max_queue_delay_microseconds: 700 }"),
+        ({}, 'name: "clothes"'),
+        ({}, 'backend: "python"'),
+        ({}, '  { name: "image" data_type: TYPE_STRING dims: [ 1 ] }'),
+        ({}, '  { name: "score" data_type: TYPE_FP64 dims: [ 1 ] },'),
+        ({}, '  { name: "is_ood" data_type: TYPE_BOOL dims: [ 1 ] },'),
+        ({}, '  { name: "predicted_class" data_type: TYPE_INT64 dims: [ 1 ] },'),
+        ({}, '  { name: "error" data_type: TYPE_STRING dims: [ 1 ] }'),
+        ({"precision": "int8"}, '  { key: "precision" value: { string_value: "int8" } },'),
+        ({"max_bytes": 1000}, '  { key: "max_bytes" value: { string_value: "1000" } },'),
+    ],
+)
+def test_the_configuration_says(settings: dict[str, object], line: str) -> None:
+    assert line in make_config("clothes", Settings.model_validate(settings), 700).splitlines()
+
+
+def test_the_configuration_names_every_column_but_the_id() -> None:
+    outputs = make_config("clothes", SETTINGS, 0).partition("output [")[2].partition("\n]")[0]
+    assert re.findall(r'name: "(\w+)"', outputs) == list(OUTPUTS) == [name for name in COLUMNS if name != "id"]
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, Settings(backend="tensorrt", precision="fp16", max_pixels=7)])
+def test_settings_survive_the_configuration(settings: Settings) -> None:
+    theirs = {"EXECUTION_ENV_PATH": "/opt/python.tar.gz"}
+    parameters = {name: {"string_value": text} for name, text in (settings.parameters | theirs).items()}
+    assert Settings.of({"max_batch_size": settings.batch, "parameters": parameters}) == settings
+
+
+@pytest.mark.parametrize("edit", [{"backend": "gpu"}, {"threads": "two"}, {"max_bytes": "0"}, {"bakend": "auto"}])
+def test_an_edited_configuration_that_cannot_be_is_named(edit: dict[str, str]) -> None:
+    parameters = {name: {"string_value": text} for name, text in edit.items()}
+    with pytest.raises(UsageError, match=rf"config\.pbtxt does not hold: {next(iter(edit))}"):
+        Settings.of({"max_batch_size": 8, "parameters": parameters})
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../up", "a b", 'a"b', "näh", "a\n"])
+def test_a_name_that_is_no_folders_is_refused(calibrated: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be a model's name"):
+        write_repository(calibrated, tmp_path / "models", SETTINGS, name=name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "delay", "kind", "reason"),
+    [
+        ({"batch": 0}, 0, UsageError, "batch of 0 rows"),
+        ({"threads": -1}, 0, UsageError, "-1 threads"),
+        ({}, -1, UsageError, "delay of -1"),
+        ({"precision": "int8"}, 0, BundleError, "no int8 graphs"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(
+    calibrated: Path, tmp_path: Path, settings: dict[str, object], delay: int, kind: type[Exception], reason: str
+) -> None:
+    with pytest.raises(kind, match=reason):
+        write_repository(calibrated, tmp_path / "models", Settings.model_validate(settings), queue_delay=delay)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_that_is_not_calibrated_is_refused(bundle_copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(CalibrationError, match="is not calibrated: run `diffood calibrate"):
+        write_repository(bundle_copy, tmp_path / "models", SETTINGS)
+    assert list(tmp_path.iterdir()) == [bundle_copy]
+
+
+def test_an_output_with_something_in_it_stays_as_it_is(calibrated: Path, tmp_path: Path) -> None:
+    file, folder, empty = tmp_path / "file", tmp_path / "folder", tmp_path / "empty"
+    file.write_text("mine")
+    folder.mkdir()
+    (folder / "mine").touch()
+    for output in (file, folder):
+        with pytest.raises(UsageError, match="is not an empty folder; choose another --output"):
+            write_repository(calibrated, output, SETTINGS)
+    assert (file.read_text(), list(folder.iterdir())) == ("mine", [folder / "mine"])
+    empty.mkdir()
+    write_repository(calibrated, empty, SETTINGS)
+    assert (empty / DEFAULT_NAME / "config.pbtxt").exists()
+
+
+def test_bytes_give_the_rows_that_files_give(calibrated: Path, clothes_folder: Path, tmp_path: Path) -> None:
+    detector = Detector.open(calibrated, batch=8, threads=1)
+    limits = Limits(max_bytes=20_000)
+    images = {path.name: path.read_bytes() for path in sorted(clothes_folder.iterdir())[:11]} | broken_images()
+    rows = serve_folder(detector, images, tmp_path, limits)
+    assert {row.status for row in rows.values()} == {"ok", "rejected"}
+    rule = Rule.of(detector.calibration())
+    for order in (list(images), list(reversed(images))):
+        found = score_encoded(detector, rule, [images[name] for name in order], limits)
+        assert found == [rows[name] for name in order]
+    assert score_encoded(detector, rule, [], limits) == []
+
+
+def test_tensors_say_what_rows_say() -> None:
+    rows = [
+        Row("a", "00ff", "ok", 1.5, 0.25, 2.0, False, 3, "Mantel ☂", 0.75, 1, 2, "resized"),
+        Row("b", "", "rejected", error="empty"),
+        Row("c", "11", "invalid", math.inf, 0.1, 2.0, True, 3, "x", 0.5, 1, 2, "", "not finite"),
+    ]
+    tensors = make_tensors(rows)
+    assert {name: tensor.shape for name, tensor in tensors.items()} == dict.fromkeys(OUTPUTS, (3, 1))
+    assert tensors["class_name"][0, 0] == "Mantel ☂".encode()
+    assert tensors["score"][0, 0] == 1.5
+    refused = {name: tensor[1, 0] for name, tensor in tensors.items()}
+    assert (refused["status"], refused["error"], refused["class_name"]) == (b"rejected", b"empty", b"")
+    assert refused["is_ood"] is np.True_
+    assert (refused["predicted_class"], refused["stage"], refused["unet_evaluations"]) == (-1, -1, 0)
+    assert all(math.isnan(refused[name]) for name in ("score", "p_value", "threshold", "confidence"))
+    assert math.isnan(tensors["score"][2, 0])
+    assert {name: tensor.shape for name, tensor in make_tensors([]).items()} == dict.fromkeys(OUTPUTS, (0, 1))

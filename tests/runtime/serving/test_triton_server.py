@@ -1,0 +1,317 @@
+"""The Triton model in a real server: rows equal serve-batch's to the bit, over HTTP and gRPC, whatever else is sent.
+
+Skipped where there is no server: docs/triton.md says how to run it.
+"""
+
+import http.client
+import importlib.util
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from triton_requests import broken_images, serve_folder
+
+from diffood import zoo
+from diffood.calibration.calibrate import calibrate_files
+from diffood.runtime.bundle import open_bundle
+from diffood.runtime.detector import Detector
+from diffood.runtime.images import Limits
+from diffood.runtime.serving.rows import Row
+from diffood.runtime.serving.sources import expand_inputs
+from diffood.runtime.serving.triton import OUTPUTS, Settings, write_repository
+from diffood.zoo.images import unpack_set
+
+PROTOCOLS = ["http", "grpc"]
+BATCH = 8
+LIMITS = Limits(max_bytes=20_000, max_pixels=1_000_000)
+SETTINGS = Settings(
+    backend="onnxruntime-cpu", batch=BATCH, threads=1, max_bytes=LIMITS.max_bytes, max_pixels=LIMITS.max_pixels
+)
+START_SECONDS, STOP_SECONDS = 120, 60
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server's ports, and what serve-batch says of the images that are sent to it."""
+
+    ports: dict[str, int]
+    images: dict[str, bytes]
+    rows: dict[str, Row]
+
+
+def find_server(place: Path) -> list[str]:
+    """The command that starts a server, but for its ports and repository; skips where there is none.
+
+    $DIFFOOD_TRITONSERVER is the binary of an installed one, with its backends in ../backends. nvidia-pytriton has one
+    too, whose Python backend lacks the stub for this Python until it is copied beside it.
+    """
+    if given := os.environ.get("DIFFOOD_TRITONSERVER"):
+        binary, backends = Path(given), Path(given).parent.parent / "backends"
+    elif found := importlib.util.find_spec("pytriton"):
+        assert found.origin is not None
+        package = Path(found.origin).parent / "tritonserver"
+        binary, backends = package / "bin" / "tritonserver", place / "backends"
+        shutil.copytree(package / "backends", backends)
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        stub = "triton_python_backend_stub"
+        shutil.copy(package / "python_backend_stubs" / version / stub, backends / "python" / stub)
+    else:
+        pytest.skip("no Triton server: install nvidia-pytriton, or set DIFFOOD_TRITONSERVER")
+    for protocol in PROTOCOLS:
+        pytest.importorskip(f"tritonclient.{protocol}", reason="no client: install tritonclient[http,grpc]")
+    return [str(binary), "--backend-directory", str(backends), "--allow-metrics", "false"]
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def start(command: Sequence[str], repository: Path, log: Path, ports: Sequence[int]) -> subprocess.Popen[bytes]:
+    """A server on localhost alone; the Python of its models is the one that runs the tests."""
+    # The stub's Python and pytriton's libraries are found by these two; another server does not mind them.
+    libraries = Path(command[0]).parent / "../../../nvidia_pytriton.libs"
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": f"{os.environ.get('LD_LIBRARY_PATH', '')}:{libraries}",
+    }
+    addresses = [f"--{protocol}-address=127.0.0.1" for protocol in PROTOCOLS]
+    numbers = [f"--{protocol}-port={port}" for protocol, port in zip(PROTOCOLS, ports, strict=True)]
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            [*command, f"--model-repository={repository}", *addresses, *numbers],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+
+
+def is_ready(port: int) -> bool:
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -> Path:
+    """A copy of the shipped bundle, calibrated with its default plan: four witnesses, two stages; read-only."""
+    path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("served") / "bundle"))
+    opened = open_bundle(path)
+    detector = Detector.load(opened, opened.plan(), batch=BATCH, threads=1)
+    calibrate_files(detector, expand_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
+    return path
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command that starts the server this machine has."""
+    return find_server(tmp_path_factory.mktemp("backends"))
+
+
+@pytest.fixture(scope="module")
+def served(command: list[str], bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The bundle in a running server, and serve-batch's rows of embedded and of broken images."""
+    place = tmp_path_factory.mktemp("server")
+    for name in ("fashion-test", "digits", "textures"):
+        unpack_set(name, place / "sets" / name, 10)
+    good = {f"{path.parent.name}-{path.name}": path.read_bytes() for path in sorted(place.glob("sets/*/*.png"))}
+    images = good | broken_images()
+    rows = serve_folder(Detector.open(bundle, batch=BATCH, threads=1), images, place, LIMITS)
+    write_repository(bundle, place / "models", SETTINGS, queue_delay=20_000)
+    ports = free_ports(2)
+    process = start(command, place / "models", place / "log", ports)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not is_ready(ports[0]):
+            assert process.poll() is None, (place / "log").read_text()
+            assert time.monotonic() < deadline, (place / "log").read_text()
+            time.sleep(0.2)
+        yield Served(dict(zip(PROTOCOLS, ports, strict=True)), images, rows)
+        assert process.poll() is None, (place / "log").read_text()  # nothing that was sent ended it
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def client_of(protocol: str) -> ModuleType:
+    return importlib.import_module(f"tritonclient.{protocol}")
+
+
+def ask(served: Served, protocol: str, names: Sequence[str]) -> list[Row]:
+    """The rows of one request with these images."""
+    client = client_of(protocol)
+    value = client.InferInput("image", [len(names), 1], "BYTES")
+    value.set_data_from_numpy(np.array([[served.images[name]] for name in names], np.object_))
+    # one connection a request: those of the HTTP client are not for several threads
+    with client.InferenceServerClient(f"127.0.0.1:{served.ports[protocol]}") as connection:
+        answer = connection.infer("diffood", [value])
+    columns = {name: answer.as_numpy(name) for name in OUTPUTS}
+    assert {name: column.shape for name, column in columns.items()} == dict.fromkeys(OUTPUTS, (len(names), 1))
+    return [
+        as_row(
+            {
+                name: column[index, 0].item() if OUTPUTS[name] != "text" else column[index, 0].decode()
+                for name, column in columns.items()
+            }
+        )
+        for index in range(len(names))
+    ]
+
+
+def as_row(values: dict[str, Any]) -> Row:
+    """The row behind one image's values: of a refused one those that stand for None were none."""
+    if values["status"] == "rejected":
+        stand_ins = {"is_ood": True, "predicted_class": -1, "class_name": "", "stage": -1}
+        assert {name: values[name] for name in stand_ins} == stand_ins
+        values |= dict.fromkeys(stand_ins)
+        for name in ("score", "p_value", "threshold", "confidence"):
+            assert math.isnan(values[name])
+            values[name] = None
+    return Row(id="", **values)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("size", [1, 3, BATCH])
+def test_rows_equal_those_of_serve_batch_to_the_bit(served: Served, protocol: str, size: int) -> None:
+    names = list(served.images)
+    found = {}
+    for begin in range(0, len(names), size):
+        part = names[begin : begin + size]
+        found |= dict(zip(part, ask(served, protocol, part), strict=True))
+    assert {row.status for row in found.values()} == {"ok", "rejected"}
+    assert found == served.rows
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_requests_that_share_a_batch_with_broken_images_are_answered(served: Served, protocol: str) -> None:
+    good = [name for name, row in served.rows.items() if row.status == "ok"]
+    broken = [name for name, row in served.rows.items() if row.status == "rejected"]
+    requests = [[good[index], broken[index % len(broken)]][: 1 + index % 2] for index in range(len(good))]
+    requests += [[name] for name in broken]
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda names: ask(served, protocol, names), requests))
+    assert answers == [[served.rows[name] for name in names] for names in requests]
+    statistics = inference_statistics(served)
+    assert int(statistics["execution_count"]) < int(statistics["inference_count"])  # batches were shared
+
+
+def inference_statistics(served: Served) -> dict[str, Any]:
+    with client_of("http").InferenceServerClient(f"127.0.0.1:{served.ports['http']}") as connection:
+        (statistics,) = connection.get_inference_statistics("diffood")["model_stats"]
+    return dict(statistics)
+
+
+def element(data: bytes) -> bytes:
+    """One element of a BYTES tensor: its length, then itself."""
+    return struct.pack("<I", len(data)) + data
+
+
+@pytest.mark.parametrize(
+    ("change", "raw"),
+    [
+        ({}, struct.pack("<I", 1000) + b"abc"),
+        ({}, struct.pack("<I", 2**32 - 1) + b"abc"),
+        ({}, b"ab"),
+        ({}, b""),
+        ({}, element(b"a") + element(b"b")),
+        ({"shape": [2, 1]}, element(b"a")),
+        ({"shape": [1, 2]}, element(b"a") + element(b"b")),
+        ({"shape": [1]}, element(b"a")),
+        ({"shape": [0, 1]}, b""),
+        ({"shape": [-1, 1]}, element(b"a")),
+        ({"shape": [2**62, 4]}, element(b"a")),
+        ({"shape": [BATCH + 1, 1]}, element(b"a") * (BATCH + 1)),
+        ({"datatype": "UINT8", "shape": [1, 28]}, bytes(28)),
+        ({"name": "picture"}, element(b"a")),
+        ({"parameters": {"binary_data_size": 10**9}}, element(b"a")),
+    ],
+    ids=[
+        "length beyond the end",
+        "length of 4 GiB",
+        "half a length",
+        "nothing",
+        "one too many",
+        "one too few",
+        "two an image",
+        "no batch",
+        "empty batch",
+        "negative",
+        "product overflows",
+        "above max_batch_size",
+        "pixels",
+        "another name",
+        "size beyond the end",
+    ],
+)
+def test_a_request_that_is_none_is_refused_and_the_server_goes_on(
+    served: Served, change: dict[str, Any], raw: bytes
+) -> None:
+    tensor = {"name": "image", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(raw)}}
+    head = json.dumps({"inputs": [tensor | change]}).encode()
+    connection = http.client.HTTPConnection("127.0.0.1", served.ports["http"], timeout=60)
+    lengths = {"Inference-Header-Content-Length": str(len(head))}
+    connection.request("POST", "/v2/models/diffood/infer", head + raw, lengths)
+    answer = connection.getresponse()
+    assert answer.status in (400, 500)
+    assert json.loads(answer.read())["error"]
+    name = next(iter(served.rows))
+    assert ask(served, "http", [name]) == ask(served, "grpc", [name]) == [served.rows[name]]
+
+
+def test_an_image_of_many_megabytes_is_a_refused_row(served: Served) -> None:
+    name, large = next(iter(served.rows)), bytes(40 * 2**20)
+    sent = Served(served.ports, {**served.images, "large": large}, served.rows)
+    refused, scored = ask(sent, "http", ["large", name])
+    assert (refused.status, scored) == ("rejected", served.rows[name])
+    assert f"has {len(large)} bytes and the limit is {LIMITS.max_bytes}" in refused.error
+
+
+def test_the_server_reads_the_configuration_as_it_was_meant(served: Served) -> None:
+    with client_of("http").InferenceServerClient(f"127.0.0.1:{served.ports['http']}") as connection:
+        config = connection.get_model_config("diffood")
+    assert Settings.of(config) == SETTINGS
+    assert [output["name"] for output in config["output"]] == list(OUTPUTS)
+    assert config["dynamic_batching"]["max_queue_delay_microseconds"] == 20_000
+    assert [group["kind"] for group in config["instance_group"]] == ["KIND_CPU"]
+
+
+def test_a_bundle_changed_in_the_repository_is_not_served(command: list[str], bundle: Path, tmp_path: Path) -> None:
+    model = write_repository(bundle, tmp_path / "models", SETTINGS)
+    graph = model / "1" / "bundle" / "classify.onnx"
+    data = bytearray(graph.read_bytes())
+    data[-1] ^= 1
+    graph.write_bytes(data)
+    process = start(command, tmp_path / "models", tmp_path / "log", free_ports(2))
+    try:
+        assert process.wait(START_SECONDS) != 0
+    finally:
+        process.kill()
+    assert f"{graph} was changed after export" in (tmp_path / "log").read_text()
