@@ -11,10 +11,12 @@ import typer
 
 from diffood import __version__
 from diffood.cli import options, progress, serve_options
+from diffood.cli.serve_scorer import Wanted, open_scorer
 from diffood.errors import EXIT_SET_ASIDE, UsageError
-from diffood.runtime.detector import DEFAULT_BATCH, Detector
+from diffood.runtime.bundle import open_bundle
+from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
-from diffood.runtime.serving.decoding import DEFAULT_SECONDS, Decoding, default_processes
+from diffood.runtime.serving.decoding import DEFAULT_SECONDS
 from diffood.runtime.serving.place import DEFAULT_PART_ROWS, Place
 from diffood.runtime.serving.sources.tables import DEFAULT_COLUMN
 
@@ -49,6 +51,7 @@ def serve_batch(
     id_column: options.IdColumn = "",
     watch: options.WatchFolder = None,
     watch_idle: options.WatchIdle = None,
+    cluster: serve_options.Cluster = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Score every file with the calibrated bundle; broken files become rows with a reason (exit code 3).
@@ -79,51 +82,53 @@ def serve_batch(
         raise UsageError("--watch-idle says when --watch ends; give the folder with --watch DIR.")
     stop, tally, given = Stop(), Tally(), inputs or []
     live = watch is not None or STANDARD_INPUT in given  # in no order that a resume would find again
-    detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
-    detector.spares_memory = True
-    calibration = detector.calibration()
-    run = RunRecord(
-        diffood=__version__,
-        fingerprint=detector.fingerprint,
-        calibration_sha256=calibration_sha256(detector.bundle),
-        batch=batch,
-        threads=threads,
-        max_bytes=max_bytes,
-        max_pixels=max_pixels,
-        rows=place.rows,
-        part_rows=part_rows,
-        save_flagged=str(save_flagged.absolute()) if save_flagged else None,
-    )
-    target = open_output(place, run, "resume" if resume else "overwrite" if overwrite else "new")
-    reading = Reading(
-        limits,
-        Columns(image_column, id_column),
-        Watch(watch, watch_idle) if watch else None,
-        done=ids_there(target, tally) if live else (),
-        stop=stop.event,
-    )
-    sources = open_inputs(given, reading)
-    decoding = Decoding(default_processes() if decoders is None else decoders, decode_timeout)
-    summary: Summary
-    try:
-        with target, listening(stop):
-            if target.finished:
-                summary = read_summary(place.summary, output)
-            else:
-                state = functools.partial(describe_state, tally)
-                with progress.show_progress("scoring", None, target.resumed, state) as advance:
-                    summary = serve_watched(
-                        detector, calibration, sources, target, limits, decoding, watching,
-                        live=live, tally=tally, stop=stop, on_row=lambda row: advance(1), say=say,
-                    )  # fmt: skip
-    except BaseException as error:
-        if not isinstance(error, UsageError):  # with what was given nothing could go on
-            say_how_to_go_on(target)
-        if isinstance(error, KeyboardInterrupt):  # the second signal
-            raise typer.Exit(stop.exit_code) from None
-        raise
+    if cluster and save_flagged:
+        raise UsageError(
+            "--save-flagged keeps what was denoised, which stays on the machines of --cluster: leave one out."
+        )
+    wanted = Wanted(backend, precision, batch, threads, limits, decoders, decode_timeout)
+    with open_scorer(bundle, cluster, wanted) as opened:
+        run = RunRecord(
+            diffood=__version__,
+            fingerprint=opened.fingerprint,
+            calibration_sha256=calibration_sha256(open_bundle(bundle)),
+            batch=batch,
+            threads=opened.threads,
+            max_bytes=max_bytes,
+            max_pixels=max_pixels,
+            rows=place.rows,
+            part_rows=part_rows,
+            save_flagged=str(save_flagged.absolute()) if save_flagged else None,
+        )
+        target = open_output(place, run, "resume" if resume else "overwrite" if overwrite else "new")
+        reading = Reading(
+            limits,
+            Columns(image_column, id_column),
+            Watch(watch, watch_idle) if watch else None,
+            done=ids_there(target, tally) if live else (),
+            stop=stop.event,
+        )
+        sources = open_inputs(given, reading)
+        summary: Summary
+        try:
+            with target, listening(stop):
+                if target.finished:
+                    summary = read_summary(place.summary, output)
+                else:
+                    state = functools.partial(describe_state, tally)
+                    with progress.show_progress("scoring", None, target.resumed, state) as advance:
+                        summary = serve_watched(
+                            opened.scorer, sources, target, limits, watching,
+                            live=live, tally=tally, stop=stop, on_row=lambda row: advance(1), say=say,
+                        )  # fmt: skip
+        except BaseException as error:
+            if not isinstance(error, UsageError):  # with what was given nothing could go on
+                say_how_to_go_on(target)
+            if isinstance(error, KeyboardInterrupt):  # the second signal
+                raise typer.Exit(stop.exit_code) from None
+            raise
     say_how_to_go_on(target)
-    show(summary, detector, output, as_json)
+    show(summary, opened.engine, output, as_json)
     if stop.wanted or summary.rejected or summary.invalid:
         raise typer.Exit(stop.exit_code if stop.wanted else EXIT_SET_ASIDE)
 
@@ -150,17 +155,17 @@ def describe_state(tally: "Tally") -> str:
     return f"{share} flagged, {tally.statuses['rejected']} set aside"
 
 
-def show(summary: "Summary", detector: Detector, output: Path, as_json: bool) -> None:
+def show(summary: "Summary", engine: str, output: Path, as_json: bool) -> None:
     """Print what a run did."""
     if as_json:
         content = summary.model_dump(mode="json", exclude={"run"})
-        typer.echo(json.dumps({**content, "engine": options.describe_engine(detector)}))
+        typer.echo(json.dumps({**content, "engine": engine}))
         return
     typer.echo(
         f"{summary.files} files: {summary.scored} scored, {summary.flagged} flagged as OOD, "
         f"{summary.rejected} set aside; {summary.images_per_second:.1f} images/s"
     )
-    typer.echo(f"engine      {options.describe_engine(detector)}")
+    typer.echo(f"engine      {engine}")
     commonest = sorted(summary.reasons.items(), key=lambda item: -item[1])
     for reason, count in commonest[:REASONS_SHOWN]:
         typer.echo(f"set aside   {count} x {reason}")

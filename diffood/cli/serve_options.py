@@ -31,3 +31,10 @@ MetricsPort = Annotated[
 LogFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Append events as JSON lines.", rich_help_panel=_WATCHING)
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        help="Score on Ray: ray (one of this machine), auto, HOST:PORT or ray://HOST:PORT. See docs/cluster.md.",
+        rich_help_panel="Machine",
+    ),
+]

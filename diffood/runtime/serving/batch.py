@@ -2,6 +2,8 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -21,13 +23,60 @@ from diffood.runtime.serving.summary import State, Summary, Tally, encode_summar
 OnRow = Callable[[Row], None]
 
 
+class Scorer(Protocol):
+    """What makes rows of files, here or on other machines."""
+
+    @property
+    def precision(self) -> str:
+        """Of the engine."""
+
+    @property
+    def backend(self) -> str:
+        """Of the engine."""
+
+    @property
+    def lanes(self) -> int:
+        """Rows of every engine call, which may change."""
+
+    def rows(self, items: Iterable[Item | Pause]) -> Iterator[tuple[Row, Outcome[ImageScore] | None]]:
+        """A row a file, in order, with all that was found where that is at hand."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """Scores with a detector of this process."""
+
+    detector: Detector
+    calibration: Calibration
+    limits: Limits = DEFAULT_LIMITS
+    decoding: Decoding = IN_THREADS
+
+    @property
+    def precision(self) -> str:
+        """Of the engine."""
+        return self.detector.session.precision
+
+    @property
+    def backend(self) -> str:
+        """Of the engine."""
+        return self.detector.session.backend
+
+    @property
+    def lanes(self) -> int:
+        """Fewer once memory did not suffice."""
+        return self.detector.session.batch
+
+    def rows(self, items: Iterable[Item | Pause]) -> Iterator[tuple[Row, Outcome[ImageScore] | None]]:
+        """See Scorer.rows."""
+        rule = Rule.of(self.calibration)
+        for outcome in score_files(self.detector, items, self.limits, decoding=self.decoding):
+            yield make_row(outcome, rule, self.detector), outcome
+
+
 def serve_batch(
-    detector: Detector,
-    calibration: Calibration,
+    scorer: Scorer,
     sources: Iterable[Item | Pause],
     output: Output,
-    limits: Limits = DEFAULT_LIMITS,
-    decoding: Decoding = IN_THREADS,
     *,
     live: bool = False,
     tally: Tally | None = None,
@@ -42,12 +91,12 @@ def serve_batch(
     counts to be looked at meanwhile. on_row: called after each new row; what it raises ends the run. stop: when it is
     wanted, the images under way are finished, and the output is left for a resume.
     """
-    tally, stop, rule = tally or Tally(), stop or Stop(), Rule.of(calibration)
-    tally.lanes = detector.session.batch
+    tally, stop = tally or Tally(), stop or Stop()
+    tally.lanes = scorer.lanes
 
     def conclude(state: State, end: Callable[[bytes], None]) -> Summary:
         summary = tally.summary(state)
-        end(encode_summary(summary, f"{detector.session.precision} on {detector.session.backend}", output.run))
+        end(encode_summary(summary, f"{scorer.precision} on {scorer.backend}", output.run))
         return summary
 
     items = iter(sources)
@@ -55,13 +104,12 @@ def serve_batch(
         pass_over(output, items, tally)
     tally.begin()
     try:
-        for outcome in score_files(detector, stop.until(items), limits, decoding=decoding):
-            row = make_row(outcome, rule, detector)
-            if flagged and row.is_ood:
+        for row, outcome in scorer.rows(stop.until(items)):
+            if flagged and row.is_ood and outcome:
                 flagged.keep(tally.files, outcome)
             output.write(row)
             tally.add(row)
-            tally.lanes = detector.session.batch  # fewer once memory did not suffice
+            tally.lanes = scorer.lanes
             on_row(row)
     except BaseException:
         with contextlib.suppress(DiffoodError):

@@ -5,11 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffood.runtime.decision import Calibration
-from diffood.runtime.detector import Detector
 from diffood.runtime.images import DEFAULT_LIMITS, Limits
-from diffood.runtime.serving.batch import OnRow, serve_batch
-from diffood.runtime.serving.decoding import IN_THREADS, Decoding
+from diffood.runtime.serving.batch import OnRow, Scorer, serve_batch
 from diffood.runtime.serving.flagged import FlaggedFolder
 from diffood.runtime.serving.log import Log
 from diffood.runtime.serving.metrics import serving_metrics
@@ -32,12 +29,10 @@ class Watching:
 
 
 def serve_watched(
-    detector: Detector,
-    calibration: Calibration,
+    scorer: Scorer,
     sources: Iterable[Item | Pause],
     output: Output,
     limits: Limits = DEFAULT_LIMITS,
-    decoding: Decoding = IN_THREADS,
     watching: Watching = Watching(),
     *,
     live: bool = False,
@@ -47,8 +42,7 @@ def serve_watched(
     say: Callable[[str], None],
 ) -> Summary:
     """As `serve_batch`, watched. say: is told the address of the metrics, and that memory did not suffice."""
-    precision, backend, lanes = detector.session.precision, detector.session.backend, detector.session.batch
-    listeners = [on_row]  # the session itself is not held: it may be loaded anew
+    precision, backend, lanes, listeners = scorer.precision, scorer.backend, scorer.lanes, [on_row]
     with contextlib.ExitStack() as stack:
         flagged = FlaggedFolder(watching.save_flagged, limits) if watching.save_flagged else None
         log = Log(watching.log) if watching.log else None
@@ -75,9 +69,8 @@ def serve_watched(
 
         try:
             summary = serve_batch(
-                detector, calibration, sources, output, limits, decoding,
-                live=live, tally=tally, on_row=tell, stop=stop, flagged=flagged,
-            )  # fmt: skip
+                scorer, sources, output, live=live, tally=tally, on_row=tell, stop=stop, flagged=flagged
+            )
         except BaseException as error:
             if log:
                 log.event("failed", "error", error=str(error) or type(error).__name__, files=tally.files)

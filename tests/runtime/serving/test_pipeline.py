@@ -22,7 +22,7 @@ from diffood.runtime.decision import Rule, save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.plan import Plan
 from diffood.runtime.serving import pipeline
-from diffood.runtime.serving.batch import ids_there, make_row, serve_batch
+from diffood.runtime.serving.batch import Here, ids_there, make_row, serve_batch
 from diffood.runtime.serving.decoding import IN_THREADS, Decoding
 from diffood.runtime.serving.pipeline import score_files
 from diffood.runtime.serving.rows import Row
@@ -110,7 +110,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def serve(detector: Detector, sources: Sequence[Source], output: Path) -> tuple[list[Row], Summary]:
     with open_at(output) as target:
-        summary = serve_batch(detector, detector.calibration(), sources, target)
+        summary = serve_batch(Here(detector, detector.calibration()), sources, target)
     return [Row(**json.loads(line)) for line in output.read_text("utf-8").splitlines()], summary
 
 
@@ -246,7 +246,7 @@ def test_rows_that_are_slow_to_write_keep_files_from_being_read(
         assert pulled <= rows + 6 * BATCH
 
     with open_at(tmp_path / "rows.jsonl") as target:
-        serve_batch(detector, detector.calibration(), counted(), target, on_row=on_row)
+        serve_batch(Here(detector, detector.calibration()), counted(), target, on_row=on_row)
     assert (pulled, rows) == (100, 100)
 
 
@@ -288,7 +288,7 @@ def test_rows_are_the_same_bytes_from_processes(detector: Detector, mixed: Path,
     sources = expand_inputs([str(mixed)])
     wanted = lines(detector, sources, tmp_path / "rows.jsonl")
     with open_at(tmp_path / "other.jsonl") as target:
-        serve_batch(detector, detector.calibration(), sources, target, decoding=Decoding(processes=2))
+        serve_batch(Here(detector, detector.calibration(), decoding=Decoding(processes=2)), sources, target)
     assert (tmp_path / "other.jsonl").read_bytes().splitlines() == wanted
 
 
@@ -347,14 +347,14 @@ def test_a_watched_folder_is_resumed_by_ids_whatever_comes_first(
         def end(row: Row) -> None:
             stop.event.set()
 
-        first = serve_batch(detector, detector.calibration(), sources, target, live=True, stop=stop, on_row=end)
+        first = serve_batch(Here(detector, detector.calibration()), sources, target, live=True, stop=stop, on_row=end)
     assert (first.state, 0 < first.files <= 5) == ("stopped", True)
     for file in files[:4]:
         shutil.copy(file, drop)
     with open_at(output, "resume") as target:
         tally = Tally()
         sources = open_inputs([], Reading(watch=watch, done=ids_there(target, tally)))
-        last = serve_batch(detector, detector.calibration(), sources, target, live=True, tally=tally)
+        last = serve_batch(Here(detector, detector.calibration()), sources, target, live=True, tally=tally)
     assert (last.state, last.files, last.resumed) == ("finished", 9, first.files)
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert sorted(row["id"] for row in rows) == [file.name for file in files]

@@ -10,7 +10,7 @@ from written import open_at
 
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import Limits
-from diffood.runtime.serving.batch import serve_batch
+from diffood.runtime.serving.batch import Here, serve_batch
 from diffood.runtime.serving.rows import Row
 from diffood.runtime.serving.sources import expand_inputs
 from diffood.zoo.images import load_set
@@ -46,6 +46,6 @@ def serve_folder(detector: Detector, images: Mapping[str, bytes], place: Path, l
     for name, data in images.items():
         (folder / name).write_bytes(data)
     with open_at(output) as target:
-        serve_batch(detector, detector.calibration(), expand_inputs([str(folder)]), target, limits)
+        serve_batch(Here(detector, detector.calibration(), limits), expand_inputs([str(folder)]), target)
     rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
     return {row["id"]: Row(**{**row, "id": ""}) for row in rows}

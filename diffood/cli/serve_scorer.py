@@ -1,0 +1,69 @@
+"""What serve-batch scores with: a detector of this machine, or workers on a cluster."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffood.cli import options
+from diffood.runtime.choice import BackendChoice, PrecisionChoice
+from diffood.runtime.decision import Fingerprint
+from diffood.runtime.detector import Detector
+from diffood.runtime.images import Limits
+from diffood.runtime.serving.decoding import Decoding, default_processes
+
+if TYPE_CHECKING:
+    from diffood.runtime.serving.batch import Scorer
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the options ask for. decoders None: as many as suit the place; decode_timeout: seconds for one image."""
+
+    backend: BackendChoice
+    precision: PrecisionChoice | None
+    batch: int
+    threads: int
+    limits: Limits
+    decoders: int | None
+    decode_timeout: float
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A scorer with all that its scores depend on, and what it is in one line. threads: of each engine."""
+
+    scorer: "Scorer"
+    fingerprint: Fingerprint
+    engine: str
+    threads: int
+
+
+@contextlib.contextmanager
+def open_scorer(bundle: Path, cluster: str | None, wanted: Wanted) -> Iterator[Opened]:
+    """Open a calibrated bundle here, or on the cluster of an address."""
+    from diffood.runtime.serving.batch import Here
+    from diffood.runtime.serving.cluster import DECODERS_A_WORKER, OnCluster, open_cluster
+
+    if cluster is None:
+        decoding = Decoding(default_processes() if wanted.decoders is None else wanted.decoders, wanted.decode_timeout)
+        detector = Detector.open(
+            bundle, backend=wanted.backend, precision=wanted.precision, batch=wanted.batch, threads=wanted.threads
+        )
+        detector.spares_memory = True
+        scorer = Here(detector, detector.calibration(), wanted.limits, decoding)
+        yield Opened(scorer, detector.fingerprint, options.describe_engine(detector), wanted.threads)
+        return
+    decoding = Decoding(DECODERS_A_WORKER if wanted.decoders is None else wanted.decoders, wanted.decode_timeout)
+    with open_cluster(
+        bundle,
+        cluster,
+        backend=wanted.backend,
+        precision=wanted.precision,
+        limits=wanted.limits,
+        decoding=decoding,
+        batch=wanted.batch,
+        threads=wanted.threads,
+    ) as workers:
+        yield Opened(OnCluster(workers), workers.fingerprint, workers.engine, workers.threads)
