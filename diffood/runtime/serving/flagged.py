@@ -51,7 +51,7 @@ class FlaggedFolder:
             return
         if hashlib.sha256(data).hexdigest() != sha256:
             return
-        link = path.with_name(f"{path.name}.tmp")
+        link = path.with_name(f".{path.name}.tmp")
         link.unlink(missing_ok=True)
         try:
             os.link(os.path.realpath(original), link)

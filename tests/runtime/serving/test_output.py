@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -142,6 +143,13 @@ def test_a_finished_folder_is_replaced_where_that_is_asked_for(tmp_path: Path) -
         finish(output)
     assert read(path) == MANY[:1]
     assert len(list(path.glob("part-*"))) == 1
+
+
+def test_a_folder_of_parts_is_a_dataset_to_others_also_before_its_end(tmp_path: Path) -> None:
+    resume(tmp_path / "rows", MANY[:9], ends=False)
+    assert pq.read_table(tmp_path / "rows").num_rows == 8
+    resume(tmp_path / "rows", MANY)
+    assert pq.read_table(tmp_path / "rows")["id"].to_pylist() == [row.id for row in MANY]
 
 
 def test_overwriting_drops_an_unfinished_run(tmp_path: Path) -> None:
