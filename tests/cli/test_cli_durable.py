@@ -1,5 +1,6 @@
 """serve-batch is killed, stopped, starved and resumed: its files are those of an undisturbed run, to the byte."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -91,10 +92,8 @@ def written(folder: Path) -> int:
     """Bytes a run has written so far."""
     total = 0
     for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
     return total
 
 
