@@ -17,7 +17,9 @@ GROUPS_SHOWN = 5
 
 
 def monitor(
-    rows: Annotated[list[Path], typer.Argument(metavar="ROWS...", help="Files of serve-batch, oldest first.")],
+    rows: Annotated[
+        list[Path], typer.Argument(metavar="ROWS...", help="Files or folders of serve-batch, oldest first.")
+    ],
     bundle: Annotated[Path, typer.Option(metavar="BUNDLE", help="The calibrated bundle that served them.")],
     level: Annotated[float, typer.Option(help="Probability of a false alarm, ever, that is accepted.")] = 0.01,
     follow: Annotated[

@@ -144,19 +144,22 @@ def make_row(outcome: Outcome[ImageScore], rule: Rule, detector: Detector) -> Ro
     source, loaded, result = outcome.source, outcome.loaded, outcome.result
     if result is None:
         return Row(source.id, loaded.sha256, "rejected", error=loaded.error)
-    decisions = rule.decide(np.array([result.score]), np.array([result.evidence.predicted]))
-    finite = bool(np.isfinite(result.score))
+    evidence = result.evidence
+    measured = (result.score, evidence.logits, evidence.features, evidence.denoised)
+    finite = all(np.isfinite(values).all() for values in measured)  # a score may hide what some witness met
+    score = result.score if finite else np.nan
+    decisions = rule.decide(np.array([score]), np.array([evidence.predicted]))
     return Row(
         id=source.id,
         sha256=loaded.sha256,
         status="ok" if finite else "invalid",
-        score=result.score,
+        score=score,
         p_value=float(decisions.p_values[0]),
         threshold=float(decisions.thresholds[0]),
         is_ood=bool(decisions.is_ood[0]),
-        predicted_class=result.evidence.predicted,
-        class_name=detector.bundle.manifest.class_names[result.evidence.predicted],
-        confidence=result.evidence.confidence,
+        predicted_class=evidence.predicted,
+        class_name=detector.bundle.manifest.class_names[evidence.predicted],
+        confidence=evidence.confidence,
         stage=result.stage,
         unet_evaluations=result.evaluations,
         note=loaded.note,

@@ -55,7 +55,7 @@ class FlaggedFolder:
         if not isinstance(item, Source):
             write_durably(path, data)
             return
-        link = path.with_name(f"{path.name}.tmp")
+        link = path.with_name(f".{path.name}.tmp")
         link.unlink(missing_ok=True)
         try:
             os.link(os.path.realpath(item.path), link)

@@ -185,7 +185,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write a file so that after a crash, too, there is the old one or the new one."""
-    partial = path.with_name(path.name + ".tmp")
+    partial = path.with_name(f".{path.name}.tmp")
     partial.unlink(missing_ok=True)  # a link planted there is not followed
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:

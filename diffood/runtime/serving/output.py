@@ -310,7 +310,7 @@ class _Parts(Output):
         yield from tuple(self._held)
 
     def _clear(self) -> None:
-        for path in (*own_files(self._folder), self._folder / MERGED):
+        for path in (*own_files(self._folder), *self._folder.glob(".part-*.tmp"), self._folder / MERGED):
             path.unlink(missing_ok=True)
 
     def _start(self) -> None:

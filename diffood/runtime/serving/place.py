@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import UsageError
-from diffood.runtime.serving.parts import JOURNAL, OPEN_ENDING, PARTIAL, part_stem
+from diffood.runtime.serving.parts import JOURNAL, PARTIAL, SUMMARY, open_part_name, part_name
 from diffood.runtime.serving.sinks import FORMATS, Format, require_format
 
 DEFAULT_PART_ROWS = 5000
@@ -57,14 +57,14 @@ class Place:
     @property
     def summary(self) -> Path:
         """What the run did."""
-        return self.path / "summary.json" if self.is_dataset else self.path.with_name(f"{self.path.name}.summary.json")
+        return self.path / SUMMARY if self.is_dataset else self.path.with_name(f"{self.path.name}.summary.json")
 
     def part(self, number: int) -> Path:
         """A part that is whole."""
         assert self.folder
-        return self.folder / f"{part_stem(number)}.{self.rows}"
+        return self.folder / part_name(number, self.rows)
 
     def open_part(self, number: int) -> Path:
         """A part that is being written, as JSON lines."""
         assert self.folder
-        return self.folder / f"{part_stem(number)}{OPEN_ENDING}"
+        return self.folder / open_part_name(number)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from diffood.errors import MissingExtraError, UsageError
 from diffood.runtime.plan import first_problem
-from diffood.runtime.serving.parts import JOURNAL, PARTIAL, find_part, own_files, part_stem
+from diffood.runtime.serving.parts import JOURNAL, PARTIAL, find_part, own_files
 from diffood.runtime.serving.rows import COLUMNS, Row, Value
 from diffood.runtime.serving.sinks import LineFormat
 
@@ -120,8 +120,8 @@ def _part_rows(folder: Path) -> Iterator[Row]:
     parts = own_files(folder)
     if not parts and not (folder / JOURNAL).exists():
         raise UsageError(f"{folder} holds no parts; {_REMEDY}, or a folder of parts.")
-    if parts and part_stem(number) < parts[-1].name.partition(".")[0]:
-        raise UsageError(f"{folder} lacks {part_stem(number)}, and has {parts[-1].name}; copy all of it.")
+    if later := sorted(path.name for path, place in parts.items() if place > number):
+        raise UsageError(f"{folder} lacks part {number}, and has {later[-1]}; copy all of it.")
 
 
 def _tail(file: BinaryIO, path: Path) -> Iterator[Row | None]:

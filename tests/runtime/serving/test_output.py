@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,6 +145,13 @@ def test_a_finished_folder_is_replaced_where_that_is_asked_for(tmp_path: Path) -
     assert len(list(path.glob("part-*"))) == 1
 
 
+def test_a_folder_of_parts_is_a_dataset_to_others_also_before_its_end(tmp_path: Path) -> None:
+    resume(tmp_path / "rows", MANY[:9], ends=False)
+    assert pq.read_table(tmp_path / "rows").num_rows == 8
+    resume(tmp_path / "rows", MANY)
+    assert pq.read_table(tmp_path / "rows")["id"].to_pylist() == [row.id for row in MANY]
+
+
 def test_overwriting_drops_an_unfinished_run(tmp_path: Path) -> None:
     for name in NAMES:
         resume(tmp_path / name, MANY[:9], ends=False)
@@ -160,6 +168,19 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="holds other files; give --output a new folder"), open_at(tmp_path, mode):
             pytest.fail("entered")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_links_that_were_planted_are_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    (tmp_path / "folder").mkdir()
+    for link in ("rows.jsonl.partial", ".rows.jsonl.summary.json.tmp", "rows.parquet.partial", "folder/_journal"):
+        (tmp_path / link).symlink_to(victim)
+    for name in ("rows.jsonl", "rows.parquet"):
+        assert read(write(tmp_path / name, MANY)) == MANY
+    with pytest.raises(DiffoodError, match="symbolic links"), open_at(tmp_path / "folder"):
+        pytest.fail("entered")
+    assert victim.read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -266,10 +287,12 @@ import resource, sys
 from pathlib import Path
 from diffood.errors import DiffoodError
 from written import MANY, finish, open_at
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+limit, times = int(sys.argv[2]), int(sys.argv[3])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 try:
     with open_at(Path(sys.argv[1]), "resume", part_rows=4) as output:
-        for row in MANY[len(list(output.done())):]:
+        for row in (MANY * times)[len(list(output.done())):]:
             output.write(row)
         finish(output)
 except DiffoodError as error:
@@ -285,7 +308,7 @@ def test_a_disk_that_fills_up_tears_nothing(tmp_path: Path, name: str) -> None:
     path = tmp_path / "full" / name
     said = ""
     for limit in (1000, 1700, 3300, 4700):
-        command = [sys.executable, "-c", program, str(path), str(limit)]
+        command = [sys.executable, "-c", program, str(path), str(limit), "1"]
         said += subprocess.run(command, capture_output=True, text=True, check=True).stdout
         with contextlib.suppress(UsageError, FileNotFoundError):
             rows = read(path)
@@ -299,6 +322,27 @@ def test_a_disk_that_fills_up_tears_nothing(tmp_path: Path, name: str) -> None:
         for folder in ("whole", "full")
     )
     assert found == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_system_that_is_full_tears_nothing(tmp_path: Path, name: str) -> None:
+    """A file system of 16 kilobytes of its own, where users may make one; what a run left on it is then copied."""
+    full, left = tmp_path / "full", tmp_path / "left"
+    full.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=16k tmpfs {full} || exit 7; "
+        f'{sys.executable} -c "$1" {full / name} 0 3 && cp -r {full} {left}'
+    )
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", f"import sys; sys.path[:0] = {sys.path!r}\n{LIMITED}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("no unshare")
+    if done.returncode in (1, 7) and "Traceback" not in done.stderr:
+        pytest.skip(f"no file system of one's own: {done.stderr}")
+    assert "(No space left on device)" in done.stdout, done.stderr
+    resume(left / name, MANY * 3, part_rows=4)
+    assert read(left / name) == MANY * 3
 
 
 def test_rows_of_the_shared_table_come_back_after_a_resume(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import os
 import random
 import shutil
@@ -321,11 +322,18 @@ def test_progress_counts_every_file_once(detector: Detector, mixed: Path) -> Non
     assert len(list(score_files(detector, sources, progress=seen.append))) == sum(seen) == len(sources)
 
 
-def test_a_score_that_is_not_finite_is_flagged(detector: Detector, mixed: Path) -> None:
+def test_a_value_that_is_not_finite_is_flagged_wherever_it_is(detector: Detector, mixed: Path) -> None:
     outcome = next(iter(score_files(detector, [Source("a", mixed / "good" / "0.png")])))
     assert outcome.result is not None
-    for score in (float("nan"), float("inf")):
-        broken = dataclasses.replace(outcome, result=dataclasses.replace(outcome.result, score=score))
+    result = outcome.result
+    broken_results = [dataclasses.replace(result, score=score) for score in (math.nan, math.inf, -math.inf)]
+    for name in ("logits", "features", "denoised"):
+        values = np.array(getattr(result.evidence, name))
+        values.flat[0] = np.nan
+        evidence = dataclasses.replace(result.evidence, **{name: values})
+        broken_results.append(dataclasses.replace(result, evidence=evidence))
+    for broken_result in broken_results:
+        broken = dataclasses.replace(outcome, result=broken_result)
         row = make_row(broken, Rule.of(detector.calibration()), detector)
         assert (row.status, row.is_ood, row.values()["score"]) == ("invalid", True, None)
         assert "not finite" in row.error

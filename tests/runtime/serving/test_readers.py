@@ -58,7 +58,7 @@ def test_a_folder_of_parts_is_read_in_order_and_while_it_is_written(tmp_path: Pa
     assert read(place.path) == ROWS * 5
     assert len(list(place.path.glob(f"part-*.{kind}"))) == 13
     place.part(4).unlink()
-    with pytest.raises(UsageError, match=r"lacks part-000004, and has part-000012"):
+    with pytest.raises(UsageError, match=r"lacks part 4, and has part-000012"):
         read(place.path)
 
 
