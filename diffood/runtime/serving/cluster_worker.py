@@ -94,6 +94,7 @@ class Worker:
             self._detector = Detector.open(
                 work.bundle, backend=work.backend, precision=work.precision, batch=work.batch, threads=work.threads
             )
+            self._detector.spares_memory = True
             self._rule = Rule.of(self._detector.calibration())
             self._outcomes = score_files(self._detector, self._feed(), work.limits, decoding=work.decoding)
             return Opened(socket.gethostname(), os.getpid(), self._detector.fingerprint, self._detector.why)
