@@ -20,7 +20,7 @@ from typing_extensions import Self
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.serving.growing import Growing, damaged
 from diffood.runtime.serving.journal import Journal, Mark, Past, RunRecord, sync, write_durably
-from diffood.runtime.serving.parts import own_files
+from diffood.runtime.serving.parts import SUMMARY, own_files
 from diffood.runtime.serving.place import Place
 from diffood.runtime.serving.readers import read_growing, read_rows
 from diffood.runtime.serving.rows import Row
@@ -310,7 +310,8 @@ class _Parts(Output):
         yield from tuple(self._held)
 
     def _clear(self) -> None:
-        for path in (*own_files(self._folder), *self._folder.glob(".part-*.tmp"), self._folder / MERGED):
+        others = (self._folder / MERGED, self._folder / SUMMARY)
+        for path in (*own_files(self._folder), *self._folder.glob(".*.tmp"), *others):
             path.unlink(missing_ok=True)
 
     def _start(self) -> None:

@@ -145,6 +145,14 @@ def test_a_finished_folder_is_replaced_where_that_is_asked_for(tmp_path: Path) -
     assert len(list(path.glob("part-*"))) == 1
 
 
+def test_an_overwriting_run_that_came_to_nothing_leaves_an_empty_folder(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows", MANY)
+    with pytest.raises(RuntimeError), open_at(path, "overwrite"):
+        raise RuntimeError
+    assert not path.exists() or not any(path.iterdir())
+    assert read(write(path, MANY[:3])) == MANY[:3]
+
+
 def test_a_folder_of_parts_is_a_dataset_to_others_also_before_its_end(tmp_path: Path) -> None:
     resume(tmp_path / "rows", MANY[:9], ends=False)
     assert pq.read_table(tmp_path / "rows").num_rows == 8
