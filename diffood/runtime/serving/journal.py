@@ -36,6 +36,9 @@ class RunRecord(Record):
     threads: int
     max_bytes: int
     max_pixels: int
+    decode_timeout: float
+    image_column: str
+    id_column: str
     rows: Format
     part_rows: Annotated[int, Field(ge=1)]
     save_flagged: str | None = None

@@ -220,6 +220,7 @@ for mode in ("new", "resume", "overwrite"):
     [
         ({"batch": 4}, "batch: 8 there, 4 here"),
         ({"max_bytes": 1}, "max bytes: 1000 there, 1 here"),
+        ({"image_column": "photo"}, "image column: image there, photo here"),
         ({"part_rows": 3}, "part rows: 2 there, 3 here"),
         ({"diffood": "1"}, "diffood: 0 there, 1 here"),
         ({"calibration_sha256": "f" * 64}, "calibration sha256: 0000"),

@@ -37,6 +37,9 @@ def run_of(place: Place, **changes: Any) -> RunRecord:
         "threads": 1,
         "max_bytes": 1000,
         "max_pixels": 1000,
+        "decode_timeout": 20.0,
+        "image_column": "image",
+        "id_column": "",
         "rows": place.rows,
         "part_rows": 2,
     }
