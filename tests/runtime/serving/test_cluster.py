@@ -218,12 +218,16 @@ def test_a_block_that_ends_its_workers_is_named(
 ) -> None:
     monkeypatch.setattr(cluster, "ATTEMPTS", 1)
     await_workers(workers, 1)
-    rows = workers.rows(sources)
-    next(rows)
-    for _, process in workers.workers:
-        os.kill(process, signal.SIGKILL)
+
+    def deadly() -> Iterator[Source | Pause]:
+        yield from sources[:11]
+        yield PAUSE
+        for _, process in workers.workers:  # before the next block is given, so that one is lost for certain
+            os.kill(process, signal.SIGKILL)
+        yield from sources[11:]
+
     with pytest.raises(DiffoodError, match=r"1 workers ended at the block from 'clothes/.*' to '.*'"):
-        list(rows)
+        list(workers.rows(deadly()))
 
 
 @pytest.mark.parametrize("threads", [2, 64])
