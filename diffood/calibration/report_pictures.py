@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from diffood.calibration.front_plot import plot_front
 from diffood.calibration.metrics import FloatArray
 from diffood.calibration.rejection import RejectionCurve
 from diffood.calibration.score_axis import score_axis, score_ticks
@@ -36,10 +37,11 @@ class Theme:
     ind: str
     ood: str
     line: str
+    dots: str
 
 
-LIGHT = Theme(text="#1f2328", ind="#0072B2", ood="#D55E00", line="#1f2328")
-DARK = Theme(text="#d7dbe0", ind="#56B4E9", ood="#E69F00", line="#f5f6f7")
+LIGHT = Theme(text="#1f2328", ind="#0072B2", ood="#D55E00", line="#1f2328", dots="#b0b4b9")
+DARK = Theme(text="#d7dbe0", ind="#56B4E9", ood="#E69F00", line="#f5f6f7", dots="#6b727b")
 
 
 @dataclass(frozen=True)
@@ -141,23 +143,8 @@ def draw_front(found: Measured, alt: str) -> Picture:
     """Draw every plan of a tuning, cost against mean AUROC; the front with intervals, and the plan taken."""
 
     def draw(panel: Axes, theme: Theme) -> None:
-        front = [plan for plan in found.plans if plan.front]
-        chosen = next(plan for plan in found.plans if plan.chosen)
-        panel.scatter([p.cost for p in found.plans], [p.auroc for p in found.plans], s=5, color=theme.line, alpha=0.3)
-        around = [[p.auroc - p.low for p in front], [p.high - p.auroc for p in front]]
-        cost, area = [p.cost for p in front], [p.auroc for p in front]
-        panel.errorbar(
-            cost, area, around, color=theme.ind, drawstyle="steps-post", marker="o", ms=4, lw=1.4, elinewidth=0.8
-        )
-        panel.plot(chosen.cost, chosen.auroc, "*", ms=14, color=theme.ood, zorder=3)
-        panel.axvline(found.limit, color=theme.line, lw=0.8, ls=":")
-        panel.set_xscale("log", base=2)
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.yaxis.set_major_formatter(in_percent)
-        low = min(plan.low for plan in front)
-        panel.set_ylim(low - 0.01, 1.002)  # far below the front is nothing to choose from
-        panel.set(xlabel=f"{found.unit} an image", ylabel="mean AUROC, %")
-        panel.spines[["top", "right"]].set_visible(False)
+        plot_front(panel, found, dots=theme.dots, front=theme.ind, star=theme.ood, line=theme.line)
+        panel.set_xlabel(f"{found.unit} an image")
 
     return _draw_both((5.2, 2.7), draw, alt)
 

@@ -49,6 +49,26 @@ class Tuned:
     skipped: int
     interrupted: bool
 
+    def measured(self) -> Measured:
+        """Every plan's cost and detection, as the bundle keeps them."""
+        front = {found.plan for found in self.choice.front}
+        return Measured(
+            unit="UNet evaluations" if self.limit.kind == "evaluations" else "milliseconds",
+            limit=self.limit.most,
+            made=self.images.made,
+            plans=tuple(
+                MeasuredPlan(
+                    cost=found.cost,
+                    auroc=found.mean.value,
+                    low=found.mean.low,
+                    high=found.mean.high,
+                    front=found.plan in front,
+                    chosen=found.plan == self.choice.chosen.plan,
+                )
+                for found in self.candidates
+            ),
+        )
+
     def as_json(self) -> dict[str, Any]:
         """Everything as plain values, the scores apart."""
         choice = self.choice
@@ -112,11 +132,8 @@ def tune_bundle(
     with show_progress("tuning", images.count * sum(full_cost(bundle, trace) for trace in kept)) as advance:
         candidates, interrupted = measure_candidates(bundle, kept, images, open_trace, cost_of, advance)
     choice = choose(candidates, limit)
-    if not interrupted:
-        keep_measured(bundle, _measured(candidates, choice, limit, made=images.made))
-        add_default_plan(bundle, TUNED, choice.chosen.plan)
     by_plan = {found.plan: found for found in candidates}
-    return Tuned(
+    tuned = Tuned(
         images=images,
         limit=limit,
         candidates=tuple(candidates),
@@ -126,6 +143,10 @@ def tune_bundle(
         skipped=sum(len(plans) for trace, plans in groups.items() if trace not in kept),
         interrupted=interrupted,
     )
+    if not interrupted:
+        keep_measured(bundle, tuned.measured())
+        add_default_plan(bundle, TUNED, choice.chosen.plan)
+    return tuned
 
 
 def time_chosen(bundle: Bundle, tuned: Tuned, threads: int = 0) -> list[Speed]:
@@ -134,26 +155,6 @@ def time_chosen(bundle: Bundle, tuned: Tuned, threads: int = 0) -> list[Speed]:
     chosen = tuned.choice.chosen
     fusion = Fusion(chosen.record) if chosen.record else None
     return [time_plan(bundle, chosen.plan, fusion, engine, images, threads) for engine in list_engines(bundle, 1)]
-
-
-def _measured(candidates: Sequence[Candidate], choice: Choice, limit: Limit, *, made: bool) -> Measured:
-    front = {found.plan for found in choice.front}
-    return Measured(
-        unit="UNet evaluations" if limit.kind == "evaluations" else "milliseconds",
-        limit=limit.most,
-        made=made,
-        plans=tuple(
-            MeasuredPlan(
-                cost=found.cost,
-                auroc=found.mean.value,
-                low=found.mean.low,
-                high=found.mean.high,
-                front=found.plan in front,
-                chosen=found.plan == choice.chosen.plan,
-            )
-            for found in candidates
-        ),
-    )
 
 
 def _compared(bundle: Bundle) -> dict[str, Plan]:

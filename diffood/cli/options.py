@@ -13,7 +13,6 @@ from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.fusion import FusionRecord
 from diffood.runtime.plan import Combination, Plan
 from diffood.runtime.schedule import Convention, Sampler
-from diffood.runtime.serving.decoding import MOST_PROCESSES
 from diffood.runtime.witnesses import Witness
 
 PLAN_PANEL = "Plan"
@@ -77,33 +76,6 @@ Threads = Annotated[int, typer.Option(help="Threads of the engine; 0: all cores.
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines on standard output.")]
 MaxPixels = Annotated[int, typer.Option(help="Refuse images with more pixels.", min=1, rich_help_panel="Limits")]
 MaxBytes = Annotated[int, typer.Option(help="Refuse files with more bytes.", min=1, rich_help_panel="Limits")]
-DecodeTimeout = Annotated[
-    float,
-    typer.Option(help="Seconds for one image, in a process.", min=0.1, max=86_400, rich_help_panel="Limits"),
-]
-Decoders = Annotated[
-    int | None,
-    typer.Option(
-        help=f"Processes that read and decode, at most {MOST_PROCESSES}; 0: threads. Without: by the cores.",
-        min=0,
-        max=MOST_PROCESSES,
-        rich_help_panel="Machine",
-    ),
-]
-Inputs = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="INPUT...", help="Files, folders, 'globs', @list.txt, - (paths), .tar, .parquet, URLs."),
-]
-ImageColumn = Annotated[str, typer.Option(help="A table's images: bytes or {bytes, path}.", rich_help_panel="Inputs")]
-IdColumn = Annotated[str, typer.Option(help="A table's ids; without: row numbers.", rich_help_panel="Inputs")]
-WatchFolder = Annotated[
-    Path | None,
-    typer.Option("--watch", help="Serve files put into this folder, as they come.", rich_help_panel="Inputs"),
-]
-WatchIdle = Annotated[
-    float | None,
-    typer.Option(help="Seconds without a new file that end --watch.", min=0, max=1e9, rich_help_panel="Inputs"),
-]
 
 
 def require_png(path: Path) -> None:

@@ -13,7 +13,6 @@ from diffood import __version__
 from diffood.cli import options, progress, serve_options
 from diffood.cli.serve_scorer import Wanted, open_scorer
 from diffood.errors import EXIT_SET_ASIDE, UsageError
-from diffood.runtime.bundle import open_bundle
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
 from diffood.runtime.serving.decoding import DEFAULT_SECONDS
@@ -30,7 +29,7 @@ REASONS_SHOWN = 20
 def serve_batch(
     bundle: options.BundlePath,
     output: serve_options.Output,
-    inputs: options.Inputs = None,
+    inputs: serve_options.Inputs = None,
     resume: serve_options.Resume = False,
     overwrite: serve_options.Overwrite = False,
     parts_format: serve_options.PartsFormat = None,
@@ -45,12 +44,12 @@ def serve_batch(
     threads: options.Threads = 0,
     max_pixels: options.MaxPixels = DEFAULT_MAX_PIXELS,
     max_bytes: options.MaxBytes = DEFAULT_MAX_BYTES,
-    decode_timeout: options.DecodeTimeout = DEFAULT_SECONDS,
-    decoders: options.Decoders = None,
-    image_column: options.ImageColumn = DEFAULT_COLUMN,
-    id_column: options.IdColumn = "",
-    watch: options.WatchFolder = None,
-    watch_idle: options.WatchIdle = None,
+    decode_timeout: serve_options.DecodeTimeout = DEFAULT_SECONDS,
+    decoders: serve_options.Decoders = None,
+    image_column: serve_options.ImageColumn = DEFAULT_COLUMN,
+    id_column: serve_options.IdColumn = "",
+    watch: serve_options.WatchFolder = None,
+    watch_idle: serve_options.WatchIdle = None,
     cluster: serve_options.Cluster = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -91,7 +90,7 @@ def serve_batch(
         run = RunRecord(
             diffood=__version__,
             fingerprint=opened.fingerprint,
-            calibration_sha256=calibration_sha256(open_bundle(bundle)),
+            calibration_sha256=calibration_sha256(opened.bundle),
             batch=batch,
             threads=opened.threads,
             max_bytes=max_bytes,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffood.cli import options
+from diffood.runtime.bundle import Bundle
 from diffood.runtime.choice import BackendChoice, PrecisionChoice
 from diffood.runtime.decision import Fingerprint
 from diffood.runtime.detector import Detector
@@ -35,6 +36,7 @@ class Opened:
     """A scorer with all that its scores depend on, and what it is in one line. threads: of each engine."""
 
     scorer: "Scorer"
+    bundle: Bundle
     fingerprint: Fingerprint
     engine: str
     threads: int
@@ -53,7 +55,7 @@ def open_scorer(bundle: Path, cluster: str | None, wanted: Wanted) -> Iterator[O
         )
         detector.spares_memory = True
         scorer = Here(detector, detector.calibration(), wanted.limits, decoding)
-        yield Opened(scorer, detector.fingerprint, options.describe_engine(detector), wanted.threads)
+        yield Opened(scorer, detector.bundle, detector.fingerprint, options.describe_engine(detector), wanted.threads)
         return
     decoding = Decoding(DECODERS_A_WORKER if wanted.decoders is None else wanted.decoders, wanted.decode_timeout)
     with open_cluster(
@@ -66,4 +68,4 @@ def open_scorer(bundle: Path, cluster: str | None, wanted: Wanted) -> Iterator[O
         batch=wanted.batch,
         threads=wanted.threads,
     ) as workers:
-        yield Opened(OnCluster(workers), workers.fingerprint, workers.engine, workers.threads)
+        yield Opened(OnCluster(workers), workers.bundle, workers.fingerprint, workers.engine, workers.threads)

@@ -163,17 +163,7 @@ class Detector:
         fusion: what a calibration fitted, for a plan that fuses witnesses; without it `observe` alone works.
         """
         require_size(batch, threads)
-        registers = bundle.tables(plan)[0].weights.shape[1]
-        session = open_session(
-            bundle,
-            backend,
-            precision,
-            guided=plan.guidance > 0,
-            registers=registers,
-            batch=batch,
-            threads=threads,
-        )
-        detector = cls(bundle, plan, session, fusion)
+        detector = cls(bundle, plan, _open_session(bundle, plan, backend, precision, batch, threads), fusion)
         detector.threads = threads
         return detector
 
@@ -284,15 +274,7 @@ class Detector:
             return False
         del self.session  # its memory first
         gc.collect()
-        self.session = open_session(
-            self.bundle,
-            backend,
-            precision,
-            guided=self.plan.guidance > 0,
-            registers=self.bundle.tables(self.plan)[0].weights.shape[1],
-            batch=batch // 2,
-            threads=self.threads,
-        )
+        self.session = _open_session(self.bundle, self.plan, backend, precision, batch // 2, self.threads)
         return True
 
     def _judge(self, evidence: Evidence) -> tuple[ImageScore, bool]:
@@ -335,6 +317,16 @@ class Detector:
                 "Use pixels / 127.5 - 1, or give uint8 pixels."
             )
         return np.ascontiguousarray(images, np.float32)
+
+
+def _open_session(
+    bundle: Bundle, plan: Plan, backend: Backend, precision: Precision, batch: int, threads: int
+) -> Session:
+    """A session with the graphs that a plan needs."""
+    registers = bundle.tables(plan)[0].weights.shape[1]
+    return open_session(
+        bundle, backend, precision, guided=plan.guidance > 0, registers=registers, batch=batch, threads=threads
+    )
 
 
 def require_size(batch: int, threads: int) -> None:

@@ -128,7 +128,7 @@ def read_file(path: Path, limits: Limits) -> bytes:
         try:
             status = os.fstat(descriptor)
             _refuse_special(status.st_mode)
-            _refuse_byte_count(status.st_size, limits)
+            refuse_byte_count(status.st_size, limits)
             with os.fdopen(descriptor, "rb", closefd=False) as stream:
                 data = stream.read(status.st_size + 1)  # one more shows a file that is growing
             touched = os.fstat(descriptor).st_mtime_ns != status.st_mtime_ns
@@ -149,16 +149,6 @@ def read_file(path: Path, limits: Limits) -> bytes:
 def load_image(path: Path, shape: ImageShape, limits: Limits = DEFAULT_LIMITS) -> Loaded:
     """Read and decode one file for a model of this shape; a refusal is returned, not raised."""
     return read_and_decode(lambda: read_file(path, limits), shape, limits)
-
-
-def load_bytes(data: bytes, shape: ImageShape, limits: Limits = DEFAULT_LIMITS) -> Loaded:
-    """Decode the bytes of one image file, as `load_image` does, which gives the same for a file that holds them."""
-
-    def read() -> bytes:
-        _refuse_byte_count(len(data), limits)  # before hashing, which no file that is too big is worth
-        return data
-
-    return read_and_decode(read, shape, limits)
 
 
 def read_and_decode(read: Callable[[], bytes], shape: ImageShape, limits: Limits) -> Loaded:
@@ -193,7 +183,7 @@ def decode(data: bytes, shape: ImageShape, limits: Limits) -> tuple[npt.NDArray[
     too many pixels, hold several frames, or hold values without a known white (float, 32-bit integers).
     """
     try:
-        _refuse_byte_count(len(data), limits)
+        refuse_byte_count(len(data), limits)
         _refuse_webp_canvas(data, limits)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _refuse_pixel_count(image, limits)
@@ -212,17 +202,18 @@ def decode(data: bytes, shape: ImageShape, limits: Limits) -> tuple[npt.NDArray[
             f"{data[:8]!r}); use one of {', '.join(FORMATS)}."
         ) from error
     except Image.DecompressionBombError as error:  # reached when max_pixels is set above Pillow's own limit
-        raise RejectedImage(f"The image is too large ({_one_line(error)}); scale it down.") from error
+        raise RejectedImage(f"The image is too large ({words_of(error)}); scale it down.") from error
     except MemoryError as error:
         raise RejectedImage("The image takes more memory to decode than is allowed; scale it down.") from error
     except Exception as error:  # decoders fail on hostile bytes with any class: zlib.error, struct.error, KeyError, ...
         raise RejectedImage(
             f"The image is damaged or uses a feature that cannot be decoded ({type(error).__name__}: "
-            f"{_one_line(error)}); save it again as PNG or JPEG."
+            f"{words_of(error)}); save it again as PNG or JPEG."
         ) from error
 
 
-def _one_line(error: Exception) -> str:
+def words_of(error: BaseException) -> str:
+    """What an error says, as a short printable line that is the same on every run."""
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", str(error))  # addresses would make rows differ from run to run
     text = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(text.split())[:LONGEST_REASON]
@@ -242,7 +233,8 @@ def _refuse_special(mode: int) -> None:
     raise RejectedImage(f"This is {kind}, not a regular file; give an image file.")
 
 
-def _refuse_byte_count(count: int, limits: Limits) -> None:
+def refuse_byte_count(count: int, limits: Limits) -> None:
+    """RejectedImage where a file has no bytes or too many."""
     if count == 0:
         raise RejectedImage("The file is empty (0 bytes); copy it again from its source.")
     if count > limits.max_bytes:

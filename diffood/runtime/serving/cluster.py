@@ -101,7 +101,7 @@ class Cluster:
     """Workers on a Ray cluster; see `open_cluster`. Not for use by two threads at once."""
 
     def __init__(self, ray: Any, bundle: Bundle, work: Work, gpu: bool) -> None:
-        self._ray, self._bundle, self._work, self._gpu = ray, bundle, work, gpu
+        self._ray, self.bundle, self._work, self._gpu = ray, bundle, work, gpu
         self._members: list[_Member] = []
         self._pending: dict[Any, tuple[_Member, _Block | None]] = {}  # by Ray's reference; no block: it opens
         self._todo: list[tuple[int, _Block]] = []  # a heap: blocks that were lost, the earliest first
@@ -189,7 +189,7 @@ class Cluster:
         self._pending[member.handle.score.remote(block.sources, sight)] = (member, block)
 
     def _see(self, source: Item) -> Sight | None:
-        loaded = load_item(source, self._bundle.manifest.image, self._work.limits)
+        loaded = load_item(source, self.bundle.manifest.image, self._work.limits)
         return Sight(source, loaded.sha256) if loaded.sha256 else None
 
     def _step(self) -> None:

@@ -13,13 +13,12 @@ from diffood import __version__
 from diffood.errors import BundleError, DiffoodError, UsageError
 from diffood.runtime.bundle import CALIBRATION, MANIFEST, MAX_MANIFEST_BYTES, read_regular
 from diffood.runtime.choice import PrecisionChoice
-from diffood.runtime.decision import MAX_CALIBRATION_BYTES, Fingerprint, Rule
+from diffood.runtime.decision import MAX_CALIBRATION_BYTES, Fingerprint
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import Limits
-from diffood.runtime.serving.batch import make_row
+from diffood.runtime.serving.batch import Here
 from diffood.runtime.serving.decode_worker import load_item
 from diffood.runtime.serving.decoding import Decoding
-from diffood.runtime.serving.pipeline import score_files
 from diffood.runtime.serving.rows import Row
 from diffood.runtime.serving.sources import Item
 from diffood.runtime.serving.sources.items import PAUSE, Pause
@@ -95,8 +94,8 @@ class Worker:
                 work.bundle, backend=work.backend, precision=work.precision, batch=work.batch, threads=work.threads
             )
             self._detector.spares_memory = True
-            self._rule = Rule.of(self._detector.calibration())
-            self._outcomes = score_files(self._detector, self._feed(), work.limits, decoding=work.decoding)
+            here = Here(self._detector, self._detector.calibration(), work.limits, work.decoding)
+            self._rows = here.rows(self._feed())
             return Opened(socket.gethostname(), os.getpid(), self._detector.fingerprint, self._detector.why)
 
     def score(self, sources: Sequence[Item], sight: Sight | None) -> list[Row]:
@@ -105,8 +104,7 @@ class Worker:
             if sight:
                 self._require_seen(sight)
             self._block = sources
-            outcomes = itertools.islice(self._outcomes, len(sources))
-            return [make_row(outcome, self._rule, self._detector) for outcome in outcomes]
+            return [row for row, _ in itertools.islice(self._rows, len(sources))]
 
     def _feed(self) -> Iterator[Item | Pause]:
         """Blocks as they come, in one pass, so that the processes that decode outlive a block."""

@@ -1,19 +1,32 @@
 """Images held in memory as encoded bytes to rows, as a server gets them: one batch at a time, nothing of transport."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
 
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
-from diffood.runtime.images import DEFAULT_LIMITS, Limits, Loaded, load_bytes
+from diffood.runtime.images import DEFAULT_LIMITS, Limits, refuse_byte_count
 from diffood.runtime.serving.batch import make_row
-from diffood.runtime.serving.decoding import THREADS
-from diffood.runtime.serving.pipeline import Outcome
+from diffood.runtime.serving.pipeline import score_files
 from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sources import Source
+from diffood.runtime.serving.sources import Item
 
-NAMELESS = Source("", Path())
+
+@dataclass(frozen=True)
+class Encoded(Item):
+    """The bytes of an image file. It says of itself that it holds none: all of a batch are held by the caller."""
+
+    data: bytes
+
+    @property
+    def place(self) -> str:
+        """None."""
+        return ""
+
+    def read(self, limits: Limits) -> bytes:
+        """The bytes; RejectedImage where a file of so many would be refused, before any of them is hashed."""
+        refuse_byte_count(len(self.data), limits)
+        return self.data
 
 
 def score_encoded(
@@ -23,12 +36,5 @@ def score_encoded(
 
     Each row is that of `serve_batch` on a file of these bytes, but for its id, which is "". All are held at once.
     """
-    shape = detector.bundle.manifest.image
-
-    def load(data: bytes) -> Loaded:
-        return load_bytes(data, shape, limits)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        loaded = list(pool.map(load, images))
-    results = dict(detector.stream((index, item.x) for index, item in enumerate(loaded) if item.x is not None))
-    return [make_row(Outcome(NAMELESS, item, results.get(index)), rule, detector) for index, item in enumerate(loaded)]
+    items = [Encoded("", data) for data in images]
+    return [make_row(outcome, rule, detector) for outcome in score_files(detector, items, limits)]

@@ -15,16 +15,15 @@ from diffood import zoo
 from diffood.calibration.calibrate import calibrate, score_folder
 from diffood.errors import BundleError, CalibrationError, DiffoodError, UsageError
 from diffood.runtime.bundle import open_bundle
-from diffood.runtime.decision import Rule, load_calibration, save_calibration
+from diffood.runtime.decision import load_calibration, save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import DEFAULT_LIMITS
 from diffood.runtime.plan import Plan
 from diffood.runtime.serving import cluster
-from diffood.runtime.serving.batch import make_row
+from diffood.runtime.serving.batch import Here
 from diffood.runtime.serving.cluster import Cluster, _in_blocks, count_slots, open_cluster
 from diffood.runtime.serving.cluster_worker import Sight, Work, Worker, identify
 from diffood.runtime.serving.decoding import IN_THREADS, Decoding
-from diffood.runtime.serving.pipeline import score_files
 from diffood.runtime.serving.rows import Row
 from diffood.runtime.serving.sources import Source, expand_inputs
 from diffood.runtime.serving.sources.items import PAUSE, Inline, Pause
@@ -62,8 +61,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
 def local_rows(bundle: Path, sources: list[Source]) -> list[Row]:
     """What one machine says of the sources."""
     detector = Detector.open(bundle, batch=BATCH, threads=THREADS)
-    rule = Rule.of(detector.calibration())
-    return [make_row(outcome, rule, detector) for outcome in score_files(detector, sources)]
+    return [row for row, _ in Here(detector, detector.calibration()).rows(sources)]
 
 
 @pytest.fixture(scope="module")
@@ -150,12 +148,18 @@ def test_two_workers_give_the_rows_of_one_machine_in_order(
     assert workers.fingerprint.backend == "onnxruntime-cpu"
 
 
-def test_a_killed_worker_costs_no_row(workers: Cluster, sources: list[Source], local_rows: list[Row]) -> None:
+def begin_with_two(workers: Cluster, sources: list[Source]) -> tuple[Iterator[Row], list[Row], cluster._Member]:
+    """Rows under way on two workers, the first of them, and the worker with the most to lose."""
     await_workers(workers, 2)
     rows = workers.rows(sources)
     begun = [next(rows)]
     victim = max(workers._members, key=lambda member: len(member.blocks))
     assert victim.blocks
+    return rows, begun, victim
+
+
+def test_a_killed_worker_costs_no_row(workers: Cluster, sources: list[Source], local_rows: list[Row]) -> None:
+    rows, begun, victim = begin_with_two(workers, sources)
     assert victim.opened
     os.kill(victim.opened.process, signal.SIGKILL)
     assert begun + list(rows) == local_rows
@@ -165,11 +169,7 @@ def test_a_killed_worker_costs_no_row(workers: Cluster, sources: list[Source], l
 def test_a_lost_machine_costs_no_row(
     machines: Any, workers: Cluster, sources: list[Source], local_rows: list[Row]
 ) -> None:
-    await_workers(workers, 2)
-    rows = workers.rows(sources)
-    begun = [next(rows)]
-    victim = max(workers._members, key=lambda member: len(member.blocks))
-    assert victim.blocks
+    rows, begun, victim = begin_with_two(workers, sources)
     assert victim.opened
     lost = machine_of(victim.opened.process, machines)
     machines.remove_node(lost, allow_graceful=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from denied import deny
 from tars import member, png, tar
 
 from diffood.errors import RejectedImage, UsageError
@@ -85,14 +86,7 @@ def test_a_folder_is_listed_as_it_is_needed(tree: Path, monkeypatch: pytest.Monk
 
 
 def test_a_folder_that_cannot_be_listed_is_a_row_with_the_reason(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scan = os.scandir
-
-    def deny(path: str) -> object:
-        if os.fspath(path).endswith("b-"):
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return scan(path)
-
-    monkeypatch.setattr(os, "scandir", deny)  # a mode of 0 stops nobody who tests as root
+    deny(monkeypatch, "b-")
     assert ids("one") == ["a.png", "b-", "b.png", "b/c.png"]
     assert refusals(items("one"))["b-"].startswith("The folder cannot be listed (Permission denied)")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from denied import deny
 
 from diffood.errors import UsageError
 from diffood.runtime.serving.sources import Source, expand_inputs
@@ -155,14 +156,7 @@ def test_links_to_files_and_dangling_links_are_listed(tree: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_listed_is_listed_itself(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scan = os.scandir
-
-    def deny(path: str) -> object:
-        if os.fspath(path).endswith("er"):
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return scan(path)
-
-    monkeypatch.setattr(os, "scandir", deny)  # a mode of 0 stops nobody who tests as root
+    deny(monkeypatch, "er")
     assert ids(expand_inputs(["one"])) == ["a.png", "b.png", "deep/er"]
 
 

@@ -3,12 +3,15 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from diffood.errors import UsageError
 from diffood.runtime.serving.sources.items import Item, Refused, Source, text_of
+
+Place = TypeVar("Place")
+Failure = TypeVar("Failure", bound=Exception)
 
 GLOB_CHARACTERS = frozenset("*?[")
 LONGEST_LINE = 2**16  # bytes of a line in a list: sixteen times Linux's PATH_MAX, room for a signed URL
@@ -124,13 +127,20 @@ def walk(folder: Path) -> Iterator[tuple[str, Path, OSError | None]]:
     The order is that of the sorted names: a folder's name sorts as if it ended in "/". Links to folders are not
     followed (loops). A folder that cannot be listed comes itself, with the error.
     """
-    levels = [_entries("", folder)]
+    return descend(_entries, folder)
+
+
+def descend(
+    entries_of: Callable[[str, Place], Iterator[tuple[str, Place, Failure | None]]], top: Place
+) -> Iterator[tuple[str, Place, Failure | None]]:
+    """What a file system's `entries_of` (relative name, folder) gives, and below each name that ends in "/" again."""
+    levels = [entries_of("", top)]
     while levels:
-        for name, path, error in levels[-1]:
+        for name, place, error in levels[-1]:
             if name.endswith("/"):
-                levels.append(_entries(name, path))
+                levels.append(entries_of(name, place))
                 break
-            yield name, path, error
+            yield name, place, error
         else:
             levels.pop()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import Limits, read_file
+from diffood.runtime.images import Limits, read_file, words_of
 
 LONGEST_ID = 4096
 """Characters; Linux's PATH_MAX. Names inside archives and tables may be longer, and a row is read by people."""
@@ -103,5 +103,4 @@ def text_of(name: str) -> str:
 
 def one_line(error: BaseException) -> str:
     """An error of a library as a short piece of a reason: its class and printable message."""
-    text = "".join(letter if letter.isprintable() else " " for letter in str(error))
-    return f"{type(error).__name__}: {' '.join(text.split())[:160]}".rstrip(": ")
+    return f"{type(error).__name__}: {words_of(error)}".rstrip(": ")

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, cast
 
 from diffood.errors import MissingExtraError, RejectedImage, UsageError
 from diffood.runtime.images import Limits
-from diffood.runtime.serving.sources.files import GLOB_CHARACTERS
+from diffood.runtime.serving.sources.files import GLOB_CHARACTERS, descend
 from diffood.runtime.serving.sources.items import Item, Refused, one_line, text_of
 
 
@@ -131,15 +131,7 @@ def _unlisted(name: str, url: str, error: Exception) -> Item:
 
 def _walk(system: Any, top: str) -> Iterator[tuple[str, str, Exception | None]]:
     """(relative name, path, None) of each file below a folder but hidden ones, in the order `files.walk` has."""
-    levels = [_entries(system, "", top)]
-    while levels:
-        for name, path, error in levels[-1]:
-            if name.endswith("/"):
-                levels.append(_entries(system, name, path))
-                break
-            yield name, path, error
-        else:
-            levels.pop()
+    return descend(functools.partial(_entries, system), top)
 
 
 def _entries(system: Any, name: str, folder: str) -> Iterator[tuple[str, str, Exception | None]]:
