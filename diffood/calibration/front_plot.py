@@ -7,7 +7,7 @@ from diffood.calibration.tuning_record import Measured
 
 def plot_front(panel: Axes, found: Measured, *, dots: str, front: str, star: str, line: str) -> None:
     """Draw every plan, the front with its intervals, the plan taken and the limit, in these colours."""
-    best = [plan for plan in found.plans if plan.front]
+    best = sorted((plan for plan in found.plans if plan.front), key=lambda plan: plan.cost)
     chosen = next(plan for plan in found.plans if plan.chosen)
     area = [100 * plan.auroc for plan in best]
     panel.scatter(
