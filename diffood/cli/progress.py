@@ -1,9 +1,11 @@
 """Progress: a bar on a terminal, a plain line now and then elsewhere; always on standard error."""
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,12 +15,15 @@ SECONDS_BETWEEN_LINES = 30.0
 
 @contextlib.contextmanager
 def show_progress(
-    what: str, total: int | None, done: int = 0, state: Callable[[], str] | None = None
+    what: str, total: int | Callable[[], int | None], done: int = 0, state: Callable[[], str] | None = None
 ) -> Iterator[Callable[[int], None]]:
     """Yield a function that is told how many more are done.
 
-    total: of how many, None where that is not known; done: from before; state: words shown beside the count.
+    total: of how many, or what is asked for it each time and gives None while that is not known; done: from before;
+    state: words shown beside the count.
     """
+    if isinstance(total, int):
+        total = functools.partial(int, total)
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _plain_lines(what, total, done, state)
@@ -31,25 +36,37 @@ def show_progress(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task, start = bar.add_task(what, total=total, completed=done, rate=""), time.monotonic()
+        task, start = bar.add_task(what, total=total(), completed=done, rate=""), time.monotonic()
 
         def advance(count: int) -> None:
             fresh = bar.tasks[0].completed + count - done
             rate = f"{fresh / max(1e-9, time.monotonic() - start):.0f}/s"
-            bar.update(task, advance=count, rate=f"{rate}, {state()}" if state else rate)
+            bar.update(task, total=total(), advance=count, rate=f"{rate}, {state()}" if state else rate)
 
         yield advance
 
 
-def _plain_lines(what: str, total: int | None, done: int, state: Callable[[], str] | None) -> Callable[[int], None]:
-    last = time.monotonic()
+def _plain_lines(
+    what: str, total: Callable[[], int | None], done: int, state: Callable[[], str] | None
+) -> Callable[[int], None]:
+    start = last = time.monotonic()
+    fresh = 0
 
     def advance(count: int) -> None:
-        nonlocal done, last
-        done += count
-        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
-            of, words = "" if total is None else f" of {total}", f", {state()}" if state else ""
-            print(f"{what}: {done}{of}{words}", file=sys.stderr, flush=True)
+        nonlocal fresh, last
+        fresh += count
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            line = describe(done + fresh, total(), fresh / (now - start), state() if state else "")
+            print(f"{what}: {line}", file=sys.stderr, flush=True)
 
     return advance
+
+
+def describe(done: int, total: int | None, rate: float, state: str = "") -> str:
+    """How far it is, in words: so many done, of so many where that is known, at so many a second, what is left."""
+    words = [str(done) if total is None else f"{done} of {total}", f"{rate:.1f}/s", *filter(None, [state])]
+    if total is not None and rate > 0:
+        words.append(f"{timedelta(seconds=round(max(0, total - done) / rate))} left")
+    return ", ".join(words)

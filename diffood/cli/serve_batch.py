@@ -66,6 +66,7 @@ def serve_batch(
     from diffood.runtime.serving.batch import ids_there
     from diffood.runtime.serving.journal import RunRecord
     from diffood.runtime.serving.output import open_output
+    from diffood.runtime.serving.sources.counting import count_beside
     from diffood.runtime.serving.sources.inputs import STANDARD_INPUT, Reading, open_inputs
     from diffood.runtime.serving.sources.live import Watch
     from diffood.runtime.serving.sources.tables import Columns
@@ -81,11 +82,7 @@ def serve_batch(
         raise UsageError("--watch-idle says when --watch ends; give the folder with --watch DIR.")
     stop, tally, given = Stop(), Tally(), inputs or []
     live = watch is not None or STANDARD_INPUT in given  # in no order that a resume would find again
-    if cluster and save_flagged:
-        raise UsageError(
-            "--save-flagged keeps what was denoised, which stays on the machines of --cluster: leave one out."
-        )
-    wanted = Wanted(backend, precision, batch, threads, limits, decoders, decode_timeout)
+    wanted = Wanted(backend, precision, batch, threads, limits, decoders, decode_timeout, save_flagged is not None)
     with open_scorer(bundle, cluster, wanted) as opened:
         run = RunRecord(
             diffood=__version__,
@@ -118,7 +115,8 @@ def serve_batch(
                     summary = read_summary(place.summary, output)
                 else:
                     state = functools.partial(describe_state, tally)
-                    with progress.show_progress("scoring", None, target.resumed, state) as advance:
+                    total = (lambda: None) if watch else count_beside(given)
+                    with progress.show_progress("scoring", total, target.resumed, state) as advance:
                         summary = serve_watched(
                             opened.scorer, sources, target, limits, watching,
                             live=live, tally=tally, stop=stop, on_row=lambda row: advance(1), say=say,

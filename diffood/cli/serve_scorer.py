@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the options ask for. decoders None: as many as suit the place; decode_timeout: seconds for one image."""
+    """What the options ask for. decoders None: as many as suit the place; decode_timeout: seconds for one image;
+    pictures: of flagged images, to be kept.
+    """
 
     backend: BackendChoice
     precision: PrecisionChoice | None
@@ -29,6 +31,7 @@ class Wanted:
     limits: Limits
     decoders: int | None
     decode_timeout: float
+    pictures: bool
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Opened:
 def open_scorer(bundle: Path, cluster: str | None, wanted: Wanted) -> Iterator[Opened]:
     """Open a calibrated bundle here, or on the cluster of an address."""
     from diffood.runtime.serving.batch import Here
-    from diffood.runtime.serving.cluster import DECODERS_A_WORKER, OnCluster, open_cluster
+    from diffood.runtime.serving.cluster import DECODERS_A_WORKER, open_cluster
 
     if cluster is None:
         decoding = Decoding(default_processes() if wanted.decoders is None else wanted.decoders, wanted.decode_timeout)
@@ -54,7 +57,7 @@ def open_scorer(bundle: Path, cluster: str | None, wanted: Wanted) -> Iterator[O
             bundle, backend=wanted.backend, precision=wanted.precision, batch=wanted.batch, threads=wanted.threads
         )
         detector.spares_memory = True
-        scorer = Here(detector, detector.calibration(), wanted.limits, decoding)
+        scorer = Here(detector, detector.calibration(), wanted.limits, decoding, wanted.pictures)
         yield Opened(scorer, detector.bundle, detector.fingerprint, options.describe_engine(detector), wanted.threads)
         return
     decoding = Decoding(DECODERS_A_WORKER if wanted.decoders is None else wanted.decoders, wanted.decode_timeout)
@@ -65,7 +68,8 @@ def open_scorer(bundle: Path, cluster: str | None, wanted: Wanted) -> Iterator[O
         precision=wanted.precision,
         limits=wanted.limits,
         decoding=decoding,
+        pictures=wanted.pictures,
         batch=wanted.batch,
         threads=wanted.threads,
     ) as workers:
-        yield Opened(OnCluster(workers), workers.bundle, workers.fingerprint, workers.engine, workers.threads)
+        yield Opened(workers, workers.bundle, workers.fingerprint, workers.engine, workers.threads)

@@ -1,7 +1,9 @@
 """serve-batch --cluster: the same file as without, and what is said where there is no cluster."""
 
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,27 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     return int(end.value.code or 0)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a folder by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_run_that_was_killed_goes_on_with_a_cluster(calibrated: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'diffood[ray]'")
+    unpack_set("digits", tmp_path / "digits", 60)
+    command = [sys.executable, "-m", "diffood", "serve-batch", calibrated, "digits", "--batch", "4", "--threads", "1"]
+    subprocess.run([*command, "--output", "whole.jsonl"], cwd=tmp_path, check=True)
+    killed = subprocess.Popen([*command, "--output", "rows.jsonl"], cwd=tmp_path)
+    partial = tmp_path / "rows.jsonl.partial"
+    while not (partial.exists() and partial.stat().st_size) and killed.poll() is None:
+        time.sleep(0.001)
+    killed.kill()
+    killed.wait()
+    assert not (tmp_path / "rows.jsonl").exists(), "the run was over before it was killed"
+    subprocess.run([*command, "--output", "rows.jsonl", "--resume", "--cluster", "ray"], cwd=tmp_path, check=True)
+    assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
 def test_a_cluster_of_this_machine_writes_the_same_file(
     calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,12 +66,14 @@ def test_a_cluster_of_this_machine_writes_the_same_file(
     unpack_set("digits", tmp_path / "in" / "digits", 30)
     (tmp_path / "in" / "broken.png").write_text("This is no image.\n")
     monkeypatch.chdir(tmp_path)  # inputs are relative to where the command was given
-    command = ["serve-batch", calibrated, "in", "--batch", 8, "--threads", 1, "--output"]
-    assert run(monkeypatch, *command, "alone.jsonl") == EXIT_SET_ASIDE
+    command = ["serve-batch", calibrated, "in", "--batch", 8, "--threads", 1]
+    assert run(monkeypatch, *command, "--output", "alone.jsonl", "--save-flagged", "alone") == EXIT_SET_ASIDE
     alone = capsys.readouterr().out
-    assert run(monkeypatch, *command, "together.jsonl", "--cluster", "ray") == EXIT_SET_ASIDE
+    words = [*command, "--output", "together.jsonl", "--save-flagged", "together", "--cluster", "ray"]
+    assert run(monkeypatch, *words) == EXIT_SET_ASIDE
     together = capsys.readouterr().out
     assert (tmp_path / "together.jsonl").read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
+    assert contents(tmp_path / "together") == contents(tmp_path / "alone") != {}
     assert [line for line in together.splitlines() if line.startswith(("engine", "set aside"))] == [
         line for line in alone.splitlines() if line.startswith(("engine", "set aside"))
     ]

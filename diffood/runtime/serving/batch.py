@@ -12,7 +12,7 @@ from diffood.runtime.decision import Calibration, Rule
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.images import DEFAULT_LIMITS, Limits
 from diffood.runtime.serving.decoding import IN_THREADS, Decoding
-from diffood.runtime.serving.flagged import FlaggedFolder
+from diffood.runtime.serving.flagged import FlaggedFolder, draw_denoised
 from diffood.runtime.serving.output import Output
 from diffood.runtime.serving.pipeline import Outcome, score_files
 from diffood.runtime.serving.rows import Row
@@ -21,6 +21,15 @@ from diffood.runtime.serving.stop import Stop
 from diffood.runtime.serving.summary import State, Summary, Tally, encode_summary
 
 OnRow = Callable[[Row], None]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A row and the item it is of; picture: what denoising made of a flagged one, as PNG, where it is asked for."""
+
+    row: Row
+    item: Item
+    picture: bytes | None = None
 
 
 class Scorer(Protocol):
@@ -38,18 +47,19 @@ class Scorer(Protocol):
     def lanes(self) -> int:
         """Rows of every engine call, which may change."""
 
-    def rows(self, items: Iterable[Item | Pause]) -> Iterator[tuple[Row, Outcome[ImageScore] | None]]:
-        """A row a file, in order, with all that was found where that is at hand."""
+    def rows(self, items: Iterable[Item | Pause]) -> Iterator[Scored]:
+        """A row a file, in order."""
 
 
 @dataclass(frozen=True)
 class Here:
-    """Scores with a detector of this process."""
+    """Scores with a detector of this process. pictures: of flagged images are asked for."""
 
     detector: Detector
     calibration: Calibration
     limits: Limits = DEFAULT_LIMITS
     decoding: Decoding = IN_THREADS
+    pictures: bool = False
 
     @property
     def precision(self) -> str:
@@ -66,11 +76,12 @@ class Here:
         """Fewer once memory did not suffice."""
         return self.detector.session.batch
 
-    def rows(self, items: Iterable[Item | Pause]) -> Iterator[tuple[Row, Outcome[ImageScore] | None]]:
+    def rows(self, items: Iterable[Item | Pause]) -> Iterator[Scored]:
         """See Scorer.rows."""
         rule = Rule.of(self.calibration)
         for outcome in score_files(self.detector, items, self.limits, decoding=self.decoding):
-            yield make_row(outcome, rule, self.detector), outcome
+            row = make_row(outcome, rule, self.detector)
+            yield Scored(row, outcome.source, draw_denoised(outcome.result) if self.pictures and row.is_ood else None)
 
 
 def serve_batch(
@@ -104,9 +115,10 @@ def serve_batch(
         pass_over(output, items, tally)
     tally.begin()
     try:
-        for row, outcome in scorer.rows(stop.until(items)):
-            if flagged and row.is_ood and outcome:
-                flagged.keep(tally.files, outcome)
+        for scored in scorer.rows(stop.until(items)):
+            row = scored.row
+            if flagged and row.is_ood:
+                flagged.keep(tally.files, scored.item, row.sha256, scored.picture)
             output.write(row)
             tally.add(row)
             tally.lanes = scorer.lanes

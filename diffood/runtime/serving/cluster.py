@@ -26,6 +26,7 @@ from diffood.runtime.choice import BackendChoice, PrecisionChoice
 from diffood.runtime.decision import Fingerprint, load_calibration
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images import DEFAULT_LIMITS, Limits
+from diffood.runtime.serving.batch import Scored
 from diffood.runtime.serving.cluster_worker import Opened, Sight, Work, Worker, identify
 from diffood.runtime.serving.decode_worker import load_item
 from diffood.runtime.serving.decoding import IN_THREADS, Decoding
@@ -52,11 +53,11 @@ REFUSALS = (UsageError, BundleError, CalibrationError, MissingExtraError)
 
 @dataclass
 class _Block:
-    """Files that are scored together; rows once they are done. attempts: at it that were lost."""
+    """Files that are scored together; rows, each with its picture, once done. attempts: at it that were lost."""
 
     number: int
     sources: list[Item]
-    rows: list[Row] | None = None
+    rows: list[tuple[Row, bytes | None]] | None = None
     attempts: int = 0
 
 
@@ -70,35 +71,8 @@ class _Member:
     blocks: deque[_Block] = field(default_factory=deque)
 
 
-@dataclass(frozen=True)
-class OnCluster:
-    """A cluster as a Scorer; what was found of an image stays on the machine that found it."""
-
-    cluster: "Cluster"
-
-    @property
-    def precision(self) -> str:
-        """Of the engines."""
-        return self.cluster.fingerprint.precision
-
-    @property
-    def backend(self) -> str:
-        """Of the engines."""
-        return self.cluster.fingerprint.backend
-
-    @property
-    def lanes(self) -> int:
-        """Of each engine."""
-        return self.cluster.lanes
-
-    def rows(self, items: Iterable[Item | Pause]) -> Iterator[tuple[Row, None]]:
-        """See Scorer.rows."""
-        for row in self.cluster.rows(items):
-            yield row, None
-
-
 class Cluster:
-    """Workers on a Ray cluster; see `open_cluster`. Not for use by two threads at once."""
+    """Workers on a Ray cluster, a Scorer; see `open_cluster`. Not for use by two threads at once."""
 
     def __init__(self, ray: Any, bundle: Bundle, work: Work, gpu: bool) -> None:
         self._ray, self.bundle, self._work, self._gpu = ray, bundle, work, gpu
@@ -122,6 +96,16 @@ class Cluster:
         return self._work.batch
 
     @property
+    def precision(self) -> str:
+        """Of the engines."""
+        return self.fingerprint.precision
+
+    @property
+    def backend(self) -> str:
+        """Of the engines."""
+        return self.fingerprint.backend
+
+    @property
     def fingerprint(self) -> Fingerprint:
         """All that the scores of the workers depend on; the same for each."""
         return self._opened.fingerprint
@@ -131,7 +115,7 @@ class Cluster:
         """One line that says what the workers run, and why."""
         opened = self._opened
         return (
-            f"{opened.fingerprint.precision} on {opened.fingerprint.backend}{f': {opened.why}' if opened.why else ''}"
+            f"{self.precision} on {self.backend}{f': {opened.why}' if opened.why else ''}"
         )
 
     @property
@@ -145,7 +129,7 @@ class Cluster:
             self._step()
         return self._first
 
-    def rows(self, sources: Iterable[Item | Pause]) -> Iterator[Row]:
+    def rows(self, sources: Iterable[Item | Pause]) -> Iterator[Scored]:
         """A row a source, in order and each once, whatever becomes of workers. Draws sources as they are needed.
 
         Where the sources pause, all rows before the pause are given first.
@@ -164,7 +148,9 @@ class Cluster:
             else:
                 self._step()
             while window and window[0].rows is not None:
-                yield from window.popleft().rows or ()
+                done = window.popleft()
+                for item, (row, picture) in zip(done.sources, done.rows or (), strict=True):
+                    yield Scored(row, item, picture)
 
     def close(self) -> None:
         """End all workers, whatever they are at."""
@@ -291,6 +277,7 @@ def open_cluster(
     threads: int = 0,
     limits: Limits = DEFAULT_LIMITS,
     decoding: Decoding = IN_THREADS,
+    pictures: bool = False,
 ) -> Iterator[Cluster]:
     """Workers for a calibrated bundle, which lies at the same path on every machine; ended on leaving.
 
@@ -314,7 +301,7 @@ def open_cluster(
         if not count_slots(nodes, gpu, threads):
             wanted = f"a GPU, which {chosen} needs" if gpu else f"{threads} CPUs for the {threads} --threads asked for"
             raise UsageError(f"No machine of the cluster has {wanted}; see `ray status`.")
-        work = Work(path, identity, Path.cwd(), chosen, precision, batch, threads, limits, decoding)
+        work = Work(path, identity, Path.cwd(), chosen, precision, batch, threads, limits, decoding, pictures)
         cluster = Cluster(ray, bundle, work, gpu)
         try:
             yield cluster

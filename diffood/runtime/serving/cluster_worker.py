@@ -47,6 +47,7 @@ class Work:
     threads: int
     limits: Limits
     decoding: Decoding
+    pictures: bool
 
 
 @dataclass(frozen=True)
@@ -94,17 +95,17 @@ class Worker:
                 work.bundle, backend=work.backend, precision=work.precision, batch=work.batch, threads=work.threads
             )
             self._detector.spares_memory = True
-            here = Here(self._detector, self._detector.calibration(), work.limits, work.decoding)
+            here = Here(self._detector, self._detector.calibration(), work.limits, work.decoding, work.pictures)
             self._rows = here.rows(self._feed())
             return Opened(socket.gethostname(), os.getpid(), self._detector.fingerprint, self._detector.why)
 
-    def score(self, sources: Sequence[Item], sight: Sight | None) -> list[Row]:
-        """Rows of a block, in its order. UsageError where this machine sees another file than the driver at `sight`."""
+    def score(self, sources: Sequence[Item], sight: Sight | None) -> list[tuple[Row, bytes | None]]:
+        """Rows of a block with their pictures, in its order. UsageError where this machine sees another file than the driver at `sight`."""
         with _naming_the_machine():
             if sight:
                 self._require_seen(sight)
             self._block = sources
-            return [row for row, _ in itertools.islice(self._rows, len(sources))]
+            return [(scored.row, scored.picture) for scored in itertools.islice(self._rows, len(sources))]
 
     def _feed(self) -> Iterator[Item | Pause]:
         """Blocks as they come, in one pass, so that the processes that decode outlive a block."""

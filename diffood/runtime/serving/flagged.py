@@ -12,7 +12,6 @@ from diffood.errors import DiffoodError, RejectedImage
 from diffood.runtime.detector import ImageScore
 from diffood.runtime.images import Limits
 from diffood.runtime.serving.journal import sync, write_durably
-from diffood.runtime.serving.pipeline import Outcome
 from diffood.runtime.serving.sources import Item, Source
 from diffood.runtime.sessions import Array
 
@@ -33,15 +32,13 @@ class FlaggedFolder:
         except OSError as error:
             raise self._refusal(error) from None
 
-    def keep(self, number: int, outcome: Outcome[ImageScore]) -> None:
+    def keep(self, number: int, item: Item, sha256: str, picture: bytes | None) -> None:
         """Keep the file of a row. One that changed since it was scored is left out, its denoised picture is not."""
-        assert outcome.result
-        path = self.folder / f"{number:07d}-{_plain(outcome.source.id)}"
+        path = self.folder / f"{number:07d}-{_plain(item.id)}"
         try:
-            self._keep_file(path, outcome.source, outcome.loaded.sha256)
-            denoised = outcome.result.evidence.denoised
-            if denoised.size:  # from the largest start time with the first noise; none where it ended before that
-                write_durably(path.with_name(f"{path.name}.denoised.png"), encode_png(denoised[0, -1]))
+            self._keep_file(path, item, sha256)
+            if picture is not None:
+                write_durably(path.with_name(f"{path.name}.denoised.png"), picture)
         except OSError as error:
             raise self._refusal(error) from None
 
@@ -70,6 +67,12 @@ class FlaggedFolder:
         return DiffoodError(
             f"Cannot write into {self.folder} ({error.strerror or error}); choose another --save-flagged."
         )
+
+
+def draw_denoised(result: ImageScore | None) -> bytes | None:
+    """From the largest start time with the first noise, as PNG; None where it ended before that."""
+    denoised = None if result is None else result.evidence.denoised
+    return None if denoised is None or not denoised.size else encode_png(denoised[0, -1])
 
 
 def encode_png(x: Array) -> bytes:

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images import DEFAULT_LIMITS
 from diffood.runtime.plan import Plan
 from diffood.runtime.serving import cluster
-from diffood.runtime.serving.batch import Here
+from diffood.runtime.serving.batch import Here, Scored
 from diffood.runtime.serving.cluster import Cluster, _in_blocks, count_slots, open_cluster
 from diffood.runtime.serving.cluster_worker import Sight, Work, Worker, identify
 from diffood.runtime.serving.decoding import IN_THREADS, Decoding
@@ -61,7 +61,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
 def local_rows(bundle: Path, sources: list[Source]) -> list[Row]:
     """What one machine says of the sources."""
     detector = Detector.open(bundle, batch=BATCH, threads=THREADS)
-    return [row for row, _ in Here(detector, detector.calibration()).rows(sources)]
+    return rows_of(Here(detector, detector.calibration()).rows(sources))
 
 
 @pytest.fixture(scope="module")
@@ -143,15 +143,19 @@ def test_two_workers_give_the_rows_of_one_machine_in_order(
     workers: Cluster, sources: list[Source], local_rows: list[Row]
 ) -> None:
     await_workers(workers, 2)
-    assert list(workers.rows(sources)) == local_rows
+    assert rows_of(workers.rows(sources)) == local_rows
     assert [row.status for row in local_rows].count("rejected") == 2
     assert workers.fingerprint.backend == "onnxruntime-cpu"
+
+
+def rows_of(scored: Iterable[Scored]) -> list[Row]:
+    return [one.row for one in scored]
 
 
 def begin_with_two(workers: Cluster, sources: list[Source]) -> tuple[Iterator[Row], list[Row], cluster._Member]:
     """Rows under way on two workers, the first of them, and the worker with the most to lose."""
     await_workers(workers, 2)
-    rows = workers.rows(sources)
+    rows = (scored.row for scored in workers.rows(sources))
     begun = [next(rows)]
     victim = max(workers._members, key=lambda member: len(member.blocks))
     assert victim.blocks
@@ -208,8 +212,8 @@ def test_rows_before_a_pause_are_given_before_the_next_source_is_waited_for(
         yield PAUSE
         yield from sources[11:20]
 
-    for row in workers.rows(paused()):
-        given.append(row)
+    for scored in workers.rows(paused()):
+        given.append(scored.row)
     assert given == local_rows[:20]
 
 
@@ -283,7 +287,7 @@ def test_blocks_end_at_their_count_their_weight_and_a_pause(monkeypatch: pytest.
 def work(bundle: Path) -> Work:
     """What a worker on this machine is given."""
     identity = identify(bundle)
-    return Work(bundle, identity, Path.cwd(), "onnxruntime-cpu", None, BATCH, THREADS, DEFAULT_LIMITS, IN_THREADS)
+    return Work(bundle, identity, Path.cwd(), "onnxruntime-cpu", None, BATCH, THREADS, DEFAULT_LIMITS, IN_THREADS, False)
 
 
 @pytest.mark.parametrize(
@@ -311,10 +315,24 @@ def test_a_worker_refuses_what_its_calibration_does_not_hold_for(work: Work, tmp
         Worker(replace(work, bundle=path, identity=identify(path))).open()
 
 
+def test_a_worker_gives_the_pictures_that_this_machine_gives(work: Work, bundle: Path, sources: list[Source]) -> None:
+    detector = Detector.open(bundle, batch=BATCH, threads=THREADS)
+    here = [
+        (scored.row, scored.picture)
+        for scored in Here(detector, detector.calibration(), pictures=True).rows(sources[-40:])
+    ]
+    worker = Worker(replace(work, pictures=True))
+    worker.open()
+    assert worker.score(sources[-40:], None) == here
+    assert [picture is not None for _, picture in here] == [bool(row.is_ood) for row, _ in here]
+    assert {picture is None for _, picture in here} == {True, False}
+
+
 def test_a_machine_that_sees_other_files_is_refused(work: Work, sources: list[Source], local_rows: list[Row]) -> None:
     worker = Worker(work)
     worker.open()
-    assert worker.score(sources[:9], Sight(sources[0], local_rows[0].sha256)) == local_rows[:9]
+    found = worker.score(sources[:9], Sight(sources[0], local_rows[0].sha256))
+    assert [row for row, _ in found] == local_rows[:9]
     with pytest.raises(UsageError, match="another file here than where the run was started"):
         worker.score(sources[:9], Sight(sources[1], local_rows[0].sha256))
     gone = Source("gone.png", Path("/nowhere/gone.png"))

@@ -1,0 +1,64 @@
+"""Counts what inputs hold, beside the run that already reads them, so that it can say how much is left."""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from diffood.errors import DiffoodError
+from diffood.runtime.serving.sources.archives import is_archive
+from diffood.runtime.serving.sources.files import (
+    folder_bases,
+    is_folder,
+    list_entries,
+    named_files,
+    open_list,
+    walk,
+)
+from diffood.runtime.serving.sources.remote import is_url
+from diffood.runtime.serving.sources.tables import is_table
+
+
+def count_beside(inputs: Sequence[str]) -> Callable[[], int | None]:
+    """Start to count the items of inputs in a thread; what is returned tells their number, None until it is known.
+
+    It stays None where only reading would tell: shards, tables, URLs, standard input. It is what there was when it was
+    counted, and an image named twice counts twice: for a time that is left, not for rows.
+    """
+    found: list[int] = []
+
+    def count() -> None:
+        total = count_items(inputs)
+        if total is not None:
+            found.append(total)
+
+    threading.Thread(target=count, daemon=True).start()
+    return lambda: found[0] if found else None
+
+
+def count_items(inputs: Sequence[str]) -> int | None:
+    """How many items the inputs hold; None where their names do not tell."""
+    try:
+        counts = [sum(1 for _ in walk(folder)) for folder, _ in folder_bases(inputs).values()]
+        counts += [_count_named(name) for name in dict.fromkeys(inputs) if not is_folder(name)]
+    except (DiffoodError, OSError, _OnlyReadingTells):
+        return None
+    return sum(counts)
+
+
+class _OnlyReadingTells(Exception):
+    """Among the inputs is one whose items are not known from its name."""
+
+
+def _count_named(name: str) -> int:
+    if name == "-" or is_url(name):
+        raise _OnlyReadingTells
+    if not name.startswith("@"):
+        return sum(_count_one(path.as_posix()) for path in named_files(name))
+    with open_list(Path(name[1:])) as file:
+        return sum(_count_one(entry) for entry in list_entries(file, name))
+
+
+def _count_one(name: str) -> int:
+    if is_archive(name) or is_table(name) or is_url(name):
+        raise _OnlyReadingTells
+    return 1

@@ -1,0 +1,36 @@
+"""What is said of a run while it goes on, where there is no terminal."""
+
+import pytest
+
+from diffood.cli import progress
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "rate", "state", "words"),
+    [
+        (0, None, 0.0, "", "0, 0.0/s"),
+        (40, None, 2.0, "", "40, 2.0/s"),
+        (40, 100, 2.0, "1.0% flagged", "40 of 100, 2.0/s, 1.0% flagged, 0:00:30 left"),
+        (40, 1_000_000, 10.0, "", "40 of 1000000, 10.0/s, 1 day, 3:46:36 left"),
+        (40, 100, 0.0, "", "40 of 100, 0.0/s"),
+        (101, 100, 2.0, "", "101 of 100, 2.0/s, 0:00:00 left"),
+    ],
+)
+def test_words_of_progress(done: int, total: int | None, rate: float, state: str, words: str) -> None:
+    assert progress.describe(done, total, rate, state) == words
+
+
+def test_a_total_that_becomes_known_is_shown_from_then_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    known: list[int] = []
+    with progress.show_progress("scoring", lambda: known[0] if known else None, done=5) as advance:
+        advance(1)
+        known.append(20)
+        advance(2)
+    before, after = capsys.readouterr().err.splitlines()
+    assert before.startswith("scoring: 6, ")
+    assert " left" not in before
+    assert after.startswith("scoring: 8 of 20, ")
+    assert after.endswith(" left")

@@ -1,0 +1,98 @@
+"""Attack: manifests, calibrations and the other records of a bundle, damaged at random. Only our errors, on one line."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from json_mutations import mutated_records
+from made_up import fingerprint_of
+
+from diffood.calibration.tuning_record import add_tuned, load_measured, load_tuned
+from diffood.errors import DiffoodError
+from diffood.runtime.bundle import Bundle, open_bundle
+from diffood.runtime.decision import Rule, load_calibrated_fusion, load_calibration
+from diffood.runtime.detector import Detector
+from diffood.runtime.parity import Limits, ParityRecord, SetParity, add_record, load_parity
+
+MANIFESTS, RECORDS = 500, 1500
+
+
+def ends(work: Callable[[], object], record: bytes) -> bool:
+    """Whether the work was done; a refusal must be ours, on one line and not endless."""
+    try:
+        work()
+    except DiffoodError as error:
+        assert str(error).isprintable(), record[:2000]
+        assert len(str(error)) < 6000, record[:2000]
+        return False
+    return True
+
+
+def judgement(bundle: Bundle) -> ParityRecord:
+    """A variant that passed, in numbers that are made up."""
+    reference = fingerprint_of(bundle.plan("plain"))
+    return ParityRecord(
+        reference=reference,
+        variant=reference.model_copy(update={"precision": "int8"}),
+        calibration_sha256="0" * 64,
+        limits=Limits(),
+        images=1000,
+        flips=1,
+        flips_to_alarm=1,
+        flip_bound=0.0056,
+        p_value_shift=0.01,
+        threshold_shift=-0.002,
+        sets={"digits": SetParity(images=500, flips=0, auroc_reference=0.99, auroc_variant=0.99)},
+        images_per_second=100.0,
+        reference_images_per_second=50.0,
+        problems=(),
+    )
+
+
+def test_damaged_manifests(bundle_copy: Path) -> None:
+    path = bundle_copy / "manifest.json"
+    original, seen = path.read_bytes(), {True: 0, False: 0}
+
+    def use() -> None:
+        bundle = open_bundle(bundle_copy)
+        Detector.load(bundle, bundle.plan(), batch=2, threads=1)
+
+    for record in mutated_records(original, MANIFESTS, seed=11):
+        path.write_bytes(record)
+        seen[ends(use, record)] += 1
+    assert min(seen.values()) > 5, seen  # some are harmless: a name, a version
+
+
+def test_damaged_calibrations(fused: Path) -> None:
+    bundle, path = open_bundle(fused), fused / "calibration.json"
+    seen = {True: 0, False: 0}
+
+    def use() -> None:
+        calibration = load_calibration(bundle)
+        load_calibrated_fusion(bundle, calibration)
+        found = Rule.of(calibration).decide(np.array([0.1, np.nan]), np.array([0, 3]))
+        assert found.is_ood[1], "what is no number passes as in-distribution"
+
+    for record in mutated_records(path.read_bytes(), RECORDS, seed=12):
+        path.write_bytes(record)
+        seen[ends(use, record)] += 1
+    assert min(seen.values()) > 5, seen
+
+
+@pytest.mark.parametrize("name", ["tuning.json", "parity.json"])
+def test_damaged_records_of_tuning_and_parity(bundle_copy: Path, name: str) -> None:
+    bundle, path = open_bundle(bundle_copy), bundle_copy / name
+    add_tuned(bundle, [hashlib.sha256(bytes([number])).hexdigest() for number in range(5)])
+    add_record(bundle, judgement(bundle))
+    read: dict[str, Callable[[Bundle], object]] = {
+        "tuning.json": lambda bundle: (load_tuned(bundle), load_measured(bundle)),
+        "parity.json": load_parity,
+    }
+    read[name](bundle)
+    seen = {True: 0, False: 0}
+    for record in mutated_records(path.read_bytes(), RECORDS, seed=13):
+        path.write_bytes(record)
+        seen[ends(lambda: read[name](bundle), record)] += 1
+    assert seen[False] > 5, seen
