@@ -1,8 +1,8 @@
-"""serve-batch at 1,000 to 200,000 files: python benchmarks/serving.py. Peak memory, and what ten times the files cost.
+"""serve-batch at 1,000 to 200,000 files: python benchmarks/serving.py. Memory, and what ten times the files cost.
 
 Every size runs in a process of its own. Files are hard links to the embedded test images, and the plan is the cheapest
-there is (one UNet evaluation), so that whatever grows with the number of files shows beside it. In turns with the sizes
-the same images are scored from memory, by the engine and what feeds it alone: the rate that serving could reach at most.
+there is (one UNet evaluation), so that whatever grows with the number of files shows. In turns with the sizes
+the same images are scored from memory, by the engine and what feeds it alone: the most that serving could reach.
 """
 
 import json

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood import __version__
+from diffood.runtime.cores import usable_cores
 
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "diffusers", "tensorrt", "tensorrt-rtx")
 
@@ -34,7 +35,7 @@ def describe_machine() -> Machine:
     return Machine(
         system=f"{platform.system()} {platform.machine()}",
         processor=_field("/proc/cpuinfo", "model name") or platform.processor() or "unknown processor",
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=usable_cores(),
         memory=_kilobytes("/proc/meminfo", "MemTotal"),
         versions=versions,
     )

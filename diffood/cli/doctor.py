@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 from dataclasses import asdict, dataclass
 
@@ -11,6 +10,7 @@ import typer
 from diffood import __version__
 from diffood.cli import options
 from diffood.errors import DiffoodError, MissingExtraError
+from diffood.runtime.cores import usable_cores
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.sessions.backends import Availability, examine_backends
 from diffood.runtime.sessions.cuda import Device, find_device
@@ -65,7 +65,7 @@ def doctor(as_json: options.AsJson = False) -> None:
     """
     findings = examine()
     providers = _providers()
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    machine = f"{platform.system()} {platform.machine()}, {usable_cores()} cores"
     device = _device()
     backends = examine_backends(None, "fp32", DEFAULT_BATCH)
     warnings = [CLASH] if _version("onnxruntime") and _version("onnxruntime-gpu") else []

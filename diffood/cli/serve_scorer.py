@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the options ask for. decoders None: as many as suit the place; decode_timeout: seconds for one image;
-    pictures: of flagged images, to be kept.
+    """What the options ask for.
+
+    decoders None: as many as suit the place; decode_timeout: seconds for one image; pictures: of flagged images.
     """
 
     backend: BackendChoice

@@ -1,4 +1,4 @@
-"""Attack: manifests, calibrations and the other records of a bundle, damaged at random. Only our errors, on one line."""
+"""Attack: manifests, calibrations and other records of a bundle, damaged at random. Only our errors, on one line."""
 
 import hashlib
 from collections.abc import Callable

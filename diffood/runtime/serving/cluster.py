@@ -114,9 +114,7 @@ class Cluster:
     def engine(self) -> str:
         """One line that says what the workers run, and why."""
         opened = self._opened
-        return (
-            f"{self.precision} on {self.backend}{f': {opened.why}' if opened.why else ''}"
-        )
+        return f"{self.precision} on {self.backend}{f': {opened.why}' if opened.why else ''}"
 
     @property
     def workers(self) -> list[tuple[str, int]]:

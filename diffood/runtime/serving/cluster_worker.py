@@ -100,7 +100,10 @@ class Worker:
             return Opened(socket.gethostname(), os.getpid(), self._detector.fingerprint, self._detector.why)
 
     def score(self, sources: Sequence[Item], sight: Sight | None) -> list[tuple[Row, bytes | None]]:
-        """Rows of a block with their pictures, in its order. UsageError where this machine sees another file than the driver at `sight`."""
+        """Rows of a block with their pictures, in its order.
+
+        UsageError where this machine sees another file than the driver at `sight`.
+        """
         with _naming_the_machine():
             if sight:
                 self._require_seen(sight)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diffood.runtime.cores import usable_cores
 from diffood.runtime.images import ImageShape, Limits, Loaded
 from diffood.runtime.serving.child import Child, ChildEnded, ChildSilent
 from diffood.runtime.serving.decode_worker import Task, load_item
@@ -46,8 +47,7 @@ def default_processes() -> int:
     """One less than the cores this process may use, within 1 and 4; 0 where there are no POSIX processes."""
     if os.name != "posix":
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(DEFAULT_MOST, cores - 1))
+    return max(1, min(DEFAULT_MOST, usable_cores() - 1))
 
 
 def decode_ahead(

@@ -287,7 +287,9 @@ def test_blocks_end_at_their_count_their_weight_and_a_pause(monkeypatch: pytest.
 def work(bundle: Path) -> Work:
     """What a worker on this machine is given."""
     identity = identify(bundle)
-    return Work(bundle, identity, Path.cwd(), "onnxruntime-cpu", None, BATCH, THREADS, DEFAULT_LIMITS, IN_THREADS, False)
+    return Work(
+        bundle, identity, Path.cwd(), "onnxruntime-cpu", None, BATCH, THREADS, DEFAULT_LIMITS, IN_THREADS, False
+    )
 
 
 @pytest.mark.parametrize(

@@ -40,18 +40,18 @@ def count_items(inputs: Sequence[str]) -> int | None:
     try:
         counts = [sum(1 for _ in walk(folder)) for folder, _ in folder_bases(inputs).values()]
         counts += [_count_named(name) for name in dict.fromkeys(inputs) if not is_folder(name)]
-    except (DiffoodError, OSError, _OnlyReadingTells):
+    except (DiffoodError, OSError, _OnlyReadingTellsError):
         return None
     return sum(counts)
 
 
-class _OnlyReadingTells(Exception):
+class _OnlyReadingTellsError(Exception):
     """Among the inputs is one whose items are not known from its name."""
 
 
 def _count_named(name: str) -> int:
     if name == "-" or is_url(name):
-        raise _OnlyReadingTells
+        raise _OnlyReadingTellsError
     if not name.startswith("@"):
         return sum(_count_one(path.as_posix()) for path in named_files(name))
     with open_list(Path(name[1:])) as file:
@@ -60,5 +60,5 @@ def _count_named(name: str) -> int:
 
 def _count_one(name: str) -> int:
     if is_archive(name) or is_table(name) or is_url(name):
-        raise _OnlyReadingTells
+        raise _OnlyReadingTellsError
     return 1
