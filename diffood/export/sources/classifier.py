@@ -73,10 +73,11 @@ def load_classifier(
         with offline():
             loaded = load(request)
     model = loaded.model.eval().float().requires_grad_(False)
-    preprocessing = preprocessing.over(loaded.preprocessing)
-    require_usable(preprocessing, spec)
-    size = preprocessing.size or preprocessing.resized(height, width)
+    prepared = preprocessing.over(loaded.preprocessing)
+    require_usable(prepared, spec)
+    size = prepared.size or prepared.resized(height, width)
     channels, output = _try_channels(model, size, spec)
+    prepared = preprocessing.over(loaded.preprocessing.for_channels(channels))
     features_from = loaded.features_from
     x = torch.zeros(2, channels, *size)
     if isinstance(output, torch.Tensor) and output.ndim == 2:
@@ -84,23 +85,24 @@ def load_classifier(
         output = model(x)
     if not (isinstance(output, tuple | list) and len(output) == 2 and all(o.ndim == 2 and len(o) == 2 for o in output)):
         raise ExportError(f"{spec} must return logits [B, K] or (logits [B, K], features [B, D]).")
-    for values, what in ((preprocessing.mean, "mean"), (preprocessing.std, "std")):
+    for values, what in ((prepared.mean, "mean"), (prepared.std, "std")):
         if values is not None and len(values) not in (1, channels):
             raise ExportError(f"--{what} has {len(values)} values; the classifier takes {channels} channels.")
     found_logits, found_features = output
+    classes = found_logits.shape[1]
     said_by = f" ({loaded.said_by})" if loaded.said_by else ""
     return Classifier(
         model,
         channels,
-        preprocessing,
-        found_logits.shape[1],
+        prepared,
+        classes,
         found_features.shape[1],
         features_from,
         loaded.origin,
         loaded.sha256,
         loaded.parameters or sum(parameter.numel() for parameter in model.parameters()),
-        f"{channels} channels, {preprocessing.describe(height, width)}{said_by}",
-        loaded.class_names,
+        f"{channels} channels, {prepared.describe(height, width)}{said_by}",
+        loaded.class_names if loaded.class_names and len(loaded.class_names) == classes else None,
         loaded.notes,
     )
 

@@ -1,6 +1,6 @@
 """How an image becomes what a classifier was trained on: its size, its filter, its crop, its mean and deviation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -36,6 +36,13 @@ class Preprocessing:
         return Preprocessing(
             size, self.mean or source.mean, self.std or source.std, crop, source.keep_ratio, source.filter
         )
+
+    def for_channels(self, channels: int) -> "Preprocessing":
+        """The same; for one channel with the averages of mean and std, where those are of more."""
+        if channels != 1:
+            return self
+        mean, std = (values and (sum(values) / len(values),) for values in (self.mean, self.std))
+        return replace(self, mean=mean or None, std=std or None)
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """The size an image of height x width has before the centre is cut out, as torchvision's Resize makes it."""
