@@ -16,12 +16,27 @@ def export(
     output: Annotated[Path | None, typer.Option(help="Folder of the bundle to make.")] = None,
     unet: Annotated[Path | None, typer.Option(help="Folder of a diffusers UNet2DModel (safetensors).")] = None,
     classifier: Annotated[
-        str | None, typer.Option(metavar="FILE.py:FACTORY", help="Function that builds the classifier.")
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="FILE.py:FACTORY (your own function), timm:NAME, torchvision:NAME, transformers:DIR, onnx:FILE.",
+        ),
     ] = None,
-    classifier_weights: Annotated[Path | None, typer.Option(help="Its weights, .safetensors.")] = None,
+    classifier_weights: Annotated[
+        Path | None, typer.Option(help="Its weights: .safetensors, or a .pt or .pth file of tensors.")
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Let timm or torchvision fetch its own weights; else nothing is fetched.")
+    ] = False,
+    logits_output: Annotated[
+        str | None, typer.Option(metavar="TENSOR", help="Of onnx:FILE, where the logits are not found.")
+    ] = None,
+    features_output: Annotated[
+        str | None, typer.Option(metavar="TENSOR", help="Of onnx:FILE, other features than those found.")
+    ] = None,
     scheduler: Annotated[Path | None, typer.Option(help="Folder or file of scheduler_config.json.")] = None,
     input_size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Size the classifier wants, if not the UNet's.")
+        str | None, typer.Option(metavar="HxW", help="Size the classifier wants, if it does not say so.")
     ] = None,
     mean: Annotated[str | None, typer.Option(metavar="M[,M,M]", help="Mean to subtract, of pixels in 0..1.")] = None,
     std: Annotated[str | None, typer.Option(metavar="S[,S,S]", help="Deviation to divide by.")] = None,
@@ -92,6 +107,9 @@ def export(
                 options.image_size(input_size), options.number_list("--mean", mean), options.number_list("--std", std)
             ),
             class_names=_names(class_names),
+            download=download,
+            logits=logits_output,
+            features=features_output,
         )
         export_bundle(sources, target, overwrite=overwrite, report=typer.echo, precisions=precisions, opset=opset)
     if "int8" in precisions and images:

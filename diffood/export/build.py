@@ -13,11 +13,13 @@ import torch
 from diffood import __version__
 from diffood.errors import UsageError
 from diffood.export.graphs import ClassifyGraph, StepGuided, StepLabelled, StepPlain
+from diffood.export.joined import export_joined
 from diffood.export.normalisation import fused_group_norms
-from diffood.export.onnx import EXAMPLE_BATCH, OPSET, Proof, export_onnx, prove_equal, run_onnx, run_torch
+from diffood.export.onnx import EXAMPLE_BATCH, OPSET, Inputs, Proof, export_onnx, prove_equal, run_onnx, run_torch
 from diffood.export.precision import LIMITS, prove_types
 from diffood.export.samples import Samples
 from diffood.export.sources.classifier import Classifier, Preprocessing, load_classifier
+from diffood.export.sources.onnx_classifier import OnnxClassifier
 from diffood.export.sources.scheduler import NoiseSchedule, load_schedule
 from diffood.export.sources.unet import UNet, load_unet
 from diffood.runtime.bundle import (
@@ -43,7 +45,10 @@ CLASSIFY_OUTPUTS = ("logits", "features")
 
 @dataclass(frozen=True)
 class Sources:
-    """What the user gives: the UNet's folder, its scheduler's, the classifier and what it needs, class names."""
+    """What the user gives: the UNet's folder, its scheduler's, the classifier and what it needs, class names.
+
+    download: whether a library may fetch the classifier's weights. logits, features: tensors of an ONNX classifier.
+    """
 
     unet: Path
     classifier: str
@@ -51,6 +56,9 @@ class Sources:
     scheduler: Path | None = None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     class_names: tuple[str, ...] | None = None
+    download: bool = False
+    logits: str | None = None
+    features: str | None = None
 
 
 def export_bundle(
@@ -70,15 +78,27 @@ def export_bundle(
     unet = load_unet(sources.unet)
     schedule = load_schedule(sources.unet, sources.scheduler)
     classifier = load_classifier(
-        sources.classifier, sources.classifier_weights, unet.height, unet.width, sources.preprocessing
+        sources.classifier,
+        sources.classifier_weights,
+        unet.height,
+        unet.width,
+        sources.preprocessing,
+        download=sources.download,
+        logits=sources.logits,
+        features=sources.features,
     )
-    names = sources.class_names or tuple(f"class {index}" for index in range(classifier.classes))
+    names = sources.class_names or classifier.class_names
+    named = ", ".join(names[:3]) + ("…" if names[3:] else "") if names else "unnamed, --class-names FILE names them"
+    names = names or tuple(f"class {index}" for index in range(classifier.classes))
     if len(names) != classifier.classes:
         raise UsageError(f"{len(names)} class names for a classifier of {classifier.classes} classes; give one each.")
     labels = unet.labels(classifier.classes)
     report(f"unet        {unet.origin}: {unet.channels}x{unet.height}x{unet.width}, labels: {labels}")
     report(f"schedule    {schedule.origin}: {len(schedule.alpha_bar)} steps, predicts {schedule.prediction}")
-    report(f"classifier  {classifier.origin}: {classifier.classes} classes")
+    report(f"classifier  {classifier.origin}: {classifier.classes} classes: {named}")
+    report(f"prepared    {classifier.prepared}")
+    for note in classifier.notes:
+        report(f"note        {note}")
     report(f"features    {classifier.features} values, {classifier.features_from}")
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
@@ -126,7 +146,7 @@ def _fill(
             class_names=names,
             feature_count=classifier.features,
             classifier=ModelEntry(
-                origin=classifier.origin, weights_sha256=classifier.sha256, parameters=_parameters(classifier.model)
+                origin=classifier.origin, weights_sha256=classifier.sha256, parameters=classifier.parameters
             ),
             unet=UNetEntry(
                 origin=unet.origin,
@@ -162,7 +182,7 @@ def _export_fp32(
         path = folder / f"{role}.onnx"
         samples = Samples(unet, classifier.classes, len(schedule.alpha_bar), role)
         with fused_group_norms(module):
-            export_onnx(module, samples.draw(EXAMPLE_BATCH), outputs, path, opset)
+            _write(module, samples.draw(EXAMPLE_BATCH), outputs, path, opset)
         proof = prove_equal(run_torch(module), path, outputs, samples.proofs(), LIMITS["fp32"])
         report(f"{_size(path, opset)}, equal to torch within {proof.error:.0e} on {proof.rows} inputs")
         graphs.append(_entry(role, path, "fp32", opset, proof))
@@ -183,12 +203,19 @@ def _export_fp16(
     for role, module, outputs in _modules(unet, classifier):
         path = folder / f"{role}.fp16.onnx"
         samples = Samples(unet, classifier.classes, len(schedule.alpha_bar), role)
-        export_onnx(module, samples.draw(EXAMPLE_BATCH), outputs, path, opset)
+        _write(module, samples.draw(EXAMPLE_BATCH), outputs, path, opset)
         expected = run_onnx(folder / f"{role}.onnx", outputs)
         proof = prove_equal(expected, path, outputs, samples.proofs(), LIMITS["fp16"])
         report(f"{_size(path, opset)}, within {proof.error:.0e} of fp32 on {proof.rows} inputs")
         graphs.append(_entry(role, path, "fp16", opset, proof))
     return graphs
+
+
+def _write(module: torch.nn.Module, example: Inputs, outputs: tuple[str, ...], path: Path, opset: int) -> None:
+    if isinstance(module, ClassifyGraph) and isinstance(module.model, OnnxClassifier):
+        export_joined(module, example, outputs, path, opset)
+    else:
+        export_onnx(module, example, outputs, path, opset)
 
 
 def _entry(role: Role, path: Path, precision: Precision, opset: int, proof: Proof) -> GraphEntry:

@@ -5,8 +5,8 @@ Images, times and updates are float32; only what is inside a model takes the typ
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from diffood.export.precision import RESIZING
 from diffood.export.sources.classifier import Classifier
 from diffood.export.sources.unet import UNet
 
@@ -16,33 +16,48 @@ def weight_type(model: nn.Module) -> torch.dtype:
     return next((parameter.dtype for parameter in model.parameters()), torch.float32)
 
 
-class ClassifyGraph(nn.Module):
-    """x [B, C, H, W] in [-1, 1] -> logits [B, K], features [B, D]; resizing and normalisation are inside."""
+class Prepare(nn.Module):
+    """x [B, C, H, W] in [-1, 1] -> what a classifier takes, float32: resized, cut, its channels, normalised."""
 
     def __init__(self, classifier: Classifier, channels: int, height: int, width: int) -> None:
         super().__init__()
-        self.model = classifier.model
         self.from_channels, self.to_channels = channels, classifier.channels
-        size = classifier.preprocessing.size
-        self.size = size if size not in (None, (height, width)) else None
+        matrices = classifier.preprocessing.matrices(height, width)
+        self.resizes = matrices is not None
+        for name, matrix in zip(RESIZING, matrices or (), strict=False):
+            self.register_buffer(name, torch.from_numpy(matrix))
         mean = classifier.preprocessing.mean or (0.0,)
         std = classifier.preprocessing.std or (1.0,)
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1))
+        self.resize_rows: torch.Tensor
+        self.resize_columns: torch.Tensor
         self.mean: torch.Tensor
         self.std: torch.Tensor
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map images of the UNet to logits and features."""
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images of the UNet to images of the classifier."""
         image = (x + 1) / 2
-        if self.size is not None:
-            image = functional.interpolate(image, self.size, mode="bilinear", antialias=True)
+        if self.resizes:
+            image = self.resize_rows @ image @ self.resize_columns
         if self.from_channels < self.to_channels:
             image = torch.cat([image, image, image], dim=1)
         elif self.from_channels > self.to_channels:
             # ITU-R 601 luma, what Pillow's convert("L") takes
             image = 0.299 * image[:, 0:1] + 0.587 * image[:, 1:2] + 0.114 * image[:, 2:3]
-        logits, features = self.model(((image - self.mean) / self.std).to(weight_type(self.model)))
+        return (image - self.mean) / self.std
+
+
+class ClassifyGraph(nn.Module):
+    """x [B, C, H, W] in [-1, 1] -> logits [B, K], features [B, D]; resizing and normalisation are inside."""
+
+    def __init__(self, classifier: Classifier, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        self.model, self.prepare = classifier.model, Prepare(classifier, channels, height, width)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map images of the UNet to logits and features."""
+        logits, features = self.model(self.prepare(x).to(weight_type(self.model)))
         return logits.float(), features.float()
 
 

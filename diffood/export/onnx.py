@@ -50,11 +50,11 @@ def export_onnx(module: nn.Module, example: Inputs, outputs: tuple[str, ...], pa
             )
     except Exception as error:
         raise ExportError(f"torch cannot export {path.name}: {str(error).splitlines()[0]}") from error
-    _forget_origin(path)
+    forget_origin(path)
     prove_structure(path, tuple(example), outputs, opset)
 
 
-def _forget_origin(path: Path) -> None:
+def forget_origin(path: Path) -> None:
     """Drop the exporter's notes: stack traces with the paths of the machine that exported, of no use to an engine."""
     model = onnx.load(path)
     graph = model.graph

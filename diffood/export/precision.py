@@ -12,6 +12,8 @@ from diffood.runtime.bundle import Precision
 # times what halved UNets show at every time; int8: a graph with broken scales, the parity gate judges the others.
 LIMITS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.5}
 MULTIPLYING = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # where nearly all time goes
+# Constants that resize an image, by the last word of their names. Products with them are no layers: they stay FP32.
+RESIZING = ("resize_rows", "resize_columns")
 FEWEST_COUNTED = 2  # dimensions; a bias or scale of one dimension is no weight
 
 _WANTED: dict[Precision, str] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
@@ -21,7 +23,7 @@ def count_weights(path: Path) -> dict[str, int]:
     """Count weight values by type: initialisers of two or more dimensions, e.g. {"float16": 687000}."""
     counts: Counter[str] = Counter()
     for tensor in onnx.load(path).graph.initializer:
-        if len(tensor.dims) >= FEWEST_COUNTED:
+        if len(tensor.dims) >= FEWEST_COUNTED and not _is_of_resizing(tensor.name):
             size = 1
             for dim in tensor.dims:
                 size *= dim
@@ -39,10 +41,19 @@ def count_products(path: Path) -> dict[str, int]:
     dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     counts: Counter[str] = Counter()
     for node in graph.node:
-        if node.op_type in MULTIPLYING:
+        if node.op_type in MULTIPLYING and not resizes(node):
             sides = node.input[:2]
             counts["int8" if set(sides) <= dequantised else types.get(sides[0], "unknown")] += 1
     return dict(sorted(counts.items()))
+
+
+def resizes(node: onnx.NodeProto) -> bool:
+    """Whether a node resizes an image, as export/graphs.py has it done, and is no layer of a model."""
+    return any(map(_is_of_resizing, node.input))
+
+
+def _is_of_resizing(name: str) -> bool:
+    return name.rpartition(".")[2] in RESIZING
 
 
 def prove_types(path: Path, precision: Precision) -> dict[str, int]:

@@ -20,6 +20,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
+from diffood.export.precision import resizes
 from diffood.export.states import States
 
 QUANTISABLE = ("Conv", "Gemm", "MatMul")  # ConvTranspose is not: its channels lie on another axis, untried
@@ -52,6 +53,7 @@ def list_products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
         for node in model.graph.node
         if node.op_type in QUANTISABLE
         and node.input[0] not in weights
+        and not resizes(node)
         and (readers[node.output[0]] == 1 if node.op_type == "Conv" else weights.get(node.input[1], MATRIX) == MATRIX)
     ]
 

@@ -1,28 +1,36 @@
-"""Loads a classifier from a factory in a Python file and safetensors weights; finds its penultimate features."""
+"""Loads a classifier from what people have, tries it, and finds its penultimate features. Each source is a file."""
 
-import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from diffood.errors import DiffoodError, ExportError
-from diffood.export.sources.weights import hash_file, load_weights
+from diffood.errors import ExportError
+from diffood.export.sources import factory, onnx_classifier, timm, torchvision, transformers
+from diffood.export.sources.features import find_features
+from diffood.export.sources.loaded import Loaded, Request
+from diffood.export.sources.network import offline
+from diffood.export.sources.preprocessing import Preprocessing, require_usable
 
+__all__ = ["Classifier", "Preprocessing", "load_classifier"]
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a classifier does not do itself: size (H, W) it wants, mean and std of each channel in [0, 1]."""
-
-    size: tuple[int, int] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+FORMS = "FILE.py:FACTORY, timm:NAME, torchvision:NAME, transformers:DIR or onnx:FILE"
+_SOURCES: dict[str, Callable[[Request], Loaded]] = {
+    "timm": timm.load,
+    "torchvision": torchvision.load,
+    "transformers": transformers.load,
+    "onnx": onnx_classifier.load,
+}
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """model(x [B, channels, H, W] in [0, 1], preprocessed) -> (logits [B, K], features [B, D])."""
+    """model(x [B, channels, H, W] in [0, 1], preprocessed) -> (logits [B, K], features [B, D]).
+
+    class_names: the source's own. prepared: what is done to an image before, in words. notes: a line each.
+    """
 
     model: nn.Module
     channels: int
@@ -32,88 +40,85 @@ class Classifier:
     features_from: str
     origin: str
     sha256: str
-
-
-class WithFeatures(nn.Module):
-    """Adds the input of the last linear layer as features to a module that returns logits alone."""
-
-    def __init__(self, model: nn.Module, layer: str) -> None:
-        super().__init__()
-        self.model = model
-        self._seen: list[torch.Tensor] = []
-        model.get_submodule(layer).register_forward_pre_hook(lambda _, inputs: self._seen.append(inputs[0]))
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (logits, features)."""
-        self._seen.clear()
-        logits = self.model(x)
-        return logits, self._seen.pop().flatten(1)
+    parameters: int
+    prepared: str
+    class_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load_classifier(
-    spec: str, weights: Path | None, height: int, width: int, preprocessing: Preprocessing
+    spec: str,
+    weights: Path | None,
+    height: int,
+    width: int,
+    preprocessing: Preprocessing,
+    *,
+    download: bool = False,
+    logits: str | None = None,
+    features: str | None = None,
 ) -> Classifier:
-    """Build FILE.py:FACTORY, load its weights, and try it on an image of height x width (or preprocessing.size).
+    """Load what `spec` names (FORMS) and try it on an image of height x width, prepared as it or the user says.
 
-    Raises ExportError saying what does not fit. The file is Python code of the user's own and is executed.
+    preprocessing: the user's own values, which win over the source's. download: whether the network may be used.
+    logits, features: tensors of an ONNX graph. Raises ExportError saying what does not fit, MissingExtraError.
     """
-    file, _, name = spec.rpartition(":")
-    if not file.endswith(".py"):
-        raise ExportError(f"Classifier {spec!r} is not of the form FILE.py:FACTORY, a function that builds the module.")
-    model = _call_factory(Path(file), name)
-    sha256 = "0" * 64
-    if weights is not None:
-        try:
-            model.load_state_dict(load_weights(weights))
-        except RuntimeError as error:
-            raise ExportError(f"{weights.name} does not fit {spec}: {str(error).splitlines()[-1].strip()}") from None
-        sha256 = hash_file(weights)
-    model = model.eval().float().requires_grad_(False)
-    size = preprocessing.size or (height, width)
-    channels, output = _try_channels(model, size, spec)
-    if isinstance(output, torch.Tensor):
-        layer = _last_linear(model, channels, size)
-        model, features_from = WithFeatures(model, layer), f"the input of its last linear layer, {layer}"
-        output = model(torch.zeros(2, channels, *size))
+    kind, _, name = spec.partition(":")
+    load, name = (_SOURCES[kind], name) if kind in _SOURCES and name else (_load_factory(spec), spec)
+    if (logits or features) and kind != "onnx":
+        raise ExportError(f"--logits-output and --features-output name tensors of onnx:FILE, not of {spec}.")
+    request = Request(name, preprocessing.size or (height, width), weights, download, logits, features)
+    if download:
+        loaded = load(request)
     else:
-        features_from = "its second output"
+        with offline():
+            loaded = load(request)
+    model = loaded.model.eval().float().requires_grad_(False)
+    prepared = preprocessing.over(loaded.preprocessing)
+    require_usable(prepared, spec)
+    size = prepared.size or prepared.resized(height, width)
+    channels, output = _try_channels(model, size, spec)
+    prepared = preprocessing.over(loaded.preprocessing.for_channels(channels))
+    features_from = loaded.features_from
+    x = torch.zeros(2, channels, *size)
+    if isinstance(output, torch.Tensor) and output.ndim == 2:
+        model, features_from = find_features(model, x, output.shape[1])
+        output = model(x)
     if not (isinstance(output, tuple | list) and len(output) == 2 and all(o.ndim == 2 and len(o) == 2 for o in output)):
         raise ExportError(f"{spec} must return logits [B, K] or (logits [B, K], features [B, D]).")
-    for values, what in ((preprocessing.mean, "mean"), (preprocessing.std, "std")):
+    for values, what in ((prepared.mean, "mean"), (prepared.std, "std")):
         if values is not None and len(values) not in (1, channels):
             raise ExportError(f"--{what} has {len(values)} values; the classifier takes {channels} channels.")
-    logits, features = output
+    found_logits, found_features = output
+    classes = found_logits.shape[1]
+    said_by = f" ({loaded.said_by})" if loaded.said_by else ""
     return Classifier(
         model,
         channels,
-        preprocessing,
-        logits.shape[1],
-        features.shape[1],
+        prepared,
+        classes,
+        found_features.shape[1],
         features_from,
-        f"{Path(file).name}:{name}",
-        sha256,
+        loaded.origin,
+        loaded.sha256,
+        loaded.parameters or sum(parameter.numel() for parameter in model.parameters()),
+        f"{channels} channels, {prepared.describe(height, width)}{said_by}",
+        loaded.class_names if loaded.class_names and len(loaded.class_names) == classes else None,
+        loaded.notes,
     )
 
 
-def _call_factory(file: Path, name: str) -> nn.Module:
-    if not file.is_file():
-        raise ExportError(f"No classifier file {file}; give FILE.py:FACTORY.")
-    module_spec = importlib.util.spec_from_file_location(f"_diffood_classifier_{file.stem}", file)
-    if module_spec is None or module_spec.loader is None:
-        raise ExportError(f"{file} cannot be imported as Python.")
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-        model = getattr(module, name)()
-    except AttributeError as error:
-        raise ExportError(f"{file.name} has no usable factory {name!r}: {error}") from None
-    except DiffoodError:
-        raise
-    except Exception as error:
-        raise ExportError(f"{file.name}:{name} failed with {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise ExportError(f"{file.name}:{name} returned {type(model).__name__}, not a torch.nn.Module.")
-    return model
+def _load_factory(spec: str) -> Callable[[Request], Loaded]:
+    """The factory's loader; ExportError for a spec of no form, with the one that was meant."""
+    if spec.rpartition(":")[0].endswith(".py"):
+        return factory.load
+    place, meant = Path(spec), ""
+    if place.suffix == ".onnx":
+        meant = f" Did you mean onnx:{spec}?"
+    elif place.is_dir():
+        meant = f" Did you mean transformers:{spec}?"
+    elif spec.isidentifier():
+        meant = f" Did you mean timm:{spec} or torchvision:{spec}?"
+    raise ExportError(f"Classifier {spec!r} is none of {FORMS}.{meant}")
 
 
 def _try_channels(model: nn.Module, size: tuple[int, int], spec: str) -> tuple[int, object]:
@@ -126,20 +131,3 @@ def _try_channels(model: nn.Module, size: tuple[int, int], spec: str) -> tuple[i
         except Exception as error:
             problems.append(f"{channels} channels: {str(error).splitlines()[0] if str(error) else error!r}")
     raise ExportError(f"{spec} takes no image of {size[0]}x{size[1]} ({'; '.join(problems)}). Set --input-size.")
-
-
-def _last_linear(model: nn.Module, channels: int, size: tuple[int, int]) -> str:
-    """Name of the linear layer that ran last."""
-    called: list[str] = []
-    hooks = [
-        layer.register_forward_hook(lambda *_, name=name: called.append(name))
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and name
-    ]
-    with torch.no_grad():
-        model(torch.zeros(2, channels, *size))
-    for hook in hooks:
-        hook.remove()
-    if not called:
-        raise ExportError("The classifier has no linear layer to take features from; return (logits, features).")
-    return called[-1]

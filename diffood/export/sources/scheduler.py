@@ -43,9 +43,9 @@ def load_schedule(unet: Path, scheduler: Path | None) -> NoiseSchedule:
     return _from_config(paper, f"no {CONFIG} found: the paper's linear schedule was assumed")
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a JSON object of at most MAX_CONFIG_BYTES; ExportError otherwise."""
-    if path.stat().st_size > MAX_CONFIG_BYTES:
+def read_config(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    """Read a JSON object of at most `limit` bytes; ExportError otherwise."""
+    if path.stat().st_size > limit:
         raise ExportError(f"{path} has {path.stat().st_size} bytes; a config is smaller. Check the file.")
     try:
         config = json.loads(path.read_bytes())

@@ -1,0 +1,89 @@
+"""Opens an ONNX file of unknown origin: bounded, checked, its weights inside or beside it, standard operators only."""
+
+from pathlib import Path
+
+import onnx
+from onnx import external_data_helper, inliner
+
+from diffood.errors import ExportError
+from diffood.runtime.sessions.external_data import has_external_data
+
+MAX_BYTES = 2**31 - 1  # protobuf's own limit, of the file and of what it is with the weights beside it
+STANDARD = ("", "ai.onnx")
+
+
+def open_onnx(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
+    """The model, its weights in it, local functions written out; and the files it was read from.
+
+    Raises ExportError where it is no valid ONNX, too large, keeps weights anywhere but in plain files of its folder,
+    needs operators of a vendor, or branches (If, Loop, Scan).
+    """
+    if not path.is_file():
+        raise ExportError(f"No ONNX file {path}; give onnx:FILE.")
+    if path.stat().st_size > MAX_BYTES:
+        raise ExportError(f"{path} has {path.stat().st_size} bytes; {MAX_BYTES} are possible.")
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except Exception as error:  # protobuf's DecodeError, and what else damaged bytes give
+        raise ExportError(f"{path} is not an ONNX file ({error}); export it again.") from None
+    beside = _load_beside(model, path)
+    try:
+        whole = model.SerializeToString()
+        outside = has_external_data(whole)
+    except ValueError as error:
+        raise ExportError(f"{path} cannot be written as one file ({error}); export it again, smaller.") from None
+    if outside:
+        raise ExportError(f"{path} keeps more than its graph's weights in other files; export it again as one file.")
+    try:
+        onnx.checker.check_model(whole)
+        if model.functions:
+            model = inliner.inline_local_functions(model)
+    except Exception as error:
+        raise ExportError(f"{path} is not valid ONNX: {' '.join(str(error).split())[:300]}. Export it again.") from None
+    _require_standard(model, path)
+    return model, [path, *beside]
+
+
+def _load_beside(model: onnx.ModelProto, path: Path) -> list[Path]:
+    """Put weights that lie in files beside the graph into it; returns those files."""
+    outside = [tensor for tensor in model.graph.initializer if external_data_helper.uses_external_data(tensor)]
+    files: dict[str, Path] = {}
+    total = path.stat().st_size
+    for tensor in outside:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        name = entries.get("location", "")
+        place = path.parent / name
+        if not name or Path(name).name != name or name in (".", "..") or place.is_symlink() or not place.is_file():
+            raise ExportError(
+                f"{path} keeps {tensor.name} in {name!r}, which is no plain file of its folder; put it there, or save "
+                "the model as one file: onnx.save(onnx.load(path), other_path)."
+            )
+        files[name] = place
+        length = entries.get("length", "")
+        total += int(length) if length.isdecimal() else place.stat().st_size
+        if total > MAX_BYTES:
+            raise ExportError(f"{path} and the weights beside it have more than {MAX_BYTES} bytes, which are possible.")
+    try:
+        for tensor in outside:
+            external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ExportError(f"The weights beside {path} cannot be read ({reason}); copy the folder again.") from None
+    return list(files.values())
+
+
+def _require_standard(model: onnx.ModelProto, path: Path) -> None:
+    foreign = sorted({f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in STANDARD})
+    if foreign:
+        raise ExportError(
+            f"{path} needs operators that are not ONNX's own ({', '.join(foreign[:3])}); export it without them, "
+            "before an optimiser or quantiser wrote them."
+        )
+    branches = sorted({node.op_type for node in model.graph.node for part in node.attribute if part.HasField("g")})
+    if branches:
+        raise ExportError(
+            f"{path} branches by {', '.join(branches)}, which an engine of a fixed graph does not; export it without: "
+            "torch.onnx.export(..., dynamo=True), or simplified."
+        )

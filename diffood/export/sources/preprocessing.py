@@ -1,0 +1,122 @@
+"""How an image becomes what a classifier was trained on: its size, its filter, its crop, its mean and deviation."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from diffood.errors import ExportError
+
+Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+Matrix = npt.NDArray[np.float32]
+
+MOST_PIXELS = 2**13  # of a side; beyond, a typing error or a hostile config, not a classifier
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a classifier does not do itself; None where nobody said. mean and std are of pixels in [0, 1].
+
+    size: (H, W) it takes. The image is resized to `resize` by `filter`, with `keep_ratio` so that it covers it, and the
+    centre of `size` is cut out; without `resize` it is resized to `size` straight.
+    """
+
+    size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: tuple[int, int] | None = None
+    keep_ratio: bool = False
+    filter: Filter = "bilinear"
+
+    def over(self, source: "Preprocessing") -> "Preprocessing":
+        """The values of `source`, but for those given here; a size given here is made straight, without a crop."""
+        size, crop = (self.size, None) if self.size else (source.size, source.resize)
+        return Preprocessing(
+            size, self.mean or source.mean, self.std or source.std, crop, source.keep_ratio, source.filter
+        )
+
+    def for_channels(self, channels: int) -> "Preprocessing":
+        """The same; for one channel with the averages of mean and std, where those are of more."""
+        if channels != 1:
+            return self
+        mean, std = (values and (sum(values) / len(values),) for values in (self.mean, self.std))
+        return replace(self, mean=mean or None, std=std or None)
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """The size an image of height x width has before the centre is cut out, as torchvision's Resize makes it."""
+        wanted = self.resize or self.size
+        if wanted is None:
+            return height, width
+        if not (self.keep_ratio and self.resize):
+            return wanted
+        if height / wanted[0] <= width / wanted[1]:
+            return wanted[0], max(wanted[1], width * wanted[0] // height)
+        return max(wanted[0], height * wanted[1] // width), wanted[1]
+
+    def matrices(self, height: int, width: int) -> tuple[Matrix, Matrix] | None:
+        """Matrices R [h, H] and C [W, w] with which R @ image @ C is the image resized and cut; None: it stays.
+
+        Two products in place of ONNX's Resize, whose antialiasing TensorRT refuses; the weights are Pillow's own.
+        """
+        sizes = self.resized(height, width)
+        wanted = self.size or sizes
+        if sizes == wanted == (height, width):
+            return None
+        rows, columns = (
+            _cut(resize_matrix(have, made, self.filter), take)
+            for have, made, take in zip((height, width), sizes, wanted, strict=True)
+        )
+        return rows, np.ascontiguousarray(columns.T)
+
+    def describe(self, height: int, width: int) -> str:
+        """Words for what is done to an image of height x width."""
+        sizes = self.resized(height, width)
+        words = [f"{height}x{width}"]
+        if sizes != (height, width):
+            words.append(f"resized to {sizes[0]}x{sizes[1]} by {self.filter}")
+        if self.size and self.size != sizes:
+            words.append(f"its centre {self.size[0]}x{self.size[1]} cut out")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values:
+                words.append(f"{name} {', '.join(f'{value:.4g}' for value in values)}")
+        return ", ".join(words) + ("" if self.mean or self.std else ", not normalised")
+
+
+def require_usable(preprocessing: Preprocessing, origin: str) -> None:
+    """ExportError where sizes or numbers cannot be; `origin` says whose they are."""
+    for what in ("size", "resize"):
+        sides = getattr(preprocessing, what)
+        if sides is not None and not all(1 <= side <= MOST_PIXELS for side in sides):
+            raise ExportError(f"{origin} says {what} {sides}; 1 to {MOST_PIXELS} pixels a side are possible.")
+    if preprocessing.filter not in get_args(Filter):
+        raise ExportError(f"{origin} resizes by {preprocessing.filter!r}; {', '.join(get_args(Filter))} are possible.")
+    size, resize = preprocessing.size, preprocessing.resize
+    if size and resize and any(made < cut for made, cut in zip(resize, size, strict=True)):
+        raise ExportError(f"{origin} cuts {size} out of {resize}, which is smaller: give --input-size HxW.")
+    for values, what in ((preprocessing.mean, "mean"), (preprocessing.std, "std")):
+        if values is not None and not all(np.isfinite(value) for value in values):
+            raise ExportError(f"{origin} has a {what} of {values}; give finite numbers with --{what}.")
+    if preprocessing.std is not None and not all(value > 0 for value in preprocessing.std):
+        raise ExportError(f"{origin} has a std of {preprocessing.std}, which divides; give numbers above 0 with --std.")
+
+
+def resize_matrix(have: int, make: int, kind: Filter) -> Matrix:
+    """The weights float32 [make, have] by which Pillow's filter makes `make` pixels of `have`."""
+    kinds = {
+        "nearest": Image.Resampling.NEAREST,
+        "box": Image.Resampling.BOX,
+        "bilinear": Image.Resampling.BILINEAR,
+        "hamming": Image.Resampling.HAMMING,
+        "bicubic": Image.Resampling.BICUBIC,
+        "lanczos": Image.Resampling.LANCZOS,
+    }
+    unit = Image.fromarray(np.eye(have, dtype=np.float32))  # a column a pixel: what becomes of it are its weights
+    return np.array(unit.resize((have, make), kinds[kind]), np.float32)
+
+
+def _cut(matrix: Matrix, take: int) -> Matrix:
+    """The rows of the centre, as torchvision's center_crop counts them."""
+    first = round((len(matrix) - take) / 2)
+    return matrix[first : first + take]
