@@ -41,9 +41,9 @@ class Preconditioning:
 
     def sigmas(self) -> npt.NDArray[np.float64]:
         """Ascending levels float64 [steps]: Karras et al. 2022, eq. 5, or equal steps of the logarithm."""
-        ramp = np.linspace(0, 1, self.steps)
         if self.spacing == "exponential":
-            return np.exp(np.log(self.sigma_min) * (1 - ramp) + np.log(self.sigma_max) * ramp)
+            return np.geomspace(self.sigma_min, self.sigma_max, self.steps)
+        ramp = np.linspace(0, 1, self.steps)
         least, most = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
         levels: npt.NDArray[np.float64] = (least + ramp * (most - least)) ** self.rho
         return levels

@@ -72,7 +72,8 @@ class Residual(nn.Module):
             hidden = norm(hidden) * (1 + scale) + shift
         else:
             hidden = norm(hidden + added)
-        return self.skip_connection(self.resize(x)) + conv(dropout(act(hidden)))
+        out: torch.Tensor = self.skip_connection(self.resize(x)) + conv(dropout(act(hidden)))
+        return out
 
 
 class Attention(nn.Module):
@@ -90,7 +91,7 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images [B, C, H, W] -> the same shape."""
-        channels, height, width = x.shape[1:]
+        channels, height, width = x.shape[1:]  # numbers; the batch's size is not
         qkv = self.qkv(self.norm(x).flatten(2).transpose(1, 2))
         each = channels // self.heads
         if self.new_order:
@@ -98,8 +99,8 @@ class Attention(nn.Module):
         else:
             q, k, v = qkv.unflatten(2, (self.heads, 3, each)).unbind(3)
         mixed = functional.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        out = self.proj_out(mixed.transpose(1, 2).flatten(2))
-        return x + out.transpose(1, 2).unflatten(2, (height, width))
+        out = self.proj_out(mixed.transpose(1, 2).flatten(2)).transpose(1, 2)
+        return x + out.reshape(-1, channels, height, width)
 
 
 class Downsample(nn.Module):
@@ -205,7 +206,7 @@ class OpenAIUNet(nn.Module):
         return_dict: bool = False,
     ) -> tuple[torch.Tensor]:
         """Evaluate the network."""
-        embedding = self.time_embed(self.embed_time(time).to(self.time_embed[0].weight.dtype))
+        embedding = self.time_embed(self.embed_time(time).to(x.dtype))
         if self.shape.labels:
             embedding = embedding + self.label_emb(class_labels)
         seen = []

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from diffood.errors import ExportError, UsageError
 from diffood.export.sources.scheduler import read_config
@@ -90,7 +90,7 @@ class DDIMConfig(Record):
 
 
 CheckpointConfig = OpenAIConfig | DDIMConfig
-_ANY: TypeAdapter[CheckpointConfig] = TypeAdapter(Annotated[CheckpointConfig, Field(discriminator="layout")])
+_LAYOUTS: dict[str, type[OpenAIConfig] | type[DDIMConfig]] = {"openai": OpenAIConfig, "ddim": DDIMConfig}
 
 _GUIDED = {  # openai/guided-diffusion, README: the MODEL_FLAGS that all its ImageNet models share
     "layout": "openai",
@@ -149,18 +149,20 @@ def load_checkpoint_config(spec: str | None, checkpoint: Path) -> CheckpointConf
     if spec is None:
         raise UsageError(f"{checkpoint.name} does not say what network it holds: add --unet-config. {known}")
     if spec in PRESETS:
-        return _ANY.validate_python(PRESETS[spec] | {"name": spec})
+        return _LAYOUTS[PRESETS[spec]["layout"]](**PRESETS[spec], name=spec)
     path = Path(spec)
     if not path.is_file():
         raise UsageError(f"--unet-config {spec!r} is no preset and no file. {known}")
     given = read_config(path)
-    base: dict[str, Any] = {}
     if "preset" in given:
         name = given.pop("preset")
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise ExportError(f"{path} starts from {str(name)[:80]!r}, which is no preset. {known}")
-        base = PRESETS[name]
+        given = PRESETS[name] | given
+    layout = given.get("layout")
+    if not isinstance(layout, str) or layout not in _LAYOUTS:
+        raise ExportError(f"{path} has the layout {str(layout)[:80]!r}; openai and ddim are known. {known}")
     try:
-        return _ANY.validate_python(base | given | {"name": path.name})
+        return _LAYOUTS[layout].model_validate(given | {"name": path.name})
     except ValidationError as error:
         raise ExportError(f"{path} does not hold: {first_problem(error)}.") from None

@@ -82,7 +82,7 @@ class OpenAI:
     use_new_attention_order: bool = False
     attention_dims: int = 1  # of the 1x1 convolutions: 2 in consistency models
 
-    def __call__(self, w: Draw, x: Tensor, time: Tensor, y: Tensor | None = None) -> Tensor:
+    def __call__(self, w: Draw, x: Tensor, time: Tensor, y: Tensor | None = None) -> Tensor:  # noqa: PLR0912
         channels, wide = self.model_channels, 4 * self.model_channels
         rates = torch.tensor([10000 ** (-i / (channels // 2)) for i in range(channels // 2)], dtype=torch.float64)
         angle = time.double()[:, None] * rates.to(time.device)
