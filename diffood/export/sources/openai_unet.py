@@ -99,8 +99,8 @@ class Attention(nn.Module):
         else:
             q, k, v = qkv.unflatten(2, (self.heads, 3, each)).unbind(3)
         mixed = functional.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        out = self.proj_out(mixed.transpose(1, 2).flatten(2)).transpose(1, 2)
-        return x + out.reshape(-1, channels, height, width)
+        out: torch.Tensor = self.proj_out(mixed.transpose(1, 2).flatten(2))
+        return x + out.transpose(1, 2).reshape(-1, channels, height, width)
 
 
 class Downsample(nn.Module):

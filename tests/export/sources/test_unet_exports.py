@@ -34,20 +34,20 @@ def build():
     torch.manual_seed(0)
     return Small()
 """
-BLOCKS = {"num_channels": 32, "num_res_blocks": 1, "channel_mult": [1, 2], "attention_resolutions": [4]}
+TWO_LEVELS = {"channel_mult": [1, 2], "attention_resolutions": [4]}
 ODD_TIME = [3.0, 0.0, 7.0]
 NETWORKS = {
     "guided": (
         OpenAI(32, 6, 1, (2,), (1, 2), CLASSES, num_head_channels=16, use_scale_shift_norm=True, resblock_updown=True),
-        {"preset": "guided-imagenet256", "num_head_channels": 16, **BLOCKS},
+        {"preset": "guided-imagenet256", "num_channels": 32, "num_head_channels": 16, **TWO_LEVELS},
     ),
     "iddpm": (
-        OpenAI(32, 6, 1, (2,), (1, 2), CLASSES + 1, num_heads=4, use_scale_shift_norm=True),
-        {"preset": "diffood-iddpm", **BLOCKS},
+        OpenAI(32, 6, 1, (1,), (1,), CLASSES + 1, num_heads=4, use_scale_shift_norm=True),
+        {"preset": "diffood-iddpm", "num_channels": 32, "channel_mult": [1], "attention_resolutions": [8]},
     ),
     "ddim": (
-        DDIM(32, (1, 2), 1, (4,), num_classes=CLASSES),
-        {"preset": "diffood-ddim", "ch": 32, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4]},
+        DDIM(32, (1, 2), 1, (), num_classes=CLASSES),
+        {"preset": "diffood-ddim", "ch": 32, "ch_mult": [1, 2], "attn_resolutions": []},
     ),
 }
 
@@ -78,7 +78,9 @@ def test_a_checkpoints_bundle_gives_what_the_published_network_gives(
     expected = network(draw, x, time, label)[:, :3]
     torch.save(draw.state, tmp_path / "ema.ckpt")
     steps = 64 if name == "guided" else STEPS  # OpenAI's linear betas grow as steps become fewer; 8 are too few
-    (tmp_path / "own.json").write_text(json.dumps(config | {"image_size": SIZE, "diffusion_steps": steps}))
+    (tmp_path / "own.json").write_text(
+        json.dumps(config | {"image_size": SIZE, "num_res_blocks": 1, "diffusion_steps": steps})
+    )
     lines: list[str] = []
     sources = Sources(tmp_path / "ema.ckpt", classifier, unet_config=str(tmp_path / "own.json"))
     export_bundle(sources, tmp_path / "bundle", overwrite=False, report=lines.append)
