@@ -25,7 +25,8 @@ MODELS_PANEL = "Torch models"
 
 Skipped = list[tuple[str, str]]
 Preparation = tuple[tuple[int, int] | None, tuple[float, ...] | None, tuple[float, ...] | None]  # size, mean, std
-Given = tuple[Path, str, Path | None, Preparation]  # UNet, classifier, its weights, what it does not do itself
+Origin = tuple[str | None, Path | None]  # of a UNet: the config of a checkpoint, its scheduler
+Given = tuple[Path, Origin, str, Path | None, Preparation]  # UNet, classifier, its weights, what it does not do itself
 
 
 def bench(
@@ -43,8 +44,14 @@ def bench(
     ] = DEFAULT_BATCH,
     threads: options.Threads = 0,
     unet: Annotated[
-        Path | None, typer.Option(help="Folder of the UNet the bundle was made of.", rich_help_panel=MODELS_PANEL)
+        Path | None,
+        typer.Option(metavar="DIR|FILE", help="UNet the bundle was made of.", rich_help_panel=MODELS_PANEL),
     ] = None,
+    unet_config: Annotated[
+        str | None,
+        typer.Option(metavar="PRESET|FILE.json", help="As it was exported.", rich_help_panel=MODELS_PANEL),
+    ] = None,
+    scheduler: Annotated[Path | None, typer.Option(help="As it was exported.", rich_help_panel=MODELS_PANEL)] = None,
     classifier: Annotated[
         str | None, typer.Option(metavar="FILE.py:FACTORY", help="Its classifier.", rich_help_panel=MODELS_PANEL)
     ] = None,
@@ -83,7 +90,7 @@ def bench(
     sample = _read_images(opened, images)
     torch_ones, skipped = _torch_contenders(
         opened,
-        _given_models(unet, classifier, classifier_weights, (input_size, mean, std)),
+        _given_models(unet, (unet_config, scheduler), classifier, classifier_weights, (input_size, mean, std)),
         official,
         {EAGER: False, COMPILED: True} if compiled else {EAGER: False},
         (batch, threads),
@@ -140,7 +147,11 @@ def _read_images(bundle: Bundle, folders: list[Path] | None) -> Array:
 
 
 def _given_models(
-    unet: Path | None, classifier: str | None, weights: Path | None, preprocessing: tuple[str | None, ...]
+    unet: Path | None,
+    origin: Origin,
+    classifier: str | None,
+    weights: Path | None,
+    preprocessing: tuple[str | None, ...],
 ) -> Given | None:
     """The torch models the options name; None where they name none."""
     if unet is None and classifier is None:
@@ -149,7 +160,7 @@ def _given_models(
         raise UsageError("The loop in torch needs both models: give --unet and --classifier, or neither.")
     size, mean, std = preprocessing
     values = options.image_size(size), options.number_list("--mean", mean), options.number_list("--std", std)
-    return unet, classifier, weights, values
+    return unet, origin, classifier, weights, values
 
 
 def _torch_contenders(
@@ -164,8 +175,8 @@ def _torch_contenders(
     except ImportError as error:
         return [], [(name, f"needs {error.name}: pip install 'diffood[export]'") for name in names]
     if given is not None:
-        unet, classifier, weights, values = given
-        models = TorchModels(unet, classifier, weights, Preprocessing(*values))
+        unet, origin, classifier, weights, values = given
+        models = TorchModels(unet, classifier, weights, Preprocessing(*values), *origin)
     else:
         from diffood import zoo
 

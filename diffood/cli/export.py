@@ -14,7 +14,16 @@ from diffood.runtime.engines import EngineLibrary, Profile
 
 def export(
     output: Annotated[Path | None, typer.Option(help="Folder of the bundle to make.")] = None,
-    unet: Annotated[Path | None, typer.Option(help="Folder of a diffusers UNet2DModel (safetensors).")] = None,
+    unet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR|FILE", help="Folder that diffusers saved, or a checkpoint (.pt, .ckpt, .safetensors)."
+        ),
+    ] = None,
+    unet_config: Annotated[
+        str | None,
+        typer.Option(metavar="PRESET|FILE.json", help="What network the checkpoint holds, such as guided-imagenet256."),
+    ] = None,
     classifier: Annotated[
         str | None,
         typer.Option(
@@ -103,6 +112,7 @@ def export(
             classifier=classifier,
             classifier_weights=classifier_weights,
             scheduler=scheduler,
+            unet_config=unet_config,
             preprocessing=Preprocessing(
                 options.image_size(input_size), options.number_list("--mean", mean), options.number_list("--std", std)
             ),

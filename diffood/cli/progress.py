@@ -66,7 +66,8 @@ def _plain_lines(
 
 def describe(done: int, total: int | None, rate: float, state: str = "") -> str:
     """How far it is, in words: so many done, of so many where that is known, at so many a second, what is left."""
-    words = [str(done) if total is None else f"{done} of {total}", f"{rate:.1f}/s", *filter(None, [state])]
+    speed = f"{rate:.1f}/s" if rate >= 1 or not rate else f"{60 * rate:.1f}/min"
+    words = [str(done) if total is None else f"{done} of {total}", speed, *filter(None, [state])]
     if total is not None and rate > 0:
         words.append(f"{timedelta(seconds=round(max(0, total - done) / rate))} left")
     return ", ".join(words)

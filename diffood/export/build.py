@@ -20,7 +20,7 @@ from diffood.export.precision import LIMITS, prove_types
 from diffood.export.samples import Samples
 from diffood.export.sources.classifier import Classifier, Preprocessing, load_classifier
 from diffood.export.sources.onnx_classifier import OnnxClassifier
-from diffood.export.sources.scheduler import NoiseSchedule, load_schedule
+from diffood.export.sources.scheduler import NoiseSchedule
 from diffood.export.sources.unet import UNet, load_unet
 from diffood.runtime.bundle import (
     MANIFEST,
@@ -45,15 +45,17 @@ CLASSIFY_OUTPUTS = ("logits", "features")
 
 @dataclass(frozen=True)
 class Sources:
-    """What the user gives: the UNet's folder, its scheduler's, the classifier and what it needs, class names.
+    """What the user gives: the UNet's folder or checkpoint, its scheduler's, the classifier and what it needs, names.
 
-    download: whether a library may fetch the classifier's weights. logits, features: tensors of an ONNX classifier.
+    unet_config: a preset's name or a .json file, for a checkpoint. download: whether a library may fetch the
+    classifier's weights. logits, features: tensors of an ONNX classifier.
     """
 
-    unet: Path
+    unet: str | Path
     classifier: str
     classifier_weights: Path | None = None
     scheduler: Path | None = None
+    unet_config: str | None = None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     class_names: tuple[str, ...] | None = None
     download: bool = False
@@ -75,8 +77,8 @@ def export_bundle(
     Raises ExportError (a model does not fit, a proof failed) and UsageError (output exists).
     """
     _check_output(output, overwrite=overwrite)
-    unet = load_unet(sources.unet)
-    schedule = load_schedule(sources.unet, sources.scheduler)
+    unet = load_unet(sources.unet, sources.unet_config, sources.scheduler)
+    schedule = unet.schedule
     classifier = load_classifier(
         sources.classifier,
         sources.classifier_weights,

@@ -27,12 +27,14 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True)
 class TorchModels:
-    """Where the torch models of a bundle lie: the UNet's folder, the classifier's FILE.py:FACTORY and what it needs."""
+    """Where the torch models of a bundle lie, as they were exported: the UNet and its scheduler, the classifier."""
 
     unet: Path
     classifier: str
     classifier_weights: Path | None = None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    unet_config: str | None = None
+    scheduler: Path | None = None
 
 
 class OfficialLoop:
@@ -45,7 +47,7 @@ class OfficialLoop:
 
     def __init__(self, models: TorchModels, bundle: Bundle, plan: Plan, rows: int) -> None:
         _require_paper(plan)
-        unet, image = load_unet(models.unet), bundle.manifest.image
+        unet, image = load_unet(models.unet, models.unet_config, models.scheduler), bundle.manifest.image
         classifier = load_classifier(
             models.classifier, models.classifier_weights, unet.height, unet.width, models.preprocessing
         )

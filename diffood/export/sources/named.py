@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from diffood.errors import ExportError
-from diffood.export.sources.weights import hash_file, load_state, load_weights
+from diffood.export.sources.checkpoint import load_checkpoint
+from diffood.export.sources.weights import hash_file, load_state
 
 
 def refuse_name(name: str, kind: str, known: Iterable[str]) -> NoReturn:
@@ -43,7 +44,7 @@ def build_and_fill(
 
     build: takes num_classes and, where `channels` is what it has by itself, in_chans. Raises ExportError.
     """
-    state = load_weights(weights)
+    state = load_checkpoint(weights)
     model = build()
     changed = {}
     heads = _other_sizes(model, state, 0, classes)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.errors import ExportError
+from diffood.export.sources.edm import CONSISTENCY_SCHEDULER, EDM_SCHEDULERS, Preconditioning, read_preconditioning
 from diffood.runtime.bundle import MAX_STEPS
 from diffood.runtime.schedule import Prediction
 
@@ -20,11 +21,15 @@ _MAX_BETA = 0.999  # squaredcos_cap_v2, Nichol & Dhariwal 2021
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """alpha_bar float64 [T], what the UNet predicts, and where both were read."""
+    """alpha_bar float64 [T], what the UNet predicts, and where both were read.
+
+    preconditioning: what makes the network a denoiser first, where it is of EDM's kind.
+    """
 
     alpha_bar: npt.NDArray[np.float64]
     prediction: Prediction
     origin: str
+    preconditioning: Preconditioning | None = None
 
 
 def load_schedule(unet: Path, scheduler: Path | None) -> NoiseSchedule:
@@ -36,11 +41,10 @@ def load_schedule(unet: Path, scheduler: Path | None) -> NoiseSchedule:
     for place in places:
         path = place / CONFIG if place.is_dir() else place
         if path.is_file():
-            return _from_config(read_config(path), str(path.name))
+            return make_schedule(read_config(path), str(path.name))
     if scheduler:
         raise ExportError(f"No {CONFIG} in {scheduler}; give the folder or the file that diffusers saved.")
-    paper = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": 1000}
-    return _from_config(paper, f"no {CONFIG} found: the paper's linear schedule was assumed")
+    return PAPER
 
 
 def read_config(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
@@ -56,13 +60,27 @@ def read_config(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     return config
 
 
-def _from_config(config: dict[str, Any], origin: str) -> NoiseSchedule:
+def make_schedule(config: dict[str, Any], origin: str) -> NoiseSchedule:
+    """The schedule of a diffusers scheduler config; ExportError for one that is not supported or impossible."""
+    preconditioning = read_preconditioning(config, MAX_STEPS)
+    if preconditioning is not None:
+        return precondition(preconditioning, origin)
+    if "_class_name" in config and not config.keys() & {"beta_schedule", "beta_start", "beta_end", "trained_betas"}:
+        raise ExportError(
+            f"{str(config['_class_name'])[:80]!r} has no betas: schedules of betas, {', '.join(EDM_SCHEDULERS)} and "
+            f"{CONSISTENCY_SCHEDULER} are supported. Give another with --scheduler if the UNet was trained so."
+        )
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "sample", "v_prediction"):
         raise ExportError(f"prediction_type {prediction!r} is not supported: epsilon, sample and v_prediction are.")
     if config.get("rescale_betas_zero_snr"):
         raise ExportError("rescale_betas_zero_snr makes the last noise level infinite; start from a plain schedule.")
     return NoiseSchedule(np.cumprod(1 - betas(config), dtype=np.float64), prediction, origin)
+
+
+def precondition(how: Preconditioning, origin: str) -> NoiseSchedule:
+    """The schedule of a preconditioned network, which predicts x0."""
+    return NoiseSchedule(how.alpha_bar(), "sample", origin, how)
 
 
 def betas(config: dict[str, Any]) -> npt.NDArray[np.float64]:
@@ -72,11 +90,16 @@ def betas(config: dict[str, Any]) -> npt.NDArray[np.float64]:
     steps = config.get("num_train_timesteps", 1000)
     if not isinstance(steps, int) or not 2 <= steps <= MAX_STEPS:
         raise ExportError(f"num_train_timesteps is {steps!r}; 2 to {MAX_STEPS} are possible.")
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (start, end)):
+        raise ExportError(f"beta_start and beta_end are {start!r} and {end!r}; numbers belong there.")
     if config.get("trained_betas") is not None:
-        values = np.asarray(config["trained_betas"], np.float64)
+        try:
+            values = np.asarray(config["trained_betas"], np.float64)
+        except (TypeError, ValueError) as error:
+            raise ExportError(f"trained_betas are no list of numbers ({error}); check the scheduler config.") from None
     elif kind == "linear":
         values = np.linspace(start, end, steps)
-    elif kind == "scaled_linear":
+    elif kind == "scaled_linear" and min(start, end) >= 0:
         values = np.linspace(math.sqrt(start), math.sqrt(end), steps) ** 2
     elif kind == "squaredcos_cap_v2":
         position = np.arange(steps + 1) / steps
@@ -84,6 +107,12 @@ def betas(config: dict[str, Any]) -> npt.NDArray[np.float64]:
         values = np.minimum(1 - level[1:] / level[:-1], _MAX_BETA)
     else:
         raise ExportError(f"beta_schedule {kind!r} is not supported: linear, scaled_linear, squaredcos_cap_v2 are.")
-    if values.ndim != 1 or not bool(np.all((values > 0) & (values < 1))):
+    if values.ndim != 1 or not 2 <= len(values) <= MAX_STEPS or not bool(np.all((values > 0) & (values < 1))):
         raise ExportError(f"The betas of {kind!r} from {start} to {end} leave (0, 1); check the scheduler config.")
     return values
+
+
+PAPER = make_schedule(
+    {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": 1000},
+    f"no {CONFIG} found: the paper's linear schedule was assumed",
+)

@@ -1,23 +1,22 @@
-"""Loads a diffusers UNet2DModel folder, safetensors only."""
+"""What a UNet is to the export, and which source opens one: a diffusers folder, or a checkpoint with its config."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from diffood.errors import ExportError
-from diffood.export.sources.scheduler import read_config
-from diffood.export.sources.weights import hash_file
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+from diffood.errors import ExportError, UsageError
+from diffood.export.sources.edm import Preconditioned
+from diffood.export.sources.scheduler import PAPER, NoiseSchedule, load_schedule
 
 
 @dataclass(frozen=True)
 class UNet:
-    """A UNet and how it is asked: channels C, size (H, W), its labels, and where it came from.
+    """A UNet and how it is asked: channels C, size (H, W), its labels, where it came from, and its schedule.
 
-    model(x [B, C, H, W], time [B], class_labels [B]).sample -> [B, C or 2C, H, W]; of 2C the first C are predicted.
+    model(x [B, C, H, W], time [B], class_labels=[B], return_dict=False)[0] is [B, C or 2C, H, W]; of 2C the first C are
+    predicted. Time counts the schedule's steps.
     """
 
     model: torch.nn.Module
@@ -27,6 +26,7 @@ class UNet:
     label_count: int
     origin: str
     sha256: str
+    schedule: NoiseSchedule = PAPER
 
     def labels(self, classes: int) -> Literal["none", "class", "class+null"]:
         """What the labels mean beside a classifier of `classes`; ExportError where the numbers do not fit."""
@@ -42,38 +42,27 @@ class UNet:
         )
 
 
-def load_unet(folder: Path) -> UNet:
-    """Load config.json and the safetensors weights of a UNet2DModel. Raises ExportError saying what is missing."""
-    from diffusers import UNet2DModel
+def load_unet(spec: str | Path, config: str | None = None, scheduler: Path | None = None) -> UNet:
+    """Open a diffusers folder, or a checkpoint file with `config`, a preset's name or a .json file.
 
-    if (folder / "unet" / "config.json").is_file():
-        folder = folder / "unet"  # a pipeline's folder
-    if not (folder / "config.json").is_file() or not (folder / WEIGHTS).is_file():
-        raise ExportError(f"{folder} holds no diffusers UNet: config.json and {WEIGHTS} are needed there.")
-    config = read_config(folder / "config.json")
-    if config.get("_class_name") != "UNet2DModel":
-        raise ExportError(f"{folder} is a {config.get('_class_name')}; UNet2DModel is what can be exported.")
-    if config.get("class_embed_type") is not None:
-        raise ExportError(f"class_embed_type {config['class_embed_type']!r} is not supported; use num_class_embeds.")
-    size = config.get("sample_size")
-    if size is None:
-        raise ExportError(f"{folder / 'config.json'} names no sample_size; add the image size the UNet was trained at.")
-    height, width = (size, size) if isinstance(size, int) else size
-    channels, outputs = config["in_channels"], config["out_channels"]
-    if outputs not in (channels, 2 * channels) or channels not in (1, 3):
-        raise ExportError(f"The UNet maps {channels} to {outputs} channels; 1 or 3 to as many, or twice as many, work.")
-    try:
-        model = UNet2DModel.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
-        )
-    except Exception as error:
-        raise ExportError(f"diffusers cannot load {folder}: {error}") from None
-    return UNet(
-        model.eval().float().requires_grad_(False),
-        channels,
-        height,
-        width,
-        config.get("num_class_embeds") or 0,
-        f"diffusers UNet2DModel {folder.name}",
-        hash_file(folder / WEIGHTS),
-    )
+    scheduler: a scheduler config, or the folder of one, that wins over what the source says of its schedule.
+    Raises ExportError and UsageError saying what is missing or does not fit.
+    """
+    path = Path(spec)
+    if path.is_dir():
+        if config is not None:
+            raise UsageError(f"--unet-config is for checkpoint files; the folder {path} has its own config.json.")
+        from diffood.export.sources.diffusers_unet import load_folder
+
+        unet = load_folder(path)
+    elif path.is_file():
+        from diffood.export.sources.checkpoint_unet import load_checkpoint_unet
+
+        unet = load_checkpoint_unet(path, config)
+    else:
+        raise ExportError(f"No UNet at {path}; give a folder that diffusers saved, or a checkpoint file.")
+    schedule = load_schedule(path, scheduler) if scheduler else unet.schedule
+    model = unet.model.eval().float().requires_grad_(False)
+    if schedule.preconditioning is not None:
+        model = Preconditioned(model, schedule.preconditioning, unet.channels).eval()
+    return replace(unet, model=model, schedule=schedule)

@@ -1,26 +1,17 @@
-"""Hashes and opens weight files: safetensors, and what torch.save wrote of tensors alone. No pickle is executed."""
+"""Hashes weights, and fits those of a file into a module."""
 
 import hashlib
-import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from diffood.errors import ExportError
+from diffood.export.sources.checkpoint import Weights, load_checkpoint
 
 _CHUNK = 2**20
-PICKLES = (".pt", ".pth", ".bin", ".ckpt")
-_NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts keep the weights
-_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
-_ZIP_OVERHEAD = 2**20
-_CONVERT = (
-    "Convert it where it was trained: safetensors.torch.save_model(model, 'weights.safetensors'), or "
-    "torch.save(model.state_dict(), 'weights.pt')."
-)
+_SHOWN = 100  # letters of a name in a message
 
 
 def hash_file(path: Path) -> str:
@@ -49,7 +40,7 @@ def hash_tensors(model: nn.Module) -> str:
 
 def fill(model: nn.Module, path: Path, origin: str) -> str:
     """Load a file's weights into a module; returns the file's hash. ExportError where they do not fit."""
-    load_state(model, load_weights(path), path, origin)
+    load_state(model, load_checkpoint(path), path, origin)
     return hash_file(path)
 
 
@@ -76,72 +67,49 @@ def _misfit(model: nn.Module, state: Mapping[str, torch.Tensor], error: RuntimeE
     return "; ".join(words) + "." if words else str(error).splitlines()[-1].strip()
 
 
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a weights file, by name; ExportError where it is missing, damaged, or a pickle that needs more.
+def fit_weights(model: nn.Module, weights: Weights, file: str, rename: Callable[[str], str] = str) -> None:
+    """Give `model`, built on the meta device, the weights of a file, as float32; every name and shape must fit.
 
-    .safetensors; .pt, .pth, .bin, .ckpt as torch.save writes them, opened by weights_only, as a state dict or with one
-    under "state_dict" or "model". Prefixes of DataParallel and torch.compile are taken off.
+    rename: from a name in the model to the one in the file. Shapes may differ in trailing ones, for 1x1 convolutions
+    and matrices are the same. Raises ExportError naming the first tensor that does not fit, or is not finite.
     """
-    if not path.is_file():
-        raise ExportError(f"No weights at {path}; give a .safetensors file, or a .pt or .pth file of tensors.")
-    if path.suffix == ".safetensors":
-        tensors = _read_safetensors(path)
-    elif path.suffix in PICKLES:
-        tensors = _state_dict(_read_pickle(path), path)
-    else:
-        raise ExportError(f"{path.name} is no .safetensors file, and none of {', '.join(PICKLES)}. {_CONVERT}")
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
-
-
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    try:
-        return dict(load_file(path))
-    except Exception as error:
-        raise ExportError(f"{path} is not readable as safetensors ({error}); copy it again.") from None
-
-
-def _read_pickle(path: Path) -> Any:
-    """Whatever of tensors, numbers and plain containers lies in a file of torch.save."""
-    _require_unpacked(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zipfile and torch raise a dozen kinds for damaged bytes
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        if found:
+    wanted = {rename(name): (name, value.shape) for name, value in model.state_dict().items()}
+    missing, unknown = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    if missing or unknown:
+        found = [f"{_some(missing)} {'is' if len(missing) == 1 else 'are'} missing"] if missing else []
+        found += [f"{_some(unknown)} {'does' if len(unknown) == 1 else 'do'} not belong"] if unknown else []
+        raise ExportError(
+            f"{file} does not hold the network that its configuration describes: {' and '.join(found)}. "
+            "Give the configuration it was trained with."
+        )
+    state = {}
+    for theirs, (ours, shape) in wanted.items():
+        value = weights[theirs]
+        if _squeezed(value.shape) != _squeezed(shape):
             raise ExportError(
-                f"{path.name} holds {found[1]}, which is more than tensors, and is not opened: a pickle can run code. "
-                f"{_CONVERT}"
-            ) from None
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
-        raise ExportError(f"{path.name} is not readable as torch.save writes it ({reason}); copy it again.") from None
+                f"{theirs!r} in {file} has the shape {list(value.shape)}, its configuration makes it {list(shape)}. "
+                "Give the configuration it was trained with."
+            )
+        if not value.is_floating_point():
+            raise ExportError(f"{theirs[:_SHOWN]!r} in {file} is {value.dtype}; weights of a UNet are floats.")
+        if not bool(torch.isfinite(value).all()):
+            raise ExportError(
+                f"{theirs!r} in {file} holds NaN or infinity; the training failed or the file is damaged."
+            )
+        state[ours] = value.detach().float().reshape(shape).contiguous()
+    model.load_state_dict(state, assign=True)
+    left = [name for name, value in model.named_buffers() if value.is_meta]
+    if left:
+        raise ExportError(f"The network keeps {left[0]!r} outside its checkpoint, which is not supported.")
 
 
-def _require_unpacked(path: Path) -> None:
-    """Refuse an archive that expands: torch.save packs nothing, and a packed one may fill the memory."""
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            expanded = sum(member.file_size for member in archive.infolist())
-    except Exception as error:  # of damaged bytes
-        raise ExportError(f"{path.name} is a damaged archive ({error}); copy it again.") from None
-    if expanded > path.stat().st_size + _ZIP_OVERHEAD:
-        raise ExportError(f"{path.name} expands to {expanded} bytes, and torch.save packs nothing. {_CONVERT}")
+def _squeezed(shape: torch.Size) -> tuple[int, ...]:
+    sizes = list(shape)
+    while len(sizes) > 2 and sizes[-1] == 1:
+        sizes.pop()
+    return tuple(sizes)
 
 
-def _state_dict(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    for name in _NESTED:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-    if not isinstance(content, Mapping):
-        raise ExportError(f"{path.name} holds a {type(content).__name__}, not a state dict. {_CONVERT}")
-    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
-    if not tensors:
-        names = ", ".join(sorted(map(str, content))[:5])
-        raise ExportError(f"{path.name} holds no tensors under the names of a state dict, but {names}. {_CONVERT}")
-    return tensors
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0][:_SHOWN]!r}{more}"
