@@ -34,7 +34,7 @@ def _change(content: Any, rng: np.random.Generator) -> bytes:
             case 0:
                 del holder[key]
             case 1 | 2:
-                holder[key] = STRANGE[rng.integers(len(STRANGE))]
+                holder[key] = copy.deepcopy(STRANGE[rng.integers(len(STRANGE))])
             case 3:
                 holder[key] = copy.deepcopy(other_holder[other_key])
             case 4:
