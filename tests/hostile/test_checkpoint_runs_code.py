@@ -36,6 +36,7 @@ def test_a_whole_pickled_module_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "model.pt")
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.ReLU()), str(tmp_path / "model.pt"))
     with pytest.raises(ExportError):
