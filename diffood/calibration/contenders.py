@@ -25,6 +25,8 @@ from diffood.runtime.plan import Plan
 from diffood.runtime.schedule import epsilon_coefficients, noise_scale
 from diffood.runtime.scoring import jumps
 from diffood.runtime.sessions import Array, Backend, Classified, Session, StepInputs
+from diffood.runtime.sessions.graphs import read_graph
+from diffood.runtime.sessions.onnxruntime import give_weights
 
 CALIBRATED = "calibrated"  # the name of a calibration's plan where the bundle has none for it
 UNCALIBRATED = "not calibrated for this plan: the pass is timed, without making one score of its witnesses"
@@ -232,5 +234,6 @@ def _start(bundle: Bundle, role: Role, threads: int) -> InferenceSession:
     """As its own documentation starts it; nothing of our session's settings."""
     options = SessionOptions()
     options.intra_op_num_threads = threads
-    graph = bundle.read(bundle.graph(role).file)
-    return InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    graph = read_graph(bundle, role, "fp32")
+    give_weights(options, graph.outside)
+    return InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])

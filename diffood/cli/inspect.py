@@ -46,8 +46,10 @@ def inspect(bundle: options.BundlePath, as_json: options.AsJson = False) -> None
         f"classes     {len(manifest.class_names)}: {', '.join(manifest.class_names[:12])}",
     ]
     for graph in manifest.graphs:
-        size = manifest.files[graph.file].size / 1e6
-        lines.append(f"graph       {graph.role}: {graph.file}, {graph.precision}, opset {graph.opset}, {size:.1f} MB")
+        size = opened.entry(graph.file).size / 1e6
+        line = f"graph       {graph.role}: {graph.file}, {graph.precision}, opset {graph.opset}, {size:.1f} MB"
+        outside = f", weights in {graph.data}, {opened.entry(graph.data).size / 1e6:.1f} MB" if graph.data else ""
+        lines.append(line + outside)
     for name, plan in manifest.plans.items():
         default = " (default)" if name == manifest.default_plan else ""
         evaluations = plan.evaluations(opened.tables(plan))

@@ -3,7 +3,7 @@
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,35 +12,18 @@ import torch
 
 from diffood import __version__
 from diffood.errors import UsageError
-from diffood.export.graphs import ClassifyGraph, StepGuided, StepLabelled, StepPlain
-from diffood.export.joined import export_joined
-from diffood.export.normalisation import fused_group_norms
-from diffood.export.onnx import EXAMPLE_BATCH, OPSET, Inputs, Proof, export_onnx, prove_equal, run_onnx, run_torch
-from diffood.export.precision import LIMITS, prove_types
-from diffood.export.samples import Samples
+from diffood.export.graph_files import GraphWriter, write_graphs
+from diffood.export.onnx import OPSET
 from diffood.export.sources.classifier import Classifier, Preprocessing, load_classifier
-from diffood.export.sources.onnx_classifier import OnnxClassifier
 from diffood.export.sources.scheduler import NoiseSchedule
 from diffood.export.sources.unet import UNet, load_unet
-from diffood.runtime.bundle import (
-    MANIFEST,
-    FileEntry,
-    GraphEntry,
-    Manifest,
-    ModelEntry,
-    Precision,
-    Role,
-    UNetEntry,
-    write_bundle,
-)
+from diffood.export.weights_file import LARGEST_INSIDE
+from diffood.runtime.bundle import MANIFEST, FileEntry, Manifest, ModelEntry, Precision, UNetEntry, write_bundle
 from diffood.runtime.images import ImageShape
 from diffood.runtime.plan import DEFAULT, FAST, PLAIN, REFERENCE, Plan
 
 NOISE_LEVELS, GOLDEN = "noise_levels.npz", "golden.npz"
-GOLDEN_IMAGES = 4
 FP32_ALONE: tuple[Precision, ...] = ("fp32",)
-STEP_OUTPUTS = ("x_next", "epsilon")
-CLASSIFY_OUTPUTS = ("logits", "features")
 
 
 @dataclass(frozen=True)
@@ -71,9 +54,11 @@ def export_bundle(
     report: Callable[[str], None],
     precisions: Collection[Precision] = FP32_ALONE,
     opset: int = OPSET,
+    largest_inside: int = LARGEST_INSIDE,
 ) -> Manifest:
     """Make the bundle folder `output`, all of it or nothing. `report` gets a line for each thing found or proven.
 
+    largest_inside: bytes of weights above which a graph keeps them in a file beside it.
     Raises ExportError (a model does not fit, a proof failed) and UsageError (output exists).
     """
     _check_output(output, overwrite=overwrite)
@@ -105,7 +90,7 @@ def export_bundle(
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        manifest = _fill(folder, unet, schedule, classifier, names, precisions, opset, report)
+        manifest = _fill(folder, unet, schedule, classifier, names, precisions, opset, largest_inside, report)
         folder.chmod(0o755)
         if output.exists():
             shutil.rmtree(output)
@@ -133,12 +118,14 @@ def _fill(
     names: tuple[str, ...],
     precisions: Collection[Precision],
     opset: int,
+    largest_inside: int,
     report: Callable[[str], None],
 ) -> Manifest:
     labels = unet.labels(classifier.classes)
-    graphs = _export_fp32(folder, unet, schedule, classifier, opset, report)
-    if "fp16" in precisions:
-        graphs += _export_fp16(folder, unet, schedule, classifier, opset, report)
+    steps = len(schedule.alpha_bar)
+    writer = GraphWriter(folder, unet, classifier, steps, opset, largest_inside, report)
+    graphs, golden = write_graphs(writer, precisions)
+    np.savez(folder / GOLDEN, allow_pickle=False, **golden)
     np.savez(folder / NOISE_LEVELS, allow_pickle=False, alpha_bar=schedule.alpha_bar)
 
     def make_manifest(files: dict[str, FileEntry]) -> Manifest:
@@ -172,70 +159,6 @@ def _fill(
         )
 
     return write_bundle(folder, make_manifest)
-
-
-def _export_fp32(
-    folder: Path, unet: UNet, schedule: NoiseSchedule, classifier: Classifier, opset: int, report: Callable[[str], None]
-) -> list[GraphEntry]:
-    """Write the graphs everything is measured against, proven equal to torch, and golden values."""
-    golden: dict[str, np.ndarray] = {}
-    graphs = []
-    for role, module, outputs in _modules(unet, classifier):
-        path = folder / f"{role}.onnx"
-        samples = Samples(unet, classifier.classes, len(schedule.alpha_bar), role)
-        with fused_group_norms(module):
-            _write(module, samples.draw(EXAMPLE_BATCH), outputs, path, opset)
-        proof = prove_equal(run_torch(module), path, outputs, samples.proofs(), LIMITS["fp32"])
-        report(f"{_size(path, opset)}, equal to torch within {proof.error:.0e} on {proof.rows} inputs")
-        graphs.append(_entry(role, path, "fp32", opset, proof))
-        sample = samples.draw(GOLDEN_IMAGES)
-        golden |= {f"{role}.in.{name}": value.numpy() for name, value in sample.items()}
-        golden |= {f"{role}.out.{name}": value for name, value in zip(outputs, run_torch(module)(sample), strict=True)}
-    np.savez(folder / GOLDEN, allow_pickle=False, **golden)
-    return graphs
-
-
-def _export_fp16(
-    folder: Path, unet: UNet, schedule: NoiseSchedule, classifier: Classifier, opset: int, report: Callable[[str], None]
-) -> list[GraphEntry]:
-    """Halve both models, in place, and write them again, measured against the FP32 graphs at every time."""
-    unet.model.half()
-    classifier.model.half()
-    graphs = []
-    for role, module, outputs in _modules(unet, classifier):
-        path = folder / f"{role}.fp16.onnx"
-        samples = Samples(unet, classifier.classes, len(schedule.alpha_bar), role)
-        _write(module, samples.draw(EXAMPLE_BATCH), outputs, path, opset)
-        expected = run_onnx(folder / f"{role}.onnx", outputs)
-        proof = prove_equal(expected, path, outputs, samples.proofs(), LIMITS["fp16"])
-        report(f"{_size(path, opset)}, within {proof.error:.0e} of fp32 on {proof.rows} inputs")
-        graphs.append(_entry(role, path, "fp16", opset, proof))
-    return graphs
-
-
-def _write(module: torch.nn.Module, example: Inputs, outputs: tuple[str, ...], path: Path, opset: int) -> None:
-    if isinstance(module, ClassifyGraph) and isinstance(module.model, OnnxClassifier):
-        export_joined(module, example, outputs, path, opset)
-    else:
-        export_onnx(module, example, outputs, path, opset)
-
-
-def _entry(role: Role, path: Path, precision: Precision, opset: int, proof: Proof) -> GraphEntry:
-    weights = prove_types(path, precision)
-    return GraphEntry(role=role, file=path.name, precision=precision, opset=opset, error=proof.error, weights=weights)
-
-
-def _size(path: Path, opset: int) -> str:
-    return f"{path.stem:<17} {path.stat().st_size / 1e6:.1f} MB, opset {opset}"
-
-
-def _modules(unet: UNet, classifier: Classifier) -> Iterator[tuple[Role, torch.nn.Module, tuple[str, ...]]]:
-    labels = unet.labels(classifier.classes)
-    classify = ClassifyGraph(classifier, unet.channels, unet.height, unet.width)
-    yield "classify", classify.eval(), CLASSIFY_OUTPUTS
-    yield "step_plain", (StepPlain(unet) if labels == "none" else StepLabelled(unet)).eval(), STEP_OUTPUTS
-    if labels == "class+null":
-        yield "step_guided", StepGuided(unet).eval(), STEP_OUTPUTS
 
 
 def _parameters(model: torch.nn.Module) -> int:

@@ -35,10 +35,14 @@ class Platform(Record):
 
 
 class Job(Record):
-    """One engine to build of the graph called `name`, into the file `plan`. progress_seconds: between two reports."""
+    """One engine to build of the graph called `name`, into the file `plan`. progress_seconds: between two reports.
+
+    model: where the graph would lie, so that weights it keeps in another file are found beside it; None: it keeps none.
+    """
 
     library: EngineLibrary
     name: str
+    model: Path | None = None
     plan: Path
     compute_capability: str
     profile: Profile
@@ -77,15 +81,14 @@ def build(job: Job, onnx: bytes, say: Say) -> dict[str, str]:
     """Build one engine and write its plan file; returns the options it was built with. Raises ExportError."""
     trt = _load(job.library)
     from polygraphy import __version__ as polygraphy_version
-    from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork, NetworkFromOnnxBytes, PostprocessConfig
+    from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork, PostprocessConfig
     from polygraphy.exception import PolygraphyException
 
     flags = trt.NetworkDefinitionCreationFlag.__members__
     typed = "STRONGLY_TYPED" in flags  # once the flag is gone, every network is
     errors = _collect_errors()
-    try:
-        builder, network, parser = NetworkFromOnnxBytes(onnx, strongly_typed=typed)()
-    except PolygraphyException:
+    builder, network, parser = _open_parser(trt, typed)
+    if not parser.parse(onnx, **_place(job)):
         _refuse(trt, job, onnx, typed)
     options: dict[str, Any] = {
         "profiles": [_profile(network, job.profile)],
@@ -188,13 +191,23 @@ def _collect_errors() -> list[str]:
     return found
 
 
-def _refuse(trt: Any, job: Job, onnx: bytes, typed: bool) -> NoReturn:
-    """Parse once more, for the list of nodes the parser refuses: polygraphy keeps it to itself."""
+def _open_parser(trt: Any, typed: bool) -> tuple[Any, Any, Any]:
+    """Polygraphy's loaders of ONNX files read whole graphs from paths, or bytes without weights in other files."""
     from polygraphy.backend.trt import CreateNetwork, get_trt_logger
 
-    _builder, network = CreateNetwork(strongly_typed=typed)()
-    parser = trt.OnnxParser(network, get_trt_logger())
-    parser.supports_model_v2(onnx)  # goes on after the first refused node, as `parse` does not
+    builder, network = CreateNetwork(strongly_typed=typed)()
+    trt.init_libnvinfer_plugins(get_trt_logger(), "")
+    return builder, network, trt.OnnxParser(network, get_trt_logger())
+
+
+def _place(job: Job) -> dict[str, str]:
+    return {"path": str(job.model)} if job.model else {}
+
+
+def _refuse(trt: Any, job: Job, onnx: bytes, typed: bool) -> NoReturn:
+    """Parse once more, for the whole list of nodes the parser refuses."""
+    _builder, _network, parser = _open_parser(trt, typed)
+    parser.supports_model_v2(onnx, **_place(job))  # goes on after the first refused node, as `parse` does not
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     nodes = [describe_node(e.node_name(), e.node_operator(), e.desc()) for e in errors if e.node_operator()]
     raise refused(f"{job.library} {trt.__version__}", job.name, nodes)

@@ -1,6 +1,5 @@
 """Builds the TensorRT engines of a bundle and records what each is bound to; the builders run in engine_worker.py."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from diffood import errors
 from diffood.errors import UsageError
 from diffood.export.engine_errors import died
 from diffood.export.engine_worker import Job, Platform
-from diffood.runtime.bundle import Bundle, GraphEntry, Precision, open_bundle
+from diffood.runtime.bundle import Bundle, GraphEntry, Precision, describe_file, open_bundle
 from diffood.runtime.engines import (
     EngineLibrary,
     EngineRecord,
@@ -27,6 +26,7 @@ from diffood.runtime.engines import (
     save_record,
     target_name,
 )
+from diffood.runtime.sessions.graphs import read_model
 
 Report = Callable[[str], None]
 
@@ -139,28 +139,37 @@ def _add_plan(
     bundle: Bundle, graph: GraphEntry, folder: Path, order: _Order, compute_capability: str
 ) -> tuple[PlanFile, dict[str, str]]:
     started = time.monotonic()
+    beside = folder / "weights"
     job = Job(
         library=order.library,
         name=graph.file,
+        model=(beside / graph.file).absolute() if graph.data else None,
         plan=(folder / f"{graph.role}.plan").absolute(),
         compute_capability=compute_capability,
         profile=order.profile,
         workspace_mb=order.workspace_mb,
         timing_cache=order.timing_cache.absolute() if order.timing_cache else None,
     )
+    # What is built from are the bytes whose hash is recorded, not what the paths say a minute later: copies, of which
+    # the builder opens the weights by name.
+    model, _ = read_model(bundle, graph)
     with tempfile.TemporaryFile(dir=folder) as onnx:
-        onnx.write(bundle.read(graph.file))  # the bytes whose hash is recorded, not what the path says a minute later
+        onnx.write(model)
         onnx.seek(0)
+        if graph.data:
+            beside.mkdir()
+            bundle.copy(graph.data, beside / graph.data)
         options = build_plan(job, onnx, order.report)
-    data = job.plan.read_bytes()
+    shutil.rmtree(beside, ignore_errors=True)
+    built = describe_file(job.plan)
     seconds = time.monotonic() - started
-    order.report(f"{graph.file:<17} sm{compute_capability.replace('.', '')} {len(data) / 1e6:.1f} MB, {seconds:.0f} s")
+    order.report(f"{graph.file:<17} sm{compute_capability.replace('.', '')} {built.size / 1e6:.1f} MB, {seconds:.0f} s")
     plan = PlanFile(
         role=graph.role,
         file=job.plan.name,
-        sha256=hashlib.sha256(data).hexdigest(),
-        size=len(data),
-        onnx_sha256=bundle.manifest.files[graph.file].sha256,
+        sha256=built.sha256,
+        size=built.size,
+        onnx_sha256=bundle.sha256(graph),
     )
     return plan, options
 

@@ -61,8 +61,8 @@ def export_joined(graph: ClassifyGraph, example: Inputs, outputs: tuple[str, ...
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [batch, width])
         for name, width in zip(outputs, widths, strict=True)
     )
+    forget_origin(joined)
     onnx.save(joined, path)
-    forget_origin(path)
     prove_structure(path, tuple(example), outputs, opset)
 
 

@@ -22,7 +22,7 @@ _WANTED: dict[Precision, str] = {"fp32": "float32", "fp16": "float16", "int8": "
 def count_weights(path: Path) -> dict[str, int]:
     """Count weight values by type: initialisers of two or more dimensions, e.g. {"float16": 687000}."""
     counts: Counter[str] = Counter()
-    for tensor in onnx.load(path).graph.initializer:
+    for tensor in onnx.load(path, load_external_data=False).graph.initializer:
         if len(tensor.dims) >= FEWEST_COUNTED and not _is_of_resizing(tensor.name):
             size = 1
             for dim in tensor.dims:
@@ -33,7 +33,7 @@ def count_weights(path: Path) -> dict[str, int]:
 
 def count_products(path: Path) -> dict[str, int]:
     """Count multiplying nodes by the type they compute in; one fed by DequantizeLinear on both sides is int8."""
-    model = onnx.shape_inference.infer_shapes(onnx.load(path))
+    model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
     graph = model.graph
     types = {tensor.name: _type_name(tensor.data_type) for tensor in graph.initializer}
     for value in (*graph.value_info, *graph.input, *graph.output):

@@ -27,11 +27,13 @@ from diffood.export.states import States, record_states
 from diffood.runtime.bundle import Bundle, FileEntry, GraphEntry, Manifest, Role, open_bundle, write_bundle
 from diffood.runtime.detector import RANGE_SLACK
 from diffood.runtime.sessions import Array
+from diffood.runtime.sessions.graphs import read_graph
 
 IMAGES = 64  # spread over those given
 MEASURED_EVERY = 8  # of them measures, the others calibrate
 FEWEST_IMAGES = 16
 RANKING_ROWS = 8  # of each group of states, to rank the products by; all decide
+LARGEST_WHOLE = 2**31 - 2**26  # bytes of a graph and its weights: protobuf's limit, less what the search adds
 PIXELS_A_BATCH = 2**15  # of an engine call while every activation is kept: 32 images of 32 x 32
 # Root mean square of what int8 adds to an output, as a share of that of the output, at the worst time of the plan. On
 # the zoo these flip 0.1 % of the default plan's verdicts and 0.3 % of the plain plan's, and move no AUROC by more than
@@ -108,7 +110,7 @@ def _quantize(
     report: Callable[[str], None],
 ) -> GraphEntry:
     role, path = entry.role, folder / f"{entry.role}.int8.onnx"
-    model = onnx.load_from_string(bundle.read(entry.file))
+    model = load_whole(bundle, entry)
     rows = max(1, PIXELS_A_BATCH // (images.shape[-1] * images.shape[-2]))
     clips = measure_clips(model, calibration.split(rows))
     found = search(model, clips, measured, JUDGED[role], BUDGETS[role], rows)
@@ -129,6 +131,22 @@ def _quantize(
     return GraphEntry(
         role=role, file=path.name, precision="int8", opset=entry.opset, error=proof.error, weights=weights
     )
+
+
+def load_whole(bundle: Bundle, entry: GraphEntry) -> onnx.ModelProto:
+    """An FP32 graph with all its weights in one message, as the search needs it. ExportError where none can hold it."""
+    size = sum(bundle.entry(name).size for name in (entry.file, entry.data) if name)
+    if size > LARGEST_WHOLE:
+        raise ExportError(
+            f"{entry.file} and its weights have {size / 1e9:.1f} GB; int8 graphs are made of at most "
+            f"{LARGEST_WHOLE / 1e9:.1f} GB, since each candidate is one message of ONNX, whose limit that is. Use fp16."
+        )
+    graph = read_graph(bundle, entry.role, entry.precision)
+    model = onnx.load_from_string(graph.model)
+    for tensor in model.graph.initializer:
+        if tensor.name in graph.outside:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(graph.outside[tensor.name], tensor.name))
+    return model
 
 
 def search(

@@ -3,19 +3,21 @@
 import hashlib
 import io
 import json
+import mmap
 import os
 import stat
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, BinaryIO, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError
 
-from diffood.errors import BundleError, UsageError
+from diffood.errors import BundleError, EngineMemoryError, UsageError
 from diffood.runtime.images import ImageShape
 from diffood.runtime.plan import Plan, first_problem
 from diffood.runtime.records import Record, Text
@@ -29,7 +31,8 @@ TUNING = "tuning.json"
 KEPT = "calibrations"  # folder of the calibrations that later ones replaced, and of all banks; named by their hashes
 NOT_IN_MANIFEST = (MANIFEST, CALIBRATION, PARITY, TUNING)  # written after export; each says itself what it holds for
 MAX_MANIFEST_BYTES = 4 * 2**20  # a manifest is some kilobytes; class names of the largest sets stay below this
-MAX_FILE_BYTES = 2 * 2**31  # two graphs' worth of protobuf's own limit
+MAX_FILE_BYTES = 2**34  # weights of four billion parameters in FP32; a graph's own limit is protobuf's, 2**31
+PIECE = 2**22  # bytes of a large file that are hashed at a time
 MAX_EXPANDED_BYTES = 2**30  # arrays of one file, unpacked; golden values of 1024x1024 RGB images have 350 MB
 MAX_STEPS = 100_000  # training steps of a noise schedule
 
@@ -49,12 +52,14 @@ class FileEntry(Record):
 class GraphEntry(Record):
     """One ONNX graph. role: classify; step_guided (two UNet evaluations a lane); step_plain (one).
 
+    data: the file that holds the large graph's weights, which graphs of the same weights share; None: all in `file`.
     error: the largest difference from FP32 torch over the export's proofs, relative to the largest output.
     weights: how many weight values the graph holds in each type, e.g. {"float16": 687473}.
     """
 
     role: Role
     file: FileName
+    data: FileName | None = None
     precision: Precision
     opset: int
     error: Annotated[float, Field(ge=0)]
@@ -106,17 +111,69 @@ class Bundle:
 
     def read(self, name: str) -> bytes:
         """Bytes of a file of the manifest, hashed again: what is returned is what was checked. Raises BundleError."""
+        data = read_regular(self.path, name, self.entry(name).size)
+        self._require_hash(name, hashlib.sha256(data).hexdigest())
+        return data
+
+    def check(self, name: str) -> None:
+        """Hash a file of the manifest, a piece at a time. Raises BundleError."""
+        for _ in self._pieces(name):
+            pass
+
+    def copy(self, name: str, target: Path) -> None:
+        """Copy a file of the manifest, hashed on the way. Raises BundleError; what `target` holds then is not it."""
+        with target.open("wb") as file:
+            for piece in self._pieces(name):
+                file.write(piece)
+
+    def load(self, name: str) -> npt.NDArray[np.uint8]:
+        """Bytes of a large file in memory of this process's own, hashed as they came; page-aligned, read-only.
+
+        Not a map of the file: who can write to it could change the bytes after they were hashed, or cut them off.
+        Raises BundleError, EngineMemoryError.
+        """
+        size = self.entry(name).size
+        try:
+            memory = np.frombuffer(mmap.mmap(-1, max(1, size)), np.uint8)
+        except OSError:
+            raise EngineMemoryError(
+                f"{self.path / name} has {size} bytes and finds no memory: close other programs, or use fp16."
+            ) from None
+        at = 0
+        for piece in self._pieces(name):
+            memory[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
+            at += len(piece)
+        memory.flags.writeable = False
+        return memory[:size]
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        """A file of the manifest in pieces; BundleError after the last where they are not what was hashed."""
+        size, digest = self.entry(name).size, hashlib.sha256()
+        with open_regular(self.path, name, size) as file:
+            for piece in _split(file, size):
+                digest.update(piece)
+                yield piece
+        self._require_hash(name, digest.hexdigest())
+
+    def _require_hash(self, name: str, found: str) -> None:
+        wanted = self.entry(name).sha256
+        if found != wanted:
+            raise BundleError(
+                f"{self.path / name} was changed after export: its sha256 is {found[:12]}…, the manifest says "
+                f"{wanted[:12]}…. Do not use it; copy the bundle again or export it anew."
+            )
+
+    def entry(self, name: str) -> FileEntry:
+        """What the manifest says of a file. Raises BundleError where it does not name it."""
         entry = self.manifest.files.get(name)
         if entry is None:
             raise BundleError(f"{self.path}: {name!r} is not among the manifest's files; export the bundle again.")
-        data = read_regular(self.path, name, entry.size)
-        found = hashlib.sha256(data).hexdigest()
-        if found != entry.sha256:
-            raise BundleError(
-                f"{self.path / name} was changed after export: its sha256 is {found[:12]}…, the manifest says "
-                f"{entry.sha256[:12]}…. Do not use it; copy the bundle again or export it anew."
-            )
-        return data
+        return entry
+
+    def sha256(self, graph: GraphEntry) -> str:
+        """Hash of a graph with all its weights: its file's; where some lie in another, of the hashes of both."""
+        own = self.entry(graph.file).sha256
+        return own if graph.data is None else hashlib.sha256((own + self.entry(graph.data).sha256).encode()).hexdigest()
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -159,6 +216,16 @@ def kept_folder(bundle: Bundle) -> Path:
 
 def read_regular(folder: Path, name: str, limit: int, remedy: str = "copy the bundle again, whole") -> bytes:
     """Read folder/name, refusing links and anything but a regular file of at most `limit` bytes. Raises BundleError."""
+    with open_regular(folder, name, limit, remedy) as file:
+        size = os.fstat(file.fileno()).st_size  # not `limit`: read() sets aside as much memory as it is asked for
+        return file.read(min(size, limit))
+
+
+@contextmanager
+def open_regular(
+    folder: Path, name: str, limit: int, remedy: str = "copy the bundle again, whole"
+) -> Iterator[BinaryIO]:
+    """Open folder/name to read it, refusing what read_regular refuses. Raises BundleError."""
     path = folder / name
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
@@ -171,9 +238,16 @@ def read_regular(folder: Path, name: str, limit: int, remedy: str = "copy the bu
         if status.st_size > limit:
             raise BundleError(f"{path} has {status.st_size} bytes where at most {limit} belong; {remedy}.")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(status.st_size)  # not `limit`: read() sets aside as much memory as it is asked for
+            yield file
     finally:
         os.close(descriptor)
+
+
+def _split(file: BinaryIO, limit: int) -> Iterator[bytes]:
+    """What a file holds, at most `limit` bytes of it: it may grow while it is read."""
+    while limit > 0 and (piece := file.read(min(limit, PIECE))):
+        limit -= len(piece)
+        yield piece
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -188,7 +262,7 @@ def open_bundle(path: Path) -> Bundle:
         raise BundleError(f"{path / MANIFEST}: default_plan {manifest.default_plan!r} is not among its plans.")
     bundle = Bundle(path, manifest, np.empty(0))
     for name in manifest.files:
-        bundle.read(name)
+        bundle.check(name)
     levels = load_arrays(bundle.read(manifest.noise_levels), manifest.noise_levels).get("alpha_bar")
     if levels is None or not (
         levels.dtype == np.float64
@@ -256,17 +330,23 @@ def write_bundle(path: Path, make_manifest: Callable[[dict[str, FileEntry]], Man
 
     Raises UsageError where what was given cannot be in a manifest, for example a class name with control characters.
     """
-    files = {}
-    for file in sorted(path.iterdir()):
-        if file.is_file() and file.name not in NOT_IN_MANIFEST:
-            data = file.read_bytes()
-            files[file.name] = FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    names = sorted(file.name for file in path.iterdir() if file.is_file() and file.name not in NOT_IN_MANIFEST)
     try:
-        manifest = make_manifest(files)
+        manifest = make_manifest({name: describe_file(path / name) for name in names})
     except ValidationError as error:
         raise UsageError(f"The bundle's manifest would not hold: {first_problem(error)}.") from None
     write_atomically(path / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
     return manifest
+
+
+def describe_file(path: Path) -> FileEntry:
+    """Hash and size of a file that was just written, read a piece at a time."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        for piece in _split(file, MAX_FILE_BYTES + 1):
+            digest.update(piece)
+            size += len(piece)
+    return FileEntry(sha256=digest.hexdigest(), size=size)
 
 
 def add_default_plan(bundle: Bundle, name: str, plan: Plan) -> Bundle:

@@ -179,8 +179,8 @@ class Detector:
         manifest, precision = self.bundle.manifest, self.session.precision
         step = self.bundle.graph("step_guided" if self.plan.guidance > 0 else "step_plain", precision)
         return Fingerprint(
-            classify_sha256=manifest.files[self.bundle.graph("classify", precision).file].sha256,
-            step_sha256=manifest.files[step.file].sha256,
+            classify_sha256=self.bundle.sha256(self.bundle.graph("classify", precision)),
+            step_sha256=self.bundle.sha256(step),
             noise_levels_sha256=manifest.files[manifest.noise_levels].sha256,
             precision=precision,
             backend=self.session.backend,

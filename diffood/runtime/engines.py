@@ -33,7 +33,7 @@ class Profile(Record):
 
 
 class PlanFile(Record):
-    """One serialised engine, and the ONNX graph it was built from."""
+    """One serialised engine; onnx_sha256: of the ONNX graph it was built from, as Bundle.sha256 gives it."""
 
     role: Role
     file: FileName
@@ -149,7 +149,7 @@ def _mismatch(bundle: Bundle, record: EngineRecord, machine: Machine, batch: int
         return f"takes {record.profile.smallest} to {record.profile.largest} rows, --batch is {batch}"
     for plan in record.plans:
         graph = bundle.graph(plan.role, record.precision)
-        if plan.onnx_sha256 != bundle.manifest.files[graph.file].sha256:
+        if plan.onnx_sha256 != bundle.sha256(graph):
             return f"was built from another {graph.file} than the bundle's"
     return ""
 

@@ -6,7 +6,7 @@ import onnx
 from onnx import external_data_helper, inliner
 
 from diffood.errors import ExportError
-from diffood.runtime.sessions.external_data import has_external_data
+from diffood.runtime.sessions.external_data import StrayTensorError, find_external_data
 
 MAX_BYTES = 2**31 - 1  # protobuf's own limit, of the file and of what it is with the weights beside it
 STANDARD = ("", "ai.onnx")
@@ -29,7 +29,9 @@ def open_onnx(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
     beside = _load_beside(model, path)
     try:
         whole = model.SerializeToString()
-        outside = has_external_data(whole)
+        outside = bool(find_external_data(whole))
+    except StrayTensorError:
+        outside = True
     except ValueError as error:
         raise ExportError(f"{path} cannot be written as one file ({error}); export it again, smaller.") from None
     if outside:

@@ -125,6 +125,8 @@ def write_repository(
             target = version / BUNDLE_FOLDER / file
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
+        for file in bundle.manifest.files:
+            bundle.copy(file, version / BUNDLE_FOLDER / file)
         partial.chmod(0o755)  # a server runs as another user
         partial.replace(output)
     except BaseException:
@@ -134,15 +136,13 @@ def write_repository(
 
 
 def _files_to_serve(bundle: Bundle, backend: BackendChoice) -> Iterator[tuple[str, bytes]]:
-    """Names inside the bundle's folder, and bytes that were hashed or validated."""
+    """Names inside the bundle's folder that the manifest does not list, and bytes that were hashed or validated."""
     calibration = load_calibration(bundle)
     load_calibrated_fusion(bundle, calibration)  # hashes the bank
     yield MANIFEST, read_regular(bundle.path, MANIFEST, MAX_MANIFEST_BYTES)
     yield CALIBRATION, read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES)
     if load_parity(bundle).records:
         yield PARITY, read_regular(bundle.path, PARITY, MAX_PARITY_BYTES)
-    for name in bundle.manifest.files:
-        yield name, bundle.read(name)
     if calibration.fusion and (bank := calibration.fusion.bank):
         folder = kept_folder(bundle)
         yield f"{folder.name}/{bank.file}", read_regular(folder, bank.file, bank.size)

@@ -1,36 +1,119 @@
-"""Tells whether an ONNX file keeps tensors in other files, from its bytes alone. Knows nothing else of ONNX.
+"""Finds the tensors that an ONNX file keeps in another one, from its bytes alone. Knows nothing else of ONNX.
 
-An engine may follow such a path to any file of the machine; what the manifest does not hash is never opened.
+An engine may follow such a path to any file of the machine; what the manifest does not hash is never opened. So the
+only form that passes is the one an export writes: weights of the graph itself, each field once.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 # Field numbers of onnx.proto by which a tensor can be reached: message -> field -> message of that field.
 _CHILDREN = {
-    "model": {7: "graph", 20: "training", 25: "function"},
+    "model": {7: "main graph", 20: "training", 25: "function"},
+    "main graph": {1: "node", 5: "weight", 15: "sparse"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "training": {1: "graph", 2: "graph"},
     "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
+    "weight": {},
     "tensor": {},
 }
-_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of TensorProto; location 0 is the file itself
+_DIMS, _DATA_TYPE, _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 13, 14  # of TensorProto
+_INSIDE, _OUTSIDE = 0, 1  # values of data_location
+_KEY, _VALUE = 1, 2  # of an entry of external_data
+_PLACES = {"location", "offset", "length"}
+_MAX_DIMS = 8
+_MAX_DIGITS = 20
+_MAX_TEXT = 500
 _MAX_VARINT_BYTES = 10
 
 
-def has_external_data(model: bytes) -> bool:
-    """Whether any tensor of a serialised ONNX model lies outside it. Raises ValueError where it is no protobuf."""
-    waiting = [("model", memoryview(model))]
+@dataclass(frozen=True)
+class ExternalTensor:
+    """A weight in another file: `length` bytes from `offset` on. data_type: ONNX's number of a type."""
+
+    name: str
+    data_type: int
+    dims: tuple[int, ...]
+    location: str
+    offset: int
+    length: int
+
+
+class StrayTensorError(ValueError):
+    """A tensor outside the file, of a form that no export writes."""
+
+
+def find_external_data(model: bytes) -> list[ExternalTensor]:
+    """The weights of a serialised ONNX model that lie outside it, in its order.
+
+    Raises ValueError where it is no protobuf, StrayTensorError where a tensor outside is no weight as exports write it.
+    """
+    waiting, found = [("model", memoryview(model))], []
     while waiting:
         message, data = waiting.pop()
+        outside = False
         for number, value in _fields(data):
-            if message == "tensor" and (number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0)):
-                return True
-            if isinstance(value, memoryview) and number in _CHILDREN[message]:
+            if message in ("weight", "tensor"):
+                outside |= number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != _INSIDE)
+            elif isinstance(value, memoryview) and number in _CHILDREN[message]:
                 waiting.append((_CHILDREN[message][number], value))
-    return False
+        if outside and message == "tensor":
+            raise StrayTensorError("a tensor that is none of the graph's own weights")
+        if outside:
+            found.append(_read_weight(data))
+    return found[::-1]  # the last was looked at first
+
+
+def _read_weight(data: memoryview) -> ExternalTensor:
+    dims: list[int] = []
+    once: dict[int, int | memoryview] = {}
+    places: dict[str, str] = {}
+    for number, value in _fields(data):
+        if number == _DIMS:
+            dims.extend(_numbers(value))
+        elif number == _EXTERNAL_DATA and isinstance(value, memoryview):
+            entry = dict(_fields(value))
+            key = _text(entry.get(_KEY))
+            if entry.keys() != {_KEY, _VALUE} or key in places:
+                raise StrayTensorError(f"{key!r} twice, or beside something else")
+            places[key] = _text(entry[_VALUE])
+        elif number in once or number not in (_DATA_TYPE, _NAME, _DATA_LOCATION):
+            raise StrayTensorError(f"field {number} of a weight twice, or one that has no place there")
+        else:
+            once[number] = value
+    kind = once.get(_DATA_TYPE)
+    if once.get(_DATA_LOCATION) != _OUTSIDE or not isinstance(kind, int) or places.keys() != _PLACES:
+        raise StrayTensorError("a weight without its type, or without location, offset and length")
+    if len(dims) > _MAX_DIMS:
+        raise StrayTensorError(f"a weight of {len(dims)} dimensions")
+    offset, length = _whole(places["offset"]), _whole(places["length"])
+    return ExternalTensor(_text(once.get(_NAME)), kind, tuple(dims), places["location"], offset, length)
+
+
+def _numbers(value: int | memoryview) -> Iterator[int]:
+    """A repeated number: one a field, or several packed in one."""
+    if isinstance(value, int):
+        yield value
+        return
+    at = 0
+    while at < len(value):
+        number, at = _varint(value, at)
+        yield number
+
+
+def _text(value: int | memoryview | None) -> str:
+    if not isinstance(value, memoryview) or len(value) > _MAX_TEXT:
+        raise StrayTensorError(f"no text of at most {_MAX_TEXT} bytes where a name or a place belongs")
+    return bytes(value).decode()
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
+        raise StrayTensorError(f"{text[:_MAX_DIGITS]!r} where a whole number belongs")
+    return int(text)
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:

@@ -1,16 +1,19 @@
 """What every session needs of a bundle's graphs: proven bytes, and the inputs and outputs that belong. Runs nothing."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import Bundle, Precision, Role
-from diffood.runtime.sessions.external_data import has_external_data
+from diffood.runtime.bundle import Bundle, GraphEntry, Precision, Role
+from diffood.runtime.sessions.external_data import ExternalTensor, StrayTensorError, find_external_data
+from diffood.runtime.sessions.outside import Weight, find_problem, view_weights
 
 Tensor = tuple[str | int | None, ...]  # ONNX's word for the type, then dimensions; a name or None for a free one
 Tensors = dict[str, Tensor]
 
 FLOAT, INT64 = "tensor(float)", "tensor(int64)"
 _BATCH = "batch"
+_UNPROVEN = "keeps weights in other files, which nothing proves"
 
 
 def step_role(*, guided: bool) -> Role:
@@ -18,17 +21,41 @@ def step_role(*, guided: bool) -> Role:
     return "step_guided" if guided else "step_plain"
 
 
-def read_graph(bundle: Bundle, role: Role, precision: Precision) -> tuple[Path, bytes]:
-    """Path and bytes of a graph, hashed. Raises BundleError where it is no ONNX or keeps weights in other files."""
-    file = bundle.graph(role, precision).file
-    where, model = bundle.path / file, bundle.read(file)
+@dataclass(frozen=True)
+class Graph:
+    """A graph whose every byte was hashed: the ONNX file's, and the weights it keeps in a file beside it, by name."""
+
+    where: Path
+    model: bytes
+    outside: dict[str, Weight]
+
+
+def read_graph(bundle: Bundle, role: Role, precision: Precision) -> Graph:
+    """Read a graph and its weights. Raises BundleError as read_model does, EngineMemoryError."""
+    entry = bundle.graph(role, precision)
+    model, tensors = read_model(bundle, entry)
+    outside = view_weights(tensors, bundle.load(entry.data)) if entry.data and tensors else {}
+    return Graph(bundle.path / entry.file, model, outside)
+
+
+def read_model(bundle: Bundle, entry: GraphEntry) -> tuple[bytes, list[ExternalTensor]]:
+    """Bytes of a graph's ONNX file, and the weights it keeps in entry.data, of which no byte was read yet.
+
+    Raises BundleError where it is no ONNX, or keeps a tensor anywhere but within that file.
+    """
+    where, model = bundle.path / entry.file, bundle.read(entry.file)
     try:
-        external = has_external_data(model)
+        tensors = find_external_data(model)
+    except StrayTensorError as error:
+        detail = f" It holds {error}." if entry.data else ""
+        raise BundleError(f"{where} {_UNPROVEN}; export the bundle again.{detail}") from None
     except ValueError as error:
         raise BundleError(f"{where} is not an ONNX graph ({error}); export the bundle again.") from None
-    if external:
-        raise BundleError(f"{where} keeps weights in other files, which nothing proves; export the bundle again.")
-    return where, model
+    if tensors and entry.data is None:
+        raise BundleError(f"{where} {_UNPROVEN}; export the bundle again.")
+    if entry.data and (problem := find_problem(tensors, entry.data, bundle.entry(entry.data).size)):
+        raise BundleError(f"{where} {problem}; export the bundle again.")
+    return model, tensors
 
 
 def expected_tensors(bundle: Bundle, role: Role) -> tuple[Tensors, Tensors]:

@@ -15,8 +15,10 @@ from diffood.runtime.cores import usable_cores
 from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
 from diffood.runtime.sessions.graphs import read_graph, require_tensors, step_role
 from diffood.runtime.sessions.host import classify_padded, combine_registers
+from diffood.runtime.sessions.outside import Weight
 
 PROVIDER = "CPUExecutionProvider"
+NONE: Mapping[str, Weight] = {}
 
 # Words of its arena, of C++, and of CUDA.
 OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "Available memory of", "out of memory")
@@ -143,9 +145,10 @@ def load_graph(
 
     Raises BundleError, and DeviceError where ONNX Runtime took another provider than it was told, as it does silently.
     """
-    where, model = read_graph(bundle, role, precision)
+    graph = read_graph(bundle, role, precision)
+    where = graph.where
     try:
-        session = start(model, provider, options, threads)
+        session = start(graph.model, provider, options, threads, graph.outside)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise BundleError(
@@ -165,9 +168,12 @@ def load_graph(
     return session
 
 
-def start(model: bytes, provider: str, options: Mapping[str, str], threads: int) -> Any:
+def start(
+    model: bytes, provider: str, options: Mapping[str, str], threads: int, outside: Mapping[str, Weight] = NONE
+) -> Any:
     """An onnxruntime.InferenceSession as ONNX Runtime gives it; its provider may be another one."""
     settings = onnxruntime.SessionOptions()
+    give_weights(settings, outside)
     settings.intra_op_num_threads = threads
     settings.log_severity_level = 4  # errors come as exceptions; warnings about the machine are doctor's to give
     settings.add_session_config_entry("session.load_model_format", "ONNX")  # else the bytes choose the parser
@@ -176,3 +182,12 @@ def start(model: bytes, provider: str, options: Mapping[str, str], threads: int)
     session = onnxruntime.InferenceSession(model, settings, providers=[(provider, dict(options))], enable_fallback=0)
     session.disable_fallback()  # while it runs; enable_fallback=0: while it is made, though not from CUDA to the CPU
     return session
+
+
+def give_weights(settings: Any, outside: Mapping[str, Weight]) -> None:
+    """Have a session take these weights from memory, by name, where the model says that they lie in a file.
+
+    ONNX Runtime compares types and shapes, and copies while the session is made.
+    """
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(weight) for weight in outside.values()]
+    settings.add_external_initializers(list(outside), values)

@@ -1,0 +1,55 @@
+"""The file in which large graphs keep their weights; graphs of the same weights, as the steps of one UNet, share it."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir
+
+# Weights of a graph above which they go into a file of their own. protobuf's own limit is 2 GiB; far below it a graph
+# in one piece costs what a large model cannot spare: torch, onnx and the engine each hold copies of the whole message,
+# and the step graphs with and without guidance hold the same weights, twice on disk.
+LARGEST_INSIDE = 2**28
+SMALLEST_OUTSIDE = 4096  # bytes of one tensor; shapes and scales stay where shape inference and a reader find them
+PAGE = 4096  # weights begin at multiples, so that an engine may map them
+TYPES = (onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16)  # what the runtime takes from outside
+
+
+class WeightsFile:
+    """A file that grows with the graphs that are written beside it; values that are in it are not written twice."""
+
+    def __init__(self, path: Path, largest_inside: int = LARGEST_INSIDE) -> None:
+        self.path, self.largest_inside = path, largest_inside
+        self._places: dict[bytes, int] = {}
+
+    def move(self, model: Any) -> bool:
+        """Move the weights of an onnx_ir.Model here where they are too large for its own file; whether they were."""
+        weights = [value for value in model.graph.initializers.values() if value.const_value is not None]
+        if sum(value.const_value.nbytes for value in weights) <= self.largest_inside:
+            return False
+        for value in weights:
+            tensor = value.const_value
+            if tensor.dtype in TYPES and tensor.nbytes >= SMALLEST_OUTSIDE:
+                value.const_value = onnx_ir.ExternalTensor(
+                    self.path.name,
+                    self._place(tensor.numpy()),
+                    tensor.nbytes,
+                    tensor.dtype,
+                    shape=tensor.shape,
+                    name=value.name,
+                    base_dir=self.path.parent,
+                )
+        return True
+
+    def _place(self, values: npt.NDArray[Any]) -> int:
+        """Where the file holds these values; they are added where it does not."""
+        data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+        digest = hashlib.sha256(data).digest()
+        if digest not in self._places:
+            with self.path.open("ab") as file:
+                file.write(bytes(-file.tell() % PAGE))
+                self._places[digest] = file.tell()
+                file.write(data)
+        return self._places[digest]
