@@ -11,19 +11,23 @@ import numpy as np
 import torch
 
 from diffood import __version__
-from diffood.errors import UsageError
+from diffood.errors import ExportError, UsageError
+from diffood.export.autoencoder_graphs import DecodeGraph, EncodeGraph
 from diffood.export.graphs import ClassifyGraph, StepGuided, StepLabelled, StepPlain
 from diffood.export.normalisation import fused_group_norms
 from diffood.export.onnx import EXAMPLE_BATCH, OPSET, Proof, export_onnx, prove_equal, run_onnx, run_torch
 from diffood.export.precision import LIMITS, prove_types
 from diffood.export.samples import Samples
+from diffood.export.sources.autoencoder import Autoencoder
 from diffood.export.sources.classifier import Classifier, Preprocessing, load_classifier
+from diffood.export.sources.latent import denoiser_folder, load_denoiser
 from diffood.export.sources.scheduler import NoiseSchedule, load_schedule
-from diffood.export.sources.unet import UNet, load_unet
+from diffood.export.sources.unet import UNet
 from diffood.runtime.bundle import (
     MANIFEST,
     FileEntry,
     GraphEntry,
+    LatentEntry,
     Manifest,
     ModelEntry,
     Precision,
@@ -31,7 +35,6 @@ from diffood.runtime.bundle import (
     UNetEntry,
     write_bundle,
 )
-from diffood.runtime.images import ImageShape
 from diffood.runtime.plan import DEFAULT, FAST, PLAIN, REFERENCE, Plan
 
 NOISE_LEVELS, GOLDEN = "noise_levels.npz", "golden.npz"
@@ -39,6 +42,7 @@ GOLDEN_IMAGES = 4
 FP32_ALONE: tuple[Precision, ...] = ("fp32",)
 STEP_OUTPUTS = ("x_next", "epsilon")
 CLASSIFY_OUTPUTS = ("logits", "features")
+AUTOENCODER: tuple[Role, ...] = ("encode", "decode")
 
 
 @dataclass(frozen=True)
@@ -67,16 +71,19 @@ def export_bundle(
     Raises ExportError (a model does not fit, a proof failed) and UsageError (output exists).
     """
     _check_output(output, overwrite=overwrite)
-    unet = load_unet(sources.unet)
-    schedule = load_schedule(sources.unet, sources.scheduler)
+    unet = load_denoiser(sources.unet)
+    schedule = load_schedule(denoiser_folder(sources.unet), sources.scheduler)
     classifier = load_classifier(
-        sources.classifier, sources.classifier_weights, unet.height, unet.width, sources.preprocessing
+        sources.classifier, sources.classifier_weights, unet.image.height, unet.image.width, sources.preprocessing
     )
     names = sources.class_names or tuple(f"class {index}" for index in range(classifier.classes))
     if len(names) != classifier.classes:
         raise UsageError(f"{len(names)} class names for a classifier of {classifier.classes} classes; give one each.")
     labels = unet.labels(classifier.classes)
     report(f"unet        {unet.origin}: {unet.channels}x{unet.height}x{unet.width}, labels: {labels}")
+    if unet.autoencoder:
+        image = unet.image
+        report(f"autoencoder {unet.autoencoder.origin}: from and to {image.channels}x{image.height}x{image.width}")
     report(f"schedule    {schedule.origin}: {len(schedule.alpha_bar)} steps, predicts {schedule.prediction}")
     report(f"classifier  {classifier.origin}: {classifier.classes} classes")
     report(f"features    {classifier.features} values, {classifier.features_from}")
@@ -116,13 +123,13 @@ def _fill(
     labels = unet.labels(classifier.classes)
     graphs = _export_fp32(folder, unet, schedule, classifier, opset, report)
     if "fp16" in precisions:
-        graphs += _export_fp16(folder, unet, schedule, classifier, opset, report)
+        graphs += _export_fp16(folder, unet, schedule, classifier, opset, graphs, report)
     np.savez(folder / NOISE_LEVELS, allow_pickle=False, alpha_bar=schedule.alpha_bar)
 
     def make_manifest(files: dict[str, FileEntry]) -> Manifest:
         return Manifest(
             format=1,
-            image=ImageShape(unet.channels, unet.height, unet.width),
+            image=unet.image,
             class_names=names,
             feature_count=classifier.features,
             classifier=ModelEntry(
@@ -147,6 +154,7 @@ def _fill(
             default_plan="default",
             files=files,
             versions=_versions(),
+            latent=_latent_entry(unet.autoencoder) if unet.autoencoder else None,
         )
 
     return write_bundle(folder, make_manifest)
@@ -174,20 +182,38 @@ def _export_fp32(
 
 
 def _export_fp16(
-    folder: Path, unet: UNet, schedule: NoiseSchedule, classifier: Classifier, opset: int, report: Callable[[str], None]
+    folder: Path,
+    unet: UNet,
+    schedule: NoiseSchedule,
+    classifier: Classifier,
+    opset: int,
+    exact: list[GraphEntry],
+    report: Callable[[str], None],
 ) -> list[GraphEntry]:
-    """Halve both models, in place, and write them again, measured against the FP32 graphs at every time."""
+    """Halve the models, in place, and write them again, measured against the FP32 graphs at every time.
+
+    Some autoencoders overflow in half precision: a half that is no longer itself stays FP32, in this variant too.
+    """
     unet.model.half()
     classifier.model.half()
+    if unet.autoencoder:
+        unet.autoencoder.model.half()
     graphs = []
     for role, module, outputs in _modules(unet, classifier):
         path = folder / f"{role}.fp16.onnx"
         samples = Samples(unet, classifier.classes, len(schedule.alpha_bar), role)
-        export_onnx(module, samples.draw(EXAMPLE_BATCH), outputs, path, opset)
-        expected = run_onnx(folder / f"{role}.onnx", outputs)
-        proof = prove_equal(expected, path, outputs, samples.proofs(), LIMITS["fp16"])
-        report(f"{_size(path, opset)}, within {proof.error:.0e} of fp32 on {proof.rows} inputs")
-        graphs.append(_entry(role, path, "fp16", opset, proof))
+        try:
+            export_onnx(module, samples.draw(EXAMPLE_BATCH), outputs, path, opset)
+            expected = run_onnx(folder / f"{role}.onnx", outputs)
+            proof = prove_equal(expected, path, outputs, samples.proofs(), LIMITS["fp16"])
+            graphs.append(_entry(role, path, "fp16", opset, proof))
+            report(f"{_size(path, opset)}, within {proof.error:.0e} of fp32 on {proof.rows} inputs")
+        except ExportError as error:
+            if role not in AUTOENCODER:
+                raise
+            path.unlink(missing_ok=True)
+            graphs += [entry.model_copy(update={"precision": "fp16"}) for entry in exact if entry.role == role]
+            report(f"{role:<17} stays fp32 in the fp16 variant: {error}")
     return graphs
 
 
@@ -202,11 +228,26 @@ def _size(path: Path, opset: int) -> str:
 
 def _modules(unet: UNet, classifier: Classifier) -> Iterator[tuple[Role, torch.nn.Module, tuple[str, ...]]]:
     labels = unet.labels(classifier.classes)
-    classify = ClassifyGraph(classifier, unet.channels, unet.height, unet.width)
+    image = unet.image
+    classify = ClassifyGraph(classifier, image.channels, image.height, image.width)
     yield "classify", classify.eval(), CLASSIFY_OUTPUTS
     yield "step_plain", (StepPlain(unet) if labels == "none" else StepLabelled(unet)).eval(), STEP_OUTPUTS
     if labels == "class+null":
         yield "step_guided", StepGuided(unet).eval(), STEP_OUTPUTS
+    if unet.autoencoder:
+        yield "encode", EncodeGraph(unet.autoencoder).eval(), ("z",)
+        yield "decode", DecodeGraph(unet.autoencoder).eval(), ("x",)
+
+
+def _latent_entry(autoencoder: Autoencoder) -> LatentEntry:
+    return LatentEntry(
+        origin=autoencoder.origin,
+        weights_sha256=autoencoder.sha256,
+        parameters=_parameters(autoencoder.model),
+        channels=autoencoder.channels,
+        height=autoencoder.height,
+        width=autoencoder.width,
+    )
 
 
 def _parameters(model: torch.nn.Module) -> int:

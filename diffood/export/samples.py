@@ -20,9 +20,13 @@ class Samples:
 
     def draw(self, batch: int, time: torch.Tensor | None = None) -> Inputs:
         """One batch; times of the whole schedule unless given."""
-        x = torch.randn(batch, self.unet.channels, self.unet.height, self.unet.width, generator=self.generator)
-        if self.role == "classify":
+        image = self.unet.image
+        if self.role in ("classify", "encode"):
+            x = torch.randn(batch, image.channels, image.height, image.width, generator=self.generator)
             return {"x": x.clamp(-1, 1)}
+        x = torch.randn(batch, self.unet.channels, self.unet.height, self.unet.width, generator=self.generator)
+        if self.role == "decode":
+            return {"z": self._latents(x)}
         if time is None:
             time = torch.randint(0, self.steps, (batch,), generator=self.generator).float()
         inputs = {"x": x, "time": time}
@@ -33,10 +37,21 @@ class Samples:
             inputs["guidance"] = torch.full((batch,), 2.0)
         return inputs
 
+    def _latents(self, drawn: torch.Tensor) -> torch.Tensor:
+        """Latents of unit size; with a code book, codes: between two, rounding alone would choose one."""
+        autoencoder = self.unet.autoencoder
+        if autoencoder is None or autoencoder.codes is None:
+            return drawn
+        codes = autoencoder.codes.weight.float()
+        batch, _, height, width = drawn.shape
+        chosen = codes[torch.randint(0, len(codes), (batch, height, width), generator=self.generator)]
+        offset, scale = torch.tensor(autoencoder.offset), torch.tensor(autoencoder.scale)
+        return ((chosen - offset) * scale).permute(0, 3, 1, 2).contiguous()
+
     def proofs(self) -> Iterator[Inputs]:
         """Batches 1, 2, 5, then every time of the schedule once."""
         for batch in PROOF_BATCHES:
             yield self.draw(batch)
-        if self.role != "classify":
+        if self.role in ("step_plain", "step_guided"):
             for times in torch.arange(self.steps, dtype=torch.float32).split(PROOF_ROWS):
                 yield self.draw(len(times), times)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from diffood.errors import BundleError, UsageError
 from diffood.runtime.images import ImageShape
@@ -32,9 +32,10 @@ MAX_MANIFEST_BYTES = 4 * 2**20  # a manifest is some kilobytes; class names of t
 MAX_FILE_BYTES = 2 * 2**31  # two graphs' worth of protobuf's own limit
 MAX_EXPANDED_BYTES = 2**30  # arrays of one file, unpacked; golden values of 1024x1024 RGB images have 350 MB
 MAX_STEPS = 100_000  # training steps of a noise schedule
+MAX_LATENT_CHANNELS = 256  # autoencoders in use have 3 to 32
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Role = Literal["classify", "step_guided", "step_plain"]
+Role = Literal["classify", "step_guided", "step_plain", "encode", "decode"]
 Precision = Literal["fp32", "fp16", "int8"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$", max_length=100)]
 
@@ -47,8 +48,9 @@ class FileEntry(Record):
 
 
 class GraphEntry(Record):
-    """One ONNX graph. role: classify; step_guided (two UNet evaluations a lane); step_plain (one).
+    """One ONNX graph. role: classify; step_guided (two UNet evaluations a lane); step_plain (one); encode and decode.
 
+    precision: of the variant it belongs to; that of fp16 or int8 may name the FP32 file of encode or decode.
     error: the largest difference from FP32 torch over the export's proofs, relative to the largest output.
     weights: how many weight values the graph holds in each type, e.g. {"float16": 687473}.
     """
@@ -78,8 +80,19 @@ class UNetEntry(ModelEntry):
     schedule_origin: Text
 
 
+class LatentEntry(ModelEntry):
+    """The autoencoder whose latents [channels, height, width] are noised and denoised in the place of images."""
+
+    channels: Annotated[int, Field(ge=1, le=MAX_LATENT_CHANNELS)]
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+
+
 class Manifest(Record):
-    """The manifest, format 1. `files` names every file that the bundle may open, calibrations apart."""
+    """The manifest, format 1. `files` names every file that the bundle may open, calibrations apart.
+
+    latent: None where images are denoised as they are.
+    """
 
     format: Literal[1]
     image: ImageShape
@@ -94,6 +107,27 @@ class Manifest(Record):
     default_plan: Text
     files: dict[FileName, FileEntry]
     versions: dict[Text, Text]
+    latent: LatentEntry | None = None
+
+    @model_validator(mode="after")
+    def _latent_fits(self) -> "Manifest":
+        latent, image = self.latent, self.image
+        if latent and (latent.height > image.height or latent.width > image.width):
+            raise ValueError(
+                f"latents of {latent.height}x{latent.width} are larger than the images, {image.height}x{image.width}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_latent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A bundle of images is written without the entry, as it was before there were latents."""
+        return {name: value for name, value in write(self).items() if name != "latent" or value is not None}
+
+    @property
+    def lane_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what is noised and denoised: latents, or images."""
+        shape = self.latent or self.image
+        return shape.channels, shape.height, shape.width
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from diffood.errors import ExportError
 from diffood.export.sources.scheduler import read_config
 from diffood.export.sources.weights import hash_file
+from diffood.runtime.images import ImageShape
+
+if TYPE_CHECKING:
+    from diffood.export.sources.autoencoder import Autoencoder
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -16,6 +20,8 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 @dataclass(frozen=True)
 class UNet:
     """A UNet and how it is asked: channels C, size (H, W), its labels, and where it came from.
+
+    autoencoder: whose latents it denoises; None where they are images.
 
     model(x [B, C, H, W], time [B], class_labels [B]).sample -> [B, C or 2C, H, W]; of 2C the first C are predicted.
     """
@@ -27,6 +33,12 @@ class UNet:
     label_count: int
     origin: str
     sha256: str
+    autoencoder: "Autoencoder | None" = None
+
+    @property
+    def image(self) -> ImageShape:
+        """The images that are judged with it."""
+        return self.autoencoder.image if self.autoencoder else ImageShape(self.channels, self.height, self.width)
 
     def labels(self, classes: int) -> Literal["none", "class", "class+null"]:
         """What the labels mean beside a classifier of `classes`; ExportError where the numbers do not fit."""

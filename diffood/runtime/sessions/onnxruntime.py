@@ -10,8 +10,8 @@ import onnxruntime
 from diffood.errors import BundleError, DeviceError, EngineMemoryError
 from diffood.runtime.bundle import Bundle, Precision, Role
 from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
-from diffood.runtime.sessions.graphs import read_graph, require_tensors, step_role
-from diffood.runtime.sessions.host import classify_padded, combine_registers
+from diffood.runtime.sessions.graphs import autoencoder_roles, read_graph, require_tensors, step_role
+from diffood.runtime.sessions.host import combine_registers, run_padded
 
 PROVIDER = "CPUExecutionProvider"
 
@@ -20,7 +20,7 @@ OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "Available memory of"
 
 
 class OnnxRuntimeSession:
-    """Both graphs on ONNX Runtime's CPU provider, for a fixed batch and a number of threads (0: all cores)."""
+    """A plan's graphs on ONNX Runtime's CPU provider, for a fixed batch and a number of threads (0: all cores)."""
 
     backend: Backend = "onnxruntime-cpu"
     engine_sha256 = None
@@ -39,15 +39,24 @@ class OnnxRuntimeSession:
         self._classify = load_graph(bundle, "classify", precision, PROVIDER, {}, threads)
         self._step = load_graph(bundle, step_role(guided=guided), precision, PROVIDER, {}, threads)
         self._step_inputs = {node.name for node in self._step.get_inputs()}
-        image = bundle.manifest.image
-        self._x: Array = np.zeros((batch, image.channels, image.height, image.width), np.float32)
+        self._autoencoder = {
+            role: load_graph(bundle, role, precision, PROVIDER, {}, threads) for role in autoencoder_roles(bundle)
+        }
+        self._x: Array = np.zeros((batch, *bundle.manifest.lane_shape), np.float32)
         self._registers: Array = np.zeros((registers, *self._x.shape), np.float32)
 
     def classify(self, x: Array) -> Classified:
         """See Session.classify."""
-        return classify_padded(
-            x, self.batch, lambda rows: run_graph(self._classify, ["logits", "features"], {"x": rows})
-        )
+        outputs = ["logits", "features"]
+        return Classified(*run_padded(x, self.batch, lambda rows: run_graph(self._classify, outputs, {"x": rows})))
+
+    def encode(self, x: Array) -> Array:
+        """See Session.encode."""
+        return run_padded(x, self.batch, lambda rows: run_graph(self._autoencoder["encode"], ["z"], {"x": rows}))[0]
+
+    def decode(self, z: Array) -> Array:
+        """See Session.decode."""
+        return run_padded(z, self.batch, lambda rows: run_graph(self._autoencoder["decode"], ["x"], {"z": rows}))[0]
 
     def put(self, lane: int, x: Array) -> None:
         """See Session.put."""
