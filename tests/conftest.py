@@ -78,7 +78,7 @@ def dit_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def dit_exported(dit_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A bundle of that and of the zoo's classifier, in FP32 and FP16, and what its export said; read-only."""
+    """A bundle of that, in FP32 and FP16, and what its export said; read-only."""
     output = tmp_path_factory.mktemp("latent") / "bundle"
     return output, latent_models.export(dit_pipeline, output, "fp32,fp16")
 

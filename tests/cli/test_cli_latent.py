@@ -33,7 +33,7 @@ def test_rows_and_pictures_of_what_was_flagged(run: Run, latent: Path, folders: 
     assert done.code == 0, done
     read = [json.loads(line) for line in rows.read_text().splitlines()]
     assert len(read) == 10
-    assert {row["status"] for row in read} == {"scored"}
+    assert {row["status"] for row in read} == {"ok"}
     assert {row["unet_evaluations"] for row in read} <= {2 * 2}
 
 

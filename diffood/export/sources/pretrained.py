@@ -19,10 +19,18 @@ def load_pretrained(folder: Path, kind: Any) -> torch.nn.Module:
             f"{folder} holds no {WEIGHTS}: weights in one safetensors file are needed. Save the model again with "
             f"diffusers: {kind.__name__}.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)."
         )
+    options = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
     try:
-        model = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False)
+        model, found = kind.from_pretrained(folder, output_loading_info=True, **options)
     except Exception as error:  # a config that does not hold fails in a dozen ways
         raise ExportError(f"diffusers cannot load {folder}: {' '.join(str(error).split())[:500]}") from None
+    # Of weights that are missing diffusers makes random ones. Buffers it computes may lie in old files.
+    strays = sorted({*found["missing_keys"], *found["unexpected_keys"]} - {name for name, _ in model.named_buffers()})
+    if strays:
+        raise ExportError(
+            f"The weights in {folder} are not those of its config.json: {len(strays)} names are in one of them alone, "
+            f"such as {strays[0][:200]!r}. Save the model again with diffusers."
+        )
     loaded: torch.nn.Module = model.eval().float().requires_grad_(False)
     return loaded
 

@@ -16,13 +16,12 @@ import diffusers  # noqa: E402
 import torch  # noqa: E402
 from latent_models import kl_autoencoder, latent_unet, save_pipeline, transformer, vq_autoencoder  # noqa: E402
 
-from diffood import zoo  # noqa: E402
 from diffood.errors import ExportError  # noqa: E402
+from diffood.export import quantize  # noqa: E402
 from diffood.export.autoencoder_graphs import DecodeGraph, EncodeGraph  # noqa: E402
-from diffood.export.quantize import quantize_bundle  # noqa: E402
 from diffood.export.sources.autoencoder import load_autoencoder  # noqa: E402
 from diffood.export.sources.latent import load_denoiser  # noqa: E402
-from diffood.export.torch_loop import TorchModels, are_of, open_torch_loop  # noqa: E402
+from diffood.export.torch_loop import TorchModels, open_torch_loop  # noqa: E402
 from diffood.runtime.bundle import Bundle, open_bundle  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402
 from diffood.runtime.engines import list_engines  # noqa: E402
@@ -60,7 +59,7 @@ def test_a_bundle_says_what_its_latents_are(dit_exported: tuple[Path, list[str]]
     )
     assert manifest.latent.origin == "diffusers AutoencoderKL vae, latents scaled by 1.5"
     assert (manifest.image.channels, manifest.image.height, manifest.image.width) == (1, 28, 28)
-    assert (manifest.unet.labels, manifest.unet.label_count) == ("class+null", 11)
+    assert (manifest.unet.labels, manifest.unet.label_count) == ("class+null", 6)
     roles = {"classify", "step_plain", "step_guided", "encode", "decode"}
     for precision in ("fp32", "fp16"):
         assert {graph.role for graph in manifest.graphs if graph.precision == precision} == roles
@@ -97,13 +96,27 @@ def test_both_halves_are_what_diffusers_pipelines_do(autoencoder: Any, tmp_path:
         torch.testing.assert_close(DecodeGraph(loaded)(z), back, rtol=1e-4, atol=1e-4)
 
 
+def test_a_code_book_finds_the_nearest_code_in_half_precision_too(tmp_path: Path) -> None:
+    model = vq_autoencoder().eval()
+    model.save_pretrained(tmp_path / "vae")
+    loaded = load_autoencoder(tmp_path / "vae", (3, 14, 14))
+    chosen = torch.randint(0, 32, (2, 14, 14), generator=torch.Generator().manual_seed(0))
+    z = (loaded.model.quantize.embedding.weight[chosen] * 0.8).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        exact = DecodeGraph(loaded)(z)
+        loaded.model.half()
+        halved = DecodeGraph(loaded)(z)
+    assert halved.dtype == torch.float32
+    torch.testing.assert_close(halved, exact, rtol=0, atol=0.02 * float(exact.abs().max()))
+
+
 def test_a_condition_unet_without_text_is_asked_by_label(tmp_path: Path) -> None:
     save_pipeline(tmp_path, unet=condition_unet(), vae=kl_autoencoder())
     unet = load_denoiser(tmp_path)
-    assert (unet.label_count, unet.channels, unet.height, unet.image.height) == (11, 4, 14, 28)
+    assert (unet.label_count, unet.channels, unet.height, unet.image.height) == (6, 4, 14, 28)
     original = diffusers.UNet2DConditionModel.from_pretrained(tmp_path / "unet").eval()
     z, time = torch.randn(2, 4, 14, 14, generator=torch.Generator().manual_seed(0)), torch.tensor([3.0, 30.0])
-    label = torch.tensor([1, 10])
+    label = torch.tensor([1, 5])
     with torch.no_grad():
         expected = original(z, time, encoder_hidden_states=None, class_labels=label).sample
         found = unet.model(z, time, class_labels=label, return_dict=False)[0]
@@ -124,39 +137,29 @@ def set_config(part: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+DIT: dict[str, Any] = {"transformer": transformer, "vae": kl_autoencoder}
+LDM: dict[str, Any] = {"unet": latent_unet, "vqvae": vq_autoencoder}
+CROSS = {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D")}
+TIMES = {"num_class_embeds": None, "class_embed_type": "timestep"}
+
+
 @pytest.mark.parametrize(
     ("parts", "damage", "message"),
     [
         ({"transformer": transformer}, None, "no autoencoder beside it"),
-        (
-            {"unet": lambda: condition_unet(down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"))},
-            None,
-            "the embedding of a text",
-        ),
-        (
-            {"unet": lambda: condition_unet(num_class_embeds=None, class_embed_type="timestep")},
-            None,
-            "class_embed_type",
-        ),
-        ({"transformer": transformer, "vae": lambda: kl_autoencoder(latent_channels=3)}, None, "latents of 3 channels"),
-        ({"transformer": transformer, "vae": lambda: kl_autoencoder(out_channels=3)}, None, "1 channels to 3"),
-        ({"transformer": lambda: transformer(out_channels=6), "vae": kl_autoencoder}, None, "maps 4 to 6 channels"),
-        (
-            {"transformer": transformer, "vae": kl_autoencoder},
-            ("vae", {"_class_name": "AutoencoderTiny"}),
-            "AutoencoderTiny",
-        ),
-        ({"transformer": transformer, "vae": kl_autoencoder}, ("vae", {"scaling_factor": 0}), "how latents are scaled"),
-        (
-            {"transformer": transformer, "vae": kl_autoencoder},
-            ("vae", {"latents_std": [1, 2]}),
-            "how latents are scaled",
-        ),
-        ({"transformer": transformer, "vae": kl_autoencoder}, ("transformer", {"patch_size": "two"}), "cannot load"),
-        ({"transformer": transformer, "vae": kl_autoencoder}, ("transformer", {"num_layers": 3}), ""),
-        ({"unet": latent_unet, "vqvae": vq_autoencoder}, ("unet", {"sample_size": None}), "has sample_size None"),
-        ({"unet": latent_unet, "vqvae": vq_autoencoder}, ("unet", {"sample_size": "large"}), "has sample_size 'large'"),
-        ({"unet": latent_unet, "vqvae": vq_autoencoder}, ("vqvae", {"norm_type": "spatial"}), ""),
+        ({"unet": lambda: condition_unet(**CROSS)}, None, "the embedding of a text"),
+        ({"unet": lambda: condition_unet(**TIMES)}, None, "class_embed_type"),
+        ({**DIT, "vae": lambda: kl_autoencoder(latent_channels=3)}, None, "latents of 3 channels"),
+        ({**DIT, "vae": lambda: kl_autoencoder(out_channels=3)}, None, "1 channels to 3"),
+        ({**DIT, "transformer": lambda: transformer(out_channels=6)}, None, "maps 4 to 6 channels"),
+        (DIT, ("vae", {"_class_name": "AutoencoderTiny"}), "AutoencoderTiny"),
+        (DIT, ("vae", {"scaling_factor": 0}), "how latents are scaled"),
+        (DIT, ("vae", {"latents_std": [1, 2]}), "how latents are scaled"),
+        (DIT, ("transformer", {"patch_size": "two"}), "cannot load"),
+        (DIT, ("transformer", {"num_layers": 2}), "are not those of its config.json"),
+        (LDM, ("unet", {"sample_size": None}), "has sample_size None"),
+        (LDM, ("unet", {"sample_size": "large"}), "has sample_size 'large'"),
+        (LDM, ("vqvae", {"norm_type": "spatial"}), "are not those of its config.json"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_reason(
@@ -182,8 +185,7 @@ def test_the_official_loop_in_torch_runs_in_latent_space(
     dit_bundle: Bundle, dit_pipeline: Path, clothes: Any, schedule: str
 ) -> None:
     plan = PLAN.changed({"schedule": schedule})
-    models = TorchModels(dit_pipeline, f"{zoo.CLASSIFIER}:{zoo.FACTORY}", zoo.CLASSIFIER_WEIGHTS)
-    assert are_of(dit_bundle.manifest, models)
+    models = TorchModels(dit_pipeline, latent_models.classifier_of(dit_pipeline))
     x = from_pixels(clothes[:3, None])
     drawn = [
         [draw_noise(content_key(image), plan.seed, r, dit_bundle.manifest.lane_shape) for image in x]
@@ -200,15 +202,18 @@ def test_the_official_loop_in_torch_runs_in_latent_space(
 def test_another_autoencoder_is_not_the_bundles(dit_bundle: Bundle, dit_pipeline: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(dit_pipeline, tmp_path / "other"))
     kl_autoencoder(scaling_factor=1.5).half().float().save_pretrained(other / "vae")
-    models = TorchModels(other, f"{zoo.CLASSIFIER}:{zoo.FACTORY}", zoo.CLASSIFIER_WEIGHTS)
+    models = TorchModels(other, latent_models.classifier_of(dit_pipeline))
     with pytest.raises(ExportError, match="autoencoder's weights"):
         open_torch_loop(dit_bundle.path, models, PLAN, 1, False, rows=4)
 
 
-def test_an_int8_variant_leaves_the_autoencoder_in_fp32(dit_bundle: Bundle, clothes: Any, tmp_path: Path) -> None:
+def test_an_int8_variant_leaves_the_autoencoder_in_fp32(
+    dit_bundle: Bundle, clothes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = Path(shutil.copytree(dit_bundle.path, tmp_path / "bundle"))
     lines: list[str] = []
-    quantize_bundle(path, from_pixels(clothes[:16, None]), report=lines.append)
+    monkeypatch.setattr(quantize, "BUDGETS", dict.fromkeys(quantize.BUDGETS, 0.2))  # for networks so small
+    quantize.quantize_bundle(path, from_pixels(clothes[:16, None]), report=lines.append)
     bundle = open_bundle(path)
     assert {role: bundle.graph(role, "int8").file for role in ("encode", "decode")} == {
         "encode": "encode.onnx",
@@ -222,7 +227,7 @@ def test_an_int8_variant_leaves_the_autoencoder_in_fp32(dit_bundle: Bundle, clot
     )
     np.testing.assert_allclose(exact.score, rounded.score, rtol=0.2)
     assert (exact.score != rounded.score).all()
-    quantize_bundle(path, from_pixels(clothes[:16, None]), report=lines.append)  # again, over the first
+    quantize.quantize_bundle(path, from_pixels(clothes[:16, None]), report=lines.append)  # again, over the first
     assert open_bundle(path).manifest.files["encode.onnx"] == bundle.manifest.files["encode.onnx"]
 
 
