@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import latent_models
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -65,3 +66,24 @@ def clothes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clothes")
     unpack_set("fashion-validation", folder, 80)
     return folder
+
+
+@pytest.fixture(scope="session")
+def dit_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DiT with its AutoencoderKL, random weights, as DiTPipeline saves them; read-only."""
+    latent_models.need_export()
+    parts = {"transformer": latent_models.transformer(), "vae": latent_models.kl_autoencoder()}
+    return latent_models.save_pipeline(tmp_path_factory.mktemp("dit"), **parts)
+
+
+@pytest.fixture(scope="session")
+def dit_exported(dit_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A bundle of that, in FP32 and FP16, and what its export said; read-only."""
+    output = tmp_path_factory.mktemp("latent") / "bundle"
+    return output, latent_models.export(dit_pipeline, output, "fp32,fp16")
+
+
+@pytest.fixture(scope="session")
+def dit_bundle(dit_exported: tuple[Path, list[str]]) -> Bundle:
+    """That bundle, opened."""
+    return open_bundle(dit_exported[0])

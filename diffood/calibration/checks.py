@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from diffood.runtime.bundle import Bundle, Precision, Role, load_arrays
+from diffood.runtime.arrays import load_arrays
+from diffood.runtime.bundle import Bundle, Precision, Role
 from diffood.runtime.detector import Detector
 from diffood.runtime.engines import list_engines, read_plan
 from diffood.runtime.schedule import NO_REGISTER
@@ -49,17 +50,17 @@ def check_golden(detector: Detector) -> Check:
     golden = load_arrays(bundle.read(bundle.manifest.golden), bundle.manifest.golden)
     step: Role = "step_guided" if detector.plan.guidance > 0 else "step_plain"
     found = session.classify(golden["classify.in.x"])
-    errors = {
+    errors: dict[Role, float] = {
         "classify": max(
             _relative(golden["classify.out.logits"], found.logits),
             _relative(golden["classify.out.features"], found.features),
         ),
         step: _relative(golden[f"{step}.out.x_next"], _golden_step(detector, golden, step)),
     }
-    limits = {
-        role: max(GOLDEN_FLOOR, GOLDEN_SLACK * bundle.graph(role, session.precision).error)
-        for role in ("classify", step)
-    }
+    if bundle.manifest.latent:
+        errors["encode"] = _relative(golden["encode.out.z"], session.encode(golden["encode.in.x"]))
+        errors["decode"] = _relative(golden["decode.out.x"], session.decode(golden["decode.in.z"]))
+    limits = {role: max(GOLDEN_FLOOR, GOLDEN_SLACK * bundle.graph(role, session.precision).error) for role in errors}
     passed = all(errors[role] <= limits[role] for role in limits)
     worst = max(errors, key=lambda role: errors[role] / limits[role])
     return Check(

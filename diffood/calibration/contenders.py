@@ -25,7 +25,7 @@ from diffood.runtime.plan import Plan
 from diffood.runtime.schedule import epsilon_coefficients, noise_scale
 from diffood.runtime.scoring import jumps
 from diffood.runtime.sessions import Array, Backend, Classified, Session, StepInputs
-from diffood.runtime.sessions.graphs import read_graph
+from diffood.runtime.sessions.graphs import autoencoder_roles, read_graph
 from diffood.runtime.sessions.onnxruntime import give_weights
 
 CALIBRATED = "calibrated"  # the name of a calibration's plan where the bundle has none for it
@@ -44,6 +44,20 @@ class MeteredSession:
         """See Session.classify."""
         began = time.perf_counter()
         result = self.session.classify(x)
+        self.meter.seconds += time.perf_counter() - began
+        return result
+
+    def encode(self, x: Array) -> Array:
+        """See Session.encode."""
+        began = time.perf_counter()
+        result = self.session.encode(x)
+        self.meter.seconds += time.perf_counter() - began
+        return result
+
+    def decode(self, z: Array) -> Array:
+        """See Session.decode."""
+        began = time.perf_counter()
+        result = self.session.decode(z)
         self.meter.seconds += time.perf_counter() - began
         return result
 
@@ -166,6 +180,7 @@ class PlainLoop:
         self._grid, self._null = plan.grid(bundle.alpha_bar), bundle.manifest.unet.label_count - 1
         self._classify, self._unet = (_start(bundle, role, threads) for role in ("classify", "step_plain"))
         self._unet_inputs = {node.name for node in self._unet.get_inputs()}
+        self._autoencoder = {role: _start(bundle, role, threads) for role in autoencoder_roles(bundle)}
 
     def run(self, x: Array) -> int:
         """See Runner.run."""
@@ -177,19 +192,22 @@ class PlainLoop:
     def score(self, x: Array) -> npt.NDArray[np.float64]:
         """The jump [N, T] of images float32 [N, C, H, W]."""
         plan, count = self.plan, len(x)
-        label = np.tile(self.classify(x).argmax(axis=1), plan.repeats)
+        logits, shape = self.classify(x), self.bundle.manifest.lane_shape
+        label = np.tile(logits.argmax(axis=1), plan.repeats)
         noise = np.concatenate(
             [
-                np.stack([draw_noise(content_key(image), plan.seed, repeat, image.shape) for image in x])
+                np.stack([draw_noise(content_key(image), plan.seed, repeat, shape) for image in x])
                 for repeat in range(plan.repeats)
             ]
         )
-        repeated = np.tile(x, (plan.repeats, 1, 1, 1))
-        origin = self.classify(np.clip(mix(self._grid.origin_scale(), repeated, noise), -1, 1))
+        repeated = np.tile(self.encode(x), (plan.repeats, 1, 1, 1))
+        origin = np.tile(logits, (plan.repeats, 1))
+        if self._grid.origin_scale()[1]:
+            origin = self.look(mix(self._grid.origin_scale(), repeated, noise))
         after = []
         for start in plan.start_times:
             noised = mix(noise_scale(self._grid.level(start)), repeated, noise)
-            after.append(self.classify(np.clip(self.denoise(noised, label, start), -1, 1)))
+            after.append(self.look(self.denoise(noised, label, start)))
         found = [
             jumps(origin[image::count], np.stack(after, 1)[image::count], plan.norm, plan.compare).mean(axis=0)
             for image in range(count)
@@ -197,7 +215,7 @@ class PlainLoop:
         return np.stack(found)
 
     def denoise(self, x: Array, label: npt.NDArray[np.int64], start: int) -> Array:
-        """x̂ of images that are noised to `start`."""
+        """x̂ of images or latents that are noised to `start`."""
         for here, there in itertools.pairwise([*range(start, 0, -self.plan.stride), 0]):
             p_x, p_m = epsilon_coefficients(self.bundle.manifest.unet.prediction, self._grid.level(here))
             row = np.tile(np.array([p_x, p_m, 1, 0], np.float32), (len(x), 1))
@@ -218,6 +236,15 @@ class PlainLoop:
         self.meter.busy += len(x)
         feeds: dict[str, npt.NDArray[Any]] = {"x": x, "time": time_asked, "label": label, "coefficients": row}
         return self._ask(self._unet, "epsilon", {name: feeds[name] for name in self._unet_inputs})
+
+    def encode(self, x: Array) -> Array:
+        """What is noised of images: themselves, or latents."""
+        return self._ask(self._autoencoder["encode"], "z", {"x": x}) if self._autoencoder else x
+
+    def look(self, z: Array) -> Array:
+        """Logits [N, K] of what was denoised or noised."""
+        x = self._ask(self._autoencoder["decode"], "x", {"z": z}) if self._autoencoder else z
+        return self.classify(np.clip(x, -1, 1))
 
     def classify(self, x: Array) -> Array:
         """Logits [N, K]."""

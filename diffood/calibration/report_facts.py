@@ -57,7 +57,8 @@ def witness_facts(calibration: Calibration) -> tuple[WitnessFact, ...]:
 def facts(detector: Detector, calibration: Calibration) -> tuple[Fact, ...]:
     """What the calibration holds for, in the words of someone who has not read the paper."""
     manifest, plan, session = detector.bundle.manifest, detector.plan, detector.session
-    names, image = manifest.class_names, manifest.image
+    names, image, latent = manifest.class_names, manifest.image, manifest.latent
+    space = f"; it denoises latents of {latent.channels} x {latent.height} x {latent.width}" if latent else ""
     more = f" and {len(names) - CLASSES_NAMED} more" if len(names) > CLASSES_NAMED else ""
     engine = f", engine {session.engine_sha256[:12]}" if session.engine_sha256 else ""
     guidance = f"guided by the predicted class ({plan.guidance:g})" if plan.guidance > 0 else "without guidance"
@@ -71,8 +72,9 @@ def facts(detector: Detector, calibration: Calibration) -> tuple[Fact, ...]:
         Fact(
             "diffusion model",
             f"{manifest.unet.origin}, {manifest.unet.parameters:,} parameters, predicts {manifest.unet.prediction}; "
-            f"noise schedule: {manifest.unet.schedule_origin}, {len(detector.bundle.alpha_bar)} steps",
+            f"noise schedule: {manifest.unet.schedule_origin}, {len(detector.bundle.alpha_bar)} steps{space}",
         ),
+        *([Fact("autoencoder", f"{latent.origin}, {latent.parameters:,} parameters")] if latent else []),
         Fact("images", f"{image.width} x {image.height} pixels, {'grey' if image.channels == 1 else 'RGB'}"),
         Fact(
             "plan",

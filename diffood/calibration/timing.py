@@ -79,6 +79,8 @@ def _passed(bundle: Bundle) -> dict[tuple[Backend, Precision], float]:
 class LatencyModel:
     """Milliseconds of one image at batch 1, from a measured classification and a measured repeat of each denoising.
 
+    Where the bundle has an autoencoder, also from an encoding, once an image, and a decoding.
+
     A repeat costs the same whichever it is, an image that ends early is spared those after, and each denoised image
     costs a classification where the jump is asked for: so one timing a denoising gives all its plans.
     """
@@ -86,24 +88,33 @@ class LatencyModel:
     def __init__(self, bundle: Bundle, engine: Engine, images: Sequence[Array], threads: int) -> None:
         self._bundle, self._engine, self._images, self._threads = bundle, engine, images, threads
         self._of_repeat: dict[Plan, float] = {}
-        self._classify = 0.0  # measured with the first denoising
+        self._classify = self._encode = self._decode = 0.0  # measured with the first denoising
 
     def cost(self, plan: Plan, shares: Mapping[int, float]) -> float:
         """Milliseconds on average, where these shares of images end after so many repeats."""
         repeat = self._repeat(plan.changed({"repeats": 1, "stages": (), "witnesses": ("reconstruction",)}))
         if "jump" in plan.witnesses:
             own_origin = plan.grid(self._bundle.alpha_bar).origin_scale()[1] > 0  # classified for each repeat too
-            repeat += self._classify * (len(plan.start_times) + own_origin)
-        return self._classify + repeat * sum(repeats * share for repeats, share in shares.items())
+            repeat += self._classify * (len(plan.start_times) + own_origin) + self._decode * own_origin
+        return self._classify + self._encode + repeat * sum(repeats * share for repeats, share in shares.items())
 
     def _repeat(self, once: Plan) -> float:
         if once not in self._of_repeat:
             detector = _load(self._bundle, once, self._engine, 1, self._threads)
             if not self._classify:
-                self._classify = _median_ms(lambda x: detector.session.classify(x[None]), self._images)
+                self._measure_once(detector)
             whole = _median_ms(lambda x: list(detector.observe([(0, x)])), self._images)
-            self._of_repeat[once] = max(0.0, whole - self._classify)
+            self._of_repeat[once] = max(0.0, whole - self._classify - self._encode)
         return self._of_repeat[once]
+
+    def _measure_once(self, detector: Detector) -> None:
+        """What does not depend on the denoising."""
+        session = detector.session
+        self._classify = _median_ms(lambda x: session.classify(x[None]), self._images)
+        if self._bundle.manifest.latent:
+            self._encode = _median_ms(lambda x: session.encode(x[None]), self._images)
+            latents = [session.encode(x[None])[0] for x in self._images[:1]]
+            self._decode = _median_ms(lambda z: session.decode(z[None]), latents)
 
 
 def time_plan(

@@ -7,7 +7,7 @@ import typer
 
 from diffood.cli import options
 from diffood.errors import CalibrationError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle import LatentEntry, open_bundle
 from diffood.runtime.decision import list_kept, load_calibrated_fusion, load_calibration
 
 
@@ -38,6 +38,7 @@ def inspect(bundle: options.BundlePath, as_json: options.AsJson = False) -> None
     lines = [
         f"bundle      {bundle}, format {manifest.format}, all {len(manifest.files)} files as exported",
         f"images      {image.channels}x{image.height}x{image.width}",
+        *_describe_latent(manifest.latent),
         f"unet        {manifest.unet.origin}, {manifest.unet.parameters:,} parameters, labels: {manifest.unet.labels}, "
         f"predicts {manifest.unet.prediction}",
         f"schedule    {len(opened.alpha_bar)} steps ({manifest.unet.schedule_origin})",
@@ -70,3 +71,10 @@ def inspect(bundle: options.BundlePath, as_json: options.AsJson = False) -> None
     ]
     lines.append(f"made with   {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}")
     typer.echo("\n".join(lines))
+
+
+def _describe_latent(latent: LatentEntry | None) -> list[str]:
+    if latent is None:
+        return []
+    size = f"{latent.channels}x{latent.height}x{latent.width}"
+    return [f"latents     {size}, {latent.origin}, {latent.parameters:,} parameters; denoised in the place of images"]

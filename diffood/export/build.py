@@ -14,12 +14,21 @@ from diffood import __version__
 from diffood.errors import UsageError
 from diffood.export.graph_files import GraphWriter, write_graphs
 from diffood.export.onnx import OPSET
+from diffood.export.sources.autoencoder import Autoencoder
 from diffood.export.sources.classifier import Classifier, Preprocessing, load_classifier
 from diffood.export.sources.scheduler import NoiseSchedule
 from diffood.export.sources.unet import UNet, load_unet
 from diffood.export.weights_file import LARGEST_INSIDE
-from diffood.runtime.bundle import MANIFEST, FileEntry, Manifest, ModelEntry, Precision, UNetEntry, write_bundle
-from diffood.runtime.images import ImageShape
+from diffood.runtime.bundle import (
+    MANIFEST,
+    FileEntry,
+    LatentEntry,
+    Manifest,
+    ModelEntry,
+    Precision,
+    UNetEntry,
+    write_bundle,
+)
 from diffood.runtime.plan import DEFAULT, FAST, PLAIN, REFERENCE, Plan
 
 NOISE_LEVELS, GOLDEN = "noise_levels.npz", "golden.npz"
@@ -67,8 +76,8 @@ def export_bundle(
     classifier = load_classifier(
         sources.classifier,
         sources.classifier_weights,
-        unet.height,
-        unet.width,
+        unet.image.height,
+        unet.image.width,
         sources.preprocessing,
         download=sources.download,
         logits=sources.logits,
@@ -81,6 +90,9 @@ def export_bundle(
         raise UsageError(f"{len(names)} class names for a classifier of {classifier.classes} classes; give one each.")
     labels = unet.labels(classifier.classes)
     report(f"unet        {unet.origin}: {unet.channels}x{unet.height}x{unet.width}, labels: {labels}")
+    if unet.autoencoder:
+        image = unet.image
+        report(f"autoencoder {unet.autoencoder.origin}: from and to {image.channels}x{image.height}x{image.width}")
     report(f"schedule    {schedule.origin}: {len(schedule.alpha_bar)} steps, predicts {schedule.prediction}")
     report(f"classifier  {classifier.origin}: {classifier.classes} classes: {named}")
     report(f"prepared    {classifier.prepared}")
@@ -131,7 +143,7 @@ def _fill(
     def make_manifest(files: dict[str, FileEntry]) -> Manifest:
         return Manifest(
             format=1,
-            image=ImageShape(unet.channels, unet.height, unet.width),
+            image=unet.image,
             class_names=names,
             feature_count=classifier.features,
             classifier=ModelEntry(
@@ -156,9 +168,21 @@ def _fill(
             default_plan="default",
             files=files,
             versions=_versions(),
+            latent=_latent_entry(unet.autoencoder) if unet.autoencoder else None,
         )
 
     return write_bundle(folder, make_manifest)
+
+
+def _latent_entry(autoencoder: Autoencoder) -> LatentEntry:
+    return LatentEntry(
+        origin=autoencoder.origin,
+        weights_sha256=autoencoder.sha256,
+        parameters=_parameters(autoencoder.model),
+        channels=autoencoder.channels,
+        height=autoencoder.height,
+        width=autoencoder.width,
+    )
 
 
 def _parameters(model: torch.nn.Module) -> int:

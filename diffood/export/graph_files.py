@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffood.errors import ExportError
+from diffood.export.autoencoder_graphs import DecodeGraph, EncodeGraph
 from diffood.export.graphs import ClassifyGraph, StepGuided, StepLabelled, StepPlain
 from diffood.export.joined import export_joined
 from diffood.export.normalisation import fused_group_norms
@@ -25,6 +27,7 @@ from diffood.runtime.bundle import GraphEntry, Precision, Role
 GOLDEN_IMAGES = 4
 STEP_OUTPUTS = ("x_next", "epsilon")
 CLASSIFY_OUTPUTS = ("logits", "features")
+AUTOENCODER: tuple[Role, ...] = ("encode", "decode")
 
 Golden = dict[str, npt.NDArray[np.generic]]
 
@@ -65,10 +68,11 @@ def write_graphs(writer: GraphWriter, precisions: Collection[Precision]) -> tupl
     try:
         if "fp16" in precisions:
             written += _write_fp16(writer, {graph.role: graph for graph in written})
-        for model in (writer.unet.model, writer.classifier.model):
+        for model in _models(writer):
             model.to("meta")
         gc.collect()  # what the exporter made refers to itself, and to weights
-        return [_prove(writer, graph) for graph in written], golden
+        proven = [entry for graph in written if (entry := _prove_or_leave(writer, graph))]
+        return proven + _left_exact(proven, precisions), golden
     finally:
         for graph in written:
             graph.expected.close()
@@ -99,14 +103,18 @@ def _golden(role: Role, sample: Inputs, outputs: tuple[str, ...], module: torch.
 
 
 def _write_fp16(writer: GraphWriter, references: dict[Role, _Written]) -> Iterator[_Written]:
-    """Halve both models, in place, and write them again, to be measured against FP32 at every time."""
-    writer.unet.model.half()
-    writer.classifier.model.half()
+    """Halve the models, in place, and write them again, to be measured against FP32 at every time."""
+    for model in _models(writer):
+        model.half()
     files: dict[str, WeightsFile] = {}
     for role, module, outputs in _modules(writer.unet, writer.classifier):
         path, reference = writer.folder / f"{role}.fp16.onnx", references[role]
         example = Samples(writer.unet, writer.classifier.classes, writer.steps, role).draw(EXAMPLE_BATCH)
-        data = _save(writer, module, example, outputs, path, _weights(writer, files, role, "fp16"))
+        try:
+            data = _save(writer, module, example, outputs, path, _weights(writer, files, role, "fp16"))
+        except ExportError as error:
+            _leave(writer, role, path, error)
+            continue
         yield _Written(role, "fp16", path, data, outputs, reference.proofs, reference.expected)
 
 
@@ -135,6 +143,39 @@ def _weights(writer: GraphWriter, files: dict[str, WeightsFile], role: Role, pre
     return files.setdefault(name, WeightsFile(writer.folder / name, writer.largest_inside))
 
 
+def _prove_or_leave(writer: GraphWriter, graph: _Written) -> GraphEntry | None:
+    """The proven graph; None for a half of an autoencoder that is no longer itself in half precision."""
+    try:
+        return _prove(writer, graph)
+    except ExportError as error:
+        if graph.precision == "fp32":
+            raise
+        if graph.data:
+            (writer.folder / graph.data).unlink()  # which no other graph shares
+        _leave(writer, graph.role, graph.path, error)
+        return None
+
+
+def _leave(writer: GraphWriter, role: Role, path: Path, error: ExportError) -> None:
+    """Some autoencoders overflow in half precision: such a half stays FP32, in this variant too. Others must not."""
+    if role not in AUTOENCODER:
+        raise error
+    path.unlink(missing_ok=True)
+    writer.report(f"{role:<17} stays fp32 in the fp16 variant: {error}")
+
+
+def _left_exact(proven: list[GraphEntry], precisions: Collection[Precision]) -> list[GraphEntry]:
+    """FP32 graphs that stand in the FP16 variant where it has none of their own."""
+    halved = {entry.role for entry in proven if entry.precision == "fp16"}
+    missing = [entry for entry in proven if "fp16" in precisions and entry.role not in halved]
+    return [entry.model_copy(update={"precision": "fp16"}) for entry in missing]
+
+
+def _models(writer: GraphWriter) -> list[torch.nn.Module]:
+    autoencoder = writer.unet.autoencoder
+    return [writer.unet.model, writer.classifier.model, *([autoencoder.model] if autoencoder else [])]
+
+
 def _prove(writer: GraphWriter, graph: _Written) -> GraphEntry:
     proof = prove_equal(graph.expected.replay(), graph.path, graph.outputs, iter(graph.proofs), LIMITS[graph.precision])
     weights = prove_types(graph.path, graph.precision)
@@ -159,11 +200,15 @@ def _prove(writer: GraphWriter, graph: _Written) -> GraphEntry:
 
 def _modules(unet: UNet, classifier: Classifier) -> Iterator[tuple[Role, torch.nn.Module, tuple[str, ...]]]:
     labels = unet.labels(classifier.classes)
-    classify = ClassifyGraph(classifier, unet.channels, unet.height, unet.width)
+    image = unet.image
+    classify = ClassifyGraph(classifier, image.channels, image.height, image.width)
     yield "classify", classify.eval(), CLASSIFY_OUTPUTS
     yield "step_plain", (StepPlain(unet) if labels == "none" else StepLabelled(unet)).eval(), STEP_OUTPUTS
     if labels == "class+null":
         yield "step_guided", StepGuided(unet).eval(), STEP_OUTPUTS
+    if unet.autoencoder:
+        yield "encode", EncodeGraph(unet.autoencoder).eval(), ("z",)
+        yield "decode", DecodeGraph(unet.autoencoder).eval(), ("x",)
 
 
 def _count_operations(module: torch.nn.Module, sample: Inputs) -> int:

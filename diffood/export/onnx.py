@@ -115,7 +115,8 @@ def run_torch(module: nn.Module) -> Outputs:
 
     def run(sample: Inputs) -> Sequence[npt.NDArray[np.float32]]:
         with torch.no_grad():
-            return [value.numpy() for value in module(**sample)]
+            outputs = module(**sample)
+            return [value.numpy() for value in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
     return run
 

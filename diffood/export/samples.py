@@ -21,12 +21,23 @@ class Samples:
     def __init__(self, unet: UNet, classes: int, steps: int, role: Role) -> None:
         self.unet, self.classes, self.steps, self.role = unet, classes, steps, role
         self.generator = torch.Generator().manual_seed(0)
+        codes = unet.autoencoder.codes if unet.autoencoder else None
+        self._codes = None if codes is None else codes.weight.detach().float()  # as they are before they are halved
+
+    @property
+    def timed(self) -> bool:
+        """Whether the graph is asked at a time of the schedule."""
+        return self.role in ("step_plain", "step_guided")
 
     def draw(self, batch: int, time: torch.Tensor | None = None) -> Inputs:
         """One batch; times of the whole schedule unless given."""
-        x = torch.randn(batch, self.unet.channels, self.unet.height, self.unet.width, generator=self.generator)
-        if self.role == "classify":
+        image = self.unet.image
+        if self.role in ("classify", "encode"):
+            x = torch.randn(batch, image.channels, image.height, image.width, generator=self.generator)
             return {"x": x.clamp(-1, 1)}
+        x = torch.randn(batch, self.unet.channels, self.unet.height, self.unet.width, generator=self.generator)
+        if self.role == "decode":
+            return {"z": self._latents(x)}
         if time is None:
             time = torch.randint(0, self.steps, (batch,), generator=self.generator).float()
         inputs = {"x": x, "time": time}
@@ -36,6 +47,17 @@ class Samples:
         if self.role == "step_guided":
             inputs["guidance"] = torch.full((batch,), 2.0)
         return inputs
+
+    def _latents(self, drawn: torch.Tensor) -> torch.Tensor:
+        """Latents of unit size; with a code book, codes: between two, rounding alone would choose one."""
+        if self._codes is None:
+            return drawn
+        codes, autoencoder = self._codes, self.unet.autoencoder
+        assert autoencoder is not None
+        batch, _, height, width = drawn.shape
+        chosen = codes[torch.randint(0, len(codes), (batch, height, width), generator=self.generator)]
+        offset, scale = torch.tensor(autoencoder.offset), torch.tensor(autoencoder.scale)
+        return ((chosen - offset) * scale).permute(0, 3, 1, 2).contiguous()
 
 
 class Proofs:
@@ -47,8 +69,8 @@ class Proofs:
 
     def __init__(self, samples: Samples, operations: int) -> None:
         self._samples, self._start = samples, samples.generator.get_state()
-        rows = sum(PROOF_BATCHES) if samples.role == "classify" else sum(PROOF_BATCHES) + samples.steps
-        self.every_time = samples.role == "classify" or rows * operations <= PROOF_OPERATIONS
+        rows = sum(PROOF_BATCHES) + (samples.steps if samples.timed else 0)
+        self.every_time = not samples.timed or rows * operations <= PROOF_OPERATIONS
         self._rows = max(FEWEST_PROOFS, int(PROOF_OPERATIONS // max(1, operations)))
 
     def __iter__(self) -> Iterator[Inputs]:
@@ -64,6 +86,6 @@ class Proofs:
             return
         for batch in PROOF_BATCHES:
             yield samples.draw(batch)
-        if samples.role != "classify":
+        if samples.timed:
             for times in torch.arange(samples.steps, dtype=torch.float32).split(PROOF_ROWS):
                 yield samples.draw(len(times), times)

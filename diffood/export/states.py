@@ -74,6 +74,14 @@ class Recorder:
         """See Session.classify."""
         return self._session.classify(x)
 
+    def encode(self, x: Array) -> Array:
+        """See Session.encode."""
+        return self._session.encode(x)
+
+    def decode(self, z: Array) -> Array:
+        """See Session.decode."""
+        return self._session.decode(z)
+
     def put(self, lane: int, x: Array) -> None:
         """See Session.put."""
         self._session.put(lane, x)
@@ -99,7 +107,7 @@ class Recorder:
 
 
 def record_states(bundle: Bundle, images: Array) -> dict[Role, States]:
-    """Denoise images float32 [N, C, H, W] in [-1, 1] with the default plan and keep what each graph is fed.
+    """Denoise images float32 [N, C, H, W] in [-1, 1] with the default plan and keep what classify and steps are fed.
 
     From the plan's start times down in FEWEST_TIMES steps or more: another plan asks at other times, and what rounds
     well at one may not at another. With the labels the classifier gave. step_plain is fed by the same plan without
@@ -109,7 +117,7 @@ def record_states(bundle: Bundle, images: Array) -> dict[Role, States]:
     stride = min(plan.stride, max(1, max(plan.start_times) // FEWEST_TIMES))
     states: dict[Role, States] = {}
     for entry in bundle.manifest.graphs:
-        if entry.precision == "fp32" and entry.role != "classify":
+        if entry.precision == "fp32" and entry.role in ("step_plain", "step_guided"):
             guidance = (plan.guidance or PLAIN.guidance) if entry.role == "step_guided" else 0.0
             asked = plan.changed({"guidance": guidance, "stride": stride})
             states[entry.role], results = _run(bundle, asked, images)

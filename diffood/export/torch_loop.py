@@ -1,7 +1,8 @@
 """The paper's own loop in torch, written plainly: what `diffood bench` compares with. Nothing here is exported.
 
 One start time after the other, each from its own noising; the repeats of an image are rows of one batch, which guidance
-doubles. Noise comes from torch's generator, as in the paper's code.
+doubles. Noise comes from torch's generator, as in the paper's code. With an autoencoder all of this is done to latents,
+and what comes of it is decoded before it is clamped and classified.
 """
 
 import itertools
@@ -13,9 +14,11 @@ from pathlib import Path
 import torch
 
 from diffood.errors import ExportError, MissingExtraError
+from diffood.export.autoencoder_graphs import DecodeGraph, EncodeGraph
 from diffood.export.graphs import ClassifyGraph
 from diffood.export.sources.classifier import Preprocessing, load_classifier
-from diffood.export.sources.unet import load_unet
+from diffood.export.sources.pretrained import WEIGHTS
+from diffood.export.sources.unet import UNet, load_unet
 from diffood.export.sources.weights import hash_file
 from diffood.runtime.bundle import Bundle, Manifest, open_bundle
 from diffood.runtime.plan import Plan
@@ -49,12 +52,17 @@ class OfficialLoop:
         _require_paper(plan)
         unet, image = load_unet(models.unet, models.unet_config, models.scheduler), bundle.manifest.image
         classifier = load_classifier(
-            models.classifier, models.classifier_weights, unet.height, unet.width, models.preprocessing
+            models.classifier, models.classifier_weights, image.height, image.width, models.preprocessing
         )
-        _require_same(bundle.manifest, unet.sha256, classifier.sha256)
+        _require_same(bundle.manifest, unet, classifier.sha256)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.unet: Callable[..., tuple[Tensor, ...]] = unet.model.to(self.device)
         self.classify = ClassifyGraph(classifier, image.channels, image.height, image.width).eval().to(self.device)
+        self.encode, self.decode = (
+            half(unet.autoencoder).eval().to(self.device) if unet.autoencoder else torch.nn.Identity()
+            for half in (EncodeGraph, DecodeGraph)
+        )
+        self.noised = bundle.manifest.lane_shape
         self.channels, self.labelled = unet.channels, unet.label_count > 0
         self.null, self.prediction = unet.label_count - 1, bundle.manifest.unet.prediction
         self.plan, self.grid = plan, plan.grid(bundle.alpha_bar)
@@ -66,16 +74,23 @@ class OfficialLoop:
         before = self.evaluations
         for first in range(0, len(x), self.images):
             images = torch.from_numpy(x[first : first + self.images]).to(self.device)
-            self.score(images, torch.randn(self.plan.repeats, *images.shape, device=self.device)).cpu()
+            noise = torch.randn(self.plan.repeats, len(images), *self.noised, device=self.device)
+            self.score(images, noise).cpu()
         return self.evaluations - before
 
     def score(self, x: Tensor, noise: Tensor) -> Tensor:
-        """The jump float32 [N, T] of images [N, C, H, W], with noise [R, N, C, H, W] that all start times share."""
+        """The jump float32 [N, T] of images [N, C, H, W], with noise [R, N, ...] of the shape of what is noised.
+
+        All start times share it.
+        """
         repeats, count = noise.shape[:2]
-        label = self.classify(x)[0].argmax(dim=1).repeat(repeats)
-        rows, noise = x.repeat(repeats, 1, 1, 1), noise.flatten(0, 1)
+        logits = self.classify(x)[0]
+        label = logits.argmax(dim=1).repeat(repeats)
+        rows, noise = self.encode(x).repeat(repeats, 1, 1, 1), noise.flatten(0, 1)
         signal, sigma = self.grid.origin_scale()
-        origin = self.normalised(signal * rows + sigma * noise)
+        origin = torch.nn.functional.normalize(logits, dim=1).repeat(repeats, 1)
+        if sigma:
+            origin = self.normalised(signal * rows + sigma * noise)
         columns = []
         for start in self.plan.start_times:
             level = self.grid.level(start)
@@ -85,8 +100,8 @@ class OfficialLoop:
         return torch.stack(columns, dim=1)
 
     def normalised(self, x: Tensor) -> Tensor:
-        """Logits of clamped images, divided by their L2 norm."""
-        return torch.nn.functional.normalize(self.classify(x.clamp(-1, 1))[0], dim=1)
+        """Logits of clamped images, of decoded latents, divided by their L2 norm."""
+        return torch.nn.functional.normalize(self.classify(self.decode(x).clamp(-1, 1))[0], dim=1)
 
     def denoise(self, x: Tensor, label: Tensor, start: int) -> Tensor:
         """DDIM from `start` to the end."""
@@ -142,7 +157,7 @@ def open_torch_loop(
 
 def are_of(manifest: Manifest, models: TorchModels) -> bool:
     """Whether these are the weights a bundle was exported from."""
-    weights = models.unet / "diffusion_pytorch_model.safetensors"
+    weights = models.unet / WEIGHTS
     return (
         hash_file(weights) == manifest.unet.weights_sha256
         and models.classifier_weights is not None
@@ -150,10 +165,16 @@ def are_of(manifest: Manifest, models: TorchModels) -> bool:
     )
 
 
-def _require_same(manifest: Manifest, unet: str, classifier: str) -> None:
+def _require_same(manifest: Manifest, unet: UNet, classifier: str) -> None:
+    none = "0" * 64
     for what, found, wanted in (
-        ("UNet", unet, manifest.unet.weights_sha256),
+        ("UNet", unet.sha256, manifest.unet.weights_sha256),
         ("classifier", classifier, manifest.classifier.weights_sha256),
+        (
+            "autoencoder",
+            unet.autoencoder.sha256 if unet.autoencoder else none,
+            manifest.latent.weights_sha256 if manifest.latent else none,
+        ),
     ):
         if found != wanted:
             raise ExportError(

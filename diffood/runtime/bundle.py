@@ -1,12 +1,10 @@
 """The artefact: a folder of graphs, what proves them, and a manifest. Opens, checks and writes it; runs nothing."""
 
 import hashlib
-import io
 import json
 import mmap
 import os
 import stat
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,9 +13,10 @@ from typing import Annotated, Any, BinaryIO, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from diffood.errors import BundleError, EngineMemoryError, UsageError
+from diffood.runtime.arrays import load_arrays
 from diffood.runtime.images import ImageShape
 from diffood.runtime.plan import Plan, first_problem
 from diffood.runtime.records import Record, Text
@@ -33,11 +32,11 @@ NOT_IN_MANIFEST = (MANIFEST, CALIBRATION, PARITY, TUNING)  # written after expor
 MAX_MANIFEST_BYTES = 4 * 2**20  # a manifest is some kilobytes; class names of the largest sets stay below this
 MAX_FILE_BYTES = 2**34  # weights of four billion parameters in FP32; a graph's own limit is protobuf's, 2**31
 PIECE = 2**22  # bytes of a large file that are hashed at a time
-MAX_EXPANDED_BYTES = 2**30  # arrays of one file, unpacked; golden values of 1024x1024 RGB images have 350 MB
 MAX_STEPS = 100_000  # training steps of a noise schedule
+MAX_LATENT_CHANNELS = 256  # autoencoders in use have 3 to 32
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Role = Literal["classify", "step_guided", "step_plain"]
+Role = Literal["classify", "step_guided", "step_plain", "encode", "decode"]
 Precision = Literal["fp32", "fp16", "int8"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$", max_length=100)]
 
@@ -50,9 +49,10 @@ class FileEntry(Record):
 
 
 class GraphEntry(Record):
-    """One ONNX graph. role: classify; step_guided (two UNet evaluations a lane); step_plain (one).
+    """One ONNX graph. role: classify; step_guided (two UNet evaluations a lane); step_plain (one); encode and decode.
 
     data: the file that holds the large graph's weights, which graphs of the same weights share; None: all in `file`.
+    precision: of the variant it belongs to; that of fp16 or int8 may name the FP32 file of encode or decode.
     error: the largest difference from FP32 torch over the export's proofs, relative to the largest output.
     weights: how many weight values the graph holds in each type, e.g. {"float16": 687473}.
     """
@@ -83,8 +83,19 @@ class UNetEntry(ModelEntry):
     schedule_origin: Text
 
 
+class LatentEntry(ModelEntry):
+    """The autoencoder whose latents [channels, height, width] are noised and denoised in the place of images."""
+
+    channels: Annotated[int, Field(ge=1, le=MAX_LATENT_CHANNELS)]
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+
+
 class Manifest(Record):
-    """The manifest, format 1. `files` names every file that the bundle may open, calibrations apart."""
+    """The manifest, format 1. `files` names every file that the bundle may open, calibrations apart.
+
+    latent: None where images are denoised as they are.
+    """
 
     format: Literal[1]
     image: ImageShape
@@ -99,6 +110,27 @@ class Manifest(Record):
     default_plan: Text
     files: dict[FileName, FileEntry]
     versions: dict[Text, Text]
+    latent: LatentEntry | None = None
+
+    @model_validator(mode="after")
+    def _latent_fits(self) -> "Manifest":
+        latent, image = self.latent, self.image
+        if latent and (latent.height > image.height or latent.width > image.width):
+            raise ValueError(
+                f"latents of {latent.height}x{latent.width} are larger than the images, {image.height}x{image.width}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_latent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A bundle of images is written without the entry, as it was before there were latents."""
+        return {name: value for name, value in write(self).items() if name != "latent" or value is not None}
+
+    @property
+    def lane_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what is noised and denoised: latents, or images."""
+        shape = self.latent or self.image
+        return shape.channels, shape.height, shape.width
 
 
 @dataclass(frozen=True)
@@ -295,34 +327,6 @@ def _parse_manifest(path: Path, data: bytes) -> Manifest:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
         raise BundleError(f"{where} does not hold: {first_problem(error)}. Export the bundle anew.") from None
-
-
-def load_arrays(data: bytes, name: str, remedy: str = "export the bundle anew") -> dict[str, npt.NDArray[Any]]:
-    """Arrays of an .npz given as bytes, without pickle. Raises BundleError where it is none or expands too far."""
-    try:
-        return _read_arrays(data)
-    except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for damaged bytes
-        reason = str(error).partition("\n")[0]
-        raise BundleError(f"{name} is not a readable array file ({reason}); {remedy}.") from None
-
-
-def _read_arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = archive.infolist()
-    # zipfile never gives more than file_size bytes, and unpacks piecemeal with these two methods only
-    expanded = sum(member.file_size for member in members)
-    if expanded > MAX_EXPANDED_BYTES:
-        raise ValueError(f"it expands to {expanded} bytes where at most {MAX_EXPANDED_BYTES} belong")
-    if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
-        raise ValueError("it is packed by a method that numpy does not write")
-    arrays = {}
-    with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
-        for key in loaded.files:
-            array = loaded[key]
-            if not isinstance(array, np.ndarray):
-                raise TypeError(f"{key!r} in it is no array")
-            arrays[key] = array
-    return arrays
 
 
 def write_bundle(path: Path, make_manifest: Callable[[dict[str, FileEntry]], Manifest]) -> Manifest:

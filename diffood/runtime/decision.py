@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, Sha256, kept_folder, read_regular, write_atomically
@@ -42,6 +42,14 @@ class Fingerprint(Record):
     noise_rule: Text = NOISE_RULE
     plan: Plan
     fusion_sha256: Sha256 | None = None
+    encode_sha256: Sha256 | None = None
+    decode_sha256: Sha256 | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_autoencoder(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without an autoencoder, what is written and hashed is what it was before there were latents."""
+        optional = ("encode_sha256", "decode_sha256")
+        return {name: value for name, value in write(self).items() if name not in optional or value is not None}
 
     @property
     def short(self) -> str:
@@ -51,8 +59,8 @@ class Fingerprint(Record):
     def difference(self, other: "Fingerprint") -> str:
         """Name the fields in which two fingerprints differ, with both values."""
         mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
-        changed = [key for key in mine if mine[key] != theirs[key]]
-        return "; ".join(f"{key}: {mine[key]} there, {theirs[key]} here" for key in changed)
+        changed = [key for key in mine | theirs if mine.get(key) != theirs.get(key)]
+        return "; ".join(f"{key}: {mine.get(key)} there, {theirs.get(key)} here" for key in changed)
 
 
 def _flat(fields: dict[str, object]) -> dict[str, str]:

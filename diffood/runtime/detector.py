@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, open_bundle
+from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, Role, open_bundle
 from diffood.runtime.choice import BackendChoice, PrecisionChoice, list_candidates, nothing_usable
 from diffood.runtime.decision import Calibration, Fingerprint, Rule, load_calibrated_fusion, load_calibration
 from diffood.runtime.fusion import Fusion
@@ -89,7 +89,8 @@ class Detector:
         if fusion is not None and (problem := fusion.record.mismatch(plan)):
             raise UsageError(f"{problem}: give the fusion that was fitted for this plan.")
         self.bundle, self.plan, self.session, self.fusion = bundle, plan, session, fusion
-        self._way = Way(plan, bundle.tables(plan), plan.grid(bundle.alpha_bar).origin_scale())
+        latent = bundle.manifest.latent is not None
+        self._way = Way(plan, bundle.tables(plan), plan.grid(bundle.alpha_bar).origin_scale(), latent)
         self.evaluations = plan.evaluations(self._way.tables)  # of an image that goes all the way
         self.threads = 0
         self.spares_memory = False  # go on with half the rows where the engine finds no memory for all
@@ -177,10 +178,13 @@ class Detector:
     def fingerprint(self) -> Fingerprint:
         """All that the scores of this detector depend on."""
         manifest, precision = self.bundle.manifest, self.session.precision
-        step = self.bundle.graph("step_guided" if self.plan.guidance > 0 else "step_plain", precision)
+
+        def sha256(role: Role) -> str:
+            return self.bundle.sha256(self.bundle.graph(role, precision))
+
         return Fingerprint(
-            classify_sha256=self.bundle.sha256(self.bundle.graph("classify", precision)),
-            step_sha256=self.bundle.sha256(step),
+            classify_sha256=sha256("classify"),
+            step_sha256=sha256("step_guided" if self.plan.guidance > 0 else "step_plain"),
             noise_levels_sha256=manifest.files[manifest.noise_levels].sha256,
             precision=precision,
             backend=self.session.backend,
@@ -188,6 +192,8 @@ class Detector:
             image=manifest.image,
             plan=self.plan,
             fusion_sha256=self.fusion.record.sha256 if self.fusion else None,
+            encode_sha256=sha256("encode") if manifest.latent else None,
+            decode_sha256=sha256("decode") if manifest.latent else None,
         )
 
     def calibration(self) -> Calibration:

@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import Bundle, FileName, Sha256, kept_folder, load_arrays, read_regular, write_atomically
+from diffood.runtime.arrays import load_arrays
+from diffood.runtime.bundle import Bundle, FileName, Sha256, kept_folder, read_regular, write_atomically
 from diffood.runtime.plan import Combination, Plan
 from diffood.runtime.records import Record
 from diffood.runtime.scoring import Float, unit

@@ -16,7 +16,7 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class Trajectory(Generic[Key]):
-    """One image's way down: x float32 [C, H, W] already noised, its table, its label and guidance."""
+    """One image's way down: x float32 [C, H, W], it or its latent, already noised; its table, label and guidance."""
 
     key: Key
     x: Array

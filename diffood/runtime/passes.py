@@ -1,5 +1,7 @@
 """The pass over images: classify, noise, denoise in lanes, classify again; in stages where a rule may end it early.
 
+Where the bundle has an autoencoder, it is the latents that are noised and denoised: encode stands before, decode after.
+
 Knows nothing of files, calibrations and verdicts. What an image shares the lanes with does not change its evidence.
 """
 
@@ -30,11 +32,15 @@ MOST_WAITING = 4  # batches of images under way or behind one that is; those tha
 
 @dataclass(frozen=True)
 class Way:
-    """What a pass does with every image: plan, its tables by start time, (scale of x, of noise) of the original."""
+    """What a pass does with every image: plan, its tables by start time, (scale of x, of noise) of the original.
+
+    latent: whether images are encoded, and what was made of their latents decoded.
+    """
 
     plan: Plan
     tables: list[StepTable]
     origin_scale: tuple[float, float]
+    latent: bool = False
 
     @property
     def own_origin(self) -> bool:
@@ -48,11 +54,11 @@ class Way:
 
 
 class _Image(Generic[Key, Found]):
-    """An image on its way: outputs of a stage arrive in any order until none is missing."""
+    """An image on its way: outputs of a stage arrive in any order until none is missing. z: what is noised of it."""
 
-    def __init__(self, key: Key, x: Array, logits: Array, features: Array, origin: Array, way: Way) -> None:
+    def __init__(self, key: Key, x: Array, z: Array, logits: Array, features: Array, origin: Array, way: Way) -> None:
         repeats, starts = way.plan.repeats, len(way.tables)
-        self.key, self.x, self.logits, self.features = key, x, logits, features
+        self.key, self.x, self.z, self.logits, self.features = key, x, z, logits, features
         self.origin = np.zeros((repeats, len(origin)), np.float32) if way.own_origin else origin[None]
         self.after = np.zeros((repeats, starts, len(origin)), np.float32)
         self.denoised = np.zeros((repeats, starts, *x.shape), np.float32)
@@ -99,21 +105,22 @@ class _Pass(Generic[Key, Found]):
         self.whole: list[_Image[Key, Found]] = []  # images of which no output is missing
         self.turns: deque[Future[list[_Turn[Key, Found]]]] = deque()  # images in the hands of the thread beside
         self.noised: deque[_Trajectory[Key, Found]] = deque()
-        self.finished: list[_Finished[Key, Found]] = []  # to be classified, a batch at a time
+        self.latents: list[_Finished[Key, Found]] = []  # to be decoded, a batch at a time
+        self.finished: list[_Finished[Key, Found]] = []  # to be classified, likewise
         self.more = True
 
     def run(self) -> Iterator[tuple[Key, Found]]:
         with ThreadPoolExecutor(1) as self.beside:
             while self.more or self.waiting:
                 starved = not self._fill()
-                batch, ready = self.session.batch, len(self.finished)
                 # whole batches, so that none is padded; a part of one where lanes wait for what it lets go on
                 early = starved and bool(self.way.plan.stages or not self.lanes.busy)
-                if ready >= batch or (ready and early):
-                    self._classify_finished(ready if early else ready // batch * batch)
+                if latents := self._due(self.latents, early=early):
+                    self._decode(latents)
+                elif finished := self._due(self.finished, early=early):
+                    self._classify_finished(finished)
                 elif self.lanes.busy:
-                    for (image, repeat, start), x in self.lanes.step():
-                        self._keep(image, repeat, start, np.clip(x, -1, 1))
+                    self._receive([(*key, x) for key, x in self.lanes.step()])
                 self._hand_over(self.whole)
                 self.whole = []
                 while self.waiting and self.waiting[0].ended:
@@ -121,12 +128,32 @@ class _Pass(Generic[Key, Found]):
                     assert image.found is not None
                     yield image.key, image.found
 
-    def _keep(self, image: _Image[Key, Found], repeat: int, start: int, x: Array) -> None:
-        image.denoised[repeat, start] = x
-        if self.way.jumps:
-            self.finished.append((image, repeat, start, x))
+    def _due(self, rows: list[_Finished[Key, Found]], *, early: bool) -> list[_Finished[Key, Found]]:
+        """Take from the front of a list what it is time for: whole batches, or all there is."""
+        count = len(rows) if early else len(rows) // self.session.batch * self.session.batch
+        taken, rows[:count] = rows[:count], []
+        return taken
+
+    def _receive(self, rows: list[_Finished[Key, Found]]) -> None:
+        """What the lanes let go, or originals that were noised: latents wait for their decoding."""
+        if self.way.latent:
+            self.latents += rows
         else:
-            self._count(image)
+            self._keep(rows)
+
+    def _decode(self, rows: list[_Finished[Key, Found]]) -> None:
+        images = self.session.decode(np.stack([z for *_, z in rows]))
+        self._keep([(image, repeat, start, x) for (image, repeat, start, _), x in zip(rows, images, strict=True)])
+
+    def _keep(self, rows: list[_Finished[Key, Found]]) -> None:
+        for image, repeat, start, unclamped in rows:
+            x = np.clip(unclamped, -1, 1)
+            if start is not None:
+                image.denoised[repeat, start] = x
+            if self.way.jumps:
+                self.finished.append((image, repeat, start, x))
+            else:
+                self._count(image)
 
     def _fill(self) -> bool:
         """Load every free lane; False where there is nothing left to load until more is classified or handed out."""
@@ -146,7 +173,7 @@ class _Pass(Generic[Key, Found]):
             wait = False
             for turn in self.turns.popleft().result():
                 turn.image.found, turn.image.ended = turn.found, turn.ended
-                self.finished += turn.originals
+                self._receive(turn.originals)
                 if turn.image.begun:  # before new ones, so that few images are on their way
                     self.noised.extendleft(reversed(turn.trajectories))
                 else:
@@ -165,10 +192,12 @@ class _Pass(Generic[Key, Found]):
         self.more = len(chunk) == self.session.batch
         if not chunk:
             return False
-        before = self.session.classify(np.stack([x for _, x in chunk]))
-        rows = zip(chunk, before.logits, before.features, self._space(before), strict=True)
+        stacked = np.stack([x for _, x in chunk])
+        before = self.session.classify(stacked)
+        noised = self.session.encode(stacked) if self.way.latent else [x for _, x in chunk]
+        rows = zip(chunk, noised, before.logits, before.features, self._space(before), strict=True)
         images: list[_Image[Key, Found]] = [
-            _Image(key, x, logits, features, origin, self.way) for (key, x), logits, features, origin in rows
+            _Image(key, x, z, logits, features, origin, self.way) for (key, x), z, logits, features, origin in rows
         ]
         self.waiting += images
         self._hand_over(images)
@@ -191,20 +220,17 @@ class _Pass(Generic[Key, Found]):
         trajectories: list[_Trajectory[Key, Found]] = []
         originals: list[_Finished[Key, Found]] = []
         for repeat in range(done, image.repeats):
-            noise = draw_noise(content, plan.seed, repeat, image.x.shape)
+            noise = draw_noise(content, plan.seed, repeat, image.z.shape)
             if self.way.own_origin:
-                original = np.clip(mix(self.way.origin_scale, image.x, noise), -1, 1)
-                originals.append((image, repeat, None, original))
+                originals.append((image, repeat, None, mix(self.way.origin_scale, image.z, noise)))
             for start, table in enumerate(self.way.tables):
-                noised = mix(table.noise_scale, image.x, noise)
+                noised = mix(table.noise_scale, image.z, noise)
                 trajectories.append(Trajectory((image, repeat, start), noised, table, label, plan.guidance))
         image.missing = (image.repeats - done) * (len(self.way.tables) + self.way.own_origin)
         # the longest first: the last lanes then end nearly together
         return sorted(trajectories, key=lambda trajectory: -len(trajectory.table)), originals
 
-    def _classify_finished(self, count: int) -> None:
-        rows = self.finished[:count]
-        del self.finished[:count]
+    def _classify_finished(self, rows: list[_Finished[Key, Found]]) -> None:
         outputs = self._space(self.session.classify(np.stack([x for *_, x in rows])))
         for (image, repeat, start, _), output in zip(rows, outputs, strict=True):
             if start is None:

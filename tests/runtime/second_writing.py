@@ -28,12 +28,18 @@ Classify = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Models:
-    """A UNet, its noise levels float64 [T] and what it predicts, and classify(x in [-1, 1]) -> (logits, features)."""
+    """A UNet, its noise levels float64 [T] and what it predicts, and classify(x in [-1, 1]) -> (logits, features).
+
+    labels: it knows, the null label last. encode, decode: from images to what is noised, and back.
+    """
 
     unet: Any
     alpha_bar: Tensor
     prediction: str
     classify: Classify
+    labels: int = 0
+    encode: Callable[[Tensor], Tensor] = lambda x: x
+    decode: Callable[[Tensor], Tensor] = lambda z: z
 
 
 @dataclass(frozen=True)
@@ -68,12 +74,12 @@ class Denoiser:
 
     def eps(self, x: Tensor, i: float) -> Tensor:
         """Guided noise prediction: (1 + beta)·eps(label) - beta·eps(null)."""
-        if not self.models.unet.config.num_class_embeds:
+        if not self.models.labels:
             return self._ask(x, i, None)
         conditional = self._ask(x, i, self.label)
         if self.beta == 0:
             return conditional
-        null = torch.full_like(self.label, self.models.unet.config.num_class_embeds - 1)
+        null = torch.full_like(self.label, self.models.labels - 1)
         return (1 + self.beta) * conditional - self.beta * self._ask(x, i, null)
 
     def _ask(self, x: Tensor, i: float, label: Tensor | None) -> Tensor:
@@ -156,20 +162,24 @@ def by_hand(models: Models, plan: Plan, pixels: npt.NDArray[np.uint8]) -> Pass:
     logits = models.classify(x)[0]
     label = logits.argmax(1)
     denoiser = Denoiser(models, writing, label, plan.guidance)
+    z = models.encode(x)
     total = torch.zeros(len(x), len(plan.start_times), dtype=torch.float64)
     images = torch.zeros(len(x), plan.repeats, len(plan.start_times), *x.shape[1:])
     for repeat in range(plan.repeats):
-        drawn = [draw_noise(content_key(image.numpy()), plan.seed, repeat, tuple(image.shape)) for image in x]
+        drawn = [draw_noise(content_key(image.numpy()), plan.seed, repeat, tuple(z.shape[1:])) for image in x]
         noise = torch.from_numpy(np.stack(drawn))
 
         def noised(level: float, noise: Tensor = noise) -> Tensor:
-            return math.sqrt(level) * x + math.sqrt(1 - level) * noise
+            return math.sqrt(level) * z + math.sqrt(1 - level) * noise
 
-        original = noised(float(models.alpha_bar[0])).clamp(-1, 1) if plan.schedule == "reference" else x
+        def seen(latents: Tensor) -> Tensor:
+            return models.decode(latents).clamp(-1, 1)
+
+        original = seen(noised(float(models.alpha_bar[0]))) if plan.schedule == "reference" else x
         before = outputs(original)
         for column, start in enumerate(plan.start_times):
             level = float(models.alpha_bar[start])
-            restored = denoiser.run(noised(level), plan.sampler, writing.indices(start, plan.stride)).clamp(-1, 1)
+            restored = seen(denoiser.run(noised(level), plan.sampler, writing.indices(start, plan.stride)))
             images[:, repeat, column] = restored
             after = outputs(restored)
             total[:, column] += torch.linalg.vector_norm(before - after, ord=1 if plan.norm == "l1" else 2, dim=1)
@@ -197,8 +207,10 @@ def load_zoo_models(bundle: Bundle) -> Models:
     classifier.load_state_dict(load_file(zoo.CLASSIFIER_WEIGHTS))
     classifier.eval()
     scheduler = diffusers.DDPMScheduler.from_pretrained(zoo.UNET.parent / "scheduler")
+    unet = diffusers.UNet2DModel.from_pretrained(zoo.UNET).eval()
     return Models(
-        unet=diffusers.UNet2DModel.from_pretrained(zoo.UNET).eval(),
+        unet=unet,
+        labels=unet.config.num_class_embeds,
         alpha_bar=noise_levels(scheduler),
         prediction=scheduler.config.prediction_type,
         classify=lambda x: classifier((x + 1) / 2),

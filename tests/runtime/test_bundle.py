@@ -3,7 +3,6 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from diffood.errors import BundleError, UsageError
 from diffood.runtime.bundle import Bundle, Manifest, Role, open_bundle, read_regular, write_atomically, write_bundle
 
-ROLES = get_args(Role)
+ROLES: tuple[Role, ...] = ("classify", "step_guided", "step_plain")  # of a bundle of images
 
 
 def test_opening_gives_manifest_and_noise_levels(zoo_bundle: Bundle) -> None:
@@ -58,6 +57,12 @@ def test_an_unknown_plan_is_an_error_that_lists_the_known_ones(zoo_bundle: Bundl
 
 def test_a_manifest_survives_its_json(zoo_bundle: Bundle) -> None:
     assert Manifest.model_validate_json(zoo_bundle.manifest.model_dump_json()) == zoo_bundle.manifest
+
+
+def test_a_bundle_of_images_is_written_as_it_was_before_there_were_latents(zoo_bundle: Bundle) -> None:
+    shipped = (zoo_bundle.path / "manifest.json").read_bytes()
+    assert b"latent" not in shipped
+    assert (zoo_bundle.manifest.model_dump_json(indent=1) + "\n").encode() == shipped
 
 
 def test_writing_hashes_all_files_but_manifest_and_calibration(bundle_copy: Path) -> None:

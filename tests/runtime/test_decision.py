@@ -144,6 +144,8 @@ def test_a_summary_leaves_out_what_has_an_entry_an_image() -> None:
     [
         ({"precision": "fp16"}, "precision: fp32 there, fp16 here"),
         ({"backend": "tensorrt"}, "backend: onnxruntime-cpu there, tensorrt here"),
+        ({"encode_sha256": "d" * 64}, f"encode_sha256: None there, {'d' * 16} here"),
+        ({"decode_sha256": "d" * 64}, f"decode_sha256: None there, {'d' * 16} here"),
         ({"engine_sha256": "d" * 64}, f"engine_sha256: None there, {'d' * 16} here"),
         ({"noise_rule": "another"}, "noise_rule: "),
         ({"image": ImageShape(3, 28, 28)}, "image.channels: 1 there, 3 here"),
@@ -174,6 +176,17 @@ def test_an_equal_fingerprint_is_accepted() -> None:
     assert again == FINGERPRINT
     assert again.short == FINGERPRINT.short
     assert not FINGERPRINT.difference(again)
+
+
+def test_a_fingerprint_from_before_there_were_latents_is_the_same_one() -> None:
+    old = (
+        f'{{"classify_sha256":"{"a" * 64}","step_sha256":"{"b" * 64}","noise_levels_sha256":"{"c" * 64}",'
+        '"precision":"fp32","backend":"onnxruntime-cpu","engine_sha256":null,'
+        '"image":{"channels":1,"height":28,"width":28},"noise_rule":"philox-box-muller-1",'
+        f'"plan":{PLAN.model_dump_json()},"fusion_sha256":null}}'
+    )
+    assert Fingerprint.model_validate_json(old) == FINGERPRINT
+    assert FINGERPRINT.model_dump_json() == old  # and so has the hash it had
 
 
 def test_a_saved_calibration_loads_as_it_was(bundle_copy: Path) -> None:

@@ -199,7 +199,13 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Tiny(
         kind,
         open_bundle(folder / "bundle"),
-        Models(unet, noise_levels(scheduler), kind.prediction, tiny_classify(folder / "tiny.py", mean, std)),
+        Models(
+            unet=unet,
+            alpha_bar=noise_levels(scheduler),
+            prediction=kind.prediction,
+            classify=tiny_classify(folder / "tiny.py", mean, std),
+            labels=kind.labels or 0,
+        ),
     )
 
 

@@ -51,7 +51,9 @@ def _require_pixels(pipeline: Path) -> None:
     parts = read_config(path) if path.is_file() else {}
     latent = sorted(parts.keys() & {"vae", "vqvae"})
     if latent:
-        raise ExportError(f"The UNet of {pipeline} works on the latents of its {latent[0]}, not on pixels.")
+        raise ExportError(
+            f"The UNet of {pipeline} works on the latents of its {latent[0]}, which is missing; copy the whole folder."
+        )
 
 
 def _require_supported(config: dict[str, Any], folder: Path) -> tuple[int, int]:

@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from diffood.errors import ExportError, UsageError
 from diffood.export.sources.edm import Preconditioned
 from diffood.export.sources.scheduler import PAPER, NoiseSchedule, load_schedule
+from diffood.runtime.images import ImageShape
+
+if TYPE_CHECKING:
+    from diffood.export.sources.autoencoder import Autoencoder
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class UNet:
 
     model(x [B, C, H, W], time [B], class_labels=[B], return_dict=False)[0] is [B, C or 2C, H, W]; of 2C the first C are
     predicted. Time counts the schedule's steps.
+    autoencoder: whose latents it denoises; None where they are images.
     """
 
     model: torch.nn.Module
@@ -27,6 +32,12 @@ class UNet:
     origin: str
     sha256: str
     schedule: NoiseSchedule = PAPER
+    autoencoder: "Autoencoder | None" = None
+
+    @property
+    def image(self) -> ImageShape:
+        """The images that are judged with it."""
+        return self.autoencoder.image if self.autoencoder else ImageShape(self.channels, self.height, self.width)
 
     def labels(self, classes: int) -> Literal["none", "class", "class+null"]:
         """What the labels mean beside a classifier of `classes`; ExportError where the numbers do not fit."""
@@ -52,9 +63,9 @@ def load_unet(spec: str | Path, config: str | None = None, scheduler: Path | Non
     if path.is_dir():
         if config is not None:
             raise UsageError(f"--unet-config is for checkpoint files; the folder {path} has its own config.json.")
-        from diffood.export.sources.diffusers_unet import load_folder
+        from diffood.export.sources.latent import load_denoiser
 
-        unet = load_folder(path)
+        unet = load_denoiser(path)
     elif path.is_file():
         from diffood.export.sources.checkpoint_unet import load_checkpoint_unet
 

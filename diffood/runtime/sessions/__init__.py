@@ -1,4 +1,4 @@
-"""Engines behind one protocol: a session holds both graphs of a bundle and the lanes' state on its device."""
+"""Engines behind one protocol: a session holds the graphs of a bundle and the lanes' state on its device."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -40,7 +40,8 @@ class StepInputs:
 class Session(Protocol):
     """What every backend offers. `batch` B is fixed: each call of an engine has exactly B rows.
 
-    Images stay on the device between steps: `put` and `take` are the only copies. One thread at a time.
+    Lanes stay on the device between steps: `put` and `take` are the only copies. They hold images [C, H, W], or latents
+    where the bundle has an autoencoder, and `encode` and `decode` are asked there alone. One thread at a time.
     """
 
     @property
@@ -62,11 +63,17 @@ class Session(Protocol):
     def classify(self, x: Array) -> Classified:
         """Classify any number N of images [N, C, H, W] in [-1, 1]; the last batch is padded, never shrunk."""
 
+    def encode(self, x: Array) -> Array:
+        """Latents [N, c, h, w] of any number of images [N, C, H, W] in [-1, 1], padded as `classify` does."""
+
+    def decode(self, z: Array) -> Array:
+        """Images [N, C, H, W], not clamped, of any number of latents [N, c, h, w]."""
+
     def put(self, lane: int, x: Array) -> None:
-        """Load image [C, H, W] into a lane."""
+        """Load an image or latent into a lane."""
 
     def step(self, inputs: StepInputs) -> None:
         """Advance every lane by one row of its table."""
 
     def take(self, lane: int) -> Array:
-        """Copy the image [C, H, W] of a lane."""
+        """Copy the image or latent of a lane."""

@@ -21,6 +21,11 @@ def step_role(*, guided: bool) -> Role:
     return "step_guided" if guided else "step_plain"
 
 
+def autoencoder_roles(bundle: Bundle) -> tuple[Role, ...]:
+    """The graphs into latents and back; none where images are denoised as they are."""
+    return ("encode", "decode") if bundle.manifest.latent else ()
+
+
 @dataclass(frozen=True)
 class Graph:
     """A graph whose every byte was hashed: the ONNX file's, and the weights it keeps in a file beside it, by name."""
@@ -65,12 +70,17 @@ def expected_tensors(bundle: Bundle, role: Role) -> tuple[Tensors, Tensors]:
     if role == "classify":
         classes, features = len(manifest.class_names), manifest.feature_count
         return {"x": image}, {"logits": (FLOAT, _BATCH, classes), "features": (FLOAT, _BATCH, features)}
-    inputs: Tensors = {"x": image, "time": (FLOAT, _BATCH), "coefficients": (FLOAT, _BATCH, 4)}
+    lane = (FLOAT, _BATCH, *manifest.lane_shape)
+    if role == "encode":
+        return {"x": image}, {"z": lane}
+    if role == "decode":
+        return {"z": lane}, {"x": image}
+    inputs: Tensors = {"x": lane, "time": (FLOAT, _BATCH), "coefficients": (FLOAT, _BATCH, 4)}
     if manifest.unet.labels != "none":
         inputs["label"] = (INT64, _BATCH)
     if role == "step_guided":
         inputs["guidance"] = (FLOAT, _BATCH)
-    return inputs, {"x_next": image, "epsilon": image}
+    return inputs, {"x_next": lane, "epsilon": lane}
 
 
 def require_tensors(
@@ -83,10 +93,11 @@ def require_tensors(
 ) -> None:
     """Compare what a loaded graph or engine takes and gives with what belongs. Raises BundleError naming both."""
     wanted_inputs, wanted_outputs = expected_tensors(bundle, role)
+    a_role = f"an {role}" if role == "encode" else f"a {role}"
     for kind, wanted, found in ("inputs", wanted_inputs, inputs), ("outputs", wanted_outputs, outputs):
         if found.keys() != wanted.keys() or not all(_fits(found[name], wanted[name]) for name in wanted):
             raise BundleError(
-                f"{where} is not a {role} graph: its {kind} are {_words(found)}, where {_words(wanted)} belong. "
+                f"{where} is not {a_role} graph: its {kind} are {_words(found)}, where {_words(wanted)} belong. "
                 f"{remedy}."
             )
 

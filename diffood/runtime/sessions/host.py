@@ -1,27 +1,25 @@
 """The host's share of a session's work: padding to the fixed batch, and multistep samplers' registers. No engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from diffood.runtime.schedule import NO_REGISTER
-from diffood.runtime.sessions import Array, Classified, StepInputs
+from diffood.runtime.sessions import Array, StepInputs
 
 
-def classify_padded(x: Array, batch: int, run: Callable[[Array], tuple[Array, Array]]) -> Classified:
-    """Logits and features of images [N, C, H, W], `batch` rows a call; `run` maps [B, C, H, W] to both.
+def run_padded(x: Array, batch: int, run: Callable[[Array], Sequence[Array]]) -> list[Array]:
+    """The outputs [N, ...] for images or latents [N, C, H, W], `batch` rows a call; `run` maps [B, C, H, W] to them.
 
     The last call is filled up with zeros and their rows are dropped: an engine sees one shape only.
     """
-    logits, features = [], []
+    parts = []
     for start in range(0, max(1, len(x)), batch):
         rows = x[start : start + batch]
         padded = np.zeros((batch, *x.shape[1:]), np.float32)
         padded[: len(rows)] = rows
-        out = run(padded)
-        logits.append(out[0][: len(rows)])
-        features.append(out[1][: len(rows)])
-    return Classified(np.concatenate(logits), np.concatenate(features))
+        parts.append([output[: len(rows)] for output in run(padded)])
+    return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
 def combine_registers(x: Array, registers: Array, inputs: StepInputs, epsilon: Array) -> None:

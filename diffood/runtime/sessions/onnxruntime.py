@@ -13,8 +13,8 @@ from diffood.errors import BundleError, DeviceError, EngineMemoryError
 from diffood.runtime.bundle import Bundle, Precision, Role
 from diffood.runtime.cores import usable_cores
 from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
-from diffood.runtime.sessions.graphs import read_graph, require_tensors, step_role
-from diffood.runtime.sessions.host import classify_padded, combine_registers
+from diffood.runtime.sessions.graphs import autoencoder_roles, read_graph, require_tensors, step_role
+from diffood.runtime.sessions.host import combine_registers, run_padded
 from diffood.runtime.sessions.outside import Weight
 
 PROVIDER = "CPUExecutionProvider"
@@ -25,7 +25,7 @@ OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "Available memory of"
 
 
 class OnnxRuntimeSession:
-    """Both graphs on ONNX Runtime's CPU provider, for a fixed batch and a number of threads (0: all cores)."""
+    """A plan's graphs on ONNX Runtime's CPU provider, for a fixed batch and a number of threads (0: all cores)."""
 
     backend: Backend = "onnxruntime-cpu"
     engine_sha256 = None
@@ -43,13 +43,24 @@ class OnnxRuntimeSession:
         self.precision, self.batch = precision, batch
         self._classify = SharedGraph(bundle, "classify", precision, batch, threads)
         self._step = SharedGraph(bundle, step_role(guided=guided), precision, batch, threads)
-        image = bundle.manifest.image
-        self._x: Array = np.zeros((batch, image.channels, image.height, image.width), np.float32)
+        self._autoencoder = {
+            role: SharedGraph(bundle, role, precision, batch, threads) for role in autoencoder_roles(bundle)
+        }
+        self._x: Array = np.zeros((batch, *bundle.manifest.lane_shape), np.float32)
         self._registers: Array = np.zeros((registers, *self._x.shape), np.float32)
 
     def classify(self, x: Array) -> Classified:
         """See Session.classify."""
-        return classify_padded(x, self.batch, lambda rows: self._classify.run(["logits", "features"], {"x": rows}))
+        outputs = ["logits", "features"]
+        return Classified(*run_padded(x, self.batch, lambda rows: self._classify.run(outputs, {"x": rows})))
+
+    def encode(self, x: Array) -> Array:
+        """See Session.encode."""
+        return run_padded(x, self.batch, lambda rows: self._autoencoder["encode"].run(["z"], {"x": rows}))[0]
+
+    def decode(self, z: Array) -> Array:
+        """See Session.decode."""
+        return run_padded(z, self.batch, lambda rows: self._autoencoder["decode"].run(["x"], {"z": rows}))[0]
 
     def put(self, lane: int, x: Array) -> None:
         """See Session.put."""

@@ -11,11 +11,11 @@ import numpy as np
 import onnxruntime
 
 from diffood.errors import DeviceError, MissingExtraError
-from diffood.runtime.bundle import Bundle, Precision
+from diffood.runtime.bundle import Bundle, Precision, Role
 from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
 from diffood.runtime.sessions.cuda import find_device
-from diffood.runtime.sessions.graphs import INT64, expected_tensors, step_role
-from diffood.runtime.sessions.host import classify_padded, combine_registers
+from diffood.runtime.sessions.graphs import INT64, autoencoder_roles, expected_tensors, step_role
+from diffood.runtime.sessions.host import combine_registers, run_padded
 from diffood.runtime.sessions.onnxruntime import load_graph, naming_lack_of_memory, start
 
 PROVIDER, DEVICE = "CUDAExecutionProvider", "cuda"
@@ -33,7 +33,7 @@ _FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's default logger; the seco
 
 
 class OnnxRuntimeCudaSession:
-    """Both graphs on ONNX Runtime's CUDA provider, for a fixed batch.
+    """A plan's graphs on ONNX Runtime's CUDA provider, for a fixed batch.
 
     Buffers are bound once, and x goes to and fro between two of them. ONNX Runtime copies whole buffers only: before a
     step all lanes go up if one was put, and down after it if one is taken. The registers of multistep samplers are
@@ -49,15 +49,9 @@ class OnnxRuntimeCudaSession:
         require_cuda()
         self.precision, self.batch = precision, batch
         role = step_role(guided=guided)
-        self._classify = load_graph(bundle, "classify", precision, PROVIDER, OPTIONS)
         self._step = load_graph(bundle, role, precision, PROVIDER, OPTIONS)
-        image = bundle.manifest.image
-        shape = (batch, image.channels, image.height, image.width)
-        classes, features = len(bundle.manifest.class_names), bundle.manifest.feature_count
-        self._images, self._logits, self._features = map(_allocate, (shape, (batch, classes), (batch, features)))
-        self._classify_binding = _bind(
-            self._classify, {"x": self._images}, {"logits": self._logits, "features": self._features}
-        )
+        self._maps = {name: _Map(bundle, name, precision, batch) for name in ("classify", *autoencoder_roles(bundle))}
+        shape = (batch, *bundle.manifest.lane_shape)
         x = [_allocate(shape), _allocate(shape)]
         self._epsilon = _allocate(shape)
         self._rows = {
@@ -76,13 +70,15 @@ class OnnxRuntimeCudaSession:
 
     def classify(self, x: Array) -> Classified:
         """See Session.classify."""
-        return classify_padded(x, self.batch, self._classify_batch)
+        return Classified(*run_padded(x, self.batch, self._maps["classify"].run))
 
-    def _classify_batch(self, rows: Array) -> tuple[Array, Array]:
-        self._images.update_inplace(rows)
-        with naming_lack_of_memory():
-            self._classify.run_with_iobinding(self._classify_binding)
-        return np.array(self._logits.numpy()), np.array(self._features.numpy())
+    def encode(self, x: Array) -> Array:
+        """See Session.encode."""
+        return run_padded(x, self.batch, self._maps["encode"].run)[0]
+
+    def decode(self, z: Array) -> Array:
+        """See Session.decode."""
+        return run_padded(z, self.batch, self._maps["decode"].run)[0]
 
     def put(self, lane: int, x: Array) -> None:
         """See Session.put."""
@@ -114,6 +110,26 @@ class OnnxRuntimeCudaSession:
         if self._host_is_old:
             self._lanes[...] = self._x[self._current].numpy()
             self._host_is_old = False
+
+
+class _Map:
+    """A graph of one input, which keeps nothing between two calls; its buffers are bound once."""
+
+    def __init__(self, bundle: Bundle, role: Role, precision: Precision, batch: int) -> None:
+        self._session = load_graph(bundle, role, precision, PROVIDER, OPTIONS)
+        inputs, outputs = (
+            {name: _allocate((batch, *rest)) for name, (_, _, *rest) in tensors.items()}
+            for tensors in expected_tensors(bundle, role)
+        )
+        (self._rows,), self._results = inputs.values(), tuple(outputs.values())
+        self._binding = _bind(self._session, inputs, outputs)
+
+    def run(self, rows: Array) -> list[Array]:
+        """Copies of the outputs for rows [B, C, H, W]."""
+        self._rows.update_inplace(rows)
+        with naming_lack_of_memory():
+            self._session.run_with_iobinding(self._binding)
+        return [np.array(result.numpy()) for result in self._results]
 
 
 def require_cuda() -> None:

@@ -19,8 +19,17 @@ from diffood.runtime.bundle import Bundle, Precision, Role
 from diffood.runtime.engines import Engine, EngineLibrary, Machine, find_engine, read_plan
 from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
 from diffood.runtime.sessions.cuda import Buffer, Cuda, Device, find_device
-from diffood.runtime.sessions.graphs import FLOAT, INT64, Tensor, Tensors, expected_tensors, require_tensors, step_role
-from diffood.runtime.sessions.host import classify_padded, combine_registers
+from diffood.runtime.sessions.graphs import (
+    FLOAT,
+    INT64,
+    Tensor,
+    Tensors,
+    autoencoder_roles,
+    expected_tensors,
+    require_tensors,
+    step_role,
+)
+from diffood.runtime.sessions.host import combine_registers, run_padded
 
 MODULES: dict[EngineLibrary, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _REBUILD = "Build the engine again"
@@ -29,10 +38,11 @@ _TYPES = {FLOAT: np.float32, INT64: np.int64}
 
 
 class TensorRtSession:
-    """Both engines of a bundle on one GPU, for a fixed batch; needs an engine that was built for this very machine.
+    """A plan's engines on one GPU, for a fixed batch; needs engines that were built for this very machine.
 
-    Copies between host and GPU: images in, denoised images, logits and features out, and the numbers of a step's
-    rows. The registers of multistep samplers are combined on the host: such a step copies all lanes out and in.
+    Copies between host and GPU: images in, denoised images, logits and features out, latents to and fro, and the
+    numbers of a step's rows. The registers of multistep samplers are combined on the host: such a step copies all
+    lanes out and in.
     """
 
     def __init__(
@@ -53,32 +63,24 @@ class TensorRtSession:
         self._cuda = cuda = Cuda(library)
         runtime = _create_runtime(installed.module)
         load = functools.partial(_Program, bundle, record, installed, runtime, cuda, batch)
-        self._classify = load("classify")
+        self._maps = {role: _Map(load(role), cuda, batch) for role in ("classify", *autoencoder_roles(bundle))}
         self._step = load(step_role(guided=guided), carry=("x_next", "x"))
-        image = bundle.manifest.image
-        row = (image.channels, image.height, image.width)
-        self._images, self._lanes, self._taken = (
-            cuda.pinned((batch, *row)),
-            cuda.pinned((batch, *row)),
-            cuda.pinned(row),
-        )
-        self._logits = cuda.pinned((batch, len(bundle.manifest.class_names)))
-        self._features = cuda.pinned((batch, bundle.manifest.feature_count))
+        row = bundle.manifest.lane_shape
+        self._lanes, self._taken = cuda.pinned((batch, *row)), cuda.pinned(row)
         self._registers: Array = np.zeros((registers, *self._lanes.shape), np.float32)
         self._epsilon = cuda.pinned(self._lanes.shape)
 
     def classify(self, x: Array) -> Classified:
         """See Session.classify."""
-        return classify_padded(x, self.batch, self._classify_batch)
+        return Classified(*run_padded(x, self.batch, self._maps["classify"].run))
 
-    def _classify_batch(self, rows: Array) -> tuple[Array, Array]:
-        self._images[...] = rows
-        self._cuda.upload(self._classify.buffers["x"], self._images)
-        self._classify.run()
-        self._cuda.download(self._logits, self._classify.buffers["logits"])
-        self._cuda.download(self._features, self._classify.buffers["features"])
-        self._cuda.synchronize()
-        return np.array(self._logits), np.array(self._features)
+    def encode(self, x: Array) -> Array:
+        """See Session.encode."""
+        return run_padded(x, self.batch, self._maps["encode"].run)[0]
+
+    def decode(self, z: Array) -> Array:
+        """See Session.decode."""
+        return run_padded(z, self.batch, self._maps["decode"].run)[0]
 
     def put(self, lane: int, x: Array) -> None:
         """See Session.put."""
@@ -158,14 +160,14 @@ class _Program:
         if engine is None:
             raise BundleError(f"{installed.machine.library} cannot load {where}: {_last_error(trt)}. {_REBUILD}.")
         require_tensors(where, bundle, role, *_tensors(trt, engine, batch), remedy=_REBUILD)
-        self.inputs, outputs = expected_tensors(bundle, role)
+        self.inputs, self.outputs = expected_tensors(bundle, role)
         self._context = context = _create_context(trt, engine, installed.machine.library)  # a recorded run needs it too
         if context is None:
             raise DeviceError(
                 f"{where} gets no memory to run in: {_last_error(trt)}. Lower --batch or free GPU memory."
             )
         self.buffers: dict[str, Buffer] = {}
-        for name, (kind, _, *rest) in {**self.inputs, **outputs}.items():
+        for name, (kind, _, *rest) in {**self.inputs, **self.outputs}.items():
             shape = (batch, *(int(size or 0) for size in rest))
             self.buffers[name] = buffer = cuda.allocate(_ITEM_BYTES[str(kind)] * int(np.prod(shape)))
             if name in self.inputs and not context.set_input_shape(name, shape):
@@ -181,6 +183,28 @@ class _Program:
                 cuda.copy(self.buffers[carry[1]], self.buffers[carry[0]])
 
         self.run = _record(work, cuda, context, installed.machine.library)
+
+
+class _Map:
+    """A program of one input, which keeps nothing between two runs; page-locked arrays for what goes in and out."""
+
+    def __init__(self, program: _Program, cuda: Cuda, batch: int) -> None:
+        self._program, self._cuda = program, cuda
+        rows, self._results = (
+            {name: cuda.pinned((batch, *(int(size or 0) for size in rest))) for name, (_, _, *rest) in tensors.items()}
+            for tensors in (program.inputs, program.outputs)
+        )
+        ((self._input, self._rows),) = rows.items()
+
+    def run(self, rows: Array) -> list[Array]:
+        """Copies of the outputs for rows [B, C, H, W]."""
+        self._rows[...] = rows
+        self._cuda.upload(self._program.buffers[self._input], self._rows)
+        self._program.run()
+        for name, result in self._results.items():
+            self._cuda.download(result, self._program.buffers[name])
+        self._cuda.synchronize()
+        return [np.array(result) for result in self._results.values()]
 
 
 def _record(work: Callable[[], None], cuda: Cuda, context: Any, library: EngineLibrary) -> Callable[[], None]:

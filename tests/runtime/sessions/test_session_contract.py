@@ -198,6 +198,49 @@ def assert_close(found: Array, wanted: Array, limit: float) -> None:
     np.testing.assert_allclose(found, wanted, rtol=0, atol=limit * float(np.abs(wanted).max(initial=1)))
 
 
+@pytest.fixture(scope="module", params=VARIANTS, ids="-".join)
+def latent_session(
+    request: pytest.FixtureRequest, dit_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
+) -> Session:
+    """Each backend and precision on a bundle with an autoencoder; skipped where it cannot run."""
+    backend, precision = request.param
+    if backend == ON_CPU:
+        return bound_on_cpu(dit_bundle, precision, guided=True, registers=0)
+    if reason := why_not(backend, None, precision):
+        pytest.skip(reason)
+    bundle = dit_bundle
+    if backend in ("tensorrt", "tensorrt-rtx"):
+        bundle = with_engine(bundle, backend, precision, tmp_path_factory.mktemp("engines") / "bundle")
+    return open_session(bundle, backend, precision, guided=True, registers=0, batch=BATCH, threads=1)
+
+
+@pytest.mark.parametrize("count", [0, 1, BATCH, 2 * BATCH + 1])
+def test_an_autoencoder_takes_any_number_and_is_that_of_fp32_on_the_cpu(
+    latent_session: Session, dit_bundle: Bundle, clothes: npt.NDArray[np.uint8], count: int
+) -> None:
+    exact = open_session(dit_bundle, "onnxruntime-cpu", "fp32", guided=True, registers=0, batch=BATCH, threads=1)
+    x, limit = from_pixels(clothes[:count, None]), AGAINST_FP32[latent_session.precision]
+    z = exact.encode(x)
+    assert z.shape == (count, *dit_bundle.manifest.lane_shape)
+    found = latent_session.encode(x)
+    assert_close(found, z, limit)
+    assert_close(latent_session.decode(z), exact.decode(z), limit)
+    kept = found.copy()
+    latent_session.encode(from_pixels(clothes[5 : 5 + BATCH, None]))
+    np.testing.assert_array_equal(found, kept)
+
+
+def test_lanes_hold_latents(latent_session: Session, dit_bundle: Bundle) -> None:
+    exact = open_session(dit_bundle, "onnxruntime-cpu", "fp32", guided=True, registers=0, batch=BATCH, threads=1)
+    latents = np.random.default_rng(0).standard_normal((BATCH, *dit_bundle.manifest.lane_shape), np.float32)
+    for lane, z in enumerate(latents):
+        latent_session.put(lane, z)
+    for lane in (2, 0, 3, 1):
+        np.testing.assert_array_equal(latent_session.take(lane), latents[lane])
+    limit = AGAINST_FP32[latent_session.precision]
+    assert_close(stepped(latent_session, latents, rows(0)), stepped(exact, latents, rows(0)), limit)
+
+
 def test_a_session_says_what_it_is(opened: Opened, session: Session) -> None:
     assert (session.precision, session.batch) == (opened.precision, BATCH)
     assert session.backend in PREFERRED

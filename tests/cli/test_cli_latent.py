@@ -1,0 +1,59 @@
+"""The command line on a latent bundle: calibrated, served, judged and shown as one of images is."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffood.runtime.bundle import Bundle
+
+Run = Callable[..., Any]  # gives conftest.Done
+
+MACHINE = ("--batch", 8, "--threads", 1)
+PLAN = ("--start-time", 10, "--stride", 5, "--repeats", 1, "--guidance", 1)
+
+
+@pytest.fixture(scope="module")
+def latent(dit_bundle: Bundle, clothes_folder: Path, tmp_path_factory: pytest.TempPathFactory, start: Run) -> Path:
+    """A latent bundle that the command line calibrated; read-only."""
+    path = Path(shutil.copytree(dit_bundle.path, tmp_path_factory.mktemp("latent") / "bundle"))
+    done = start("calibrate", path, "--images", clothes_folder, "--fpr", 0.1, *PLAN, *MACHINE)
+    assert done.code == 0, done
+    fingerprint = json.loads((path / "calibration.json").read_bytes())["fingerprint"]
+    assert fingerprint["decode_sha256"] == dit_bundle.manifest.files["decode.onnx"].sha256
+    return path
+
+
+def test_rows_and_pictures_of_what_was_flagged(run: Run, latent: Path, folders: Path, tmp_path: Path) -> None:
+    rows, flagged = tmp_path / "rows.jsonl", tmp_path / "flagged"
+    done = run("serve-batch", latent, folders / "digits", "--output", rows, "--save-flagged", flagged, *MACHINE)
+    assert done.code == 0, done
+    read = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert len(read) == 10
+    assert {row["status"] for row in read} == {"ok"}
+    assert {row["unet_evaluations"] for row in read} <= {2 * 2}
+
+
+def test_an_evaluation(run: Run, latent: Path, folders: Path, tmp_path: Path) -> None:
+    sets = ("--ind", folders / "ind", "--ood", f"digits={folders / 'digits'}")
+    done = run("evaluate", latent, *sets, "--output", tmp_path / "report", *MACHINE)
+    assert done.code == 0, done
+    assert 0 <= json.loads((tmp_path / "report" / "evaluation.json").read_bytes())["sets"]["digits"]["auroc"] <= 1
+
+
+def test_verifying_runs_both_halves_of_the_autoencoder(run: Run, latent: Path, folders: Path) -> None:
+    done = run("verify", latent, "--backend", "onnxruntime-cpu", *MACHINE)
+    assert done.code == 0, done
+    assert "golden" in done.out
+
+
+def test_what_it_shows(run: Run, latent: Path, bundle_copy: Path) -> None:
+    done = run("inspect", latent)
+    assert "latents     4x14x14, diffusers AutoencoderKL vae, latents scaled by 1.5" in done.out
+    assert "graph       encode: encode.fp16.onnx, fp16" in done.out
+    assert run("inspect", latent, "--json").content["manifest"]["latent"]["channels"] == 4
+    assert "latents" not in run("inspect", bundle_copy).out
+    assert "latent" not in run("inspect", bundle_copy, "--json").content["manifest"]

@@ -1,0 +1,240 @@
+"""Exporting latent diffusion: the halves of an autoencoder are diffusers' own, and what does not fit is refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import latent_models
+import numpy as np
+import pytest
+from engine_building import NEEDS_TENSORRT_RTX, build
+
+latent_models.need_export()
+
+import diffusers  # noqa: E402
+import torch  # noqa: E402
+from latent_models import kl_autoencoder, latent_unet, save_pipeline, transformer, vq_autoencoder  # noqa: E402
+
+from diffood.errors import ExportError  # noqa: E402
+from diffood.export import quantize  # noqa: E402
+from diffood.export.autoencoder_graphs import DecodeGraph, EncodeGraph  # noqa: E402
+from diffood.export.sources.autoencoder import load_autoencoder  # noqa: E402
+from diffood.export.sources.latent import load_denoiser  # noqa: E402
+from diffood.export.torch_loop import TorchModels, open_torch_loop  # noqa: E402
+from diffood.runtime.bundle import Bundle, open_bundle  # noqa: E402
+from diffood.runtime.detector import Detector  # noqa: E402
+from diffood.runtime.engines import list_engines  # noqa: E402
+from diffood.runtime.images import from_pixels  # noqa: E402
+from diffood.runtime.noise import content_key, draw_noise  # noqa: E402
+from diffood.runtime.plan import Plan  # noqa: E402
+
+PLAN = Plan(start_times=(10, 21), stride=7, repeats=2, guidance=2.0, schedule="reference")
+LABELLED = {
+    "sample_size": latent_models.LATENT,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (8, 8),
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "mid_block_type": "UNetMidBlock2D",
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 4,
+    "num_class_embeds": latent_models.CLASSES + 1,
+}
+
+
+def condition_unet(**changes: Any) -> Any:
+    """A UNet2DConditionModel that knows class labels and no text."""
+    torch.manual_seed(2)
+    return diffusers.UNet2DConditionModel(**{**LABELLED, **changes})
+
+
+def test_a_bundle_says_what_its_latents_are(dit_exported: tuple[Path, list[str]], dit_bundle: Bundle) -> None:
+    manifest = dit_bundle.manifest
+    assert manifest.latent is not None
+    assert (
+        (manifest.latent.channels, manifest.latent.height, manifest.latent.width) == (4, 14, 14) == manifest.lane_shape
+    )
+    assert manifest.latent.origin == "diffusers AutoencoderKL vae, latents scaled by 1.5"
+    assert (manifest.image.channels, manifest.image.height, manifest.image.width) == (1, 28, 28)
+    assert (manifest.unet.labels, manifest.unet.label_count) == ("class+null", 6)
+    roles = {"classify", "step_plain", "step_guided", "encode", "decode"}
+    for precision in ("fp32", "fp16"):
+        assert {graph.role for graph in manifest.graphs if graph.precision == precision} == roles
+    assert any("DiTTransformer2DModel" in line and "labels: class+null" in line for line in dit_exported[1])
+    assert any(line.startswith("autoencoder diffusers AutoencoderKL vae") for line in dit_exported[1])
+
+
+@pytest.mark.parametrize(
+    "autoencoder",
+    [
+        kl_autoencoder,
+        lambda: kl_autoencoder(use_quant_conv=False, use_post_quant_conv=False, shift_factor=None),
+        lambda: kl_autoencoder(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.0, 2.0, 0.5, 1.5]),
+        vq_autoencoder,
+    ],
+    ids=["shifted", "without quant_conv", "scaled by channel", "code book"],
+)
+def test_both_halves_are_what_diffusers_pipelines_do(autoencoder: Any, tmp_path: Path) -> None:
+    model = autoencoder().eval()
+    model.save_pretrained(tmp_path / "vae")
+    config = model.config
+    channels = config["latent_channels"]
+    loaded = load_autoencoder(tmp_path / "vae", (channels, 14, 14))
+    x = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    z = torch.randn(3, channels, 14, 14, generator=torch.Generator().manual_seed(1))
+    mean = torch.tensor(config.get("latents_mean") or [config.get("shift_factor") or 0.0] * channels)[:, None, None]
+    std = torch.tensor(config.get("latents_std") or [1.0] * channels)[:, None, None]
+    with torch.no_grad():
+        encoded = model.encode(x)
+        plain = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        found = EncodeGraph(loaded)(x)
+        torch.testing.assert_close(found, (plain - mean) / std * config["scaling_factor"], rtol=1e-5, atol=1e-5)
+        back = model.decode(z / config["scaling_factor"] * std + mean).sample
+        torch.testing.assert_close(DecodeGraph(loaded)(z), back, rtol=1e-4, atol=1e-4)
+
+
+def test_a_code_book_finds_the_nearest_code_in_half_precision_too(tmp_path: Path) -> None:
+    model = vq_autoencoder().eval()
+    model.save_pretrained(tmp_path / "vae")
+    loaded = load_autoencoder(tmp_path / "vae", (3, 14, 14))
+    chosen = torch.randint(0, 32, (2, 14, 14), generator=torch.Generator().manual_seed(0))
+    z = (loaded.model.quantize.embedding.weight[chosen] * 0.8).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        exact = DecodeGraph(loaded)(z)
+        loaded.model.half()
+        halved = DecodeGraph(loaded)(z)
+    assert halved.dtype == torch.float32
+    torch.testing.assert_close(halved, exact, rtol=0, atol=0.02 * float(exact.abs().max()))
+
+
+def test_a_condition_unet_without_text_is_asked_by_label(tmp_path: Path) -> None:
+    save_pipeline(tmp_path, unet=condition_unet(), vae=kl_autoencoder())
+    unet = load_denoiser(tmp_path)
+    assert (unet.label_count, unet.channels, unet.height, unet.image.height) == (6, 4, 14, 28)
+    original = diffusers.UNet2DConditionModel.from_pretrained(tmp_path / "unet").eval()
+    z, time = torch.randn(2, 4, 14, 14, generator=torch.Generator().manual_seed(0)), torch.tensor([3.0, 30.0])
+    label = torch.tensor([1, 5])
+    with torch.no_grad():
+        expected = original(z, time, encoder_hidden_states=None, class_labels=label).sample
+        found = unet.model(z, time, class_labels=label, return_dict=False)[0]
+        other = unet.model(z, time, class_labels=label.flip(0), return_dict=False)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert (found - other).abs().max() > 1e-4
+
+
+def test_the_folder_of_the_model_itself_finds_its_autoencoder_too(dit_pipeline: Path) -> None:
+    whole, part = load_denoiser(dit_pipeline), load_denoiser(dit_pipeline / "transformer")
+    assert whole.autoencoder is not None
+    assert part.autoencoder is not None
+    assert (whole.sha256, whole.autoencoder.sha256) == (part.sha256, part.autoencoder.sha256)
+
+
+def set_config(part: Path, **changes: Any) -> None:
+    path = part / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+DIT: dict[str, Any] = {"transformer": transformer, "vae": kl_autoencoder}
+LDM: dict[str, Any] = {"unet": latent_unet, "vqvae": vq_autoencoder}
+CROSS = {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D")}
+TIMES = {"num_class_embeds": None, "class_embed_type": "timestep"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "damage", "message"),
+    [
+        ({"transformer": transformer}, None, "no autoencoder beside it"),
+        ({"unet": lambda: condition_unet(**CROSS)}, None, "the embedding of a text"),
+        ({"unet": lambda: condition_unet(**TIMES)}, None, "class_embed_type"),
+        ({**DIT, "vae": lambda: kl_autoencoder(latent_channels=3)}, None, "latents of 3 channels"),
+        ({**DIT, "vae": lambda: kl_autoencoder(out_channels=3)}, None, "1 channels to 3"),
+        ({**DIT, "transformer": lambda: transformer(out_channels=6)}, None, "maps 4 to 6 channels"),
+        (DIT, ("vae", {"_class_name": "AutoencoderTiny"}), "AutoencoderTiny"),
+        (DIT, ("vae", {"scaling_factor": 0}), "how latents are scaled"),
+        (DIT, ("vae", {"latents_std": [1, 2]}), "how latents are scaled"),
+        (DIT, ("transformer", {"patch_size": "two"}), "cannot load"),
+        (DIT, ("transformer", {"num_layers": 2}), "are not those of its config.json"),
+        (LDM, ("unet", {"sample_size": None}), "has sample_size None"),
+        (LDM, ("unet", {"sample_size": "large"}), "has sample_size 'large'"),
+        (LDM, ("vqvae", {"norm_type": "spatial"}), "are not those of its config.json"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_reason(
+    parts: dict[str, Any], damage: tuple[str, dict[str, Any]] | None, message: str, tmp_path: Path
+) -> None:
+    save_pipeline(tmp_path, **{name: make() for name, make in parts.items()})
+    if damage:
+        set_config(tmp_path / damage[0], **damage[1])
+    with pytest.raises(ExportError, match=message) as caught:
+        load_denoiser(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_as_a_pickle_are_refused_with_the_way_to_convert_them(tmp_path: Path) -> None:
+    transformer().save_pretrained(tmp_path / "transformer", safe_serialization=False)
+    kl_autoencoder().save_pretrained(tmp_path / "vae")
+    with pytest.raises(ExportError, match=r"safe_serialization=True"):
+        load_denoiser(tmp_path)
+
+
+@pytest.mark.parametrize("schedule", ["reference", "textbook"])
+def test_the_official_loop_in_torch_runs_in_latent_space(
+    dit_bundle: Bundle, dit_pipeline: Path, clothes: Any, schedule: str
+) -> None:
+    plan = PLAN.changed({"schedule": schedule})
+    models = TorchModels(dit_pipeline, latent_models.classifier_of(dit_pipeline))
+    x = from_pixels(clothes[:3, None])
+    drawn = [
+        [draw_noise(content_key(image), plan.seed, r, dit_bundle.manifest.lane_shape) for image in x]
+        for r in range(plan.repeats)
+    ]
+    loop = open_torch_loop(dit_bundle.path, models, plan, 1, False, rows=4)
+    with torch.inference_mode():
+        found = loop.score(torch.from_numpy(x), torch.from_numpy(np.array(drawn))).numpy()
+    detector = Detector.load(dit_bundle, plan, batch=5, threads=1)
+    np.testing.assert_allclose(found, detector.score(x).by_start, rtol=0, atol=1e-4)
+    assert loop.run(x) == 3 * detector.evaluations
+
+
+def test_another_autoencoder_is_not_the_bundles(dit_bundle: Bundle, dit_pipeline: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(dit_pipeline, tmp_path / "other"))
+    kl_autoencoder(scaling_factor=1.5).half().float().save_pretrained(other / "vae")
+    models = TorchModels(other, latent_models.classifier_of(dit_pipeline))
+    with pytest.raises(ExportError, match="autoencoder's weights"):
+        open_torch_loop(dit_bundle.path, models, PLAN, 1, False, rows=4)
+
+
+def test_an_int8_variant_leaves_the_autoencoder_in_fp32(
+    dit_bundle: Bundle, clothes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shutil.copytree(dit_bundle.path, tmp_path / "bundle"))
+    lines: list[str] = []
+    monkeypatch.setattr(quantize, "BUDGETS", dict.fromkeys(quantize.BUDGETS, 0.2))  # for networks so small
+    quantize.quantize_bundle(path, from_pixels(clothes[:16, None]), report=lines.append)
+    bundle = open_bundle(path)
+    assert {role: bundle.graph(role, "int8").file for role in ("encode", "decode")} == {
+        "encode": "encode.onnx",
+        "decode": "decode.onnx",
+    }
+    assert "int8" in bundle.graph("step_guided", "int8").weights
+    assert sum("stays fp32 in the int8 variant" in line for line in lines) == 2
+    exact, rounded = (
+        Detector.load(bundle, PLAN, precision=precision, batch=5, threads=1).score(clothes[:4])
+        for precision in ("fp32", "int8")
+    )
+    np.testing.assert_allclose(exact.score, rounded.score, rtol=0.2)
+    assert (exact.score != rounded.score).all()
+    quantize.quantize_bundle(path, from_pixels(clothes[:16, None]), report=lines.append)  # again, over the first
+    assert open_bundle(path).manifest.files["encode.onnx"] == bundle.manifest.files["encode.onnx"]
+
+
+@NEEDS_TENSORRT_RTX
+def test_engines_of_all_graphs_are_built(dit_bundle: Bundle, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(dit_bundle.path, tmp_path / "bundle"))
+    build(path, "sm89", precisions=("fp16",))
+    (engine,) = list_engines(open_bundle(path))
+    roles = {"classify", "step_plain", "step_guided", "encode", "decode"}
+    assert {plan.role for plan in engine.record.plans} == roles
