@@ -114,6 +114,7 @@ def _write_fp16(writer: GraphWriter, references: dict[Role, _Written]) -> Iterat
             data = _save(writer, module, example, outputs, path, _weights(writer, files, role, "fp16"))
         except ExportError as error:
             _leave(writer, role, path, error)
+            _weights(writer, files, role, "fp16").path.unlink(missing_ok=True)  # of this half alone
             continue
         yield _Written(role, "fp16", path, data, outputs, reference.proofs, reference.expected)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from diffood.errors import ExportError, MissingExtraError
@@ -55,6 +56,12 @@ class OfficialLoop:
             models.classifier, models.classifier_weights, image.height, image.width, models.preprocessing
         )
         _require_same(bundle.manifest, unet, classifier.sha256)
+        same = np.array_equal(unet.schedule.alpha_bar, bundle.alpha_bar)
+        if not same or unet.schedule.prediction != bundle.manifest.unet.prediction:
+            raise ExportError(
+                f"The UNet's schedule ({unet.schedule.origin}) is not that of the bundle "
+                f"({bundle.manifest.unet.schedule_origin}): give the --scheduler it was exported with."
+            )
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.unet: Callable[..., tuple[Tensor, ...]] = unet.model.to(self.device)
         self.classify = ClassifyGraph(classifier, image.channels, image.height, image.width).eval().to(self.device)

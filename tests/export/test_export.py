@@ -219,7 +219,7 @@ def test_a_bad_factory_is_explained(models: Path, tmp_path: Path, factory: str, 
 def test_a_pickle_is_refused_unopened(models: Path, tmp_path: Path) -> None:
     (tmp_path / "weights.pt").write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")
     sources = Sources(models / "unet", f"{models / 'factories.py'}:logits_only", tmp_path / "weights.pt")
-    with pytest.raises(ExportError, match=r"holds \S+\.system, which is more than tensors, and is not opened"):
+    with pytest.raises(ExportError, match="holds more than tensors"):
         export_bundle(sources, tmp_path / "bundle", overwrite=False, report=lambda _: None)
 
 

@@ -43,7 +43,7 @@ def export(side):
     model = Products(side * side).eval().requires_grad_(False)
     weights = sum(4 * parameter.numel() for parameter in model.parameters())
     unet = UNet(model, 1, side, side, 0, 'products', '0' * 64)
-    classifier = Classifier(Means(), 1, Preprocessing(), 1, 1, 'its mean', 'means', '0' * 64)
+    classifier = Classifier(Means(), 1, Preprocessing(), 1, 1, 'its mean', 'means', '0' * 64, 0, 'as it is')
     with tempfile.TemporaryDirectory() as folder:
         writer = GraphWriter(Path(folder), unet, classifier, 10, 21, 2**16, print)
         graphs, _ = write_graphs(writer, ('fp32', 'fp16'))

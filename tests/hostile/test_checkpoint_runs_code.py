@@ -45,6 +45,6 @@ def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
 
 def test_a_bare_pickle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(b"cposix\nmkdir\n(S'" + str(tmp_path / "owned").encode() + b"'\ntR.")
-    with pytest.raises(ExportError, match=r"no checkpoint of torch 1\.6 or newer"):
+    with pytest.raises(ExportError, match="holds more than tensors"):
         load_checkpoint(tmp_path / "model.pt")
     assert not (tmp_path / "owned").exists()

@@ -23,8 +23,8 @@ Weights = dict[str, torch.Tensor]
 def load_checkpoint(path: Path) -> Weights:
     """Tensors by name of a .safetensors file, or of what torch.save wrote (a state dict, or a dict or list around one).
 
-    torch files are opened with weights_only and mapped, not read, into memory. Raises ExportError where the file is
-    missing, damaged, compressed, older than torch 1.6, or needs code to be opened.
+    torch files are opened with weights_only and, since torch 1.6, mapped and not read into memory. Raises ExportError
+    where the file is missing, damaged, compressed, or needs code to be opened.
     """
     if not path.is_file():
         raise ExportError(f"No weights at {path}; give a .safetensors file, or one that torch.save wrote.")
@@ -49,9 +49,11 @@ def _load_safetensors(path: Path) -> Weights:
 
 
 def _load_torch(path: Path) -> object:
-    _require_stored_zip(path)
+    archive = zipfile.is_zipfile(path)  # as since torch 1.6; older files can only be read, not mapped
+    if archive:
+        _require_stored_zip(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         raise ExportError(
             f"{path.name} holds more than tensors, and opening it could run code ({_reason(error)}). If you trust the "
@@ -69,10 +71,7 @@ def _require_stored_zip(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ExportError(
-            f"{path.name} is no checkpoint of torch 1.6 or newer ({_reason(error)}). Copy it again; an older one that "
-            "you trust has to be loaded and saved anew: torch.save(torch.load(FILE, 'cpu'), NEW_FILE)."
-        ) from None
+        raise ExportError(f"{path.name} is a damaged archive ({_reason(error)}); copy it again.") from None
     if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size for entry in entries):
         raise ExportError(
             f"{path.name} is compressed, which torch.save never does; load it where you trust it, save it."
@@ -87,7 +86,7 @@ def _find_weights(loaded: object, path: Path) -> Weights:
     """The state dict in what was loaded: itself, a wrapper's value, or the first of a list (DiffOOD's train.ckpt)."""
     if isinstance(loaded, list | tuple) and loaded and isinstance(loaded[0], Mapping):
         loaded = loaded[0]
-    if isinstance(loaded, Mapping) and not any(isinstance(value, torch.Tensor) for value in loaded.values()):
+    if isinstance(loaded, Mapping):
         inner = [loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)]
         loaded = inner[0] if inner else loaded
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(name, str) for name in loaded):

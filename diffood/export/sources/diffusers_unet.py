@@ -18,14 +18,14 @@ MAX_LAYERS = 32  # a block, and blocks
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # attention before diffusers 0.16
 
 
-def load_folder(folder: Path) -> UNet:
+def load_folder(folder: Path, scheduler: Path | None = None) -> UNet:
     """Load config.json and the weights of a UNet2DModel, in `folder` or in its unet/, and the schedule beside it.
 
     Raises ExportError saying what is missing or does not fit.
     """
     if (folder / "unet" / "config.json").is_file():
-        _require_pixels(folder)
         folder = folder / "unet"
+    _require_pixels(folder.absolute().parent)
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if not (folder / "config.json").is_file() or weights is None:
         raise ExportError(f"{folder} holds no diffusers UNet: config.json and {WEIGHTS[0]} are needed there.")
@@ -41,7 +41,7 @@ def load_folder(folder: Path) -> UNet:
         config.get("num_class_embeds") or 0,
         f"diffusers UNet2DModel {folder.name}",
         hash_file(weights),
-        load_schedule(folder, None),
+        load_schedule(folder.absolute(), scheduler),
     )
 
 
@@ -62,11 +62,7 @@ def _require_supported(config: dict[str, Any], folder: Path) -> tuple[int, int]:
         raise ExportError(f"{folder} is a {config.get('_class_name')}; UNet2DModel is what can be exported.")
     if config.get("class_embed_type") is not None:
         raise ExportError(f"class_embed_type {config['class_embed_type']!r} is not supported; use num_class_embeds.")
-    if config.get("time_embedding_type", "positional") != "positional":
-        raise ExportError(
-            f"time_embedding_type {config['time_embedding_type']!r} is not supported: such a UNet is not asked with "
-            "a step of its schedule. Only positional works."
-        )
+    require_positional(config.get("time_embedding_type", "positional"))
     size = config.get("sample_size")
     if size is None:
         raise ExportError(f"{folder / 'config.json'} names no sample_size; add the image size the UNet was trained at.")
@@ -80,6 +76,15 @@ def _require_supported(config: dict[str, Any], folder: Path) -> tuple[int, int]:
     if not _is_count(config.get("layers_per_block", 2), MAX_LAYERS) or len(blocks) > MAX_LAYERS:
         raise ExportError(f"{folder / 'config.json'} asks for more than {MAX_LAYERS} blocks or layers; check it.")
     return sides[0], sides[1]
+
+
+def require_positional(kind: object) -> None:
+    """Refuse a UNet that is not asked with a step of its schedule."""
+    if kind != "positional":
+        raise ExportError(
+            f"time_embedding_type {kind!r} is not supported: such a UNet is not asked with a step of its schedule. "
+            "Only positional works."
+        )
 
 
 def _is_count(value: object, most: int) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from diffood.errors import ExportError
 from diffood.export.sources.autoencoder import find_autoencoder, load_autoencoder
-from diffood.export.sources.diffusers_unet import load_folder
+from diffood.export.sources.diffusers_unet import load_folder, require_positional
 from diffood.export.sources.dit import load_dit
 from diffood.export.sources.pretrained import WEIGHTS, load_pretrained, sample_size
 from diffood.export.sources.scheduler import load_schedule, read_config
@@ -22,8 +22,10 @@ def denoiser_folder(folder: Path) -> Path:
     return next((folder / part for part in PARTS if (folder / part / "config.json").is_file()), folder)
 
 
-def load_denoiser(folder: Path) -> UNet:
+def load_denoiser(folder: Path, scheduler: Path | None = None) -> UNet:
     """Load a pipeline's folder or the model's own within it, with the autoencoder in ../vae or ../vqvae if any.
+
+    scheduler: a scheduler config, or the folder of one, in the place of that beside the model.
 
     Raises ExportError saying what is missing, of another kind, or does not fit.
     """
@@ -38,8 +40,9 @@ def load_denoiser(folder: Path) -> UNet:
     elif kind == "UNet2DModel" and autoencoder:
         unet = _load_latent_unet(denoiser)
     else:
-        return load_folder(folder)
-    unet = replace(unet, schedule=load_schedule(denoiser, None))
+        return load_folder(folder, scheduler)
+    schedule = load_schedule(denoiser.absolute(), scheduler)
+    unet = replace(unet, schedule=schedule)
     if autoencoder:
         return replace(unet, autoencoder=load_autoencoder(autoencoder, (unet.channels, unet.height, unet.width)))
     if unet.channels not in (1, 3):
@@ -61,6 +64,7 @@ def _load_latent_unet(folder: Path) -> UNet:
     channels, outputs = config["in_channels"], config["out_channels"]
     if outputs not in (channels, 2 * channels):
         raise ExportError(f"The UNet maps {channels} to {outputs} channels; to as many, or twice as many, works.")
+    require_positional(config.get("time_embedding_type", "positional"))
     return UNet(
         model,
         channels,

@@ -65,15 +65,17 @@ def load_unet(spec: str | Path, config: str | None = None, scheduler: Path | Non
             raise UsageError(f"--unet-config is for checkpoint files; the folder {path} has its own config.json.")
         from diffood.export.sources.latent import load_denoiser
 
-        unet = load_denoiser(path)
+        unet = load_denoiser(path, scheduler)
     elif path.is_file():
         from diffood.export.sources.checkpoint_unet import load_checkpoint_unet
 
         unet = load_checkpoint_unet(path, config)
     else:
         raise ExportError(f"No UNet at {path}; give a folder that diffusers saved, or a checkpoint file.")
-    schedule = load_schedule(path, scheduler) if scheduler else unet.schedule
+    schedule = load_schedule(path, scheduler) if scheduler and path.is_file() else unet.schedule
     model = unet.model.eval().float().requires_grad_(False)
-    if schedule.preconditioning is not None:
-        model = Preconditioned(model, schedule.preconditioning, unet.channels).eval()
+    if how := schedule.preconditioning:
+        # The clipping is of images; latents have no such range.
+        how = replace(how, clip=False) if unet.autoencoder else how
+        model = Preconditioned(model, how, unet.channels).eval()
     return replace(unet, model=model, schedule=schedule)

@@ -83,7 +83,7 @@ def test_attention_under_its_names_of_before_is_found(network: torch.nn.Module, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"_class_name": "UNet2DConditionModel"}, "is a UNet2DConditionModel"),
+        ({"_class_name": "UNet1DModel"}, "is a UNet1DModel"),
         ({"class_embed_type": "timestep"}, "class_embed_type 'timestep'"),
         ({"time_embedding_type": "fourier"}, "time_embedding_type 'fourier'"),
         ({"sample_size": None}, "names no sample_size"),
@@ -117,8 +117,9 @@ def test_what_is_no_pixel_unet_is_refused(network: torch.nn.Module, tmp_path: Pa
         load_unet(tmp_path, "guided-imagenet64")
     network.save_pretrained(tmp_path / "unet")
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "LDMPipeline", "vqvae": ["a", "b"]}))
-    with pytest.raises(ExportError, match="latents of its vqvae"):
-        load_unet(tmp_path)
+    for folder in (tmp_path, tmp_path / "unet"):
+        with pytest.raises(ExportError, match="latents of its vqvae"):
+            load_unet(folder)
 
 
 @pytest.mark.parametrize(
@@ -135,3 +136,13 @@ def test_what_is_no_pixel_unet_is_refused(network: torch.nn.Module, tmp_path: Pa
 def test_a_schedule_that_cannot_be_used_is_explained(config: dict[str, object], message: str) -> None:
     with pytest.raises(ExportError, match=message):
         make_schedule(config, "scheduler_config.json")
+
+
+def test_the_users_scheduler_stands_in_for_one_that_is_not_supported(network: torch.nn.Module, tmp_path: Path) -> None:
+    diffusers.DDPMPipeline(network, diffusers.DDPMScheduler()).save_pretrained(tmp_path / "pipeline")
+    own = tmp_path / "pipeline" / "scheduler" / "scheduler_config.json"
+    own.write_text(json.dumps(json.loads(own.read_text()) | {"rescale_betas_zero_snr": True}))
+    with pytest.raises(ExportError, match="rescale_betas_zero_snr"):
+        load_unet(tmp_path / "pipeline")
+    diffusers.DDPMScheduler(num_train_timesteps=50).save_pretrained(tmp_path / "mine")
+    assert len(load_unet(tmp_path / "pipeline", None, tmp_path / "mine").schedule.alpha_bar) == 50
