@@ -74,7 +74,7 @@ def load_classifier(
             loaded = load(request)
     model = loaded.model.eval().float().requires_grad_(False)
     prepared = preprocessing.over(loaded.preprocessing)
-    require_usable(prepared, spec)
+    require_usable(prepared, f"The preprocessing of {spec}")
     size = prepared.size or prepared.resized(height, width)
     channels, output = _try_channels(model, size, spec)
     prepared = preprocessing.over(loaded.preprocessing.for_channels(channels))

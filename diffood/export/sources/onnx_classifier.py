@@ -74,15 +74,14 @@ def load(request: Request) -> Loaded:
     logits, logits_from = find_logits(model, request.logits, _shapes(model, outputs, example, path))
     head = find_head(model, logits, request.features)
     graph = _with_outputs(model, logits, head, _shapes(model, [logits, head.features], example, path))
-    said = "the graph's own size; it is not known what it does not do itself, --mean and --std say it"
     return Loaded(
         OnnxClassifier(graph, layout),
         f"onnx {path.name}",
         hash_files(files),
         Preprocessing(size=size),
-        said if size else said.partition("; ")[2],
+        "the size is the graph's; --mean and --std are yours to say" if size else "--mean and --std are yours to say",
         features_from=head.words,
-        notes=(f"logits      {logits_from}",),
+        notes=(f"its logits are {logits_from}",),
         parameters=sum(math.prod(tensor.dims) for tensor in graph.graph.initializer),
     )
 

@@ -41,7 +41,7 @@ def load(request: Request) -> Loaded:
     names, whose = _class_names(timm, model)
     tag = getattr(config, "tag", None) or ""
     said = f"timm's config of {name.partition('.')[0]}{f'.{tag}' if tag else ''}"
-    return Loaded(model, origin, sha256, _preprocessing(found), said, names, notes=whose)
+    return Loaded(model, origin, sha256, read_config(found), said, names, notes=whose)
 
 
 def _build(timm: Any, name: str, **changed: int) -> nn.Module:
@@ -52,8 +52,8 @@ def _build(timm: Any, name: str, **changed: int) -> nn.Module:
     return model
 
 
-def _preprocessing(found: Mapping[str, Any]) -> Preprocessing:
-    """The evaluation transform of timm's resolve_model_data_config: resize to size / crop_pct, cut out the centre."""
+def read_config(found: Mapping[str, Any]) -> Preprocessing:
+    """The evaluation transform of timm's data config: resize to size / crop_pct by its filter, cut out the centre."""
     height, width = found["input_size"][1:]
     mode, share = found["crop_mode"], found["crop_pct"]
     if mode not in ("center", "squash"):

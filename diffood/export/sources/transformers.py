@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from diffood.errors import ExportError
+from diffood.export.sources import timm
 from diffood.export.sources.loaded import Loaded, Request, import_library
 from diffood.export.sources.preprocessing import Filter, Preprocessing
 from diffood.export.sources.scheduler import read_config
@@ -75,20 +76,21 @@ def load(request: Request) -> Loaded:
         raise ExportError(f"{folder} holds no weights for {unset[0]} and {len(unset) - 1} more; save the whole model.")
     names = tuple(str(model.config.id2label[index]) for index in sorted(model.config.id2label))
     preprocessing, notes = _preprocessing(library, folder, model.config)
-    said = "" if notes else f"its {PROCESSOR}"
+    said = "" if notes else "its image processor"
     origin = f"transformers {type(model).__name__} {folder.name}"
     return Loaded(Logits(model), origin, hash_files(files), preprocessing, said, names, notes=notes)
 
 
 def _preprocessing(library: Any, folder: Path, config: Any) -> tuple[Preprocessing, tuple[str, ...]]:
     """What the folder's image processor does, read off what it makes of pictures; and a note where there is none."""
-    if not (folder / PROCESSOR).is_file():
+    if (folder / PROCESSOR).is_file():
+        read_config(folder / PROCESSOR)
+    elif not hasattr(config, "pretrained_cfg"):  # of a network of timm's, which keeps it there
         size = getattr(config, "image_size", None)
         known = (size, size) if isinstance(size, int) else None
         return Preprocessing(size=known), (
             f"no {PROCESSOR} in {folder.name}: say by --mean, --std and --input-size what the classifier wants",
         )
-    read_config(folder / PROCESSOR)
     try:
         processor = library.AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         black, white = (_run(processor, np.full((*PROBE, 3), value, np.uint8)) for value in (0, 255))
@@ -118,6 +120,9 @@ def _candidates(processor: Any, size: tuple[int, int]) -> Iterator[Preprocessing
     if not getattr(processor, "do_resize", True) and size == PROBE:
         yield Preprocessing()
         return
+    of_timm = getattr(processor, "data_config", None)
+    if of_timm:
+        yield timm.read_config(of_timm)
     sizes = dict(getattr(processor, "size", None) or {})
     kind = _FILTERS.get(int(getattr(processor, "resample", None) or 0), "bilinear")
     if sizes.get("height") and sizes.get("width"):
@@ -132,7 +137,7 @@ def _candidates(processor: Any, size: tuple[int, int]) -> Iterator[Preprocessing
 
 
 def _run(processor: Any, picture: npt.NDArray[np.uint8]) -> Array:
-    made = processor(images=Image.fromarray(picture), return_tensors="np")["pixel_values"]
+    made = processor(images=Image.fromarray(picture), return_tensors="pt")["pixel_values"]
     return np.asarray(made[0], np.float64)
 
 

@@ -65,7 +65,7 @@ def test_images_are_prepared_as_timms_transform_prepares_them(tmp_path: Path, na
     picture = Image.fromarray(blocks).resize(size[::-1], Image.Resampling.BICUBIC)
     config = timm.data.resolve_model_data_config(model)
     expected = timm.data.create_transform(**config, is_training=False)(picture)
-    x = torch.from_numpy(np.asarray(picture)).permute(2, 0, 1)[None] / 127.5 - 1
+    x = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
     made = Prepare(found, 3, *size)(x)[0]
     levels = (made - expected).abs().amax((1, 2)) * torch.tensor(config["std"]) * 255
     assert levels.max() < 2.5  # timm rounds to 8 bits after the resize, twice

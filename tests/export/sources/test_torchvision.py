@@ -68,7 +68,7 @@ def test_images_are_prepared_as_the_weights_own_transform_prepares_them(
     prepared = _preprocessing(weights.transforms())
     draw = np.random.default_rng(0)
     blocks = draw.integers(60, 196, (size[0] // 10, size[1] // 10, 3), np.uint8)
-    picture = np.asarray(Image.fromarray(blocks).resize(size[::-1], Image.Resampling.BICUBIC))
+    picture = np.array(Image.fromarray(blocks).resize(size[::-1], Image.Resampling.BICUBIC))
     x = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
     rows, columns = prepared.matrices(*size) or (np.eye(size[0]), np.eye(size[1]))
     mean, std = (torch.tensor(values)[:, None, None] for values in (prepared.mean, prepared.std))

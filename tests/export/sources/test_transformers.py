@@ -80,6 +80,24 @@ def test_a_folder_gives_what_transformers_gives(tmp_path: Path, build: object, f
     assert len(found.class_names) == found.classes
 
 
+def test_a_folder_of_a_network_of_timms_keeps_its_preprocessing_in_its_config(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="needs timm, of the extra `classifiers`", exc_type=Exception)
+    known = timm.get_pretrained_cfg("resnet10t").to_dict()
+    cfg = {key: known[key] for key in ("input_size", "interpolation", "crop_pct", "mean", "std", "num_classes")}
+    config = transformers.TimmWrapperConfig.from_dict(
+        {"architecture": "resnet10t", "num_classes": 1000, "pretrained_cfg": cfg}
+    )
+    model = transformers.TimmWrapperForImageClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    found = load(tmp_path)
+    height, width = cfg["input_size"][1:]
+    assert found.preprocessing.size == (height, width)
+    assert found.preprocessing.filter == cfg["interpolation"]
+    x = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.allclose(found.model(x)[0], model(x).logits, atol=1e-5)
+
+
 def test_class_names_are_the_configs(tmp_path: Path) -> None:
     assert load(saved(tmp_path, vit())).class_names == ("ant", "bee", "cow")
 
@@ -92,7 +110,7 @@ def test_images_are_prepared_as_the_processor_prepares_them(tmp_path: Path, kind
     blocks = draw.integers(60, 196, (size[0] // 9, size[1] // 9, 3), np.uint8)
     picture = Image.fromarray(blocks).resize(size[::-1], Image.Resampling.BICUBIC)
     expected = torch.as_tensor(np.asarray(PROCESSORS[kind]()(images=picture, return_tensors="np")["pixel_values"][0]))
-    x = torch.from_numpy(np.asarray(picture)).permute(2, 0, 1)[None] / 127.5 - 1
+    x = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
     made = Prepare(found, 3, *size)(x)[0]
     assert made.shape == expected.shape
     levels = (made - expected).abs().amax((1, 2)) * torch.tensor(found.preprocessing.std) * 255
