@@ -42,7 +42,7 @@ def build():
 
 @dataclass(frozen=True)
 class Stage:
-    """One command: its name, what it printed, seconds by the clock and of a core, the most memory of a process of it."""
+    """One command: its output, seconds by the clock and of a core, the most memory that one of its processes held."""
 
     name: str
     printed: str

@@ -84,6 +84,7 @@ def _write_fp32(writer: GraphWriter, golden: Golden) -> Iterator[_Written]:
         path = writer.folder / f"{role}.onnx"
         with fused_group_norms(module):
             data = export_onnx(module, example, outputs, path, writer.opset, _weights(writer, files, role, "fp32"))
+        _announce(writer, path, data)
         yield _Written(role, "fp32", path, data, outputs, proofs, expected)
 
 
@@ -105,7 +106,14 @@ def _write_fp16(writer: GraphWriter, references: dict[Role, _Written]) -> Iterat
         path, reference = writer.folder / f"{role}.fp16.onnx", references[role]
         example = Samples(writer.unet, writer.classifier.classes, writer.steps, role).draw(EXAMPLE_BATCH)
         data = export_onnx(module, example, outputs, path, writer.opset, _weights(writer, files, role, "fp16"))
+        _announce(writer, path, data)
         yield _Written(role, "fp16", path, data, outputs, reference.proofs, reference.expected)
+
+
+def _announce(writer: GraphWriter, path: Path, data: str | None) -> None:
+    """Large graphs take minutes each, so that the terminal must not stay silent until all are proven."""
+    if data:
+        writer.report(f"{path.stem:<17} written, its weights to {data}; to be proven once all graphs are written")
 
 
 def _weights(writer: GraphWriter, files: dict[str, WeightsFile], role: Role, precision: Precision) -> WeightsFile:

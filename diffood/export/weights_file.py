@@ -13,7 +13,7 @@ import onnx_ir
 # and the step graphs with and without guidance hold the same weights, twice on disk.
 LARGEST_INSIDE = 2**28
 SMALLEST_OUTSIDE = 4096  # bytes of one tensor; shapes and scales stay where shape inference and a reader find them
-PAGE = 4096  # weights begin at multiples: an engine may map them, and no value straddles two cache lines
+PAGE = 4096  # weights begin at multiples, so that an engine may map them
 TYPES = (onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16)  # what the runtime takes from outside
 
 
