@@ -65,6 +65,11 @@ class GraphEntry(Record):
     error: Annotated[float, Field(ge=0)]
     weights: dict[Text, Annotated[int, Field(ge=0)]]
 
+    @model_serializer(mode="wrap")
+    def _without_data(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A graph that holds its weights is written without the field, as it was before there were others."""
+        return {name: value for name, value in write(self).items() if name != "data" or value is not None}
+
 
 class ModelEntry(Record):
     """A model the bundle was made from: its origin in words, the hash of its weights, its parameter count."""

@@ -8,15 +8,16 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
-resource = pytest.importorskip("resource", reason="peak memory as POSIX tells it")
+pytest.importorskip("resource", reason="peak memory as POSIX tells it")
 
 ALLOWED = 3  # times the weights in FP32, torch's own and those of every copy together
 
 PROGRAM = """
-import resource, sys, tempfile
+import tempfile
 from pathlib import Path
 import torch
 from torch import nn
+from diffood.calibration.machine import peak_resident_bytes
 from diffood.export.graph_files import GraphWriter, write_graphs
 from diffood.export.sources.classifier import Classifier, Preprocessing
 from diffood.export.sources.unet import UNet
@@ -50,13 +51,10 @@ def export(side):
     assert [graph.data for graph in graphs if graph.role == 'step_plain'] == ['step.weights', 'step.fp16.weights']
     return weights
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
-
 export(16)
-before = peak()
+before = peak_resident_bytes()
 weights = export(64)
-print('TIMES', (peak() - before) / weights)
+print('TIMES', (peak_resident_bytes() - before) / weights)
 """
 
 
