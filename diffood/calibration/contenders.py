@@ -4,11 +4,11 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,9 @@ from diffood.runtime.sessions.onnxruntime import give_weights
 CALIBRATED = "calibrated"  # the name of a calibration's plan where the bundle has none for it
 UNCALIBRATED = "not calibrated for this plan: the pass is timed, without making one score of its witnesses"
 
+Given = TypeVar("Given")
+Result = TypeVar("Result")
+
 
 class MeteredSession:
     """A session that adds up what its engine's calls take and how many rows of its steps do work."""
@@ -42,24 +45,15 @@ class MeteredSession:
 
     def classify(self, x: Array) -> Classified:
         """See Session.classify."""
-        began = time.perf_counter()
-        result = self.session.classify(x)
-        self.meter.seconds += time.perf_counter() - began
-        return result
+        return self._timed(self.session.classify, x)
 
     def encode(self, x: Array) -> Array:
         """See Session.encode."""
-        began = time.perf_counter()
-        result = self.session.encode(x)
-        self.meter.seconds += time.perf_counter() - began
-        return result
+        return self._timed(self.session.encode, x)
 
     def decode(self, z: Array) -> Array:
         """See Session.decode."""
-        began = time.perf_counter()
-        result = self.session.decode(z)
-        self.meter.seconds += time.perf_counter() - began
-        return result
+        return self._timed(self.session.decode, z)
 
     def put(self, lane: int, x: Array) -> None:
         """See Session.put."""
@@ -67,15 +61,19 @@ class MeteredSession:
 
     def step(self, inputs: StepInputs) -> None:
         """See Session.step."""
-        began = time.perf_counter()
-        self.session.step(inputs)
-        self.meter.seconds += time.perf_counter() - began
+        self._timed(self.session.step, inputs)
         self.meter.rows += self.batch
         self.meter.busy += int(np.count_nonzero(moving(inputs)))
 
     def take(self, lane: int) -> Array:
         """See Session.take."""
         return self.session.take(lane)
+
+    def _timed(self, call: Callable[[Given], Result], given: Given) -> Result:
+        began = time.perf_counter()
+        result = call(given)
+        self.meter.seconds += time.perf_counter() - began
+        return result
 
 
 def plans_of(bundle: Bundle, names: Collection[str] = ()) -> dict[str, Plan]:

@@ -114,7 +114,6 @@ def _write_fp16(writer: GraphWriter, references: dict[Role, _Written]) -> Iterat
             data = _save(writer, module, example, outputs, path, _weights(writer, files, role, "fp16"))
         except ExportError as error:
             _leave(writer, role, path, error)
-            _weights(writer, files, role, "fp16").path.unlink(missing_ok=True)  # of this half alone
             continue
         yield _Written(role, "fp16", path, data, outputs, reference.proofs, reference.expected)
 
@@ -138,10 +137,14 @@ def _save(
 
 
 def _weights(writer: GraphWriter, files: dict[str, WeightsFile], role: Role, precision: Precision) -> WeightsFile:
+    name = _weights_name(role, precision)
+    return files.setdefault(name, WeightsFile(writer.folder / name, writer.largest_inside))
+
+
+def _weights_name(role: Role, precision: Precision) -> str:
     """The file for large weights of a role's model: one for all step graphs, since they hold the same."""
     model = "step" if role in ("step_plain", "step_guided") else role
-    name = f"{model}.weights" if precision == "fp32" else f"{model}.{precision}.weights"
-    return files.setdefault(name, WeightsFile(writer.folder / name, writer.largest_inside))
+    return f"{model}.weights" if precision == "fp32" else f"{model}.{precision}.weights"
 
 
 def _prove_or_leave(writer: GraphWriter, graph: _Written) -> GraphEntry | None:
@@ -151,8 +154,6 @@ def _prove_or_leave(writer: GraphWriter, graph: _Written) -> GraphEntry | None:
     except ExportError as error:
         if graph.precision == "fp32":
             raise
-        if graph.data:
-            (writer.folder / graph.data).unlink()  # which no other graph shares
         _leave(writer, graph.role, graph.path, error)
         return None
 
@@ -161,7 +162,8 @@ def _leave(writer: GraphWriter, role: Role, path: Path, error: ExportError) -> N
     """Some autoencoders overflow in half precision: such a half stays FP32, in this variant too. Others must not."""
     if role not in AUTOENCODER:
         raise error
-    path.unlink(missing_ok=True)
+    for file in (path, writer.folder / _weights_name(role, "fp16")):  # which no other graph shares
+        file.unlink(missing_ok=True)
     writer.report(f"{role:<17} stays fp32 in the fp16 variant: {error}")
 
 

@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, get_args
+from typing import Annotated, Any, BinaryIO, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from diffood.errors import BundleError, EngineMemoryError, UsageError
 from diffood.runtime.arrays import load_arrays
 from diffood.runtime.images import ImageShape
 from diffood.runtime.plan import Plan, first_problem
-from diffood.runtime.records import Record, Text
+from diffood.runtime.records import GrownRecord, Record, Text
 from diffood.runtime.schedule import Prediction, StepTable
 
 FORMAT = 1
@@ -48,7 +48,7 @@ class FileEntry(Record):
     size: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
 
 
-class GraphEntry(Record):
+class GraphEntry(GrownRecord):
     """One ONNX graph. role: classify; step_guided (two UNet evaluations a lane); step_plain (one); encode and decode.
 
     data: the file that holds the large graph's weights, which graphs of the same weights share; None: all in `file`.
@@ -57,6 +57,8 @@ class GraphEntry(Record):
     weights: how many weight values the graph holds in each type, e.g. {"float16": 687473}.
     """
 
+    added: ClassVar = ("data",)
+
     role: Role
     file: FileName
     data: FileName | None = None
@@ -64,11 +66,6 @@ class GraphEntry(Record):
     opset: int
     error: Annotated[float, Field(ge=0)]
     weights: dict[Text, Annotated[int, Field(ge=0)]]
-
-    @model_serializer(mode="wrap")
-    def _without_data(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A graph that holds its weights is written without the field, as it was before there were others."""
-        return {name: value for name, value in write(self).items() if name != "data" or value is not None}
 
 
 class ModelEntry(Record):
@@ -96,11 +93,13 @@ class LatentEntry(ModelEntry):
     width: Annotated[int, Field(ge=1)]
 
 
-class Manifest(Record):
+class Manifest(GrownRecord):
     """The manifest, format 1. `files` names every file that the bundle may open, calibrations apart.
 
     latent: None where images are denoised as they are.
     """
+
+    added: ClassVar = ("latent",)
 
     format: Literal[1]
     image: ImageShape
@@ -125,11 +124,6 @@ class Manifest(Record):
                 f"latents of {latent.height}x{latent.width} are larger than the images, {image.height}x{image.width}"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_latent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A bundle of images is written without the entry, as it was before there were latents."""
-        return {name: value for name, value in write(self).items() if name != "latent" or value is not None}
 
     @property
     def lane_shape(self) -> tuple[int, int, int]:

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, Sha256, kept_folder, read_regular, write_atomically
@@ -20,7 +20,7 @@ from diffood.runtime.fusion import Fusion, FusionRecord, load_fusion
 from diffood.runtime.images import ImageShape
 from diffood.runtime.noise import NOISE_RULE
 from diffood.runtime.plan import Plan, first_problem
-from diffood.runtime.records import Record, Text
+from diffood.runtime.records import GrownRecord, Record, Text
 from diffood.runtime.sessions import Backend
 
 KEPT_DIGITS = 12  # of the sha256; a bundle sees some dozens of calibrations
@@ -29,8 +29,10 @@ MAX_CALIBRATION_BYTES = 256 * 2**20  # ten million scores
 ClassIndex = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class Fingerprint(Record):
+class Fingerprint(GrownRecord):
     """All that a score depends on. Two equal fingerprints give the same scores, so one calibration holds for both."""
+
+    added: ClassVar = ("encode_sha256", "decode_sha256")
 
     classify_sha256: Sha256
     step_sha256: Sha256
@@ -44,12 +46,6 @@ class Fingerprint(Record):
     fusion_sha256: Sha256 | None = None
     encode_sha256: Sha256 | None = None
     decode_sha256: Sha256 | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_autoencoder(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without an autoencoder, what is written and hashed is what it was before there were latents."""
-        optional = ("encode_sha256", "decode_sha256")
-        return {name: value for name, value in write(self).items() if name not in optional or value is not None}
 
     @property
     def short(self) -> str:

@@ -1,9 +1,9 @@
 """What all records of a bundle's files have in common: no unknown field, no infinite number, no text that can act."""
 
 import unicodedata
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 # Control characters, halves of a character, and what ends a line. Other invisible characters stay: without the
 # joiners of Persian, Hindi and emoji, and the wide or unbreakable spaces of others, their names cannot be written.
@@ -35,3 +35,16 @@ class Record(BaseModel):
     """A record of a bundle's file: frozen; a field it does not know, or a number that is not finite, is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class GrownRecord(Record):
+    """A record with fields that it did not always have: one of `added` that is None is left out when it is written.
+
+    So what has no use for them keeps the bytes, and the hash, that it had before.
+    """
+
+    added: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in write(self).items() if name not in self.added or value is not None}

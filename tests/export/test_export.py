@@ -10,6 +10,8 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 onnx = pytest.importorskip("onnx")
 
+from small_unets import small_unet  # noqa: E402
+
 from diffood import zoo  # noqa: E402
 from diffood.errors import ExportError, UsageError  # noqa: E402
 from diffood.export.build import Sources, export_bundle  # noqa: E402
@@ -55,22 +57,6 @@ def not_a_module():
 def broken():
     raise RuntimeError("no such checkpoint")
 '''
-
-
-def small_unet(**changes: object) -> object:
-    torch.manual_seed(0)
-    settings = {
-        "sample_size": 8,
-        "in_channels": 1,
-        "out_channels": 1,
-        "block_out_channels": (8, 8),
-        "layers_per_block": 1,
-        "down_block_types": ("DownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "UpBlock2D"),
-        "norm_num_groups": 4,
-        "num_class_embeds": 4,
-    }
-    return diffusers.UNet2DModel(**{**settings, **changes})
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ diffusers = pytest.importorskip("diffusers")
 onnx = pytest.importorskip("onnx")
 
 from outside_weights import SMALLEST  # noqa: E402
+from small_unets import ATTENTION, small_unet  # noqa: E402
 
 from diffood.errors import ExportError  # noqa: E402
 from diffood.export import quantize  # noqa: E402
@@ -43,18 +44,7 @@ def export(folder: Path, output: Path, **options: object) -> tuple[Bundle, list[
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a UNet of 3 classes and null, a scheduler of 12 times, and a classifier's factory."""
     folder = tmp_path_factory.mktemp("models")
-    torch.manual_seed(0)
-    diffusers.UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(16, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        num_class_embeds=4,
-    ).save_pretrained(folder / "unet", safe_serialization=True)
+    small_unet(block_out_channels=(16, 16), **ATTENTION).save_pretrained(folder / "unet", safe_serialization=True)
     diffusers.DDPMScheduler(num_train_timesteps=12).save_pretrained(folder / "scheduler")
     (folder / "classifier.py").write_text(CLASSIFIER)
     return folder

@@ -1,4 +1,4 @@
-"""Loads a diffusers UNet2DModel folder, or the pipeline folder around one."""
+"""Loads a diffusers UNet2DModel folder."""
 
 import re
 from pathlib import Path
@@ -8,27 +8,23 @@ import torch
 
 from diffood.errors import ExportError
 from diffood.export.sources.checkpoint import Weights, load_checkpoint
-from diffood.export.sources.scheduler import load_schedule, read_config
+from diffood.export.sources.pretrained import WEIGHTS, require_plain_embeddings
+from diffood.export.sources.scheduler import read_config
 from diffood.export.sources.unet import UNet
 from diffood.export.sources.weights import fit_weights, hash_file
 
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_FILES = (WEIGHTS, "diffusion_pytorch_model.bin")
 MAX_SIZE = 4096  # pixels of a side
 MAX_LAYERS = 32  # a block, and blocks
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # attention before diffusers 0.16
 
 
-def load_folder(folder: Path, scheduler: Path | None = None) -> UNet:
-    """Load config.json and the weights of a UNet2DModel, in `folder` or in its unet/, and the schedule beside it.
-
-    Raises ExportError saying what is missing or does not fit.
-    """
-    if (folder / "unet" / "config.json").is_file():
-        folder = folder / "unet"
+def load_folder(folder: Path) -> UNet:
+    """Load config.json and the weights of a UNet2DModel. Raises ExportError saying what is missing or does not fit."""
     _require_pixels(folder.absolute().parent)
-    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    weights = next((folder / name for name in _FILES if (folder / name).is_file()), None)
     if not (folder / "config.json").is_file() or weights is None:
-        raise ExportError(f"{folder} holds no diffusers UNet: config.json and {WEIGHTS[0]} are needed there.")
+        raise ExportError(f"{folder} holds no diffusers UNet: config.json and {WEIGHTS} are needed there.")
     config = read_config(folder / "config.json")
     height, width = _require_supported(config, folder)
     model = _build(config, folder)
@@ -41,7 +37,6 @@ def load_folder(folder: Path, scheduler: Path | None = None) -> UNet:
         config.get("num_class_embeds") or 0,
         f"diffusers UNet2DModel {folder.name}",
         hash_file(weights),
-        load_schedule(folder.absolute(), scheduler),
     )
 
 
@@ -60,9 +55,7 @@ def _require_supported(config: dict[str, Any], folder: Path) -> tuple[int, int]:
     """Height and width of a config that can be exported; ExportError with the reason for any other."""
     if config.get("_class_name") != "UNet2DModel":
         raise ExportError(f"{folder} is a {config.get('_class_name')}; UNet2DModel is what can be exported.")
-    if config.get("class_embed_type") is not None:
-        raise ExportError(f"class_embed_type {config['class_embed_type']!r} is not supported; use num_class_embeds.")
-    require_positional(config.get("time_embedding_type", "positional"))
+    require_plain_embeddings(config)
     size = config.get("sample_size")
     if size is None:
         raise ExportError(f"{folder / 'config.json'} names no sample_size; add the image size the UNet was trained at.")
@@ -76,15 +69,6 @@ def _require_supported(config: dict[str, Any], folder: Path) -> tuple[int, int]:
     if not _is_count(config.get("layers_per_block", 2), MAX_LAYERS) or len(blocks) > MAX_LAYERS:
         raise ExportError(f"{folder / 'config.json'} asks for more than {MAX_LAYERS} blocks or layers; check it.")
     return sides[0], sides[1]
-
-
-def require_positional(kind: object) -> None:
-    """Refuse a UNet that is not asked with a step of its schedule."""
-    if kind != "positional":
-        raise ExportError(
-            f"time_embedding_type {kind!r} is not supported: such a UNet is not asked with a step of its schedule. "
-            "Only positional works."
-        )
 
 
 def _is_count(value: object, most: int) -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from diffood.errors import ExportError
-from diffood.export.sources.pretrained import WEIGHTS, load_pretrained
+from diffood.export.sources.pretrained import WEIGHTS, load_pretrained, require_channels
 from diffood.export.sources.unet import UNet
 from diffood.export.sources.weights import hash_file
 
@@ -19,10 +19,7 @@ def load_dit(folder: Path) -> UNet:
     model: Any = load_pretrained(folder, DiTTransformer2DModel)
     config = model.config
     channels, size, patch = config["in_channels"], config["sample_size"], config["patch_size"]
-    if model.out_channels not in (channels, 2 * channels):
-        raise ExportError(
-            f"The transformer maps {channels} to {model.out_channels} channels; to as many, or twice as many, works."
-        )
+    require_channels("The transformer", channels, model.out_channels)
     if size % patch:
         raise ExportError(f"The transformer's sample_size {size} is no multiple of its patch_size {patch}.")
     # The last row of its table of labels is what training puts in the place of a label that is dropped.

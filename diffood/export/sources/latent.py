@@ -6,9 +6,15 @@ from typing import Any
 
 from diffood.errors import ExportError
 from diffood.export.sources.autoencoder import find_autoencoder, load_autoencoder
-from diffood.export.sources.diffusers_unet import load_folder, require_positional
+from diffood.export.sources.diffusers_unet import load_folder
 from diffood.export.sources.dit import load_dit
-from diffood.export.sources.pretrained import WEIGHTS, load_pretrained, sample_size
+from diffood.export.sources.pretrained import (
+    WEIGHTS,
+    load_pretrained,
+    require_channels,
+    require_plain_embeddings,
+    sample_size,
+)
 from diffood.export.sources.scheduler import load_schedule, read_config
 from diffood.export.sources.unet import UNet
 from diffood.export.sources.unet_condition import load_condition_unet
@@ -40,9 +46,8 @@ def load_denoiser(folder: Path, scheduler: Path | None = None) -> UNet:
     elif kind == "UNet2DModel" and autoencoder:
         unet = _load_latent_unet(denoiser)
     else:
-        return load_folder(folder, scheduler)
-    schedule = load_schedule(denoiser.absolute(), scheduler)
-    unet = replace(unet, schedule=schedule)
+        unet, autoencoder = load_folder(denoiser), None
+    unet = replace(unet, schedule=load_schedule(denoiser.absolute(), scheduler))
     if autoencoder:
         return replace(unet, autoencoder=load_autoencoder(autoencoder, (unet.channels, unet.height, unet.width)))
     if unet.channels not in (1, 3):
@@ -59,15 +64,11 @@ def _load_latent_unet(folder: Path) -> UNet:
 
     model: Any = load_pretrained(folder, UNet2DModel)
     config = model.config
-    if config["class_embed_type"] is not None:
-        raise ExportError(f"class_embed_type {config['class_embed_type']!r} is not supported; use num_class_embeds.")
-    channels, outputs = config["in_channels"], config["out_channels"]
-    if outputs not in (channels, 2 * channels):
-        raise ExportError(f"The UNet maps {channels} to {outputs} channels; to as many, or twice as many, works.")
-    require_positional(config.get("time_embedding_type", "positional"))
+    require_plain_embeddings(config)
+    require_channels("The UNet", config["in_channels"], config["out_channels"])
     return UNet(
         model,
-        channels,
+        config["in_channels"],
         *sample_size(folder, config["sample_size"]),
         config["num_class_embeds"] or 0,
         f"diffusers UNet2DModel {folder.name}",

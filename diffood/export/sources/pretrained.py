@@ -1,5 +1,6 @@
-"""Loads a model of a known diffusers class from a folder: config.json beside weights in safetensors."""
+"""Loads a model of a known diffusers class from a folder, and the checks that all of them share."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,24 @@ def load_pretrained(folder: Path, kind: Any) -> torch.nn.Module:
         )
     loaded: torch.nn.Module = model.eval().float().requires_grad_(False)
     return loaded
+
+
+def require_channels(what: str, channels: int, outputs: int) -> None:
+    """ExportError where a denoiser does not predict its input's channels, or with a learned sigma twice as many."""
+    if outputs not in (channels, 2 * channels):
+        raise ExportError(f"{what} maps {channels} to {outputs} channels; to as many, or twice as many, works.")
+
+
+def require_plain_embeddings(config: Mapping[str, Any]) -> None:
+    """ExportError for a UNet2DModel that is not asked with a step of its schedule and a label's number."""
+    if config.get("class_embed_type") is not None:
+        raise ExportError(f"class_embed_type {config['class_embed_type']!r} is not supported; use num_class_embeds.")
+    kind = config.get("time_embedding_type", "positional")
+    if kind != "positional":
+        raise ExportError(
+            f"time_embedding_type {kind!r} is not supported: such a UNet is not asked with a step of its schedule. "
+            "Only positional works."
+        )
 
 
 def sample_size(folder: Path, size: object) -> tuple[int, int]:

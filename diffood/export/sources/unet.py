@@ -70,12 +70,12 @@ def load_unet(spec: str | Path, config: str | None = None, scheduler: Path | Non
         from diffood.export.sources.checkpoint_unet import load_checkpoint_unet
 
         unet = load_checkpoint_unet(path, config)
+        unet = replace(unet, schedule=load_schedule(path, scheduler)) if scheduler else unet
     else:
         raise ExportError(f"No UNet at {path}; give a folder that diffusers saved, or a checkpoint file.")
-    schedule = load_schedule(path, scheduler) if scheduler and path.is_file() else unet.schedule
     model = unet.model.eval().float().requires_grad_(False)
-    if how := schedule.preconditioning:
+    if how := unet.schedule.preconditioning:
         # The clipping is of images; latents have no such range.
         how = replace(how, clip=False) if unet.autoencoder else how
         model = Preconditioned(model, how, unet.channels).eval()
-    return replace(unet, model=model, schedule=schedule)
+    return replace(unet, model=model)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from diffood.errors import ExportError
-from diffood.export.sources.pretrained import WEIGHTS, load_pretrained, sample_size
+from diffood.export.sources.pretrained import WEIGHTS, load_pretrained, require_channels, sample_size
 from diffood.export.sources.unet import UNet
 from diffood.export.sources.weights import hash_file
 
@@ -46,12 +46,10 @@ def load_condition_unet(folder: Path) -> UNet:
             "an empty one would ask for something else than the class. UNet2DConditionModel works with blocks without "
             "CrossAttn (DownBlock2D, AttnDownBlock2D, UNetMidBlock2D, …) and num_class_embeds."
         )
-    channels, outputs = config["in_channels"], config["out_channels"]
-    if outputs not in (channels, 2 * channels):
-        raise ExportError(f"The UNet maps {channels} to {outputs} channels; to as many, or twice as many, works.")
+    require_channels("The UNet", config["in_channels"], config["out_channels"])
     return UNet(
         WithoutText(model),
-        channels,
+        config["in_channels"],
         *sample_size(folder, config["sample_size"]),
         config["num_class_embeds"] or 0,
         f"diffusers UNet2DConditionModel {folder.name}",

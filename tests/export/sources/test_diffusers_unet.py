@@ -8,6 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
+from small_unets import ATTENTION, small_unet  # noqa: E402
+
 from diffood.errors import ExportError, UsageError  # noqa: E402
 from diffood.export.sources.scheduler import make_schedule  # noqa: E402
 from diffood.export.sources.unet import load_unet  # noqa: E402
@@ -16,18 +18,9 @@ from diffood.export.sources.unet import load_unet  # noqa: E402
 @pytest.fixture(scope="module")
 def network() -> torch.nn.Module:
     """A UNet2DModel with attention, labels and a learned sigma; random weights."""
-    torch.manual_seed(0)
-    model = diffusers.UNet2DModel(
-        sample_size=(8, 16),
-        out_channels=6,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        num_class_embeds=4,
-    )
-    return model.eval()
+    return small_unet(
+        sample_size=(8, 16), in_channels=3, out_channels=6, block_out_channels=(8, 16), **ATTENTION
+    ).eval()
 
 
 def assert_same(network: torch.nn.Module, folder: Path) -> None:

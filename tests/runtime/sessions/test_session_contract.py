@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from small_unets import small_unet
 
 from diffood.runtime.bundle import Bundle, Precision, open_bundle
 from diffood.runtime.detector import Detector
@@ -53,24 +54,12 @@ def small():
 @pytest.fixture(scope="module")
 def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Small random models exported in FP32 and FP16: images of 1x8x8, three classes, a schedule of 40 steps."""
-    torch = pytest.importorskip("torch", reason="needs the extra: export")
+    pytest.importorskip("torch", reason="needs the extra: export")
     diffusers = pytest.importorskip("diffusers", reason="needs the extra: export")
     from diffood.export.build import Sources, export_bundle
 
     folder = tmp_path_factory.mktemp("half")
-    torch.manual_seed(0)
-    unet = diffusers.UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        num_class_embeds=4,
-    )
-    unet.save_pretrained(folder / "unet", safe_serialization=True)
+    small_unet().save_pretrained(folder / "unet", safe_serialization=True)
     diffusers.DDPMScheduler(num_train_timesteps=STEPS).save_pretrained(folder / "scheduler")
     (folder / "small.py").write_text(FACTORY)
     sources = Sources(folder / "unet", f"{folder / 'small.py'}:small")

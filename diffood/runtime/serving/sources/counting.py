@@ -14,6 +14,7 @@ from diffood.runtime.serving.sources.files import (
     open_list,
     walk,
 )
+from diffood.runtime.serving.sources.inputs import STANDARD_INPUT
 from diffood.runtime.serving.sources.remote import is_url
 from diffood.runtime.serving.sources.tables import is_table
 
@@ -50,7 +51,7 @@ class _OnlyReadingTellsError(Exception):
 
 
 def _count_named(name: str) -> int:
-    if name == "-" or is_url(name):
+    if name == STANDARD_INPUT or is_url(name):
         raise _OnlyReadingTellsError
     if not name.startswith("@"):
         return sum(_count_one(path.as_posix()) for path in named_files(name))
