@@ -7,7 +7,7 @@ from pathlib import Path
 from diffood.calibration.comparison import CLEARLY, SMALLEST_SHOWN
 from diffood.calibration.report import Report
 from diffood.errors import MissingExtraError, UsageError
-from diffood.runtime.bundle import write_atomically
+from diffood.runtime.durable import write_durably
 from diffood.runtime.records import shown
 
 TEMPLATE = "report.html.jinja"
@@ -31,7 +31,7 @@ def require_report(path: Path) -> None:
 def write_report(report: Report, path: Path) -> None:
     """Write the page in one move; makes the folders above it. The same report gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, render(report).encode())
+    write_durably(path, render(report).encode())
 
 
 def render(report: Report) -> str:

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import TUNING, Bundle, Sha256, read_regular, write_atomically
+from diffood.runtime.bundle import TUNING, Bundle, Sha256, read_regular
+from diffood.runtime.durable import write_durably
 from diffood.runtime.plan import first_problem
 from diffood.runtime.records import Record
 
@@ -94,4 +95,4 @@ def _load(bundle: Bundle) -> TuningRecord:
 
 
 def _write(bundle: Bundle, record: TuningRecord) -> None:
-    write_atomically(bundle.path / TUNING, (record.model_dump_json(indent=1) + "\n").encode())
+    write_durably(bundle.path / TUNING, (record.model_dump_json(indent=1) + "\n").encode())

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from diffood.errors import BundleError, EngineMemoryError, UsageError
 from diffood.runtime.arrays import load_arrays
+from diffood.runtime.durable import write_durably
 from diffood.runtime.images import ImageShape
 from diffood.runtime.plan import Plan, first_problem
 from diffood.runtime.records import GrownRecord, Record, Text
@@ -338,7 +339,7 @@ def write_bundle(path: Path, make_manifest: Callable[[dict[str, FileEntry]], Man
         manifest = make_manifest({name: describe_file(path / name) for name in names})
     except ValidationError as error:
         raise UsageError(f"The bundle's manifest would not hold: {first_problem(error)}.") from None
-    write_atomically(path / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    write_durably(path / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
     return manifest
 
 
@@ -356,18 +357,5 @@ def add_default_plan(bundle: Bundle, name: str, plan: Plan) -> Bundle:
     """Write a plan into the manifest under this name, in place of an earlier one, and make it the default."""
     plans = bundle.manifest.plans | {name: plan}
     manifest = bundle.manifest.model_copy(update={"plans": plans, "default_plan": name})
-    write_atomically(bundle.path / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    write_durably(bundle.path / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
     return replace(bundle, manifest=manifest)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

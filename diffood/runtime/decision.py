@@ -15,7 +15,8 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
 from diffood.errors import BundleError, CalibrationError
-from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, Sha256, kept_folder, read_regular, write_atomically
+from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, Sha256, kept_folder, read_regular
+from diffood.runtime.durable import write_durably
 from diffood.runtime.fusion import Fusion, FusionRecord, load_fusion
 from diffood.runtime.images import ImageShape
 from diffood.runtime.noise import NOISE_RULE
@@ -249,7 +250,7 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Path:
     """
     path, data = bundle.path / CALIBRATION, (calibration.model_dump_json(indent=1) + "\n").encode()
     _keep_previous(bundle, data)
-    write_atomically(path, data)
+    write_durably(path, data)
     return path
 
 
@@ -263,7 +264,7 @@ def _keep_previous(bundle: Bundle, new: bytes) -> None:
         return
     if data != new:
         folder.mkdir(exist_ok=True)
-        write_atomically(folder / _kept_name(data), data)
+        write_durably(folder / _kept_name(data), data)
 
 
 def list_kept(bundle: Bundle) -> dict[str, Calibration]:

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import Bundle, FileName, Precision, Role, Sha256, read_regular, write_atomically
+from diffood.runtime.bundle import Bundle, FileName, Precision, Role, Sha256, read_regular
+from diffood.runtime.durable import write_durably
 from diffood.runtime.plan import first_problem
 from diffood.runtime.records import Record, Text, acts
 
@@ -174,4 +175,4 @@ def read_plan(engine: Engine, role: Role) -> bytes:
 
 def save_record(folder: Path, record: EngineRecord) -> None:
     """Write engine.json beside its plan files."""
-    write_atomically(folder / RECORD, (record.model_dump_json(indent=1) + "\n").encode())
+    write_durably(folder / RECORD, (record.model_dump_json(indent=1) + "\n").encode())

@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 
 from diffood.errors import BundleError
 from diffood.runtime.arrays import load_arrays
-from diffood.runtime.bundle import Bundle, FileName, Sha256, kept_folder, read_regular, write_atomically
+from diffood.runtime.bundle import Bundle, FileName, Sha256, kept_folder, read_regular
+from diffood.runtime.durable import write_durably
 from diffood.runtime.plan import Combination, Plan
 from diffood.runtime.records import Record
 from diffood.runtime.scoring import Float, unit
@@ -216,7 +217,7 @@ def save_bank(bundle: Bundle, entry: BankEntry, data: bytes) -> None:
     """Write a bank into the bundle under a name that is its hash: earlier calibrations keep theirs."""
     folder = kept_folder(bundle)
     folder.mkdir(exist_ok=True)
-    write_atomically(folder / entry.file, data)
+    write_durably(folder / entry.file, data)
 
 
 def load_fusion(bundle: Bundle, record: FusionRecord) -> Fusion:

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from diffood.errors import BundleError, CalibrationError
-from diffood.runtime.bundle import CALIBRATION, PARITY, Bundle, Sha256, read_regular, write_atomically
+from diffood.runtime.bundle import CALIBRATION, PARITY, Bundle, Sha256, read_regular
 from diffood.runtime.decision import MAX_CALIBRATION_BYTES, Calibration, Fingerprint
+from diffood.runtime.durable import write_durably
 from diffood.runtime.plan import first_problem
 from diffood.runtime.records import Record, Text
 
@@ -90,7 +91,7 @@ def add_record(bundle: Bundle, record: ParityRecord) -> None:
     pair = (record.reference, record.variant)
     kept = [old for old in load_parity(bundle).records if (old.reference, old.variant) != pair]
     content = ParityFile(records=(*kept, record))
-    write_atomically(bundle.path / PARITY, (content.model_dump_json(indent=1) + "\n").encode())
+    write_durably(bundle.path / PARITY, (content.model_dump_json(indent=1) + "\n").encode())
 
 
 def calibration_sha256(bundle: Bundle) -> str:

@@ -196,7 +196,7 @@ def test_a_saved_calibration_loads_as_it_was(bundle_copy: Path) -> None:
         calibration = calibration_of(scores, float(threshold))
         assert save_calibration(bundle, calibration) == bundle_copy / "calibration.json"
         assert load_calibration(bundle) == calibration
-    assert not list(bundle_copy.glob("*.partial"))
+    assert not list(bundle_copy.glob(".*.tmp"))
 
 
 def test_a_replaced_calibration_is_kept_once_by_its_hash(bundle_copy: Path) -> None:

@@ -10,8 +10,8 @@ from PIL import Image
 
 from diffood.errors import DiffoodError, RejectedImage
 from diffood.runtime.detector import ImageScore
+from diffood.runtime.durable import sync, write_durably
 from diffood.runtime.images import Limits
-from diffood.runtime.serving.journal import sync, write_durably
 from diffood.runtime.serving.sources import Item, Source
 from diffood.runtime.sessions import Array
 

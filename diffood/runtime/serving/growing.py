@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 from diffood.errors import DiffoodError
-from diffood.runtime.serving.journal import Mark, write_all
+from diffood.runtime.durable import write_all
+from diffood.runtime.serving.journal import Mark
 from diffood.runtime.serving.rows import Row
 from diffood.runtime.serving.sinks import LineFormat, head, line
 

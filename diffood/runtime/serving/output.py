@@ -18,8 +18,9 @@ from typing import Literal
 from typing_extensions import Self
 
 from diffood.errors import DiffoodError, UsageError
+from diffood.runtime.durable import sync, write_durably
 from diffood.runtime.serving.growing import Growing, damaged
-from diffood.runtime.serving.journal import Journal, Mark, Past, RunRecord, sync, write_durably
+from diffood.runtime.serving.journal import Journal, Mark, Past, RunRecord
 from diffood.runtime.serving.parts import SUMMARY, own_files
 from diffood.runtime.serving.place import Place
 from diffood.runtime.serving.readers import read_growing, read_rows

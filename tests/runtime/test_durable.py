@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+
+from diffood.runtime import durable
+from diffood.runtime.durable import write_durably
+
+
+def test_a_written_file_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    for data in (b"old", b"new, and longer"):
+        write_durably(path, data)
+        assert path.read_bytes() == data
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("planted", ["calibration.json", ".calibration.json.tmp"])
+def test_a_link_planted_in_the_way_is_not_followed(tmp_path: Path, planted: str) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "bundle"
+    victim.write_bytes(b"untouched")
+    folder.mkdir()
+    (folder / planted).symlink_to(victim)
+    write_durably(folder / "calibration.json", b"new")
+    assert victim.read_bytes() == b"untouched"
+    assert (folder / "calibration.json").read_bytes() == b"new"
+    assert not (folder / "calibration.json").is_symlink()
+
+
+def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "calibration.json"
+    write_durably(path, b"old")
+    monkeypatch.setattr(durable, "write_all", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        write_durably(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
