@@ -157,7 +157,8 @@ def report(given: argparse.Namespace, bundle: Path, flops: float, stages: list[S
     proofs = [line for stage in stages for line in stage.printed.splitlines() if " inputs" in line]
     content = {
         "width": given.width, "size": given.size, "parameters": parameters, "flops_an_evaluation": flops,
-        "weights_fp32": weights, "files": files, "stages": [asdict(stage) for stage in stages],
+        "weights_fp32": weights, "files": files,
+        "stages": [asdict(stage) | {"printed": stage.printed.replace(f"{bundle.parent}/", "")} for stage in stages],
     }  # fmt: skip
     lines = [
         machine_line({}),
