@@ -41,6 +41,7 @@ class OnnxRuntimeSession:
         threads: int = 0,
     ) -> None:
         self.precision, self.batch = precision, batch
+        self.threads = threads = threads or usable_cores()
         self._classify = SharedGraph(bundle, "classify", precision, batch, threads)
         self._step = SharedGraph(bundle, step_role(guided=guided), precision, batch, threads)
         self._autoencoder = {
@@ -87,7 +88,7 @@ class OnnxRuntimeSession:
 
 
 class SharedGraph:
-    """One graph whose calls of `batch` rows are shared evenly among `threads` threads (0: all cores).
+    """One graph whose calls of `batch` rows are shared evenly among `threads` threads.
 
     Each runs its own rows alone. Half of a step is small operations that ONNX Runtime does not divide among threads, so
     two of them on one call are 1.4 times as fast as one, and on a call each nearly twice (docs/parity.md). Where there
@@ -95,7 +96,6 @@ class SharedGraph:
     """
 
     def __init__(self, bundle: Bundle, role: Role, precision: Precision, batch: int, threads: int) -> None:
-        threads = threads or usable_cores()
         size = -(-batch // threads) if batch >= threads else batch
         parts = -(-batch // size)
         self._session = load_graph(bundle, role, precision, PROVIDER, {}, threads if parts == 1 else 1)
