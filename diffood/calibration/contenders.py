@@ -41,7 +41,7 @@ class MeteredSession:
     def __init__(self, session: Session) -> None:
         self.session, self.meter = session, Meter()
         self.backend, self.precision = session.backend, session.precision
-        self.engine_sha256, self.batch = session.engine_sha256, session.batch
+        self.engine_sha256, self.batch, self.threads = session.engine_sha256, session.batch, session.threads
 
     def classify(self, x: Array) -> Classified:
         """See Session.classify."""

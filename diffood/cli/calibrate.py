@@ -106,7 +106,8 @@ def calibrate(
         bundle, plan, overrides, backend=backend, precision=precision, batch=batch, threads=threads
     )
     extremes = Extremes()
-    with progress.show_progress("calibrating", len(sources)) as advance:
+    session = detector.session  # named while it works: hours may be spent on an engine that was not meant
+    with progress.show_progress(f"calibrating {session.precision} on {session.backend}", len(sources)) as advance:
         done = room.calibrate_files(
             detector, sources, fpr, confidence, method, advance, extremes.see, per_class=per_class
         )

@@ -1,6 +1,7 @@
 """diffood export: two trained models to one bundle."""
 
 import importlib
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 
 from diffood.cli import options
 from diffood.errors import MissingExtraError, UsageError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle import CALIBRATION, open_bundle
 from diffood.runtime.engines import EngineLibrary, Profile
 
 
@@ -143,7 +144,7 @@ def export(
             report=typer.echo,
         )
     typer.echo(f"wrote       {target}")
-    verb = "verify" if bundle is not None else "calibrate"
+    verb = "verify" if os.path.lexists(target / CALIBRATION) else "calibrate"
     typer.echo(f"next        diffood {verb} {target} --images DIR")
 
 

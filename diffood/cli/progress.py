@@ -40,7 +40,7 @@ def show_progress(
 
         def advance(count: int) -> None:
             fresh = bar.tasks[0].completed + count - done
-            rate = f"{fresh / max(1e-9, time.monotonic() - start):.0f}/s"
+            rate = describe_speed(fresh / max(1e-9, time.monotonic() - start))
             bar.update(task, total=total(), advance=count, rate=f"{rate}, {state()}" if state else rate)
 
         yield advance
@@ -66,8 +66,12 @@ def _plain_lines(
 
 def describe(done: int, total: int | None, rate: float, state: str = "") -> str:
     """How far it is, in words: so many done, of so many where that is known, at so many a second, what is left."""
-    speed = f"{rate:.1f}/s" if rate >= 1 or not rate else f"{60 * rate:.1f}/min"
-    words = [str(done) if total is None else f"{done} of {total}", speed, *filter(None, [state])]
+    words = [str(done) if total is None else f"{done} of {total}", describe_speed(rate), *filter(None, [state])]
     if total is not None and rate > 0:
         words.append(f"{timedelta(seconds=round(max(0, total - done) / rate))} left")
     return ", ".join(words)
+
+
+def describe_speed(rate: float) -> str:
+    """So many a second, or a minute where that is less than one a second."""
+    return f"{rate:.1f}/s" if rate >= 1 or not rate else f"{60 * rate:.1f}/min"

@@ -37,7 +37,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Opened:
-    """A scorer with all that its scores depend on, and what it is in one line. threads: of each engine."""
+    """A scorer with all that its scores depend on, and what it is in one line. threads: as Session.threads."""
 
     scorer: "Scorer"
     bundle: Bundle
@@ -59,7 +59,8 @@ def open_scorer(bundle: Path, cluster: str | None, wanted: Wanted) -> Iterator[O
         )
         detector.spares_memory = True
         scorer = Here(detector, detector.calibration(), wanted.limits, decoding, wanted.pictures)
-        yield Opened(scorer, detector.bundle, detector.fingerprint, options.describe_engine(detector), wanted.threads)
+        engine, threads = options.describe_engine(detector), detector.session.threads
+        yield Opened(scorer, detector.bundle, detector.fingerprint, engine, threads)
         return
     decoding = Decoding(DECODERS_A_WORKER if wanted.decoders is None else wanted.decoders, wanted.decode_timeout)
     with open_cluster(

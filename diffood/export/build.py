@@ -33,6 +33,7 @@ from diffood.runtime.plan import DEFAULT, FAST, PLAIN, REFERENCE, Plan
 
 NOISE_LEVELS, GOLDEN = "noise_levels.npz", "golden.npz"
 FP32_ALONE: tuple[Precision, ...] = ("fp32",)
+UNGUIDED = {"none": "the UNet knows no labels", "class": "the UNet is told the class and knows no null class"}
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def export_bundle(
         raise UsageError(f"{len(names)} class names for a classifier of {classifier.classes} classes; give one each.")
     labels = unet.labels(classifier.classes)
     report(f"unet        {unet.origin}: {unet.channels}x{unet.height}x{unet.width}, labels: {labels}")
+    if labels != "class+null":
+        report(f"guidance    none: {UNGUIDED[labels]}; the plans are without")
     if unet.autoencoder:
         image = unet.image
         report(f"autoencoder {unet.autoencoder.origin}: from and to {image.channels}x{image.height}x{image.width}")

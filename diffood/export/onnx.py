@@ -13,13 +13,13 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 import torch
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from torch import nn
 
 from diffood.errors import ExportError
 from diffood.export.weights_file import WeightsFile
+from diffood.runtime.sessions.onnxruntime import open_model
 
 OPSET = 21  # the first with GroupNormalization, which FP16 graphs keep; below, it is written as smaller nodes
 PROOF_BATCHES = (1, 2, 5)
@@ -123,7 +123,7 @@ def run_torch(module: nn.Module) -> Outputs:
 
 def run_onnx(path: Path, outputs: tuple[str, ...]) -> Outputs:
     """The outputs ONNX Runtime gives on the CPU."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = open_model(path, providers=["CPUExecutionProvider"])
     return lambda sample: session.run(list(outputs), {name: value.numpy() for name, value in sample.items()})
 
 

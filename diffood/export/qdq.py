@@ -22,6 +22,7 @@ from onnx import helper, numpy_helper
 
 from diffood.export.precision import resizes
 from diffood.export.states import States
+from diffood.runtime.sessions.onnxruntime import open_model
 
 QUANTISABLE = ("Conv", "Gemm", "MatMul")  # ConvTranspose is not: its channels lie on another axis, untried
 MATRIX = 2  # dimensions
@@ -63,7 +64,7 @@ def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings are about the search's own graphs
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the search keeps several open
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return open_model(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def measure_clips(model: onnx.ModelProto, batches: Sequence[States]) -> dict[str, float]:

@@ -32,6 +32,7 @@ from diffood.runtime.sessions.graphs import read_graph
 IMAGES = 64  # spread over those given
 MEASURED_EVERY = 8  # of them measures, the others calibrate
 FEWEST_IMAGES = 16
+NAMES_SHOWN = 8  # of products that stay FP32, the most sensitive first; there may be hundreds
 RANKING_ROWS = 8  # of each group of states, to rank the products by; all decide
 LARGEST_WHOLE = 2**31 - 2**26  # bytes of a graph and its weights: protobuf's limit, less what the search adds
 PIXELS_A_BATCH = 2**15  # of an engine call while every activation is kept: 32 images of 32 x 32
@@ -133,7 +134,9 @@ def _quantize(
     )
     shares = ", ".join(f"{100 * error:.1f} % at {group}" for group, error in found.errors.items())
     report(f"{path.stem:<17} error in {' and '.join(JUDGED[role])} on what the loop feeds it: {shares}")
-    report(f"{path.stem:<17} left in fp32: {', '.join(_words(model, found.left)) or 'none'}")
+    names = _words(model, found.left)
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    report(f"{path.stem:<17} left in fp32: {', '.join(names[:NAMES_SHOWN]) or 'none'}{more}")
     return GraphEntry(
         role=role, file=path.name, precision="int8", opset=entry.opset, error=proof.error, weights=weights
     )

@@ -70,6 +70,11 @@ class Recorder:
         """See Session.batch."""
         return self._session.batch
 
+    @property
+    def threads(self) -> int:
+        """See Session.threads."""
+        return self._session.threads
+
     def classify(self, x: Array) -> Classified:
         """See Session.classify."""
         return self._session.classify(x)

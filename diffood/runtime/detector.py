@@ -92,7 +92,6 @@ class Detector:
         latent = bundle.manifest.latent is not None
         self._way = Way(plan, bundle.tables(plan), plan.grid(bundle.alpha_bar).origin_scale(), latent)
         self.evaluations = plan.evaluations(self._way.tables)  # of an image that goes all the way
-        self.threads = 0
         self.spares_memory = False  # go on with half the rows where the engine finds no memory for all
         self.why = ""  # why this backend and precision, where `open` chose them
 
@@ -164,14 +163,12 @@ class Detector:
         fusion: what a calibration fitted, for a plan that fuses witnesses; without it `observe` alone works.
         """
         require_size(batch, threads)
-        detector = cls(bundle, plan, _open_session(bundle, plan, backend, precision, batch, threads), fusion)
-        detector.threads = threads
-        return detector
+        return cls(bundle, plan, _open_session(bundle, plan, backend, precision, batch, threads), fusion)
 
     def with_fusion(self, fusion: Fusion) -> "Detector":
         """The same detector, on the same session, that combines witnesses as `fusion` says."""
         detector = Detector(self.bundle, self.plan, self.session, fusion)
-        detector.why, detector.threads = self.why, self.threads
+        detector.why = self.why
         return detector
 
     @property
@@ -275,12 +272,13 @@ class Detector:
 
     def _halve(self) -> bool:
         """Load the session anew for half the rows; False where there is but one."""
-        backend, precision, batch = self.session.backend, self.session.precision, self.session.batch
+        backend, precision = self.session.backend, self.session.precision
+        batch, threads = self.session.batch, self.session.threads
         if batch == 1:
             return False
         del self.session  # its memory first
         gc.collect()
-        self.session = _open_session(self.bundle, self.plan, backend, precision, batch // 2, self.threads)
+        self.session = _open_session(self.bundle, self.plan, backend, precision, batch // 2, threads)
         return True
 
     def _judge(self, evidence: Evidence) -> tuple[ImageScore, bool]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from diffood import zoo
+from diffood.cli import progress
 from diffood.zoo.images import unpack_set
 
 MACHINE = ("--batch", "8", "--threads", "1")
@@ -42,6 +43,14 @@ def test_a_plan_says_how_many_images_are_needed(
     assert content["outlooks"][0]["n"] == total
     assert content["outlooks"][0]["bound"] is not None
     assert not (zoo.BUNDLE / "calibration.json").exists()
+
+
+def test_the_engine_is_named_while_it_works(
+    run: Run, bundle_copy: Path, clothes_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    done = run("calibrate", bundle_copy, "--images", clothes_folder, *FAST)
+    assert done.err.startswith("calibrating fp32 on onnxruntime-cpu: 1 of 80, ")
 
 
 def test_a_plan_answers_for_numbers_and_for_a_folder(run: Run, clothes_folder: Path) -> None:

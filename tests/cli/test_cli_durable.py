@@ -21,6 +21,7 @@ import pytest
 from forked import run_forked
 from PIL import Image
 
+from diffood.runtime.cores import usable_cores
 from diffood.zoo.images import unpack_set
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
@@ -213,6 +214,18 @@ def test_a_finished_run_is_not_run_again_by_resume(run: Run, calibrated: Path, f
         again = run(*words)
         assert (again.code, again.content) == (0, first.content)
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_on_all_cores_goes_on_with_their_number(
+    run: Run, calibrated: Path, folders: Path, tmp_path: Path
+) -> None:
+    words = ("serve-batch", calibrated, folders / "ind", "--output", tmp_path / "rows.jsonl", "--resume")
+    assert run(*words, "--threads", 0).code == 0
+    stored = json.loads((tmp_path / "rows.jsonl.summary.json").read_text())
+    assert stored["run"]["threads"] == usable_cores()
+    assert run(*words, "--threads", usable_cores()).code == 0
+    more = usable_cores() + 1
+    run(*words, "--threads", more).assert_wrong_usage(f"threads: {usable_cores()} there, {more} here")
 
 
 def test_the_summary_counts_the_rows(

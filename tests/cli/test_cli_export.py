@@ -64,3 +64,4 @@ def test_engines_are_added_to_a_bundle(run: Run, bundle_copy: Path) -> None:
     (engine,) = list_engines(open_bundle(bundle_copy))
     assert (engine.path.name, engine.record.precision) == ("tensorrt-rtx-sm86-fp32", "fp32")
     assert {plan.role for plan in engine.record.plans} == {"classify", "step_guided", "step_plain"}
+    assert f"next        diffood calibrate {bundle_copy} --images DIR" in done.out  # there is nothing to verify yet

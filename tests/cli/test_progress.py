@@ -35,3 +35,14 @@ def test_a_total_that_becomes_known_is_shown_from_then_on(
     assert " left" not in before
     assert after.startswith("scoring: 8 of 20, ")
     assert after.endswith(" left")
+
+
+def test_a_bar_on_a_terminal_has_a_speed_below_one_a_second(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes any file for a terminal
+    clock = iter([0.0, *[20.0] * 1000])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.show_progress("calibrating", 10) as advance:
+        advance(1)
+    assert "3.0/min" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
 from onnx import numpy_helper  # noqa: E402
@@ -33,6 +33,7 @@ from diffood.export.states import FEWEST_TIMES, States, record_states  # noqa: E
 from diffood.runtime.bundle import Bundle, Role, open_bundle, write_bundle  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402
 from diffood.runtime.images import from_pixels  # noqa: E402
+from diffood.runtime.sessions.onnxruntime import PROVIDER, start  # noqa: E402
 from diffood.zoo.images import load_set  # noqa: E402
 
 ROLES: tuple[Role, ...] = ("classify", "step_guided", "step_plain")
@@ -294,3 +295,38 @@ def test_a_failure_leaves_the_bundle_as_it_was(bundle_copy: Path, monkeypatch: p
     with pytest.raises(ExportError, match="Use fp16"):
         quantize_bundle(bundle_copy, real_images(0, FEWEST_IMAGES), report=lambda _: None)
     assert {file.name: file.read_bytes() for file in bundle_copy.iterdir()} == before
+
+
+@pytest.mark.parametrize("behind", ["Reshape", "Slice"])  # of a scale-shift norm, of a learned sigma
+def test_a_convolution_before_a_reshape_or_a_slice_loads_in_int8(behind: str, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    weight = draw.standard_normal((4, 4, 3, 3)).astype(np.float32)
+    numbers = {"Reshape": ([0, 2, -1],), "Slice": ([0], [2], [1])}[behind]
+    constants = [numpy_helper.from_array(np.array(value), f"n{index}") for index, value in enumerate(numbers)]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [
+                onnx.helper.make_node("Conv", ["x", "weight"], ["conv"], pads=[1, 1, 1, 1]),
+                onnx.helper.make_node(behind, ["conv", *(constant.name for constant in constants)], ["behind"]),
+                onnx.helper.make_node("Relu", ["behind"], ["y"]),
+            ],
+            "one",
+            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["b", 4, 8, 8])],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(weight, "weight"), *constants],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 21)],
+        ir_version=10,
+    )
+    rounded = insert_pairs(model, {"x": 4.0, "conv": 30.0}, {"conv"})
+    onnx.save(rounded, tmp_path / "rounded.onnx")
+    x = draw.standard_normal((2, 4, 8, 8)).astype(np.float32).clip(-4, 4)
+    (exact,) = open_session(model).run(["y"], {"x": x})
+    served = start(rounded.SerializeToString(), PROVIDER, {}, 1).run(["y"], {"x": x})[0]
+    for found in (
+        open_session(rounded).run(["y"], {"x": x})[0],
+        run_onnx(tmp_path / "rounded.onnx", ("y",))({"x": torch.from_numpy(x)})[0],
+        served,
+    ):
+        np.testing.assert_allclose(found, exact, atol=0.6)
+        np.testing.assert_array_equal(found, served)

@@ -13,6 +13,7 @@ from diffood import zoo
 from diffood.calibration.calibrate import calibrate, score_folder
 from diffood.errors import BundleError, CalibrationError, UsageError
 from diffood.runtime.bundle import Bundle, open_bundle
+from diffood.runtime.cores import usable_cores
 from diffood.runtime.decision import Calibration, Rule, load_calibration, save_calibration
 from diffood.runtime.detector import Detector, Scores
 from diffood.runtime.images import from_pixels
@@ -252,6 +253,12 @@ def test_the_detector_is_to_be_had_from_the_package_itself() -> None:
 def test_an_impossible_batch_is_refused(zoo_bundle: Bundle, batch: int) -> None:
     with pytest.raises(UsageError, match=f"A batch of {batch} rows is not possible: choose 1 to 4096"):
         Detector.load(zoo_bundle, CHEAP, batch=batch, threads=1)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_a_session_says_how_many_threads_it_works_with(zoo_bundle: Bundle, threads: int) -> None:
+    detector = Detector.load(zoo_bundle, CHEAP, batch=8, threads=threads)
+    assert detector.session.threads == (threads or usable_cores())
 
 
 @pytest.mark.parametrize("threads", [-1, 1025])

@@ -33,7 +33,7 @@ class Counting:
     """A session that counts what it is asked for. steps: lanes that moved; classified: rows."""
 
     def __init__(self, session: Session) -> None:
-        self._session, self.batch = session, session.batch
+        self._session, self.batch, self.threads = session, session.batch, session.threads
         self.backend, self.precision, self.engine_sha256 = session.backend, session.precision, session.engine_sha256
         self.steps = self.classified = 0
 

@@ -87,8 +87,8 @@ class Cluster:
 
     @property
     def threads(self) -> int:
-        """Threads of each worker's engine."""
-        return self._work.threads
+        """Threads of each worker's engine, as Session.threads."""
+        return 0 if self._gpu else self._work.threads
 
     @property
     def lanes(self) -> int:

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.bundle import Sha256
+from diffood.runtime.cores import usable_cores
 from diffood.runtime.decision import Fingerprint
 from diffood.runtime.durable import sync, write_all
 from diffood.runtime.plan import first_problem
@@ -26,7 +27,8 @@ Count = Annotated[int, Field(ge=0)]
 class RunRecord(Record):
     """All that rows and the files they are in depend on, the inputs apart. Two runs of one record go on as one.
 
-    batch and threads: of the engine, whose last bits depend on them; save_flagged: the folder of flagged images.
+    batch and threads: of the engine, whose last bits depend on them; a GPU has no threads. save_flagged: the folder of
+    flagged images.
     """
 
     format: Literal[1] = 1
@@ -48,10 +50,15 @@ class RunRecord(Record):
         """Name what differs, with both values; "" where nothing does."""
         found = [self.fingerprint.difference(other.fingerprint)]
         for name in type(self).model_fields:
-            mine, theirs = getattr(self, name), getattr(other, name)
+            mine, theirs = (record._threads if name == "threads" else getattr(record, name) for record in (self, other))
             if name != "fingerprint" and mine != theirs:
                 found.append(f"{name.replace('_', ' ')}: {str(mine)[:80]} there, {str(theirs)[:80]} here")
         return "; ".join(filter(None, found))
+
+    @property
+    def _threads(self) -> int:
+        """Threads behind the rows. Records were written with what was asked for: 0 for all cores, any for a GPU."""
+        return (self.threads or usable_cores()) if self.fingerprint.backend == "onnxruntime-cpu" else 0
 
 
 class Mark(Record):

@@ -60,6 +60,10 @@ class Session(Protocol):
     def batch(self) -> int:
         """Rows B of every engine call."""
 
+    @property
+    def threads(self) -> int:
+        """CPU threads that an engine call keeps busy, on which last bits may depend; 0 on a GPU."""
+
     def classify(self, x: Array) -> Classified:
         """Classify any number N of images [N, C, H, W] in [-1, 1]; the last batch is padded, never shrunk."""
 

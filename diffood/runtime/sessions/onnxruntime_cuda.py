@@ -41,7 +41,7 @@ class OnnxRuntimeCudaSession:
     """
 
     backend: Backend = "onnxruntime-cuda"
-    engine_sha256 = None
+    engine_sha256, threads = None, 0
 
     def __init__(
         self, bundle: Bundle, *, precision: Precision = "fp32", guided: bool, registers: int, batch: int

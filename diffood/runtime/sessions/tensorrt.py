@@ -45,6 +45,8 @@ class TensorRtSession:
     lanes out and in.
     """
 
+    threads = 0
+
     def __init__(
         self,
         bundle: Bundle,

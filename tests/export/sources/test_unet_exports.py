@@ -89,9 +89,15 @@ def test_a_checkpoints_bundle_gives_what_the_published_network_gives(
     manifest = open_bundle(tmp_path / "bundle").manifest
     kind = "cosine" if name == "iddpm" else "linear"
     assert f"schedule    {kind}, of own.json: {steps} steps, predicts epsilon" in lines
+    unguided = [line for line in lines if line.startswith("guidance ")]
     if name == "guided":
         assert (manifest.unet.labels, manifest.unet.label_count) == ("class", CLASSES)
+        assert unguided == [
+            "guidance    none: the UNet is told the class and knows no null class; the plans are without"
+        ]
+        assert {plan.guidance for plan in manifest.plans.values()} == {0.0}
         return
+    assert not unguided
     assert (manifest.unet.labels, manifest.unet.label_count) == ("class+null", CLASSES + 1)
     null = network(draw, x, time, torch.full((3,), CLASSES))[:, :3]
     beta = torch.tensor([2.0, 0.0, 0.5])

@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import fingerprint_of
 from written import MANY, ROWS, finish, open_at, write
 
 from diffood.errors import DiffoodError, UsageError
+from diffood.runtime.cores import usable_cores
 from diffood.runtime.serving.place import Place
 from diffood.runtime.serving.readers import read_rows
 from diffood.runtime.serving.rows import Row
@@ -363,3 +365,26 @@ def test_rows_of_the_shared_table_come_back_after_a_resume(tmp_path: Path) -> No
             output.write(finite[3])
             finish(output)
         assert [row.id for row in read(tmp_path / name)] == [row.id for row in finite]
+
+
+@pytest.mark.parametrize(
+    ("backend", "there", "here", "goes_on"),
+    [
+        ("onnxruntime-cpu", 0, usable_cores(), True),  # as all cores were recorded once
+        ("onnxruntime-cpu", 0, usable_cores() + 1, False),
+        ("onnxruntime-cpu", 2, 3, False),
+        ("tensorrt", 4, 0, True),  # as what was asked for was recorded, though no GPU heeds it
+    ],
+)
+def test_a_run_goes_on_with_as_many_threads_only(
+    tmp_path: Path, backend: str, there: int, here: int, goes_on: bool
+) -> None:
+    fingerprint = fingerprint_of(backend=backend)
+    with open_at(tmp_path / "rows.jsonl", threads=there, fingerprint=fingerprint) as output:
+        output.write(ROWS[0])
+    if goes_on:
+        resume(tmp_path / "rows.jsonl", ROWS, threads=here, fingerprint=fingerprint)
+        assert len(read(tmp_path / "rows.jsonl")) == len(ROWS)
+    else:
+        with pytest.raises(UsageError, match=rf"threads: {there or usable_cores()} there, {here} here"):
+            resume(tmp_path / "rows.jsonl", ROWS, threads=here, fingerprint=fingerprint)

@@ -234,6 +234,7 @@ def test_a_session_says_what_it_is(opened: Opened, session: Session) -> None:
     assert (session.precision, session.batch) == (opened.precision, BATCH)
     assert session.backend in PREFERRED
     assert (session.engine_sha256 is None) == session.backend.startswith("onnxruntime")
+    assert (session.threads > 0) == (session.backend == "onnxruntime-cpu")
 
 
 @pytest.mark.parametrize("count", [0, 1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH + 1])
