@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from diffood.runtime.bundle import Bundle
+from diffood.runtime.bundle import Bundle, open_bundle, write_bundle
+from diffood.zoo.images import unpack_set
 
 Run = Callable[..., Any]  # gives conftest.Done
 
@@ -48,6 +49,32 @@ def test_verifying_runs_both_halves_of_the_autoencoder(run: Run, latent: Path, f
     done = run("verify", latent, "--backend", "onnxruntime-cpu", *MACHINE)
     assert done.code == 0, done
     assert "golden" in done.out
+
+
+def test_int8_graphs_are_added_and_replaced(
+    run: Run, dit_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffood.export import quantize
+
+    path = Path(shutil.copytree(dit_bundle.path, tmp_path / "bundle"))
+    unpack_set("fashion-validation", tmp_path / "images", quantize.FEWEST_IMAGES)
+    manifest = dit_bundle.manifest
+    plan = dit_bundle.plan().changed({"guidance": 0.0})
+    unguided = {  # without the guided graph, whose search takes longest
+        "graphs": tuple(graph for graph in manifest.graphs if graph.role != "step_guided"),
+        "plans": manifest.plans | {manifest.default_plan: plan},
+    }
+    write_bundle(path, lambda files: manifest.model_copy(update={**unguided, "files": files}))
+    words = ("export", "--bundle", path, "--precision", "int8", "--images", tmp_path / "images")
+    run(*words).assert_one_line(1, "classify.onnx: no product of it can be int8")  # it has but two small products
+    monkeypatch.setattr(quantize, "BUDGETS", dict.fromkeys(quantize.BUDGETS, 0.2))
+    for _ in range(2):
+        done = run(*words)
+        assert done.code == 0, done
+        assert "decode            stays fp32 in the int8 variant: decode.onnx" in done.out
+        bundle = open_bundle(path)
+        assert bundle.precisions == ("fp32", "fp16", "int8")
+        assert bundle.manifest.files["decode.onnx"] == manifest.files["decode.onnx"]
 
 
 def test_what_it_shows(run: Run, latent: Path, bundle_copy: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from onnx import numpy_helper  # noqa: E402
+from onnx import numpy_helper, parser  # noqa: E402
 
 from diffood import zoo  # noqa: E402
 from diffood.errors import ExportError, UsageError  # noqa: E402
@@ -236,6 +236,48 @@ def test_nothing_quantised_is_the_fp32_graph(
         strict=True,
     ):
         assert np.array_equal(want, got)
+
+
+MOVED = """
+<ir_version: 10, opset_import: ["" : 21]>
+net (float[n,3,6,6] x) => (y)
+<float[4,3,3,3] w, int64[3] whole = {0, 4, -1}, int64[1] none = {0}, int64[1] one = {1}, int64[1] two = {2}> {
+    c = Conv(x, w)
+    LINES
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "r = Reshape(c, whole) t = Transpose<perm=[0, 2, 1]>(r) y = Add(t, t)",  # patches of a transformer
+        "r = Reshape(c, whole) p = Slice(r, none, two, one) q = Slice(r, one, two, one) y = Mul(p, q)",  # attention
+        "r = Reshape(c, whole) y = Transpose<perm=[0, 2, 1]>(r)",
+        "u = Unsqueeze(c, one) s = Squeeze(u, one) y = Relu(s)",
+        "m = MaxPool<kernel_shape=[2, 2]>(c) y = Relu(m)",
+    ],
+    ids=["patches", "attention", "output", "squeezed", "pooled"],
+)
+def test_onnxruntime_loads_an_int8_convolution_whose_output_is_only_moved(lines: str, tmp_path: Path) -> None:
+    draw, limit = np.random.default_rng(0), 12.0
+    model = parser.parse_model(MOVED.replace("LINES", lines))
+    weight = draw.standard_normal((4, 3, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    (product,) = list_products(model)
+    model = insert_pairs(model, {"x": 3.0, "c": limit}, {product.output[0]})
+    x, found = draw.standard_normal((5, 3, 6, 6)).astype(np.float32), []
+    for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_ALL"):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        found.append(session.run(["y"], {"x": x})[0])
+    assert "QLinearConv" in {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
+    assert len(np.unique(found[0])) > 50
+    off = np.abs(found[0] - found[1]) > 1e-5  # a product that lies between two values may be rounded to either
+    assert off.mean() < 0.01
 
 
 def test_a_tighter_budget_leaves_more_in_fp32_and_holds(
