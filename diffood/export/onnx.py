@@ -23,6 +23,7 @@ from diffood.export.weights_file import WeightsFile
 
 OPSET = 21  # the first with GroupNormalization, which FP16 graphs keep; below, it is written as smaller nodes
 PROOF_BATCHES = (1, 2, 5)
+ADVICE = " Try another torch or onnxruntime version."  # where a proof fails
 EXAMPLE_BATCH = 2  # an example batch of 1 silently freezes the batch dimension
 
 Inputs = dict[str, torch.Tensor]
@@ -163,9 +164,11 @@ def prove_equal(
             error = float(np.abs(want - got).max() / max(1.0, float(np.abs(want).max())))
             if not error <= limit:
                 detail = f" at times {sample['time'].tolist()}" if "time" in sample else ""
+                if np.isfinite(want).all() and not np.isfinite(got).all():
+                    raise ExportError(f"{path.name} overflows: {name} is not finite, batch {batch}{detail}.{ADVICE}")
                 raise ExportError(
                     f"{path.name} differs from torch by {error:.2e} in {name}, batch {batch}{detail}; "
-                    f"at most {limit:.0e} is allowed. Try another torch or onnxruntime version."
+                    f"at most {limit:.0e} is allowed.{ADVICE}"
                 )
             worst = max(worst, error)
         rows += batch

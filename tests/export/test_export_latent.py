@@ -246,10 +246,8 @@ def test_an_int8_variant_leaves_the_autoencoder_in_fp32(
     assert sum("stays fp32 in the int8 variant" in line for line in lines) == 2
     for role in ("classify", "step_plain", "step_guided"):
         assert "int8" in bundle.graph(role, "int8").weights
-    exact, rounded = (
-        Detector.load(bundle, PLAN, precision=precision, batch=5, threads=1).score(clothes[:4])
-        for precision in ("fp32", "int8")
-    )
+    detectors = [Detector.load(bundle, PLAN, precision=precision, batch=5, threads=1) for precision in ("fp32", "int8")]
+    exact, rounded = (detector.score(clothes[:4]) for detector in detectors)
     np.testing.assert_allclose(exact.score, rounded.score, rtol=0.2)
     assert (exact.score != rounded.score).all()
 
