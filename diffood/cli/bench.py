@@ -102,7 +102,7 @@ def bench(
     with progress.show_progress("timing", 2 * rounds * len(contenders)) as advance:
         found = compare(contenders, sample, Budget(seconds, rounds), memory=memory, progress=advance)
     found = replace(found, skipped=(*skipped, *unusable, *found.skipped))
-    unet_entry, shape = opened.manifest.unet, opened.manifest.image
+    unet_entry, shape, latent = opened.manifest.unet, opened.manifest.image, opened.manifest.latent
     if output is not None:
         draw_comparison(found, output)
     if as_json:
@@ -110,6 +110,7 @@ def bench(
             "bundle": opened.path.name,
             "unet_parameters": unet_entry.parameters,
             "image": asdict(shape),
+            "latent": latent and latent.model_dump(include={"channels", "height", "width"}),
             "images": len(sample),
             "batch": batch,
             "threads": threads,
@@ -117,8 +118,9 @@ def bench(
         }
         typer.echo(json.dumps(setting | found.as_json()))
         return
+    lane = f"latents of {latent.channels}x{latent.height}x{latent.width} of " if latent else ""
     typer.echo(
-        f"models      a UNet of {unet_entry.parameters / 1e6:.1f} M parameters on "
+        f"models      a UNet of {unet_entry.parameters / 1e6:.1f} M parameters on {lane}"
         f"{shape.channels}x{shape.height}x{shape.width}, {len(sample)} images in turn"
     )
     typer.echo(f"engines     batch {batch}, {threads or 'all'} threads, {seconds:g} s each in {rounds} rounds")

@@ -45,7 +45,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         _spread(row.images_per_second),
         _spread(row.ratio),
-        f"{row.evaluations:g}",
+        readable(row.evaluations),
         *_latency(latency),
         f"{row.peak_memory / 1e6:.0f}" if row.peak_memory else NONE,
         _share(row.engine_share),

@@ -47,6 +47,9 @@ def inspect(bundle: options.BundlePath, as_json: options.AsJson = False) -> None
         f"classes     {len(manifest.class_names)}: {', '.join(manifest.class_names[:12])}",
     ]
     for graph in manifest.graphs:
+        if graph.precision != "fp32" and graph.file == opened.graph(graph.role).file:
+            lines.append(f"graph       {graph.role}: {graph.file} stays fp32 in the {graph.precision} variant")
+            continue
         size = opened.entry(graph.file).size / 1e6
         line = f"graph       {graph.role}: {graph.file}, {graph.precision}, opset {graph.opset}, {size:.1f} MB"
         outside = f", weights in {graph.data}, {opened.entry(graph.data).size / 1e6:.1f} MB" if graph.data else ""

@@ -15,7 +15,7 @@ from diffood.export.autoencoder_graphs import DecodeGraph, EncodeGraph
 from diffood.export.graphs import ClassifyGraph, StepGuided, StepLabelled, StepPlain
 from diffood.export.joined import export_joined
 from diffood.export.normalisation import fused_group_norms
-from diffood.export.onnx import EXAMPLE_BATCH, Inputs, Recording, export_onnx, prove_equal, run_torch
+from diffood.export.onnx import ADVICE, EXAMPLE_BATCH, Inputs, Recording, export_onnx, prove_equal, run_torch
 from diffood.export.precision import LIMITS, prove_types
 from diffood.export.samples import Proofs, Samples
 from diffood.export.sources.classifier import Classifier
@@ -164,7 +164,7 @@ def _leave(writer: GraphWriter, role: Role, path: Path, error: ExportError) -> N
         raise error
     for file in (path, writer.folder / _weights_name(role, "fp16")):  # which no other graph shares
         file.unlink(missing_ok=True)
-    writer.report(f"{role:<17} stays fp32 in the fp16 variant: {error}")
+    writer.report(f"{role:<17} stays fp32 in the fp16 variant: {str(error).removesuffix(ADVICE)}")
 
 
 def _left_exact(proven: list[GraphEntry], precisions: Collection[Precision]) -> list[GraphEntry]:

@@ -22,9 +22,11 @@ from onnx import helper, numpy_helper
 
 from diffood.export.precision import resizes
 from diffood.export.states import States
-from diffood.runtime.sessions.onnxruntime import open_model
 
 QUANTISABLE = ("Conv", "Gemm", "MatMul")  # ConvTranspose is not: its channels lie on another axis, untried
+# Nodes that only move values, which ONNX Runtime runs in int8 where a pair stands on both sides of them. Where there is
+# none behind one, it puts in its own, which it cannot move to uint8 (since 1.26, issue 25526): the graph does not load.
+MOVING = ("MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 MATRIX = 2  # dimensions
 LARGEST = 127  # of a symmetric int8; -128 is not used
 BINS = 2048  # of a histogram of magnitudes; 16 a step of int8
@@ -64,7 +66,7 @@ def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings are about the search's own graphs
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the search keeps several open
-    return open_model(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def measure_clips(model: onnx.ModelProto, batches: Sequence[States]) -> dict[str, float]:
@@ -134,7 +136,8 @@ def insert_pairs(model: onnx.ModelProto, clips: Clips, chosen: Collection[str]) 
     """Copy a model with the products named in `chosen` in int8.
 
     Every product has a pair of its own for an activation, also where several read one tensor: ONNX Runtime moves a
-    pair to uint8 only where one node reads it.
+    pair to uint8 only where one node reads it. What is rounded behind a convolution is rounded, to the same values,
+    behind every node that moves it too.
     """
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
@@ -142,6 +145,7 @@ def insert_pairs(model: onnx.ModelProto, clips: Clips, chosen: Collection[str]) 
     weights = {tensor.name: tensor for tensor in graph.initializer}
     nodes: list[onnx.NodeProto] = []
     done: dict[tuple[str, int], str] = {}
+    shown: dict[str, float] = {}  # what is rounded as it comes out of a node, and its clip
 
     def put_in(new: list[onnx.NodeProto], constants: list[onnx.TensorProto]) -> str:
         nodes.extend(new)
@@ -149,10 +153,12 @@ def insert_pairs(model: onnx.ModelProto, clips: Clips, chosen: Collection[str]) 
         return str(new[-1].output[0])
 
     for node in list(graph.node):
-        if node.output[0] not in chosen:
-            nodes.append(node)
-            continue
-        for side in (0, 1):
+        out = node.output[0]
+        if node.op_type == "Conv" and out in chosen:
+            shown[out] = clips[out]
+        elif node.op_type in MOVING and node.input[0] in shown:
+            shown[out] = shown[node.input[0]]
+        for side in (0, 1) if out in chosen else ():
             name = node.input[side]
             if name in weights:
                 key = name, _channel_axis(node, weights[name])
@@ -160,13 +166,12 @@ def insert_pairs(model: onnx.ModelProto, clips: Clips, chosen: Collection[str]) 
                     done[key] = put_in(*_constant(weights[name], key[1], len(done)))
                 node.input[side] = done[key]
             else:
-                node.input[side] = put_in(*_pair(name, clips[name], f"{node.output[0]}_{side}"))
+                node.input[side] = put_in(*_pair(name, clips[name], f"{out}_{side}"))
         nodes.append(node)
-        if node.op_type == "Conv":
-            name = node.output[0]
-            node.output[0] = f"{name}_exact"
-            put_in(*_pair(node.output[0], clips[name], name))
-            nodes[-1].output[0] = name
+        if out in shown:
+            node.output[0] = f"{out}_exact"
+            put_in(*_pair(node.output[0], shown[out], out))
+            nodes[-1].output[0] = out
     del graph.node[:]
     graph.node.extend(nodes)
     used = {name for node in nodes for name in node.input}

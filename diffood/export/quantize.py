@@ -120,7 +120,10 @@ def _quantize(
     model = load_whole(bundle, entry)
     rows = max(1, PIXELS_A_BATCH // math.prod(calibration.inputs["x"].shape[2:]))
     clips = measure_clips(model, calibration.split(rows))
-    found = search(model, clips, measured, JUDGED[role], BUDGETS[role], rows)
+    try:
+        found = search(model, clips, measured, JUDGED[role], BUDGETS[role], rows)
+    except ExportError as error:
+        raise ExportError(f"{entry.file}: {error}") from None
     onnx.save(found.model, path)
     outputs = tuple(value.name for value in model.graph.output)
     prove_structure(path, tuple(value.name for value in model.graph.input), outputs, entry.opset)
@@ -182,7 +185,7 @@ def search(
             low = middle + 1
     if low == len(ranked):
         raise ExportError(
-            f"No product of this graph can be int8: of {len(ranked)}, the least sensitive adds "
+            f"no product of it can be int8: of {len(ranked)}, the least sensitive adds "
             f"{100 * min(alone.values(), default=0):.1f} % to its output, {100 * budget:.1f} % is allowed. Use fp16."
         )
     quantised = insert_pairs(model, clips, ranked[low:])

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from diffood import zoo
+from diffood.calibration.bench import Comparison, Row, Spread
+from diffood.calibration.machine import describe_machine
+from diffood.cli.bench_table import table
 from diffood.runtime.bundle import MANIFEST
 from diffood.zoo.images import unpack_set
 
@@ -56,6 +59,14 @@ def test_bench_prints_a_table_with_the_machine_and_what_was_left_out(
     assert "cores" in done.out
     assert f"\n{OURS} " in done.out
     assert "left out    diffood, fp32 on tensorrt: " in done.out
+
+
+def test_columns_stand_apart_where_images_end_early() -> None:
+    exact = Spread(34.4, 31.3, 37.6)
+    row = Row("ours", "", 64, exact, exact, 1.65625, 0.905, 0.828, None, None)
+    text = table(Comparison((row,), (), 2, describe_machine(), None, None))
+    (line,) = [line for line in text.splitlines() if line.startswith("ours")]
+    assert line.split()[:6] == ["ours", "34.4", "(31.3-37.6)", "34.4", "(31.3-37.6)", "1.66"]
 
 
 def test_bench_without_torch_leaves_its_rows_out_in_a_line_each(start: Run, cheap_bundle: Path) -> None:

@@ -17,15 +17,17 @@ import torch  # noqa: E402
 from latent_models import kl_autoencoder, latent_unet, save_pipeline, transformer, vq_autoencoder  # noqa: E402
 
 from diffood.errors import ExportError  # noqa: E402
+from diffood.export import quantize  # noqa: E402
 from diffood.export.autoencoder_graphs import DecodeGraph, EncodeGraph  # noqa: E402
 from diffood.export.sources.autoencoder import load_autoencoder  # noqa: E402
 from diffood.export.sources.latent import load_denoiser  # noqa: E402
+from diffood.export.states import record_states  # noqa: E402
 from diffood.export.torch_loop import TorchModels, open_torch_loop  # noqa: E402
 from diffood.runtime.bundle import Bundle, open_bundle  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402
 from diffood.runtime.engines import list_engines  # noqa: E402
 from diffood.runtime.images import from_pixels  # noqa: E402
-from diffood.runtime.noise import content_key, draw_noise  # noqa: E402
+from diffood.runtime.noise import content_key, draw_noise, mix  # noqa: E402
 from diffood.runtime.plan import Plan  # noqa: E402
 
 PLAN = Plan(start_times=(10, 21), stride=7, repeats=2, guidance=2.0, schedule="reference")
@@ -204,6 +206,50 @@ def test_another_autoencoder_is_not_the_bundles(dit_bundle: Bundle, dit_pipeline
     models = TorchModels(other, latent_models.classifier_of(dit_pipeline))
     with pytest.raises(ExportError, match="autoencoder's weights"):
         open_torch_loop(dit_bundle.path, models, PLAN, 1, False, rows=4)
+
+
+def test_int8_steps_are_calibrated_on_latents_and_the_classifier_on_images(dit_bundle: Bundle, clothes: Any) -> None:
+    plan, x = dit_bundle.plan(), from_pixels(clothes[:3, None])
+    fed = record_states(dit_bundle, x)
+    detector = Detector.load(dit_bundle, plan, threads=1)
+    table = dit_bundle.tables(plan)[0]
+    keyed = [(z, content_key(image)) for z, image in zip(detector.session.encode(x), x, strict=True)]
+    noised = [
+        mix(table.noise_scale, z, draw_noise(key, plan.seed, repeat, z.shape))
+        for z, key in keyed
+        for repeat in range(plan.repeats)
+    ]
+    for role in ("step_plain", "step_guided"):
+        states = fed[role]  # type: ignore[index]
+        first = states.inputs["x"][states.inputs["time"] == table.times[0]]
+        assert len(first) == len(noised)  # in the order of the lanes
+        assert max(np.abs(first - z).max(axis=(1, 2, 3)).min() for z in noised) < 1e-6
+    classified = fed["classify"]
+    assert np.array_equal(classified.inputs["x"][classified.groups == "images"], x)
+    denoised = classified.inputs["x"][classified.groups == "denoised"]
+    assert denoised.shape == (len(noised), *x.shape[1:])
+    assert 0 < np.abs(denoised).max() <= 1
+
+
+def test_an_int8_variant_leaves_the_autoencoder_in_fp32(
+    dit_bundle: Bundle, clothes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shutil.copytree(dit_bundle.path, tmp_path / "bundle"))
+    lines: list[str] = []
+    monkeypatch.setattr(quantize, "BUDGETS", dict.fromkeys(quantize.BUDGETS, 0.2))  # for networks so small
+    quantize.quantize_bundle(path, from_pixels(clothes[:16, None]), report=lines.append)
+    bundle = open_bundle(path)
+    assert {role: bundle.graph(role, "int8").file for role in ("encode", "decode")} == {
+        "encode": "encode.onnx",
+        "decode": "decode.onnx",
+    }
+    assert sum("stays fp32 in the int8 variant" in line for line in lines) == 2
+    for role in ("classify", "step_plain", "step_guided"):
+        assert "int8" in bundle.graph(role, "int8").weights
+    detectors = [Detector.load(bundle, PLAN, precision=precision, batch=5, threads=1) for precision in ("fp32", "int8")]
+    exact, rounded = (detector.score(clothes[:4]) for detector in detectors)
+    np.testing.assert_allclose(exact.score, rounded.score, rtol=0.2)
+    assert (exact.score != rounded.score).all()
 
 
 @NEEDS_TENSORRT_RTX

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from onnx import numpy_helper  # noqa: E402
+from onnx import numpy_helper, parser  # noqa: E402
 
 from diffood import zoo  # noqa: E402
 from diffood.errors import ExportError, UsageError  # noqa: E402
@@ -33,7 +33,6 @@ from diffood.export.states import FEWEST_TIMES, States, record_states  # noqa: E
 from diffood.runtime.bundle import Bundle, Role, open_bundle, write_bundle  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402
 from diffood.runtime.images import from_pixels  # noqa: E402
-from diffood.runtime.sessions.onnxruntime import PROVIDER, start  # noqa: E402
 from diffood.zoo.images import load_set  # noqa: E402
 
 ROLES: tuple[Role, ...] = ("classify", "step_guided", "step_plain")
@@ -239,6 +238,48 @@ def test_nothing_quantised_is_the_fp32_graph(
         assert np.array_equal(want, got)
 
 
+MOVED = """
+<ir_version: 10, opset_import: ["" : 21]>
+net (float[n,3,6,6] x) => (y)
+<float[4,3,3,3] w, int64[3] whole = {0, 4, -1}, int64[1] none = {0}, int64[1] one = {1}, int64[1] two = {2}> {
+    c = Conv(x, w)
+    LINES
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "r = Reshape(c, whole) t = Transpose<perm=[0, 2, 1]>(r) y = Add(t, t)",  # patches of a transformer
+        "r = Reshape(c, whole) p = Slice(r, none, two, one) q = Slice(r, one, two, one) y = Mul(p, q)",  # attention
+        "r = Reshape(c, whole) y = Transpose<perm=[0, 2, 1]>(r)",
+        "u = Unsqueeze(c, one) s = Squeeze(u, one) y = Relu(s)",
+        "m = MaxPool<kernel_shape=[2, 2]>(c) y = Relu(m)",
+    ],
+    ids=["patches", "attention", "output", "squeezed", "pooled"],
+)
+def test_onnxruntime_loads_an_int8_convolution_whose_output_is_only_moved(lines: str, tmp_path: Path) -> None:
+    draw, limit = np.random.default_rng(0), 12.0
+    model = parser.parse_model(MOVED.replace("LINES", lines))
+    weight = draw.standard_normal((4, 3, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    (product,) = list_products(model)
+    model = insert_pairs(model, {"x": 3.0, "c": limit}, {product.output[0]})
+    x, found = draw.standard_normal((5, 3, 6, 6)).astype(np.float32), []
+    for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_ALL"):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        found.append(session.run(["y"], {"x": x})[0])
+    assert "QLinearConv" in {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
+    assert len(np.unique(found[0])) > 50
+    off = np.abs(found[0] - found[1]) > 1e-5  # a product that lies between two values may be rounded to either
+    assert off.mean() < 0.01
+
+
 def test_a_tighter_budget_leaves_more_in_fp32_and_holds(
     classifier: tuple[onnx.ModelProto, dict[str, float]], fed: dict[Role, States]
 ) -> None:
@@ -295,38 +336,3 @@ def test_a_failure_leaves_the_bundle_as_it_was(bundle_copy: Path, monkeypatch: p
     with pytest.raises(ExportError, match="Use fp16"):
         quantize_bundle(bundle_copy, real_images(0, FEWEST_IMAGES), report=lambda _: None)
     assert {file.name: file.read_bytes() for file in bundle_copy.iterdir()} == before
-
-
-@pytest.mark.parametrize("behind", ["Reshape", "Slice"])  # of a scale-shift norm, of a learned sigma
-def test_a_convolution_before_a_reshape_or_a_slice_loads_in_int8(behind: str, tmp_path: Path) -> None:
-    draw = np.random.default_rng(0)
-    weight = draw.standard_normal((4, 4, 3, 3)).astype(np.float32)
-    numbers = {"Reshape": ([0, 2, -1],), "Slice": ([0], [2], [1])}[behind]
-    constants = [numpy_helper.from_array(np.array(value), f"n{index}") for index, value in enumerate(numbers)]
-    model = onnx.helper.make_model(
-        onnx.helper.make_graph(
-            [
-                onnx.helper.make_node("Conv", ["x", "weight"], ["conv"], pads=[1, 1, 1, 1]),
-                onnx.helper.make_node(behind, ["conv", *(constant.name for constant in constants)], ["behind"]),
-                onnx.helper.make_node("Relu", ["behind"], ["y"]),
-            ],
-            "one",
-            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["b", 4, 8, 8])],
-            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
-            [numpy_helper.from_array(weight, "weight"), *constants],
-        ),
-        opset_imports=[onnx.helper.make_opsetid("", 21)],
-        ir_version=10,
-    )
-    rounded = insert_pairs(model, {"x": 4.0, "conv": 30.0}, {"conv"})
-    onnx.save(rounded, tmp_path / "rounded.onnx")
-    x = draw.standard_normal((2, 4, 8, 8)).astype(np.float32).clip(-4, 4)
-    (exact,) = open_session(model).run(["y"], {"x": x})
-    served = start(rounded.SerializeToString(), PROVIDER, {}, 1).run(["y"], {"x": x})[0]
-    for found in (
-        open_session(rounded).run(["y"], {"x": x})[0],
-        run_onnx(tmp_path / "rounded.onnx", ("y",))({"x": torch.from_numpy(x)})[0],
-        served,
-    ):
-        np.testing.assert_allclose(found, exact, atol=0.6)
-        np.testing.assert_array_equal(found, served)

@@ -54,7 +54,10 @@ def _require_pixels(pipeline: Path) -> None:
 def _require_supported(config: dict[str, Any], folder: Path) -> tuple[int, int]:
     """Height and width of a config that can be exported; ExportError with the reason for any other."""
     if config.get("_class_name") != "UNet2DModel":
-        raise ExportError(f"{folder} is a {config.get('_class_name')}; UNet2DModel is what can be exported.")
+        raise ExportError(
+            f"{folder} is a {config.get('_class_name')}; what can be exported is a UNet2DModel, or, with its "
+            "autoencoder beside it, a UNet2DConditionModel or DiTTransformer2DModel."
+        )
     require_plain_embeddings(config)
     size = config.get("sample_size")
     if size is None:

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,6 @@ from diffood.runtime.sessions.outside import Weight
 
 PROVIDER = "CPUExecutionProvider"
 NONE: Mapping[str, Weight] = {}
-
-# ONNX Runtime 1.32 carries rounding past reshapes and slices by pairs of its own, makes half of such a pair uint8, and
-# refuses it then, in these words: INT8 graphs of UNets with scale-shift norms or a learned sigma do not load.
-CARRIES_ROUNDING, REFUSES_ITSELF = "QDQPropagationTransformer", "does not match y_zero_point type"
 
 # Words of its arena, of C++, and of CUDA.
 OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "Available memory of", "out of memory")
@@ -195,22 +190,9 @@ def start(
     settings.add_session_config_entry("session.load_model_format", "ONNX")  # else the bytes choose the parser
     # Idle threads of a pool that spin take the cores from the decoders, from the other graph's pool, from other work.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = open_model(model, settings, providers=[(provider, dict(options))], enable_fallback=0)
+    session = onnxruntime.InferenceSession(model, settings, providers=[(provider, dict(options))], enable_fallback=0)
     session.disable_fallback()  # while it runs; enable_fallback=0: while it is made, though not from CUDA to the CPU
     return session
-
-
-def open_model(model: bytes | Path, settings: Any = None, **more: Any) -> Any:
-    """An onnxruntime.InferenceSession; without CARRIES_ROUNDING where that makes what ONNX Runtime does not load.
-
-    Elsewhere it stays, so that other graphs keep their speed and their last bits.
-    """
-    try:
-        return onnxruntime.InferenceSession(model, settings, **more)
-    except Exception as error:
-        if REFUSES_ITSELF not in str(error):
-            raise
-    return onnxruntime.InferenceSession(model, settings, disabled_optimizers=[CARRIES_ROUNDING], **more)
 
 
 def give_weights(settings: Any, outside: Mapping[str, Weight]) -> None:

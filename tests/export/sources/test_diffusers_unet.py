@@ -76,7 +76,7 @@ def test_attention_under_its_names_of_before_is_found(network: torch.nn.Module, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"_class_name": "UNet1DModel"}, "is a UNet1DModel"),
+        ({"_class_name": "UNet1DModel"}, "is a UNet1DModel; .* DiTTransformer2DModel"),
         ({"class_embed_type": "timestep"}, "class_embed_type 'timestep'"),
         ({"time_embedding_type": "fourier"}, "time_embedding_type 'fourier'"),
         ({"sample_size": None}, "names no sample_size"),
