@@ -17,6 +17,8 @@ from diffood import zoo
 from diffood.calibration.bench import Budget, Contender, compare
 from diffood.calibration.contenders import our_contenders, plain_contender
 from diffood.export.images import read_some
+from diffood.export.sources.given import Sources
+from diffood.export.sources.preprocessing import Preprocessing
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.plan import REFERENCE
 from diffood.runtime.sessions import Array
@@ -98,8 +100,7 @@ def main() -> None:
 
 def measure(given: argparse.Namespace, place: Path) -> None:
     """Make the bundle where it is not there yet, and time every contender on it."""
-    from diffood.export.sources.classifier import Preprocessing
-    from diffood.export.torch_loop import TorchModels, open_torch_loop
+    from diffood.export.torch_loop import open_torch_loop
 
     unet, bundle, images = place / "unet", place / "bundle", place / "images"
     flops = make_unet(unet, given.width)  # the same weights every time
@@ -111,8 +112,11 @@ def measure(given: argparse.Namespace, place: Path) -> None:
             given.precision, "--images", images, "--output", bundle,
         )  # fmt: skip
     opened = open_bundle(bundle)
-    models = TorchModels(
-        unet, f"{zoo.CLASSIFIER}:{zoo.FACTORY}", zoo.CLASSIFIER_WEIGHTS, Preprocessing(size=CLASSIFIER_SIZE)
+    models = Sources(
+        unet,
+        f"{zoo.CLASSIFIER}:{zoo.FACTORY}",
+        zoo.CLASSIFIER_WEIGHTS,
+        preprocessing=Preprocessing(size=CLASSIFIER_SIZE),
     )
     ours, _ = our_contenders(opened, {"same": PLAN}, batch=given.batch, threads=given.threads)
     contenders = [

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffood.cli import options, progress
+from diffood.cli import model_options, options, progress
 from diffood.errors import UsageError
+from diffood.export.sources.given import Sources
 from diffood.runtime.bundle import Bundle, open_bundle
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.plan import Plan
@@ -21,12 +22,8 @@ if TYPE_CHECKING:
 OFFICIAL = "reference"  # the bundle's plan that is the paper's code's
 EAGER, COMPILED = "official loop, torch eager, fp32", "official loop, torch.compile, fp32"
 IMAGES = 1000  # of --images, evenly over its files; they are taken in a circle
-MODELS_PANEL = "Torch models"
 
 Skipped = list[tuple[str, str]]
-Preparation = tuple[tuple[int, int] | None, tuple[float, ...] | None, tuple[float, ...] | None]  # size, mean, std
-Origin = tuple[str | None, Path | None]  # of a UNet: the config of a checkpoint, its scheduler
-Given = tuple[Path, Origin, str, Path | None, Preparation]  # UNet, classifier, its weights, what it does not do itself
 
 
 def bench(
@@ -43,26 +40,17 @@ def bench(
         int, typer.Option(help="Rows of every engine call.", min=1, max=4096, rich_help_panel="Machine")
     ] = DEFAULT_BATCH,
     threads: options.Threads = 0,
-    unet: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR|FILE", help="UNet the bundle was made of.", rich_help_panel=MODELS_PANEL),
-    ] = None,
-    unet_config: Annotated[
-        str | None,
-        typer.Option(metavar="PRESET|FILE.json", help="As it was exported.", rich_help_panel=MODELS_PANEL),
-    ] = None,
-    scheduler: Annotated[Path | None, typer.Option(help="As it was exported.", rich_help_panel=MODELS_PANEL)] = None,
-    classifier: Annotated[
-        str | None, typer.Option(metavar="FILE.py:FACTORY", help="Its classifier.", rich_help_panel=MODELS_PANEL)
-    ] = None,
-    classifier_weights: Annotated[
-        Path | None, typer.Option(help="The classifier's weights.", rich_help_panel=MODELS_PANEL)
-    ] = None,
-    input_size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="As it was exported.", rich_help_panel=MODELS_PANEL)
-    ] = None,
-    mean: Annotated[str | None, typer.Option(help="As it was exported.", rich_help_panel=MODELS_PANEL)] = None,
-    std: Annotated[str | None, typer.Option(help="As it was exported.", rich_help_panel=MODELS_PANEL)] = None,
+    unet: model_options.UNetPath = None,
+    unet_config: model_options.UNetConfig = None,
+    scheduler: model_options.Scheduler = None,
+    classifier: model_options.ClassifierSpec = None,
+    classifier_weights: model_options.ClassifierWeights = None,
+    download: model_options.Download = False,
+    logits_output: model_options.LogitsOutput = None,
+    features_output: model_options.FeaturesOutput = None,
+    input_size: model_options.InputSize = None,
+    mean: model_options.Mean = None,
+    std: model_options.Std = None,
     compiled: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Also the loop by torch.compile, which takes a minute.")
     ] = True,
@@ -85,15 +73,28 @@ def bench(
 
     if output is not None:
         options.require_png(output)
+    given = None
+    if unet is not None and classifier is not None:
+        given = model_options.read_sources(
+            unet=unet,
+            unet_config=unet_config,
+            scheduler=scheduler,
+            classifier=classifier,
+            classifier_weights=classifier_weights,
+            download=download,
+            logits_output=logits_output,
+            features_output=features_output,
+            input_size=input_size,
+            mean=mean,
+            std=std,
+        )
+    elif unet is not None or classifier is not None:
+        raise UsageError("The loop in torch needs both models: give --unet and --classifier, or neither.")
     opened = open_bundle(bundle)
     official, plans = opened.plan(OFFICIAL), plans_of(opened, plan or ())
     sample = _read_images(opened, images)
     torch_ones, skipped = _torch_contenders(
-        opened,
-        _given_models(unet, (unet_config, scheduler), classifier, classifier_weights, (input_size, mean, std)),
-        official,
-        {EAGER: False, COMPILED: True} if compiled else {EAGER: False},
-        (batch, threads),
+        opened, given, official, {EAGER: False, COMPILED: True} if compiled else {EAGER: False}, (batch, threads)
     )
     ours, unusable = our_contenders(
         opened, plans, backend=backend, precisions=options.precision_list(precision), batch=batch, threads=threads
@@ -148,41 +149,22 @@ def _read_images(bundle: Bundle, folders: list[Path] | None) -> Array:
     return x
 
 
-def _given_models(
-    unet: Path | None,
-    origin: Origin,
-    classifier: str | None,
-    weights: Path | None,
-    preprocessing: tuple[str | None, ...],
-) -> Given | None:
-    """The torch models the options name; None where they name none."""
-    if unet is None and classifier is None:
-        return None
-    if unet is None or classifier is None:
-        raise UsageError("The loop in torch needs both models: give --unet and --classifier, or neither.")
-    size, mean, std = preprocessing
-    values = options.image_size(size), options.number_list("--mean", mean), options.number_list("--std", std)
-    return unet, origin, classifier, weights, values
-
-
 def _torch_contenders(
-    bundle: Bundle, given: Given | None, plan: Plan, names: dict[str, bool], machine: tuple[int, int]
+    bundle: Bundle, given: Sources | None, plan: Plan, names: dict[str, bool], machine: tuple[int, int]
 ) -> tuple[list["Contender"], Skipped]:
     """The official loop under each name, compiled or not; or why there is none."""
     from diffood.calibration.bench import Contender
 
     try:
-        from diffood.export.sources.classifier import Preprocessing
-        from diffood.export.torch_loop import TorchModels, are_of, open_torch_loop
+        from diffood.export.torch_loop import are_of, open_torch_loop
     except ImportError as error:
         return [], [(name, f"needs {error.name}: pip install 'diffood[export]'") for name in names]
     if given is not None:
-        unet, origin, classifier, weights, values = given
-        models = TorchModels(unet, classifier, weights, Preprocessing(*values), *origin)
+        models = given
     else:
         from diffood import zoo
 
-        models = TorchModels(zoo.UNET, f"{zoo.CLASSIFIER}:{zoo.FACTORY}", zoo.CLASSIFIER_WEIGHTS)
+        models = Sources(zoo.UNET, f"{zoo.CLASSIFIER}:{zoo.FACTORY}", zoo.CLASSIFIER_WEIGHTS)
         if not are_of(bundle.manifest, models):
             reason = "the torch models are not at hand: give --unet and --classifier as at the export"
             return [], [(name, reason) for name in names]

@@ -2,12 +2,13 @@
 
 import importlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from diffood.cli import options
+from diffood.cli import model_options, options
 from diffood.errors import MissingExtraError, UsageError
 from diffood.runtime.bundle import CALIBRATION, open_bundle
 from diffood.runtime.engines import EngineLibrary, Profile
@@ -15,42 +16,20 @@ from diffood.runtime.engines import EngineLibrary, Profile
 
 def export(
     output: Annotated[Path | None, typer.Option(help="Folder of the bundle to make.")] = None,
-    unet: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR|FILE", help="Folder that diffusers saved, or a checkpoint (.pt, .ckpt, .safetensors)."
-        ),
+    unet: model_options.UNetPath = None,
+    unet_config: model_options.UNetConfig = None,
+    scheduler: model_options.Scheduler = None,
+    classifier: model_options.ClassifierSpec = None,
+    classifier_weights: model_options.ClassifierWeights = None,
+    download: model_options.Download = False,
+    logits_output: model_options.LogitsOutput = None,
+    features_output: model_options.FeaturesOutput = None,
+    input_size: model_options.InputSize = None,
+    mean: model_options.Mean = None,
+    std: model_options.Std = None,
+    class_names: Annotated[
+        Path | None, typer.Option(help="Text file, one class name a line.", rich_help_panel=model_options.PANEL)
     ] = None,
-    unet_config: Annotated[
-        str | None,
-        typer.Option(metavar="PRESET|FILE.json", help="What network the checkpoint holds, such as guided-imagenet256."),
-    ] = None,
-    classifier: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="FILE.py:FACTORY (your own function), timm:NAME, torchvision:NAME, transformers:DIR, onnx:FILE.",
-        ),
-    ] = None,
-    classifier_weights: Annotated[
-        Path | None, typer.Option(help="Its weights: .safetensors, or a .pt or .pth file of tensors.")
-    ] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Let timm or torchvision fetch its own weights; else nothing is fetched.")
-    ] = False,
-    logits_output: Annotated[
-        str | None, typer.Option(metavar="TENSOR", help="Of onnx:FILE, where the logits are not found.")
-    ] = None,
-    features_output: Annotated[
-        str | None, typer.Option(metavar="TENSOR", help="Of onnx:FILE, other features than those found.")
-    ] = None,
-    scheduler: Annotated[Path | None, typer.Option(help="Folder or file of scheduler_config.json.")] = None,
-    input_size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Size the classifier wants, if it does not say so.")
-    ] = None,
-    mean: Annotated[str | None, typer.Option(metavar="M[,M,M]", help="Mean to subtract, of pixels in 0..1.")] = None,
-    std: Annotated[str | None, typer.Option(metavar="S[,S,S]", help="Deviation to divide by.")] = None,
-    class_names: Annotated[Path | None, typer.Option(help="Text file, one class name a line.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
     bundle: Annotated[
         Path | None, typer.Option(help="Add to this bundle instead: int8 graphs, engines. Needs no torch.")
@@ -104,24 +83,23 @@ def export(
         raise UsageError(f"--opset {opset} is not possible: choose 18 to 21.")
     profile = _profile(engine_batch)
     if unet and classifier:
-        _require("torch", "diffusers", "onnx", "onnxscript", "safetensors")
-        from diffood.export.build import Sources, export_bundle
-        from diffood.export.sources.classifier import Preprocessing
-
-        sources = Sources(
+        sources = model_options.read_sources(
             unet=unet,
+            unet_config=unet_config,
+            scheduler=scheduler,
             classifier=classifier,
             classifier_weights=classifier_weights,
-            scheduler=scheduler,
-            unet_config=unet_config,
-            preprocessing=Preprocessing(
-                options.image_size(input_size), options.number_list("--mean", mean), options.number_list("--std", std)
-            ),
-            class_names=_names(class_names),
             download=download,
-            logits=logits_output,
-            features=features_output,
+            logits_output=logits_output,
+            features_output=features_output,
+            input_size=input_size,
+            mean=mean,
+            std=std,
         )
+        sources = replace(sources, class_names=_names(class_names))
+        _require("torch", "diffusers", "onnx", "onnxscript", "safetensors")
+        from diffood.export.build import export_bundle
+
         export_bundle(sources, target, overwrite=overwrite, report=typer.echo, precisions=precisions, opset=opset)
     if "int8" in precisions and images:
         _require("onnx", "torch")

@@ -98,27 +98,6 @@ def word_list(text: str | None) -> list[str] | None:
     return None if text is None else [word.strip() for word in text.split(",")]
 
 
-def image_size(text: str | None) -> tuple[int, int] | None:
-    """Read "224x224" as (height, width); UsageError for another form."""
-    if text is None:
-        return None
-    try:
-        height, width = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise UsageError(f"--input-size {text!r} is not of the form HxW, such as 224x224.") from None
-    return height, width
-
-
-def number_list(option: str, text: str | None) -> tuple[float, ...] | None:
-    """Read "0.485,0.456"; UsageError naming the option for what is no number."""
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{option} {text!r} is not a list of numbers, such as 0.485,0.456,0.406.") from None
-
-
 def open_with_plan(
     path: Path,
     name: str | None,

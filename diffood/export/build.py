@@ -4,7 +4,6 @@ import importlib.metadata
 import shutil
 import tempfile
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,10 @@ from diffood.errors import UsageError
 from diffood.export.graph_files import GraphWriter, write_graphs
 from diffood.export.onnx import OPSET
 from diffood.export.sources.autoencoder import Autoencoder
-from diffood.export.sources.classifier import Classifier, Preprocessing, load_classifier
+from diffood.export.sources.classifier import Classifier
+from diffood.export.sources.given import Sources, load_models
 from diffood.export.sources.scheduler import NoiseSchedule
-from diffood.export.sources.unet import UNet, load_unet
+from diffood.export.sources.unet import UNet
 from diffood.export.weights_file import LARGEST_INSIDE
 from diffood.runtime.bundle import (
     MANIFEST,
@@ -36,26 +36,6 @@ FP32_ALONE: tuple[Precision, ...] = ("fp32",)
 UNGUIDED = {"none": "the UNet knows no labels", "class": "the UNet is told the class and knows no null class"}
 
 
-@dataclass(frozen=True)
-class Sources:
-    """What the user gives: the UNet's folder or checkpoint, its scheduler's, the classifier and what it needs, names.
-
-    unet_config: a preset's name or a .json file, for a checkpoint. download: whether a library may fetch the
-    classifier's weights. logits, features: tensors of an ONNX classifier.
-    """
-
-    unet: str | Path
-    classifier: str
-    classifier_weights: Path | None = None
-    scheduler: Path | None = None
-    unet_config: str | None = None
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    class_names: tuple[str, ...] | None = None
-    download: bool = False
-    logits: str | None = None
-    features: str | None = None
-
-
 def export_bundle(
     sources: Sources,
     output: Path,
@@ -72,18 +52,8 @@ def export_bundle(
     Raises ExportError (a model does not fit, a proof failed) and UsageError (output exists).
     """
     _check_output(output, overwrite=overwrite)
-    unet = load_unet(sources.unet, sources.unet_config, sources.scheduler)
+    unet, classifier = load_models(sources)
     schedule = unet.schedule
-    classifier = load_classifier(
-        sources.classifier,
-        sources.classifier_weights,
-        unet.image.height,
-        unet.image.width,
-        sources.preprocessing,
-        download=sources.download,
-        logits=sources.logits,
-        features=sources.features,
-    )
     names = sources.class_names or classifier.class_names
     named = ", ".join(names[:3]) + ("…" if names[3:] else "") if names else "unnamed, --class-names FILE names them"
     names = names or tuple(f"class {index}" for index in range(classifier.classes))

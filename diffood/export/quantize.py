@@ -22,7 +22,7 @@ from diffood.export.qdq import (
     measure_clips,
     open_session,
 )
-from diffood.export.samples import PROOF_ROWS
+from diffood.export.samples import count_rows, first_batches
 from diffood.export.states import States, record_states
 from diffood.runtime.bundle import Bundle, FileEntry, GraphEntry, Manifest, Role, open_bundle, write_bundle
 from diffood.runtime.detector import RANGE_SLACK, Detector
@@ -224,15 +224,17 @@ def _size_of(values: Array) -> float:
 
 def _proofs(bundle: Bundle, model: onnx.ModelProto, noised: Array, measured: States) -> Iterator[Inputs]:
     """Batches 1, 2, 5 of what the loop feeds; then, for a step, images (or latents) at every time of the schedule."""
+    timed = "time" in {value.name for value in model.graph.input}
+    most = count_rows(*noised.shape[2:])
     start = 0
-    for rows in PROOF_BATCHES:
+    for rows in first_batches(most) if timed else PROOF_BATCHES:
         yield _tensors(model, measured.take(np.arange(start, start + rows) % len(measured)))
         start += rows
-    if "time" not in {value.name for value in model.graph.input}:
+    if not timed:
         yield _tensors(model, measured)
         return
     draw = np.random.default_rng(0)
-    for times in np.array_split(np.arange(len(bundle.alpha_bar)), math.ceil(len(bundle.alpha_bar) / PROOF_ROWS)):
+    for times in np.array_split(np.arange(len(bundle.alpha_bar)), math.ceil(len(bundle.alpha_bar) / most)):
         clean, level = noised[times % len(noised)], bundle.alpha_bar[times]
         signal, noise = (np.sqrt(power)[:, None, None, None] for power in (level, 1 - level))
         x = signal * clean + noise * draw.standard_normal(clean.shape)

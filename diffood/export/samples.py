@@ -8,11 +8,26 @@ from diffood.export.onnx import PROOF_BATCHES, Inputs
 from diffood.export.sources.unet import UNet
 from diffood.runtime.bundle import Role
 
-PROOF_ROWS = 25  # rows a batch while every time of the schedule is proven
+PROOF_ROWS = 25  # of a batch, at the most, while every time of the schedule is proven
+# ONNX Runtime writes attention out: a float32 score for each pair of an image's positions and each head, in up to three
+# copies, twice with guidance. 2**25 pairs a batch are less than 1 GB a head then: PROOF_ROWS up to 34x34, and at 64x64
+# two rows, the fewest that show a frozen batch. Whether a network has attention at its full size is not asked: of one
+# that has none, fewer rows at once take more time, and prove the same.
+PROOF_PAIRS = 2**25
 # Of all proof rows of one graph, each of which torch and ONNX Runtime evaluate: some minutes of a CPU core each. A UNet
 # of 36 M parameters at 32x32 is proven at every time, with guidance; one of 550 M at 256x256 at a dozen.
 PROOF_OPERATIONS = 3e13
 FEWEST_PROOFS = 3
+
+
+def count_rows(height: int, width: int) -> int:
+    """Rows of a batch in which a network for height x width is proven."""
+    return max(1, min(PROOF_ROWS, PROOF_PAIRS // (height * width) ** 2))
+
+
+def first_batches(rows: int) -> tuple[int, ...]:
+    """PROOF_BATCHES up to `rows`; one and two always, since a batch that froze shows in nothing else."""
+    return tuple(batch for batch in PROOF_BATCHES if batch <= max(2, rows))
 
 
 class Samples:
@@ -28,6 +43,11 @@ class Samples:
     def timed(self) -> bool:
         """Whether the graph is asked at a time of the schedule."""
         return self.role in ("step_plain", "step_guided")
+
+    @property
+    def rows(self) -> int:
+        """Of a batch it is proven in. An autoencoder attends to latents, as a UNet; a classifier to patches, a few."""
+        return PROOF_ROWS if self.role == "classify" else count_rows(self.unet.height, self.unet.width)
 
     def draw(self, batch: int, time: torch.Tensor | None = None) -> Inputs:
         """One batch; times of the whole schedule unless given."""
@@ -63,13 +83,14 @@ class Samples:
 class Proofs:
     """Inputs to prove a graph on, the same ones each time they are asked for. operations: of one row of the graph.
 
-    Batches 1, 2, 5, then every time of the schedule once. Where that would be more than PROOF_OPERATIONS: as many
-    times as that allows, spread over the schedule from its first to its last, in batches of one and two.
+    Batches 1, 2, 5, then every time of the schedule once; of large images in smaller batches. Where that would be more
+    than PROOF_OPERATIONS: as many times as that allows, spread over the schedule from its first to its last, in batches
+    of one and two.
     """
 
     def __init__(self, samples: Samples, operations: int) -> None:
         self._samples, self._start = samples, samples.generator.get_state()
-        rows = sum(PROOF_BATCHES) + (samples.steps if samples.timed else 0)
+        rows = sum(first_batches(samples.rows)) + (samples.steps if samples.timed else 0)
         self.every_time = not samples.timed or rows * operations <= PROOF_OPERATIONS
         self._rows = max(FEWEST_PROOFS, int(PROOF_OPERATIONS // max(1, operations)))
 
@@ -84,8 +105,8 @@ class Proofs:
             for time in times[3:]:
                 yield samples.draw(1, time[None])
             return
-        for batch in PROOF_BATCHES:
+        for batch in first_batches(samples.rows):
             yield samples.draw(batch)
         if samples.timed:
-            for times in torch.arange(samples.steps, dtype=torch.float32).split(PROOF_ROWS):
+            for times in torch.arange(samples.steps, dtype=torch.float32).split(samples.rows):
                 yield samples.draw(len(times), times)

@@ -8,7 +8,6 @@ and what comes of it is decoded before it is clamped and classified.
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,9 @@ import torch
 from diffood.errors import ExportError, MissingExtraError
 from diffood.export.autoencoder_graphs import DecodeGraph, EncodeGraph
 from diffood.export.graphs import ClassifyGraph
-from diffood.export.sources.classifier import Preprocessing, load_classifier
+from diffood.export.sources.given import Sources, load_models
 from diffood.export.sources.pretrained import WEIGHTS
-from diffood.export.sources.unet import UNet, load_unet
+from diffood.export.sources.unet import UNet
 from diffood.export.sources.weights import hash_file
 from diffood.runtime.bundle import Bundle, Manifest, open_bundle
 from diffood.runtime.plan import Plan
@@ -27,18 +26,6 @@ from diffood.runtime.schedule import epsilon_coefficients
 from diffood.runtime.sessions import Array
 
 Tensor = torch.Tensor
-
-
-@dataclass(frozen=True)
-class TorchModels:
-    """Where the torch models of a bundle lie, as they were exported: the UNet and its scheduler, the classifier."""
-
-    unet: Path
-    classifier: str
-    classifier_weights: Path | None = None
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    unet_config: str | None = None
-    scheduler: Path | None = None
 
 
 class OfficialLoop:
@@ -49,12 +36,9 @@ class OfficialLoop:
 
     meter = None  # torch's engine and its loop cannot be told apart
 
-    def __init__(self, models: TorchModels, bundle: Bundle, plan: Plan, rows: int) -> None:
+    def __init__(self, models: Sources, bundle: Bundle, plan: Plan, rows: int) -> None:
         _require_paper(plan)
-        unet, image = load_unet(models.unet, models.unet_config, models.scheduler), bundle.manifest.image
-        classifier = load_classifier(
-            models.classifier, models.classifier_weights, image.height, image.width, models.preprocessing
-        )
+        (unet, classifier), image = load_models(models), bundle.manifest.image
         _require_same(bundle.manifest, unet, classifier.sha256)
         same = np.array_equal(unet.schedule.alpha_bar, bundle.alpha_bar)
         if not same or unet.schedule.prediction != bundle.manifest.unet.prediction:
@@ -137,9 +121,7 @@ class OfficialLoop:
         return self.unet(x, times, class_labels=labels, return_dict=False)[0][:, : self.channels]
 
 
-def open_torch_loop(
-    path: Path, models: TorchModels, plan: Plan, threads: int, compiled: bool, rows: int
-) -> OfficialLoop:
+def open_torch_loop(path: Path, models: Sources, plan: Plan, threads: int, compiled: bool, rows: int) -> OfficialLoop:
     """The loop with the models of the bundle at `path`; compiled: its UNet by torch.compile, for this batch.
 
     threads: 0 leaves them to torch. Raises MissingExtraError, and ExportError where the models do not load, are not the
@@ -162,9 +144,9 @@ def open_torch_loop(
     return loop
 
 
-def are_of(manifest: Manifest, models: TorchModels) -> bool:
+def are_of(manifest: Manifest, models: Sources) -> bool:
     """Whether these are the weights a bundle was exported from."""
-    weights = models.unet / WEIGHTS
+    weights = Path(models.unet) / WEIGHTS
     return (
         hash_file(weights) == manifest.unet.weights_sha256
         and models.classifier_weights is not None

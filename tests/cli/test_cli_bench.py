@@ -1,5 +1,6 @@
 """diffood bench: a row for every way to run, ratios to the first, what was left out and why. Times are not judged."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,31 @@ def test_bench_of_a_foreign_bundle_needs_its_models_and_compares_no_others(run: 
     assert "aaaaaaaaaaaa" in dict(done.content["skipped"])[EAGER]
 
 
+def test_bench_takes_a_classifier_as_export_takes_it(run: Run, cheap_bundle: Path, tmp_path: Path) -> None:
+    """An ONNX file of two outputs alike: without --logits-output nobody can tell which of them are the logits."""
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(cheap_bundle / "classify.onnx")
+    for old, new in (("logits", "answer"), ("features", "inner")):
+        for node in graph.graph.node:
+            node.input[:] = [new if name == old else name for name in node.input]
+            node.output[:] = [new if name == old else name for name in node.output]
+        next(output for output in graph.graph.output if output.name == old).name = new
+    onnx.save(graph, tmp_path / "net.onnx")
+    path = cheap_bundle / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["classifier"]["weights_sha256"] = hashlib.sha256((tmp_path / "net.onnx").read_bytes()).hexdigest()
+    path.write_text(json.dumps(manifest))
+    models = ("--unet", zoo.UNET, "--classifier", f"onnx:{tmp_path / 'net.onnx'}", "--download")
+    words = ("bench", cheap_bundle, "--plan", "reference", *FAST, *models, "--json")
+    assert "--logits-output" in dict(run(*words).content["skipped"])[EAGER]
+    named = run(*words, "--logits-output", "answer", "--features-output", "inner")
+    assert [row["name"] for row in named.content["rows"]] == [EAGER, BY_HAND, OURS]
+    wrong = run(*words, "--logits-output", "answer", "--features-output", "outer")
+    assert "outer" in dict(wrong.content["skipped"])[EAGER]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -107,6 +133,7 @@ def test_bench_of_a_foreign_bundle_needs_its_models_and_compares_no_others(run: 
         (("--precision", "int8"), ("int8",)),
         (("--batch", "0"), ("--batch",)),
         (("--mean", "grey", "--unet", "a", "--classifier", "b"), ("--mean", "grey")),
+        (("--input-size", "224", "--unet", "a", "--classifier", "b"), ("--input-size", "224x224")),
     ],
 )
 def test_bench_explains_a_wrong_option(run: Run, words: tuple[str, ...], said: tuple[str, ...]) -> None:

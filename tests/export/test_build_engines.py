@@ -87,6 +87,32 @@ def test_int8_graphs_of_the_zoo_become_engines_for_two_gpus(int8_bundle: Path, t
             assert read_plan(engine, plan.role)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_classifier_that_shrinks_its_images_becomes_an_engine(bundle_copy: Path, precision: str) -> None:
+    """Antialiased, as two products of matrices: TensorRT refuses ONNX's Resize with antialiasing."""
+    torch = pytest.importorskip("torch")
+    onnx = pytest.importorskip("onnx")
+    from diffood.export.graphs import ClassifyGraph
+    from diffood.export.onnx import export_onnx
+    from diffood.export.sources.classifier import Preprocessing, load_classifier
+
+    keep_classify_alone(bundle_copy)
+    spec, path = f"{zoo.CLASSIFIER}:{zoo.FACTORY}", bundle_copy / "classify.onnx"
+    classifier = load_classifier(spec, zoo.CLASSIFIER_WEIGHTS, 28, 28, Preprocessing(size=(20, 16)))
+    graph = ClassifyGraph(classifier, 1, 28, 28).eval()
+    if precision == "fp16":
+        classifier.model.half()
+    export_onnx(graph, {"x": torch.zeros(2, 1, 28, 28)}, ("logits", "features"), path)
+    exported = onnx.load(path).graph
+    shapes = [tensor.dims for tensor in exported.initializer]
+    assert [20, 28] in shapes
+    assert [28, 16] in shapes
+    assert "Resize" not in {node.op_type for node in exported.node}
+    reseal(bundle_copy, lambda _: None)
+    (folder,) = build(bundle_copy, "sm89")
+    assert (folder / "classify.plan").stat().st_size > 2 * sum(parameter.numel() for parameter in graph.parameters())
+
+
 def test_engines_of_two_gpus_and_precisions_differ(built: Built) -> None:
     engines = list_engines(built.bundle)
     assert [engine.path for engine in engines] == sorted(built.folders)

@@ -20,9 +20,10 @@ from diffood.errors import ExportError  # noqa: E402
 from diffood.export import quantize  # noqa: E402
 from diffood.export.autoencoder_graphs import DecodeGraph, EncodeGraph  # noqa: E402
 from diffood.export.sources.autoencoder import load_autoencoder  # noqa: E402
+from diffood.export.sources.given import Sources  # noqa: E402
 from diffood.export.sources.latent import load_denoiser  # noqa: E402
 from diffood.export.states import record_states  # noqa: E402
-from diffood.export.torch_loop import TorchModels, open_torch_loop  # noqa: E402
+from diffood.export.torch_loop import open_torch_loop  # noqa: E402
 from diffood.runtime.bundle import Bundle, open_bundle  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402
 from diffood.runtime.engines import list_engines  # noqa: E402
@@ -186,7 +187,7 @@ def test_the_official_loop_in_torch_runs_in_latent_space(
     dit_bundle: Bundle, dit_pipeline: Path, clothes: Any, schedule: str
 ) -> None:
     plan = PLAN.changed({"schedule": schedule})
-    models = TorchModels(dit_pipeline, latent_models.classifier_of(dit_pipeline))
+    models = Sources(dit_pipeline, latent_models.classifier_of(dit_pipeline))
     x = from_pixels(clothes[:3, None])
     drawn = [
         [draw_noise(content_key(image), plan.seed, r, dit_bundle.manifest.lane_shape) for image in x]
@@ -203,7 +204,7 @@ def test_the_official_loop_in_torch_runs_in_latent_space(
 def test_another_autoencoder_is_not_the_bundles(dit_bundle: Bundle, dit_pipeline: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(dit_pipeline, tmp_path / "other"))
     kl_autoencoder(scaling_factor=1.5).half().float().save_pretrained(other / "vae")
-    models = TorchModels(other, latent_models.classifier_of(dit_pipeline))
+    models = Sources(other, latent_models.classifier_of(dit_pipeline))
     with pytest.raises(ExportError, match="autoencoder's weights"):
         open_torch_loop(dit_bundle.path, models, PLAN, 1, False, rows=4)
 

@@ -17,7 +17,14 @@ from diffood.errors import ExportError  # noqa: E402
 from diffood.export import quantize  # noqa: E402
 from diffood.export.build import Sources, export_bundle  # noqa: E402
 from diffood.export.onnx import PROOF_BATCHES, export_onnx, prove_structure  # noqa: E402
-from diffood.export.samples import FEWEST_PROOFS, PROOF_OPERATIONS, Proofs, Samples  # noqa: E402
+from diffood.export.samples import (  # noqa: E402
+    FEWEST_PROOFS,
+    PROOF_OPERATIONS,
+    PROOF_PAIRS,
+    PROOF_ROWS,
+    Proofs,
+    Samples,
+)
 from diffood.export.sources.unet import UNet  # noqa: E402
 from diffood.export.weights_file import LARGEST_INSIDE, WeightsFile  # noqa: E402
 from diffood.runtime.bundle import Bundle, open_bundle  # noqa: E402
@@ -167,8 +174,8 @@ def test_int8_of_a_graph_no_message_can_hold_is_refused_by_name(
         quantize.load_whole(outside[0], outside[0].graph("step_plain"))
 
 
-def samples(steps: int, role: str = "step_plain") -> Samples:
-    unet = UNet(torch.nn.Identity(), 1, 4, 4, 0, "none", "0" * 64)
+def samples(steps: int, role: str = "step_plain", size: tuple[int, int] = (4, 4)) -> Samples:
+    unet = UNet(torch.nn.Identity(), 1, *size, 0, "none", "0" * 64)
     return Samples(unet, 3, steps, role)  # type: ignore[arg-type]
 
 
@@ -204,3 +211,34 @@ def test_proofs_draw_the_same_inputs_every_time() -> None:
 
 def test_a_classifier_is_proven_in_every_batch_whatever_it_costs() -> None:
     assert [len(sample["x"]) for sample in Proofs(samples(50, "classify"), 10**18)] == list(PROOF_BATCHES)
+
+
+@pytest.mark.parametrize(
+    ("size", "batches", "rows"),
+    [
+        ((4, 4), PROOF_BATCHES, PROOF_ROWS),
+        ((32, 32), PROOF_BATCHES, PROOF_ROWS),
+        ((48, 48), PROOF_BATCHES, 6),
+        ((32, 64), PROOF_BATCHES, 8),
+        ((64, 64), (1, 2), 2),
+        ((80, 80), (1, 2), 1),
+        ((112, 112), (1, 2), 1),
+        ((256, 256), (1, 2), 1),
+    ],
+)
+def test_the_larger_the_images_the_fewer_are_proven_at_once_and_every_time_still_is(
+    size: tuple[int, int], batches: tuple[int, ...], rows: int
+) -> None:
+    proofs = Proofs(samples(60, size=size), operations=1)
+    found = times(proofs)
+    assert tuple(map(len, found[: len(batches)])) == batches
+    timed = found[len(batches) :]
+    assert [len(batch) for batch in timed[:-1]] == [rows] * (len(timed) - 1)
+    assert sorted(time for batch in timed for time in batch) == list(range(60))
+    pairs = (size[0] * size[1]) ** 2
+    assert rows * pairs <= PROOF_PAIRS or rows == 1
+
+
+def test_a_classifier_of_large_images_is_proven_in_every_batch() -> None:
+    large = samples(50, "classify", size=(224, 224))
+    assert [len(sample["x"]) for sample in Proofs(large, 1)] == list(PROOF_BATCHES)
