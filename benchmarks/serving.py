@@ -75,7 +75,7 @@ def main() -> None:
     heads = ("files", "seconds", "images/s", "of the rate from memory", "cost", "peak MB", "against the fewest")
     lines = [
         machine_line(content),
-        f"Batch {given.batch}, {given.threads or 'all'} threads, {given.turns} turns; seconds are from the summary, "
+        f"Batch {given.batch}, {given.threads or 'all'} threads, turns: {given.turns}; seconds are from the summary, "
         "reading, decoding and writing included, starting up not: medians over the turns of a size's mean, cost that "
         f"of the turns' ratios (in brackets the least and the most). From memory: {np.median(rates):.0f} images/s "
         f"({min(rates):.0f} to {max(rates):.0f}).",
