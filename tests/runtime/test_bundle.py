@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffood.errors import BundleError, UsageError
-from diffood.runtime.bundle import Bundle, Manifest, Role, open_bundle, read_regular, write_atomically, write_bundle
+from diffood.runtime.bundle import Bundle, Manifest, Role, open_bundle, read_regular, write_bundle
 
 ROLES: tuple[Role, ...] = ("classify", "step_guided", "step_plain")  # of a bundle of images
 
@@ -73,27 +73,6 @@ def test_writing_hashes_all_files_but_manifest_and_calibration(bundle_copy: Path
     assert written.files.keys() == before.files.keys()
     assert written.files["classify.onnx"].size == 5
     assert open_bundle(bundle_copy).read("classify.onnx") == b"other"
-
-
-def test_writing_replaces_the_old_file_and_leaves_no_partial_one(tmp_path: Path) -> None:
-    path = tmp_path / "file.json"
-    write_atomically(path, b"first, and longer")
-    write_atomically(path, b"second")
-    assert path.read_bytes() == b"second"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_write_that_fails_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file.json"
-    write_atomically(path, b"old")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
 
 
 def test_reading_closes_its_descriptors(bundle_copy: Path) -> None:

@@ -1,8 +1,8 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from diffood.runtime import durable
 from diffood.runtime.durable import write_durably
 
 
@@ -26,11 +26,17 @@ def test_a_link_planted_in_the_way_is_not_followed(tmp_path: Path, planted: str)
     assert not (folder / "calibration.json").is_symlink()
 
 
-def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_disk_that_fills_up_leaves_the_old_file(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "calibration.json"
     write_durably(path, b"old")
-    monkeypatch.setattr(durable, "write_all", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(OSError, match="No space left"):
         write_durably(path, b"new")
+    monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
