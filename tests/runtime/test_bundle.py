@@ -1,7 +1,6 @@
 """The bundle: what opening gives, which names it knows, and how it is written. Attacks on it are in tests/hostile."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
