@@ -16,7 +16,7 @@ import numpy as np
 from pages import copy_zoo, diffood, machine_line, machine_options, record, table
 from serving import CHEAPEST, link
 
-from diffood.calibration.machine import load_average
+from diffood.bench.machine import load_average
 from diffood.zoo.images import unpack_set
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from pages import comparison, diffood, machine_line, machine_options, readable, record, table
 
 from diffood import zoo
-from diffood.calibration.bench import Budget, Contender, compare
-from diffood.calibration.contenders import our_contenders, plain_contender
+from diffood.bench.compare import Budget, Contender, compare
+from diffood.bench.contenders import our_contenders, plain_contender
 from diffood.export.images import read_some
 from diffood.export.sources.given import Sources
 from diffood.export.sources.preprocessing import Preprocessing
@@ -100,7 +100,7 @@ def main() -> None:
 
 def measure(given: argparse.Namespace, place: Path) -> None:
     """Make the bundle where it is not there yet, and time every contender on it."""
-    from diffood.export.torch_loop import open_torch_loop
+    from diffood.bench.torch_loop import open_torch_loop
 
     unet, bundle, images = place / "unet", place / "bundle", place / "images"
     flops = make_unet(unet, given.width)  # the same weights every time

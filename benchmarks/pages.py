@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from diffood import zoo
-from diffood.calibration.bench import readable
-from diffood.calibration.machine import describe_machine
+from diffood.bench.compare import readable
+from diffood.bench.machine import describe_machine
 
 HERE = Path(__file__).parent
 RESULTS, README = HERE / "results", HERE / "README.md"

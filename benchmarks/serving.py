@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pages import NONE, copy_zoo, diffood, machine_line, machine_options, record, table
 
-from diffood.calibration.machine import load_average
+from diffood.bench.machine import load_average
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import DEFAULT_LIMITS, load_image
 from diffood.zoo.images import unpack_set
@@ -29,7 +29,7 @@ IN_MEMORY = 5_000  # images of a measurement without files
 A_FOLDER = 1000  # files; a folder of 100,000 would time the file system
 MEASURED = """
 import atexit, pathlib, runpy, sys
-from diffood.calibration.machine import peak_resident_bytes
+from diffood.bench.machine import peak_resident_bytes
 
 target = pathlib.Path(sys.argv.pop(1))
 atexit.register(lambda: target.write_text(str(peak_resident_bytes())))

@@ -20,9 +20,10 @@ MOST_LINES = 400
 ALLOWED = {
     "runtime": set(),
     "calibration": {"runtime"},
+    "bench": {"runtime", "calibration", "export"},
     "export": {"runtime"},
     "cli": {"runtime", "calibration", "export", "zoo"},
-    "zoo": {"runtime", "calibration", "export"},
+    "zoo": {"runtime", "calibration", "export", "bench", "report"},
 }
 HEAVY = {"torch", "diffusers", "onnx", "onnxscript", "safetensors"}  # the export extra
 GPU = {"tensorrt", "tensorrt_rtx", "polygraphy", "cuda"}  # the engines' extras; imported where they are used

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from diffood.calibration.bench import Comparison, Row, readable
+from diffood.bench.compare import Comparison, Row, readable
 from diffood.calibration.pictures import PALETTE, save
 
 

@@ -17,7 +17,7 @@ from diffood.runtime.plan import Plan
 from diffood.runtime.sessions import Array
 
 if TYPE_CHECKING:
-    from diffood.calibration.bench import Contender
+    from diffood.bench.compare import Contender
 
 OFFICIAL = "reference"  # the bundle's plan that is the paper's code's
 EAGER, COMPILED = "official loop, torch eager, fp32", "official loop, torch.compile, fp32"
@@ -66,9 +66,9 @@ def bench(
 
     Example: diffood bench bundle --images validation --seconds 60 --output bench.png
     """
-    from diffood.calibration.bench import Budget, compare
+    from diffood.bench.compare import Budget, compare
+    from diffood.bench.contenders import our_contenders, plain_contender, plans_of
     from diffood.calibration.bench_picture import draw_comparison
-    from diffood.calibration.contenders import our_contenders, plain_contender, plans_of
     from diffood.cli.bench_table import table
 
     if output is not None:
@@ -153,10 +153,10 @@ def _torch_contenders(
     bundle: Bundle, given: Sources | None, plan: Plan, names: dict[str, bool], machine: tuple[int, int]
 ) -> tuple[list["Contender"], Skipped]:
     """The official loop under each name, compiled or not; or why there is none."""
-    from diffood.calibration.bench import Contender
+    from diffood.bench.compare import Contender
 
     try:
-        from diffood.export.torch_loop import are_of, open_torch_loop
+        from diffood.bench.torch_loop import are_of, open_torch_loop
     except ImportError as error:
         return [], [(name, f"needs {error.name}: pip install 'diffood[export]'") for name in names]
     if given is not None:

@@ -1,6 +1,6 @@
 """A comparison as plain text; measures nothing."""
 
-from diffood.calibration.bench import SPREAD, Comparison, Latency, Row, Spread, readable
+from diffood.bench.compare import SPREAD, Comparison, Latency, Row, Spread, readable
 
 NONE = "-"
 

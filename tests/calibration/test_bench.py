@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from diffood.calibration.bench import (
+from diffood.bench.compare import (
     MOST_SINGLES,
     Budget,
     Comparison,
@@ -20,8 +20,8 @@ from diffood.calibration.bench import (
     readable,
     turns,
 )
+from diffood.bench.machine import describe_machine, peak_resident_bytes
 from diffood.calibration.bench_picture import draw_comparison
-from diffood.calibration.machine import describe_machine, peak_resident_bytes
 from diffood.cli.bench_table import table
 from diffood.cli.options import require_png
 from diffood.errors import BundleError, UsageError

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from diffood.bench.contenders import UNCALIBRATED, MeteredDetector, our_contenders, plain_contender, plans_of
 from diffood.calibration.calibrate import Calibrated
-from diffood.calibration.contenders import UNCALIBRATED, MeteredDetector, our_contenders, plain_contender, plans_of
 from diffood.errors import UsageError
 from diffood.runtime.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from diffood import zoo
-from diffood.calibration.bench import Comparison, Row, Spread
-from diffood.calibration.machine import describe_machine
+from diffood.bench.compare import Comparison, Row, Spread
+from diffood.bench.machine import describe_machine
 from diffood.cli.bench_table import table
 from diffood.runtime.bundle import MANIFEST
 from diffood.zoo.images import unpack_set

@@ -16,6 +16,7 @@ import diffusers  # noqa: E402
 import torch  # noqa: E402
 from latent_models import kl_autoencoder, latent_unet, save_pipeline, transformer, vq_autoencoder  # noqa: E402
 
+from diffood.bench.torch_loop import open_torch_loop  # noqa: E402
 from diffood.errors import ExportError  # noqa: E402
 from diffood.export import quantize  # noqa: E402
 from diffood.export.autoencoder_graphs import DecodeGraph, EncodeGraph  # noqa: E402
@@ -23,7 +24,6 @@ from diffood.export.sources.autoencoder import load_autoencoder  # noqa: E402
 from diffood.export.sources.given import Sources  # noqa: E402
 from diffood.export.sources.latent import load_denoiser  # noqa: E402
 from diffood.export.states import record_states  # noqa: E402
-from diffood.export.torch_loop import open_torch_loop  # noqa: E402
 from diffood.runtime.bundle import Bundle, open_bundle  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402
 from diffood.runtime.engines import list_engines  # noqa: E402

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 import torch
 from torch import nn
-from diffood.calibration.machine import peak_resident_bytes
+from diffood.bench.machine import peak_resident_bytes
 from diffood.export.graph_files import GraphWriter, write_graphs
 from diffood.export.sources.classifier import Classifier, Preprocessing
 from diffood.export.sources.unet import UNet

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from diffood.calibration.machine import Machine, describe_machine, load_average, peak_resident_bytes
+from diffood.bench.machine import Machine, describe_machine, load_average, peak_resident_bytes
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.sessions import Array
 

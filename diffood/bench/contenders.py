@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from onnxruntime import InferenceSession, SessionOptions
 
-from diffood.calibration.bench import Contender, Meter
+from diffood.bench.compare import Contender, Meter
 from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, Role, open_bundle
 from diffood.runtime.choice import BackendChoice, list_candidates
 from diffood.runtime.decision import Calibration, load_calibrated_fusion, load_calibration

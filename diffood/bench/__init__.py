@@ -1,0 +1,1 @@
+"""Compares speeds side by side, on this machine."""
