@@ -68,8 +68,8 @@ def bench(
     """
     from diffood.bench.compare import Budget, compare
     from diffood.bench.contenders import our_contenders, plain_contender, plans_of
-    from diffood.calibration.bench_picture import draw_comparison
     from diffood.cli.bench_table import table
+    from diffood.report.bench_chart import draw_comparison
 
     if output is not None:
         options.require_png(output)

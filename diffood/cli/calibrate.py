@@ -60,16 +60,16 @@ def calibrate(
     Before any image is gathered: diffood calibrate bundle --plan-only --fpr 0.001 --n 5000 --n 20000
     """
     from diffood.calibration import calibrate as room
-    from diffood.calibration.gallery import Extremes
     from diffood.calibration.planning import plan_images
     from diffood.calibration.thresholds import require_share
+    from diffood.report.gallery import Extremes
     from diffood.runtime.bundle import open_bundle
     from diffood.runtime.serving.sources import expand_inputs
 
     require_share("--fpr", fpr)
     require_share("--confidence", confidence)
     if report is not None:
-        from diffood.calibration.report_page import require_report
+        from diffood.report.page import require_report
 
         require_report(report)
     overrides = {
@@ -113,8 +113,8 @@ def calibrate(
         )
     path = done.save()
     if report is not None:
-        from diffood.calibration.report import report_on_calibration
-        from diffood.calibration.report_page import write_report
+        from diffood.report.page import write_report
+        from diffood.report.report import report_on_calibration
 
         write_report(report_on_calibration(done, extremes), report)
     if as_json:

@@ -42,8 +42,8 @@ def evaluate(
     """
     from diffood.calibration.evaluate import evaluate as measure
     from diffood.calibration.groups import Group
-    from diffood.calibration.pictures import draw_evaluation
     from diffood.cli.evaluation_table import table
+    from diffood.report.charts import draw_evaluation
 
     near_folders = named_folders(near or [], "--near")
     far_folders = named_folders(far or [], "--far", taken=near_folders)
@@ -52,7 +52,7 @@ def evaluate(
     if not folders:
         raise UsageError("No OOD set given: add --ood, --near or --far NAME=DIR, once for each.")
     if report is not None:
-        from diffood.calibration.report_page import require_report
+        from diffood.report.page import require_report
 
         require_report(report)
     detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
@@ -66,8 +66,8 @@ def evaluate(
         (output / "evaluation.json").write_text(json.dumps(result.as_json(), indent=1) + "\n")
         draw_evaluation(result, output)
     if report is not None:
-        from diffood.calibration.report import report_on_sets
-        from diffood.calibration.report_page import write_report
+        from diffood.report.page import write_report
+        from diffood.report.report import report_on_sets
 
         write_report(report_on_sets(detector, calibration, scored, extremes, result), report)
     typer.echo(json.dumps(result.as_json()) if as_json else table(result, class_names))

@@ -28,8 +28,8 @@ def report(
     Example: diffood report bundle --ind test --ood digits=ood/digits --output report.html
     """
     from diffood.calibration.evaluate import evaluate
-    from diffood.calibration.report import IND, report_on_sets
-    from diffood.calibration.report_page import require_report, write_report
+    from diffood.report.page import require_report, write_report
+    from diffood.report.report import IND, report_on_sets
 
     folders = {IND: ind, **named_folders(ood or [])}
     require_report(output)

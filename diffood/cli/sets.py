@@ -11,7 +11,7 @@ from diffood.runtime.records import acts
 
 if TYPE_CHECKING:
     from diffood.calibration.calibrate import ScoredFiles
-    from diffood.calibration.gallery import Extremes
+    from diffood.report.gallery import Extremes
 
 
 def named_folders(pairs: list[str], option: str = "--ood", taken: Container[str] = ()) -> dict[str, Path]:
@@ -32,7 +32,7 @@ def score_sets(
 ) -> "tuple[dict[str, ScoredFiles], dict[str, Extremes]]":
     """Score the files of each folder, by name, and keep the extremes of each; `doing` is what progress says."""
     from diffood.calibration.calibrate import score_folder
-    from diffood.calibration.gallery import Extremes
+    from diffood.report.gallery import Extremes
     from diffood.runtime.serving.sources import expand_inputs
 
     sources = {name: expand_inputs([str(folder)]) for name, folder in folders.items()}

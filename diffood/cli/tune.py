@@ -47,8 +47,8 @@ def tune(
     from diffood.calibration.tune import time_chosen, tune_bundle
     from diffood.calibration.tuning import Limit
     from diffood.calibration.tuning_images import FIT
-    from diffood.calibration.tuning_picture import draw_tuning
     from diffood.cli.tuning_text import describe_speeds, describe_tuning
+    from diffood.report.tuning_chart import draw_tuning
     from diffood.runtime.bundle import open_bundle
     from diffood.runtime.serving.sources import expand_inputs
 

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from diffood import zoo
-from diffood.calibration.pictures import StripImage, draw_strip
 from diffood.errors import EXIT_SET_ASIDE, DiffoodError, UsageError
+from diffood.report.charts import StripImage, draw_strip
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import from_pixels

@@ -21,10 +21,10 @@ from diffood.bench.compare import (
     turns,
 )
 from diffood.bench.machine import describe_machine, peak_resident_bytes
-from diffood.calibration.bench_picture import draw_comparison
 from diffood.cli.bench_table import table
 from diffood.cli.options import require_png
 from diffood.errors import BundleError, UsageError
+from diffood.report.bench_chart import draw_comparison
 from diffood.runtime.sessions import Array
 
 IMAGES = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1) / 10

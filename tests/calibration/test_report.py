@@ -19,17 +19,17 @@ from diffood.calibration.bootstrap import FprComparison
 from diffood.calibration.calibrate import Calibrated, ScoredFiles, calibrate_files, score_folder
 from diffood.calibration.comparison import WitnessComparison
 from diffood.calibration.evaluate import evaluate
-from diffood.calibration.gallery import Extremes
 from diffood.calibration.groups import Group
 from diffood.calibration.intervals import Difference
 from diffood.calibration.metrics import auroc
-from diffood.calibration.operating import operating_points
-from diffood.calibration.report import Report, report_on_calibration, report_on_sets
-from diffood.calibration.report_facts import MEANING
-from diffood.calibration.report_page import percent, render
-from diffood.calibration.report_pictures import LARGEST_SIDE, draw_histogram, make_thumbnails, roc_points
-from diffood.calibration.score_axis import score_span
 from diffood.errors import UsageError
+from diffood.report.facts import MEANING
+from diffood.report.gallery import Extremes
+from diffood.report.operating import operating_points
+from diffood.report.page import percent, render
+from diffood.report.pictures import LARGEST_SIDE, draw_histogram, make_thumbnails, roc_points
+from diffood.report.report import Report, report_on_calibration, report_on_sets
+from diffood.report.score_axis import score_span
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.serving.sources import expand_inputs

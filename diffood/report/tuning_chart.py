@@ -4,9 +4,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from diffood.calibration.front_plot import plot_front
-from diffood.calibration.pictures import PALETTE, save
 from diffood.calibration.tune import Tuned
+from diffood.report.charts import PALETTE, save
+from diffood.report.front import plot_front
 
 
 def draw_tuning(found: Tuned, path: Path) -> None:

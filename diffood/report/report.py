@@ -9,12 +9,14 @@ from diffood.calibration.by_class import ClassAlarms, alarms_by_class
 from diffood.calibration.calibrate import Calibrated, ScoredFiles
 from diffood.calibration.contamination import Contamination
 from diffood.calibration.evaluate import Evaluation
-from diffood.calibration.gallery import Extremes, Guess, Judged, judge
 from diffood.calibration.metrics import FalseAlarms, FloatArray, false_alarms
-from diffood.calibration.operating import OperatingPoint, operating_points
 from diffood.calibration.rejection import KEPT, Rejection
-from diffood.calibration.report_facts import Fact, WitnessFact, facts, witness_facts
-from diffood.calibration.report_pictures import (
+from diffood.calibration.tuning_record import Measured, load_measured
+from diffood.errors import UsageError
+from diffood.report.facts import Fact, WitnessFact, facts, witness_facts
+from diffood.report.gallery import Extremes, Guess, Judged, judge
+from diffood.report.operating import OperatingPoint, operating_points
+from diffood.report.pictures import (
     Picture,
     Thumbnails,
     draw_front,
@@ -23,9 +25,7 @@ from diffood.calibration.report_pictures import (
     draw_roc,
     make_thumbnails,
 )
-from diffood.calibration.score_axis import drawn_scores, drawn_threshold, score_span
-from diffood.calibration.tuning_record import Measured, load_measured
-from diffood.errors import UsageError
+from diffood.report.score_axis import drawn_scores, drawn_threshold, score_span
 from diffood.runtime.decision import Calibration, Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import standardise

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from diffood.calibration.evaluate import Evaluation
 from diffood.calibration.rejection import Rejection
-from diffood.calibration.score_axis import drawn_scores, drawn_threshold, score_axis, score_span, score_ticks
+from diffood.report.score_axis import drawn_scores, drawn_threshold, score_axis, score_span, score_ticks
 
 # Okabe and Ito's palette, told apart by colour-blind readers; the first is the InD set's.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D", "#B8A800")

@@ -5,8 +5,8 @@ from math import isfinite
 from pathlib import Path
 
 from diffood.calibration.comparison import CLEARLY, SMALLEST_SHOWN
-from diffood.calibration.report import Report
 from diffood.errors import MissingExtraError, UsageError
+from diffood.report.report import Report
 from diffood.runtime.durable import write_durably
 from diffood.runtime.records import shown
 

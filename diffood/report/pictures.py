@@ -15,11 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from diffood.calibration.front_plot import plot_front
 from diffood.calibration.metrics import FloatArray
 from diffood.calibration.rejection import RejectionCurve
-from diffood.calibration.score_axis import score_axis, score_ticks
 from diffood.calibration.tuning_record import Measured
+from diffood.report.front import plot_front
+from diffood.report.score_axis import score_axis, score_ticks
 from diffood.runtime.sessions import Array
 
 BINS = 60
