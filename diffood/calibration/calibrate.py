@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diffood.calibration.contamination import Contamination, Suspect, askable_shares, contamination, most_suspicious
-from diffood.calibration.fusing import (
+from diffood.calibration.fusing.fusing import (
     FittedFusion,
     Parts,
     SetAside,
@@ -18,10 +17,17 @@ from diffood.calibration.fusing import (
     require_enough_fused,
     split_sources,
 )
-from diffood.calibration.guarantees import guarantee, guarantee_per_class
-from diffood.calibration.mondrian import PerClass, confidence_of_each, fit_per_class
-from diffood.calibration.planning import plan_images
-from diffood.calibration.thresholds import Method, fit_threshold, images_required
+from diffood.calibration.promises.contamination import (
+    Contamination,
+    Suspect,
+    askable_shares,
+    contamination,
+    most_suspicious,
+)
+from diffood.calibration.promises.guarantees import guarantee, guarantee_per_class
+from diffood.calibration.promises.per_class import PerClass, confidence_of_each, fit_per_class
+from diffood.calibration.promises.planning import plan_images
+from diffood.calibration.promises.thresholds import Method, fit_threshold, images_required
 from diffood.calibration.tuning_record import load_tuned
 from diffood.errors import CalibrationError
 from diffood.runtime.decision import Calibration, ClassThreshold, ClassThresholds, save_calibration

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diffood.calibration.by_class import ClassAlarms, alarms_by_class
 from diffood.calibration.calibrate import ScoredFiles
-from diffood.calibration.comparison import WitnessComparison, compare_witnesses
-from diffood.calibration.groups import FEWEST_FOR_INTERVAL, Group, GroupMetrics, group_metrics, near_and_far
-from diffood.calibration.intervals import Interval, ScoredSets
-from diffood.calibration.labels import labels_from_folders
-from diffood.calibration.metrics import FalseAlarms, SetMetrics, false_alarms, set_metrics
-from diffood.calibration.rejection import Rejection, reject
+from diffood.calibration.metrics.by_class import ClassAlarms, alarms_by_class
+from diffood.calibration.metrics.comparison import WitnessComparison, compare_witnesses
+from diffood.calibration.metrics.groups import FEWEST_FOR_INTERVAL, Group, GroupMetrics, group_metrics, near_and_far
+from diffood.calibration.metrics.intervals import Interval, ScoredSets
+from diffood.calibration.metrics.labels import labels_from_folders
+from diffood.calibration.metrics.rates import FalseAlarms, SetMetrics, false_alarms, set_metrics
+from diffood.calibration.metrics.rejection import Rejection, reject
 from diffood.errors import UsageError
 from diffood.runtime.decision import Calibration, Rule
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from diffood.calibration.checks import Check, check_contract, check_files, check_golden, name_of
-from diffood.calibration.parity import Run, judge
+from diffood.calibration.parity.checks import Check, check_contract, check_files, check_golden, name_of
+from diffood.calibration.parity.gate import Run, judge
 from diffood.errors import DiffoodError
 from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, open_bundle
 from diffood.runtime.choice import BackendChoice, list_candidates

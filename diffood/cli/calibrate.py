@@ -60,8 +60,8 @@ def calibrate(
     Before any image is gathered: diffood calibrate bundle --plan-only --fpr 0.001 --n 5000 --n 20000
     """
     from diffood.calibration import calibrate as room
-    from diffood.calibration.planning import plan_images
-    from diffood.calibration.thresholds import require_share
+    from diffood.calibration.promises.planning import plan_images
+    from diffood.calibration.promises.thresholds import require_share
     from diffood.report.gallery import Extremes
     from diffood.runtime.bundle import open_bundle
     from diffood.runtime.serving.sources import expand_inputs

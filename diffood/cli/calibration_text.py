@@ -7,7 +7,7 @@ from diffood.cli import options
 
 if TYPE_CHECKING:
     from diffood.calibration.calibrate import Calibrated
-    from diffood.calibration.planning import ImagePlan
+    from diffood.calibration.promises.planning import ImagePlan
     from diffood.runtime.decision import Calibration
 
 CLASSES_SHOWN = 20

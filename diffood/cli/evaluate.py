@@ -41,7 +41,7 @@ def evaluate(
     Example: diffood evaluate bundle --ind test --near boots=ood/boots --far noise=ood/noise --output report
     """
     from diffood.calibration.evaluate import evaluate as measure
-    from diffood.calibration.groups import Group
+    from diffood.calibration.metrics.groups import Group
     from diffood.cli.evaluation_table import table
     from diffood.report.charts import draw_evaluation
 

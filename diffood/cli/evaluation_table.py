@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 from math import nan
 
-from diffood.calibration.comparison import CLEARLY, SMALLEST_SHOWN, WitnessComparison
 from diffood.calibration.evaluate import Evaluation
-from diffood.calibration.groups import GroupMetrics
-from diffood.calibration.intervals import Interval
-from diffood.calibration.metrics import Rates
-from diffood.calibration.rejection import KEPT, Rejection
+from diffood.calibration.metrics.comparison import CLEARLY, SMALLEST_SHOWN, WitnessComparison
+from diffood.calibration.metrics.groups import GroupMetrics
+from diffood.calibration.metrics.intervals import Interval
+from diffood.calibration.metrics.rates import Rates
+from diffood.calibration.metrics.rejection import KEPT, Rejection
 
 UNFAIR = 0.05  # p-value, Holm's over the classes, from which a class is named
 SPAN = 10  # characters of "91.1-100.0"

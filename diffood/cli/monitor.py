@@ -10,8 +10,8 @@ from diffood.cli import options
 from diffood.errors import EXIT_ALARM
 
 if TYPE_CHECKING:
-    from diffood.calibration.drift import GroupDrift
-    from diffood.calibration.monitor import DriftReport, Watch
+    from diffood.calibration.drift.martingale import GroupDrift
+    from diffood.calibration.drift.monitor import DriftReport, Watch
 
 GROUPS_SHOWN = 5
 
@@ -33,7 +33,7 @@ def monitor(
 
     Example: diffood monitor monday.jsonl tuesday.jsonl --bundle bundle --output drift.png
     """
-    from diffood.calibration import monitor as room
+    from diffood.calibration.drift import monitor as room
     from diffood.runtime.bundle import open_bundle
     from diffood.runtime.decision import load_calibration
 

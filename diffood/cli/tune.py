@@ -43,10 +43,10 @@ def tune(
 
     Images it looks at are noted in the bundle: `calibrate` fits no threshold on them.
     """
-    from diffood.calibration.timing import Engine, fastest_gated
-    from diffood.calibration.tune import time_chosen, tune_bundle
-    from diffood.calibration.tuning import Limit
-    from diffood.calibration.tuning_images import FIT
+    from diffood.calibration.tuning.choosing import Limit
+    from diffood.calibration.tuning.images import FIT
+    from diffood.calibration.tuning.timing import Engine, fastest_gated
+    from diffood.calibration.tuning.tune import time_chosen, tune_bundle
     from diffood.cli.tuning_text import describe_speeds, describe_tuning
     from diffood.report.tuning_chart import draw_tuning
     from diffood.runtime.bundle import open_bundle

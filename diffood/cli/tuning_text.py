@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffood.calibration.tuning import TUNED
-from diffood.calibration.tuning_images import FIT, IND
+from diffood.calibration.tuning.choosing import TUNED
+from diffood.calibration.tuning.images import FIT, IND
 from diffood.cli import options
 from diffood.cli.evaluation_table import align
 from diffood.runtime.plan import DEFAULT, FAST, Plan
 
 if TYPE_CHECKING:
-    from diffood.calibration.intervals import Difference
-    from diffood.calibration.timing import Speed
-    from diffood.calibration.tune import Tuned
-    from diffood.calibration.tuning import Candidate
+    from diffood.calibration.metrics.intervals import Difference
+    from diffood.calibration.tuning.choosing import Candidate
+    from diffood.calibration.tuning.timing import Speed
+    from diffood.calibration.tuning.tune import Tuned
     from diffood.runtime.bundle import Bundle
 
 HEADS = ("starts", "stride", "sampler", "repeats", "stages", "guidance", "witnesses", "cost", "mean AUROC", "worst set")

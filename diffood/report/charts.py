@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from diffood.calibration.evaluate import Evaluation
-from diffood.calibration.rejection import Rejection
+from diffood.calibration.metrics.rejection import Rejection
 from diffood.report.score_axis import drawn_scores, drawn_threshold, score_axis, score_span, score_ticks
 
 # Okabe and Ito's palette, told apart by colour-blind readers; the first is the InD set's.

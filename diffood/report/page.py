@@ -4,7 +4,7 @@ from importlib.resources import files
 from math import isfinite
 from pathlib import Path
 
-from diffood.calibration.comparison import CLEARLY, SMALLEST_SHOWN
+from diffood.calibration.metrics.comparison import CLEARLY, SMALLEST_SHOWN
 from diffood.errors import MissingExtraError, UsageError
 from diffood.report.report import Report
 from diffood.runtime.durable import write_durably

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffood.calibration.by_class import ClassAlarms, alarms_by_class
 from diffood.calibration.calibrate import Calibrated, ScoredFiles
-from diffood.calibration.contamination import Contamination
 from diffood.calibration.evaluate import Evaluation
-from diffood.calibration.metrics import FalseAlarms, FloatArray, false_alarms
-from diffood.calibration.rejection import KEPT, Rejection
+from diffood.calibration.metrics.by_class import ClassAlarms, alarms_by_class
+from diffood.calibration.metrics.rates import FalseAlarms, FloatArray, false_alarms
+from diffood.calibration.metrics.rejection import KEPT, Rejection
+from diffood.calibration.promises.contamination import Contamination
 from diffood.calibration.tuning_record import Measured, load_measured
 from diffood.errors import UsageError
 from diffood.report.facts import Fact, WitnessFact, facts, witness_facts

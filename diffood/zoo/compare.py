@@ -16,18 +16,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from diffood.calibration.bootstrap import compare_fpr, mean_fpr_interval
-from diffood.calibration.fitting import fit_witnesses
-from diffood.calibration.fusing import fit_fusion, split_sources
-from diffood.calibration.intervals import (
+from diffood.calibration.fusing.fitting import fit_witnesses
+from diffood.calibration.fusing.fusing import fit_fusion, split_sources
+from diffood.calibration.fusing.staged import fit_stage, score_in_stages
+from diffood.calibration.metrics.bootstrap import compare_fpr, mean_fpr_interval
+from diffood.calibration.metrics.intervals import (
     Difference,
     Interval,
     ScoredSets,
     mean_auroc_difference,
     mean_auroc_interval,
 )
-from diffood.calibration.metrics import auroc
-from diffood.calibration.staged import fit_stage, score_in_stages
+from diffood.calibration.metrics.rates import auroc
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.plan import DEFAULT, FAST, Combination, Plan

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffood.calibration.metrics import auroc
+from diffood.calibration.metrics.rates import auroc
 from diffood.runtime.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import from_pixels

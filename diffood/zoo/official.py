@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from diffood.calibration.intervals import ScoredSets, mean_auroc_difference, mean_auroc_interval
-from diffood.calibration.metrics import auroc
+from diffood.calibration.metrics.intervals import ScoredSets, mean_auroc_difference, mean_auroc_interval
+from diffood.calibration.metrics.rates import auroc
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.plan import DEFAULT, FAST, REFERENCE

@@ -5,9 +5,9 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from diffood.calibration.bootstrap import compare_fpr, distribution_free, mean_fpr_interval
-from diffood.calibration.intervals import ScoredSets
-from diffood.calibration.metrics import fpr_at_95_detection
+from diffood.calibration.metrics.bootstrap import compare_fpr, distribution_free, mean_fpr_interval
+from diffood.calibration.metrics.intervals import ScoredSets
+from diffood.calibration.metrics.rates import fpr_at_95_detection
 from diffood.errors import UsageError
 
 FloatArray = npt.NDArray[np.float64]

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from diffood.calibration.by_class import alarms_by_class, holm
-from diffood.calibration.metrics import clopper_pearson
+from diffood.calibration.metrics.by_class import alarms_by_class, holm
+from diffood.calibration.metrics.rates import clopper_pearson
 from diffood.errors import UsageError
 
 DRAWS = 2000

@@ -6,9 +6,9 @@ import pytest
 from scipy import stats
 
 from diffood.calibration.calibrate import ScoredFiles, calibrate, calibrate_files
-from diffood.calibration.guarantees import NAMED, guarantee_per_class
-from diffood.calibration.mondrian import fit_per_class, flagged
-from diffood.calibration.thresholds import Method
+from diffood.calibration.promises.guarantees import NAMED, guarantee_per_class
+from diffood.calibration.promises.per_class import fit_per_class, flagged
+from diffood.calibration.promises.thresholds import Method
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle import Bundle
 from diffood.runtime.decision import Calibration, Rule

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from diffood.calibration.bootstrap import compare_fpr
-from diffood.calibration.comparison import CLEARLY, WitnessComparison, compare_witnesses
-from diffood.calibration.intervals import ScoredSets, mean_auroc_difference
-from diffood.calibration.metrics import auroc, fpr_at_95_detection
+from diffood.calibration.metrics.bootstrap import compare_fpr
+from diffood.calibration.metrics.comparison import CLEARLY, WitnessComparison, compare_witnesses
+from diffood.calibration.metrics.intervals import ScoredSets, mean_auroc_difference
+from diffood.calibration.metrics.rates import auroc, fpr_at_95_detection
 from diffood.errors import UsageError
 
 FloatArray = npt.NDArray[np.float64]

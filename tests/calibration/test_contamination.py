@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diffood.calibration.contamination import askable_shares, contamination, most_suspicious
-from diffood.calibration.thresholds import Method, fit_threshold, images_required
+from diffood.calibration.promises.contamination import askable_shares, contamination, most_suspicious
+from diffood.calibration.promises.thresholds import Method, fit_threshold, images_required
 from diffood.errors import CalibrationError, UsageError
 
 FloatArray = npt.NDArray[np.float64]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import binomtest, kstest, mannwhitneyu
 
-from diffood.calibration.drift import (
+from diffood.calibration.drift.martingale import (
     FloatArray,
     bet_factors,
     estimate_beginning,

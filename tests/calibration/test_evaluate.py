@@ -6,8 +6,8 @@ from made_up import calibration_of
 
 from diffood.calibration.calibrate import ScoredFiles
 from diffood.calibration.evaluate import Evaluation, evaluate
-from diffood.calibration.intervals import Interval, ScoredSets, mean_auroc_interval
-from diffood.calibration.metrics import auroc
+from diffood.calibration.metrics.intervals import Interval, ScoredSets, mean_auroc_interval
+from diffood.calibration.metrics.rates import auroc
 from diffood.errors import UsageError
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.decision import Calibration, ClassThreshold, ClassThresholds

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import binom
 
-from diffood.calibration.fitting import fit_witnesses
-from diffood.calibration.fusing import fitted_count, fused_required
-from diffood.calibration.thresholds import Method, fit_threshold, pac_allowed, pac_required
+from diffood.calibration.fusing.fitting import fit_witnesses
+from diffood.calibration.fusing.fusing import fitted_count, fused_required
+from diffood.calibration.promises.thresholds import Method, fit_threshold, pac_allowed, pac_required
 from diffood.runtime.fusion import FusionRecord
 from diffood.runtime.plan import DEFAULT, Combination
 

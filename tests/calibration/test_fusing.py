@@ -17,8 +17,8 @@ from scipy.stats import skew
 from sklearn.neighbors import NearestNeighbors
 
 from diffood.calibration.calibrate import Calibrated, calibrate_files, require_enough
-from diffood.calibration.fitting import fit_witnesses, weigh
-from diffood.calibration.fusing import (
+from diffood.calibration.fusing.fitting import fit_witnesses, weigh
+from diffood.calibration.fusing.fusing import (
     FEWEST_FITTED,
     FEWEST_FUSED,
     MOST_FITTED,
@@ -29,7 +29,7 @@ from diffood.calibration.fusing import (
     require_enough_fused,
     split_sources,
 )
-from diffood.calibration.thresholds import pac_allowed, pac_required
+from diffood.calibration.promises.thresholds import pac_allowed, pac_required
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle import Bundle
 from diffood.runtime.detector import Detector

@@ -5,10 +5,10 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from diffood.calibration.bootstrap import mean_fpr_interval
-from diffood.calibration.groups import Group, group_metrics, near_and_far
-from diffood.calibration.intervals import Interval, ScoredSets, mean_auroc_interval
-from diffood.calibration.metrics import Rates, set_metrics
+from diffood.calibration.metrics.bootstrap import mean_fpr_interval
+from diffood.calibration.metrics.groups import Group, group_metrics, near_and_far
+from diffood.calibration.metrics.intervals import Interval, ScoredSets, mean_auroc_interval
+from diffood.calibration.metrics.rates import Rates, set_metrics
 from diffood.errors import UsageError
 
 SCORED = ScoredSets(

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from diffood.calibration.intervals import (
+from diffood.calibration.metrics.intervals import (
     FEW,
     ScoredSets,
     auroc_difference,
@@ -20,7 +20,7 @@ from diffood.calibration.intervals import (
     mean_auroc_interval,
     placements,
 )
-from diffood.calibration.metrics import auroc
+from diffood.calibration.metrics.rates import auroc
 from diffood.errors import UsageError
 
 FloatArray = npt.NDArray[np.float64]

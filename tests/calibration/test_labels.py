@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffood.calibration.labels import UNKNOWN, labels_from_folders
+from diffood.calibration.metrics.labels import UNKNOWN, labels_from_folders
 
 NAMES = ("Coat", "T-shirt/top", "T-shirt", "class 3", "twice", "twice")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diffood.calibration.made_ood import GRID, MAKINGS, blended, noisy, shuffled, upside_down
+from diffood.calibration.tuning.made_ood import GRID, MAKINGS, blended, noisy, shuffled, upside_down
 from diffood.runtime.images import from_pixels
 from diffood.runtime.witnesses import Array
 

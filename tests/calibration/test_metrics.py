@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from sklearn import metrics as reference
 
-from diffood.calibration.metrics import (
+from diffood.calibration.metrics.rates import (
     FalseAlarms,
     aupr_in,
     aupr_out,

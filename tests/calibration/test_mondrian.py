@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from diffood.calibration.mondrian import FellBack, PerClass, fit_per_class, flagged
-from diffood.calibration.thresholds import Method, conformal_required, fit_threshold, pac_required
+from diffood.calibration.promises.per_class import FellBack, PerClass, fit_per_class, flagged
+from diffood.calibration.promises.thresholds import Method, conformal_required, fit_threshold, pac_required
 from diffood.errors import CalibrationError, UsageError
 
 FloatArray = npt.NDArray[np.float64]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from made_up import calibration_of
 
-from diffood.calibration.monitor import Watch, begin, conclude, observe, source_of
+from diffood.calibration.drift.monitor import Watch, begin, conclude, observe, source_of
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.decision import ClassThreshold, ClassThresholds
 from diffood.runtime.serving.rows import Row

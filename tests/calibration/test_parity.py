@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import calibration_of, fingerprint_of
 
-from diffood.calibration.parity import Run, images_required, judge
+from diffood.calibration.parity.gate import Run, images_required, judge
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.decision import (

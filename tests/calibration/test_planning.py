@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffood.calibration.calibrate import require_enough
-from diffood.calibration.fusing import fitted_count
-from diffood.calibration.mondrian import confidence_of_each
-from diffood.calibration.planning import plan_images
-from diffood.calibration.thresholds import Method, fit_threshold, images_required, promise
+from diffood.calibration.fusing.fusing import fitted_count
+from diffood.calibration.promises.per_class import confidence_of_each
+from diffood.calibration.promises.planning import plan_images
+from diffood.calibration.promises.thresholds import Method, fit_threshold, images_required, promise
 from diffood.errors import CalibrationError, UsageError
 
 methods = st.sampled_from(["pac", "conformal", "quantile"])

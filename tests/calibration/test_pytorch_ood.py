@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from diffood.calibration.metrics import aupr_in, aupr_out, auroc, fpr_at_95_detection
-from diffood.calibration.rejection import oscr
+from diffood.calibration.metrics.rates import aupr_in, aupr_out, auroc, fpr_at_95_detection
+from diffood.calibration.metrics.rejection import oscr
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

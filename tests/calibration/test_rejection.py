@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
 
-from diffood.calibration.metrics import auroc
-from diffood.calibration.rejection import KEPT, oscr, reject, rejection_curve
+from diffood.calibration.metrics.rates import auroc
+from diffood.calibration.metrics.rejection import KEPT, oscr, reject, rejection_curve
 from diffood.errors import UsageError
 
 FloatArray = npt.NDArray[np.float64]

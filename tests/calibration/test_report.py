@@ -15,13 +15,13 @@ from PIL import Image
 from sklearn.metrics import auc, roc_curve
 
 from diffood import zoo
-from diffood.calibration.bootstrap import FprComparison
 from diffood.calibration.calibrate import Calibrated, ScoredFiles, calibrate_files, score_folder
-from diffood.calibration.comparison import WitnessComparison
 from diffood.calibration.evaluate import evaluate
-from diffood.calibration.groups import Group
-from diffood.calibration.intervals import Difference
-from diffood.calibration.metrics import auroc
+from diffood.calibration.metrics.bootstrap import FprComparison
+from diffood.calibration.metrics.comparison import WitnessComparison
+from diffood.calibration.metrics.groups import Group
+from diffood.calibration.metrics.intervals import Difference
+from diffood.calibration.metrics.rates import auroc
 from diffood.errors import UsageError
 from diffood.report.facts import MEANING
 from diffood.report.gallery import Extremes

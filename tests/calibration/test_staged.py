@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from diffood.calibration.staged import PASSED, fit_stage, stop_early
-from diffood.calibration.thresholds import fit_threshold, pac_required
+from diffood.calibration.fusing.staged import PASSED, fit_stage, stop_early
+from diffood.calibration.promises.thresholds import fit_threshold, pac_required
 from diffood.runtime.fusion import FittedWitness, StageRule, fuse
 
 FloatArray = npt.NDArray[np.float64]

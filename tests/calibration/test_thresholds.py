@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from diffood.calibration.thresholds import (
+from diffood.calibration.promises.thresholds import (
     Method,
     Threshold,
     conformal_allowed,

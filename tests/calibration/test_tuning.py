@@ -14,14 +14,10 @@ from hypothesis import strategies as st
 from made_up import calibration_of
 
 from diffood.calibration.calibrate import calibrate_files
-from diffood.calibration.fusing import digest
-from diffood.calibration.intervals import Interval, ScoredSets, mean_auroc_interval
-from diffood.calibration.parity import Run, judge
-from diffood.calibration.timing import Engine, LatencyModel, fastest_gated, list_engines, time_plan
-from diffood.calibration.trace_values import TraceValues, measure_trace, repeats_of
-from diffood.calibration.traces import MEASURED, full_cost, group_by_trace, list_plans, trace_of
-from diffood.calibration.tune import Tuned, tune_bundle
-from diffood.calibration.tuning import (
+from diffood.calibration.fusing.fusing import digest
+from diffood.calibration.metrics.intervals import Interval, ScoredSets, mean_auroc_interval
+from diffood.calibration.parity.gate import Run, judge
+from diffood.calibration.tuning.choosing import (
     AS_CHEAP,
     ENOUGH,
     Candidate,
@@ -31,7 +27,11 @@ from diffood.calibration.tuning import (
     measure_candidates,
     pareto_front,
 )
-from diffood.calibration.tuning_images import FIT, IND, TuningImages, gather_images
+from diffood.calibration.tuning.images import FIT, IND, TuningImages, gather_images
+from diffood.calibration.tuning.timing import Engine, LatencyModel, fastest_gated, list_engines, time_plan
+from diffood.calibration.tuning.trace_values import TraceValues, measure_trace, repeats_of
+from diffood.calibration.tuning.traces import MEASURED, full_cost, group_by_trace, list_plans, trace_of
+from diffood.calibration.tuning.tune import Tuned, tune_bundle
 from diffood.calibration.tuning_record import (
     Measured,
     MeasuredPlan,
@@ -243,7 +243,7 @@ def tune_on_forty(bundle: Path, folder: Path, most: float) -> Tuned:
 @pytest.fixture
 def tuned(bundle_copy: Path, clothes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Tuned:
     """What was found among few plans, on forty of eighty clothes, for a copy of the shipped bundle."""
-    monkeypatch.setattr("diffood.calibration.tune.list_plans", lambda _: PLANS)
+    monkeypatch.setattr("diffood.calibration.tuning.tune.list_plans", lambda _: PLANS)
     manifest = open_bundle(bundle_copy).manifest
     cheap = manifest.model_copy(update={"plans": {"cheap": ONE_STEP}, "default_plan": "cheap"})
     (bundle_copy / "manifest.json").write_text(cheap.model_dump_json())
@@ -312,8 +312,8 @@ def test_milliseconds_grow_with_repeats_and_with_what_is_classified(zoo_bundle: 
 def test_an_engine_is_timed_at_every_batch_and_a_missing_one_is_explained(
     zoo_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffood.calibration.timing.BATCHES", (2, 4))
-    monkeypatch.setattr("diffood.calibration.timing.FEWEST_TIMED", 8)
+    monkeypatch.setattr("diffood.calibration.tuning.timing.BATCHES", (2, 4))
+    monkeypatch.setattr("diffood.calibration.tuning.timing.FEWEST_TIMED", 8)
     pictures = list(from_pixels(load_set("fashion-test").images[:4, None]))
     cheap = ONE_STEP.changed({"repeats": 1, "witnesses": ("reconstruction",)})
     assert list_engines(zoo_bundle, 1) == [Engine("fp32", "onnxruntime-cpu", gated=False)]

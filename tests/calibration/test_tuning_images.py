@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffood.calibration.fusing import digest, fitted_count, split_sources
-from diffood.calibration.made_ood import MAKINGS
-from diffood.calibration.tuning_images import FEWEST_IND, FIT, IND, gather_images, take_files
+from diffood.calibration.fusing.fusing import digest, fitted_count, split_sources
+from diffood.calibration.tuning.images import FEWEST_IND, FIT, IND, gather_images, take_files
+from diffood.calibration.tuning.made_ood import MAKINGS
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.images import ImageShape
 from diffood.runtime.serving.sources import Source, expand_inputs

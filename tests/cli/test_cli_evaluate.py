@@ -14,9 +14,9 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score, roc_curve
 
 from diffood.calibration.calibrate import ScoredFiles
-from diffood.calibration.comparison import compare_witnesses
 from diffood.calibration.evaluate import evaluate
-from diffood.calibration.intervals import ScoredSets
+from diffood.calibration.metrics.comparison import compare_witnesses
+from diffood.calibration.metrics.intervals import ScoredSets
 from diffood.cli.evaluation_table import table
 from diffood.runtime.bundle import Bundle
 from diffood.runtime.detector import Detector

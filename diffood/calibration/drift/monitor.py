@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diffood.calibration.drift import (
+from diffood.calibration.drift.martingale import (
     FloatArray,
     GroupDrift,
     Wealth,
@@ -21,7 +21,7 @@ from diffood.calibration.drift import (
     rank_groups,
     tie_breaker,
 )
-from diffood.calibration.thresholds import require_share
+from diffood.calibration.promises.thresholds import require_share
 from diffood.errors import CalibrationError
 from diffood.runtime.decision import Calibration
 from diffood.runtime.serving.readers import follow_rows, read_rows

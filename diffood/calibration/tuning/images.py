@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from diffood.calibration.fusing import FEWEST_FITTED, SetAside, describe_set_aside, digest
-from diffood.calibration.made_ood import MAKINGS, Making
+from diffood.calibration.fusing.fusing import FEWEST_FITTED, SetAside, describe_set_aside, digest
+from diffood.calibration.tuning.made_ood import MAKINGS, Making
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.images import DEFAULT_LIMITS, ImageShape, Limits, load_image
 from diffood.runtime.serving.sources import Source

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from diffood.calibration.metrics import (
+from diffood.calibration.metrics.rates import (
     FloatArray,
     IntArray,
     checked_classes,

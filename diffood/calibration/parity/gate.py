@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from diffood.calibration.metrics import auroc, clopper_pearson
-from diffood.calibration.thresholds import fit_threshold
+from diffood.calibration.metrics.rates import auroc, clopper_pearson
+from diffood.calibration.promises.thresholds import fit_threshold
 from diffood.errors import CalibrationError
 from diffood.runtime.decision import Calibration, Decisions, Fingerprint, Rule
 from diffood.runtime.parity import Limits, ParityRecord, SetParity

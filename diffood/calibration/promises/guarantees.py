@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from diffood.calibration.mondrian import PerClass
-from diffood.calibration.thresholds import Threshold
+from diffood.calibration.promises.per_class import PerClass
+from diffood.calibration.promises.thresholds import Threshold
 
 NAMED = 12  # classes named in a sentence; a classifier may have a thousand
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from diffood.calibration.fitting import fit_witnesses
-from diffood.calibration.intervals import ScoredSets
-from diffood.calibration.staged import limit_stage, score_in_stages
-from diffood.calibration.traces import MEASURED
-from diffood.calibration.tuning_images import FIT, IND, TuningImages
+from diffood.calibration.fusing.fitting import fit_witnesses
+from diffood.calibration.fusing.staged import limit_stage, score_in_stages
+from diffood.calibration.metrics.intervals import ScoredSets
+from diffood.calibration.tuning.images import FIT, IND, TuningImages
+from diffood.calibration.tuning.traces import MEASURED
 from diffood.errors import CalibrationError
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import FittedWitness, FusionRecord

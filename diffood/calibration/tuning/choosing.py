@@ -14,17 +14,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from diffood.calibration.intervals import (
+from diffood.calibration.metrics.intervals import (
     Difference,
     Interval,
     ScoredSets,
     mean_auroc_difference,
     mean_auroc_interval,
 )
-from diffood.calibration.metrics import auroc
-from diffood.calibration.trace_values import TraceValues, measure_trace, repeats_of
-from diffood.calibration.traces import full_cost
-from diffood.calibration.tuning_images import TuningImages
+from diffood.calibration.metrics.rates import auroc
+from diffood.calibration.tuning.images import TuningImages
+from diffood.calibration.tuning.trace_values import TraceValues, measure_trace, repeats_of
+from diffood.calibration.tuning.traces import full_cost
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle import Bundle
 from diffood.runtime.detector import Detector

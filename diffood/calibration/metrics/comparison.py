@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from diffood.calibration.bootstrap import FprComparison, compare_fpr
-from diffood.calibration.intervals import Difference, ScoredSets, mean_auroc_difference
-from diffood.calibration.metrics import auroc, fpr_at_95_detection
+from diffood.calibration.metrics.bootstrap import FprComparison, compare_fpr
+from diffood.calibration.metrics.intervals import Difference, ScoredSets, mean_auroc_difference
+from diffood.calibration.metrics.rates import auroc, fpr_at_95_detection
 
 CLEARLY = 0.005
 """AUROC by which a witness must exceed the fusion on a set to be named: half a point."""

@@ -17,15 +17,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom
 
-from diffood.calibration.intervals import CONFIDENCE, Difference, Interval, ScoredSets, checked_same, checked_sets
-from diffood.calibration.metrics import (
-    FloatArray,
-    IntArray,
-    clopper_pearson,
-    fpr_at_95_detection,
-    rank_at_95,
+from diffood.calibration.metrics.intervals import (
+    CONFIDENCE,
+    Difference,
+    Interval,
+    ScoredSets,
+    checked_same,
+    checked_sets,
 )
-from diffood.calibration.thresholds import require_share
+from diffood.calibration.metrics.rates import FloatArray, IntArray, clopper_pearson, fpr_at_95_detection, rank_at_95
+from diffood.calibration.promises.thresholds import require_share
 from diffood.errors import UsageError
 
 DRAWS = 2000

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffood.calibration.fitting import fit_witnesses
-from diffood.calibration.staged import fit_stage
+from diffood.calibration.fusing.fitting import fit_witnesses
+from diffood.calibration.fusing.staged import fit_stage
 from diffood.errors import CalibrationError, RejectedImage
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import Fusion, FusionRecord, pack_bank, unpack_bank

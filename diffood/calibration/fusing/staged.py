@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from diffood.calibration.fitting import fit_witnesses
+from diffood.calibration.fusing.fitting import fit_witnesses
 from diffood.runtime.fusion import FittedWitness, StageRule, fuse
 from diffood.runtime.plan import Combination
 from diffood.runtime.scoring import Float

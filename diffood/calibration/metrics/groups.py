@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from diffood.calibration.bootstrap import mean_fpr_interval
-from diffood.calibration.intervals import Interval, ScoredSets, mean_auroc_interval
-from diffood.calibration.metrics import Rates, SetMetrics
+from diffood.calibration.metrics.bootstrap import mean_fpr_interval
+from diffood.calibration.metrics.intervals import Interval, ScoredSets, mean_auroc_interval
+from diffood.calibration.metrics.rates import Rates, SetMetrics
 from diffood.errors import UsageError
 
 Group = Literal["near", "far"]

@@ -29,8 +29,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffood.calibration.metrics import FloatArray, IntArray, checked_classes, checked_scores
-from diffood.calibration.thresholds import (
+from diffood.calibration.metrics.rates import FloatArray, IntArray, checked_classes, checked_scores
+from diffood.calibration.promises.thresholds import (
     Method,
     Threshold,
     as_written,

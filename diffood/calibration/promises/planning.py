@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from diffood.calibration.fusing import FEWEST_FITTED, fitted_count, fused_required
-from diffood.calibration.mondrian import confidence_of_each, require_promises
-from diffood.calibration.thresholds import Method, images_required, promise
+from diffood.calibration.fusing.fusing import FEWEST_FITTED, fitted_count, fused_required
+from diffood.calibration.promises.per_class import confidence_of_each, require_promises
+from diffood.calibration.promises.thresholds import Method, images_required, promise
 from diffood.errors import UsageError
 
 MULTIPLES = (1, 2, 5, 10)

@@ -6,9 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from diffood.calibration.timing import ALONE, MOST_TIMED, Engine, LatencyModel, Speed, list_engines, time_plan
-from diffood.calibration.traces import full_cost, group_by_trace, list_plans, trace_of
-from diffood.calibration.tuning import (
+from diffood.calibration.tuning.choosing import (
     TUNED,
     Candidate,
     Choice,
@@ -17,7 +15,9 @@ from diffood.calibration.tuning import (
     evaluations_of,
     measure_candidates,
 )
-from diffood.calibration.tuning_images import IND, TuningImages, gather_images
+from diffood.calibration.tuning.images import IND, TuningImages, gather_images
+from diffood.calibration.tuning.timing import ALONE, MOST_TIMED, Engine, LatencyModel, Speed, list_engines, time_plan
+from diffood.calibration.tuning.traces import full_cost, group_by_trace, list_plans, trace_of
 from diffood.calibration.tuning_record import Measured, MeasuredPlan, add_tuned, keep_measured
 from diffood.errors import UsageError
 from diffood.runtime.bundle import Bundle, add_default_plan

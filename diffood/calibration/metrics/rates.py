@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.special import betainccinv, betaincinv
 from scipy.stats import rankdata
 
-from diffood.calibration.thresholds import require_share
+from diffood.calibration.promises.thresholds import require_share
 from diffood.errors import UsageError
 
 FloatArray = npt.NDArray[np.float64]

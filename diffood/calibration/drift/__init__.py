@@ -1,0 +1,1 @@
+"""Watches served scores for drift."""

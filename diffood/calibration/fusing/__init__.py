@@ -1,0 +1,1 @@
+"""Fits how several witnesses become one score."""

@@ -1,0 +1,1 @@
+"""Measured rates on labelled scores, with intervals."""

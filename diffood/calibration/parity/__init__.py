@@ -1,0 +1,1 @@
+"""Judges variants of a bundle by the verdicts they give."""

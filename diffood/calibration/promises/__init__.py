@@ -1,0 +1,1 @@
+"""Thresholds on the OOD score and what they promise about false alarms."""

@@ -1,0 +1,1 @@
+"""Chooses a plan by cost and detection."""
