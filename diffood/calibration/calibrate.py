@@ -34,8 +34,8 @@ from diffood.runtime.decision import Calibration, ClassThreshold, ClassThreshold
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.fusion import save_bank
 from diffood.runtime.images import DEFAULT_LIMITS, Limits
-from diffood.runtime.serving.pipeline import Progress, score_files
-from diffood.runtime.serving.sources import Source
+from diffood.runtime.inputs.items import Source
+from diffood.runtime.pipeline import Progress, score_files
 
 See = Callable[[str, ImageScore], None]  # called with the id and the outcome of every scored file
 SUSPECTS = 5  # calibration images named to the user, to be looked at

@@ -18,9 +18,9 @@ from diffood.runtime.decision import Calibration, load_calibrated_fusion, load_c
 from diffood.runtime.detector import Detector, Scores
 from diffood.runtime.fusion import Fusion
 from diffood.runtime.images import DEFAULT_LIMITS, load_image
+from diffood.runtime.inputs.items import Source
 from diffood.runtime.parity import Limits, ParityRecord, add_record, calibration_sha256
 from diffood.runtime.plan import Plan
-from diffood.runtime.serving.sources import Source
 from diffood.runtime.sessions import Backend
 
 CHUNK_BATCHES = 4  # batches decoded at a time; bounds memory

@@ -64,7 +64,7 @@ def calibrate(
     from diffood.calibration.promises.thresholds import require_share
     from diffood.report.gallery import Extremes
     from diffood.runtime.bundle import open_bundle
-    from diffood.runtime.serving.sources import expand_inputs
+    from diffood.runtime.inputs.files import expand_inputs
 
     require_share("--fpr", fpr)
     require_share("--confidence", confidence)

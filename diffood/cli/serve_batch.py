@@ -15,9 +15,9 @@ from diffood.cli.serve_scorer import Wanted, open_scorer
 from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
-from diffood.runtime.serving.decoding import DEFAULT_SECONDS
+from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
+from diffood.runtime.inputs.tables import DEFAULT_COLUMN
 from diffood.runtime.serving.place import DEFAULT_PART_ROWS, Place
-from diffood.runtime.serving.sources.tables import DEFAULT_COLUMN
 
 if TYPE_CHECKING:
     from diffood.runtime.serving.output import Output
@@ -62,14 +62,14 @@ def serve_batch(
 
     Example: diffood serve-batch bundle camera/ --output verdicts/ --save-flagged flagged/ --resume
     """
+    from diffood.runtime.inputs.counting import count_beside
+    from diffood.runtime.inputs.open import STANDARD_INPUT, Reading, open_inputs
+    from diffood.runtime.inputs.tables import Columns
+    from diffood.runtime.inputs.watch import Watch
     from diffood.runtime.parity import calibration_sha256
     from diffood.runtime.serving.batch import ids_there
     from diffood.runtime.serving.journal import RunRecord
     from diffood.runtime.serving.output import open_output
-    from diffood.runtime.serving.sources.counting import count_beside
-    from diffood.runtime.serving.sources.inputs import STANDARD_INPUT, Reading, open_inputs
-    from diffood.runtime.serving.sources.live import Watch
-    from diffood.runtime.serving.sources.tables import Columns
     from diffood.runtime.serving.stop import Stop, listening
     from diffood.runtime.serving.summary import Tally, read_summary
     from diffood.runtime.serving.watched import Watching, serve_watched

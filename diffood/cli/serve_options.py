@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from diffood.runtime.serving.decoding import MOST_PROCESSES
+from diffood.runtime.inputs.decoding import MOST_PROCESSES
 from diffood.runtime.serving.sinks import Format
 
 _OUTPUT, _WATCHING = "Output", "Watching"

@@ -12,7 +12,7 @@ from diffood.runtime.choice import BackendChoice, PrecisionChoice
 from diffood.runtime.decision import Fingerprint
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import Limits
-from diffood.runtime.serving.decoding import Decoding, default_processes
+from diffood.runtime.inputs.decoding import Decoding, default_processes
 
 if TYPE_CHECKING:
     from diffood.runtime.serving.batch import Scorer

@@ -33,7 +33,7 @@ def score_sets(
     """Score the files of each folder, by name, and keep the extremes of each; `doing` is what progress says."""
     from diffood.calibration.calibrate import score_folder
     from diffood.report.gallery import Extremes
-    from diffood.runtime.serving.sources import expand_inputs
+    from diffood.runtime.inputs.files import expand_inputs
 
     sources = {name: expand_inputs([str(folder)]) for name, folder in folders.items()}
     extremes = {name: Extremes() for name in sources}

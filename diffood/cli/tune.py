@@ -50,7 +50,7 @@ def tune(
     from diffood.cli.tuning_text import describe_speeds, describe_tuning
     from diffood.report.tuning_chart import draw_tuning
     from diffood.runtime.bundle import open_bundle
-    from diffood.runtime.serving.sources import expand_inputs
+    from diffood.runtime.inputs.files import expand_inputs
 
     if (budget is None) == (latency is None):
         raise UsageError(

@@ -39,7 +39,7 @@ def verify(
     Example: diffood verify bundle --images fresh --ood digits=ood/digits
     """
     from diffood.calibration.verify import Wanted, verify_bundle
-    from diffood.runtime.serving.sources import expand_inputs
+    from diffood.runtime.inputs.files import expand_inputs
 
     folders = {"ind": images or [], **{name: [folder] for name, folder in named_folders(ood or []).items()}}
     sets = {name: expand_inputs([str(path) for path in paths]) for name, paths in folders.items() if paths}

@@ -7,7 +7,7 @@ import numpy as np
 
 from diffood.errors import UsageError
 from diffood.runtime.images import DEFAULT_LIMITS, ImageShape, load_image
-from diffood.runtime.serving.sources import expand_inputs
+from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.sessions import Array
 
 

@@ -30,10 +30,10 @@ from diffood.calibration.metrics.intervals import (
 from diffood.calibration.metrics.rates import auroc
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.detector import Detector
+from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.pipeline import observe_files
 from diffood.runtime.plan import DEFAULT, FAST, Combination, Plan
 from diffood.runtime.scoring import Float
-from diffood.runtime.serving.pipeline import observe_files
-from diffood.runtime.serving.sources import expand_inputs
 from diffood.runtime.witnesses import Witness, measure
 from diffood.zoo import BUNDLE
 from diffood.zoo.datasets import load_training_data

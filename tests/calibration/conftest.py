@@ -10,7 +10,7 @@ from diffood import zoo
 from diffood.calibration.calibrate import Calibrated, calibrate_files
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.serving.sources import expand_inputs
+from diffood.runtime.inputs.files import expand_inputs
 from diffood.zoo.images import unpack_set
 
 

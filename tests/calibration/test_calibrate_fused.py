@@ -15,7 +15,7 @@ from diffood.runtime.bundle import Bundle, open_bundle
 from diffood.runtime.decision import list_kept, load_calibration, save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import load_fusion
-from diffood.runtime.serving.sources import expand_inputs
+from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.sessions import Array, Classified
 from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from diffood.runtime.witnesses import Evidence

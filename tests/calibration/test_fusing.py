@@ -35,7 +35,8 @@ from diffood.runtime.bundle import Bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import standardise
 from diffood.runtime.images import load_image
-from diffood.runtime.serving.sources import Source, expand_inputs
+from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.items import Source
 from diffood.runtime.sessions import Array, Classified
 from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from diffood.runtime.witnesses import Witness

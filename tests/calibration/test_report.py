@@ -32,7 +32,7 @@ from diffood.report.report import Report, report_on_calibration, report_on_sets
 from diffood.report.score_axis import score_span
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.detector import Detector, ImageScore
-from diffood.runtime.serving.sources import expand_inputs
+from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.witnesses import Evidence, Witness
 from diffood.zoo.images import load_set, unpack_set
 

@@ -46,9 +46,9 @@ from diffood.runtime.decision import load_calibration, save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import Fusion
 from diffood.runtime.images import from_pixels
+from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.parity import Limits, add_record, calibration_sha256
 from diffood.runtime.plan import DEFAULT, Plan
-from diffood.runtime.serving.sources import expand_inputs
 from diffood.zoo.images import load_set, unpack_set
 
 BATCH = 16

@@ -17,7 +17,8 @@ from diffood.calibration.tuning.images import FEWEST_IND, FIT, IND, gather_image
 from diffood.calibration.tuning.made_ood import MAKINGS
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.images import ImageShape
-from diffood.runtime.serving.sources import Source, expand_inputs
+from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.items import Source
 
 SHAPE = ImageShape(1, 28, 28)
 

@@ -15,8 +15,9 @@ from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.decision import load_calibration
 from diffood.runtime.detector import Detector
+from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.items import Source
 from diffood.runtime.parity import Limits
-from diffood.runtime.serving.sources import Source, expand_inputs
 from diffood.zoo.images import unpack_set
 
 BATCH = 16

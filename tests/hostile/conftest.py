@@ -16,8 +16,8 @@ from diffood.errors import BundleError
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import FusionRecord
+from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.plan import DEFAULT
-from diffood.runtime.serving.sources import expand_inputs
 
 Reseal = Callable[[str, bytes], None]
 Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]

@@ -11,7 +11,7 @@ from diffood.calibration.tuning_record import load_tuned
 from diffood.errors import BundleError
 from diffood.runtime.bundle import TUNING, open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.serving.sources import expand_inputs
+from diffood.runtime.inputs.files import expand_inputs
 
 DAMAGED = {
     "no JSON": b"{",

@@ -13,7 +13,7 @@ from diffood.errors import BundleError
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.decision import load_calibration
 from diffood.runtime.detector import Detector
-from diffood.runtime.serving.sources import expand_inputs
+from diffood.runtime.inputs.files import expand_inputs
 
 
 def test_a_missing_bank_is_refused_with_what_to_do(fused: Path, bank: Path, refusal: Callable[[], str]) -> None:

@@ -11,10 +11,10 @@ import pytest
 from image_mutations import mutate, seeds, with_right_checksums
 
 from diffood.runtime.images import ImageShape, Limits
-from diffood.runtime.serving.decode_worker import Task
-from diffood.runtime.serving.decoding import Decoding, decode_ahead
-from diffood.runtime.serving.sources import Pause, Source
-from diffood.runtime.serving.sources.files import list_folder
+from diffood.runtime.inputs.decode_worker import Task
+from diffood.runtime.inputs.decoding import Decoding, decode_ahead
+from diffood.runtime.inputs.files import list_folder
+from diffood.runtime.inputs.items import Pause, Source
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 

@@ -17,8 +17,8 @@ from diffood.runtime.cores import usable_cores
 from diffood.runtime.decision import Calibration, Rule, load_calibration, save_calibration
 from diffood.runtime.detector import Detector, Scores
 from diffood.runtime.images import from_pixels
+from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.plan import PLAIN, Plan
-from diffood.runtime.serving.sources import expand_inputs
 
 # Not the bundle's default, so that a test sees which of the two was taken; three evaluations an image.
 CHEAP = PLAIN.changed({"start_times": (240, 480), "stride": 240, "repeats": 1, "guidance": 0.0})

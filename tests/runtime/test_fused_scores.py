@@ -11,8 +11,8 @@ from diffood.calibration.fusing.fusing import fit_fusion
 from diffood.runtime.bundle import Bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import Fusion
+from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.plan import DEFAULT
-from diffood.runtime.serving.sources import expand_inputs
 from diffood.zoo.images import unpack_set
 
 Pixels = npt.NDArray[np.uint8]

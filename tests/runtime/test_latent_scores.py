@@ -15,8 +15,8 @@ from diffood.calibration.fusing.fusing import fit_fusion
 from diffood.runtime.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import from_pixels
+from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.plan import Plan
-from diffood.runtime.serving.sources import expand_inputs
 
 Pixels = npt.NDArray[np.uint8]
 

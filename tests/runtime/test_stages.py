@@ -15,9 +15,9 @@ from diffood.runtime.bundle import Bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import Fusion, fuse
 from diffood.runtime.images import from_pixels
+from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.passes import MOST_WAITING
 from diffood.runtime.plan import DEFAULT, Plan
-from diffood.runtime.serving.sources import expand_inputs
 from diffood.runtime.sessions import Array, Classified, Session, StepInputs
 from diffood.runtime.witnesses import measurable, measure
 from diffood.zoo.images import unpack_set

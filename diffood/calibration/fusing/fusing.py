@@ -13,9 +13,9 @@ from diffood.errors import CalibrationError, RejectedImage
 from diffood.runtime.detector import Detector
 from diffood.runtime.fusion import Fusion, FusionRecord, pack_bank, unpack_bank
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, read_file
+from diffood.runtime.inputs.items import Source
+from diffood.runtime.pipeline import Progress, observe_files
 from diffood.runtime.scoring import Float
-from diffood.runtime.serving.pipeline import Progress, observe_files
-from diffood.runtime.serving.sources import Source
 from diffood.runtime.witnesses import Array, Witness, knn, measurable, measure
 
 SHARE = 3  # one image in so many is fitted on, the others are calibrated on

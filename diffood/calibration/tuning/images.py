@@ -9,7 +9,7 @@ from diffood.calibration.fusing.fusing import FEWEST_FITTED, SetAside, describe_
 from diffood.calibration.tuning.made_ood import MAKINGS, Making
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.images import DEFAULT_LIMITS, ImageShape, Limits, load_image
-from diffood.runtime.serving.sources import Source
+from diffood.runtime.inputs.items import Source
 from diffood.runtime.witnesses import Array
 
 FIT, IND = "fit", "ind"  # the two halves of the in-distribution images

@@ -23,8 +23,8 @@ from diffood.errors import UsageError
 from diffood.runtime.bundle import Bundle, add_default_plan
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.fusion import Fusion
+from diffood.runtime.inputs.items import Source
 from diffood.runtime.plan import Plan
-from diffood.runtime.serving.sources import Source
 
 COMPARED = ("default", "plain")  # shown beside the front, whatever they cost
 

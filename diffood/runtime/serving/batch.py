@@ -11,12 +11,12 @@ from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.decision import Calibration, Rule
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.images import DEFAULT_LIMITS, Limits
-from diffood.runtime.serving.decoding import IN_THREADS, Decoding
+from diffood.runtime.inputs.decoding import IN_THREADS, Decoding
+from diffood.runtime.inputs.items import Item, Pause
+from diffood.runtime.pipeline import Outcome, score_files
 from diffood.runtime.serving.flagged import FlaggedFolder, draw_denoised
 from diffood.runtime.serving.output import Output
-from diffood.runtime.serving.pipeline import Outcome, score_files
 from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sources import Item, Pause
 from diffood.runtime.serving.stop import Stop
 from diffood.runtime.serving.summary import State, Summary, Tally, encode_summary
 

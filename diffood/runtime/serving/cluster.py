@@ -26,13 +26,12 @@ from diffood.runtime.choice import BackendChoice, PrecisionChoice
 from diffood.runtime.decision import Fingerprint, load_calibration
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images import DEFAULT_LIMITS, Limits
+from diffood.runtime.inputs.decode_worker import load_item
+from diffood.runtime.inputs.decoding import IN_THREADS, Decoding
+from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.serving.batch import Scored
 from diffood.runtime.serving.cluster_worker import Opened, Sight, Work, Worker, identify
-from diffood.runtime.serving.decode_worker import load_item
-from diffood.runtime.serving.decoding import IN_THREADS, Decoding
 from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sources import Item
-from diffood.runtime.serving.sources.items import Pause
 
 BLOCK = 256  # files; what is done again when a worker is lost
 BLOCK_BYTES = 8 * 2**20  # of images that came with their listing, after which a block is closed before it is full

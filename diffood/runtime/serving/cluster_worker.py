@@ -16,12 +16,11 @@ from diffood.runtime.choice import PrecisionChoice
 from diffood.runtime.decision import MAX_CALIBRATION_BYTES, Fingerprint
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import Limits
+from diffood.runtime.inputs.decode_worker import load_item
+from diffood.runtime.inputs.decoding import Decoding
+from diffood.runtime.inputs.items import PAUSE, Item, Pause
 from diffood.runtime.serving.batch import Here
-from diffood.runtime.serving.decode_worker import load_item
-from diffood.runtime.serving.decoding import Decoding
 from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sources import Item
-from diffood.runtime.serving.sources.items import PAUSE, Pause
 from diffood.runtime.sessions import Backend
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, refuse_byte_count
+from diffood.runtime.inputs.items import Item
+from diffood.runtime.pipeline import score_files
 from diffood.runtime.serving.batch import make_row
-from diffood.runtime.serving.pipeline import score_files
 from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sources import Item
 
 
 @dataclass(frozen=True)

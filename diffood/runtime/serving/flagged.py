@@ -12,7 +12,7 @@ from diffood.errors import DiffoodError, RejectedImage
 from diffood.runtime.detector import ImageScore
 from diffood.runtime.durable import sync, write_durably
 from diffood.runtime.images import Limits
-from diffood.runtime.serving.sources import Item, Source
+from diffood.runtime.inputs.items import Item, Source
 from diffood.runtime.sessions import Array
 
 LONGEST_NAME = 48  # characters of a file's own name; with four bytes each a name stays below 255

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.runtime.images import DEFAULT_LIMITS, Limits
+from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.serving.batch import OnRow, Scorer, serve_batch
 from diffood.runtime.serving.flagged import FlaggedFolder
 from diffood.runtime.serving.log import Log
@@ -13,7 +14,6 @@ from diffood.runtime.serving.metrics import serving_metrics
 from diffood.runtime.serving.output import Output
 from diffood.runtime.serving.rejects import RejectLimit
 from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sources import Item, Pause
 from diffood.runtime.serving.stop import Stop
 from diffood.runtime.serving.summary import Summary, Tally
 

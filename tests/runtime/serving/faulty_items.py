@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from diffood.runtime.images import Limits
-from diffood.runtime.serving.sources.items import Item
+from diffood.runtime.inputs.items import Item
 
 
 @dataclass(frozen=True)

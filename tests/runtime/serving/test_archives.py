@@ -13,9 +13,9 @@ from tars import END, member, png, raw_header, tar
 
 from diffood.errors import RejectedImage
 from diffood.runtime.images import DEFAULT_LIMITS, Limits
-from diffood.runtime.serving.sources import Item, archives
-from diffood.runtime.serving.sources.archives import Member, list_shard
-from diffood.runtime.serving.sources.items import Inline, Refused
+from diffood.runtime.inputs import archives
+from diffood.runtime.inputs.archives import Member, list_shard
+from diffood.runtime.inputs.items import Inline, Item, Refused
 
 LIMITS = Limits(max_bytes=10_000)
 GOOD = [member("a.png", png(1)), member("a.cls", b"3"), member("sub/b.JPG", png(2)), member("c.png", png(3))]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from diffood.runtime.serving.sources.counting import count_beside, count_items
-from diffood.runtime.serving.sources.inputs import Reading, open_inputs
+from diffood.runtime.inputs.counting import count_beside, count_items
+from diffood.runtime.inputs.open import Reading, open_inputs
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from faulty_items import CrashesOnce, Faulty
 
 from diffood.errors import DiffoodError
 from diffood.runtime.images import DEFAULT_LIMITS, ImageShape, Limits, Loaded
-from diffood.runtime.serving import child as child_module
-from diffood.runtime.serving.decoding import GROUP, IN_THREADS, Decoding, decode_ahead, default_processes
-from diffood.runtime.serving.sources import PAUSE, Item, Pause
+from diffood.runtime.inputs import child as child_module
+from diffood.runtime.inputs.decoding import GROUP, IN_THREADS, Decoding, decode_ahead, default_processes
+from diffood.runtime.inputs.items import PAUSE, Item, Pause
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, limits on memory and /proc as Linux has them")
 
@@ -169,7 +169,7 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 import sys, itertools
 from faulty_items import Faulty
 from diffood.runtime.images import DEFAULT_LIMITS, ImageShape
-from diffood.runtime.serving.decoding import Decoding, decode_ahead
+from diffood.runtime.inputs.decoding import Decoding, decode_ahead
 stream = decode_ahead((Faulty(str(i)) for i in itertools.count()), ImageShape(1, 4, 4), DEFAULT_LIMITS, 8, Decoding(2))
 next(stream)
 print("up", flush=True)
@@ -208,7 +208,7 @@ def is_alive(pid: int) -> bool:
 def test_the_processes_import_no_engine(tmp_path: Path) -> None:
     program = """
 import sys
-import diffood.runtime.serving.decode_worker
+import diffood.runtime.inputs.decode_worker
 heavy = {"onnxruntime", "pyarrow", "pydantic", "typer", "rich", "scipy", "matplotlib", "fsspec", "torch"}
 assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
 """

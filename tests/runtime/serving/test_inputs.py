@@ -14,11 +14,11 @@ from tars import member, png, tar
 
 from diffood.errors import RejectedImage, UsageError
 from diffood.runtime.images import Limits
-from diffood.runtime.serving.sources import Item, Source, expand_inputs
-from diffood.runtime.serving.sources.files import LONGEST_LINE
-from diffood.runtime.serving.sources.inputs import Reading, open_inputs
-from diffood.runtime.serving.sources.live import Watch
-from diffood.runtime.serving.sources.tables import Columns
+from diffood.runtime.inputs.files import LONGEST_LINE, expand_inputs
+from diffood.runtime.inputs.items import Item, Source
+from diffood.runtime.inputs.open import Reading, open_inputs
+from diffood.runtime.inputs.tables import Columns
+from diffood.runtime.inputs.watch import Watch
 
 LIMITS = Limits(max_bytes=10_000)
 

@@ -10,9 +10,9 @@ import pytest
 from tars import png
 
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.serving.sources import PAUSE, Pause
-from diffood.runtime.serving.sources.files import LONGEST_LINE
-from diffood.runtime.serving.sources.live import Watch, read_lines, watch_folder
+from diffood.runtime.inputs.files import LONGEST_LINE
+from diffood.runtime.inputs.items import PAUSE, Pause
+from diffood.runtime.inputs.watch import Watch, read_lines, watch_folder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="select on pipes")
 

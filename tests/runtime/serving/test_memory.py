@@ -15,8 +15,8 @@ from diffood.errors import EngineMemoryError
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.decision import save_calibration
 from diffood.runtime.detector import Detector
+from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.plan import DEFAULT
-from diffood.runtime.serving.sources import expand_inputs
 from diffood.runtime.sparing import stream_sparing
 from diffood.zoo.images import unpack_set
 

@@ -18,19 +18,19 @@ from written import open_at
 
 from diffood import zoo
 from diffood.calibration.calibrate import calibrate, score_folder
+from diffood.runtime import pipeline
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.decision import Rule, save_calibration
 from diffood.runtime.detector import Detector
+from diffood.runtime.inputs.decoding import IN_THREADS, Decoding
+from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.items import PAUSE, Inline, Pause, Source
+from diffood.runtime.inputs.open import Reading, open_inputs
+from diffood.runtime.inputs.watch import Watch
+from diffood.runtime.pipeline import score_files
 from diffood.runtime.plan import Plan
-from diffood.runtime.serving import pipeline
 from diffood.runtime.serving.batch import Here, ids_there, make_row, serve_batch
-from diffood.runtime.serving.decoding import IN_THREADS, Decoding
-from diffood.runtime.serving.pipeline import score_files
 from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sources import PAUSE, Pause, Source, expand_inputs
-from diffood.runtime.serving.sources.inputs import Reading, open_inputs
-from diffood.runtime.serving.sources.items import Inline
-from diffood.runtime.serving.sources.live import Watch
 from diffood.runtime.serving.stop import Stop
 from diffood.runtime.serving.summary import Summary, Tally
 from diffood.zoo.images import load_set
@@ -299,7 +299,7 @@ def test_items_that_hold_their_bytes_do_not_fill_memory(
 ) -> None:
     data = (mixed / "good" / "0.png").read_bytes()
     monkeypatch.setattr(pipeline, "MOST_HELD", 5 * len(data))
-    monkeypatch.setattr("diffood.runtime.serving.decoding.MOST_HELD", 5 * len(data))
+    monkeypatch.setattr("diffood.runtime.inputs.decoding.MOST_HELD", 5 * len(data))
     pulled = 0
 
     def sources() -> Iterator[Inline]:

@@ -18,10 +18,10 @@ from tars import member, png, tar
 
 from diffood.errors import MissingExtraError, RejectedImage, UsageError
 from diffood.runtime.images import ImageShape, Limits
-from diffood.runtime.serving.decoding import Decoding, decode_ahead
-from diffood.runtime.serving.sources import Item, Pause
-from diffood.runtime.serving.sources.inputs import Reading, open_inputs
-from diffood.runtime.serving.sources.remote import Remote
+from diffood.runtime.inputs.decoding import Decoding, decode_ahead
+from diffood.runtime.inputs.items import Item, Pause
+from diffood.runtime.inputs.open import Reading, open_inputs
+from diffood.runtime.inputs.remote import Remote
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -135,7 +135,7 @@ def test_without_fsspec_the_extra_is_named(tree: Path) -> None:
 import sys
 sys.modules["fsspec"] = sys.modules["fsspec.core"] = None
 from diffood.errors import MissingExtraError
-from diffood.runtime.serving.sources.inputs import Reading, open_inputs
+from diffood.runtime.inputs.open import Reading, open_inputs
 try:
     open_inputs(["file://{tree}/tree"], Reading())
 except MissingExtraError as error:

@@ -10,7 +10,8 @@ import pytest
 from denied import deny
 
 from diffood.errors import UsageError
-from diffood.runtime.serving.sources import Source, expand_inputs
+from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.items import Source
 
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a file name be any bytes")
 

@@ -12,9 +12,9 @@ from tars import png
 
 from diffood.errors import RejectedImage
 from diffood.runtime.images import Limits
-from diffood.runtime.serving.sources import table_worker
-from diffood.runtime.serving.sources.items import Inline
-from diffood.runtime.serving.sources.tables import Columns, list_table
+from diffood.runtime.inputs import table_worker
+from diffood.runtime.inputs.items import Inline
+from diffood.runtime.inputs.tables import Columns, list_table
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes with limits as Linux has them")
 
@@ -134,9 +134,9 @@ def test_rows_are_read_as_they_are_needed(tmp_path: Path) -> None:
 def test_a_reader_that_dies_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, [png(1)], pa.binary())
     monkeypatch.setattr(
-        "diffood.runtime.serving.child.START",
+        "diffood.runtime.inputs.child.START",
         "import os, sys; sys.path[:] = {path!r}; from {module} import main\n"
-        "import diffood.runtime.serving.sources.table_worker as worker\n"
+        "import diffood.runtime.inputs.table_worker as worker\n"
         "worker._rows = lambda *given: os.abort()\nmain(sys.argv[1])",
     )
     [(name, said)] = rows(path)

@@ -31,8 +31,8 @@ from diffood.calibration.calibrate import calibrate_files
 from diffood.runtime.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import Limits
+from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sources import expand_inputs
 from diffood.runtime.serving.triton import OUTPUTS, Settings, write_repository
 from diffood.zoo.images import unpack_set
 

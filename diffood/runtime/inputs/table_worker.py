@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from diffood.errors import RejectedImage
-from diffood.runtime.serving.child import serve_parent
-from diffood.runtime.serving.sources.items import one_line
+from diffood.runtime.inputs.child import serve_parent
+from diffood.runtime.inputs.items import one_line
 
 MEGABYTES = 4096  # beyond Arrow itself; row groups of images have some hundred
 ROWS = 16  # read at a time
@@ -54,7 +54,7 @@ def main(argument: str) -> None:
 
 
 def _open(place: str) -> AbstractContextManager[BinaryIO]:
-    from diffood.runtime.serving.sources.remote import is_url, open_url
+    from diffood.runtime.inputs.remote import is_url, open_url
 
     return open_url(place) if is_url(place) else Path(place).open("rb")
 

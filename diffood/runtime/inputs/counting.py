@@ -5,18 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from diffood.errors import DiffoodError
-from diffood.runtime.serving.sources.archives import is_archive
-from diffood.runtime.serving.sources.files import (
-    folder_bases,
-    is_folder,
-    list_entries,
-    named_files,
-    open_list,
-    walk,
-)
-from diffood.runtime.serving.sources.inputs import STANDARD_INPUT
-from diffood.runtime.serving.sources.remote import is_url
-from diffood.runtime.serving.sources.tables import is_table
+from diffood.runtime.inputs.archives import is_archive
+from diffood.runtime.inputs.files import folder_bases, is_folder, list_entries, named_files, open_list, walk
+from diffood.runtime.inputs.open import STANDARD_INPUT
+from diffood.runtime.inputs.remote import is_url
+from diffood.runtime.inputs.tables import is_table
 
 
 def count_beside(inputs: Sequence[str]) -> Callable[[], int | None]:

@@ -13,19 +13,12 @@ from typing import BinaryIO, cast
 
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.images import DEFAULT_LIMITS, Limits
-from diffood.runtime.serving.sources.archives import is_archive, list_shard, list_stream, refused_shard
-from diffood.runtime.serving.sources.files import (
-    folder_bases,
-    is_folder,
-    list_entries,
-    list_folder,
-    named_files,
-    open_list,
-)
-from diffood.runtime.serving.sources.items import Item, Pause, Refused, Source, one_line, text_of
-from diffood.runtime.serving.sources.live import Watch, read_lines, watch_folder
-from diffood.runtime.serving.sources.remote import Remote, is_url, list_url, match_urls, open_url, require_file_system
-from diffood.runtime.serving.sources.tables import Columns, is_table, list_table
+from diffood.runtime.inputs.archives import is_archive, list_shard, list_stream, refused_shard
+from diffood.runtime.inputs.files import folder_bases, is_folder, list_entries, list_folder, named_files, open_list
+from diffood.runtime.inputs.items import Item, Pause, Refused, Source, one_line, text_of
+from diffood.runtime.inputs.remote import Remote, is_url, list_url, match_urls, open_url, require_file_system
+from diffood.runtime.inputs.tables import Columns, is_table, list_table
+from diffood.runtime.inputs.watch import Watch, read_lines, watch_folder
 
 STANDARD_INPUT = "-"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from diffood.errors import UsageError
-from diffood.runtime.serving.sources.items import Item, Refused, Source, text_of
+from diffood.runtime.inputs.items import Item, Refused, Source, text_of
 
 Place = TypeVar("Place")
 Failure = TypeVar("Failure", bound=Exception)

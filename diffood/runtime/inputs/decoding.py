@@ -15,9 +15,9 @@ import numpy as np
 
 from diffood.runtime.cores import usable_cores
 from diffood.runtime.images import ImageShape, Limits, Loaded
-from diffood.runtime.serving.child import Child, ChildEnded, ChildSilent
-from diffood.runtime.serving.decode_worker import Task, load_item
-from diffood.runtime.serving.sources.items import PAUSE, Item, Pause
+from diffood.runtime.inputs.child import Child, ChildEnded, ChildSilent
+from diffood.runtime.inputs.decode_worker import Task, load_item
+from diffood.runtime.inputs.items import PAUSE, Item, Pause
 
 THREADS = 2  # where no processes are used; Pillow releases the lock while it decodes
 GROUP = 8  # items a process is given at a time: enough that the pipe costs little beside a tiny image
@@ -168,7 +168,7 @@ class _Processes:
         with self._lock:
             if self._closed:
                 raise ChildEnded("the run ends")
-            child = Child("diffood.runtime.serving.decode_worker", self._task.as_json())
+            child = Child("diffood.runtime.inputs.decode_worker", self._task.as_json())
             self._all.add(child)
         return child
 

@@ -8,8 +8,8 @@ from typing import Any, BinaryIO, cast
 
 from diffood.errors import MissingExtraError, RejectedImage, UsageError
 from diffood.runtime.images import Limits
-from diffood.runtime.serving.sources.files import GLOB_CHARACTERS, descend
-from diffood.runtime.serving.sources.items import Item, Refused, one_line, text_of
+from diffood.runtime.inputs.files import GLOB_CHARACTERS, descend
+from diffood.runtime.inputs.items import Item, Refused, one_line, text_of
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.serving.sources.files import LONGEST_LINE, walk
-from diffood.runtime.serving.sources.items import PAUSE, Item, Pause, Source
+from diffood.runtime.inputs.files import LONGEST_LINE, walk
+from diffood.runtime.inputs.items import PAUSE, Item, Pause, Source
 
 LOOK_SECONDS = 0.5
 SETTLED_SECONDS = 1.0

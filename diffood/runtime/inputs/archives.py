@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 
 from diffood.errors import RejectedImage
 from diffood.runtime.images import Limits
-from diffood.runtime.serving.sources.items import LONGEST_ID, Inline, Item, Refused, one_line, text_of
+from diffood.runtime.inputs.items import LONGEST_ID, Inline, Item, Refused, one_line, text_of
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 IMAGE_ENDINGS = (

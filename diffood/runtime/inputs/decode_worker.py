@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from diffood.runtime.images import ImageShape, Limits, Loaded, read_and_decode
-from diffood.runtime.serving.child import serve_parent
-from diffood.runtime.serving.sources.items import Item, one_line
+from diffood.runtime.inputs.child import serve_parent
+from diffood.runtime.inputs.items import Item, one_line
 
 BYTES_A_PIXEL = 16  # Pillow's 4 for the file's mode, as much for the mode it is converted to, twice that for resizing
 SLACK_MEGABYTES = 512  # for the decoders themselves, and fsspec with its threads

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from diffood.runtime.images import Limits
-from diffood.runtime.serving.child import Child, ChildEnded, ChildSilent
-from diffood.runtime.serving.sources.items import LONGEST_ID, Inline, Item, Refused
-from diffood.runtime.serving.sources.table_worker import Table
+from diffood.runtime.inputs.child import Child, ChildEnded, ChildSilent
+from diffood.runtime.inputs.items import LONGEST_ID, Inline, Item, Refused
+from diffood.runtime.inputs.table_worker import Table
 
 DEFAULT_COLUMN = "image"
 ENDING = ".parquet"
@@ -34,7 +34,7 @@ def list_table(place: str, name: str, columns: Columns, limits: Limits) -> Itera
     place: its path or URL. Where it cannot be read, what came before is given, and an item called `name` says so.
     """
     child = Child(
-        "diffood.runtime.serving.sources.table_worker",
+        "diffood.runtime.inputs.table_worker",
         Table(place, columns.image, columns.identity, limits.max_bytes).as_json(),
     )
     number = 0

@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, Loaded
-from diffood.runtime.serving.decoding import IN_THREADS, MOST_HELD, Decoding, decode_ahead
-from diffood.runtime.serving.sources import Item, Pause
+from diffood.runtime.inputs.decoding import IN_THREADS, MOST_HELD, Decoding, decode_ahead
+from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.sessions import Array
 from diffood.runtime.witnesses import Evidence
 
