@@ -8,7 +8,7 @@ import typer
 from diffood.cli import options
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
-from diffood.runtime.serving.triton import DEFAULT_NAME, DEFAULT_QUEUE_DELAY, Settings, write_repository
+from diffood.serving.triton.repository import DEFAULT_NAME, DEFAULT_QUEUE_DELAY, Settings, write_repository
 
 
 def export_triton(

@@ -17,11 +17,11 @@ from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
 from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
 from diffood.runtime.inputs.tables import DEFAULT_COLUMN
-from diffood.runtime.serving.place import DEFAULT_PART_ROWS, Place
+from diffood.serving.output.place import DEFAULT_PART_ROWS, Place
 
 if TYPE_CHECKING:
-    from diffood.runtime.serving.output import Output
-    from diffood.runtime.serving.summary import Summary, Tally
+    from diffood.serving.output.output import Output
+    from diffood.serving.output.summary import Summary, Tally
 
 REASONS_SHOWN = 20
 
@@ -67,12 +67,12 @@ def serve_batch(
     from diffood.runtime.inputs.tables import Columns
     from diffood.runtime.inputs.watch import Watch
     from diffood.runtime.parity import calibration_sha256
-    from diffood.runtime.serving.batch import ids_there
-    from diffood.runtime.serving.journal import RunRecord
-    from diffood.runtime.serving.output import open_output
-    from diffood.runtime.serving.stop import Stop, listening
-    from diffood.runtime.serving.summary import Tally, read_summary
-    from diffood.runtime.serving.watched import Watching, serve_watched
+    from diffood.serving.batch import ids_there
+    from diffood.serving.output.journal import RunRecord
+    from diffood.serving.output.output import open_output
+    from diffood.serving.output.summary import Tally, read_summary
+    from diffood.serving.stop import Stop, listening
+    from diffood.serving.watched import Watching, serve_watched
 
     if resume and overwrite:
         raise UsageError("--resume goes on and --overwrite starts anew: give one of them.")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from diffood.runtime.inputs.decoding import MOST_PROCESSES
-from diffood.runtime.serving.sinks import Format
+from diffood.serving.rows.formats import Format
 
 _OUTPUT, _WATCHING = "Output", "Watching"
 

@@ -15,7 +15,7 @@ from diffood.runtime.images import Limits
 from diffood.runtime.inputs.decoding import Decoding, default_processes
 
 if TYPE_CHECKING:
-    from diffood.runtime.serving.batch import Scorer
+    from diffood.serving.batch import Scorer
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Opened:
 @contextlib.contextmanager
 def open_scorer(bundle: Path, cluster: str | None, wanted: Wanted) -> Iterator[Opened]:
     """Open a calibrated bundle here, or on the cluster of an address."""
-    from diffood.runtime.serving.batch import Here
-    from diffood.runtime.serving.cluster import DECODERS_A_WORKER, open_cluster
+    from diffood.serving.batch import Here
+    from diffood.serving.cluster.cluster import DECODERS_A_WORKER, open_cluster
 
     if cluster is None:
         decoding = Decoding(default_processes() if wanted.decoders is None else wanted.decoders, wanted.decode_timeout)

@@ -10,7 +10,7 @@ from made_up import calibration_of
 from diffood.calibration.drift.monitor import Watch, begin, conclude, observe, source_of
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.decision import ClassThreshold, ClassThresholds
-from diffood.runtime.serving.rows import Row
+from diffood.serving.rows.row import Row
 
 GENERATOR = np.random.default_rng(0)
 CALIBRATION = calibration_of([(index + 0.5) / 400 for index in range(400)], 0.95, allowed_above=20)

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffood.errors import UsageError
-from diffood.runtime.serving.readers import MAX_LINE_BYTES, read_rows
-from diffood.runtime.serving.rows import COLUMNS, Row
+from diffood.serving.rows.readers import MAX_LINE_BYTES, read_rows
+from diffood.serving.rows.row import COLUMNS, Row
 
 Values = dict[str, Any]
 

@@ -7,7 +7,7 @@ import pytest
 from planted_engine import plant_engine
 
 from diffood.errors import BundleError
-from diffood.runtime.serving.triton import Settings, write_repository
+from diffood.serving.triton.repository import Settings, write_repository
 
 Change = Callable[[Path, Path], None]  # of the bundle's folder and of its one bank
 SETTINGS = Settings(batch=8, threads=1)

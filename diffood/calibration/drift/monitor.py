@@ -24,8 +24,8 @@ from diffood.calibration.drift.martingale import (
 from diffood.calibration.promises.thresholds import require_share
 from diffood.errors import CalibrationError
 from diffood.runtime.decision import Calibration
-from diffood.runtime.serving.readers import follow_rows, read_rows
-from diffood.runtime.serving.rows import Row
+from diffood.serving.rows.readers import follow_rows, read_rows
+from diffood.serving.rows.row import Row
 
 
 @dataclass(frozen=True)

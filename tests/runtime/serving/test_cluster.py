@@ -22,11 +22,11 @@ from diffood.runtime.inputs.decoding import IN_THREADS, Decoding
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.inputs.items import PAUSE, Inline, Pause, Source
 from diffood.runtime.plan import Plan
-from diffood.runtime.serving import cluster
-from diffood.runtime.serving.batch import Here, Scored
-from diffood.runtime.serving.cluster import Cluster, _in_blocks, count_slots, open_cluster
-from diffood.runtime.serving.cluster_worker import Sight, Work, Worker, identify
-from diffood.runtime.serving.rows import Row
+from diffood.serving.batch import Here, Scored
+from diffood.serving.cluster import cluster
+from diffood.serving.cluster.cluster import Cluster, _in_blocks, count_slots, open_cluster
+from diffood.serving.cluster.worker import Sight, Work, Worker, identify
+from diffood.serving.rows.row import Row
 from diffood.zoo.images import unpack_set
 
 CHEAPEST = Plan(start_times=(120,), stride=120, repeats=1, guidance=0.0)

@@ -17,9 +17,9 @@ from written import MANY, ROWS, finish, open_at, write
 
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.cores import usable_cores
-from diffood.runtime.serving.place import Place
-from diffood.runtime.serving.readers import read_rows
-from diffood.runtime.serving.rows import Row
+from diffood.serving.output.place import Place
+from diffood.serving.rows.readers import read_rows
+from diffood.serving.rows.row import Row
 
 NAMES = ["rows.jsonl", "rows.csv", "rows.parquet", "rows"]
 

@@ -29,10 +29,10 @@ from diffood.runtime.inputs.open import Reading, open_inputs
 from diffood.runtime.inputs.watch import Watch
 from diffood.runtime.pipeline import score_files
 from diffood.runtime.plan import Plan
-from diffood.runtime.serving.batch import Here, ids_there, make_row, serve_batch
-from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.stop import Stop
-from diffood.runtime.serving.summary import Summary, Tally
+from diffood.serving.batch import Here, ids_there, make_row, serve_batch
+from diffood.serving.output.summary import Summary, Tally
+from diffood.serving.rows.row import Row
+from diffood.serving.stop import Stop
 from diffood.zoo.images import load_set
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="FIFOs and file names of any bytes")

@@ -6,11 +6,11 @@ import pytest
 from written import finish, open_at, run_of, write
 
 from diffood.errors import UsageError
-from diffood.runtime.serving.output import open_output
-from diffood.runtime.serving.place import Place
-from diffood.runtime.serving.readers import BLOCK, follow_rows, read_rows
-from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sinks import FORMATS, Format
+from diffood.serving.output.output import open_output
+from diffood.serving.output.place import Place
+from diffood.serving.rows.formats import FORMATS, Format
+from diffood.serving.rows.readers import BLOCK, follow_rows, read_rows
+from diffood.serving.rows.row import Row
 
 ROWS = [
     Row(

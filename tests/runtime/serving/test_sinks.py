@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from written import ROWS, write
 
-from diffood.runtime.serving.rows import COLUMNS, Row
-from diffood.runtime.serving.sinks import FORMATS, Format, whole
+from diffood.serving.rows.formats import FORMATS, Format, whole
+from diffood.serving.rows.row import COLUMNS, Row
 
 ENDINGS = [".jsonl", ".csv", ".parquet"]
 

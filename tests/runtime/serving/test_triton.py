@@ -18,9 +18,16 @@ from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import Limits
 from diffood.runtime.inputs.files import expand_inputs
-from diffood.runtime.serving.encoded import score_encoded
-from diffood.runtime.serving.rows import COLUMNS, Row
-from diffood.runtime.serving.triton import DEFAULT_NAME, OUTPUTS, Settings, make_config, make_tensors, write_repository
+from diffood.serving.rows.row import COLUMNS, Row
+from diffood.serving.triton.encoded import score_encoded
+from diffood.serving.triton.repository import (
+    DEFAULT_NAME,
+    OUTPUTS,
+    Settings,
+    make_config,
+    make_tensors,
+    write_repository,
+)
 
 SETTINGS = Settings(batch=8, threads=1)
 

@@ -32,8 +32,8 @@ from diffood.runtime.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import Limits
 from diffood.runtime.inputs.files import expand_inputs
-from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.triton import OUTPUTS, Settings, write_repository
+from diffood.serving.rows.row import Row
+from diffood.serving.triton.repository import OUTPUTS, Settings, write_repository
 from diffood.zoo.images import unpack_set
 
 PROTOCOLS = ["http", "grpc"]

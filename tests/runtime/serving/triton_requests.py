@@ -11,8 +11,8 @@ from written import open_at
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import Limits
 from diffood.runtime.inputs.files import expand_inputs
-from diffood.runtime.serving.batch import Here, serve_batch
-from diffood.runtime.serving.rows import Row
+from diffood.serving.batch import Here, serve_batch
+from diffood.serving.rows.row import Row
 from diffood.zoo.images import load_set
 
 # One UNet evaluation an image, where detection is not looked at.

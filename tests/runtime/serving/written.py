@@ -7,11 +7,11 @@ from typing import Any
 
 from made_up import fingerprint_of
 
-from diffood.runtime.serving.journal import RunRecord
-from diffood.runtime.serving.output import Mode, Output, open_output
-from diffood.runtime.serving.place import Place
-from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.summary import Summary, encode_summary
+from diffood.serving.output.journal import RunRecord
+from diffood.serving.output.output import Mode, Output, open_output
+from diffood.serving.output.place import Place
+from diffood.serving.output.summary import Summary, encode_summary
+from diffood.serving.rows.row import Row
 
 ROWS = [
     Row("a.png", "00" * 32, "ok", 0.1 + 0.2, 1 / 3, 1.5, False, 3, "coat", 0.75, 1, 16),

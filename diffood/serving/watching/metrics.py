@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from diffood import __version__
 from diffood.errors import UsageError
-from diffood.runtime.serving.summary import Tally
+from diffood.serving.output.summary import Tally
 
 HOST = "127.0.0.1"
 SECONDS_FOR_A_REQUEST = 10.0

@@ -19,7 +19,7 @@ from diffood.runtime.decision import Fingerprint
 from diffood.runtime.durable import sync, write_all
 from diffood.runtime.plan import first_problem
 from diffood.runtime.records import Record
-from diffood.runtime.serving.sinks import Format
+from diffood.serving.rows.formats import Format
 
 Count = Annotated[int, Field(ge=0)]
 

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from diffood.errors import UsageError
 from diffood.runtime.records import Record
-from diffood.runtime.serving.journal import RunRecord
-from diffood.runtime.serving.rows import Row
+from diffood.serving.output.journal import RunRecord
+from diffood.serving.rows.row import Row
 
 MOST_REASONS = 1000  # that are told apart; files from outside must not fill memory with new ones
 OTHER_REASONS = "other reasons"

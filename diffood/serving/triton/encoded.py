@@ -8,8 +8,8 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images import DEFAULT_LIMITS, Limits, refuse_byte_count
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.pipeline import score_files
-from diffood.runtime.serving.batch import make_row
-from diffood.runtime.serving.rows import Row
+from diffood.serving.batch import make_row
+from diffood.serving.rows.row import Row
 
 
 @dataclass(frozen=True)

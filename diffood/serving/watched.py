@@ -7,15 +7,15 @@ from pathlib import Path
 
 from diffood.runtime.images import DEFAULT_LIMITS, Limits
 from diffood.runtime.inputs.items import Item, Pause
-from diffood.runtime.serving.batch import OnRow, Scorer, serve_batch
-from diffood.runtime.serving.flagged import FlaggedFolder
-from diffood.runtime.serving.log import Log
-from diffood.runtime.serving.metrics import serving_metrics
-from diffood.runtime.serving.output import Output
-from diffood.runtime.serving.rejects import RejectLimit
-from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.stop import Stop
-from diffood.runtime.serving.summary import Summary, Tally
+from diffood.serving.batch import OnRow, Scorer, serve_batch
+from diffood.serving.output.output import Output
+from diffood.serving.output.summary import Summary, Tally
+from diffood.serving.rows.row import Row
+from diffood.serving.stop import Stop
+from diffood.serving.watching.flagged import FlaggedFolder
+from diffood.serving.watching.log import Log
+from diffood.serving.watching.metrics import serving_metrics
+from diffood.serving.watching.rejects import RejectLimit
 
 
 @dataclass(frozen=True)

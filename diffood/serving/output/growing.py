@@ -6,9 +6,9 @@ from pathlib import Path
 
 from diffood.errors import DiffoodError
 from diffood.runtime.durable import write_all
-from diffood.runtime.serving.journal import Mark
-from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sinks import LineFormat, head, line
+from diffood.serving.output.journal import Mark
+from diffood.serving.rows.formats import LineFormat, head, line
+from diffood.serving.rows.row import Row
 
 CHUNK = 2**20
 

@@ -35,7 +35,7 @@ from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from diffood.runtime.parity import MAX_PARITY_BYTES, load_parity
 from diffood.runtime.plan import first_problem
 from diffood.runtime.records import Record
-from diffood.runtime.serving.rows import COLUMNS, Row, Value
+from diffood.serving.rows.row import COLUMNS, Row, Value
 
 DEFAULT_NAME = "diffood"
 DEFAULT_QUEUE_DELAY = 5000  # microseconds: less than the quickest pass, of the embedded models in one lane, takes
@@ -55,7 +55,7 @@ OUTPUTS = {name: kind for name, kind in COLUMNS.items() if name != "id"}
 
 MODEL = '''"""The verdicts of the bundle beside this file; written by `diffood export-triton`."""
 
-from diffood.runtime.serving.triton_model import TritonPythonModel  # noqa: F401 - what Triton looks for here
+from diffood.serving.triton.model import TritonPythonModel  # noqa: F401 - what Triton looks for here
 '''
 
 

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from diffood.errors import MissingExtraError, UsageError
 from diffood.runtime.plan import first_problem
-from diffood.runtime.serving.parts import JOURNAL, PARTIAL, find_part, own_files
-from diffood.runtime.serving.rows import COLUMNS, Row, Value
-from diffood.runtime.serving.sinks import LineFormat
+from diffood.serving.output.parts import JOURNAL, PARTIAL, find_part, own_files
+from diffood.serving.rows.formats import LineFormat
+from diffood.serving.rows.row import COLUMNS, Row, Value
 
 MAX_LINE_BYTES = 2**20  # a row has some hundred bytes; the longest path and reason stay below this
 BLOCK = 1024  # rows given at a time

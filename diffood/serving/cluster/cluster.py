@@ -29,9 +29,9 @@ from diffood.runtime.images import DEFAULT_LIMITS, Limits
 from diffood.runtime.inputs.decode_worker import load_item
 from diffood.runtime.inputs.decoding import IN_THREADS, Decoding
 from diffood.runtime.inputs.items import Item, Pause
-from diffood.runtime.serving.batch import Scored
-from diffood.runtime.serving.cluster_worker import Opened, Sight, Work, Worker, identify
-from diffood.runtime.serving.rows import Row
+from diffood.serving.batch import Scored
+from diffood.serving.cluster.worker import Opened, Sight, Work, Worker, identify
+from diffood.serving.rows.row import Row
 
 BLOCK = 256  # files; what is done again when a worker is lost
 BLOCK_BYTES = 8 * 2**20  # of images that came with their listing, after which a block is closed before it is full

@@ -12,8 +12,8 @@ from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images import Limits
 from diffood.runtime.records import shown
-from diffood.runtime.serving.encoded import score_encoded
-from diffood.runtime.serving.triton import BUNDLE_FOLDER, INPUT, Settings, make_tensors
+from diffood.serving.triton.encoded import score_encoded
+from diffood.serving.triton.repository import BUNDLE_FOLDER, INPUT, Settings, make_tensors
 
 
 class TritonPythonModel:

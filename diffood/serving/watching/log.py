@@ -9,7 +9,7 @@ from typing import Literal
 
 from diffood.errors import UsageError
 from diffood.runtime.durable import write_all
-from diffood.runtime.serving.rows import Row, Value
+from diffood.serving.rows.row import Row, Value
 
 Level = Literal["info", "warning", "error"]
 

@@ -6,7 +6,7 @@ What is no whole part begins with "_" or ".", which pyarrow, Spark and others pa
 import re
 from pathlib import Path
 
-from diffood.runtime.serving.sinks import FORMATS, Format
+from diffood.serving.rows.formats import FORMATS, Format
 
 PARTIAL = ".partial"  # until a file is whole
 JOURNAL = "_journal"

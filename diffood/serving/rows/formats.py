@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from diffood.errors import MissingExtraError
-from diffood.runtime.serving.rows import COLUMNS, Row
+from diffood.serving.rows.row import COLUMNS, Row
 
 Format = Literal["jsonl", "csv", "parquet"]
 LineFormat = Literal["jsonl", "csv"]  # what can be appended to, a row at a time

@@ -14,11 +14,11 @@ from diffood.runtime.images import DEFAULT_LIMITS, Limits
 from diffood.runtime.inputs.decoding import IN_THREADS, Decoding
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.pipeline import Outcome, score_files
-from diffood.runtime.serving.flagged import FlaggedFolder, draw_denoised
-from diffood.runtime.serving.output import Output
-from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.stop import Stop
-from diffood.runtime.serving.summary import State, Summary, Tally, encode_summary
+from diffood.serving.output.output import Output
+from diffood.serving.output.summary import State, Summary, Tally, encode_summary
+from diffood.serving.rows.row import Row
+from diffood.serving.stop import Stop
+from diffood.serving.watching.flagged import FlaggedFolder, draw_denoised
 
 OnRow = Callable[[Row], None]
 

@@ -19,9 +19,9 @@ from diffood.runtime.images import Limits
 from diffood.runtime.inputs.decode_worker import load_item
 from diffood.runtime.inputs.decoding import Decoding
 from diffood.runtime.inputs.items import PAUSE, Item, Pause
-from diffood.runtime.serving.batch import Here
-from diffood.runtime.serving.rows import Row
 from diffood.runtime.sessions import Backend
+from diffood.serving.batch import Here
+from diffood.serving.rows.row import Row
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Ends a run of which most files are refused: a wrong folder, a broken camera."""
 
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.serving.rows import Row
+from diffood.serving.rows.row import Row
 
 FEWEST_FILES = 100  # before which a share says little
 

@@ -19,14 +19,14 @@ from typing_extensions import Self
 
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.durable import sync, write_durably
-from diffood.runtime.serving.growing import Growing, damaged
-from diffood.runtime.serving.journal import Journal, Mark, Past, RunRecord
-from diffood.runtime.serving.parts import SUMMARY, own_files
-from diffood.runtime.serving.place import Place
-from diffood.runtime.serving.readers import read_growing, read_rows
-from diffood.runtime.serving.rows import Row
-from diffood.runtime.serving.sinks import LineFormat, merge_parquet, whole
-from diffood.runtime.serving.summary import read_summary
+from diffood.serving.output.growing import Growing, damaged
+from diffood.serving.output.journal import Journal, Mark, Past, RunRecord
+from diffood.serving.output.parts import SUMMARY, own_files
+from diffood.serving.output.place import Place
+from diffood.serving.output.summary import read_summary
+from diffood.serving.rows.formats import LineFormat, merge_parquet, whole
+from diffood.serving.rows.readers import read_growing, read_rows
+from diffood.serving.rows.row import Row
 
 Mode = Literal["new", "resume", "overwrite"]
 

@@ -1,0 +1,1 @@
+"""serve-batch: one row per file, none lost and none twice."""
