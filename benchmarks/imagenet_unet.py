@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pages import machine_line, record, table
 
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 
 WIDTH, SIZE, CLASSES = 256, 256, 1000
 BLOCKS = ("ResnetDownsampleBlock2D",) * 3 + ("AttnDownBlock2D",) * 3  # attention at 32, 16 and 8

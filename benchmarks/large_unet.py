@@ -19,8 +19,8 @@ from diffood.bench.contenders import our_contenders, plain_contender
 from diffood.export.images import read_some
 from diffood.export.sources.given import Sources
 from diffood.export.sources.preprocessing import Preprocessing
-from diffood.runtime.bundle import open_bundle
-from diffood.runtime.plan import REFERENCE
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.method.plan import REFERENCE
 from diffood.runtime.sessions import Array
 from diffood.zoo.images import unpack_set
 

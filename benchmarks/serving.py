@@ -21,7 +21,7 @@ from pages import NONE, copy_zoo, diffood, machine_line, machine_options, record
 
 from diffood.bench.machine import load_average
 from diffood.runtime.detector import Detector
-from diffood.runtime.images import DEFAULT_LIMITS, load_image
+from diffood.runtime.images.decode import DEFAULT_LIMITS, load_image
 from diffood.zoo.images import unpack_set
 
 CHEAPEST = ("--plan", "plain", "--start-time", 120, "--stride", 120, "--repeats", 1, "--guidance", 0)

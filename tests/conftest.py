@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from diffood import zoo
-from diffood.runtime.bundle import Bundle, open_bundle
-from diffood.runtime.images import from_pixels
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.images.decode import from_pixels
 from diffood.zoo.images import load_set, unpack_set
 
 

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from diffood import zoo
-from diffood.runtime.bundle import Role
+from diffood.runtime.bundle.bundle import Role
 
 ERROR = 2e-3  # against FP32, the largest of the three graphs
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from diffood.runtime.decision import Calibration, Fingerprint
-from diffood.runtime.images import ImageShape
-from diffood.runtime.plan import Plan
+from diffood.runtime.images.decode import ImageShape
+from diffood.runtime.method.plan import Plan
 
 PLAN = Plan(start_times=(100,), stride=50, repeats=1, guidance=0.0)
 

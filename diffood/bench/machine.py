@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood import __version__
-from diffood.runtime.cores import usable_cores
+from diffood.runtime.sessions.cores import usable_cores
 
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "diffusers", "tensorrt", "tensorrt-rtx")
 

@@ -20,9 +20,9 @@ from diffood.export.sources.given import Sources, load_models
 from diffood.export.sources.pretrained import WEIGHTS
 from diffood.export.sources.unet import UNet
 from diffood.export.sources.weights import hash_file
-from diffood.runtime.bundle import Bundle, Manifest, open_bundle
-from diffood.runtime.plan import Plan
-from diffood.runtime.schedule import epsilon_coefficients
+from diffood.runtime.bundle.bundle import Bundle, Manifest, open_bundle
+from diffood.runtime.method.plan import Plan
+from diffood.runtime.method.schedule import epsilon_coefficients
 from diffood.runtime.sessions import Array
 
 Tensor = torch.Tensor

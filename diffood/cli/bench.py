@@ -11,9 +11,9 @@ import typer
 from diffood.cli import model_options, options, progress
 from diffood.errors import UsageError
 from diffood.export.sources.given import Sources
-from diffood.runtime.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import DEFAULT_BATCH
-from diffood.runtime.plan import Plan
+from diffood.runtime.method.plan import Plan
 from diffood.runtime.sessions import Array
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _read_images(bundle: Bundle, folders: list[Path] | None) -> Array:
         from diffood.export.images import read_some  # needs no torch
 
         return read_some(folders, shape, IMAGES, partial(typer.echo, err=True))
-    from diffood.runtime.images import from_pixels
+    from diffood.runtime.images.decode import from_pixels
     from diffood.zoo.images import load_set
 
     x = from_pixels(load_set("fashion-test").images[:, None])

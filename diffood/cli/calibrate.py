@@ -63,7 +63,7 @@ def calibrate(
     from diffood.calibration.promises.planning import plan_images
     from diffood.calibration.promises.thresholds import require_share
     from diffood.report.gallery import Extremes
-    from diffood.runtime.bundle import open_bundle
+    from diffood.runtime.bundle.bundle import open_bundle
     from diffood.runtime.inputs.files import expand_inputs
 
     require_share("--fpr", fpr)

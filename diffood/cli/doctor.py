@@ -10,9 +10,9 @@ import typer
 from diffood import __version__
 from diffood.cli import options
 from diffood.errors import DiffoodError, MissingExtraError
-from diffood.runtime.cores import usable_cores
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.sessions.backends import Availability, examine_backends
+from diffood.runtime.sessions.cores import usable_cores
 from diffood.runtime.sessions.cuda import Device, find_device
 
 _BASE, _EXPORT, _GPU = "pip install diffood", "pip install 'diffood[export]'", "pip install 'diffood[gpu]'"

@@ -10,8 +10,8 @@ import typer
 
 from diffood.cli import model_options, options
 from diffood.errors import MissingExtraError, UsageError
-from diffood.runtime.bundle import CALIBRATION, open_bundle
-from diffood.runtime.engines import EngineLibrary, Profile
+from diffood.runtime.bundle.bundle import CALIBRATION, open_bundle
+from diffood.runtime.bundle.engines import EngineLibrary, Profile
 
 
 def export(

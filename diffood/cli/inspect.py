@@ -7,7 +7,7 @@ import typer
 
 from diffood.cli import options
 from diffood.errors import CalibrationError
-from diffood.runtime.bundle import LatentEntry, open_bundle
+from diffood.runtime.bundle.bundle import LatentEntry, open_bundle
 from diffood.runtime.decision import list_kept, load_calibrated_fusion, load_calibration
 
 

@@ -34,7 +34,7 @@ def monitor(
     Example: diffood monitor monday.jsonl tuesday.jsonl --bundle bundle --output drift.png
     """
     from diffood.calibration.drift import monitor as room
-    from diffood.runtime.bundle import open_bundle
+    from diffood.runtime.bundle.bundle import open_bundle
     from diffood.runtime.decision import load_calibration
 
     if output is not None:

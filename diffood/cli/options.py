@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal, get_args
 import typer
 
 from diffood.errors import UsageError
-from diffood.runtime.bundle import Bundle, Precision, open_bundle
-from diffood.runtime.choice import BackendChoice, Candidate, PrecisionChoice, list_candidates, nothing_usable
+from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
+from diffood.runtime.bundle.fusion import FusionRecord
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
-from diffood.runtime.fusion import FusionRecord
-from diffood.runtime.plan import Combination, Plan
-from diffood.runtime.schedule import Convention, Sampler
-from diffood.runtime.witnesses import Witness
+from diffood.runtime.method.plan import Combination, Plan
+from diffood.runtime.method.schedule import Convention, Sampler
+from diffood.runtime.method.witnesses import Witness
+from diffood.runtime.sessions.choice import BackendChoice, Candidate, PrecisionChoice, list_candidates, nothing_usable
 
 PLAN_PANEL = "Plan"
 

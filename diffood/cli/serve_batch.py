@@ -14,7 +14,7 @@ from diffood.cli import options, progress, serve_options
 from diffood.cli.serve_scorer import Wanted, open_scorer
 from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH
-from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
+from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
 from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
 from diffood.runtime.inputs.tables import DEFAULT_COLUMN
 from diffood.serving.output.place import DEFAULT_PART_ROWS, Place
@@ -62,11 +62,11 @@ def serve_batch(
 
     Example: diffood serve-batch bundle camera/ --output verdicts/ --save-flagged flagged/ --resume
     """
+    from diffood.runtime.bundle.parity import calibration_sha256
     from diffood.runtime.inputs.counting import count_beside
     from diffood.runtime.inputs.open import STANDARD_INPUT, Reading, open_inputs
     from diffood.runtime.inputs.tables import Columns
     from diffood.runtime.inputs.watch import Watch
-    from diffood.runtime.parity import calibration_sha256
     from diffood.serving.batch import ids_there
     from diffood.serving.output.journal import RunRecord
     from diffood.serving.output.output import open_output

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffood.cli import options
-from diffood.runtime.bundle import Bundle
-from diffood.runtime.choice import BackendChoice, PrecisionChoice
+from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.decision import Fingerprint
 from diffood.runtime.detector import Detector
-from diffood.runtime.images import Limits
+from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.decoding import Decoding, default_processes
+from diffood.runtime.sessions.choice import BackendChoice, PrecisionChoice
 
 if TYPE_CHECKING:
     from diffood.serving.batch import Scorer

@@ -49,7 +49,7 @@ def tune(
     from diffood.calibration.tuning.tune import time_chosen, tune_bundle
     from diffood.cli.tuning_text import describe_speeds, describe_tuning
     from diffood.report.tuning_chart import draw_tuning
-    from diffood.runtime.bundle import open_bundle
+    from diffood.runtime.bundle.bundle import open_bundle
     from diffood.runtime.inputs.files import expand_inputs
 
     if (budget is None) == (latency is None):

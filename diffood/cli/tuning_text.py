@@ -8,14 +8,14 @@ from diffood.calibration.tuning.choosing import TUNED
 from diffood.calibration.tuning.images import FIT, IND
 from diffood.cli import options
 from diffood.cli.evaluation_table import align
-from diffood.runtime.plan import DEFAULT, FAST, Plan
+from diffood.runtime.method.plan import DEFAULT, FAST, Plan
 
 if TYPE_CHECKING:
     from diffood.calibration.metrics.intervals import Difference
     from diffood.calibration.tuning.choosing import Candidate
     from diffood.calibration.tuning.timing import Speed
     from diffood.calibration.tuning.tune import Tuned
-    from diffood.runtime.bundle import Bundle
+    from diffood.runtime.bundle.bundle import Bundle
 
 HEADS = ("starts", "stride", "sampler", "repeats", "stages", "guidance", "witnesses", "cost", "mean AUROC", "worst set")
 SHORT = {  # names of witnesses in the table's narrow column; the line below it says what they are

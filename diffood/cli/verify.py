@@ -9,8 +9,8 @@ import typer
 from diffood.cli import options, progress
 from diffood.cli.sets import named_folders
 from diffood.errors import EXIT_FAILED, EXIT_SET_ASIDE
+from diffood.runtime.bundle.parity import Limits
 from diffood.runtime.detector import DEFAULT_BATCH
-from diffood.runtime.parity import Limits
 
 _DEFAULT = Limits()
 

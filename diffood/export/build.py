@@ -19,7 +19,7 @@ from diffood.export.sources.given import Sources, load_models
 from diffood.export.sources.scheduler import NoiseSchedule
 from diffood.export.sources.unet import UNet
 from diffood.export.weights_file import LARGEST_INSIDE
-from diffood.runtime.bundle import (
+from diffood.runtime.bundle.bundle import (
     MANIFEST,
     FileEntry,
     LatentEntry,
@@ -29,7 +29,7 @@ from diffood.runtime.bundle import (
     UNetEntry,
     write_bundle,
 )
-from diffood.runtime.plan import DEFAULT, FAST, PLAIN, REFERENCE, Plan
+from diffood.runtime.method.plan import DEFAULT, FAST, PLAIN, REFERENCE, Plan
 
 NOISE_LEVELS, GOLDEN = "noise_levels.npz", "golden.npz"
 FP32_ALONE: tuple[Precision, ...] = ("fp32",)

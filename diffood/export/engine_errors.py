@@ -4,7 +4,7 @@ import re
 import signal
 
 from diffood.errors import ExportError, MissingExtraError
-from diffood.runtime.engines import EngineLibrary
+from diffood.runtime.bundle.engines import EngineLibrary
 
 # What operators of our graphs ask for, where a builder refuses them.
 NEEDS = {

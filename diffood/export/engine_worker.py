@@ -18,7 +18,7 @@ from pydantic import Field
 
 from diffood.errors import DeviceError, DiffoodError, ExportError
 from diffood.export.engine_errors import cannot_build_here, describe_node, failed, missing_library, refused, too_old
-from diffood.runtime.engines import EngineLibrary, Profile
+from diffood.runtime.bundle.engines import EngineLibrary, Profile
 from diffood.runtime.records import Record
 from diffood.runtime.sessions.tensorrt import MODULES, load_library
 

@@ -16,8 +16,8 @@ from diffood import errors
 from diffood.errors import UsageError
 from diffood.export.engine_errors import died
 from diffood.export.engine_worker import Job, Platform
-from diffood.runtime.bundle import Bundle, GraphEntry, Precision, describe_file, open_bundle
-from diffood.runtime.engines import (
+from diffood.runtime.bundle.bundle import Bundle, GraphEntry, Precision, describe_file, open_bundle
+from diffood.runtime.bundle.engines import (
     EngineLibrary,
     EngineRecord,
     PlanFile,

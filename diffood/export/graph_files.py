@@ -22,7 +22,7 @@ from diffood.export.sources.classifier import Classifier
 from diffood.export.sources.onnx_classifier import OnnxClassifier
 from diffood.export.sources.unet import UNet
 from diffood.export.weights_file import WeightsFile
-from diffood.runtime.bundle import GraphEntry, Precision, Role
+from diffood.runtime.bundle.bundle import GraphEntry, Precision, Role
 
 GOLDEN_IMAGES = 4
 STEP_OUTPUTS = ("x_next", "epsilon")

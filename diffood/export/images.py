@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from diffood.errors import UsageError
-from diffood.runtime.images import DEFAULT_LIMITS, ImageShape, load_image
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape, load_image
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.sessions import Array
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 
 from diffood.errors import ExportError
-from diffood.runtime.bundle import Precision
+from diffood.runtime.bundle.bundle import Precision
 
 # Largest difference from FP32, relative to the largest output, above which an export fails. fp32: rounding; fp16: ten
 # times what halved UNets show at every time; int8: a graph with broken scales, the parity gate judges the others.

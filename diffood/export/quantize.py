@@ -24,7 +24,7 @@ from diffood.export.qdq import (
 )
 from diffood.export.samples import count_rows, first_batches
 from diffood.export.states import States, record_states
-from diffood.runtime.bundle import Bundle, FileEntry, GraphEntry, Manifest, Role, open_bundle, write_bundle
+from diffood.runtime.bundle.bundle import Bundle, FileEntry, GraphEntry, Manifest, Role, open_bundle, write_bundle
 from diffood.runtime.detector import RANGE_SLACK, Detector
 from diffood.runtime.sessions import Array
 from diffood.runtime.sessions.graphs import read_graph

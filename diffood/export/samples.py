@@ -6,7 +6,7 @@ import torch
 
 from diffood.export.onnx import PROOF_BATCHES, Inputs
 from diffood.export.sources.unet import UNet
-from diffood.runtime.bundle import Role
+from diffood.runtime.bundle.bundle import Role
 
 PROOF_ROWS = 25  # of a batch, at the most, while every time of the schedule is proven
 # ONNX Runtime writes attention out: a float32 score for each pair of an image's positions and each head, in up to three

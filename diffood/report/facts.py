@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from diffood.runtime.decision import Calibration
 from diffood.runtime.detector import Detector
-from diffood.runtime.witnesses import Witness
+from diffood.runtime.method.witnesses import Witness
 
 CLASSES_NAMED = 12
 

@@ -2,7 +2,7 @@
 
 from matplotlib.axes import Axes
 
-from diffood.calibration.tuning_record import Measured
+from diffood.runtime.bundle.tuning import Measured
 
 
 def plot_front(panel: Axes, found: Measured, *, dots: str, front: str, star: str, line: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from diffood.calibration.metrics.comparison import CLEARLY, SMALLEST_SHOWN
 from diffood.errors import MissingExtraError, UsageError
 from diffood.report.report import Report
-from diffood.runtime.durable import write_durably
+from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.records import shown
 
 TEMPLATE = "report.html.jinja"

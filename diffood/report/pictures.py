@@ -17,9 +17,9 @@ from PIL import Image
 
 from diffood.calibration.metrics.rates import FloatArray
 from diffood.calibration.metrics.rejection import RejectionCurve
-from diffood.calibration.tuning_record import Measured
 from diffood.report.front import plot_front
 from diffood.report.score_axis import score_axis, score_ticks
+from diffood.runtime.bundle.tuning import Measured
 from diffood.runtime.sessions import Array
 
 BINS = 60

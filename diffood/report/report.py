@@ -11,7 +11,6 @@ from diffood.calibration.metrics.by_class import ClassAlarms, alarms_by_class
 from diffood.calibration.metrics.rates import FalseAlarms, FloatArray, false_alarms
 from diffood.calibration.metrics.rejection import KEPT, Rejection
 from diffood.calibration.promises.contamination import Contamination
-from diffood.calibration.tuning_record import Measured, load_measured
 from diffood.errors import UsageError
 from diffood.report.facts import Fact, WitnessFact, facts, witness_facts
 from diffood.report.gallery import Extremes, Guess, Judged, judge
@@ -26,10 +25,11 @@ from diffood.report.pictures import (
     make_thumbnails,
 )
 from diffood.report.score_axis import drawn_scores, drawn_threshold, score_span
+from diffood.runtime.bundle.fusion import standardise
+from diffood.runtime.bundle.tuning import Measured, load_measured
 from diffood.runtime.decision import Calibration, Rule
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import standardise
-from diffood.runtime.plan import Plan
+from diffood.runtime.method.plan import Plan
 
 UNFAIR = 0.05  # p-value, Holm's over the classes, from which a class is marked
 ASIDE_SHOWN = 20  # files set aside that are named

@@ -15,12 +15,12 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
 from diffood.errors import BundleError, CalibrationError
-from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, Sha256, kept_folder, read_regular
-from diffood.runtime.durable import write_durably
-from diffood.runtime.fusion import Fusion, FusionRecord, load_fusion
-from diffood.runtime.images import ImageShape
-from diffood.runtime.noise import NOISE_RULE
-from diffood.runtime.plan import Plan, first_problem
+from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Sha256, kept_folder, read_regular
+from diffood.runtime.bundle.durable import write_durably
+from diffood.runtime.bundle.fusion import Fusion, FusionRecord, load_fusion
+from diffood.runtime.images.decode import ImageShape
+from diffood.runtime.method.noise import NOISE_RULE
+from diffood.runtime.method.plan import Plan, first_problem
 from diffood.runtime.records import GrownRecord, Record, Text
 from diffood.runtime.sessions import Backend
 

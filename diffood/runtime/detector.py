@@ -11,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.bundle import CALIBRATION, Bundle, Precision, Role, open_bundle
-from diffood.runtime.choice import BackendChoice, PrecisionChoice, list_candidates, nothing_usable
+from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Role, open_bundle
+from diffood.runtime.bundle.fusion import Fusion
+from diffood.runtime.bundle.parity import require_calibrated
 from diffood.runtime.decision import Calibration, Fingerprint, Rule, load_calibrated_fusion, load_calibration
-from diffood.runtime.fusion import Fusion
-from diffood.runtime.images import DEFAULT_LIMITS, Limits, from_pixels, load_image
-from diffood.runtime.parity import require_calibrated
+from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits, from_pixels, load_image
+from diffood.runtime.method.plan import Plan
+from diffood.runtime.method.witnesses import Evidence, measure
 from diffood.runtime.passes import Way, run_pass
-from diffood.runtime.plan import Plan
 from diffood.runtime.sessions import Array, Backend, Session
 from diffood.runtime.sessions.backends import open_session
+from diffood.runtime.sessions.choice import BackendChoice, PrecisionChoice, list_candidates, nothing_usable
 from diffood.runtime.sparing import stream_sparing
-from diffood.runtime.witnesses import Evidence, measure
 
 DEFAULT_BATCH = 32
 RANGE_SLACK = 1e-3  # rounding of a caller's own scaling

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from diffood.runtime.schedule import NO_REGISTER, StepTable
+from diffood.runtime.method.schedule import NO_REGISTER, StepTable
 from diffood.runtime.sessions import Array, Session, StepInputs
 
 Key = TypeVar("Key")

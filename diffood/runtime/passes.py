@@ -15,12 +15,12 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from diffood.runtime.lanes import Lanes, Trajectory
-from diffood.runtime.noise import content_key, draw_noise, mix
-from diffood.runtime.plan import Plan
-from diffood.runtime.schedule import StepTable
-from diffood.runtime.scoring import jumps
+from diffood.runtime.method.noise import content_key, draw_noise, mix
+from diffood.runtime.method.plan import Plan
+from diffood.runtime.method.schedule import StepTable
+from diffood.runtime.method.scoring import jumps
+from diffood.runtime.method.witnesses import Evidence
 from diffood.runtime.sessions import Array, Classified, Session
-from diffood.runtime.witnesses import Evidence
 
 Key = TypeVar("Key")
 Found = TypeVar("Found")

@@ -10,7 +10,7 @@ import numpy as np
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.decision import Calibration, Rule
 from diffood.runtime.detector import Detector, ImageScore
-from diffood.runtime.images import DEFAULT_LIMITS, Limits
+from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
 from diffood.runtime.inputs.decoding import IN_THREADS, Decoding
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.pipeline import Outcome, score_files

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffood.runtime.images import DEFAULT_LIMITS, Limits
+from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.serving.batch import OnRow, Scorer, serve_batch
 from diffood.serving.output.output import Output

@@ -28,13 +28,13 @@ from diffood.calibration.metrics.intervals import (
     mean_auroc_interval,
 )
 from diffood.calibration.metrics.rates import auroc
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.method.plan import DEFAULT, FAST, Combination, Plan
+from diffood.runtime.method.scoring import Float
+from diffood.runtime.method.witnesses import Witness, measure
 from diffood.runtime.pipeline import observe_files
-from diffood.runtime.plan import DEFAULT, FAST, Combination, Plan
-from diffood.runtime.scoring import Float
-from diffood.runtime.witnesses import Witness, measure
 from diffood.zoo import BUNDLE
 from diffood.zoo.datasets import load_training_data
 from diffood.zoo.images import SETS, load_set

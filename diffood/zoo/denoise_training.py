@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images import from_pixels
+from diffood.runtime.images.decode import from_pixels
 from diffood.runtime.lanes import Trajectory, denoise
-from diffood.runtime.noise import content_key, draw_noise
-from diffood.runtime.plan import PLAIN
+from diffood.runtime.method.noise import content_key, draw_noise
+from diffood.runtime.method.plan import PLAIN
 from diffood.zoo import BUNDLE
 from diffood.zoo.datasets import FASHION_MNIST, load_training_data
 

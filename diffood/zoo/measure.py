@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from diffood.calibration.metrics.rates import auroc
-from diffood.runtime.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images import from_pixels
+from diffood.runtime.images.decode import from_pixels
 from diffood.runtime.lanes import Trajectory, denoise
-from diffood.runtime.noise import draw_noise
-from diffood.runtime.plan import PLAIN
+from diffood.runtime.method.noise import draw_noise
+from diffood.runtime.method.plan import PLAIN
 from diffood.zoo import BUNDLE
 from diffood.zoo.images import SETS, load_set
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from diffood.calibration.metrics.intervals import ScoredSets, mean_auroc_difference, mean_auroc_interval
 from diffood.calibration.metrics.rates import auroc
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.plan import DEFAULT, FAST, REFERENCE
+from diffood.runtime.method.plan import DEFAULT, FAST, REFERENCE
 from diffood.zoo import BUNDLE
 from diffood.zoo.compare import Pixels, Way, digit_sets, fashion_sets, measure_sets, score
 

@@ -8,7 +8,7 @@ from fast_plans import WITH_KNN
 
 from diffood import zoo
 from diffood.calibration.calibrate import Calibrated, calibrate_files
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.zoo.images import unpack_set

@@ -11,14 +11,14 @@ from fast_plans import FAST, WITH_KNN
 
 from diffood.calibration.calibrate import Calibrated, calibrate_files
 from diffood.errors import CalibrationError
-from diffood.runtime.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.fusion import load_fusion
 from diffood.runtime.decision import list_kept, load_calibration, save_calibration
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import load_fusion
 from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.method.witnesses import Evidence
 from diffood.runtime.sessions import Array, Classified
 from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from diffood.runtime.witnesses import Evidence
 from diffood.zoo.images import unpack_set
 
 BATCH = 8

@@ -10,7 +10,7 @@ from diffood.calibration.promises.guarantees import NAMED, guarantee_per_class
 from diffood.calibration.promises.per_class import fit_per_class, flagged
 from diffood.calibration.promises.thresholds import Method
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.bundle import Bundle
+from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.decision import Calibration, Rule
 from diffood.runtime.detector import Detector
 

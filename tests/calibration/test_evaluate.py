@@ -9,7 +9,7 @@ from diffood.calibration.evaluate import Evaluation, evaluate
 from diffood.calibration.metrics.intervals import Interval, ScoredSets, mean_auroc_interval
 from diffood.calibration.metrics.rates import auroc
 from diffood.errors import UsageError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.decision import Calibration, ClassThreshold, ClassThresholds
 from diffood.runtime.detector import Detector
 from diffood.zoo import BUNDLE

@@ -2,8 +2,8 @@
 
 from matplotlib.figure import Figure
 
-from diffood.calibration.tuning_record import Measured, MeasuredPlan
 from diffood.report.front import plot_front
+from diffood.runtime.bundle.tuning import Measured, MeasuredPlan
 
 
 def test_the_front_rises_from_the_cheapest_plan_on() -> None:

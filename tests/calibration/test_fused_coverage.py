@@ -14,8 +14,8 @@ from scipy.stats import binom
 from diffood.calibration.fusing.fitting import fit_witnesses
 from diffood.calibration.fusing.fusing import fitted_count, fused_required
 from diffood.calibration.promises.thresholds import Method, fit_threshold, pac_allowed, pac_required
-from diffood.runtime.fusion import FusionRecord
-from diffood.runtime.plan import DEFAULT, Combination
+from diffood.runtime.bundle.fusion import FusionRecord
+from diffood.runtime.method.plan import DEFAULT, Combination
 
 Float = npt.NDArray[np.float64]
 

@@ -31,15 +31,15 @@ from diffood.calibration.fusing.fusing import (
 )
 from diffood.calibration.promises.thresholds import pac_allowed, pac_required
 from diffood.errors import CalibrationError
-from diffood.runtime.bundle import Bundle
+from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.bundle.fusion import standardise
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import standardise
-from diffood.runtime.images import load_image
+from diffood.runtime.images.decode import load_image
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.inputs.items import Source
+from diffood.runtime.method.witnesses import Witness
 from diffood.runtime.sessions import Array, Classified
 from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
-from diffood.runtime.witnesses import Witness
 
 BATCH = 8
 

@@ -12,7 +12,8 @@ from made_up import calibration_of, fingerprint_of
 
 from diffood.calibration.parity.gate import Run, images_required, judge
 from diffood.errors import BundleError, CalibrationError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.parity import Limits, add_record, calibration_sha256, load_parity, require_calibrated
 from diffood.runtime.decision import (
     ClassThreshold,
     ClassThresholds,
@@ -20,7 +21,6 @@ from diffood.runtime.decision import (
     Rule,
     save_calibration,
 )
-from diffood.runtime.parity import Limits, add_record, calibration_sha256, load_parity, require_calibrated
 
 Scores = npt.NDArray[np.float64]
 

@@ -30,10 +30,10 @@ from diffood.report.page import percent, render
 from diffood.report.pictures import LARGEST_SIDE, draw_histogram, make_thumbnails, roc_points
 from diffood.report.report import Report, report_on_calibration, report_on_sets
 from diffood.report.score_axis import score_span
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.inputs.files import expand_inputs
-from diffood.runtime.witnesses import Evidence, Witness
+from diffood.runtime.method.witnesses import Evidence, Witness
 from diffood.zoo.images import load_set, unpack_set
 
 # One UNet evaluation an image: these tests look at the report, not at detection.

@@ -12,7 +12,7 @@ from scipy import stats
 
 from diffood.calibration.fusing.staged import PASSED, fit_stage, stop_early
 from diffood.calibration.promises.thresholds import fit_threshold, pac_required
-from diffood.runtime.fusion import FittedWitness, StageRule, fuse
+from diffood.runtime.bundle.fusion import FittedWitness, StageRule, fuse
 
 FloatArray = npt.NDArray[np.float64]
 

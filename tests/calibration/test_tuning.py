@@ -32,23 +32,16 @@ from diffood.calibration.tuning.timing import Engine, LatencyModel, fastest_gate
 from diffood.calibration.tuning.trace_values import TraceValues, measure_trace, repeats_of
 from diffood.calibration.tuning.traces import MEASURED, full_cost, group_by_trace, list_plans, trace_of
 from diffood.calibration.tuning.tune import Tuned, tune_bundle
-from diffood.calibration.tuning_record import (
-    Measured,
-    MeasuredPlan,
-    add_tuned,
-    keep_measured,
-    load_measured,
-    load_tuned,
-)
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.bundle import TUNING, Bundle, Precision, open_bundle
+from diffood.runtime.bundle.bundle import TUNING, Bundle, Precision, open_bundle
+from diffood.runtime.bundle.fusion import Fusion
+from diffood.runtime.bundle.parity import Limits, add_record, calibration_sha256
+from diffood.runtime.bundle.tuning import Measured, MeasuredPlan, add_tuned, keep_measured, load_measured, load_tuned
 from diffood.runtime.decision import load_calibration, save_calibration
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import Fusion
-from diffood.runtime.images import from_pixels
+from diffood.runtime.images.decode import from_pixels
 from diffood.runtime.inputs.files import expand_inputs
-from diffood.runtime.parity import Limits, add_record, calibration_sha256
-from diffood.runtime.plan import DEFAULT, Plan
+from diffood.runtime.method.plan import DEFAULT, Plan
 from diffood.zoo.images import load_set, unpack_set
 
 BATCH = 16

@@ -16,7 +16,7 @@ from diffood.calibration.fusing.fusing import digest, fitted_count, split_source
 from diffood.calibration.tuning.images import FEWEST_IND, FIT, IND, gather_images, take_files
 from diffood.calibration.tuning.made_ood import MAKINGS
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.images import ImageShape
+from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.inputs.items import Source
 

@@ -12,12 +12,12 @@ from diffood import zoo
 from diffood.calibration.calibrate import calibrate_files
 from diffood.calibration.verify import Verification, Wanted, verify_bundle
 from diffood.errors import BundleError, CalibrationError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.parity import Limits
 from diffood.runtime.decision import load_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.inputs.items import Source
-from diffood.runtime.parity import Limits
 from diffood.zoo.images import unpack_set
 
 BATCH = 16

@@ -12,7 +12,7 @@ from diffood import zoo
 from diffood.bench.compare import Comparison, Row, Spread
 from diffood.bench.machine import describe_machine
 from diffood.cli.bench_table import table
-from diffood.runtime.bundle import MANIFEST
+from diffood.runtime.bundle.bundle import MANIFEST
 from diffood.zoo.images import unpack_set
 
 Run = Callable[..., Any]  # gives conftest.Done

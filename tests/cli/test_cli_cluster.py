@@ -11,11 +11,11 @@ import pytest
 from diffood import cli
 from diffood.calibration.calibrate import calibrate, score_folder
 from diffood.errors import EXIT_SET_ASIDE, EXIT_WRONG_USAGE
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.decision import save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.files import expand_inputs
-from diffood.runtime.plan import Plan
+from diffood.runtime.method.plan import Plan
 from diffood.zoo.images import unpack_set
 
 CHEAPEST = Plan(start_times=(120,), stride=120, repeats=1, guidance=0.0)

@@ -21,7 +21,7 @@ import pytest
 from forked import run_forked
 from PIL import Image
 
-from diffood.runtime.cores import usable_cores
+from diffood.runtime.sessions.cores import usable_cores
 from diffood.zoo.images import unpack_set
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from diffood import zoo
-from diffood.runtime import durable
+from diffood.runtime.bundle import durable
 from diffood.zoo.images import unpack_set
 
 MACHINE = ("--batch", "8", "--threads", "1")

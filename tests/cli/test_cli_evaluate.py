@@ -18,7 +18,7 @@ from diffood.calibration.evaluate import evaluate
 from diffood.calibration.metrics.comparison import compare_witnesses
 from diffood.calibration.metrics.intervals import ScoredSets
 from diffood.cli.evaluation_table import table
-from diffood.runtime.bundle import Bundle
+from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import Detector
 from diffood.zoo.images import load_set
 

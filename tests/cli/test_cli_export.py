@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from diffood.runtime.bundle import open_bundle
-from diffood.runtime.engines import list_engines
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.engines import list_engines
 from diffood.zoo.images import unpack_set
 
 Run = Callable[..., Any]  # gives conftest.Done

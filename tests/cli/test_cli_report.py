@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from diffood import zoo
-from diffood.calibration.tuning_record import Measured, MeasuredPlan, keep_measured
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.tuning import Measured, MeasuredPlan, keep_measured
 from diffood.zoo.images import load_set, unpack_set
 
 MACHINE = ("--batch", "8", "--threads", "1")

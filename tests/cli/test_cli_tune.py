@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from diffood.calibration.tuning_record import load_tuned
-from diffood.runtime.bundle import TUNING, open_bundle
-from diffood.runtime.plan import DEFAULT
+from diffood.runtime.bundle.bundle import TUNING, open_bundle
+from diffood.runtime.bundle.tuning import load_tuned
+from diffood.runtime.method.plan import DEFAULT
 from diffood.zoo.images import unpack_set
 
 CHEAP = DEFAULT.changed({"start_times": (240,), "stride": 240, "repeats": 1, "guidance": 0.0, "stages": ()})

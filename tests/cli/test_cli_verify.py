@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffood.runtime.bundle import MANIFEST
+from diffood.runtime.bundle.bundle import MANIFEST
 from diffood.zoo.images import unpack_set
 
 onnx = pytest.importorskip("onnx")

@@ -8,7 +8,7 @@ import pytest
 from halved_graphs import reseal
 
 from diffood.export.engines import build_engines
-from diffood.runtime.engines import Profile
+from diffood.runtime.bundle.engines import Profile
 
 MISSING = [name for name in ("tensorrt_rtx", "polygraphy") if importlib.util.find_spec(name) is None]
 NEEDS_TENSORRT_RTX = pytest.mark.skipif(

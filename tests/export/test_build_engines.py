@@ -20,8 +20,8 @@ from halved_graphs import add_halved_graphs, reseal
 from diffood import zoo
 from diffood.errors import BundleError, ExportError, UsageError
 from diffood.export.engines import ask_platform
-from diffood.runtime.bundle import Bundle, open_bundle
-from diffood.runtime.engines import Engine, Machine, Profile, find_engine, list_engines, read_plan
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.engines import Engine, Machine, Profile, find_engine, list_engines, read_plan
 
 pytestmark = NEEDS_TENSORRT_RTX
 

@@ -15,8 +15,8 @@ from diffood import zoo
 from diffood.errors import ExportError, MissingExtraError
 from diffood.export.engine_worker import Job
 from diffood.export.engines import build_plan
-from diffood.runtime.bundle import open_bundle
-from diffood.runtime.engines import list_engines
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.engines import list_engines
 
 pytestmark = NEEDS_TENSORRT_RTX
 
@@ -143,7 +143,7 @@ import sys
 sys.path.insert(0, {str(tmp_path)!r})  # the builder's process takes over sys.path
 from pathlib import Path
 from diffood.export.engines import build_engines
-from diffood.runtime.engines import Profile
+from diffood.runtime.bundle.engines import Profile
 build_engines(Path({str(bundle_copy)!r}), "tensorrt-rtx", gpus=["sm86"], precisions=["fp32"],
     profile=Profile(smallest=1, usual=2, largest=4), workspace_mb=None, timing_cache=None, report=print)
 """

@@ -18,8 +18,8 @@ from diffood.export.build import Sources, export_bundle  # noqa: E402
 from diffood.export.normalisation import fused_group_norms  # noqa: E402
 from diffood.export.onnx import OPSET, export_onnx, prove_equal, prove_structure, run_torch  # noqa: E402
 from diffood.export.sources.classifier import Preprocessing  # noqa: E402
-from diffood.runtime.arrays import load_arrays  # noqa: E402
-from diffood.runtime.bundle import open_bundle  # noqa: E402
+from diffood.runtime.bundle.arrays import load_arrays  # noqa: E402
+from diffood.runtime.bundle.bundle import open_bundle  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402
 
 FACTORIES = '''

@@ -24,12 +24,12 @@ from diffood.export.sources.autoencoder import load_autoencoder  # noqa: E402
 from diffood.export.sources.given import Sources  # noqa: E402
 from diffood.export.sources.latent import load_denoiser  # noqa: E402
 from diffood.export.states import record_states  # noqa: E402
-from diffood.runtime.bundle import Bundle, open_bundle  # noqa: E402
+from diffood.runtime.bundle.bundle import Bundle, open_bundle  # noqa: E402
+from diffood.runtime.bundle.engines import list_engines  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402
-from diffood.runtime.engines import list_engines  # noqa: E402
-from diffood.runtime.images import from_pixels  # noqa: E402
-from diffood.runtime.noise import content_key, draw_noise, mix  # noqa: E402
-from diffood.runtime.plan import Plan  # noqa: E402
+from diffood.runtime.images.decode import from_pixels  # noqa: E402
+from diffood.runtime.method.noise import content_key, draw_noise, mix  # noqa: E402
+from diffood.runtime.method.plan import Plan  # noqa: E402
 
 PLAN = Plan(start_times=(10, 21), stride=7, repeats=2, guidance=2.0, schedule="reference")
 LABELLED = {

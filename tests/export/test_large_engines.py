@@ -7,8 +7,8 @@ from engine_building import NEEDS_TENSORRT_RTX, build, keep_classify_alone
 from outside_weights import move_outside, seal
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import open_bundle
-from diffood.runtime.engines import Machine, find_engine, list_engines
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.engines import Machine, find_engine, list_engines
 
 pytestmark = NEEDS_TENSORRT_RTX
 

@@ -27,7 +27,7 @@ from diffood.export.samples import (  # noqa: E402
 )
 from diffood.export.sources.unet import UNet  # noqa: E402
 from diffood.export.weights_file import LARGEST_INSIDE, WeightsFile  # noqa: E402
-from diffood.runtime.bundle import Bundle, open_bundle  # noqa: E402
+from diffood.runtime.bundle.bundle import Bundle, open_bundle  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402
 
 CLASSIFIER = """

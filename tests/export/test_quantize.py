@@ -30,9 +30,9 @@ from diffood.export.qdq import (  # noqa: E402
 )
 from diffood.export.quantize import BUDGETS, FEWEST_IMAGES, JUDGED, quantize_bundle, search  # noqa: E402
 from diffood.export.states import FEWEST_TIMES, States, record_states  # noqa: E402
-from diffood.runtime.bundle import Bundle, Role, open_bundle, write_bundle  # noqa: E402
+from diffood.runtime.bundle.bundle import Bundle, Role, open_bundle, write_bundle  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402
-from diffood.runtime.images import from_pixels  # noqa: E402
+from diffood.runtime.images.decode import from_pixels  # noqa: E402
 from diffood.zoo.images import load_set  # noqa: E402
 
 ROLES: tuple[Role, ...] = ("classify", "step_guided", "step_plain")

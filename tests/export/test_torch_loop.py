@@ -8,11 +8,11 @@ import pytest
 
 from diffood import zoo
 from diffood.errors import ExportError
-from diffood.runtime.bundle import Bundle
+from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images import from_pixels
-from diffood.runtime.noise import content_key, draw_noise
-from diffood.runtime.plan import REFERENCE, Plan
+from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.method.noise import content_key, draw_noise
+from diffood.runtime.method.plan import REFERENCE, Plan
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")

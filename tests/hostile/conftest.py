@@ -13,11 +13,11 @@ import pytest
 from diffood import zoo
 from diffood.calibration.calibrate import calibrate_files
 from diffood.errors import BundleError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.fusion import FusionRecord
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import FusionRecord
 from diffood.runtime.inputs.files import expand_inputs
-from diffood.runtime.plan import DEFAULT
+from diffood.runtime.method.plan import DEFAULT
 
 Reseal = Callable[[str, bytes], None]
 Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]

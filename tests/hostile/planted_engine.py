@@ -3,8 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from diffood.runtime.bundle import open_bundle
-from diffood.runtime.engines import EngineRecord, Machine, PlanFile, Profile, save_record
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.engines import EngineRecord, Machine, PlanFile, Profile, save_record
 
 VICTIM = Machine("tensorrt-rtx", "1.7.1", "8.6")
 

@@ -10,7 +10,7 @@ import pytest
 from made_up import calibration_of, fingerprint_of
 
 from diffood.errors import BundleError, CalibrationError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.decision import MAX_CALIBRATION_BYTES, load_calibration, save_calibration
 
 Fields = dict[str, Any]

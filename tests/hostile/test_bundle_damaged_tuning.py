@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from diffood.calibration.calibrate import calibrate_files
-from diffood.calibration.tuning_record import load_tuned
 from diffood.errors import BundleError
-from diffood.runtime.bundle import TUNING, open_bundle
+from diffood.runtime.bundle.bundle import TUNING, open_bundle
+from diffood.runtime.bundle.tuning import load_tuned
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.files import expand_inputs
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.external_data import StrayTensorError, find_external_data
 from diffood.runtime.detector import Detector
-from diffood.runtime.sessions.external_data import StrayTensorError, find_external_data
 
 Reseal = Callable[[str, bytes], None]
 

@@ -9,12 +9,12 @@ import pytest
 from json_mutations import mutated_records
 from made_up import fingerprint_of
 
-from diffood.calibration.tuning_record import add_tuned, load_measured, load_tuned
 from diffood.errors import DiffoodError
-from diffood.runtime.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.parity import Limits, ParityRecord, SetParity, add_record, load_parity
+from diffood.runtime.bundle.tuning import add_tuned, load_measured, load_tuned
 from diffood.runtime.decision import Rule, load_calibrated_fusion, load_calibration
 from diffood.runtime.detector import Detector
-from diffood.runtime.parity import Limits, ParityRecord, SetParity, add_record, load_parity
 
 MANIFESTS, RECORDS = 500, 1500
 

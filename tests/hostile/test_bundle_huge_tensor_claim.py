@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
 
 onnx = pytest.importorskip("onnx")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
 
 

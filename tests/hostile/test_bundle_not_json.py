@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import MAX_MANIFEST_BYTES, open_bundle
+from diffood.runtime.bundle.bundle import MAX_MANIFEST_BYTES, open_bundle
 
 DAMAGED = {
     "empty": b"",

@@ -7,7 +7,7 @@ import pytest
 
 from diffood import zoo
 from diffood.errors import BundleError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 
 FILES = sorted(json.loads((zoo.BUNDLE / "manifest.json").read_bytes())["files"])
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import MAX_FILE_BYTES, open_bundle
+from diffood.runtime.bundle.bundle import MAX_FILE_BYTES, open_bundle
 
 Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]
 

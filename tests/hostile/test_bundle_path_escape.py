@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 
 Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]
 

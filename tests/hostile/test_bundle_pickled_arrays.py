@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from diffood.errors import BundleError
-from diffood.runtime.arrays import load_arrays
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.arrays import load_arrays
+from diffood.runtime.bundle.bundle import open_bundle
 
 Reseal = Callable[[str, bytes], None]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and FIFOs as POSIX has them")
 

@@ -10,7 +10,7 @@ import pytest
 from outside_weights import move_outside, point_outside, seal
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.sessions.graphs import read_graph, read_model
 from diffood.runtime.sessions.onnxruntime import PROVIDER, load_graph
 
@@ -190,7 +190,7 @@ def test_the_weights_cannot_be_changed_by_who_holds_them(large: Path) -> None:
 
 def test_more_weights_than_memory_are_an_error_that_says_so(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from diffood.errors import EngineMemoryError
-    from diffood.runtime import bundle as module
+    from diffood.runtime.bundle import bundle as module
 
     def full(*_: object) -> None:
         raise OSError(12, "Cannot allocate memory")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import MAX_STEPS, open_bundle
+from diffood.runtime.bundle.bundle import MAX_STEPS, open_bundle
 
 Reseal = Callable[[str, bytes], None]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 
 Reseal = Callable[[str, bytes], None]
 

@@ -9,8 +9,8 @@ import pytest
 from planted_engine import plant_engine
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import open_bundle
-from diffood.runtime.engines import MAX_RECORD_BYTES, list_engines
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.engines import MAX_RECORD_BYTES, list_engines
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from planted_engine import VICTIM, plant_engine
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import open_bundle
-from diffood.runtime.engines import find_engine
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.engines import find_engine
 
 Reseal = Callable[[str, bytes], None]
 

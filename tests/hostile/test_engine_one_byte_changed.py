@@ -8,8 +8,8 @@ import pytest
 from planted_engine import plant_engine
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import open_bundle
-from diffood.runtime.engines import list_engines, read_plan
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.engines import list_engines, read_plan
 
 
 @pytest.mark.parametrize(

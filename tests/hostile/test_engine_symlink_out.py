@@ -8,8 +8,8 @@ from planted_engine import plant_engine
 
 from diffood.errors import BundleError
 from diffood.export.engines import build_engines
-from diffood.runtime.bundle import open_bundle
-from diffood.runtime.engines import Profile, list_engines, read_plan
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.engines import Profile, list_engines, read_plan
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and FIFOs as POSIX has them")
 

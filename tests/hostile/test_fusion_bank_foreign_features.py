@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from diffood.runtime.fusion import pack_bank
+from diffood.runtime.bundle.fusion import pack_bank
 
 Replace = Callable[[bytes], None]
 

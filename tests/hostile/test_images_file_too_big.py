@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import Limits, read_file
+from diffood.runtime.images.decode import Limits, read_file
 
 
 def test_a_sparse_terabyte_is_refused_unread(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import ImageShape, Limits, decode
+from diffood.runtime.images.decode import ImageShape, Limits, decode
 
 SHAPE = ImageShape(1, 28, 28)
 

@@ -5,7 +5,7 @@ import pytest
 from image_mutations import mutate, seeds, with_right_checksums
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import ImageShape, Limits, decode
+from diffood.runtime.images.decode import ImageShape, Limits, decode
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest turns on what diffood turns off
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from image_mutations import mutate, seeds, with_right_checksums
 
-from diffood.runtime.images import ImageShape, Limits
+from diffood.runtime.images.decode import ImageShape, Limits
 from diffood.runtime.inputs.decode_worker import Task
 from diffood.runtime.inputs.decoding import Decoding, decode_ahead
 from diffood.runtime.inputs.files import list_folder

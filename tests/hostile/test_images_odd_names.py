@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import Limits, read_file
+from diffood.runtime.images.decode import Limits, read_file
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a file name be any bytes")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import MOST_FRAMES_COUNTED, ImageShape, Limits, decode
+from diffood.runtime.images.decode import MOST_FRAMES_COUNTED, ImageShape, Limits, decode
 
 SHAPE = ImageShape(1, 8, 8)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import Limits, read_file
+from diffood.runtime.images.decode import Limits, read_file
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="special files as POSIX has them")
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import ImageFile, PngImagePlugin
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import ImageShape, Limits, decode
+from diffood.runtime.images.decode import ImageShape, Limits, decode
 
 BOMB = zlib.compress(bytes(64 * 2**20), 9)  # 64 MiB in 64 KiB
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import ImageShape, Limits, decode
+from diffood.runtime.images.decode import ImageShape, Limits, decode
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest turns on what diffood turns off
 

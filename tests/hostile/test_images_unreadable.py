@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import Limits, read_file
+from diffood.runtime.images.decode import Limits, read_file
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read any file, whatever its permissions")

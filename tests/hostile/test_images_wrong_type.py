@@ -3,7 +3,7 @@
 import pytest
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import ImageShape, Limits, decode
+from diffood.runtime.images.decode import ImageShape, Limits, decode
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import ImageShape, Limits, decode, read_file
+from diffood.runtime.images.decode import ImageShape, Limits, decode, read_file
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:

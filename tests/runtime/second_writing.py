@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pytest
 
 from diffood import zoo
-from diffood.runtime.bundle import Bundle
-from diffood.runtime.noise import content_key, draw_noise
-from diffood.runtime.plan import Plan
+from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.method.noise import content_key, draw_noise
+from diffood.runtime.method.plan import Plan
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

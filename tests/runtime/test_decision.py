@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import fingerprint_of
 
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.decision import (
     Calibration,
     ClassThreshold,
@@ -21,8 +21,8 @@ from diffood.runtime.decision import (
     load_calibration,
     save_calibration,
 )
-from diffood.runtime.images import ImageShape
-from diffood.runtime.plan import Plan
+from diffood.runtime.images.decode import ImageShape
+from diffood.runtime.method.plan import Plan
 
 PLAN = Plan(start_times=(100, 200), stride=50, repeats=2, guidance=2.0)
 FINGERPRINT = fingerprint_of(PLAN)

@@ -12,13 +12,13 @@ import pytest
 from diffood import zoo
 from diffood.calibration.calibrate import calibrate, score_folder
 from diffood.errors import BundleError, CalibrationError, UsageError
-from diffood.runtime.bundle import Bundle, open_bundle
-from diffood.runtime.cores import usable_cores
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.decision import Calibration, Rule, load_calibration, save_calibration
 from diffood.runtime.detector import Detector, Scores
-from diffood.runtime.images import from_pixels
+from diffood.runtime.images.decode import from_pixels
 from diffood.runtime.inputs.files import expand_inputs
-from diffood.runtime.plan import PLAIN, Plan
+from diffood.runtime.method.plan import PLAIN, Plan
+from diffood.runtime.sessions.cores import usable_cores
 
 # Not the bundle's default, so that a test sees which of the two was taken; three evaluations an image.
 CHEAP = PLAIN.changed({"start_times": (240, 480), "stride": 240, "repeats": 1, "guidance": 0.0})

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from diffood.runtime.durable import write_durably
+from diffood.runtime.bundle.durable import write_durably
 
 
 def test_a_written_file_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import open_bundle
-from diffood.runtime.engines import (
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.engines import (
     EngineRecord,
     Machine,
     PlanFile,
@@ -150,7 +150,5 @@ def test_an_engine_without_a_role_says_so(bundle_copy: Path, plant: Plant) -> No
 
 
 def test_engines_are_checked_without_any_engine_library() -> None:
-    program = (
-        "import sys, diffood.runtime.engines; sys.exit(any(m.startswith(('tensorrt', 'cuda')) for m in sys.modules))"
-    )
+    program = "import sys, diffood.runtime.bundle.engines; sys.exit(any(m.startswith(('tensorrt', 'cuda')) for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0

@@ -8,11 +8,11 @@ import numpy.typing as npt
 import pytest
 
 from diffood.calibration.fusing.fusing import fit_fusion
-from diffood.runtime.bundle import Bundle
+from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import Fusion
 from diffood.runtime.inputs.files import expand_inputs
-from diffood.runtime.plan import DEFAULT
+from diffood.runtime.method.plan import DEFAULT
 from diffood.zoo.images import unpack_set
 
 Pixels = npt.NDArray[np.uint8]

@@ -18,10 +18,8 @@ from pydantic import ValidationError
 from scipy.stats import chi2, norm, yeojohnson
 
 from diffood.errors import BundleError, UsageError
-from diffood.runtime.bundle import Bundle, open_bundle
-from diffood.runtime.decision import Calibration, Rule
-from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import (
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.fusion import (
     BankEntry,
     FittedWitness,
     Fusion,
@@ -34,8 +32,10 @@ from diffood.runtime.fusion import (
     save_bank,
     unpack_bank,
 )
-from diffood.runtime.plan import Combination, Plan
-from diffood.runtime.witnesses import Evidence, knn
+from diffood.runtime.decision import Calibration, Rule
+from diffood.runtime.detector import Detector
+from diffood.runtime.method.plan import Combination, Plan
+from diffood.runtime.method.witnesses import Evidence, knn
 
 Float = npt.NDArray[np.float64]
 

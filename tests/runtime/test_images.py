@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, PngImagePlugin
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import ImageShape, Limits, decode, from_pixels, load_image, read_file
+from diffood.runtime.images.decode import ImageShape, Limits, decode, from_pixels, load_image, read_file
 
 LIMITS = Limits()
 GREY = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
@@ -347,7 +347,7 @@ def test_nothing_is_printed_about_a_file_pillow_warns_of(tmp_path: Path) -> None
     data[at + 4 : at + 8] = (10**6).to_bytes(4, "little")
     (tmp_path / "warned.tif").write_bytes(bytes(data))
     lines = (
-        "from pathlib import Path; from diffood.runtime.images import *; from diffood.errors import RejectedImage\n"
+        "from pathlib import Path; from diffood.runtime.images.decode import *; from diffood.errors import RejectedImage\n"
         f"data = read_file(Path({str(tmp_path / 'warned.tif')!r}), Limits())\n"
         "try: decode(data, ImageShape(1, 4, 4), Limits())\n"
         "except RejectedImage: pass\n"

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 from second_writing import Classify, Models, Tensor, by_hand, diffusers, load_zoo_models, noise_levels, torch
 
-from diffood.runtime.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.plan import Plan
+from diffood.runtime.method.plan import Plan
 
 BATCH = 5  # divides no case's trajectories: lanes of different steps, images and start times share every batch
 TOLERANCE = 1e-3  # relative: FP32 rounding of two engines through dozens of steps, and no formula that was misread

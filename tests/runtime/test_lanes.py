@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pytest
 from endless_stream import Endless
 
-from diffood.runtime.bundle import Bundle
+from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import Detector, Scores
-from diffood.runtime.images import from_pixels
-from diffood.runtime.plan import Plan
+from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.method.plan import Plan
 
 Pixels = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]

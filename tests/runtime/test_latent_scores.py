@@ -12,11 +12,11 @@ from second_writing import Classify, Models, by_hand, diffusers, noise_levels, t
 
 from diffood.bench.contenders import PlainLoop
 from diffood.calibration.fusing.fusing import fit_fusion
-from diffood.runtime.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images import from_pixels
+from diffood.runtime.images.decode import from_pixels
 from diffood.runtime.inputs.files import expand_inputs
-from diffood.runtime.plan import Plan
+from diffood.runtime.method.plan import Plan
 
 Pixels = npt.NDArray[np.uint8]
 

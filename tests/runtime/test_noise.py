@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from diffood.runtime.noise import content_key, draw_noise
+from diffood.runtime.method.noise import content_key, draw_noise
 
 SHAPE = (3, 5, 7)
 

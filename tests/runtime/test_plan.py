@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from diffood.errors import UsageError
-from diffood.runtime.bundle import Bundle
-from diffood.runtime.plan import DEFAULT, MAX_REPEATS, MAX_STARTS, REFERENCE, Plan
+from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.method.plan import DEFAULT, MAX_REPEATS, MAX_STARTS, REFERENCE, Plan
 
 
 @pytest.mark.parametrize(

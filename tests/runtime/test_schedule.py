@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diffood.errors import UsageError
-from diffood.runtime.plan import DEFAULT, REFERENCE, Plan
-from diffood.runtime.schedule import (
+from diffood.runtime.method.plan import DEFAULT, REFERENCE, Plan
+from diffood.runtime.method.schedule import (
     NO_REGISTER,
     Convention,
     Grid,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diffood.runtime.scoring import jump, jumps, softmax_confidence, unit
+from diffood.runtime.method.scoring import jump, jumps, softmax_confidence, unit
 
 Norm = Literal["l1", "l2"]
 NORMS: tuple[Norm, ...] = ("l1", "l2")

@@ -11,15 +11,15 @@ from endless_stream import Endless
 from diffood.calibration.fusing.fusing import fit_fusion
 from diffood.calibration.fusing.staged import stop_early
 from diffood.errors import UsageError
-from diffood.runtime.bundle import Bundle
+from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.bundle.fusion import Fusion, fuse
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import Fusion, fuse
-from diffood.runtime.images import from_pixels
+from diffood.runtime.images.decode import from_pixels
 from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.method.plan import DEFAULT, Plan
+from diffood.runtime.method.witnesses import measurable, measure
 from diffood.runtime.passes import MOST_WAITING
-from diffood.runtime.plan import DEFAULT, Plan
 from diffood.runtime.sessions import Array, Classified, Session, StepInputs
-from diffood.runtime.witnesses import measurable, measure
 from diffood.zoo.images import unpack_set
 
 Pixels = npt.NDArray[np.uint8]

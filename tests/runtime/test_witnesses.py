@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import logsumexp, softmax
 from sklearn.neighbors import NearestNeighbors
 
-from diffood.runtime.witnesses import (
+from diffood.runtime.method.witnesses import (
     NEIGHBOUR,
     Evidence,
     Witness,

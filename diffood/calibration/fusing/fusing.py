@@ -10,13 +10,13 @@ import numpy as np
 from diffood.calibration.fusing.fitting import fit_witnesses
 from diffood.calibration.fusing.staged import fit_stage
 from diffood.errors import CalibrationError, RejectedImage
+from diffood.runtime.bundle.fusion import Fusion, FusionRecord, pack_bank, unpack_bank
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import Fusion, FusionRecord, pack_bank, unpack_bank
-from diffood.runtime.images import DEFAULT_LIMITS, Limits, read_file
+from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits, read_file
 from diffood.runtime.inputs.items import Source
+from diffood.runtime.method.scoring import Float
+from diffood.runtime.method.witnesses import Array, Witness, knn, measurable, measure
 from diffood.runtime.pipeline import Progress, observe_files
-from diffood.runtime.scoring import Float
-from diffood.runtime.witnesses import Array, Witness, knn, measurable, measure
 
 SHARE = 3  # one image in so many is fitted on, the others are calibrated on
 MOST_FITTED = 1000  # a mean is known well by then, and a bank of more costs more than it finds

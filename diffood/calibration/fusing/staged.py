@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.calibration.fusing.fitting import fit_witnesses
-from diffood.runtime.fusion import FittedWitness, StageRule, fuse
-from diffood.runtime.plan import Combination
-from diffood.runtime.scoring import Float
-from diffood.runtime.witnesses import Witness
+from diffood.runtime.bundle.fusion import FittedWitness, StageRule, fuse
+from diffood.runtime.method.plan import Combination
+from diffood.runtime.method.scoring import Float
+from diffood.runtime.method.witnesses import Witness
 
 PASSED = 0.5  # of in-distribution images go no further than the first repeats; docs/detection.md: what 0.8 would cost
 

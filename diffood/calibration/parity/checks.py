@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from diffood.runtime.arrays import load_arrays
-from diffood.runtime.bundle import Bundle, Precision, Role
+from diffood.runtime.bundle.arrays import load_arrays
+from diffood.runtime.bundle.bundle import Bundle, Precision, Role
+from diffood.runtime.bundle.engines import list_engines, read_plan
 from diffood.runtime.detector import Detector
-from diffood.runtime.engines import list_engines, read_plan
-from diffood.runtime.schedule import NO_REGISTER
+from diffood.runtime.method.schedule import NO_REGISTER
 from diffood.runtime.sessions import Array, StepInputs
 
 # An engine adds its own rounding (TF32, other summation) to what the export measured on the CPU.

@@ -26,10 +26,10 @@ from diffood.calibration.tuning.images import TuningImages
 from diffood.calibration.tuning.trace_values import TraceValues, measure_trace, repeats_of
 from diffood.calibration.tuning.traces import full_cost
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.bundle import Bundle
+from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.bundle.fusion import FusionRecord
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import FusionRecord
-from diffood.runtime.plan import Plan
+from diffood.runtime.method.plan import Plan
 
 ENOUGH = 0.001  # of mean AUROC: a tenth of a point less is not worth paying for
 AS_CHEAP = 0.05  # of a cost

@@ -8,9 +8,9 @@ from pathlib import Path
 from diffood.calibration.fusing.fusing import FEWEST_FITTED, SetAside, describe_set_aside, digest
 from diffood.calibration.tuning.made_ood import MAKINGS, Making
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.images import DEFAULT_LIMITS, ImageShape, Limits, load_image
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape, Limits, load_image
 from diffood.runtime.inputs.items import Source
-from diffood.runtime.witnesses import Array
+from diffood.runtime.method.witnesses import Array
 
 FIT, IND = "fit", "ind"  # the two halves of the in-distribution images
 FEWEST_IND = 2 * FEWEST_FITTED

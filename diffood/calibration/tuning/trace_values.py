@@ -12,11 +12,11 @@ from diffood.calibration.metrics.intervals import ScoredSets
 from diffood.calibration.tuning.images import FIT, IND, TuningImages
 from diffood.calibration.tuning.traces import MEASURED
 from diffood.errors import CalibrationError
+from diffood.runtime.bundle.fusion import FittedWitness, FusionRecord
 from diffood.runtime.detector import Detector
-from diffood.runtime.fusion import FittedWitness, FusionRecord
-from diffood.runtime.plan import Plan
-from diffood.runtime.scoring import Float
-from diffood.runtime.witnesses import Array, Witness, measurable, measure
+from diffood.runtime.method.plan import Plan
+from diffood.runtime.method.scoring import Float
+from diffood.runtime.method.witnesses import Array, Witness, measurable, measure
 
 Values = dict[str, dict[int, Float]]  # by group and number of repeats, [n, W] of MEASURED; NaN where not measurable
 

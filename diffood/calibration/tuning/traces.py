@@ -9,10 +9,10 @@ from itertools import product
 from typing import get_args
 
 from diffood.errors import UsageError
-from diffood.runtime.bundle import Bundle
-from diffood.runtime.plan import DEFAULT, FAST, Plan
-from diffood.runtime.schedule import Sampler
-from diffood.runtime.witnesses import Witness, measurable
+from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.method.plan import DEFAULT, FAST, Plan
+from diffood.runtime.method.schedule import Sampler
+from diffood.runtime.method.witnesses import Witness, measurable
 
 MEASURED: tuple[Witness, ...] = tuple(name for name in get_args(Witness) if name != "knn")  # its bank is no number
 REPEATS = (1, 2, 4)  # beyond four nothing was gained on the zoo, at twice the cost

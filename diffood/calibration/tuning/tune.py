@@ -18,13 +18,13 @@ from diffood.calibration.tuning.choosing import (
 from diffood.calibration.tuning.images import IND, TuningImages, gather_images
 from diffood.calibration.tuning.timing import ALONE, MOST_TIMED, Engine, LatencyModel, Speed, list_engines, time_plan
 from diffood.calibration.tuning.traces import full_cost, group_by_trace, list_plans, trace_of
-from diffood.calibration.tuning_record import Measured, MeasuredPlan, add_tuned, keep_measured
 from diffood.errors import UsageError
-from diffood.runtime.bundle import Bundle, add_default_plan
+from diffood.runtime.bundle.bundle import Bundle, add_default_plan
+from diffood.runtime.bundle.fusion import Fusion
+from diffood.runtime.bundle.tuning import Measured, MeasuredPlan, add_tuned, keep_measured
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
-from diffood.runtime.fusion import Fusion
 from diffood.runtime.inputs.items import Source
-from diffood.runtime.plan import Plan
+from diffood.runtime.method.plan import Plan
 
 COMPARED = ("default", "plain")  # shown beside the front, whatever they cost
 

@@ -10,7 +10,7 @@ from diffood.errors import ExportError
 from diffood.export.sources.pretrained import WEIGHTS, load_pretrained
 from diffood.export.sources.scheduler import read_config
 from diffood.export.sources.weights import hash_file
-from diffood.runtime.images import ImageShape
+from diffood.runtime.images.decode import ImageShape
 
 FOLDERS = ("vae", "vqvae")  # as diffusers' pipelines name them
 

@@ -6,7 +6,7 @@ import onnx
 from onnx import external_data_helper, inliner
 
 from diffood.errors import ExportError
-from diffood.runtime.sessions.external_data import StrayTensorError, find_external_data
+from diffood.runtime.bundle.external_data import StrayTensorError, find_external_data
 
 MAX_BYTES = 2**31 - 1  # protobuf's own limit, of the file and of what it is with the weights beside it
 STANDARD = ("", "ai.onnx")

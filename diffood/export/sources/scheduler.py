@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from diffood.errors import ExportError
 from diffood.export.sources.edm import CONSISTENCY_SCHEDULER, EDM_SCHEDULERS, Preconditioning, read_preconditioning
-from diffood.runtime.bundle import MAX_STEPS
-from diffood.runtime.schedule import Prediction
+from diffood.runtime.bundle.bundle import MAX_STEPS
+from diffood.runtime.method.schedule import Prediction
 
 CONFIG = "scheduler_config.json"
 MAX_CONFIG_BYTES = 2**20

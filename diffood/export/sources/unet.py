@@ -9,7 +9,7 @@ import torch
 from diffood.errors import ExportError, UsageError
 from diffood.export.sources.edm import Preconditioned
 from diffood.export.sources.scheduler import PAPER, NoiseSchedule, load_schedule
-from diffood.runtime.images import ImageShape
+from diffood.runtime.images.decode import ImageShape
 
 if TYPE_CHECKING:
     from diffood.export.sources.autoencoder import Autoencoder

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import Limits
+from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.items import LONGEST_ID, Inline, Item, Refused, one_line, text_of
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")

@@ -9,7 +9,7 @@ import signal
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from diffood.runtime.images import ImageShape, Limits, Loaded, read_and_decode
+from diffood.runtime.images.decode import ImageShape, Limits, Loaded, read_and_decode
 from diffood.runtime.inputs.child import serve_parent
 from diffood.runtime.inputs.items import Item, one_line
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffood.runtime.cores import usable_cores
-from diffood.runtime.images import ImageShape, Limits, Loaded
+from diffood.runtime.images.decode import ImageShape, Limits, Loaded
 from diffood.runtime.inputs.child import Child, ChildEnded, ChildSilent
 from diffood.runtime.inputs.decode_worker import Task, load_item
 from diffood.runtime.inputs.items import PAUSE, Item, Pause
+from diffood.runtime.sessions.cores import usable_cores
 
 THREADS = 2  # where no processes are used; Pillow releases the lock while it decodes
 GROUP = 8  # items a process is given at a time: enough that the pipe costs little beside a tiny image

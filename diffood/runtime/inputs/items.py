@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import Limits, read_file, words_of
+from diffood.runtime.images.decode import Limits, read_file, words_of
 
 LONGEST_ID = 4096
 """Characters; Linux's PATH_MAX. Names inside archives and tables may be longer, and a row is read by people."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.images import DEFAULT_LIMITS, Limits
+from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
 from diffood.runtime.inputs.archives import is_archive, list_shard, list_stream, refused_shard
 from diffood.runtime.inputs.files import folder_bases, is_folder, list_entries, list_folder, named_files, open_list
 from diffood.runtime.inputs.items import Item, Pause, Refused, Source, one_line, text_of

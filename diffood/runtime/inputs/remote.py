@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from diffood.errors import MissingExtraError, RejectedImage, UsageError
-from diffood.runtime.images import Limits
+from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.files import GLOB_CHARACTERS, descend
 from diffood.runtime.inputs.items import Item, Refused, one_line, text_of
 

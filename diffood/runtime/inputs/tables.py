@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from diffood.runtime.images import Limits
+from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.child import Child, ChildEnded, ChildSilent
 from diffood.runtime.inputs.items import LONGEST_ID, Inline, Item, Refused
 from diffood.runtime.inputs.table_worker import Table

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from diffood.errors import DiffoodError, MissingExtraError
-from diffood.runtime.bundle import Bundle, Precision
-from diffood.runtime.engines import find_engine
+from diffood.runtime.bundle.bundle import Bundle, Precision
+from diffood.runtime.bundle.engines import find_engine
 from diffood.runtime.sessions import Backend, Session
 
 PREFERRED: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import Bundle, GraphEntry, Precision, Role
-from diffood.runtime.sessions.external_data import ExternalTensor, StrayTensorError, find_external_data
+from diffood.runtime.bundle.bundle import Bundle, GraphEntry, Precision, Role
+from diffood.runtime.bundle.external_data import ExternalTensor, StrayTensorError, find_external_data
 from diffood.runtime.sessions.outside import Weight, find_problem, view_weights
 
 Tensor = tuple[str | int | None, ...]  # ONNX's word for the type, then dimensions; a name or None for a free one

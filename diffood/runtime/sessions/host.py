@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from diffood.runtime.schedule import NO_REGISTER
+from diffood.runtime.method.schedule import NO_REGISTER
 from diffood.runtime.sessions import Array, StepInputs
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 from diffood.errors import DeviceError, MissingExtraError
-from diffood.runtime.bundle import Bundle, Precision, Role
+from diffood.runtime.bundle.bundle import Bundle, Precision, Role
 from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
 from diffood.runtime.sessions.cuda import find_device
 from diffood.runtime.sessions.graphs import INT64, autoencoder_roles, expected_tensors, step_role

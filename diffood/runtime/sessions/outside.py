@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from diffood.runtime.sessions.external_data import ExternalTensor
+from diffood.runtime.bundle.external_data import ExternalTensor
 
 Weight = npt.NDArray[np.floating]
 

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from diffood.errors import BundleError, CalibrationError, DiffoodError, MissingExtraError, UsageError
-from diffood.runtime.bundle import Bundle, open_bundle
-from diffood.runtime.choice import BackendChoice, PrecisionChoice
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.decision import Fingerprint, load_calibration
 from diffood.runtime.detector import DEFAULT_BATCH
-from diffood.runtime.images import DEFAULT_LIMITS, Limits
+from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
 from diffood.runtime.inputs.decode_worker import load_item
 from diffood.runtime.inputs.decoding import IN_THREADS, Decoding
 from diffood.runtime.inputs.items import Item, Pause
+from diffood.runtime.sessions.choice import BackendChoice, PrecisionChoice
 from diffood.serving.batch import Scored
 from diffood.serving.cluster.worker import Opened, Sight, Work, Worker, identify
 from diffood.serving.rows.row import Row

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from diffood.errors import DiffoodError
-from diffood.runtime.durable import write_all
+from diffood.runtime.bundle.durable import write_all
 from diffood.serving.output.journal import Mark
 from diffood.serving.rows.formats import LineFormat, head, line
 from diffood.serving.rows.row import Row

@@ -13,12 +13,12 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.bundle import Sha256
-from diffood.runtime.cores import usable_cores
+from diffood.runtime.bundle.bundle import Sha256
+from diffood.runtime.bundle.durable import sync, write_all
 from diffood.runtime.decision import Fingerprint
-from diffood.runtime.durable import sync, write_all
-from diffood.runtime.plan import first_problem
+from diffood.runtime.method.plan import first_problem
 from diffood.runtime.records import Record
+from diffood.runtime.sessions.cores import usable_cores
 from diffood.serving.rows.formats import Format
 
 Count = Annotated[int, Field(ge=0)]

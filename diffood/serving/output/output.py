@@ -18,7 +18,7 @@ from typing import Literal
 from typing_extensions import Self
 
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.durable import sync, write_durably
+from diffood.runtime.bundle.durable import sync, write_durably
 from diffood.serving.output.growing import Growing, damaged
 from diffood.serving.output.journal import Journal, Mark, Past, RunRecord
 from diffood.serving.output.parts import SUMMARY, own_files

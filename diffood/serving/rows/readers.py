@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NoReturn, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from diffood.errors import MissingExtraError, UsageError
-from diffood.runtime.plan import first_problem
+from diffood.runtime.method.plan import first_problem
 from diffood.serving.output.parts import JOURNAL, PARTIAL, find_part, own_files
 from diffood.serving.rows.formats import LineFormat
 from diffood.serving.rows.row import COLUMNS, Row, Value

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
-from diffood.runtime.images import DEFAULT_LIMITS, Limits, refuse_byte_count
+from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits, refuse_byte_count
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.pipeline import score_files
 from diffood.serving.batch import make_row

@@ -10,7 +10,7 @@ import triton_python_backend_utils as pb_utils  # of the server; no package
 from diffood.errors import DiffoodError
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
-from diffood.runtime.images import Limits
+from diffood.runtime.images.decode import Limits
 from diffood.runtime.records import shown
 from diffood.serving.triton.encoded import score_encoded
 from diffood.serving.triton.repository import BUNDLE_FOLDER, INPUT, Settings, make_tensors

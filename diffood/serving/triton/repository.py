@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError
 
 from diffood.errors import UsageError
-from diffood.runtime.bundle import (
+from diffood.runtime.bundle.bundle import (
     CALIBRATION,
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -27,14 +27,14 @@ from diffood.runtime.bundle import (
     open_bundle,
     read_regular,
 )
-from diffood.runtime.choice import BackendChoice, PrecisionChoice
+from diffood.runtime.bundle.engines import ENGINES, RECORD, list_engines, read_plan
+from diffood.runtime.bundle.parity import MAX_PARITY_BYTES, load_parity
 from diffood.runtime.decision import MAX_CALIBRATION_BYTES, load_calibrated_fusion, load_calibration
 from diffood.runtime.detector import DEFAULT_BATCH, require_size
-from diffood.runtime.engines import ENGINES, RECORD, list_engines, read_plan
-from diffood.runtime.images import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
-from diffood.runtime.parity import MAX_PARITY_BYTES, load_parity
-from diffood.runtime.plan import first_problem
+from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
+from diffood.runtime.method.plan import first_problem
 from diffood.runtime.records import Record
+from diffood.runtime.sessions.choice import BackendChoice, PrecisionChoice
 from diffood.serving.rows.row import COLUMNS, Row, Value
 
 DEFAULT_NAME = "diffood"

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from diffood.errors import DiffoodError, RejectedImage
+from diffood.runtime.bundle.durable import sync, write_durably
 from diffood.runtime.detector import ImageScore
-from diffood.runtime.durable import sync, write_durably
-from diffood.runtime.images import Limits
+from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.items import Item, Source
 from diffood.runtime.sessions import Array
 

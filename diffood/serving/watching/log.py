@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from diffood.errors import UsageError
-from diffood.runtime.durable import write_all
+from diffood.runtime.bundle.durable import write_all
 from diffood.serving.rows.row import Row, Value
 
 Level = Literal["info", "warning", "error"]

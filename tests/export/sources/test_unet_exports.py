@@ -16,7 +16,7 @@ from written_networks import DDIM, Draw, OpenAI  # noqa: E402
 from diffood.cli import app  # noqa: E402
 from diffood.errors import UsageError  # noqa: E402
 from diffood.export.build import Sources, export_bundle  # noqa: E402
-from diffood.runtime.bundle import open_bundle  # noqa: E402
+from diffood.runtime.bundle.bundle import open_bundle  # noqa: E402
 
 CLASSES, STEPS, SIZE = 3, 8, 8
 FACTORY = """

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffood.runtime.images import Limits
+from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.items import Item
 
 

@@ -12,7 +12,7 @@ import pytest
 from tars import END, member, png, raw_header, tar
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import DEFAULT_LIMITS, Limits
+from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
 from diffood.runtime.inputs import archives
 from diffood.runtime.inputs.archives import Member, list_shard
 from diffood.runtime.inputs.items import Inline, Item, Refused

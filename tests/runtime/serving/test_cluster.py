@@ -14,14 +14,14 @@ import pytest
 from diffood import zoo
 from diffood.calibration.calibrate import calibrate, score_folder
 from diffood.errors import BundleError, CalibrationError, DiffoodError, UsageError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.decision import load_calibration, save_calibration
 from diffood.runtime.detector import Detector
-from diffood.runtime.images import DEFAULT_LIMITS
+from diffood.runtime.images.decode import DEFAULT_LIMITS
 from diffood.runtime.inputs.decoding import IN_THREADS, Decoding
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.inputs.items import PAUSE, Inline, Pause, Source
-from diffood.runtime.plan import Plan
+from diffood.runtime.method.plan import Plan
 from diffood.serving.batch import Here, Scored
 from diffood.serving.cluster import cluster
 from diffood.serving.cluster.cluster import Cluster, _in_blocks, count_slots, open_cluster

@@ -15,7 +15,7 @@ import pytest
 from faulty_items import CrashesOnce, Faulty
 
 from diffood.errors import DiffoodError
-from diffood.runtime.images import DEFAULT_LIMITS, ImageShape, Limits, Loaded
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape, Limits, Loaded
 from diffood.runtime.inputs import child as child_module
 from diffood.runtime.inputs.decoding import GROUP, IN_THREADS, Decoding, decode_ahead, default_processes
 from diffood.runtime.inputs.items import PAUSE, Item, Pause
@@ -168,7 +168,7 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     program = """
 import sys, itertools
 from faulty_items import Faulty
-from diffood.runtime.images import DEFAULT_LIMITS, ImageShape
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape
 from diffood.runtime.inputs.decoding import Decoding, decode_ahead
 stream = decode_ahead((Faulty(str(i)) for i in itertools.count()), ImageShape(1, 4, 4), DEFAULT_LIMITS, 8, Decoding(2))
 next(stream)

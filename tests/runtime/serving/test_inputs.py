@@ -13,7 +13,7 @@ from denied import deny
 from tars import member, png, tar
 
 from diffood.errors import RejectedImage, UsageError
-from diffood.runtime.images import Limits
+from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.files import LONGEST_LINE, expand_inputs
 from diffood.runtime.inputs.items import Item, Source
 from diffood.runtime.inputs.open import Reading, open_inputs

@@ -12,11 +12,11 @@ import pytest
 from diffood import zoo
 from diffood.calibration.calibrate import calibrate, score_folder
 from diffood.errors import EngineMemoryError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.decision import save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.files import expand_inputs
-from diffood.runtime.plan import DEFAULT
+from diffood.runtime.method.plan import DEFAULT
 from diffood.runtime.sparing import stream_sparing
 from diffood.zoo.images import unpack_set
 

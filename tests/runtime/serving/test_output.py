@@ -16,7 +16,7 @@ from made_up import fingerprint_of
 from written import MANY, ROWS, finish, open_at, write
 
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.cores import usable_cores
+from diffood.runtime.sessions.cores import usable_cores
 from diffood.serving.output.place import Place
 from diffood.serving.rows.readers import read_rows
 from diffood.serving.rows.row import Row

@@ -19,7 +19,7 @@ from written import open_at
 from diffood import zoo
 from diffood.calibration.calibrate import calibrate, score_folder
 from diffood.runtime import pipeline
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.decision import Rule, save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.decoding import IN_THREADS, Decoding
@@ -27,8 +27,8 @@ from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.inputs.items import PAUSE, Inline, Pause, Source
 from diffood.runtime.inputs.open import Reading, open_inputs
 from diffood.runtime.inputs.watch import Watch
+from diffood.runtime.method.plan import Plan
 from diffood.runtime.pipeline import score_files
-from diffood.runtime.plan import Plan
 from diffood.serving.batch import Here, ids_there, make_row, serve_batch
 from diffood.serving.output.summary import Summary, Tally
 from diffood.serving.rows.row import Row

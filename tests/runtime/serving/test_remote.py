@@ -17,7 +17,7 @@ import pytest
 from tars import member, png, tar
 
 from diffood.errors import MissingExtraError, RejectedImage, UsageError
-from diffood.runtime.images import ImageShape, Limits
+from diffood.runtime.images.decode import ImageShape, Limits
 from diffood.runtime.inputs.decoding import Decoding, decode_ahead
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.inputs.open import Reading, open_inputs

@@ -11,7 +11,7 @@ import pytest
 from tars import png
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images import Limits
+from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs import table_worker
 from diffood.runtime.inputs.items import Inline
 from diffood.runtime.inputs.tables import Columns, list_table

@@ -13,10 +13,10 @@ from triton_requests import FAST, broken_images, serve_folder
 from diffood import zoo
 from diffood.calibration.calibrate import calibrate_files
 from diffood.errors import BundleError, CalibrationError, UsageError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
-from diffood.runtime.images import Limits
+from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.serving.rows.row import COLUMNS, Row
 from diffood.serving.triton.encoded import score_encoded

@@ -28,9 +28,9 @@ from triton_requests import broken_images, serve_folder
 
 from diffood import zoo
 from diffood.calibration.calibrate import calibrate_files
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images import Limits
+from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.serving.rows.row import Row
 from diffood.serving.triton.repository import OUTPUTS, Settings, write_repository

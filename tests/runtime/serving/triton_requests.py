@@ -9,7 +9,7 @@ from PIL import Image
 from written import open_at
 
 from diffood.runtime.detector import Detector
-from diffood.runtime.images import Limits
+from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.serving.batch import Here, serve_batch
 from diffood.serving.rows.row import Row

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from diffood.errors import BundleError, DeviceError, DiffoodError, MissingExtraError
-from diffood.runtime.bundle import Bundle
+from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.sessions import onnxruntime_cuda
 from diffood.runtime.sessions.backends import PREFERRED, Backend, examine_backends, open_session
 from diffood.runtime.sessions.onnxruntime import load_graph
@@ -19,7 +19,7 @@ OPEN = """
 import sys
 from pathlib import Path
 from diffood.errors import DiffoodError
-from diffood.runtime.bundle import open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.sessions.backends import examine_backends, open_session
 
 bundle, backend = open_bundle(Path(sys.argv[1])), sys.argv[2]

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pytest
 from small_unets import small_unet
 
-from diffood.runtime.bundle import Bundle, Precision, open_bundle
+from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
+from diffood.runtime.bundle.engines import rebuild_command
 from diffood.runtime.detector import Detector
-from diffood.runtime.engines import rebuild_command
-from diffood.runtime.images import from_pixels
-from diffood.runtime.plan import Plan
-from diffood.runtime.schedule import NO_REGISTER
+from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.method.plan import Plan
+from diffood.runtime.method.schedule import NO_REGISTER
 from diffood.runtime.sessions import Array, Session, StepInputs, onnxruntime_cuda
 from diffood.runtime.sessions.backends import PREFERRED, Backend, examine_backends, open_session
 from diffood.runtime.sessions.tensorrt import load_library

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffood.runtime.bundle import Bundle
-from diffood.runtime.images import from_pixels
+from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.images.decode import from_pixels
 from diffood.runtime.sessions import Array
 from diffood.runtime.sessions.onnxruntime import SharedGraph
 from diffood.zoo.images import load_set

@@ -30,7 +30,7 @@ from PIL import (
 )
 
 from diffood.errors import RejectedImage
-from diffood.runtime.image_modes import to_grey_or_rgb
+from diffood.runtime.images.modes import to_grey_or_rgb
 
 # What Pillow has to say about a hostile file belongs in that file's row, not on stderr. Set here, once: changing
 # warning filters while threads run is not safe.

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
 from diffood.errors import BundleError, EngineMemoryError, UsageError
-from diffood.runtime.arrays import load_arrays
-from diffood.runtime.durable import write_durably
-from diffood.runtime.images import ImageShape
-from diffood.runtime.plan import Plan, first_problem
+from diffood.runtime.bundle.arrays import load_arrays
+from diffood.runtime.bundle.durable import write_durably
+from diffood.runtime.images.decode import ImageShape
+from diffood.runtime.method.plan import Plan, first_problem
+from diffood.runtime.method.schedule import Prediction, StepTable
 from diffood.runtime.records import GrownRecord, Record, Text
-from diffood.runtime.schedule import Prediction, StepTable
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from diffood.errors import BundleError, CalibrationError
-from diffood.runtime.bundle import CALIBRATION, PARITY, Bundle, Sha256, read_regular
+from diffood.runtime.bundle.bundle import CALIBRATION, PARITY, Bundle, Sha256, read_regular
+from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.decision import MAX_CALIBRATION_BYTES, Calibration, Fingerprint
-from diffood.runtime.durable import write_durably
-from diffood.runtime.plan import first_problem
+from diffood.runtime.method.plan import first_problem
 from diffood.runtime.records import Record, Text
 
 MAX_PARITY_BYTES = 4 * 2**20

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diffood.errors import UsageError
-from diffood.runtime.bundle import Bundle, Precision
+from diffood.runtime.bundle.bundle import Bundle, Precision
+from diffood.runtime.bundle.parity import ParityRecord, load_parity
 from diffood.runtime.decision import Calibration
-from diffood.runtime.parity import ParityRecord, load_parity
 from diffood.runtime.sessions import Backend
 from diffood.runtime.sessions.backends import examine_backends
 

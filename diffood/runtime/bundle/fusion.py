@@ -13,13 +13,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from diffood.errors import BundleError
-from diffood.runtime.arrays import load_arrays
-from diffood.runtime.bundle import Bundle, FileName, Sha256, kept_folder, read_regular
-from diffood.runtime.durable import write_durably
-from diffood.runtime.plan import Combination, Plan
+from diffood.runtime.bundle.arrays import load_arrays
+from diffood.runtime.bundle.bundle import Bundle, FileName, Sha256, kept_folder, read_regular
+from diffood.runtime.bundle.durable import write_durably
+from diffood.runtime.method.plan import Combination, Plan
+from diffood.runtime.method.scoring import Float, unit
+from diffood.runtime.method.witnesses import Array, Evidence, Witness, measurable, measure
 from diffood.runtime.records import Record
-from diffood.runtime.scoring import Float, unit
-from diffood.runtime.witnesses import Array, Evidence, Witness, measurable, measure
 
 MAX_BANK_BYTES = 256 * 2**20
 BANK_DIGITS = 12  # of its sha256, in its file's name

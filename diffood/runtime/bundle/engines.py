@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import Bundle, FileName, Precision, Role, Sha256, read_regular
-from diffood.runtime.durable import write_durably
-from diffood.runtime.plan import first_problem
+from diffood.runtime.bundle.bundle import Bundle, FileName, Precision, Role, Sha256, read_regular
+from diffood.runtime.bundle.durable import write_durably
+from diffood.runtime.method.plan import first_problem
 from diffood.runtime.records import Record, Text, acts
 
 ENGINES = "engines"

@@ -7,8 +7,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from diffood.errors import UsageError
-from diffood.runtime.schedule import Convention, Grid, Prediction, Sampler, StepTable, build_table
-from diffood.runtime.witnesses import Witness, measurable
+from diffood.runtime.method.schedule import Convention, Grid, Prediction, Sampler, StepTable, build_table
+from diffood.runtime.method.witnesses import Witness, measurable
 
 Combination = Literal["sum", "tail"]
 

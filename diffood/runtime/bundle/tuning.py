@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle import TUNING, Bundle, Sha256, read_regular
-from diffood.runtime.durable import write_durably
-from diffood.runtime.plan import first_problem
+from diffood.runtime.bundle.bundle import TUNING, Bundle, Sha256, read_regular
+from diffood.runtime.bundle.durable import write_durably
+from diffood.runtime.method.plan import first_problem
 from diffood.runtime.records import Record
 
 MOST_IMAGES = 1_000_000

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from diffood.runtime.scoring import Float, softmax_confidence, unit
+from diffood.runtime.method.scoring import Float, softmax_confidence, unit
 
 Array = npt.NDArray[np.float32]
 Witness = Literal["jump", "reconstruction", "logit_norm", "energy", "max_logit", "msp", "knn"]

@@ -1,0 +1,1 @@
+"""The artefact on disk: manifest, graphs, engines, calibration, records."""

@@ -1,0 +1,1 @@
+"""The arithmetic of DiffOOD: numpy only, no I/O."""
