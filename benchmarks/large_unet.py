@@ -17,8 +17,8 @@ from diffood import zoo
 from diffood.bench.compare import Budget, Contender, compare
 from diffood.bench.contenders import our_contenders, plain_contender
 from diffood.export.images import read_some
-from diffood.export.sources.given import Sources
-from diffood.export.sources.preprocessing import Preprocessing
+from diffood.export.sources.classifiers.preprocessing import Preprocessing
+from diffood.export.sources.model_sources import Sources
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.method.plan import REFERENCE
 from diffood.runtime.sessions import Array

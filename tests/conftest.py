@@ -34,7 +34,7 @@ def quantised_zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[
     """
     pytest.importorskip("onnx")
     pytest.importorskip("torch")
-    from diffood.export.quantize import FEWEST_IMAGES, quantize_bundle
+    from diffood.export.int8.quantize import FEWEST_IMAGES, quantize_bundle
 
     path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("int8") / "bundle"))
     lines: list[str] = []

@@ -21,11 +21,11 @@ def add_halved_graphs(bundle: Path, roles: Collection[str] = get_args(Role)) -> 
     """
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
-    from diffood.export.graphs import ClassifyGraph, StepGuided, StepLabelled
-    from diffood.export.onnx import export_onnx
-    from diffood.export.samples import Samples
-    from diffood.export.sources.classifier import Preprocessing, load_classifier
-    from diffood.export.sources.unet import load_unet
+    from diffood.export.graphs.modules import ClassifyGraph, StepGuided, StepLabelled
+    from diffood.export.onnx.proof import export_onnx
+    from diffood.export.onnx.samples import Samples
+    from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier
+    from diffood.export.sources.unets.unet import load_unet
 
     unet = load_unet(zoo.UNET)
     spec = f"{zoo.CLASSIFIER}:{zoo.FACTORY}"

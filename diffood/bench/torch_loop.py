@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from diffood.errors import ExportError, MissingExtraError
-from diffood.export.autoencoder_graphs import DecodeGraph, EncodeGraph
-from diffood.export.graphs import ClassifyGraph
-from diffood.export.sources.given import Sources, load_models
-from diffood.export.sources.pretrained import WEIGHTS
-from diffood.export.sources.unet import UNet
+from diffood.export.graphs.autoencoder import DecodeGraph, EncodeGraph
+from diffood.export.graphs.modules import ClassifyGraph
+from diffood.export.sources.model_sources import Sources, load_models
+from diffood.export.sources.unets.pretrained import WEIGHTS
+from diffood.export.sources.unets.unet import UNet
 from diffood.export.sources.weights import hash_file
 from diffood.runtime.bundle.bundle import Bundle, Manifest, open_bundle
 from diffood.runtime.method.plan import Plan

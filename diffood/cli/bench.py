@@ -10,7 +10,7 @@ import typer
 
 from diffood.cli import model_options, options, progress
 from diffood.errors import UsageError
-from diffood.export.sources.given import Sources
+from diffood.export.sources.model_sources import Sources
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.method.plan import Plan

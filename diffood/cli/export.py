@@ -104,12 +104,12 @@ def export(
     if "int8" in precisions and images:
         _require("onnx", "torch")
         from diffood.export.images import read_some
-        from diffood.export.quantize import IMAGES, quantize_bundle
+        from diffood.export.int8.quantize import IMAGES, quantize_bundle
 
         shape = open_bundle(target).manifest.image
         quantize_bundle(target, read_some(images, shape, IMAGES, typer.echo), report=typer.echo)
     if engine is not None:
-        from diffood.export.engines import build_engines
+        from diffood.export.engines.build import build_engines
 
         build_engines(
             target,

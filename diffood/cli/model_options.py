@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from diffood.errors import UsageError
-from diffood.export.sources.given import Sources
-from diffood.export.sources.preprocessing import Preprocessing
+from diffood.export.sources.classifiers.preprocessing import Preprocessing
+from diffood.export.sources.model_sources import Sources
 
 PANEL = "Models"
 

@@ -11,14 +11,14 @@ import torch
 
 from diffood import __version__
 from diffood.errors import UsageError
-from diffood.export.graph_files import GraphWriter, write_graphs
-from diffood.export.onnx import OPSET
-from diffood.export.sources.autoencoder import Autoencoder
-from diffood.export.sources.classifier import Classifier
-from diffood.export.sources.given import Sources, load_models
-from diffood.export.sources.scheduler import NoiseSchedule
-from diffood.export.sources.unet import UNet
-from diffood.export.weights_file import LARGEST_INSIDE
+from diffood.export.graphs.writing import GraphWriter, write_graphs
+from diffood.export.onnx.proof import OPSET
+from diffood.export.onnx.weights_file import LARGEST_INSIDE
+from diffood.export.sources.classifiers.classifier import Classifier
+from diffood.export.sources.model_sources import Sources, load_models
+from diffood.export.sources.unets.autoencoder import Autoencoder
+from diffood.export.sources.unets.scheduler import NoiseSchedule
+from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import (
     MANIFEST,
     FileEntry,

@@ -93,7 +93,7 @@ def test_verifying_runs_both_halves_of_the_autoencoder(run: Run, latent: Path, f
 def test_int8_graphs_are_added_and_replaced(
     run: Run, dit_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from diffood.export import quantize
+    from diffood.export.int8 import quantize
 
     path = Path(shutil.copytree(dit_bundle.path, tmp_path / "bundle"))
     unpack_set("fashion-validation", tmp_path / "images", quantize.FEWEST_IMAGES)

@@ -9,8 +9,8 @@ from diffood.cli.bench import bench
 from diffood.cli.export import export
 from diffood.cli.model_options import read_sources
 from diffood.errors import UsageError
-from diffood.export.sources.given import Sources
-from diffood.export.sources.preprocessing import Preprocessing
+from diffood.export.sources.classifiers.preprocessing import Preprocessing
+from diffood.export.sources.model_sources import Sources
 
 GIVEN = {
     "unet": Path("unet.pt"),

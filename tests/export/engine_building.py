@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from halved_graphs import reseal
 
-from diffood.export.engines import build_engines
+from diffood.export.engines.build import build_engines
 from diffood.runtime.bundle.engines import Profile
 
 MISSING = [name for name in ("tensorrt_rtx", "polygraphy") if importlib.util.find_spec(name) is None]

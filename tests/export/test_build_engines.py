@@ -19,7 +19,7 @@ from halved_graphs import add_halved_graphs, reseal
 
 from diffood import zoo
 from diffood.errors import BundleError, ExportError, UsageError
-from diffood.export.engines import ask_platform
+from diffood.export.engines.build import ask_platform
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.engines import Engine, Machine, Profile, find_engine, list_engines, read_plan
 
@@ -92,9 +92,9 @@ def test_a_classifier_that_shrinks_its_images_becomes_an_engine(bundle_copy: Pat
     """Antialiased, as two products of matrices: TensorRT refuses ONNX's Resize with antialiasing."""
     torch = pytest.importorskip("torch")
     onnx = pytest.importorskip("onnx")
-    from diffood.export.graphs import ClassifyGraph
-    from diffood.export.onnx import export_onnx
-    from diffood.export.sources.classifier import Preprocessing, load_classifier
+    from diffood.export.graphs.modules import ClassifyGraph
+    from diffood.export.onnx.proof import export_onnx
+    from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier
 
     keep_classify_alone(bundle_copy)
     spec, path = f"{zoo.CLASSIFIER}:{zoo.FACTORY}", bundle_copy / "classify.onnx"

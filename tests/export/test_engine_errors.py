@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from diffood.errors import ExportError, MissingExtraError
-from diffood.export.engine_errors import describe_node, died, failed, refused
-from diffood.export.engines import ask_platform
+from diffood.export.engines.build import ask_platform
+from diffood.export.engines.errors import describe_node, died, failed, refused
 
 TENSORRT = importlib.util.find_spec("tensorrt") is not None
 

@@ -13,8 +13,8 @@ from engine_building import NEEDS_TENSORRT_RTX, PROFILE, build, keep_classify_al
 
 from diffood import zoo
 from diffood.errors import ExportError, MissingExtraError
-from diffood.export.engine_worker import Job
-from diffood.export.engines import build_plan
+from diffood.export.engines.build import build_plan
+from diffood.export.engines.worker import Job
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.engines import list_engines
 
@@ -142,7 +142,7 @@ def test_engines_are_built_where_there_is_no_torch_and_no_onnx(bundle_copy: Path
 import sys
 sys.path.insert(0, {str(tmp_path)!r})  # the builder's process takes over sys.path
 from pathlib import Path
-from diffood.export.engines import build_engines
+from diffood.export.engines.build import build_engines
 from diffood.runtime.bundle.engines import Profile
 build_engines(Path({str(bundle_copy)!r}), "tensorrt-rtx", gpus=["sm86"], precisions=["fp32"],
     profile=Profile(smallest=1, usual=2, largest=4), workspace_mb=None, timing_cache=None, report=print)
@@ -155,9 +155,9 @@ build_engines(Path({str(bundle_copy)!r}), "tensorrt-rtx", gpus=["sm86"], precisi
 def test_a_unet_of_35_million_parameters_is_built_in_fp16(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     diffusers = pytest.importorskip("diffusers")
-    from diffood.export.graphs import StepPlain
-    from diffood.export.onnx import export_onnx
-    from diffood.export.sources.unet import UNet
+    from diffood.export.graphs.modules import StepPlain
+    from diffood.export.onnx.proof import export_onnx
+    from diffood.export.sources.unets.unet import UNet
 
     torch.manual_seed(0)
     down, up = ["DownBlock2D"] * 4, ["UpBlock2D"] * 4

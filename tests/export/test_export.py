@@ -15,9 +15,9 @@ from small_unets import small_unet  # noqa: E402
 from diffood import zoo  # noqa: E402
 from diffood.errors import ExportError, UsageError  # noqa: E402
 from diffood.export.build import Sources, export_bundle  # noqa: E402
-from diffood.export.normalisation import fused_group_norms  # noqa: E402
-from diffood.export.onnx import OPSET, export_onnx, prove_equal, prove_structure, run_torch  # noqa: E402
-from diffood.export.sources.classifier import Preprocessing  # noqa: E402
+from diffood.export.graphs.normalisation import fused_group_norms  # noqa: E402
+from diffood.export.onnx.proof import OPSET, export_onnx, prove_equal, prove_structure, run_torch  # noqa: E402
+from diffood.export.sources.classifiers.classifier import Preprocessing  # noqa: E402
 from diffood.runtime.bundle.arrays import load_arrays  # noqa: E402
 from diffood.runtime.bundle.bundle import open_bundle  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402
@@ -256,7 +256,7 @@ def test_an_unusable_scheduler_config_is_explained(
 
 
 def test_without_a_scheduler_config_the_papers_schedule_is_assumed_and_said(models: Path, tmp_path: Path) -> None:
-    from diffood.export.sources.scheduler import load_schedule
+    from diffood.export.sources.unets.scheduler import load_schedule
 
     schedule = load_schedule(tmp_path, None)
     assert "assumed" in schedule.origin

@@ -18,12 +18,12 @@ from latent_models import kl_autoencoder, latent_unet, save_pipeline, transforme
 
 from diffood.bench.torch_loop import open_torch_loop  # noqa: E402
 from diffood.errors import ExportError  # noqa: E402
-from diffood.export import quantize  # noqa: E402
-from diffood.export.autoencoder_graphs import DecodeGraph, EncodeGraph  # noqa: E402
-from diffood.export.sources.autoencoder import load_autoencoder  # noqa: E402
-from diffood.export.sources.given import Sources  # noqa: E402
-from diffood.export.sources.latent import load_denoiser  # noqa: E402
-from diffood.export.states import record_states  # noqa: E402
+from diffood.export.graphs.autoencoder import DecodeGraph, EncodeGraph  # noqa: E402
+from diffood.export.int8 import quantize  # noqa: E402
+from diffood.export.int8.states import record_states  # noqa: E402
+from diffood.export.sources.model_sources import Sources  # noqa: E402
+from diffood.export.sources.unets.autoencoder import load_autoencoder  # noqa: E402
+from diffood.export.sources.unets.latent import load_denoiser  # noqa: E402
 from diffood.runtime.bundle.bundle import Bundle, open_bundle  # noqa: E402
 from diffood.runtime.bundle.engines import list_engines  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import nn
 from diffood.bench.machine import peak_resident_bytes
-from diffood.export.graph_files import GraphWriter, write_graphs
-from diffood.export.sources.classifier import Classifier, Preprocessing
-from diffood.export.sources.unet import UNet
+from diffood.export.graphs.writing import GraphWriter, write_graphs
+from diffood.export.sources.classifiers.classifier import Classifier, Preprocessing
+from diffood.export.sources.unets.unet import UNet
 
 class Products(nn.Module):
     '''A UNet's face, whose weights are all there is: six products of `width` x `width`.'''

@@ -11,12 +11,12 @@ import onnxruntime  # noqa: E402
 from small_graphs import CLASSES, FEATURES, SIDE, small_graph  # noqa: E402
 
 from diffood.errors import ExportError  # noqa: E402
-from diffood.export.graphs import ClassifyGraph  # noqa: E402
-from diffood.export.joined import export_joined  # noqa: E402
-from diffood.export.onnx import prove_equal, run_onnx, run_torch  # noqa: E402
-from diffood.export.precision import LIMITS, count_products, prove_types  # noqa: E402
-from diffood.export.qdq import list_products  # noqa: E402
-from diffood.export.sources.classifier import Preprocessing, load_classifier  # noqa: E402
+from diffood.export.graphs.joined import export_joined  # noqa: E402
+from diffood.export.graphs.modules import ClassifyGraph  # noqa: E402
+from diffood.export.int8.qdq import list_products  # noqa: E402
+from diffood.export.onnx.precision import LIMITS, count_products, prove_types  # noqa: E402
+from diffood.export.onnx.proof import prove_equal, run_onnx, run_torch  # noqa: E402
+from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier  # noqa: E402
 
 OUTPUTS = ("logits", "features")
 HEIGHT, WIDTH = 9, 10  # of the images, other than the classifier's

@@ -40,7 +40,7 @@ def test_an_engine_holds_the_weights_and_is_bound_to_them(large: Path) -> None:
 
 
 def test_changed_weights_are_not_built(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diffood.export import engines
+    from diffood.export.engines import build as engines
 
     opened = open_bundle(large)
     monkeypatch.setattr(engines, "open_bundle", lambda _: opened)  # changed after the bundle was opened

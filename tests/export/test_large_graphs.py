@@ -14,19 +14,12 @@ from outside_weights import SMALLEST  # noqa: E402
 from small_unets import ATTENTION, small_unet  # noqa: E402
 
 from diffood.errors import ExportError  # noqa: E402
-from diffood.export import quantize  # noqa: E402
 from diffood.export.build import Sources, export_bundle  # noqa: E402
-from diffood.export.onnx import PROOF_BATCHES, export_onnx, prove_structure  # noqa: E402
-from diffood.export.samples import (  # noqa: E402
-    FEWEST_PROOFS,
-    PROOF_OPERATIONS,
-    PROOF_PAIRS,
-    PROOF_ROWS,
-    Proofs,
-    Samples,
-)
-from diffood.export.sources.unet import UNet  # noqa: E402
-from diffood.export.weights_file import LARGEST_INSIDE, WeightsFile  # noqa: E402
+from diffood.export.int8 import quantize  # noqa: E402
+from diffood.export.onnx.proof import PROOF_BATCHES, export_onnx, prove_structure  # noqa: E402
+from diffood.export.onnx.samples import FEWEST_PROOFS, PROOF_OPERATIONS, PROOF_PAIRS, PROOF_ROWS, Proofs, Samples
+from diffood.export.onnx.weights_file import LARGEST_INSIDE, WeightsFile  # noqa: E402
+from diffood.export.sources.unets.unet import UNet  # noqa: E402
 from diffood.runtime.bundle.bundle import Bundle, open_bundle  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402
 

@@ -16,10 +16,8 @@ from onnx import numpy_helper, parser  # noqa: E402
 
 from diffood import zoo  # noqa: E402
 from diffood.errors import ExportError, UsageError  # noqa: E402
-from diffood.export import quantize  # noqa: E402
-from diffood.export.onnx import prove_equal, run_onnx  # noqa: E402
-from diffood.export.precision import LIMITS, count_products  # noqa: E402
-from diffood.export.qdq import (  # noqa: E402
+from diffood.export.int8 import quantize  # noqa: E402
+from diffood.export.int8.qdq import (
     QUANTISABLE,
     count_multiplications,
     fit_inputs,
@@ -28,8 +26,10 @@ from diffood.export.qdq import (  # noqa: E402
     measure_clips,
     open_session,
 )
-from diffood.export.quantize import BUDGETS, FEWEST_IMAGES, JUDGED, quantize_bundle, search  # noqa: E402
-from diffood.export.states import FEWEST_TIMES, States, record_states  # noqa: E402
+from diffood.export.int8.quantize import BUDGETS, FEWEST_IMAGES, JUDGED, quantize_bundle, search  # noqa: E402
+from diffood.export.int8.states import FEWEST_TIMES, States, record_states  # noqa: E402
+from diffood.export.onnx.precision import LIMITS, count_products  # noqa: E402
+from diffood.export.onnx.proof import prove_equal, run_onnx  # noqa: E402
 from diffood.runtime.bundle.bundle import Bundle, Role, open_bundle, write_bundle  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402
 from diffood.runtime.images.decode import from_pixels  # noqa: E402

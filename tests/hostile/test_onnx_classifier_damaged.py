@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 from small_graphs import SIDE, small_graph  # noqa: E402
 
 from diffood.errors import ExportError  # noqa: E402
-from diffood.export.sources.classifier import Preprocessing, load_classifier  # noqa: E402
+from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier  # noqa: E402
 
 
 def load(path: Path) -> object:

@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 from small_graphs import small_graph  # noqa: E402
 
 from diffood.errors import ExportError  # noqa: E402
-from diffood.export.sources.onnx_file import open_onnx  # noqa: E402
+from diffood.export.sources.classifiers.onnx_file import open_onnx  # noqa: E402
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """One kind of UNet with random weights, exported once."""
     pytest.importorskip("onnxscript")
     from diffood.export.build import Sources, export_bundle
-    from diffood.export.sources.classifier import Preprocessing
+    from diffood.export.sources.classifiers.classifier import Preprocessing
 
     kind: Kind = request.param
     folder = tmp_path_factory.mktemp(kind.name)

@@ -216,7 +216,7 @@ def test_textbook_ddim_rows_are_the_steps_of_diffusers(
 @pytest.mark.parametrize("scheduler", ["DDPMScheduler", "DDIMScheduler", "PNDMScheduler"])
 def test_betas_are_those_of_diffusers(scheduler: str, config: dict[str, Any], steps: int) -> None:
     diffusers = pytest.importorskip("diffusers")
-    from diffood.export.sources.scheduler import betas
+    from diffood.export.sources.unets.scheduler import betas
 
     made = getattr(diffusers, scheduler)(num_train_timesteps=steps, **config)
     found = betas(dict(made.config))
@@ -227,7 +227,7 @@ def test_betas_are_those_of_diffusers(scheduler: str, config: dict[str, Any], st
 
 def test_trained_betas_are_taken_as_they_are() -> None:
     diffusers = pytest.importorskip("diffusers")
-    from diffood.export.sources.scheduler import betas
+    from diffood.export.sources.unets.scheduler import betas
 
     trained = np.linspace(0.01, 0.3, 20).tolist()
     made = diffusers.DDPMScheduler(num_train_timesteps=20, trained_betas=trained)

@@ -12,9 +12,9 @@ pytest.importorskip("diffusers")
 from written_networks import DDIM, Draw, OpenAI  # noqa: E402
 
 from diffood.errors import ExportError, UsageError  # noqa: E402
-from diffood.export.sources.checkpoint_unet import build, names_of, schedule_of  # noqa: E402
-from diffood.export.sources.presets import PRESETS, load_checkpoint_config  # noqa: E402
-from diffood.export.sources.unet import load_unet  # noqa: E402
+from diffood.export.sources.unets.checkpoint_unet import build, names_of, schedule_of  # noqa: E402
+from diffood.export.sources.unets.presets import PRESETS, load_checkpoint_config  # noqa: E402
+from diffood.export.sources.unets.unet import load_unet  # noqa: E402
 
 # name: (the independent network, size of its images, channels, what --unet-config's file says)
 SMALL = {

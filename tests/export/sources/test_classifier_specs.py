@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from diffood import zoo  # noqa: E402
 from diffood.errors import ExportError, MissingExtraError  # noqa: E402
-from diffood.export.sources.classifier import Preprocessing, load_classifier  # noqa: E402
+from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier  # noqa: E402
 
 
 def load(spec: str, weights: Path | None = None, **options: object) -> object:
@@ -58,7 +58,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path: Path, kind:
 import sys
 sys.modules[{kind!r}] = None
 from diffood.errors import MissingExtraError
-from diffood.export.sources.classifier import Preprocessing, load_classifier
+from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier
 try:
     load_classifier({f"{kind}:{tmp_path}"!r}, None, 28, 28, Preprocessing())
 except MissingExtraError as error:

@@ -11,8 +11,8 @@ diffusers = pytest.importorskip("diffusers")
 from small_unets import ATTENTION, small_unet  # noqa: E402
 
 from diffood.errors import ExportError, UsageError  # noqa: E402
-from diffood.export.sources.scheduler import make_schedule  # noqa: E402
-from diffood.export.sources.unet import load_unet  # noqa: E402
+from diffood.export.sources.unets.scheduler import make_schedule  # noqa: E402
+from diffood.export.sources.unets.unet import load_unet  # noqa: E402
 
 
 @pytest.fixture(scope="module")

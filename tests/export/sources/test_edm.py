@@ -13,8 +13,8 @@ diffusers = pytest.importorskip("diffusers")
 from written_networks import Draw, OpenAI  # noqa: E402
 
 from diffood.errors import ExportError  # noqa: E402
-from diffood.export.sources.scheduler import make_schedule  # noqa: E402
-from diffood.export.sources.unet import UNet, load_unet  # noqa: E402
+from diffood.export.sources.unets.scheduler import make_schedule  # noqa: E402
+from diffood.export.sources.unets.unet import UNet, load_unet  # noqa: E402
 from diffood.runtime.method.schedule import Grid, build_table  # noqa: E402
 
 STEPS = 12

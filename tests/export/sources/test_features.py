@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from diffood.errors import ExportError  # noqa: E402
-from diffood.export.sources.features import find_features  # noqa: E402
+from diffood.export.sources.classifiers.features import find_features  # noqa: E402
 
 CLASSES = 4
 X = torch.rand(3, 3, 8, 6, generator=torch.Generator().manual_seed(0))

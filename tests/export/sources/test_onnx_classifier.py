@@ -12,7 +12,7 @@ from onnx import TensorProto, helper  # noqa: E402
 from small_graphs import CLASSES, FEATURES, SIDE, small_graph  # noqa: E402
 
 from diffood.errors import ExportError  # noqa: E402
-from diffood.export.sources.classifier import Classifier, Preprocessing, load_classifier  # noqa: E402
+from diffood.export.sources.classifiers.classifier import Classifier, Preprocessing, load_classifier  # noqa: E402
 
 node = helper.make_node
 GEMM = node("Gemm", ["flat", "linear", "bias"], ["scores"], transB=1)

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 from PIL import Image  # noqa: E402
 
 from diffood.errors import ExportError  # noqa: E402
-from diffood.export.sources.preprocessing import Preprocessing, require_usable, resize_matrix  # noqa: E402
+from diffood.export.sources.classifiers.preprocessing import Preprocessing, require_usable, resize_matrix  # noqa: E402
 
 
 def apply(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:

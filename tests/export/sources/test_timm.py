@@ -12,8 +12,8 @@ from named_networks import run_unconnected  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from diffood.errors import ExportError  # noqa: E402
-from diffood.export.graphs import Prepare  # noqa: E402
-from diffood.export.sources.classifier import Classifier, Preprocessing, load_classifier  # noqa: E402
+from diffood.export.graphs.modules import Prepare  # noqa: E402
+from diffood.export.sources.classifiers.classifier import Classifier, Preprocessing, load_classifier  # noqa: E402
 
 
 def weights_of(name: str, folder: Path, **settings: int) -> tuple[torch.nn.Module, Path]:

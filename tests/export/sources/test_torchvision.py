@@ -11,7 +11,7 @@ torchvision = pytest.importorskip("torchvision", reason="needs torchvision, of `
 from named_networks import run_unconnected  # noqa: E402
 
 from diffood.errors import ExportError  # noqa: E402
-from diffood.export.sources.classifier import Classifier, Preprocessing, load_classifier  # noqa: E402
+from diffood.export.sources.classifiers.classifier import Classifier, Preprocessing, load_classifier  # noqa: E402
 
 
 def weights_of(name: str, file: Path, **settings: object) -> tuple[torch.nn.Module, Path]:
@@ -62,7 +62,7 @@ def test_a_network_filled_from_a_file_equals_torchvisions(
 def test_images_are_prepared_as_the_weights_own_transform_prepares_them(
     name: str, entry: str, size: tuple[int, int]
 ) -> None:
-    from diffood.export.sources.torchvision import _entry, _preprocessing
+    from diffood.export.sources.classifiers.torchvision import _entry, _preprocessing
 
     weights, _ = _entry(torchvision.models.get_model_weights(name), entry, None)
     prepared = _preprocessing(weights.transforms())

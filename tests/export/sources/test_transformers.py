@@ -10,8 +10,8 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers, of the extra `classifiers`")
 from diffood.errors import ExportError  # noqa: E402
-from diffood.export.graphs import Prepare  # noqa: E402
-from diffood.export.sources.classifier import Classifier, Preprocessing, load_classifier  # noqa: E402
+from diffood.export.graphs.modules import Prepare  # noqa: E402
+from diffood.export.sources.classifiers.classifier import Classifier, Preprocessing, load_classifier  # noqa: E402
 
 NAMES = {0: "ant", 1: "bee", 2: "cow"}
 

@@ -1,0 +1,1 @@
+"""Builds the TensorRT engines of a bundle."""

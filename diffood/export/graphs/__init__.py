@@ -1,0 +1,1 @@
+"""The torch modules that become graphs, and how they are written."""

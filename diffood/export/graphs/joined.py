@@ -1,0 +1,114 @@
+"""Exports a classify graph whose classifier is an ONNX graph already: that graph, behind torch's preprocessing."""
+
+import contextlib
+import graphlib
+import sys
+import tempfile
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import compose, helper, version_converter
+from torch import nn
+
+from diffood.errors import ExportError
+from diffood.export.graphs.modules import ClassifyGraph
+from diffood.export.onnx.proof import Inputs, export_onnx, forget_origin, prove_structure
+from diffood.export.sources.classifiers.onnx_classifier import FEATURES, LOGITS, OnnxClassifier, opset_of
+
+_PREFIX = "classifier."
+_IMAGE = "image"
+
+
+class _Before(nn.Module):
+    """All that torch does before the classifier's graph."""
+
+    def __init__(self, graph: ClassifyGraph, classifier: OnnxClassifier) -> None:
+        super().__init__()
+        self.prepare, self.arrange = graph.prepare, classifier.arrange
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images of the UNet to what the classifier's graph takes."""
+        return self.arrange(self.prepare(x))
+
+
+def export_joined(graph: ClassifyGraph, example: Inputs, outputs: tuple[str, ...], path: Path, opset: int) -> None:
+    """Write `graph`, whose model is an OnnxClassifier, as one file. outputs: the names of logits and features.
+
+    Raises ExportError where the classifier's operators have no equal at `opset`, or a proof of structure fails.
+    """
+    classifier = graph.model
+    assert isinstance(classifier, OnnxClassifier)
+    with tempfile.TemporaryDirectory() as scratch:
+        before = Path(scratch) / f"{path.stem}.onnx"
+        export_onnx(_Before(graph, classifier).eval(), example, (_IMAGE,), before, opset)
+        head = onnx.load(before)
+    tail = _at_opset(classifier.graph, opset)
+    if classifier.halved:
+        tail = _halved(tail)
+    tail.ir_version = head.ir_version
+    tail = compose.add_prefix(tail, _PREFIX)
+    joined = compose.merge_models(head, tail, [(_IMAGE, _PREFIX + classifier.input)])
+    joined.ir_version = head.ir_version
+    batch = head.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    found = {_PREFIX + LOGITS: outputs[0], _PREFIX + FEATURES: outputs[1]}
+    for node in joined.graph.node:
+        node.output[:] = [found.get(name, name) for name in node.output]
+        node.input[:] = [found.get(name, name) for name in node.input]
+    del joined.graph.output[:]
+    widths = [value.shape[1] for value in graph(**example)]
+    joined.graph.output.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [batch, width])
+        for name, width in zip(outputs, widths, strict=True)
+    )
+    forget_origin(joined)
+    onnx.save(joined, path)
+    prove_structure(path, tuple(example), outputs, opset)
+
+
+def _at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """The same graph in the words of another version of ONNX."""
+    found = opset_of(model)
+    if found == opset:
+        made = onnx.ModelProto()
+        made.CopyFrom(model)
+    else:
+        try:
+            made = version_converter.convert_version(model, opset)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ExportError(
+                f"The classifier is written in opset {found} and cannot be rewritten in {opset} ({reason}): export it "
+                f"again in opset {opset}, or give --opset {found} if that is 18 to 21."
+            ) from None
+    del made.opset_import[:]
+    made.opset_import.append(helper.make_opsetid("", opset))
+    made.graph.ClearField("value_info")  # of sizes that may no longer be so
+    return made
+
+
+def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph in FP16 inside, its input and outputs FP32, by ONNX Runtime's own converter."""
+    before = list(sys.path)
+    try:
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+    finally:
+        sys.path[:] = before  # the package puts its folder there, with modules of common names in it
+    try:
+        with contextlib.redirect_stdout(None):
+            made: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
+            _sort(made.graph)  # it puts its casts last
+    except Exception as error:
+        raise ExportError(
+            f"ONNX Runtime cannot halve the classifier's graph ({type(error).__name__}: {error}): export without fp16."
+        ) from None
+    return made
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Put every node after those whose outputs it takes."""
+    maker = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    needs = {index: {maker[name] for name in node.input if name in maker} for index, node in enumerate(graph.node)}
+    nodes = [graph.node[index] for index in graphlib.TopologicalSorter(needs).static_order()]
+    graph.ClearField("node")
+    graph.node.extend(nodes)

@@ -1,0 +1,221 @@
+"""Writes the graphs of both models in each precision, and proves them once torch's weights are out of memory."""
+
+import gc
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffood.errors import ExportError
+from diffood.export.graphs.autoencoder import DecodeGraph, EncodeGraph
+from diffood.export.graphs.joined import export_joined
+from diffood.export.graphs.modules import ClassifyGraph, StepGuided, StepLabelled, StepPlain
+from diffood.export.graphs.normalisation import fused_group_norms
+from diffood.export.onnx.precision import LIMITS, prove_types
+from diffood.export.onnx.proof import ADVICE, EXAMPLE_BATCH, Inputs, Recording, export_onnx, prove_equal, run_torch
+from diffood.export.onnx.samples import Proofs, Samples
+from diffood.export.onnx.weights_file import WeightsFile
+from diffood.export.sources.classifiers.classifier import Classifier
+from diffood.export.sources.classifiers.onnx_classifier import OnnxClassifier
+from diffood.export.sources.unets.unet import UNet
+from diffood.runtime.bundle.bundle import GraphEntry, Precision, Role
+
+GOLDEN_IMAGES = 4
+STEP_OUTPUTS = ("x_next", "epsilon")
+CLASSIFY_OUTPUTS = ("logits", "features")
+AUTOENCODER: tuple[Role, ...] = ("encode", "decode")
+
+Golden = dict[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class GraphWriter:
+    """What all graphs of an export have in common. steps: of the noise schedule; largest_inside: see WeightsFile."""
+
+    folder: Path
+    unet: UNet
+    classifier: Classifier
+    steps: int
+    opset: int
+    largest_inside: int
+    report: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A graph that was saved, and what torch gave for it in FP32, to be proven later."""
+
+    role: Role
+    precision: Precision
+    path: Path
+    data: str | None
+    outputs: tuple[str, ...]
+    proofs: Proofs
+    expected: Recording
+
+
+def write_graphs(writer: GraphWriter, precisions: Collection[Precision]) -> tuple[list[GraphEntry], Golden]:
+    """Write FP32 graphs, FP16 ones where asked for, and prove them; returns them and golden values.
+
+    Torch's weights are gone afterwards: the models are left on torch's meta device. Raises ExportError.
+    """
+    golden: Golden = {}
+    written = list(_write_fp32(writer, golden))
+    try:
+        if "fp16" in precisions:
+            written += _write_fp16(writer, {graph.role: graph for graph in written})
+        for model in _models(writer):
+            model.to("meta")
+        gc.collect()  # what the exporter made refers to itself, and to weights
+        proven = [entry for graph in written if (entry := _prove_or_leave(writer, graph))]
+        return proven + _left_exact(proven, precisions), golden
+    finally:
+        for graph in written:
+            graph.expected.close()
+
+
+def _write_fp32(writer: GraphWriter, golden: Golden) -> Iterator[_Written]:
+    """The graphs everything is measured against, and golden values."""
+    files: dict[str, WeightsFile] = {}
+    for role, module, outputs in _modules(writer.unet, writer.classifier):
+        samples = Samples(writer.unet, writer.classifier.classes, writer.steps, role)
+        example = samples.draw(EXAMPLE_BATCH)
+        proofs = Proofs(samples, _count_operations(module, example))
+        expected = Recording(run_torch(module), iter(proofs), writer.folder)
+        golden |= _golden(role, samples.draw(GOLDEN_IMAGES), outputs, module)
+        path = writer.folder / f"{role}.onnx"
+        with fused_group_norms(module):
+            data = _save(writer, module, example, outputs, path, _weights(writer, files, role, "fp32"))
+        yield _Written(role, "fp32", path, data, outputs, proofs, expected)
+
+
+def _golden(role: Role, sample: Inputs, outputs: tuple[str, ...], module: torch.nn.Module) -> Golden:
+    """Inputs of a graph and what torch gives for them, row by row: a large model has no memory for four at once."""
+    rows = [run_torch(module)({name: value[i : i + 1] for name, value in sample.items()}) for i in range(GOLDEN_IMAGES)]
+    found: Golden = {f"{role}.in.{name}": value.numpy() for name, value in sample.items()}
+    for index, name in enumerate(outputs):
+        found[f"{role}.out.{name}"] = np.concatenate([row[index] for row in rows])
+    return found
+
+
+def _write_fp16(writer: GraphWriter, references: dict[Role, _Written]) -> Iterator[_Written]:
+    """Halve the models, in place, and write them again, to be measured against FP32 at every time."""
+    for model in _models(writer):
+        model.half()
+    files: dict[str, WeightsFile] = {}
+    for role, module, outputs in _modules(writer.unet, writer.classifier):
+        path, reference = writer.folder / f"{role}.fp16.onnx", references[role]
+        example = Samples(writer.unet, writer.classifier.classes, writer.steps, role).draw(EXAMPLE_BATCH)
+        try:
+            data = _save(writer, module, example, outputs, path, _weights(writer, files, role, "fp16"))
+        except ExportError as error:
+            _leave(writer, role, path, error)
+            continue
+        yield _Written(role, "fp16", path, data, outputs, reference.proofs, reference.expected)
+
+
+def _save(
+    writer: GraphWriter,
+    module: torch.nn.Module,
+    example: Inputs,
+    outputs: tuple[str, ...],
+    path: Path,
+    weights: WeightsFile,
+) -> str | None:
+    """Write one graph; the name of the file its weights lie in, None where it holds them itself."""
+    if isinstance(module, ClassifyGraph) and isinstance(module.model, OnnxClassifier):
+        export_joined(module, example, outputs, path, writer.opset)
+        return None
+    data = export_onnx(module, example, outputs, path, writer.opset, weights)
+    if data:  # large graphs take minutes each: the terminal must not stay silent until all are proven
+        writer.report(f"{path.stem:<17} written, its weights to {data}; to be proven once all graphs are written")
+    return data
+
+
+def _weights(writer: GraphWriter, files: dict[str, WeightsFile], role: Role, precision: Precision) -> WeightsFile:
+    name = _weights_name(role, precision)
+    return files.setdefault(name, WeightsFile(writer.folder / name, writer.largest_inside))
+
+
+def _weights_name(role: Role, precision: Precision) -> str:
+    """The file for large weights of a role's model: one for all step graphs, since they hold the same."""
+    model = "step" if role in ("step_plain", "step_guided") else role
+    return f"{model}.weights" if precision == "fp32" else f"{model}.{precision}.weights"
+
+
+def _prove_or_leave(writer: GraphWriter, graph: _Written) -> GraphEntry | None:
+    """The proven graph; None for a half of an autoencoder that is no longer itself in half precision."""
+    try:
+        return _prove(writer, graph)
+    except ExportError as error:
+        if graph.precision == "fp32":
+            raise
+        _leave(writer, graph.role, graph.path, error)
+        return None
+
+
+def _leave(writer: GraphWriter, role: Role, path: Path, error: ExportError) -> None:
+    """Some autoencoders overflow in half precision: such a half stays FP32, in this variant too. Others must not."""
+    if role not in AUTOENCODER:
+        raise error
+    for file in (path, writer.folder / _weights_name(role, "fp16")):  # which no other graph shares
+        file.unlink(missing_ok=True)
+    writer.report(f"{role:<17} stays fp32 in the fp16 variant: {str(error).removesuffix(ADVICE)}")
+
+
+def _left_exact(proven: list[GraphEntry], precisions: Collection[Precision]) -> list[GraphEntry]:
+    """FP32 graphs that stand in the FP16 variant where it has none of their own."""
+    halved = {entry.role for entry in proven if entry.precision == "fp16"}
+    missing = [entry for entry in proven if "fp16" in precisions and entry.role not in halved]
+    return [entry.model_copy(update={"precision": "fp16"}) for entry in missing]
+
+
+def _models(writer: GraphWriter) -> list[torch.nn.Module]:
+    autoencoder = writer.unet.autoencoder
+    return [writer.unet.model, writer.classifier.model, *([autoencoder.model] if autoencoder else [])]
+
+
+def _prove(writer: GraphWriter, graph: _Written) -> GraphEntry:
+    proof = prove_equal(graph.expected.replay(), graph.path, graph.outputs, iter(graph.proofs), LIMITS[graph.precision])
+    weights = prove_types(graph.path, graph.precision)
+    what = (
+        f"equal to torch within {proof.error:.0e}" if graph.precision == "fp32" else f"within {proof.error:.0e} of fp32"
+    )
+    size = f"{graph.path.stat().st_size / 1e6:.1f} MB"
+    if graph.data:
+        size += f" and {graph.data} {(writer.folder / graph.data).stat().st_size / 1e6:.1f} MB"
+    times = "" if graph.proofs.every_time else f", spread over the {writer.steps} times"
+    writer.report(f"{graph.path.stem:<17} {size}, opset {writer.opset}, {what} on {proof.rows} inputs{times}")
+    return GraphEntry(
+        role=graph.role,
+        file=graph.path.name,
+        data=graph.data,
+        precision=graph.precision,
+        opset=writer.opset,
+        error=proof.error,
+        weights=weights,
+    )
+
+
+def _modules(unet: UNet, classifier: Classifier) -> Iterator[tuple[Role, torch.nn.Module, tuple[str, ...]]]:
+    labels = unet.labels(classifier.classes)
+    image = unet.image
+    classify = ClassifyGraph(classifier, image.channels, image.height, image.width)
+    yield "classify", classify.eval(), CLASSIFY_OUTPUTS
+    yield "step_plain", (StepPlain(unet) if labels == "none" else StepLabelled(unet)).eval(), STEP_OUTPUTS
+    if labels == "class+null":
+        yield "step_guided", StepGuided(unet).eval(), STEP_OUTPUTS
+    if unet.autoencoder:
+        yield "encode", EncodeGraph(unet.autoencoder).eval(), ("z",)
+        yield "decode", DecodeGraph(unet.autoencoder).eval(), ("x",)
+
+
+def _count_operations(module: torch.nn.Module, sample: Inputs) -> int:
+    """Floating-point operations of a row, as torch counts them while it runs one."""
+    with FlopCounterMode(display=False) as counter:
+        run_torch(module)({name: value[:1] for name, value in sample.items()})
+    return int(counter.get_total_flops())

@@ -1,0 +1,1 @@
+"""Exports one module to ONNX and proves it."""

@@ -1,0 +1,191 @@
+"""Exports one torch module to ONNX and proves it: dynamic batch, all weights in the bundle, outputs equal to torch."""
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from torch import nn
+
+from diffood.errors import ExportError
+from diffood.export.onnx.weights_file import WeightsFile
+
+OPSET = 21  # the first with GroupNormalization, which FP16 graphs keep; below, it is written as smaller nodes
+PROOF_BATCHES = (1, 2, 5)
+ADVICE = " Try another torch or onnxruntime version."  # where a proof fails
+EXAMPLE_BATCH = 2  # an example batch of 1 silently freezes the batch dimension
+
+Inputs = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was measured: the largest error against torch, relative to the largest output, and over how many rows."""
+
+    error: float
+    rows: int
+
+
+def export_onnx(
+    module: nn.Module,
+    example: Inputs,
+    outputs: tuple[str, ...],
+    path: Path,
+    opset: int = OPSET,
+    weights: WeightsFile | None = None,
+) -> str | None:
+    """Write `module` with a dynamic batch; large weights go into `weights`, whose name is returned then.
+
+    Raises ExportError where torch cannot or the batch froze.
+    """
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                module,
+                tuple(example.values()),
+                input_names=list(example),
+                output_names=list(outputs),
+                dynamic_shapes={name: {0: batch} for name in example},
+                opset_version=opset,
+                dynamo=True,
+            )
+        assert program is not None
+        outside = weights is not None and weights.move(program.model)
+        model = program.model_proto
+    except Exception as error:
+        raise ExportError(f"torch cannot export {path.name}: {str(error).splitlines()[0]}") from error
+    forget_origin(model)
+    onnx.save(model, path)
+    data = weights.path.name if weights is not None and outside else None
+    prove_structure(path, tuple(example), outputs, opset, data)
+    return data
+
+
+def forget_origin(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes: stack traces with the paths of the machine that exported, of no use to an engine."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+def prove_structure(
+    path: Path, inputs: tuple[str, ...], outputs: tuple[str, ...], opset: int = OPSET, data: str | None = None
+) -> None:
+    """Check the saved file: opset, names, a symbolic first dimension everywhere, no weight outside it and `data`."""
+    model = onnx.load(path, load_external_data=False)
+    try:
+        onnx.checker.check_model(path)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"{path.name} is not valid ONNX: {error}") from None
+    found = {entry.domain: entry.version for entry in model.opset_import}
+    if found.get("") != opset:
+        raise ExportError(f"{path.name} came out at opset {found.get('')}, not {opset}; use another torch version.")
+    places = {ExternalDataInfo(tensor).location for tensor in model.graph.initializer if uses_external_data(tensor)}
+    if places - {data}:
+        raise ExportError(f"{path.name} keeps weights in {', '.join(sorted(places))}; a bundle holds them itself.")
+    for values, names in ((model.graph.input, inputs), (model.graph.output, outputs)):
+        if {value.name for value in values} != set(names):
+            raise ExportError(f"{path.name} has {[v.name for v in values]} where {list(names)} belong.")
+        for value in values:
+            first = value.type.tensor_type.shape.dim[0]
+            if not first.dim_param:
+                raise ExportError(
+                    f"The batch of {value.name} in {path.name} froze at {first.dim_value}: the module must not "
+                    "depend on the batch size (no reshape to a fixed batch, no chunk)."
+                )
+
+
+Outputs = Callable[[Inputs], Sequence[npt.NDArray[np.float32]]]
+
+
+def run_torch(module: nn.Module) -> Outputs:
+    """The outputs a torch module gives."""
+
+    def run(sample: Inputs) -> Sequence[npt.NDArray[np.float32]]:
+        with torch.no_grad():
+            outputs = module(**sample)
+            return [value.numpy() for value in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+    return run
+
+
+def run_onnx(path: Path, outputs: tuple[str, ...]) -> Outputs:
+    """The outputs ONNX Runtime gives on the CPU."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda sample: session.run(list(outputs), {name: value.numpy() for name, value in sample.items()})
+
+
+class Recording:
+    """Outputs of a run on some samples, in a nameless file: what ran may be gone when they are compared with."""
+
+    def __init__(self, run: Outputs, samples: Iterator[Inputs], folder: Path) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - close() closes it
+        self._counts: list[int] = []
+        for sample in samples:
+            arrays = run(sample)
+            self._counts.append(len(arrays))
+            for array in arrays:
+                np.save(self._file, array, allow_pickle=False)
+
+    def replay(self) -> Outputs:
+        """What ran, on the same samples in the same order."""
+        self._file.seek(0)
+        counts = iter(self._counts)
+        return lambda _: [np.load(self._file, allow_pickle=False) for _ in range(next(counts))]
+
+    def close(self) -> None:
+        """Give the file's space back."""
+        self._file.close()
+
+
+def prove_equal(
+    expected: Outputs, path: Path, outputs: tuple[str, ...], samples: Iterator[Inputs], limit: float
+) -> Proof:
+    """Compare the saved graph with what is expected on every sample. Raises ExportError above `limit`."""
+    run, worst, rows = run_onnx(path, outputs), 0.0, 0
+    for sample in samples:
+        batch = len(next(iter(sample.values())))
+        for name, want, got in zip(outputs, expected(sample), run(sample), strict=True):
+            if want.shape != got.shape:
+                raise ExportError(f"{path.name} gives {name} of shape {got.shape} where torch gives {want.shape}.")
+            error = float(np.abs(want - got).max() / max(1.0, float(np.abs(want).max())))
+            if not error <= limit:
+                detail = f" at times {sample['time'].tolist()}" if "time" in sample else ""
+                if np.isfinite(want).all() and not np.isfinite(got).all():
+                    raise ExportError(f"{path.name} overflows: {name} is not finite, batch {batch}{detail}.{ADVICE}")
+                raise ExportError(
+                    f"{path.name} differs from torch by {error:.2e} in {name}, batch {batch}{detail}; "
+                    f"at most {limit:.0e} is allowed.{ADVICE}"
+                )
+            worst = max(worst, error)
+        rows += batch
+    return Proof(worst, rows)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's own reports from the user's terminal; what matters is proven afterwards."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,112 @@
+"""Inputs to prove graphs on: seeded, of the size and range the loop feeds them."""
+
+from collections.abc import Iterator
+
+import torch
+
+from diffood.export.onnx.proof import PROOF_BATCHES, Inputs
+from diffood.export.sources.unets.unet import UNet
+from diffood.runtime.bundle.bundle import Role
+
+PROOF_ROWS = 25  # of a batch, at the most, while every time of the schedule is proven
+# ONNX Runtime writes attention out: a float32 score for each pair of an image's positions and each head, in up to three
+# copies, twice with guidance. 2**25 pairs a batch are less than 1 GB a head then: PROOF_ROWS up to 34x34, and at 64x64
+# two rows, the fewest that show a frozen batch. Whether a network has attention at its full size is not asked: of one
+# that has none, fewer rows at once take more time, and prove the same.
+PROOF_PAIRS = 2**25
+# Of all proof rows of one graph, each of which torch and ONNX Runtime evaluate: some minutes of a CPU core each. A UNet
+# of 36 M parameters at 32x32 is proven at every time, with guidance; one of 550 M at 256x256 at a dozen.
+PROOF_OPERATIONS = 3e13
+FEWEST_PROOFS = 3
+
+
+def count_rows(height: int, width: int) -> int:
+    """Rows of a batch in which a network for height x width is proven."""
+    return max(1, min(PROOF_ROWS, PROOF_PAIRS // (height * width) ** 2))
+
+
+def first_batches(rows: int) -> tuple[int, ...]:
+    """PROOF_BATCHES up to `rows`; one and two always, since a batch that froze shows in nothing else."""
+    return tuple(batch for batch in PROOF_BATCHES if batch <= max(2, rows))
+
+
+class Samples:
+    """Draws inputs of one graph; the same ones in the same order every time."""
+
+    def __init__(self, unet: UNet, classes: int, steps: int, role: Role) -> None:
+        self.unet, self.classes, self.steps, self.role = unet, classes, steps, role
+        self.generator = torch.Generator().manual_seed(0)
+        codes = unet.autoencoder.codes if unet.autoencoder else None
+        self._codes = None if codes is None else codes.weight.detach().float()  # as they are before they are halved
+
+    @property
+    def timed(self) -> bool:
+        """Whether the graph is asked at a time of the schedule."""
+        return self.role in ("step_plain", "step_guided")
+
+    @property
+    def rows(self) -> int:
+        """Of a batch it is proven in. An autoencoder attends to latents, as a UNet; a classifier to patches, a few."""
+        return PROOF_ROWS if self.role == "classify" else count_rows(self.unet.height, self.unet.width)
+
+    def draw(self, batch: int, time: torch.Tensor | None = None) -> Inputs:
+        """One batch; times of the whole schedule unless given."""
+        image = self.unet.image
+        if self.role in ("classify", "encode"):
+            x = torch.randn(batch, image.channels, image.height, image.width, generator=self.generator)
+            return {"x": x.clamp(-1, 1)}
+        x = torch.randn(batch, self.unet.channels, self.unet.height, self.unet.width, generator=self.generator)
+        if self.role == "decode":
+            return {"z": self._latents(x)}
+        if time is None:
+            time = torch.randint(0, self.steps, (batch,), generator=self.generator).float()
+        inputs = {"x": x, "time": time}
+        if self.unet.labels(self.classes) != "none":
+            inputs["label"] = torch.randint(0, self.classes, (batch,), generator=self.generator)
+        inputs["coefficients"] = torch.tensor([[0.0, 1.0, 1.0, -1.0]]).repeat(batch, 1)
+        if self.role == "step_guided":
+            inputs["guidance"] = torch.full((batch,), 2.0)
+        return inputs
+
+    def _latents(self, drawn: torch.Tensor) -> torch.Tensor:
+        """Latents of unit size; with a code book, codes: between two, rounding alone would choose one."""
+        if self._codes is None:
+            return drawn
+        codes, autoencoder = self._codes, self.unet.autoencoder
+        assert autoencoder is not None
+        batch, _, height, width = drawn.shape
+        chosen = codes[torch.randint(0, len(codes), (batch, height, width), generator=self.generator)]
+        offset, scale = torch.tensor(autoencoder.offset), torch.tensor(autoencoder.scale)
+        return ((chosen - offset) * scale).permute(0, 3, 1, 2).contiguous()
+
+
+class Proofs:
+    """Inputs to prove a graph on, the same ones each time they are asked for. operations: of one row of the graph.
+
+    Batches 1, 2, 5, then every time of the schedule once; of large images in smaller batches. Where that would be more
+    than PROOF_OPERATIONS: as many times as that allows, spread over the schedule from its first to its last, in batches
+    of one and two.
+    """
+
+    def __init__(self, samples: Samples, operations: int) -> None:
+        self._samples, self._start = samples, samples.generator.get_state()
+        rows = sum(first_batches(samples.rows)) + (samples.steps if samples.timed else 0)
+        self.every_time = not samples.timed or rows * operations <= PROOF_OPERATIONS
+        self._rows = max(FEWEST_PROOFS, int(PROOF_OPERATIONS // max(1, operations)))
+
+    def __iter__(self) -> Iterator[Inputs]:
+        """Draw from where the samples stood at first, and leave them after the last."""
+        samples = self._samples
+        samples.generator.set_state(self._start)
+        if not self.every_time:
+            times = torch.linspace(0, samples.steps - 1, self._rows).round()
+            yield samples.draw(1, times[:1])
+            yield samples.draw(2, times[1:3])
+            for time in times[3:]:
+                yield samples.draw(1, time[None])
+            return
+        for batch in first_batches(samples.rows):
+            yield samples.draw(batch)
+        if samples.timed:
+            for times in torch.arange(samples.steps, dtype=torch.float32).split(samples.rows):
+                yield samples.draw(len(times), times)

@@ -1,0 +1,43 @@
+"""A classifier out of a Python file of the user's own: FILE.py:FACTORY. The file is executed."""
+
+import importlib.util
+from pathlib import Path
+
+from torch import nn
+
+from diffood.errors import DiffoodError, ExportError
+from diffood.export.sources.classifiers.loaded import Loaded, Request
+from diffood.export.sources.weights import fill
+
+NO_WEIGHTS = "0" * 64  # the factory made them
+
+
+def load(request: Request) -> Loaded:
+    """Build the module and load its weights, if any are given. Raises ExportError saying what does not fit."""
+    path, _, name = request.name.rpartition(":")
+    file = Path(path)
+    model = _call_factory(file, name)
+    origin = f"{file.name}:{name}"
+    sha256 = fill(model, request.weights, origin) if request.weights else NO_WEIGHTS
+    return Loaded(model, origin, sha256)
+
+
+def _call_factory(file: Path, name: str) -> nn.Module:
+    if not file.is_file():
+        raise ExportError(f"No classifier file {file}; give FILE.py:FACTORY.")
+    module_spec = importlib.util.spec_from_file_location(f"_diffood_classifier_{file.stem}", file)
+    if module_spec is None or module_spec.loader is None:
+        raise ExportError(f"{file} cannot be imported as Python.")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        model = getattr(module, name)()
+    except AttributeError as error:
+        raise ExportError(f"{file.name} has no usable factory {name!r}: {error}") from None
+    except DiffoodError:
+        raise
+    except Exception as error:
+        raise ExportError(f"{file.name}:{name} failed with {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ExportError(f"{file.name}:{name} returned {type(model).__name__}, not a torch.nn.Module.")
+    return model

@@ -1,0 +1,1 @@
+"""Loads denoisers: diffusers folders and checkpoints."""
