@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffood.cli import model_options, options, progress
+from diffood.cli.options import models as model_options
+from diffood.cli.options import shared as options
+from diffood.cli.text import progress
 from diffood.errors import UsageError
 from diffood.export.sources.model_sources import Sources
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
@@ -68,7 +70,7 @@ def bench(
     """
     from diffood.bench.compare import Budget, compare
     from diffood.bench.contenders import our_contenders, plain_contender, plans_of
-    from diffood.cli.bench_table import table
+    from diffood.cli.text.comparison import table
     from diffood.report.bench_chart import draw_comparison
 
     if output is not None:

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from diffood.cli import options, progress
-from diffood.cli.calibration_text import describe_calibration, describe_images
+from diffood.cli.options import shared as options
+from diffood.cli.text import progress
+from diffood.cli.text.calibration import describe_calibration, describe_images
 from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH
 

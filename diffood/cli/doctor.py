@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import typer
 
 from diffood import __version__
-from diffood.cli import options
+from diffood.cli.options import shared as options
 from diffood.errors import DiffoodError, MissingExtraError
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.sessions.backends import Availability, examine_backends

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from diffood.cli import options
-from diffood.cli.sets import named_folders, score_sets
+from diffood.cli.options import shared as options
+from diffood.cli.options.sets import named_folders, score_sets
 from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 
@@ -42,7 +42,7 @@ def evaluate(
     """
     from diffood.calibration.evaluate import evaluate as measure
     from diffood.calibration.metrics.groups import Group
-    from diffood.cli.evaluation_table import table
+    from diffood.cli.text.evaluation import table
     from diffood.report.charts import draw_evaluation
 
     near_folders = named_folders(near or [], "--near")

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from diffood.cli import model_options, options
+from diffood.cli.options import models as model_options
+from diffood.cli.options import shared as options
 from diffood.errors import MissingExtraError, UsageError
 from diffood.runtime.bundle.bundle import CALIBRATION, open_bundle
 from diffood.runtime.bundle.engines import EngineLibrary, Profile

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from diffood.cli import options
+from diffood.cli.options import shared as options
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from diffood.serving.triton.repository import DEFAULT_NAME, DEFAULT_QUEUE_DELAY, Settings, write_repository

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from diffood.cli import options
+from diffood.cli.options import shared as options
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.bundle import LatentEntry, open_bundle
 from diffood.runtime.decision import list_kept, load_calibrated_fusion, load_calibration

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffood.cli import options
+from diffood.cli.options import shared as options
 from diffood.errors import EXIT_ALARM
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from diffood.cli import options
-from diffood.cli.sets import named_folders, score_sets
+from diffood.cli.options import shared as options
+from diffood.cli.options.sets import named_folders, score_sets
 from diffood.errors import EXIT_SET_ASIDE
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffood.cli import options
+from diffood.cli.options import shared as options
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.decision import Fingerprint
 from diffood.runtime.detector import Detector

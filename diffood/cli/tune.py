@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from diffood.cli import options, progress
-from diffood.cli.sets import named_folders
+from diffood.cli.options import shared as options
+from diffood.cli.options.sets import named_folders
+from diffood.cli.text import progress
 from diffood.errors import EXIT_INTERRUPTED, EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH
 
@@ -47,7 +48,7 @@ def tune(
     from diffood.calibration.tuning.images import FIT
     from diffood.calibration.tuning.timing import Engine, fastest_gated
     from diffood.calibration.tuning.tune import time_chosen, tune_bundle
-    from diffood.cli.tuning_text import describe_speeds, describe_tuning
+    from diffood.cli.text.tuning import describe_speeds, describe_tuning
     from diffood.report.tuning_chart import draw_tuning
     from diffood.runtime.bundle.bundle import open_bundle
     from diffood.runtime.inputs.files import expand_inputs

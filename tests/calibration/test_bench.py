@@ -21,8 +21,8 @@ from diffood.bench.compare import (
     turns,
 )
 from diffood.bench.machine import describe_machine, peak_resident_bytes
-from diffood.cli.bench_table import table
-from diffood.cli.options import require_png
+from diffood.cli.options.shared import require_png
+from diffood.cli.text.comparison import table
 from diffood.errors import BundleError, UsageError
 from diffood.report.bench_chart import draw_comparison
 from diffood.runtime.sessions import Array

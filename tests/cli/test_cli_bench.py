@@ -11,7 +11,7 @@ import pytest
 from diffood import zoo
 from diffood.bench.compare import Comparison, Row, Spread
 from diffood.bench.machine import describe_machine
-from diffood.cli.bench_table import table
+from diffood.cli.text.comparison import table
 from diffood.runtime.bundle.bundle import MANIFEST
 from diffood.zoo.images import unpack_set
 

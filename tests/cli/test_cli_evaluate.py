@@ -17,7 +17,7 @@ from diffood.calibration.calibrate import ScoredFiles
 from diffood.calibration.evaluate import evaluate
 from diffood.calibration.metrics.comparison import compare_witnesses
 from diffood.calibration.metrics.intervals import ScoredSets
-from diffood.cli.evaluation_table import table
+from diffood.cli.text.evaluation import table
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import Detector
 from diffood.zoo.images import load_set

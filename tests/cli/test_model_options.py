@@ -7,7 +7,7 @@ import pytest
 
 from diffood.cli.bench import bench
 from diffood.cli.export import export
-from diffood.cli.model_options import read_sources
+from diffood.cli.options.models import read_sources
 from diffood.errors import UsageError
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.model_sources import Sources

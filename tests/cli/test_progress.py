@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffood.cli import progress
+from diffood.cli.text import progress
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from diffood.cli import options
+from diffood.cli.options import shared as options
 
 if TYPE_CHECKING:
     from diffood.calibration.calibrate import Calibrated

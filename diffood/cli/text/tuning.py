@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from diffood.calibration.tuning.choosing import TUNED
 from diffood.calibration.tuning.images import FIT, IND
-from diffood.cli import options
-from diffood.cli.evaluation_table import align
+from diffood.cli.options import shared as options
+from diffood.cli.text.evaluation import align
 from diffood.runtime.method.plan import DEFAULT, FAST, Plan
 
 if TYPE_CHECKING:
