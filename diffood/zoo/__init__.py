@@ -3,9 +3,10 @@
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-UNET = FOLDER / "weights" / "unet"
+DATA = FOLDER / "data"
+UNET = DATA / "weights" / "unet"
 CLASSIFIER = FOLDER / "classifier.py"
 FACTORY = "paired_resnet"
-CLASSIFIER_WEIGHTS = FOLDER / "weights" / "classifier.safetensors"
-CLASS_NAMES = FOLDER / "weights" / "class_names.txt"
-BUNDLE = FOLDER / "bundle"
+CLASSIFIER_WEIGHTS = DATA / "weights" / "classifier.safetensors"
+CLASS_NAMES = DATA / "weights" / "class_names.txt"
+BUNDLE = DATA / "bundle"

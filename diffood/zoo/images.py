@@ -9,8 +9,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from diffood.errors import UsageError
+from diffood.zoo import DATA
 
-FOLDER = Path(__file__).parent / "images"
+FOLDER = DATA / "images"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Draws the training curves of the model card: python -m diffood.zoo.draw_curves."""
+"""Draws the training curves of the model card: python -m research.draw_curves."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from diffood.zoo import FOLDER
 
-TRAINING = FOLDER / "training"  # what the training scripts wrote beside the weights
+TRAINING = Path(__file__).parent / "training"  # what the training scripts wrote beside the weights
 
 
 def draw(output: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the paper's own plan finds beside ours, on the same images: python -m diffood.zoo.official --help.
+"""What the paper's own plan finds beside ours, on the same images: python -m research.official --help.
 
 288 UNet evaluations an image: of each set but the one that is fitted on the first images are taken, not all.
 """
@@ -15,7 +15,7 @@ from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.plan import DEFAULT, FAST, REFERENCE
 from diffood.zoo import BUNDLE
-from diffood.zoo.compare import Pixels, Way, digit_sets, fashion_sets, measure_sets, score
+from research.compare import Pixels, Way, digit_sets, fashion_sets, measure_sets, score
 
 
 def score_officially(bundle: Path, sets: Mapping[str, Pixels], batch: int, threads: int) -> ScoredSets:

@@ -1,4 +1,4 @@
-"""Trains the zoo's UNet: python -m diffood.zoo.train_unet --output unet.
+"""Trains the zoo's UNet: python -m research.train_unet --output unet.
 
 Class-conditional epsilon prediction on the linear schedule, null class in a tenth of the samples,
 times drawn uniformly (drawing low ones more often starves the high times that settle the class of
@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from diffood.zoo.classifier import CLASSES
-from diffood.zoo.datasets import FASHION_MNIST, load_training_data
+from research.datasets import FASHION_MNIST, load_training_data
 
 BATCH = 32
 RATE = 1e-3

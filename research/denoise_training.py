@@ -1,4 +1,4 @@
-"""Denoises training images for train_steady.py: python -m diffood.zoo.denoise_training --part 0 --output part0.npz.
+"""Denoises training images for train_steady.py: python -m research.denoise_training --part 0 --output part0.npz.
 
 Guided as a verdict's images are: by the class that a bundle's classifier predicts, from three start times in turn.
 Parts are disjoint, so that two processes can share the work; 5,000 images take four minutes of one core.
@@ -17,7 +17,7 @@ from diffood.runtime.lanes import Trajectory, denoise
 from diffood.runtime.method.noise import content_key, draw_noise
 from diffood.runtime.method.plan import PLAIN
 from diffood.zoo import BUNDLE
-from diffood.zoo.datasets import FASHION_MNIST, load_training_data
+from research.datasets import FASHION_MNIST, load_training_data
 
 START_TIMES = (360, 480, 600)
 STRIDE = 120

@@ -1,4 +1,4 @@
-"""Trains the zoo's classifier: python -m diffood.zoo.train_classifier --output classifier.safetensors.
+"""Trains the zoo's classifier: python -m research.train_classifier --output classifier.safetensors.
 
 One-cycle SGD, shifts of up to two pixels, flips left to right where classes allow them, the average of
 the last epochs' weights. The held-out images are looked at once, after training, for the model card.
@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from diffood.zoo.classifier import SmallResNet
-from diffood.zoo.datasets import FASHION_MNIST, Images, load_training_data
+from research.datasets import FASHION_MNIST, Images, load_training_data
 
 BATCH = 64
 PEAK_RATE = 0.1

@@ -1,4 +1,4 @@
-"""Measures the zoo's bundle for its model card: python -m diffood.zoo.measure --bundle DIR --output FILE.json.
+"""Measures the zoo's bundle for its model card: python -m research.measure --bundle DIR --output FILE.json.
 
 Classifier accuracy, guided samples that are classified as their label, and AUROC of plain DiffOOD by start time.
 """

@@ -1,4 +1,4 @@
-"""Makes the embedded image sets: python -m diffood.zoo.build_images --digits TGZ --animals WHL --output DIR.
+"""Makes the embedded image sets: python -m research.build_images --digits TGZ --animals WHL --output DIR.
 
 Needs scikit-image installed, for the photographs it carries. The same inputs and the same libraries
 give the same files, byte for byte. images.py reads the sets; images/README.md says what is in them.
@@ -17,8 +17,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from diffood.errors import UsageError
-from diffood.zoo.datasets import FASHION_MNIST, SIDE, Images, load_split, read_digits
 from diffood.zoo.images import SETS
+from research.datasets import FASHION_MNIST, SIDE, Images, load_split, read_digits
 
 SEED = 2211_11255  # the method's arXiv number; each set draws from its own stream of it
 LEAST_CONTRAST = 12.0  # standard deviation in grey levels; below it a crop is sky or a wall

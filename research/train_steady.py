@@ -1,4 +1,4 @@
-"""Trains the steady half of the zoo's classifier and joins both: python -m diffood.zoo.train_steady --help.
+"""Trains the steady half of the zoo's classifier and joins both: python -m research.train_steady --help.
 
 Starts from the plain half and adds to the cross-entropy what plain DiffOOD measures: how far the unit vector of the
 logits jumps between a training image and its denoised self. An image known to be in-distribution should not jump. No
@@ -17,8 +17,8 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from diffood.zoo.classifier import PairedResNet, SmallResNet
-from diffood.zoo.datasets import FASHION_MNIST, load_training_data
-from diffood.zoo.train_classifier import accuracy, as_tensors, augment
+from research.datasets import FASHION_MNIST, load_training_data
+from research.train_classifier import accuracy, as_tensors, augment
 
 THIRD = 32  # rows of a batch: images, images that were denoised, and their denoised selves
 PEAK_RATE = 0.02

@@ -1,4 +1,4 @@
-"""Compares witnesses and their fusions on the zoo's sets: python -m diffood.zoo.compare --help.
+"""Compares witnesses and their fusions on the zoo's sets: python -m research.compare --help.
 
 One pass a seed measures every witness; every row of the table is made from it, so all differences are paired. With
 --digits the digits of an archive are in-distribution and clothes are not, for a bundle of models trained on them.
@@ -36,8 +36,8 @@ from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses import Witness, measure
 from diffood.runtime.pipeline import observe_files
 from diffood.zoo import BUNDLE
-from diffood.zoo.datasets import load_training_data
 from diffood.zoo.images import SETS, load_set
+from research.datasets import load_training_data
 
 WITNESSES: tuple[Witness, ...] = get_args(Witness)
 FITTED_OF, TESTED = 1000, 1000  # held-out digits; what is left is turned upside down
