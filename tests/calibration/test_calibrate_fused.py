@@ -12,8 +12,8 @@ from fast_plans import FAST, WITH_KNN
 from diffood.calibration.calibrate import Calibrated, calibrate_files
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.calibration import list_kept, load_calibration, save_calibration
 from diffood.runtime.bundle.fusion import load_fusion
-from diffood.runtime.decision import list_kept, load_calibration, save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.method.witnesses import Evidence

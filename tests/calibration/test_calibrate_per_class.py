@@ -11,7 +11,8 @@ from diffood.calibration.promises.per_class import fit_per_class, flagged
 from diffood.calibration.promises.thresholds import Method
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import Bundle
-from diffood.runtime.decision import Calibration, Rule
+from diffood.runtime.bundle.calibration import Calibration
+from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 
 FloatArray = npt.NDArray[np.float64]

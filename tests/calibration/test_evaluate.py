@@ -10,7 +10,7 @@ from diffood.calibration.metrics.intervals import Interval, ScoredSets, mean_aur
 from diffood.calibration.metrics.rates import auroc
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import open_bundle
-from diffood.runtime.decision import Calibration, ClassThreshold, ClassThresholds
+from diffood.runtime.bundle.calibration import Calibration, ClassThreshold, ClassThresholds
 from diffood.runtime.detector import Detector
 from diffood.zoo import BUNDLE
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from diffood import zoo
-from diffood.cli.text import progress
+from diffood.cli import progress
 from diffood.zoo.images import unpack_set
 
 MACHINE = ("--batch", "8", "--threads", "1")

@@ -12,7 +12,7 @@ from diffood import cli
 from diffood.calibration.calibrate import calibrate, score_folder
 from diffood.errors import EXIT_SET_ASIDE, EXIT_WRONG_USAGE
 from diffood.runtime.bundle.bundle import open_bundle
-from diffood.runtime.decision import save_calibration
+from diffood.runtime.bundle.calibration import save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.method.plan import Plan

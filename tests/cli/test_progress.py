@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffood.cli.text import progress
+from diffood.cli import progress
 
 
 @pytest.mark.parametrize(

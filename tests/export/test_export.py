@@ -10,17 +10,17 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 onnx = pytest.importorskip("onnx")
 
-from small_unets import small_unet  # noqa: E402
+from small_unets import small_unet
 
-from diffood import zoo  # noqa: E402
-from diffood.errors import ExportError, UsageError  # noqa: E402
-from diffood.export.build import Sources, export_bundle  # noqa: E402
-from diffood.export.graphs.normalisation import fused_group_norms  # noqa: E402
-from diffood.export.onnx.proof import OPSET, export_onnx, prove_equal, prove_structure, run_torch  # noqa: E402
-from diffood.export.sources.classifiers.classifier import Preprocessing  # noqa: E402
-from diffood.runtime.bundle.arrays import load_arrays  # noqa: E402
-from diffood.runtime.bundle.bundle import open_bundle  # noqa: E402
-from diffood.runtime.detector import Detector  # noqa: E402
+from diffood import zoo
+from diffood.errors import ExportError, UsageError
+from diffood.export.build import Sources, export_bundle
+from diffood.export.graphs.normalisation import fused_group_norms
+from diffood.export.onnx.proof import OPSET, export_onnx, prove_equal, prove_structure, run_torch
+from diffood.export.sources.classifiers.classifier import Preprocessing
+from diffood.runtime.bundle.arrays import load_arrays
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.detector import Detector
 
 FACTORIES = '''
 import torch

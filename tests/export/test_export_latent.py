@@ -12,24 +12,24 @@ from engine_building import NEEDS_TENSORRT_RTX, build
 
 latent_models.need_export()
 
-import diffusers  # noqa: E402
-import torch  # noqa: E402
-from latent_models import kl_autoencoder, latent_unet, save_pipeline, transformer, vq_autoencoder  # noqa: E402
+import diffusers
+import torch
+from latent_models import kl_autoencoder, latent_unet, save_pipeline, transformer, vq_autoencoder
 
-from diffood.bench.torch_loop import open_torch_loop  # noqa: E402
-from diffood.errors import ExportError  # noqa: E402
-from diffood.export.graphs.autoencoder import DecodeGraph, EncodeGraph  # noqa: E402
-from diffood.export.int8 import quantize  # noqa: E402
-from diffood.export.int8.states import record_states  # noqa: E402
-from diffood.export.sources.model_sources import Sources  # noqa: E402
-from diffood.export.sources.unets.autoencoder import load_autoencoder  # noqa: E402
-from diffood.export.sources.unets.latent import load_denoiser  # noqa: E402
-from diffood.runtime.bundle.bundle import Bundle, open_bundle  # noqa: E402
-from diffood.runtime.bundle.engines import list_engines  # noqa: E402
-from diffood.runtime.detector import Detector  # noqa: E402
-from diffood.runtime.images.decode import from_pixels  # noqa: E402
-from diffood.runtime.method.noise import content_key, draw_noise, mix  # noqa: E402
-from diffood.runtime.method.plan import Plan  # noqa: E402
+from diffood.bench.torch_loop import open_torch_loop
+from diffood.errors import ExportError
+from diffood.export.graphs.autoencoder import DecodeGraph, EncodeGraph
+from diffood.export.int8 import quantize
+from diffood.export.int8.states import record_states
+from diffood.export.sources.model_sources import Sources
+from diffood.export.sources.unets.autoencoder import load_autoencoder
+from diffood.export.sources.unets.latent import load_denoiser
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.engines import list_engines
+from diffood.runtime.detector import Detector
+from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.method.noise import content_key, draw_noise, mix
+from diffood.runtime.method.plan import Plan
 
 PLAN = Plan(start_times=(10, 21), stride=7, repeats=2, guidance=2.0, schedule="reference")
 LABELLED = {

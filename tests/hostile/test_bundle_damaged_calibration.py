@@ -11,7 +11,7 @@ from made_up import calibration_of, fingerprint_of
 
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle.bundle import open_bundle
-from diffood.runtime.decision import MAX_CALIBRATION_BYTES, load_calibration, save_calibration
+from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, load_calibration, save_calibration
 
 Fields = dict[str, Any]
 

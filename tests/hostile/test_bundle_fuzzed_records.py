@@ -11,9 +11,10 @@ from made_up import fingerprint_of
 
 from diffood.errors import DiffoodError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.calibration import load_calibrated_fusion, load_calibration
 from diffood.runtime.bundle.parity import Limits, ParityRecord, SetParity, add_record, load_parity
 from diffood.runtime.bundle.tuning import add_tuned, load_measured, load_tuned
-from diffood.runtime.decision import Rule, load_calibrated_fusion, load_calibration
+from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 
 MANIFESTS, RECORDS = 500, 1500

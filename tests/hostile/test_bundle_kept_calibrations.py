@@ -9,7 +9,7 @@ from made_up import fingerprint_of
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
-from diffood.runtime.decision import Calibration, list_kept, load_calibration, save_calibration
+from diffood.runtime.bundle.calibration import Calibration, list_kept, load_calibration, save_calibration
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links and FIFOs as POSIX has them")
 

@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from diffood.errors import ExportError  # noqa: E402
-from diffood.export.sources.checkpoint import load_checkpoint  # noqa: E402
+from diffood.errors import ExportError
+from diffood.export.sources.checkpoint import load_checkpoint
 
 
 class Touch:

@@ -11,7 +11,7 @@ from diffood.calibration.calibrate import calibrate_files
 from diffood.cli import app
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
-from diffood.runtime.decision import load_calibration
+from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.files import expand_inputs
 

@@ -9,7 +9,7 @@ import pytest
 
 from diffood.calibration.calibrate import calibrate_files
 from diffood.runtime.bundle.bundle import open_bundle
-from diffood.runtime.decision import list_kept, load_calibration
+from diffood.runtime.bundle.calibration import list_kept, load_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.zoo.images import unpack_set

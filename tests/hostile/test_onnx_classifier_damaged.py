@@ -7,10 +7,10 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("torch")
-from small_graphs import SIDE, small_graph  # noqa: E402
+from small_graphs import SIDE, small_graph
 
-from diffood.errors import ExportError  # noqa: E402
-from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier  # noqa: E402
+from diffood.errors import ExportError
+from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier
 
 
 def load(path: Path) -> object:

@@ -6,10 +6,10 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("torch")
-from small_graphs import small_graph  # noqa: E402
+from small_graphs import small_graph
 
-from diffood.errors import ExportError  # noqa: E402
-from diffood.export.sources.classifiers.onnx_file import open_onnx  # noqa: E402
+from diffood.errors import ExportError
+from diffood.export.sources.classifiers.onnx_file import open_onnx
 
 
 @pytest.fixture

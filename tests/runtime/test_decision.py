@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from made_up import fingerprint_of
 
 from diffood.runtime.bundle.bundle import open_bundle
-from diffood.runtime.decision import (
+from diffood.runtime.bundle.calibration import (
     Calibration,
     ClassThreshold,
     ClassThresholds,
     Fingerprint,
-    Rule,
     list_kept,
     load_calibration,
     save_calibration,
 )
+from diffood.runtime.decision import Rule
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.plan import Plan
 

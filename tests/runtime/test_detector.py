@@ -13,7 +13,8 @@ from diffood import zoo
 from diffood.calibration.calibrate import calibrate, score_folder
 from diffood.errors import BundleError, CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
-from diffood.runtime.decision import Calibration, Rule, load_calibration, save_calibration
+from diffood.runtime.bundle.calibration import Calibration, load_calibration, save_calibration
+from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector, Scores
 from diffood.runtime.images.decode import from_pixels
 from diffood.runtime.inputs.files import expand_inputs

@@ -12,10 +12,11 @@ from diffood.calibration.fusing.fusing import fit_fusion
 from diffood.calibration.fusing.staged import stop_early
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import Bundle
-from diffood.runtime.bundle.fusion import Fusion, fuse
+from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import from_pixels
 from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.method.fusion import fuse
 from diffood.runtime.method.plan import DEFAULT, Plan
 from diffood.runtime.method.witnesses import measurable, measure
 from diffood.runtime.passes import MOST_WAITING

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from diffood.errors import UsageError
-from diffood.zoo.datasets import FASHION_MNIST, load_split
 from diffood.zoo.images import FOLDER, SETS, load_set, unpack_set
+from research.datasets import FASHION_MNIST, load_split
 
 COUNTS = {
     "fashion-validation": 2000,

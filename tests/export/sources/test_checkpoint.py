@@ -7,11 +7,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn  # noqa: E402
+from torch import nn
 
-from diffood.errors import ExportError  # noqa: E402
-from diffood.export.sources.checkpoint import load_checkpoint  # noqa: E402
-from diffood.export.sources.weights import fit_weights  # noqa: E402
+from diffood.errors import ExportError
+from diffood.export.sources.checkpoint import load_checkpoint
+from diffood.export.sources.weights import fit_weights
 
 GOOD = {"0.weight": torch.ones(2, 3), "0.bias": torch.zeros(2)}
 OTHER = {"0.weight": torch.full((2, 3), 5.0), "0.bias": torch.zeros(2)}

@@ -6,11 +6,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
-from safetensors.torch import save_file  # noqa: E402
+from safetensors.torch import save_file
 
-from diffood.errors import ExportError  # noqa: E402
-from diffood.export.sources.checkpoint import load_checkpoint  # noqa: E402
-from diffood.export.sources.weights import fill, hash_file  # noqa: E402
+from diffood.errors import ExportError
+from diffood.export.sources.checkpoint import load_checkpoint
+from diffood.export.sources.weights import fill, hash_file
 
 
 def linear(seed: int = 0, outputs: int = 2) -> torch.nn.Module:

@@ -1,0 +1,101 @@
+"""verify on a fused calibration: a fused FP16 score repeats in any lane, and the gate lets it stand in."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fast_plans import WITH_KNN
+from halved_graphs import add_halved_graphs
+
+from diffood import zoo
+from diffood.calibration.calibrate import calibrate_files
+from diffood.calibration.verify import Verification, Wanted, verify_bundle
+from diffood.errors import BundleError, CalibrationError
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.calibration import load_calibration
+from diffood.runtime.bundle.parity import Limits
+from diffood.runtime.detector import Detector
+from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.items import Source
+from diffood.zoo.images import unpack_set
+
+BATCH = 16
+LENIENT = Limits(flips=0.02, auroc_shift=0.01)
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the shipped bundle with FP16 graphs, calibrated in FP32 with every default witness and knn."""
+    root = tmp_path_factory.mktemp("fused")
+    path = Path(shutil.copytree(zoo.BUNDLE, root / "bundle"))
+    add_halved_graphs(path, ("classify", "step_plain"))
+    unpack_set("fashion-validation", root / "images", 150)
+    detector = Detector.load(open_bundle(path), WITH_KNN, batch=BATCH, threads=1)
+    calibrate_files(detector, expand_inputs([str(root / "images")]), 0.05, 0.95, "pac").save()
+    return path
+
+
+@pytest.fixture
+def bundle(calibrated: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may verify."""
+    return Path(shutil.copytree(calibrated, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Source]]:
+    """A hundred clothes and forty digits."""
+    root = tmp_path_factory.mktemp("sets")
+    unpack_set("fashion-test", root / "ind", 100)
+    unpack_set("digits", root / "digits", 40)
+    return {name: expand_inputs([str(root / name)]) for name in ("ind", "digits")}
+
+
+def verify(path: Path, sets: dict[str, list[Source]], limits: Limits = LENIENT) -> Verification:
+    return verify_bundle(path, sets, Wanted("onnxruntime-cpu", ("fp32", "fp16"), limits, BATCH, 1))
+
+
+def test_a_fused_score_in_fp16_keeps_the_contract_and_passes_the_gate(
+    bundle: Path, sets: dict[str, list[Source]]
+) -> None:
+    with pytest.raises(CalibrationError, match="precision: fp32 there, fp16 here"):
+        Detector.open(bundle, precision="fp16", batch=BATCH, threads=1).calibration()
+    done = verify(bundle, sets)
+    assert [(check.what, check.passed) for check in done.checks] == [
+        ("hashes", True),
+        *[("golden", True), ("contract", True)] * 2,
+        ("parity", True),
+    ], done.checks
+    (record,) = done.records
+    assert record.images == 100
+    assert record.reference == load_calibration(open_bundle(bundle)).fingerprint
+    assert record.reference.fusion_sha256 is not None
+    assert record.variant.fusion_sha256 == record.reference.fusion_sha256
+    assert record.threshold_shift != 0  # the two are not the same engine
+
+    half = Detector.open(bundle, precision="fp16", batch=BATCH, threads=1)
+    assert half.calibration() == load_calibration(open_bundle(bundle))  # let through
+    path = sets["digits"][0].path
+    full = Detector.open(bundle, precision="fp32", batch=BATCH, threads=1)
+    a, b = half.predict([path]), full.predict([path])
+    assert a.score != b.score
+    assert a.score == pytest.approx(b.score, rel=0.05)
+    assert np.array_equal(a.is_ood, b.is_ood)
+
+
+def test_a_judgement_ends_with_the_fusion_it_was_made_with(
+    bundle: Path, sets: dict[str, list[Source]], tmp_path: Path
+) -> None:
+    assert verify(bundle, sets).passed
+    unpack_set("fashion-validation", tmp_path / "images", 120)  # thirty fewer: another fusion
+    fresh = Detector.load(open_bundle(bundle), WITH_KNN, batch=BATCH, threads=1)
+    calibrate_files(fresh, expand_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac").save()
+    with pytest.raises(CalibrationError, match="diffood verify"):
+        Detector.open(bundle, precision="fp16", batch=BATCH, threads=1).calibration()
+
+
+def test_without_its_bank_nothing_is_verified(bundle: Path, sets: dict[str, list[Source]]) -> None:
+    (bank,) = (bundle / "calibrations").glob("bank.*.npz")
+    bank.unlink()
+    with pytest.raises(BundleError, match="calibrate again"):
+        verify(bundle, sets)

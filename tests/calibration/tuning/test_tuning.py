@@ -1,0 +1,355 @@
+"""Choosing a plan: the front and the choice are what they say, and a trace says what each of its plans would."""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_up import calibration_of
+
+from diffood.calibration.calibrate import calibrate_files
+from diffood.calibration.fusing.fusing import digest
+from diffood.calibration.metrics.intervals import Interval, ScoredSets, mean_auroc_interval
+from diffood.calibration.parity.gate import Run, judge
+from diffood.calibration.tuning.choosing import (
+    AS_CHEAP,
+    ENOUGH,
+    Candidate,
+    Limit,
+    as_good,
+    choose,
+    measure_candidates,
+    pareto_front,
+)
+from diffood.calibration.tuning.images import FIT, IND, TuningImages, gather_images
+from diffood.calibration.tuning.timing import Engine, LatencyModel, fastest_gated, list_engines, time_plan
+from diffood.calibration.tuning.trace_values import TraceValues, measure_trace, repeats_of
+from diffood.calibration.tuning.traces import MEASURED, full_cost, group_by_trace, list_plans, trace_of
+from diffood.calibration.tuning.tune import Tuned, tune_bundle
+from diffood.errors import CalibrationError, UsageError
+from diffood.runtime.bundle.bundle import TUNING, Bundle, Precision, open_bundle
+from diffood.runtime.bundle.calibration import load_calibration, save_calibration
+from diffood.runtime.bundle.fusion import Fusion
+from diffood.runtime.bundle.parity import Limits, add_record, calibration_sha256
+from diffood.runtime.bundle.tuning import Measured, MeasuredPlan, add_tuned, keep_measured, load_measured, load_tuned
+from diffood.runtime.detector import Detector
+from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.method.plan import DEFAULT, Plan
+from diffood.zoo.images import load_set, unpack_set
+
+BATCH = 16
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+CPU = Engine("fp32", "onnxruntime-cpu", gated=True)
+ONE_STEP = DEFAULT.changed({"start_times": (240,), "stride": 240, "guidance": 0.0, "stages": ()})
+
+
+# --- front and choice --------------------------------------------------------------------------------------------
+
+
+def candidate(cost: float, level: float, plan: Plan = ONE_STEP) -> Candidate:
+    """A plan of this cost whose images are told apart by so much, on made-up scores that share their chance."""
+    generator = np.random.default_rng(5)
+    scored = ScoredSets(generator.normal(size=60), {"far": generator.normal(size=60) + level})
+    mean = mean_auroc_interval(scored)
+    return Candidate(plan, cost, cost, {"far": mean.value}, mean, scored, None)
+
+
+points = st.lists(st.tuples(st.integers(1, 8), st.integers(0, 8)), min_size=1, max_size=30)
+
+
+@given(points)
+def test_the_front_is_what_none_beats(drawn: list[tuple[int, int]]) -> None:
+    scored = ScoredSets(np.arange(2.0), {"far": np.arange(2.0)})
+    found = [
+        Candidate(ONE_STEP, cost, cost, {"far": level / 8}, Interval(level / 8, 0, 1), scored, None)
+        for cost, level in drawn
+    ]
+    front = pareto_front(found)
+    places = [(int(one.cost), round(8 * one.mean.value)) for one in front]
+    beaten = {
+        (cost, level)
+        for cost, level in drawn
+        if any(c <= cost and o >= level and (c, o) != (cost, level) for c, o in drawn)
+    }
+    assert set(places) == set(drawn) - beaten
+    assert places == sorted(set(places))
+    assert [level for _, level in places] == sorted(level for _, level in places)
+
+
+@given(st.lists(st.tuples(st.floats(1, 20), st.floats(0, 4)), min_size=1, max_size=8), st.floats(1, 20))
+def test_the_choice_is_within_the_limit_and_as_good_as_the_best(drawn: list[tuple[float, float]], most: float) -> None:
+    found, limit = [candidate(*point) for point in drawn], Limit("evaluations", most)
+    within = [one for one in found if one.cost <= most]
+    if not within:
+        with pytest.raises(UsageError, match=r"No plan costs at most .* the cheapest"):
+            choose(found, limit)
+        return
+    choice = choose(found, limit)
+    assert choice.chosen in within
+    assert choice.best.mean.value == max(one.mean.value for one in within)
+    assert choice.anywhere.mean.value == max(one.mean.value for one in found)
+    assert as_good(choice.chosen, choice.best)
+    assert not any(as_good(one, choice.best) for one in within if one.cost * (1 + AS_CHEAP) < choice.chosen.cost)
+    assert choice.below_best.value >= 0
+    assert choice.below_anywhere.value >= choice.below_best.value - 1e-12
+
+
+def test_a_clearly_better_plan_is_worth_its_cost_and_one_by_chance_is_not() -> None:
+    poor, fair, best = candidate(1, 0.3), candidate(2, 2.495), candidate(8, 2.5)
+    assert best.mean.value - fair.mean.value < ENOUGH
+    assert choose([poor, fair, best], Limit("evaluations", 100)).chosen is fair
+    assert choose([poor, best], Limit("evaluations", 100)).chosen is best
+    assert choose([poor, fair, best], Limit("evaluations", 1)).chosen is poor
+
+
+def test_a_saving_by_chance_does_not_decide() -> None:
+    cheap, good = candidate(1.99, 1.0), candidate(2.0, 1.01)
+    assert choose([cheap, good], Limit("evaluations", 4)).chosen is good
+
+
+# --- plans and traces --------------------------------------------------------------------------------------------
+
+
+def test_plans_are_grouped_by_what_one_pass_gives(zoo_bundle: Bundle) -> None:
+    plans = list_plans(zoo_bundle)
+    groups = group_by_trace(zoo_bundle, plans)
+    assert sorted(map(str, plans)) == sorted(str(plan) for members in groups.values() for plan in members)
+    costs = [full_cost(zoo_bundle, trace) for trace in groups]
+    assert costs == sorted(costs)
+    for trace, members in groups.items():
+        assert trace.witnesses == MEASURED
+        for plan in members:
+            assert plan.changed({"repeats": 4, "stages": (), "witnesses": MEASURED}) == trace
+            assert full_cost(zoo_bundle, plan) <= full_cost(zoo_bundle, trace)
+
+
+def test_without_a_null_class_none_is_guided_and_short_schedules_shrink(zoo_bundle: Bundle) -> None:
+    unet = zoo_bundle.manifest.unet.model_copy(update={"labels": "class"})
+    bundle = replace(
+        zoo_bundle,
+        manifest=zoo_bundle.manifest.model_copy(update={"unet": unet}),
+        alpha_bar=zoo_bundle.alpha_bar[::100],
+    )
+    plans = list_plans(bundle)
+    assert {plan.guidance for plan in plans} == {0.0}
+    assert {start for plan in plans for start in plan.start_times} == {2, 4, 5}
+    assert len(set(plans)) == len(plans)
+    assert all(full_cost(bundle, plan) > 0 for plan in plans)
+
+
+def test_knn_is_no_number_of_one_image() -> None:
+    with pytest.raises(UsageError, match="knn"):
+        trace_of(DEFAULT.changed({"witnesses": (*DEFAULT.witnesses, "knn")}))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path, zoo_bundle: Bundle) -> TuningImages:
+    """Eighty clothes in halves, and ten digits."""
+    place = tmp_path_factory.mktemp("tuning") / "digits"
+    unpack_set("digits", place, 10)
+    ood = {"digits": expand_inputs([str(place)])}
+    return gather_images(expand_inputs([str(clothes_folder)]), ood, zoo_bundle.manifest.image, 80)
+
+
+PLANS = [
+    ONE_STEP.changed({"repeats": 2, "stages": (0, 1)}),
+    ONE_STEP.changed({"repeats": 3, "stages": (1,), "witnesses": ("jump",)}),
+    ONE_STEP.changed({"repeats": 1, "witnesses": ("jump",)}),
+    ONE_STEP.changed({"repeats": 2, "witnesses": ("reconstruction", "energy"), "combine": "sum"}),
+]
+
+
+@pytest.fixture(scope="module")
+def traced(zoo_bundle: Bundle, images: TuningImages) -> TraceValues:
+    """The values of PLANS' one trace."""
+    (trace,) = {trace_of(plan) for plan in PLANS}
+    detector = Detector.load(zoo_bundle, trace, batch=BATCH, threads=1)
+    return TraceValues(measure_trace(detector, images, repeats_of(PLANS)))
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=["fused, two stages", "jump in stages", "jump", "sum"])
+def test_a_trace_says_what_the_plan_itself_says(
+    zoo_bundle: Bundle, images: TuningImages, traced: TraceValues, plan: Plan
+) -> None:
+    outcome = traced.outcome(plan)
+    fusion = Fusion(outcome.record) if outcome.record else None
+    assert (fusion is not None) == plan.fused
+    detector = Detector.load(zoo_bundle, plan, batch=BATCH, threads=1, fusion=fusion)
+    for name, scores in {IND: outcome.scored.ind, **outcome.scored.sets}.items():
+        found = detector.score(np.stack(list(images.groups[name].read())))
+        np.testing.assert_allclose(found.score, scores, rtol=1e-4, atol=1e-5)
+        if name == IND:
+            spent = full_cost(zoo_bundle, plan, 1) * outcome.repeats
+            assert found.evaluations.tolist() == spent.tolist()
+    assert FIT not in outcome.scored.sets
+
+
+def test_ctrl_c_keeps_what_was_measured(zoo_bundle: Bundle, images: TuningImages) -> None:
+    other = [plan.changed({"start_times": (100,)}) for plan in PLANS]
+    groups = {trace_of(PLANS[0]): PLANS, trace_of(other[0]): other}
+    opened: list[Plan] = []
+
+    def open_trace(trace: Plan) -> Detector:
+        opened.append(trace)
+        if len(opened) == 2:
+            raise KeyboardInterrupt
+        return Detector.load(zoo_bundle, trace, batch=BATCH, threads=1)
+
+    found, interrupted = measure_candidates(zoo_bundle, groups, images, open_trace, lambda plan, _: 1.0)
+    assert interrupted
+    assert [one.plan for one in found] == PLANS
+    with pytest.raises(KeyboardInterrupt):  # nothing to keep
+        opened[:] = opened[:1]
+        measure_candidates(zoo_bundle, groups, images, open_trace, lambda *_: 1.0)
+
+
+# --- a whole run ------------------------------------------------------------------------------------------------
+
+
+def no_progress(_: str, __: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda _: None)
+
+
+def tune_on_forty(bundle: Path, folder: Path, most: float) -> Tuned:
+    """Within so many UNet evaluations, on forty of the folder's images, with OOD images made of them."""
+    return tune_bundle(
+        open_bundle(bundle),
+        expand_inputs([str(folder)]),
+        {},
+        Limit("evaluations", most),
+        40,
+        engine=CPU,
+        latency_engine=CPU,
+        show_progress=no_progress,
+        batch=BATCH,
+        threads=1,
+    )
+
+
+@pytest.fixture
+def tuned(bundle_copy: Path, clothes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Tuned:
+    """What was found among few plans, on forty of eighty clothes, for a copy of the shipped bundle."""
+    monkeypatch.setattr("diffood.calibration.tuning.tune.list_plans", lambda _: PLANS)
+    manifest = open_bundle(bundle_copy).manifest
+    cheap = manifest.model_copy(update={"plans": {"cheap": ONE_STEP}, "default_plan": "cheap"})
+    (bundle_copy / "manifest.json").write_text(cheap.model_dump_json())
+    return tune_on_forty(bundle_copy, clothes_folder, most=2)
+
+
+def test_the_chosen_plan_becomes_the_default_and_what_was_looked_at_is_noted(
+    tuned: Tuned, bundle_copy: Path, clothes_folder: Path, tmp_path: Path
+) -> None:
+    bundle = open_bundle(bundle_copy)
+    assert bundle.manifest.default_plan == "tuned"
+    assert bundle.plan() == tuned.choice.chosen.plan
+    assert bundle.plan("cheap") == ONE_STEP
+    assert not tuned.interrupted
+    assert tuned.compared["cheap"].plan == ONE_STEP
+    assert {found.plan for found in tuned.candidates} == {*PLANS, ONE_STEP}
+    assert tuned.choice.chosen.cost <= 2
+    assert json.loads(json.dumps(tuned.as_json()))["chosen"]["plan"] == json.loads(bundle.plan().model_dump_json())
+
+    everything = sorted(digest(source) for source in expand_inputs([str(clothes_folder)]))
+    assert load_tuned(bundle) == set(everything[:40])
+    measured = load_measured(bundle)
+    assert measured
+    assert (measured.unit, measured.limit, measured.made) == ("UNet evaluations", 2, True)
+    assert len(measured.plans) == len(tuned.candidates)
+    taken = next(plan for plan in measured.plans if plan.chosen)
+    assert (taken.cost, taken.auroc) == (tuned.choice.chosen.cost, tuned.choice.chosen.mean.value)
+    assert sum(plan.front for plan in measured.plans) == len(tuned.choice.front)
+    detector = Detector.load(bundle, bundle.plan(), batch=BATCH, threads=1)
+    with pytest.raises(
+        CalibrationError,
+        match=r"^40 of these 80 images .* 40 others are left for it, and 59 are needed\. Add at least 19",
+    ):
+        calibrate_files(detector, expand_inputs([str(clothes_folder)]), 0.05, 0.95, "pac")
+    unpack_set("fashion-test", tmp_path / "more", 20)
+    both = expand_inputs([str(clothes_folder), str(tmp_path / "more")])
+    done = calibrate_files(detector, both, 0.05, 0.95, "pac")
+    assert (done.tuned, done.calibration.n) == (40, 60)
+    paths = {source.id: source for source in both}
+    assert not load_tuned(bundle) & {digest(paths[identity]) for identity in done.files.ids}
+
+
+def test_a_limit_below_every_plan_is_refused_before_anything_is_looked_at(
+    bundle_copy: Path, clothes_folder: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"at most 0\.5 UNet evaluations an image; the cheapest there is costs 1\."):
+        tune_on_forty(bundle_copy, clothes_folder, most=0.5)
+    assert not (bundle_copy / TUNING).exists()
+
+
+# --- time --------------------------------------------------------------------------------------------------------
+
+
+def test_milliseconds_grow_with_repeats_and_with_what_is_classified(zoo_bundle: Bundle) -> None:
+    """No figure is compared with a clock: a busy machine would fail it."""
+    pictures = list(from_pixels(load_set("fashion-test").images[:4, None]))
+    model = LatencyModel(zoo_bundle, CPU, pictures, threads=1)
+    once, twice = (model.cost(ONE_STEP, {repeats: 1.0}) for repeats in (1, 2))
+    assert 0 < once < twice
+    assert model.cost(ONE_STEP, {1: 0.5, 2: 0.5}) == pytest.approx((once + twice) / 2)
+    assert model.cost(ONE_STEP, {0: 1.0}) < once
+    without = model.cost(ONE_STEP.changed({"witnesses": ("reconstruction",)}), {1: 1.0})
+    assert once - without == pytest.approx(model.cost(ONE_STEP, {0: 1.0}))  # one more image is classified
+
+
+def test_an_engine_is_timed_at_every_batch_and_a_missing_one_is_explained(
+    zoo_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffood.calibration.tuning.timing.BATCHES", (2, 4))
+    monkeypatch.setattr("diffood.calibration.tuning.timing.FEWEST_TIMED", 8)
+    pictures = list(from_pixels(load_set("fashion-test").images[:4, None]))
+    cheap = ONE_STEP.changed({"repeats": 1, "witnesses": ("reconstruction",)})
+    assert list_engines(zoo_bundle, 1) == [Engine("fp32", "onnxruntime-cpu", gated=False)]
+    assert fastest_gated(zoo_bundle).precision == "fp32"
+    speed = time_plan(zoo_bundle, cheap, None, CPU, pictures, 1)
+    assert speed.latency is not None
+    assert list(speed.images_per_second) == [2, 4]
+    missing = time_plan(zoo_bundle, cheap, None, Engine("int8", "onnxruntime-cpu", gated=False), pictures, 1)
+    assert missing.latency is None
+    assert "holds no int8 graphs" in missing.error
+
+
+def test_the_fastest_engine_is_the_fastest_that_was_judged_to_agree(int8_bundle: Path, tmp_path: Path) -> None:
+    bundle = open_bundle(Path(shutil.copytree(int8_bundle, tmp_path / "bundle")))
+    fp32, int8 = (
+        Detector.load(bundle, ONE_STEP.plain, precision=precision, batch=1, threads=1).fingerprint
+        for precision in PRECISIONS
+    )
+    save_calibration(bundle, calibration_of([0.1, 0.2], 0.15, fingerprint=fp32))
+    assert fastest_gated(bundle) == Engine("fp32", "onnxruntime-cpu", gated=False)
+
+    def judged(speed: float, digest: str) -> Engine:
+        scores = {"ind": np.array([0.1, 0.2])}
+        runs = [Run(mark, scores, {"ind": np.zeros(2, np.int64)}, rate) for mark, rate in ((fp32, 1.0), (int8, speed))]
+        record = judge(runs[0], runs[1], load_calibration(bundle), digest, Limits(flips=1))
+        assert record.passed, record.problems
+        add_record(bundle, record)
+        return fastest_gated(bundle)
+
+    assert judged(3.0, calibration_sha256(bundle)) == Engine("int8", "onnxruntime-cpu", gated=True)
+    assert judged(3.0, "f" * 64).precision == "fp32"  # of another calibration
+
+
+# --- tuning.json -------------------------------------------------------------------------------------------------
+
+
+def test_hashes_of_earlier_runs_stay(bundle_copy: Path) -> None:
+    bundle = open_bundle(bundle_copy)
+    assert load_tuned(bundle) == frozenset()
+    add_tuned(bundle, ["b" * 64, "a" * 64])
+    plan = MeasuredPlan(cost=1, auroc=0.9, low=0.8, high=1, front=True, chosen=True)
+    keep_measured(bundle, Measured(unit="milliseconds", limit=2, made=False, plans=(plan,)))
+    add_tuned(bundle, ["c" * 64, "a" * 64])
+    assert load_tuned(bundle) == {"a" * 64, "b" * 64, "c" * 64}
+    assert load_measured(bundle) == Measured(unit="milliseconds", limit=2, made=False, plans=(plan,))
+    open_bundle(bundle_copy)  # is not among the manifest's files, and need not be

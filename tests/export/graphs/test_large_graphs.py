@@ -1,0 +1,237 @@
+"""Graphs too large for one file, at a limit that small models exceed: one file of weights, the same outputs."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+onnx = pytest.importorskip("onnx")
+
+from outside_weights import SMALLEST
+from small_unets import ATTENTION, small_unet
+
+from diffood.errors import ExportError
+from diffood.export.build import Sources, export_bundle
+from diffood.export.int8 import quantize
+from diffood.export.onnx.proof import PROOF_BATCHES, export_onnx, prove_structure
+from diffood.export.onnx.samples import FEWEST_PROOFS, PROOF_OPERATIONS, PROOF_PAIRS, PROOF_ROWS, Proofs, Samples
+from diffood.export.onnx.weights_file import LARGEST_INSIDE, WeightsFile
+from diffood.export.sources.unets.unet import UNet
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.detector import Detector
+
+CLASSIFIER = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, 3))
+"""
+
+
+def export(folder: Path, output: Path, **options: object) -> tuple[Bundle, list[str]]:
+    lines: list[str] = []
+    sources = Sources(folder / "unet", f"{folder / 'classifier.py'}:build", scheduler=folder / "scheduler")
+    export_bundle(sources, output, overwrite=False, report=lines.append, **options)  # type: ignore[arg-type]
+    return open_bundle(output), lines
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a UNet of 3 classes and null, a scheduler of 12 times, and a classifier's factory."""
+    folder = tmp_path_factory.mktemp("models")
+    small_unet(block_out_channels=(16, 16), **ATTENTION).save_pretrained(folder / "unet", safe_serialization=True)
+    diffusers.DDPMScheduler(num_train_timesteps=12).save_pretrained(folder / "scheduler")
+    (folder / "classifier.py").write_text(CLASSIFIER)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inside(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle as small models have it; read-only."""
+    return export(models, tmp_path_factory.mktemp("inside") / "bundle", precisions=("fp32", "fp16"))[0]
+
+
+@pytest.fixture(scope="module")
+def outside(models: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, list[str]]:
+    """The same models exported as if they were too large for one file, and the report; read-only."""
+    output = tmp_path_factory.mktemp("outside") / "bundle"
+    return export(models, output, precisions=("fp32", "fp16"), largest_inside=SMALLEST)
+
+
+def test_every_large_graph_names_its_file_and_the_steps_share_one(outside: tuple[Bundle, list[str]]) -> None:
+    data = {graph.file: graph.data for graph in outside[0].manifest.graphs}
+    assert data == {
+        "classify.onnx": "classify.weights",
+        "step_plain.onnx": "step.weights",
+        "step_guided.onnx": "step.weights",
+        "classify.fp16.onnx": "classify.fp16.weights",
+        "step_plain.fp16.onnx": "step.fp16.weights",
+        "step_guided.fp16.onnx": "step.fp16.weights",
+    }
+    assert any("step.weights 0." in line for line in outside[1])
+
+
+def test_shared_weights_are_written_once(outside: tuple[Bundle, list[str]]) -> None:
+    folder = outside[0].path
+    plain = onnx.load(folder / "step_plain.onnx")  # with what lies outside
+    large = [tensor for tensor in plain.graph.initializer if len(tensor.raw_data) >= SMALLEST]
+    assert len(large) > 5
+    size = (folder / "step.weights").stat().st_size
+    assert size < sum(len(tensor.raw_data) for tensor in large) + SMALLEST * (len(large) + 1)  # page by page
+    assert (folder / "step.fp16.weights").stat().st_size < 0.8 * size
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("plan", ["plain", "reference"])  # without and with guidance
+def test_scores_are_those_of_graphs_in_one_file_to_the_bit(
+    inside: Bundle, outside: tuple[Bundle, list[str]], precision: str, plan: str
+) -> None:
+    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1)).numpy() * 2 - 1
+    scores = [
+        Detector.load(bundle, bundle.plan(plan), precision=precision, batch=4, threads=1).score(x)
+        for bundle in (inside, outside[0])
+    ]
+    assert np.array_equal(scores[0].score, scores[1].score)
+
+
+def test_graphs_prove_the_same_whatever_file_their_weights_are_in(
+    inside: Bundle, outside: tuple[Bundle, list[str]]
+) -> None:
+    proven = [[(g.role, g.precision, g.error, g.weights) for g in b.manifest.graphs] for b in (inside, outside[0])]
+    assert proven[0] == proven[1]
+
+
+def test_small_models_keep_one_file(inside: Bundle) -> None:
+    assert {graph.data for graph in inside.manifest.graphs} == {None}
+    assert not list(inside.path.glob("*.weights"))
+    assert LARGEST_INSIDE < 2**31  # protobuf's limit, with room for the graph
+
+
+def test_an_export_is_the_same_on_every_run(models: Path, outside: tuple[Bundle, list[str]], tmp_path: Path) -> None:
+    again, _ = export(models, tmp_path / "bundle", precisions=("fp32", "fp16"), largest_inside=SMALLEST)
+    files = outside[0].manifest.files
+    assert {name: entry for name, entry in again.manifest.files.items() if name != "golden.npz"} == {
+        name: entry for name, entry in files.items() if name != "golden.npz"
+    }
+
+
+class Twice(torch.nn.Module):
+    """Two products by equal matrices, and a small one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(0)
+        self.first = torch.nn.Parameter(torch.randn(64, 64, generator=draw))
+        self.second = torch.nn.Parameter(self.first.detach().clone())
+        self.third = torch.nn.Parameter(torch.randn(64, 2, generator=draw))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.first @ self.second @ self.third
+
+
+def test_equal_weights_of_one_graph_are_written_once_and_small_ones_stay(tmp_path: Path) -> None:
+    weights = WeightsFile(tmp_path / "twice.weights", largest_inside=0)
+    assert export_onnx(Twice(), {"x": torch.zeros(2, 64)}, ("y",), tmp_path / "twice.onnx", weights=weights)
+    assert (tmp_path / "twice.weights").stat().st_size == 64 * 64 * 4
+    saved = onnx.load(tmp_path / "twice.onnx", load_external_data=False).graph.initializer
+    assert sorted(len(tensor.external_data) > 0 for tensor in saved) == [False, True, True]
+
+
+def test_a_graph_that_keeps_weights_in_another_file_fails_its_proof(tmp_path: Path) -> None:
+    weights = WeightsFile(tmp_path / "twice.weights", largest_inside=0)
+    export_onnx(Twice(), {"x": torch.zeros(2, 64)}, ("y",), tmp_path / "twice.onnx", weights=weights)
+    with pytest.raises(ExportError, match=r"keeps weights in twice\.weights; a bundle holds them itself"):
+        prove_structure(tmp_path / "twice.onnx", ("x",), ("y",))
+
+
+def test_the_search_for_int8_sees_the_same_model(inside: Bundle, outside: tuple[Bundle, list[str]]) -> None:
+    digests = [
+        hashlib.sha256(
+            quantize.load_whole(bundle, bundle.graph("step_guided")).SerializeToString(deterministic=True)
+        ).hexdigest()
+        for bundle in (inside, outside[0])
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_int8_of_a_graph_no_message_can_hold_is_refused_by_name(
+    outside: tuple[Bundle, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "LARGEST_WHOLE", 10**4)
+    with pytest.raises(ExportError, match=r"step_plain\.onnx and its weights have 0\.0 GB; int8 .* Use fp16"):
+        quantize.load_whole(outside[0], outside[0].graph("step_plain"))
+
+
+def samples(steps: int, role: str = "step_plain", size: tuple[int, int] = (4, 4)) -> Samples:
+    unet = UNet(torch.nn.Identity(), 1, *size, 0, "none", "0" * 64)
+    return Samples(unet, 3, steps, role)  # type: ignore[arg-type]
+
+
+def times(proofs: Proofs) -> list[list[float]]:
+    return [sample["time"].tolist() for sample in proofs]
+
+
+def test_a_model_that_can_afford_it_is_proven_at_every_time() -> None:
+    proofs = Proofs(samples(60), operations=10**9)
+    found = times(proofs)
+    assert proofs.every_time
+    assert tuple(map(len, found[:3])) == PROOF_BATCHES
+    assert sorted(time for batch in found[3:] for time in batch) == list(range(60))
+
+
+@pytest.mark.parametrize(("rows", "operations"), [(20, PROOF_OPERATIONS / 20), (FEWEST_PROOFS, 1e18)])
+def test_a_large_model_is_proven_at_times_from_the_first_to_the_last(rows: int, operations: float) -> None:
+    proofs = Proofs(samples(1000), int(operations))
+    found = times(proofs)
+    assert not proofs.every_time
+    assert {len(batch) for batch in found} == {1, 2}  # no batch is frozen
+    flat = [time for batch in found for time in batch]
+    assert (flat[0], flat[-1], len(flat)) == (0, 999, rows)
+    assert np.diff(flat).max() <= 999 / (rows - 1) + 1
+
+
+def test_proofs_draw_the_same_inputs_every_time() -> None:
+    for operations in (1, 10**13):
+        proofs = Proofs(samples(50), operations)
+        first, second = ([sample["x"] for sample in proofs] for _ in range(2))
+        assert all(torch.equal(left, right) for left, right in zip(first, second, strict=True))
+
+
+def test_a_classifier_is_proven_in_every_batch_whatever_it_costs() -> None:
+    assert [len(sample["x"]) for sample in Proofs(samples(50, "classify"), 10**18)] == list(PROOF_BATCHES)
+
+
+@pytest.mark.parametrize(
+    ("size", "batches", "rows"),
+    [
+        ((4, 4), PROOF_BATCHES, PROOF_ROWS),
+        ((32, 32), PROOF_BATCHES, PROOF_ROWS),
+        ((48, 48), PROOF_BATCHES, 6),
+        ((32, 64), PROOF_BATCHES, 8),
+        ((64, 64), (1, 2), 2),
+        ((80, 80), (1, 2), 1),
+        ((112, 112), (1, 2), 1),
+        ((256, 256), (1, 2), 1),
+    ],
+)
+def test_the_larger_the_images_the_fewer_are_proven_at_once_and_every_time_still_is(
+    size: tuple[int, int], batches: tuple[int, ...], rows: int
+) -> None:
+    proofs = Proofs(samples(60, size=size), operations=1)
+    found = times(proofs)
+    assert tuple(map(len, found[: len(batches)])) == batches
+    timed = found[len(batches) :]
+    assert [len(batch) for batch in timed[:-1]] == [rows] * (len(timed) - 1)
+    assert sorted(time for batch in timed for time in batch) == list(range(60))
+    pairs = (size[0] * size[1]) ** 2
+    assert rows * pairs <= PROOF_PAIRS or rows == 1
+
+
+def test_a_classifier_of_large_images_is_proven_in_every_batch() -> None:
+    large = samples(50, "classify", size=(224, 224))
+    assert [len(sample["x"]) for sample in Proofs(large, 1)] == list(PROOF_BATCHES)

@@ -1,0 +1,83 @@
+"""What may stand for a classifier, and what a user is told whose words name none."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from diffood import zoo
+from diffood.errors import ExportError, MissingExtraError
+from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier
+
+
+def load(spec: str, weights: Path | None = None, **options: object) -> object:
+    return load_classifier(spec, weights, 28, 28, Preprocessing(), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("resnet18", "'resnet18' is none of FILE.py:FACTORY, .* Did you mean timm:resnet18 or torchvision:resnet18"),
+        ("net.onnx", "Did you mean onnx:net.onnx"),
+        ("timm:", "'timm:' is none of"),
+        ("keras:net", "'keras:net' is none of"),
+        ("onnx:absent.onnx", "No ONNX file absent.onnx"),
+        ("transformers:absent", "absent holds no config.json"),
+        ("absent.py:net", "No classifier file absent.py"),
+    ],
+)
+def test_a_spec_that_names_nothing_is_explained(spec: str, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        load(spec)
+
+
+def test_a_folder_without_its_kind_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=f"Did you mean transformers:{tmp_path}"):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "transformers"])
+def test_what_holds_its_weights_takes_no_others(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(ExportError, match="holds its own weights: leave --classifier-weights out"):
+        load(f"{kind}:{tmp_path}", zoo.CLASSIFIER_WEIGHTS)
+
+
+def test_tensors_of_a_graph_are_no_words_for_a_module() -> None:
+    with pytest.raises(ExportError, match="name tensors of onnx:FILE, not of"):
+        load(f"{zoo.CLASSIFIER}:{zoo.FACTORY}", zoo.CLASSIFIER_WEIGHTS, logits="logits")
+
+
+@pytest.mark.parametrize("kind", ["timm", "torchvision", "transformers"])
+def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["ViTForImageClassification"]}')
+    (tmp_path / "model.safetensors").touch()
+    program = f"""
+import sys
+sys.modules[{kind!r}] = None
+from diffood.errors import MissingExtraError
+from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier
+try:
+    load_classifier({f"{kind}:{tmp_path}"!r}, None, 28, 28, Preprocessing())
+except MissingExtraError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert f"`{kind}:` needs {kind}, which is not installed" in done.stdout
+    assert "pip install 'diffood[classifiers]'" in done.stdout
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("torchvision") is not None, reason="torchvision is installed: it is not missing here"
+)
+def test_without_torchvision_its_classifiers_are_not_there() -> None:
+    with pytest.raises(MissingExtraError, match="torchvision"):
+        load("torchvision:resnet18")
+
+
+def test_the_zoos_classifier_says_what_is_done_before_it() -> None:
+    found = load(f"{zoo.CLASSIFIER}:{zoo.FACTORY}", zoo.CLASSIFIER_WEIGHTS)
+    assert (found.channels, found.classes, found.class_names) == (1, 10, None)  # type: ignore[attr-defined]
+    assert found.prepared == "1 channels, 28x28, not normalised"  # type: ignore[attr-defined]

@@ -1,0 +1,155 @@
+"""Which engine of a bundle this machine may run: refused without opening a plan file, or returned byte for byte."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from diffood.errors import BundleError
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.engines import (
+    EngineRecord,
+    Machine,
+    PlanFile,
+    Profile,
+    find_engine,
+    list_engines,
+    read_plan,
+    save_record,
+    target_name,
+)
+
+HERE = Machine("tensorrt-rtx", "1.7.1", "8.6")
+PLAN = b"what a builder would write"
+
+Plant = Callable[..., Path]
+
+
+@pytest.fixture
+def plant(bundle_copy: Path) -> Plant:
+    """Put an engine folder with a true record into `bundle_copy`; its plan files hold PLAN, for none is run here."""
+    bundle = open_bundle(bundle_copy)
+
+    def put(**changes: object) -> Path:
+        plans = []
+        for graph in bundle.manifest.graphs:
+            if graph.precision == changes.get("precision", "fp32"):
+                data = PLAN + graph.role.encode()
+                plans.append(
+                    PlanFile(
+                        role=graph.role,
+                        file=f"{graph.role}.plan",
+                        sha256=hashlib.sha256(data).hexdigest(),
+                        size=len(data),
+                        onnx_sha256=bundle.manifest.files[graph.file].sha256,
+                    )
+                )
+        truth = {
+            "library": HERE.library,
+            "library_version": HERE.library_version,
+            "precision": "fp32",
+            "compute_capability": HERE.compute_capability,
+            "gpu": None,
+            "driver": None,
+            "profile": Profile(smallest=2, usual=8, largest=32),
+            "options": {"tf32": "no"},
+            "plans": tuple(plans),
+        }
+        record = EngineRecord.model_validate({**truth, **changes})
+        folder = bundle_copy / "engines" / target_name(record.library, record.compute_capability, record.precision)
+        folder.mkdir(parents=True)
+        for plan in record.plans:
+            (folder / plan.file).write_bytes(PLAN + plan.role.encode())
+        save_record(folder, record)
+        return folder
+
+    return put
+
+
+def test_the_engine_of_this_machine_is_found_among_others(bundle_copy: Path, plant: Plant) -> None:
+    plant(compute_capability="12.0")
+    wanted = plant()
+    plant(library="tensorrt", gpu="a GPU", driver="CUDA 12.8")
+    bundle = open_bundle(bundle_copy)
+    engine = find_engine(bundle, HERE, "fp32", batch=8)
+    assert engine.path == wanted
+    for graph in bundle.manifest.graphs:
+        assert read_plan(engine, graph.role) == PLAN + graph.role.encode()
+    assert len(list_engines(bundle)) == 3
+
+
+@pytest.mark.parametrize(
+    ("machine", "batch", "message"),
+    [
+        (Machine("tensorrt-rtx", "1.7.1", "8.9"), 8, "built for compute capability 8.6, this GPU has 8.9"),
+        (Machine("tensorrt-rtx", "1.7.2", "8.6"), 8, "built by tensorrt-rtx 1.7.1, 1.7.2 is installed"),
+        (HERE, 1, "takes 2 to 32 rows, --batch is 1"),
+        (HERE, 33, "takes 2 to 32 rows, --batch is 33"),
+        (Machine("tensorrt", "10.9.0", "8.6"), 8, "holds no tensorrt engine in fp32"),
+    ],
+)
+def test_an_engine_that_does_not_fit_is_refused_before_its_plans_are_opened(
+    bundle_copy: Path, plant: Plant, machine: Machine, batch: int, message: str
+) -> None:
+    for plan in plant().glob("*.plan"):
+        plan.unlink()  # whoever opened one would find nothing
+    with pytest.raises(BundleError, match=rf"{message}.*[Rr]un `diffood export --bundle .* --engine {machine.library}"):
+        find_engine(open_bundle(bundle_copy), machine, "fp32", batch)
+
+
+@pytest.mark.parametrize("batch", [2, 32])
+def test_the_ends_of_the_profile_are_inside(bundle_copy: Path, plant: Plant, batch: int) -> None:
+    plant()
+    assert find_engine(open_bundle(bundle_copy), HERE, "fp32", batch).record.profile.largest == 32
+
+
+def test_the_command_in_a_refusal_names_this_machine(bundle_copy: Path, plant: Plant) -> None:
+    plant()
+    with pytest.raises(BundleError, match=rf"--bundle {bundle_copy} --engine tensorrt-rtx --gpu sm120 "):
+        find_engine(open_bundle(bundle_copy), Machine("tensorrt-rtx", "1.7.1", "12.0"), "fp32", 8)
+    with pytest.raises(BundleError, match=rf"--bundle {bundle_copy} --engine tensorrt --precision fp32"):
+        find_engine(open_bundle(bundle_copy), Machine("tensorrt", "10.9", "8.7"), "fp32", 8)
+
+
+def test_an_engine_being_built_is_not_looked_at(bundle_copy: Path, plant: Plant) -> None:
+    folder = plant()
+    (folder.parent / ".tensorrt-rtx-sm86-fp16.k3x").mkdir()
+    assert [engine.path for engine in list_engines(open_bundle(bundle_copy))] == [folder]
+
+
+def test_a_bundle_without_engines_says_how_to_build_one(bundle_copy: Path) -> None:
+    bundle = open_bundle(bundle_copy)
+    assert list_engines(bundle) == []
+    with pytest.raises(BundleError, match=r"holds no tensorrt-rtx engine in fp32: run `diffood export"):
+        find_engine(bundle, HERE, "fp32", 8)
+
+
+def test_the_digest_changes_with_any_plan_and_not_with_their_order(bundle_copy: Path, plant: Plant) -> None:
+    plant()
+    (engine,) = list_engines(open_bundle(bundle_copy))
+    plans = engine.record.plans
+    other = plans[0].model_copy(update={"sha256": "0" * 64})
+
+    def digest(*entries: PlanFile) -> str:
+        return type(engine)(engine.path, engine.record.model_copy(update={"plans": entries})).digest
+
+    assert digest(*reversed(plans)) == engine.digest
+    assert digest(other, *plans[1:]) != engine.digest
+
+
+def test_an_engine_without_a_role_says_so(bundle_copy: Path, plant: Plant) -> None:
+    plant()
+    (engine,) = list_engines(open_bundle(bundle_copy))
+    record = engine.record.model_copy(update={"plans": engine.record.plans[1:]})
+    missing = engine.record.plans[0].role
+    with pytest.raises(BundleError, match=rf"holds no {missing} engine; .*build the engine again"):
+        read_plan(type(engine)(engine.path, record), missing)
+
+
+def test_engines_are_checked_without_any_engine_library() -> None:
+    loaded = "any(m.startswith(('tensorrt', 'cuda')) for m in sys.modules)"
+    program = f"import sys, diffood.runtime.bundle.engines; sys.exit({loaded})"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0

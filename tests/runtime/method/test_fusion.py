@@ -1,0 +1,344 @@
+"""The fusion as read: how witnesses are combined, what the record's hash is over, and the bank's way to a file."""
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import made_up
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from made_up import fingerprint_of
+from pydantic import ValidationError
+from scipy.stats import chi2, norm, yeojohnson
+
+from diffood.errors import BundleError, UsageError
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.calibration import Calibration
+from diffood.runtime.bundle.fusion import (
+    BankEntry,
+    Fusion,
+    FusionRecord,
+    load_fusion,
+    pack_bank,
+    save_bank,
+    unpack_bank,
+)
+from diffood.runtime.decision import Rule
+from diffood.runtime.detector import Detector
+from diffood.runtime.method.fusion import FittedWitness, bend, combine, fuse
+from diffood.runtime.method.plan import Combination, Plan
+from diffood.runtime.method.witnesses import Evidence, knn
+
+Float = npt.NDArray[np.float64]
+
+BOTH: tuple[Combination, ...] = ("sum", "tail")
+PLAN = Plan(start_times=(100,), stride=50, repeats=1, guidance=0.0, witnesses=("jump", "knn"))
+BANK = BankEntry(file="bank.0123456789ab.npz", sha256="0" * 64, size=1000)
+RECORD = FusionRecord(
+    combine="tail",
+    witnesses=(
+        FittedWitness(name="jump", center=0.25, scale=0.125, weight=0.75),
+        FittedWitness(name="knn", center=0.5, scale=2.0, power=0.5, center_bent=0.125, scale_bent=0.75, weight=0.25),
+    ),
+    n=40,
+    bank=BANK,
+)
+
+standardised = arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(1, 6)), elements=st.floats(-30, 30))
+
+
+def equally(z: Float, how: Combination) -> Float:
+    """Standardised witnesses [..., W] combined with equal weights."""
+    return combine(z, np.full(z.shape[-1], 1 / z.shape[-1]), how)
+
+
+def fields(record: FusionRecord = RECORD) -> dict[str, Any]:
+    return dict(json.loads(record.model_dump_json()))
+
+
+# --- combine -----------------------------------------------------------------------------------------------------
+
+
+@given(standardised)
+def test_the_sum_is_the_mean(z: Float) -> None:
+    expected = [sum(row) / len(row) for row in z.tolist()]
+    assert equally(z, "sum").tolist() == pytest.approx(expected, abs=1e-12)
+
+
+@given(standardised)
+def test_the_tail_is_the_mean_of_minus_the_log_of_the_normal_tail(z: Float) -> None:
+    expected = (-np.log(norm.sf(z))).mean(axis=1)  # norm.sf holds its digits to 37 deviations
+    assert equally(z, "tail") == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@given(standardised)
+def test_the_tail_is_fishers_statistic_over_twice_the_number_of_witnesses(z: Float) -> None:
+    """So for independent normal witnesses 2W times it is chi-squared with 2W degrees of freedom."""
+    count = z.shape[1]
+    fisher = -2 * np.log(norm.sf(z)).sum(axis=1)
+    assert 2 * count * equally(z, "tail") == pytest.approx(fisher, rel=1e-9, abs=1e-9)
+
+
+def test_the_tail_of_independent_normal_witnesses_is_chi_squared() -> None:
+    z = np.random.default_rng(0).normal(size=(20_000, 4))
+    beyond = (8 * equally(z, "tail") > chi2.isf([0.5, 0.1, 0.01], 8)[:, None]).mean(axis=1)
+    assert beyond == pytest.approx([0.5, 0.1, 0.01], abs=0.01)
+
+
+@pytest.mark.parametrize("how", BOTH)
+@given(z=standardised, place=st.integers(0, 5), more=st.floats(1e-3, 100))
+def test_more_of_any_witness_is_more_suspicious(how: Combination, z: Float, place: int, more: float) -> None:
+    raised = z.copy()
+    raised[:, place % z.shape[1]] += more
+    assert np.all(equally(raised, how) >= equally(z, how))
+    if z.min() > -5:  # below, the tail is 1 to float64's last digits
+        assert np.all(equally(raised, how) > equally(z, how))
+
+
+@pytest.mark.parametrize("how", BOTH)
+@given(z=standardised, seed=st.integers(0, 99))
+def test_the_order_of_the_witnesses_does_not_count(how: Combination, z: Float, seed: int) -> None:
+    order = np.random.default_rng(seed).permutation(z.shape[1])
+    assert equally(z[:, order], how) == pytest.approx(equally(z, how), rel=1e-12, abs=1e-12)
+
+
+def test_the_tail_is_right_where_the_probability_is_no_number_any_more() -> None:
+    """At 40 deviations it is 1e-350; the first terms of its asymptotic series (Abramowitz and Stegun 26.2.12)."""
+    z = 40.0
+    series = z**2 / 2 + math.log(z * math.sqrt(2 * math.pi)) - math.log1p(-1 / z**2 + 3 / z**4 - 15 / z**6)
+    assert norm.sf(z) == 0
+    assert float(equally(np.array([z]), "tail")) == pytest.approx(series, rel=1e-12)
+    assert float(equally(np.array([-z]), "tail")) == 0.0
+    assert equally(np.array([[1e3], [-1e3]]), "tail") == pytest.approx(
+        [5e5 + math.log(1e3 * math.sqrt(2 * math.pi)), 0]
+    )
+
+
+def test_one_sure_witness_is_talked_down_by_the_sum_and_not_by_the_tail() -> None:
+    one_sure, all_unsure = np.array([6.0, -1, -1, -1]), np.array([1.5, 1.5, 1.5, 1.5])
+    assert equally(one_sure, "sum") < equally(all_unsure, "sum")
+    assert equally(one_sure, "tail") > equally(all_unsure, "tail")
+
+
+@pytest.mark.parametrize("how", BOTH)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", range(3))
+def test_a_witness_that_is_no_number_ends_up_flagged(how: Combination, bad: float, place: int) -> None:
+    z = np.full((2, 3), -5.0)  # the others say as loudly as they can that all is well
+    z[1, place] = bad
+    score = equally(z, how)
+    decisions = Rule.of(calibration_of([0.0, 1.0, 2.0], threshold=2.0)).decide(score, np.zeros(len(score), np.int64))
+    assert decisions.is_ood.tolist() == [False, True]
+    assert decisions.p_values.tolist() == [1.0 if score[0] <= 0 else 0.75, 0.25]
+
+
+def calibration_of(scores: list[float], threshold: float) -> Calibration:
+    fingerprint = fingerprint_of(PLAN, fusion_sha256=RECORD.sha256)
+    return made_up.calibration_of(scores, threshold, alpha=0.5, allowed_above=0, fingerprint=fingerprint, fusion=RECORD)
+
+
+# --- the record --------------------------------------------------------------------------------------------------
+
+
+@given(arrays(np.float64, (7, 2), elements=st.floats(-100, 100)))
+def test_values_are_counted_in_deviations_above_the_usual(values: Float) -> None:
+    straight, bent = RECORD.witnesses
+    assert straight.standardised(values[:, 0]) == pytest.approx((values[:, 0] - 0.25) / 0.125)
+    expected = (yeojohnson((values[:, 1] - 0.5) / 2, 0.5) - 0.125) / 0.75
+    assert bent.standardised(values[:, 1]) == pytest.approx(expected)
+    z = np.stack([straight.standardised(values[:, 0]), bent.standardised(values[:, 1])], axis=1)
+    assert RECORD.score(values) == pytest.approx(combine(z, np.array([0.75, 0.25]), "tail"))
+    assert float(RECORD.score(values[0])) == pytest.approx(float(RECORD.score(values)[0]))
+
+
+@given(
+    arrays(np.float64, 20, elements=st.floats(-1e3, 1e3)),
+    st.floats(0, 2).filter(lambda power: min(abs(power), abs(power - 2)) > 1e-6),
+)
+def test_bending_is_scipys_transformation_and_keeps_the_order(values: Float, power: float) -> None:
+    assert bend(values, power) == pytest.approx(yeojohnson(values, power), rel=1e-9, abs=1e-12)
+    assert np.all(np.diff(bend(np.sort(values), power)) >= 0)
+
+
+@pytest.mark.parametrize("how", BOTH)
+@pytest.mark.parametrize("power", [0.0, 1e-9, 0.5, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_what_is_not_finite_is_not_bounded_by_any_power(bad: float, power: float, how: Combination) -> None:
+    assert not np.isfinite(bend(np.array([bad]), power)).any()
+    witness = FittedWitness(name="energy", center=0.5, scale=0.25, power=power, weight=1)
+    assert np.isnan(fuse([witness], how, np.array([bad])))
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
+def test_bending_is_right_where_its_formula_changes(power: float) -> None:
+    values = np.array([-7.0, -0.5, 0.0, 0.25, 90.0])
+    assert bend(values, power) == pytest.approx(yeojohnson(values, power))
+    assert bend(values, 1.0) == pytest.approx(values)
+
+
+def test_a_weight_of_nought_leaves_a_witness_out() -> None:
+    z = np.random.default_rng(0).normal(size=(50, 3))
+    for how in BOTH:
+        assert combine(z, np.array([0.5, 0, 0.5]), how) == pytest.approx(equally(z[:, [0, 2]], how))
+
+
+def places(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where every single value of parsed JSON is."""
+    if isinstance(content, dict):
+        return [place for key, inner in content.items() for place in places(inner, (*path, key))]
+    if isinstance(content, list):
+        return [place for index, inner in enumerate(content) for place in places(inner, (*path, index))]
+    return [path]
+
+
+OTHER = {"combine": "sum", "name": "msp", "file": "bank.npz", "sha256": "1" * 64}
+
+
+@pytest.mark.parametrize("path", places(fields()), ids=lambda path: ".".join(map(str, path)))
+def test_the_hash_of_a_record_is_over_every_field(path: tuple[Any, ...]) -> None:
+    content = fields()
+    inner: Any = content
+    for key in path[:-1]:
+        inner = inner[key]
+    value = inner[path[-1]]
+    if path == ("witnesses", 1, "name"):  # no other needs the bank
+        content["bank"] = None
+    inner[path[-1]] = OTHER.get(path[-1]) or (value + 1 if isinstance(value, int) else float(np.nextafter(value, 9)))
+    changed = FusionRecord.model_validate_json(json.dumps(content))
+    assert changed != RECORD
+    assert changed.sha256 != RECORD.sha256
+
+
+def test_the_hash_tells_the_order_of_the_witnesses() -> None:
+    assert RECORD.model_copy(update={"witnesses": RECORD.witnesses[::-1]}).sha256 != RECORD.sha256
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(min_value=0, exclude_min=True, allow_infinity=False))
+def test_a_record_comes_back_from_json_with_the_same_hash(center: float, scale: float) -> None:
+    witness = FittedWitness(name="energy", center=center, scale=scale, weight=1.0)
+    record = FusionRecord(combine="sum", witnesses=(witness,), n=20)
+    again = FusionRecord.model_validate_json(record.model_dump_json())
+    assert (again, again.sha256) == (record, record.sha256)
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"combine": "max"}, "combine"),
+        ({"witnesses": []}, "witnesses"),
+        ({"witnesses": [{"name": "colour", "center": 0, "scale": 1, "weight": 1}], "bank": None}, "witnesses.0.name"),
+        (
+            {"witnesses": [{"name": "jump", "center": 0, "scale": 1, "weight": 1}]},
+            "a bank belongs to the witness knn, and to it alone",
+        ),
+        (
+            {"witnesses": [{**RECORD.witnesses[1].model_dump(), "weight": 0.9}]},
+            "the weights of the witnesses are not 1 together",
+        ),
+        ({"witnesses": [{**RECORD.witnesses[1].model_dump(), "power": 2.1}]}, "witnesses.0.power"),
+        ({"witnesses": [{**RECORD.witnesses[1].model_dump(), "weight": -0.1}]}, "witnesses.0.weight"),
+        ({"bank": None}, "a bank belongs to the witness knn, and to it alone"),
+        ({"n": 1}, "n"),
+        ({"n": 20.5}, "n"),
+        ({"note": "x"}, "note"),
+        ({"bank": {**BANK.model_dump(), "size": 2**40}}, "bank.size"),
+        ({"bank": {**BANK.model_dump(), "sha256": "xyz"}}, "bank.sha256"),
+    ],
+)
+def test_a_record_that_does_not_hold_is_refused(change: dict[str, Any], where: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        FusionRecord.model_validate_json(json.dumps({**fields(), **change}))
+    problem = caught.value.errors()[0]
+    found = ".".join(map(str, problem["loc"])) or problem["msg"].removeprefix("Value error, ")
+    assert found == where
+
+
+def test_a_detector_refuses_the_fusion_of_another_plan(zoo_bundle: Bundle) -> None:
+    plain = zoo_bundle.plan("plain").changed({"guidance": 0.0})
+    detector = Detector.load(zoo_bundle, plain, batch=1, threads=1)
+    with pytest.raises(UsageError, match="The fusion combines jump, knn by tail, the plan jump by tail"):
+        detector.with_fusion(Fusion(RECORD, np.eye(3, dtype=np.float32)))
+    fused = Detector(zoo_bundle, plain.changed({"witnesses": ("jump", "knn"), "combine": "sum"}), detector.session)
+    with pytest.raises(UsageError, match="jump, knn by tail, the plan jump, knn by sum"):
+        fused.with_fusion(Fusion(RECORD, np.eye(3, dtype=np.float32)))
+
+
+# --- the bank ----------------------------------------------------------------------------------------------------
+
+
+def rows(count: int, width: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
+
+
+@given(st.integers(1, 30), st.integers(1, 300), st.integers(0, 2**16))
+def test_a_bank_comes_back_as_unit_rows_within_float16(count: int, width: int, seed: int) -> None:
+    features = rows(count, width, seed)
+    entry, data = pack_bank(features)
+    found = unpack_bank(data, entry.file)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    assert found.dtype == np.float32
+    assert np.abs(found - unit).max() <= 2.0**-10  # of values up to 1, one bit of float16's eleven
+    assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-6)
+    again, same = pack_bank(features)
+    assert (again, same) == (entry, data)  # its name is its hash: the same features make the same file
+    assert entry.size == len(data)
+
+
+def test_float16_moves_small_distances_by_a_thousandth() -> None:
+    """Features of real images lie close together: the smallest distances in the zoo are below a tenth."""
+    bank = rows(1, 256) + 0.05 * rows(300, 256, 1)
+    asked = rows(1, 256)[0] + 0.05 * rows(50, 256, 2)
+    unit = (bank / np.linalg.norm(bank, axis=1, keepdims=True)).astype(np.float32)
+    exact = np.array([knn(row, unit) for row in asked])
+    stored = np.array([knn(row, unpack_bank(pack_bank(bank)[1], "bank")) for row in asked])
+    assert 0.04 < exact.min() < exact.max() < 0.1
+    assert stored == pytest.approx(exact, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        np.zeros((0, 4), np.float16),
+        np.zeros((4, 0), np.float16),
+        np.zeros(4, np.float16),
+        np.zeros((2, 2, 2), np.float16),
+        np.zeros((4, 4), np.float32),
+        np.array([[0, np.nan]], np.float16),
+        np.array([[0, np.inf]], np.float16),
+    ],
+    ids=lambda features: f"{features.shape}-{features.dtype}",
+)
+def test_what_is_no_bank_is_refused(features: npt.NDArray[Any]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, features=features)
+    with pytest.raises(BundleError, match=r"bank needs finite float16 features \[B, D\]; calibrate again"):
+        unpack_bank(buffer.getvalue(), "bank")
+    buffer = io.BytesIO()
+    np.savez(buffer, other=features)
+    with pytest.raises(BundleError, match="bank needs finite float16 features"):
+        unpack_bank(buffer.getvalue(), "bank")
+
+
+def test_a_saved_bank_is_what_the_fusion_measures_with(bundle_copy: Path) -> None:
+    bundle = open_bundle(bundle_copy)
+    features = rows(30, bundle.manifest.feature_count)
+    entry, data = pack_bank(features)
+    record = RECORD.model_copy(update={"bank": entry})
+    save_bank(bundle, entry, data)
+    fusion = load_fusion(bundle, record)
+    assert fusion.bank is not None
+    assert np.array_equal(fusion.bank, unpack_bank(data, entry.file))
+    asked = rows(1, bundle.manifest.feature_count, 3)[0]
+    blank = np.zeros((1, 4, 4), np.float32)
+    jumps = np.array([[0.5, 1.0]])
+    evidence = Evidence(blank, np.zeros(3, np.float32), asked, jumps, blank[None, None])
+    values = fusion.values(evidence)
+    assert values.tolist() == [0.75, knn(asked, fusion.bank)]
+    z = [(0.75 - 0.25) / 0.125, (yeojohnson((values[1] - 0.5) / 2, 0.5) - 0.125) / 0.75]
+    assert fusion.score(evidence, values) == pytest.approx(-np.log(norm.sf(z)) @ [0.75, 0.25])
