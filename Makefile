@@ -16,9 +16,10 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
 check: $(VENV)/installed
-	$(BIN)/ruff check diffood tests benchmarks
-	$(BIN)/ruff format --check diffood tests benchmarks
+	$(BIN)/ruff check diffood research tests benchmarks
+	$(BIN)/ruff format --check diffood research tests benchmarks
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 $(VENV)/installed: pyproject.toml constraints-cpu.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'

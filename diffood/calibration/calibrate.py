@@ -29,9 +29,9 @@ from diffood.calibration.promises.per_class import PerClass, confidence_of_each,
 from diffood.calibration.promises.planning import plan_images
 from diffood.calibration.promises.thresholds import Method, fit_threshold, images_required
 from diffood.errors import CalibrationError
+from diffood.runtime.bundle.calibration import Calibration, ClassThreshold, ClassThresholds, save_calibration
 from diffood.runtime.bundle.fusion import save_bank
 from diffood.runtime.bundle.tuning import load_tuned
-from diffood.runtime.decision import Calibration, ClassThreshold, ClassThresholds, save_calibration
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
 from diffood.runtime.inputs.items import Source

@@ -16,7 +16,8 @@ from diffood.calibration.metrics.labels import labels_from_folders
 from diffood.calibration.metrics.rates import FalseAlarms, SetMetrics, false_alarms, set_metrics
 from diffood.calibration.metrics.rejection import Rejection, reject
 from diffood.errors import UsageError
-from diffood.runtime.decision import Calibration, Rule
+from diffood.runtime.bundle.calibration import Calibration
+from diffood.runtime.decision import Rule
 
 
 @dataclass(frozen=True)

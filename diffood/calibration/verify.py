@@ -12,15 +12,14 @@ import numpy as np
 from diffood.calibration.parity.checks import Check, check_contract, check_files, check_golden, name_of
 from diffood.calibration.parity.gate import Run, judge
 from diffood.errors import DiffoodError
-from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, open_bundle
+from diffood.runtime.bundle.bundle import CALIBRATION, Backend, Bundle, Precision, open_bundle
+from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusion, load_calibration
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import Limits, ParityRecord, add_record, calibration_sha256
-from diffood.runtime.decision import Calibration, load_calibrated_fusion, load_calibration
 from diffood.runtime.detector import Detector, Scores
 from diffood.runtime.images.decode import DEFAULT_LIMITS, load_image
 from diffood.runtime.inputs.items import Source
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.sessions import Backend
 from diffood.runtime.sessions.choice import BackendChoice, list_candidates
 
 CHUNK_BATCHES = 4  # batches decoded at a time; bounds memory

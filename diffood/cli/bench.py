@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffood.cli import progress
 from diffood.cli.options import models as model_options
 from diffood.cli.options import shared as options
-from diffood.cli.text import progress
 from diffood.errors import UsageError
 from diffood.export.sources.model_sources import Sources
 from diffood.runtime.bundle.bundle import Bundle, open_bundle

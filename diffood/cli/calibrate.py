@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from diffood.cli import progress
 from diffood.cli.options import shared as options
-from diffood.cli.text import progress
 from diffood.cli.text.calibration import describe_calibration, describe_images
 from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH
@@ -61,8 +61,8 @@ def calibrate(
     Before any image is gathered: diffood calibrate bundle --plan-only --fpr 0.001 --n 5000 --n 20000
     """
     from diffood.calibration import calibrate as room
+    from diffood.calibration.checked import require_share
     from diffood.calibration.promises.planning import plan_images
-    from diffood.calibration.promises.thresholds import require_share
     from diffood.report.gallery import Extremes
     from diffood.runtime.bundle.bundle import open_bundle
     from diffood.runtime.inputs.files import expand_inputs

@@ -8,7 +8,7 @@ import typer
 from diffood.cli.options import shared as options
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.bundle import LatentEntry, open_bundle
-from diffood.runtime.decision import list_kept, load_calibrated_fusion, load_calibration
+from diffood.runtime.bundle.calibration import list_kept, load_calibrated_fusion, load_calibration
 
 
 def inspect(bundle: options.BundlePath, as_json: options.AsJson = False) -> None:

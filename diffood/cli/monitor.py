@@ -35,7 +35,7 @@ def monitor(
     """
     from diffood.calibration.drift import monitor as room
     from diffood.runtime.bundle.bundle import open_bundle
-    from diffood.runtime.decision import load_calibration
+    from diffood.runtime.bundle.calibration import load_calibration
 
     if output is not None:
         options.require_png(output)

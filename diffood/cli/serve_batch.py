@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from diffood import __version__
+from diffood.cli import progress
 from diffood.cli.options import serving as serve_options
 from diffood.cli.options import shared as options
 from diffood.cli.serve_scorer import Wanted, open_scorer
-from diffood.cli.text import progress
 from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits

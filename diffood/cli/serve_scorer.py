@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from diffood.cli.options import shared as options
 from diffood.runtime.bundle.bundle import Bundle
-from diffood.runtime.decision import Fingerprint
+from diffood.runtime.bundle.calibration import Fingerprint
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.decoding import Decoding, default_processes

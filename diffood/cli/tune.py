@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from diffood.cli import progress
 from diffood.cli.options import shared as options
 from diffood.cli.options.sets import named_folders
-from diffood.cli.text import progress
 from diffood.errors import EXIT_INTERRUPTED, EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from diffood.runtime.decision import Calibration
+from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.witnesses import Witness
 

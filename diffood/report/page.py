@@ -40,7 +40,7 @@ def render(report: Report) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {made.__name__: made for made in (percent, rate, number, points, times, chance, shown)}
-    template = environment.from_string(files("diffood.calibration").joinpath(TEMPLATE).read_text("utf-8"))
+    template = environment.from_string(files("diffood.report").joinpath(TEMPLATE).read_text("utf-8"))
     return template.render(report=report, clearly=CLEARLY)
 
 

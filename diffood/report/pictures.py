@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from diffood.calibration.metrics.rates import FloatArray
+from diffood.calibration.checked import FloatArray
 from diffood.calibration.metrics.rejection import RejectionCurve
 from diffood.report.front import plot_front
 from diffood.report.score_axis import score_axis, score_ticks

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffood.calibration.calibrate import Calibrated, ScoredFiles
+from diffood.calibration.checked import FloatArray
 from diffood.calibration.evaluate import Evaluation
 from diffood.calibration.metrics.by_class import ClassAlarms, alarms_by_class
-from diffood.calibration.metrics.rates import FalseAlarms, FloatArray, false_alarms
+from diffood.calibration.metrics.rates import FalseAlarms, false_alarms
 from diffood.calibration.metrics.rejection import KEPT, Rejection
 from diffood.calibration.promises.contamination import Contamination
 from diffood.errors import UsageError
@@ -25,10 +26,11 @@ from diffood.report.pictures import (
     make_thumbnails,
 )
 from diffood.report.score_axis import drawn_scores, drawn_threshold, score_span
-from diffood.runtime.bundle.fusion import standardise
+from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.tuning import Measured, load_measured
-from diffood.runtime.decision import Calibration, Rule
+from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
+from diffood.runtime.method.fusion import standardise
 from diffood.runtime.method.plan import Plan
 
 UNFAIR = 0.05  # p-value, Holm's over the classes, from which a class is marked

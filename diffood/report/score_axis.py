@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from diffood.calibration.metrics.rates import FloatArray
+from diffood.calibration.checked import FloatArray
 
 FAR = 4  # an axis that reaches so many times as far as the threshold is drawn together above it
 _SPAN_QUANTILE = 0.999  # a few far outliers must not squeeze the rest

@@ -11,15 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Role, open_bundle
+from diffood.runtime.bundle.bundle import CALIBRATION, Backend, Bundle, Precision, Role, open_bundle
+from diffood.runtime.bundle.calibration import Calibration, Fingerprint, load_calibrated_fusion, load_calibration
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import require_calibrated
-from diffood.runtime.decision import Calibration, Fingerprint, Rule, load_calibrated_fusion, load_calibration
+from diffood.runtime.decision import Rule
 from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits, from_pixels, load_image
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses import Evidence, measure
 from diffood.runtime.passes import Way, run_pass
-from diffood.runtime.sessions import Array, Backend, Session
+from diffood.runtime.sessions import Array, Session
 from diffood.runtime.sessions.backends import open_session
 from diffood.runtime.sessions.choice import BackendChoice, PrecisionChoice, list_candidates, nothing_usable
 from diffood.runtime.sparing import stream_sparing

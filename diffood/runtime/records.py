@@ -3,7 +3,14 @@
 import unicodedata
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 # Control characters, halves of a character, and what ends a line. Other invisible characters stay: without the
 # joiners of Persian, Hindi and emoji, and the wide or unbreakable spaces of others, their names cannot be written.
@@ -48,3 +55,16 @@ class GrownRecord(Record):
     @model_serializer(mode="wrap")
     def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in write(self).items() if name not in self.added or value is not None}
+
+
+MAX_PLACE = 200  # characters of a key shown in a message
+
+
+def first_problem(error: ValidationError) -> str:
+    """One line for the first thing pydantic found wrong: where, what, and the value given."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])[:MAX_PLACE] or "the file"
+    if not where.isprintable():  # keys come from the file, and must not reach a terminal as escapes
+        where = where.encode("unicode_escape").decode()
+    given = "" if problem["type"] == "missing" or not problem["loc"] else f", got {str(problem['input'])[:80]!r}"
+    return f"{where}: {problem['msg']}{given}"

@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.decision import Calibration, Rule
+from diffood.runtime.bundle.calibration import Calibration
+from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
 from diffood.runtime.inputs.decoding import IN_THREADS, Decoding

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from diffood.calibration.checked import require_share
 from diffood.calibration.drift.martingale import (
     FloatArray,
     GroupDrift,
@@ -21,9 +22,8 @@ from diffood.calibration.drift.martingale import (
     rank_groups,
     tie_breaker,
 )
-from diffood.calibration.promises.thresholds import require_share
 from diffood.errors import CalibrationError
-from diffood.runtime.decision import Calibration
+from diffood.runtime.bundle.calibration import Calibration
 from diffood.serving.rows.readers import follow_rows, read_rows
 from diffood.serving.rows.row import Row
 

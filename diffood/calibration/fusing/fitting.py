@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from diffood.errors import CalibrationError
-from diffood.runtime.bundle.fusion import FittedWitness, bend
+from diffood.runtime.method.fusion import FittedWitness, bend
 from diffood.runtime.method.plan import Combination
 from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses import Witness

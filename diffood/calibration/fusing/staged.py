@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.calibration.fusing.fitting import fit_witnesses
-from diffood.runtime.bundle.fusion import FittedWitness, StageRule, fuse
+from diffood.runtime.bundle.fusion import StageRule
+from diffood.runtime.method.fusion import FittedWitness, fuse
 from diffood.runtime.method.plan import Combination
 from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses import Witness

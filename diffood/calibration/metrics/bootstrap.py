@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom
 
+from diffood.calibration.checked import FloatArray, IntArray, require_share
 from diffood.calibration.metrics.intervals import (
     CONFIDENCE,
     Difference,
@@ -25,8 +26,7 @@ from diffood.calibration.metrics.intervals import (
     checked_same,
     checked_sets,
 )
-from diffood.calibration.metrics.rates import FloatArray, IntArray, clopper_pearson, fpr_at_95_detection, rank_at_95
-from diffood.calibration.promises.thresholds import require_share
+from diffood.calibration.metrics.rates import clopper_pearson, fpr_at_95_detection, rank_at_95
 from diffood.errors import UsageError
 
 DRAWS = 2000

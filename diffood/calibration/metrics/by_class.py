@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betainc
 
-from diffood.calibration.metrics.rates import FloatArray, IntArray, checked_classes, checked_scores, clopper_pearson
-from diffood.calibration.promises.thresholds import require_share
+from diffood.calibration.checked import FloatArray, IntArray, checked_classes, checked_scores, require_share
+from diffood.calibration.metrics.rates import clopper_pearson
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, ndtr, ndtri
 
-from diffood.calibration.metrics.rates import FloatArray, checked_scores, clopper_pearson
-from diffood.calibration.promises.thresholds import require_share
+from diffood.calibration.checked import FloatArray, checked_scores, require_share
+from diffood.calibration.metrics.rates import clopper_pearson
 from diffood.errors import UsageError
 
 CONFIDENCE = 0.95

@@ -8,15 +8,11 @@ are those of openood/evaluators/metrics.py of OpenOOD 1.5 (`auc_and_fpr_recall`)
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import betainccinv, betaincinv
 from scipy.stats import rankdata
 
-from diffood.calibration.promises.thresholds import require_share
+from diffood.calibration.checked import FloatArray, checked_pair, checked_scores, require_share
 from diffood.errors import UsageError
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 _CAUGHT_PERCENT = 95
 """The operating point of both FPR@95, as a whole number so that 95 % of a count is exact."""
@@ -54,42 +50,6 @@ class SetMetrics(Rates):
 
     detection_interval: tuple[float, float]
     count: int
-
-
-def checked_scores(name: str, scores: FloatArray) -> FloatArray:
-    """Scores as float64 [n]; UsageError, naming the array, when they are empty, not finite or not [n]."""
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 1:
-        raise UsageError(f"{name} have shape {list(scores.shape)}; expected [n], one score an image.")
-    if scores.size == 0:
-        raise UsageError(f"{name} are empty; give at least one image.")
-    broken = np.flatnonzero(~np.isfinite(scores))
-    if broken.size:
-        raise UsageError(
-            f"{name} hold {broken.size} values that are not finite, the first is {scores[broken[0]]} at position "
-            f"{broken[0]}; remove the images that cannot be scored."
-        )
-    return scores
-
-
-def checked_pair(ind: FloatArray, ood: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Both sets of scores, each as `checked_scores` does."""
-    return checked_scores("In-distribution scores", ind), checked_scores("Out-of-distribution scores", ood)
-
-
-def checked_classes(name: str, classes: IntArray, count: int) -> IntArray:
-    """Class numbers as int64 [count]; UsageError, naming the array, when they are no whole numbers >= 0 or not [count].
-
-    count is the number of scores they belong to.
-    """
-    classes = np.asarray(classes)
-    if classes.shape != (count,):
-        raise UsageError(f"{name} have shape {list(classes.shape)}; expected [{count}], one class a score.")
-    if not np.issubdtype(classes.dtype, np.integer):
-        raise UsageError(f"{name} are {classes.dtype}; expected whole numbers, the position of each class.")
-    if classes.size and classes.min() < 0:
-        raise UsageError(f"{name} hold the class {classes.min()}; classes are numbered from 0.")
-    return classes.astype(np.int64)
 
 
 def auroc(ind: FloatArray, ood: FloatArray) -> float:

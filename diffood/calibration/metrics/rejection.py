@@ -9,14 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from diffood.calibration.metrics.rates import (
-    FloatArray,
-    IntArray,
-    checked_classes,
-    checked_pair,
-    checked_scores,
-    clopper_pearson,
-)
+from diffood.calibration.checked import FloatArray, IntArray, checked_classes, checked_pair, checked_scores
+from diffood.calibration.metrics.rates import clopper_pearson
 
 KEPT = (0.95, 0.9, 0.8)
 """Shares of the images kept at which the accuracy is told."""

@@ -9,8 +9,9 @@ import numpy.typing as npt
 from diffood.calibration.metrics.rates import auroc, clopper_pearson
 from diffood.calibration.promises.thresholds import fit_threshold
 from diffood.errors import CalibrationError
+from diffood.runtime.bundle.calibration import Calibration, Fingerprint
 from diffood.runtime.bundle.parity import Limits, ParityRecord, SetParity
-from diffood.runtime.decision import Calibration, Decisions, Fingerprint, Rule
+from diffood.runtime.decision import Decisions, Rule
 
 Scores = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int64]

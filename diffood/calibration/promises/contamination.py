@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffood.calibration.metrics.rates import FloatArray, IntArray, checked_scores
-from diffood.calibration.promises.thresholds import Method, as_written, fit_threshold, require_share
+from diffood.calibration.checked import FloatArray, IntArray, checked_scores, require_share
+from diffood.calibration.promises.thresholds import Method, as_written, fit_threshold
 from diffood.errors import UsageError
 
 SHARES = (0.01, 0.05)

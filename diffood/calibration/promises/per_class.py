@@ -29,15 +29,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffood.calibration.metrics.rates import FloatArray, IntArray, checked_classes, checked_scores
-from diffood.calibration.promises.thresholds import (
-    Method,
-    Threshold,
-    as_written,
-    fit_threshold,
-    images_required,
-    require_share,
-)
+from diffood.calibration.checked import FloatArray, IntArray, checked_classes, checked_scores, require_share
+from diffood.calibration.promises.thresholds import Method, Threshold, as_written, fit_threshold, images_required
 from diffood.errors import UsageError
 
 

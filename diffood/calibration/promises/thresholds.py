@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincc, betainccinv
 
+from diffood.calibration.checked import require_share
 from diffood.errors import CalibrationError, UsageError
 
 Method = Literal["pac", "conformal", "quantile"]
@@ -54,12 +55,6 @@ class Promise:
     delta: float | None
     allowed_above: int
     bound: float
-
-
-def require_share(name: str, value: float) -> None:
-    """Raise UsageError, naming the argument, unless 0 < value < 1 (NaN is refused too)."""
-    if not 0 < value < 1:
-        raise UsageError(f"{name} is {value}; it must be a share strictly between 0 and 1, for example 0.05 or 0.95.")
 
 
 def as_written(share: float) -> Fraction:

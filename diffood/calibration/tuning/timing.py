@@ -8,14 +8,13 @@ from itertools import cycle, islice
 from typing import Any
 
 from diffood.errors import DiffoodError
-from diffood.runtime.bundle.bundle import Bundle, Precision
+from diffood.runtime.bundle.bundle import Backend, Bundle, Precision
+from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import calibration_sha256
-from diffood.runtime.decision import load_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses import Array
-from diffood.runtime.sessions import Backend
 from diffood.runtime.sessions.choice import list_candidates, passed_records, speed_ratios
 
 BATCHES = (8, 32, 64, 128)

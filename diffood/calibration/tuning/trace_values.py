@@ -12,8 +12,9 @@ from diffood.calibration.metrics.intervals import ScoredSets
 from diffood.calibration.tuning.images import FIT, IND, TuningImages
 from diffood.calibration.tuning.traces import MEASURED
 from diffood.errors import CalibrationError
-from diffood.runtime.bundle.fusion import FittedWitness, FusionRecord
+from diffood.runtime.bundle.fusion import FusionRecord
 from diffood.runtime.detector import Detector
+from diffood.runtime.method.fusion import FittedWitness
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses import Array, Witness, measurable, measure

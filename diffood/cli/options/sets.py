@@ -4,7 +4,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffood.cli.text import progress
+from diffood.cli import progress
 from diffood.errors import UsageError
 from diffood.runtime.detector import Detector
 from diffood.runtime.records import acts

@@ -8,7 +8,7 @@ from diffood.cli.options import shared as options
 if TYPE_CHECKING:
     from diffood.calibration.calibrate import Calibrated
     from diffood.calibration.promises.planning import ImagePlan
-    from diffood.runtime.decision import Calibration
+    from diffood.runtime.bundle.calibration import Calibration
 
 CLASSES_SHOWN = 20
 KINDS = {"pac": "at most", "conformal": "on average", "quantile": "seen, not promised"}

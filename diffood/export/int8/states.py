@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from diffood.runtime.bundle.bundle import Bundle, Precision, Role
+from diffood.runtime.bundle.bundle import Backend, Bundle, Precision, Role
 from diffood.runtime.detector import Detector
 from diffood.runtime.lanes import moving
 from diffood.runtime.method.plan import PLAIN, Plan
 from diffood.runtime.method.witnesses import Evidence
-from diffood.runtime.sessions import Array, Backend, Classified, Session, StepInputs
+from diffood.runtime.sessions import Array, Classified, Session, StepInputs
 
 Feeds = Mapping[str, npt.NDArray[np.generic]]
 

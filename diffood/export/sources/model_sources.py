@@ -34,7 +34,7 @@ class Sources:
 def load_models(sources: Sources) -> tuple["UNet", "Classifier"]:
     """Load both in torch, the classifier for the UNet's images. Raises ExportError, MissingExtraError."""
     from diffood.export.sources.classifiers.classifier import load_classifier
-    from diffood.export.sources.unets.unet import load_unet
+    from diffood.export.sources.unets.load import load_unet
 
     unet = load_unet(sources.unet, sources.unet_config, sources.scheduler)
     classifier = load_classifier(

@@ -19,9 +19,9 @@ from diffood.errors import BundleError, EngineMemoryError, UsageError
 from diffood.runtime.bundle.arrays import load_arrays
 from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.images.decode import ImageShape
-from diffood.runtime.method.plan import Plan, first_problem
+from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import Prediction, StepTable
-from diffood.runtime.records import GrownRecord, Record, Text
+from diffood.runtime.records import GrownRecord, Record, Text, first_problem
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -39,6 +39,7 @@ MAX_LATENT_CHANNELS = 256  # autoencoders in use have 3 to 32
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Role = Literal["classify", "step_guided", "step_plain", "encode", "decode"]
 Precision = Literal["fp32", "fp16", "int8"]
+Backend = Literal["onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$", max_length=100)]
 
 

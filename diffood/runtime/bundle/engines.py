@@ -14,8 +14,7 @@ from pydantic import Field, ValidationError
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import Bundle, FileName, Precision, Role, Sha256, read_regular
 from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.method.plan import first_problem
-from diffood.runtime.records import Record, Text, acts
+from diffood.runtime.records import Record, Text, acts, first_problem
 
 ENGINES = "engines"
 RECORD = "engine.json"

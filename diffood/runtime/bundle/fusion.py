@@ -5,7 +5,6 @@ calibration.fusing fits it on in-distribution images; the calibration that was f
 
 import hashlib
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from diffood.errors import BundleError
 from diffood.runtime.bundle.arrays import load_arrays
 from diffood.runtime.bundle.bundle import Bundle, FileName, Sha256, kept_folder, read_regular
 from diffood.runtime.bundle.durable import write_durably
+from diffood.runtime.method.fusion import FittedWitness, fuse
 from diffood.runtime.method.plan import Combination, Plan
 from diffood.runtime.method.scoring import Float, unit
 from diffood.runtime.method.witnesses import Array, Evidence, Witness, measurable, measure
@@ -23,30 +23,6 @@ from diffood.runtime.records import Record
 
 MAX_BANK_BYTES = 256 * 2**20
 BANK_DIGITS = 12  # of its sha256, in its file's name
-
-
-Positive = Annotated[float, Field(gt=0)]
-
-
-class FittedWitness(Record):
-    """A witness and what its values are on in-distribution images.
-
-    center, scale: their mean and standard deviation; power: of Yeo and Johnson's transformation of what is then left,
-    1 for none, at 0 and 2 a logarithm of one side; center_bent, scale_bent: mean and deviation after it; weight: in the
-    combination, of 1 together.
-    """
-
-    name: Witness
-    center: float
-    scale: Positive
-    power: Annotated[float, Field(ge=0, le=2)] = 1.0
-    center_bent: float = 0.0
-    scale_bent: Positive = 1.0
-    weight: Annotated[float, Field(ge=0, le=1)]
-
-    def standardised(self, values: Float) -> Float:
-        """Values [...] in standard deviations above what is usual in-distribution, where they are nearly normal."""
-        return standardise([self], values[..., None])[..., 0]
 
 
 class BankEntry(Record):
@@ -153,44 +129,6 @@ class Fusion:
     def ends(self, evidence: Evidence, score: float) -> bool:
         """Whether an image of this score goes no further than what there is of it."""
         return any(rule.ends(score) for rule in self.record.stages if rule.repeats == evidence.repeats)
-
-
-def fuse(witnesses: Sequence[FittedWitness], how: Combination, values: Float) -> Float:
-    """One score [...] from the values [..., W] of fitted witnesses."""
-    return combine(standardise(witnesses, values), np.array([witness.weight for witness in witnesses]), how)
-
-
-def standardise(witnesses: Sequence[FittedWitness], values: Float) -> Float:
-    """Values [..., W] of fitted witnesses in standard deviations above what is usual in-distribution."""
-    fitted = [(w.center, w.scale, w.power, w.center_bent, w.scale_bent) for w in witnesses]
-    center, scale, power, center_bent, scale_bent = np.array(fitted).T
-    return np.asarray((bend((values - center) / scale, power) - center_bent) / scale_bent)
-
-
-def bend(values: Float, power: float | Float) -> Float:
-    """Transform values [...] monotonically so that a skewed sample becomes nearly normal; power 1 leaves them.
-
-    Yeo and Johnson 2000, "A new family of power transformations", sec. 2: Box and Cox's power of 1 + v for v >= 0, and
-    of 1 - v with 2 - power, mirrored, below. power in 0 … 2, where no side is bounded: what is not finite stays so.
-    """
-    from scipy.special import boxcox1p
-
-    return np.asarray(boxcox1p(np.maximum(values, 0), power) - boxcox1p(np.maximum(-values, 0), 2 - power))
-
-
-def combine(standardised: Float, weights: Float, how: Combination) -> Float:
-    """One score [...] from standardised witnesses [..., W] and their weights [W].
-
-    "sum": their weighted mean. "tail": that of -log P(Z > z), Z standard normal: Fisher's statistic (1932), weighted.
-    Far out it grows with the square, so that one witness that is sure is not talked down by others that say nothing.
-    NaN where a witness is not finite: the tail of -inf is 0, and would pass for in-distribution.
-    """
-    standardised = np.where(np.isfinite(standardised), standardised, np.nan)
-    if how == "sum":
-        return np.asarray(standardised @ weights)
-    from scipy.special import log_ndtr
-
-    return np.asarray(-log_ndtr(-standardised) @ weights)
 
 
 def pack_bank(features: Array) -> tuple[BankEntry, bytes]:

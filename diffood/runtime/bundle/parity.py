@@ -10,10 +10,9 @@ from pydantic import Field, ValidationError
 
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle.bundle import CALIBRATION, PARITY, Bundle, Sha256, read_regular
+from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, Calibration, Fingerprint
 from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.decision import MAX_CALIBRATION_BYTES, Calibration, Fingerprint
-from diffood.runtime.method.plan import first_problem
-from diffood.runtime.records import Record, Text
+from diffood.runtime.records import Record, Text, first_problem
 
 MAX_PARITY_BYTES = 4 * 2**20
 

@@ -12,8 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import TUNING, Bundle, Sha256, read_regular
 from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.method.plan import first_problem
-from diffood.runtime.records import Record
+from diffood.runtime.records import Record, first_problem
 
 MOST_IMAGES = 1_000_000
 MOST_PLANS = 10_000

@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from diffood.errors import UsageError
 from diffood.runtime.method.schedule import Convention, Grid, Prediction, Sampler, StepTable, build_table
 from diffood.runtime.method.witnesses import Witness, measurable
+from diffood.runtime.records import first_problem
 
 Combination = Literal["sum", "tail"]
 
 MAX_STARTS, MAX_REPEATS = 32, 256
-MAX_PLACE = 200  # characters of a key shown in a message
 
 
 class Plan(BaseModel):
@@ -123,13 +123,3 @@ FAST = Plan(
     guidance=0.0,
     witnesses=("reconstruction", "logit_norm", "energy"),
 )
-
-
-def first_problem(error: ValidationError) -> str:
-    """One line for the first thing pydantic found wrong: where, what, and the value given."""
-    problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])[:MAX_PLACE] or "the file"
-    if not where.isprintable():  # keys come from the file, and must not reach a terminal as escapes
-        where = where.encode("unicode_escape").decode()
-    given = "" if problem["type"] == "missing" or not problem["loc"] else f", got {str(problem['input'])[:80]!r}"
-    return f"{where}: {problem['msg']}{given}"

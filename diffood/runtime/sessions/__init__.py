@@ -1,14 +1,12 @@
 """Engines behind one protocol: a session holds the graphs of a bundle and the lanes' state on its device."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from diffood.runtime.bundle.bundle import Precision
-
-Backend = Literal["onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
+from diffood.runtime.bundle.bundle import Backend, Precision
 
 Array = npt.NDArray[np.float32]
 

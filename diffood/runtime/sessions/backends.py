@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from diffood.errors import DiffoodError, MissingExtraError
-from diffood.runtime.bundle.bundle import Bundle, Precision
+from diffood.runtime.bundle.bundle import Backend, Bundle, Precision
 from diffood.runtime.bundle.engines import find_engine
-from diffood.runtime.sessions import Backend, Session
+from diffood.runtime.sessions import Session
 
 PREFERRED: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diffood.errors import UsageError
-from diffood.runtime.bundle.bundle import Bundle, Precision
+from diffood.runtime.bundle.bundle import Backend, Bundle, Precision
+from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.parity import ParityRecord, load_parity
-from diffood.runtime.decision import Calibration
-from diffood.runtime.sessions import Backend
 from diffood.runtime.sessions.backends import examine_backends
 
 BackendChoice = Literal["auto", "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from diffood.errors import BundleError, DeviceError, EngineMemoryError
-from diffood.runtime.bundle.bundle import Bundle, Precision, Role
-from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
+from diffood.runtime.bundle.bundle import Backend, Bundle, Precision, Role
+from diffood.runtime.sessions import Array, Classified, StepInputs
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.runtime.sessions.graphs import autoencoder_roles, read_graph, require_tensors, step_role
 from diffood.runtime.sessions.host import combine_registers, run_padded

@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime
 
 from diffood.errors import DeviceError, MissingExtraError
-from diffood.runtime.bundle.bundle import Bundle, Precision, Role
-from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
+from diffood.runtime.bundle.bundle import Backend, Bundle, Precision, Role
+from diffood.runtime.sessions import Array, Classified, StepInputs
 from diffood.runtime.sessions.cuda import find_device
 from diffood.runtime.sessions.graphs import INT64, autoencoder_roles, expected_tensors, step_role
 from diffood.runtime.sessions.host import combine_registers, run_padded

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from diffood.errors import BundleError, DeviceError, MissingExtraError
-from diffood.runtime.bundle.bundle import Bundle, Precision, Role
+from diffood.runtime.bundle.bundle import Backend, Bundle, Precision, Role
 from diffood.runtime.bundle.engines import Engine, EngineLibrary, Machine, find_engine, read_plan
-from diffood.runtime.sessions import Array, Backend, Classified, StepInputs
+from diffood.runtime.sessions import Array, Classified, StepInputs
 from diffood.runtime.sessions.cuda import Buffer, Cuda, Device, find_device
 from diffood.runtime.sessions.graphs import (
     FLOAT,

@@ -22,7 +22,7 @@ from typing import Any
 
 from diffood.errors import BundleError, CalibrationError, DiffoodError, MissingExtraError, UsageError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
-from diffood.runtime.decision import Fingerprint, load_calibration
+from diffood.runtime.bundle.calibration import Fingerprint, load_calibration
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
 from diffood.runtime.inputs.decode_worker import load_item

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from diffood import __version__
 from diffood.errors import BundleError, DiffoodError, UsageError
-from diffood.runtime.bundle.bundle import CALIBRATION, MANIFEST, MAX_MANIFEST_BYTES, read_regular
-from diffood.runtime.decision import MAX_CALIBRATION_BYTES, Fingerprint
+from diffood.runtime.bundle.bundle import CALIBRATION, MANIFEST, MAX_MANIFEST_BYTES, Backend, read_regular
+from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, Fingerprint
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.decode_worker import load_item
 from diffood.runtime.inputs.decoding import Decoding
 from diffood.runtime.inputs.items import PAUSE, Item, Pause
-from diffood.runtime.sessions import Backend
 from diffood.runtime.sessions.choice import PrecisionChoice
 from diffood.serving.batch import Here
 from diffood.serving.rows.row import Row

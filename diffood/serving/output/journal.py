@@ -14,10 +14,9 @@ from pydantic import Field, ValidationError
 
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.bundle.bundle import Sha256
+from diffood.runtime.bundle.calibration import Fingerprint
 from diffood.runtime.bundle.durable import sync, write_all
-from diffood.runtime.decision import Fingerprint
-from diffood.runtime.method.plan import first_problem
-from diffood.runtime.records import Record
+from diffood.runtime.records import Record, first_problem
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.serving.rows.formats import Format
 

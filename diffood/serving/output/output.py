@@ -21,10 +21,10 @@ from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.bundle.durable import sync, write_durably
 from diffood.serving.output.growing import Growing, damaged
 from diffood.serving.output.journal import Journal, Mark, Past, RunRecord
-from diffood.serving.output.parts import SUMMARY, own_files
 from diffood.serving.output.place import Place
 from diffood.serving.output.summary import read_summary
 from diffood.serving.rows.formats import LineFormat, merge_parquet, whole
+from diffood.serving.rows.parts import SUMMARY, own_files
 from diffood.serving.rows.readers import read_growing, read_rows
 from diffood.serving.rows.row import Row
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import UsageError
-from diffood.serving.output.parts import JOURNAL, PARTIAL, SUMMARY, open_part_name, part_name
 from diffood.serving.rows.formats import FORMATS, Format, require_format
+from diffood.serving.rows.parts import JOURNAL, PARTIAL, SUMMARY, open_part_name, part_name
 
 DEFAULT_PART_ROWS = 5000
 

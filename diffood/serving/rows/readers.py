@@ -12,9 +12,9 @@ from typing import Any, BinaryIO, NoReturn, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from diffood.errors import MissingExtraError, UsageError
-from diffood.runtime.method.plan import first_problem
-from diffood.serving.output.parts import JOURNAL, PARTIAL, find_part, own_files
+from diffood.runtime.records import first_problem
 from diffood.serving.rows.formats import LineFormat
+from diffood.serving.rows.parts import JOURNAL, PARTIAL, find_part, own_files
 from diffood.serving.rows.row import COLUMNS, Row, Value
 
 MAX_LINE_BYTES = 2**20  # a row has some hundred bytes; the longest path and reason stay below this

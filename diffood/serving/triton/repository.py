@@ -27,13 +27,12 @@ from diffood.runtime.bundle.bundle import (
     open_bundle,
     read_regular,
 )
+from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, load_calibrated_fusion, load_calibration
 from diffood.runtime.bundle.engines import ENGINES, RECORD, list_engines, read_plan
 from diffood.runtime.bundle.parity import MAX_PARITY_BYTES, load_parity
-from diffood.runtime.decision import MAX_CALIBRATION_BYTES, load_calibrated_fusion, load_calibration
 from diffood.runtime.detector import DEFAULT_BATCH, require_size
 from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
-from diffood.runtime.method.plan import first_problem
-from diffood.runtime.records import Record
+from diffood.runtime.records import Record, first_problem
 from diffood.runtime.sessions.choice import BackendChoice, PrecisionChoice
 from diffood.serving.rows.row import COLUMNS, Row, Value
 

@@ -7,8 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from diffood.errors import ExportError, UsageError
 from diffood.export.sources.unets.scheduler import read_config
-from diffood.runtime.method.plan import first_problem
-from diffood.runtime.records import Record
+from diffood.runtime.records import Record, first_problem
 
 Width = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]  # group norms have 32 groups
 Size = Annotated[int, Field(ge=4, le=4096)]

@@ -1,0 +1,37 @@
+"""Which source opens a UNet: a diffusers folder, or a checkpoint with its config."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from diffood.errors import ExportError, UsageError
+from diffood.export.sources.unets.edm import Preconditioned
+from diffood.export.sources.unets.scheduler import load_schedule
+from diffood.export.sources.unets.unet import UNet
+
+
+def load_unet(spec: str | Path, config: str | None = None, scheduler: Path | None = None) -> UNet:
+    """Open a diffusers folder, or a checkpoint file with `config`, a preset's name or a .json file.
+
+    scheduler: a scheduler config, or the folder of one, that wins over what the source says of its schedule.
+    Raises ExportError and UsageError saying what is missing or does not fit.
+    """
+    path = Path(spec)
+    if path.is_dir():
+        if config is not None:
+            raise UsageError(f"--unet-config is for checkpoint files; the folder {path} has its own config.json.")
+        from diffood.export.sources.unets.latent import load_denoiser
+
+        unet = load_denoiser(path, scheduler)
+    elif path.is_file():
+        from diffood.export.sources.unets.checkpoint_unet import load_checkpoint_unet
+
+        unet = load_checkpoint_unet(path, config)
+        unet = replace(unet, schedule=load_schedule(path, scheduler)) if scheduler else unet
+    else:
+        raise ExportError(f"No UNet at {path}; give a folder that diffusers saved, or a checkpoint file.")
+    model = unet.model.eval().float().requires_grad_(False)
+    if how := unet.schedule.preconditioning:
+        # The clipping is of images; latents have no such range.
+        how = replace(how, clip=False) if unet.autoencoder else how
+        model = Preconditioned(model, how, unet.channels).eval()
+    return replace(unet, model=model)

@@ -1,0 +1,234 @@
+"""calibration.json: the threshold, what it guarantees, the scores behind it, and the fingerprint it holds for."""
+
+import hashlib
+import json
+import math
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from diffood.errors import BundleError, CalibrationError
+from diffood.runtime.bundle.bundle import CALIBRATION, Backend, Bundle, Precision, Sha256, kept_folder, read_regular
+from diffood.runtime.bundle.durable import write_durably
+from diffood.runtime.bundle.fusion import Fusion, FusionRecord, load_fusion
+from diffood.runtime.images.decode import ImageShape
+from diffood.runtime.method.noise import NOISE_RULE
+from diffood.runtime.method.plan import Plan
+from diffood.runtime.records import GrownRecord, Record, Text, first_problem
+
+KEPT_DIGITS = 12  # of the sha256; a bundle sees some dozens of calibrations
+
+
+MAX_CALIBRATION_BYTES = 256 * 2**20  # ten million scores
+
+
+ClassIndex = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Fingerprint(GrownRecord):
+    """All that a score depends on. Two equal fingerprints give the same scores, so one calibration holds for both."""
+
+    added: ClassVar = ("encode_sha256", "decode_sha256")
+
+    classify_sha256: Sha256
+    step_sha256: Sha256
+    noise_levels_sha256: Sha256
+    precision: Precision
+    backend: Backend
+    engine_sha256: Sha256 | None = None
+    image: ImageShape
+    noise_rule: Text = NOISE_RULE
+    plan: Plan
+    fusion_sha256: Sha256 | None = None
+    encode_sha256: Sha256 | None = None
+    decode_sha256: Sha256 | None = None
+
+    @property
+    def short(self) -> str:
+        """First eight hexadecimal digits of the fingerprint's own hash."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:8]
+
+    def difference(self, other: "Fingerprint") -> str:
+        """Name the fields in which two fingerprints differ, with both values."""
+        mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+        changed = [key for key in mine | theirs if mine.get(key) != theirs.get(key)]
+        return "; ".join(f"{key}: {mine.get(key)} there, {theirs.get(key)} here" for key in changed)
+
+
+def _flat(fields: dict[str, object]) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": json.dumps(item) for inner, item in value.items()}
+        else:
+            flat[key] = str(value)[:16]
+    return flat
+
+
+class ClassThreshold(Record):
+    """The threshold of one predicted class, from its n calibration images: allowed_above of them lie above at most.
+
+    bound: of the class's false-alarm rate, of the kind of the calibration's method.
+    """
+
+    predicted: ClassIndex
+    threshold: float
+    n: Annotated[int, Field(ge=1)]
+    allowed_above: Annotated[int, Field(ge=0)]
+    bound: Annotated[float, Field(gt=0, lt=1)]
+
+
+class ClassThresholds(Record):
+    """Thresholds of the predicted classes that have `needed` calibration images; the others use that of all images.
+
+    classes: the predicted class of each of the calibration's scores, in their order. overall_bound: of the false-alarm
+    rate of all images together, which is up to twice alpha where some classes have their own threshold and some not.
+    """
+
+    needed: Annotated[int, Field(ge=1)]
+    overall_bound: Annotated[float, Field(gt=0, lt=2)]
+    thresholds: tuple[ClassThreshold, ...]
+    classes: list[ClassIndex]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ClassThresholds":
+        own = [entry.predicted for entry in self.thresholds]
+        if own != sorted(set(own)):
+            raise ValueError(f"the classes with their own threshold must ascend without repeating, got {own[:20]}")
+        images = Counter(self.classes)
+        if enough := {k for k, count in images.items() if count >= self.needed} ^ set(own):
+            raise ValueError(f"class {min(enough)} has {images[min(enough)]} images where {self.needed} are needed")
+        for entry in self.thresholds:
+            if entry.n != images[entry.predicted]:
+                raise ValueError(f"class {entry.predicted} has n {entry.n} but {images[entry.predicted]} scores")
+        return self
+
+
+class Calibration(Record):
+    """calibration.json: a threshold, what it guarantees, the sorted scores behind it and what it holds for.
+
+    An image is flagged when its score > threshold, its predicted class's own where per_class holds one. allowed_above
+    of the n scores lie above the threshold of all at most.
+    """
+
+    format: Literal[1] = 1
+    method: Literal["pac", "conformal", "quantile"]
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+    delta: Annotated[float, Field(gt=0, lt=1)] | None
+    n: Annotated[int, Field(ge=1)]
+    allowed_above: Annotated[int, Field(ge=0)]
+    threshold: float
+    guarantee: Text
+    set_aside: Annotated[int, Field(ge=0)]
+    fingerprint: Fingerprint
+    scores: list[float]
+    fusion: FusionRecord | None = None
+    per_class: ClassThresholds | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Calibration":
+        if len(self.scores) != self.n:
+            raise ValueError(f"n is {self.n} but {len(self.scores)} scores are stored")
+        if any(b < a for a, b in zip(self.scores, self.scores[1:], strict=False)):
+            raise ValueError("the scores are not sorted")
+        if sum(score > self.threshold for score in self.scores) > self.allowed_above:
+            raise ValueError(f"more than {self.allowed_above} scores lie above the threshold {self.threshold}")
+        if self.per_class:
+            self._require_consistent_classes(self.per_class)
+        if (self.fusion.sha256 if self.fusion else None) != self.fingerprint.fusion_sha256:
+            raise ValueError("the fusion is not the one of the fingerprint")
+        plan = self.fingerprint.plan
+        if plan.fused != (self.fusion is not None):
+            need = "need a fusion, and there is none" if plan.fused else "take no fusion, and there is one"
+            raise ValueError(f"the plan's witnesses {list(plan.witnesses)} {need}")
+        if self.fusion and (problem := self.fusion.mismatch(plan)):
+            raise ValueError(problem)
+        return self
+
+    def _require_consistent_classes(self, per_class: ClassThresholds) -> None:
+        if self.method == "quantile":
+            raise ValueError("thresholds of classes with the method quantile, which promises them nothing")
+        if len(per_class.classes) != self.n:
+            raise ValueError(f"n is {self.n} but {len(per_class.classes)} predicted classes are stored")
+        own = {entry.predicted: entry.threshold for entry in per_class.thresholds}
+        above = Counter(k for s, k in zip(self.scores, per_class.classes, strict=True) if s > own.get(k, math.inf))
+        for entry in per_class.thresholds:
+            if above[entry.predicted] > entry.allowed_above:
+                raise ValueError(
+                    f"more than {entry.allowed_above} scores of class {entry.predicted} lie above its threshold "
+                    f"{entry.threshold}"
+                )
+
+    @property
+    def own_thresholds(self) -> dict[int, float]:
+        """Thresholds by predicted class of the classes that have their own; empty where all share one."""
+        return {entry.predicted: entry.threshold for entry in self.per_class.thresholds} if self.per_class else {}
+
+    def summary(self) -> dict[str, Any]:
+        """The same as plain values, without the two that have one entry an image."""
+        return self.model_dump(mode="json", exclude={"scores": True, "per_class": {"classes"}})
+
+
+def load_calibration(bundle: Bundle) -> Calibration:
+    """Read the bundle's calibration. CalibrationError where there is none, BundleError where it is damaged."""
+    path = bundle.path / CALIBRATION
+    if not os.path.lexists(path):
+        raise CalibrationError(
+            f"{bundle.path} is not calibrated: run `diffood calibrate {bundle.path} --images DIR` "
+            "with in-distribution images that neither model was trained on."
+        )
+    data = read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES, remedy="remove it and calibrate again")
+    try:
+        return Calibration.model_validate_json(data)
+    except ValidationError as error:
+        raise BundleError(f"{path} does not hold: {first_problem(error)}. Calibrate again.") from None
+
+
+def load_calibrated_fusion(bundle: Bundle, calibration: Calibration | None) -> Fusion | None:
+    """The fusion a calibration was fitted with, None where there is none. Raises BundleError as `load_fusion` does."""
+    return load_fusion(bundle, calibration.fusion) if calibration and calibration.fusion else None
+
+
+def save_calibration(bundle: Bundle, calibration: Calibration) -> Path:
+    """Write the calibration into the bundle, in one move, and keep the one before; returns its path.
+
+    BundleError where the folder of kept ones is a link or no folder.
+    """
+    path, data = bundle.path / CALIBRATION, (calibration.model_dump_json(indent=1) + "\n").encode()
+    _keep_previous(bundle, data)
+    write_durably(path, data)
+    return path
+
+
+def _keep_previous(bundle: Bundle, new: bytes) -> None:
+    """Copy calibration.json to a name that is its hash, unless it is missing, damaged, a link or equal to the new."""
+    folder = kept_folder(bundle)
+    try:
+        data = read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES)
+        Calibration.model_validate_json(data)
+    except (BundleError, ValidationError):
+        return
+    if data != new:
+        folder.mkdir(exist_ok=True)
+        write_durably(folder / _kept_name(data), data)
+
+
+def list_kept(bundle: Bundle) -> dict[str, Calibration]:
+    """Earlier calibrations by file name, in its order; BundleError where one is damaged, changed or a link."""
+    kept, remedy = {}, "remove it; the bundle's own calibration does not need it"
+    for path in sorted(kept_folder(bundle).glob("*.json")):
+        data = read_regular(path.parent, path.name, MAX_CALIBRATION_BYTES, remedy)
+        if path.name != _kept_name(data):
+            raise BundleError(f"{path} was changed after it was kept: its name is not its hash; {remedy}.")
+        try:
+            kept[path.name] = Calibration.model_validate_json(data)
+        except ValidationError as error:
+            raise BundleError(f"{path} does not hold: {first_problem(error)}; {remedy}.") from None
+    return kept
+
+
+def _kept_name(data: bytes) -> str:
+    return f"{hashlib.sha256(data).hexdigest()[:KEPT_DIGITS]}.json"

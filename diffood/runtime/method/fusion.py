@@ -1,0 +1,73 @@
+"""Witnesses made comparable and combined into one score. Fits nothing, opens nothing."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from diffood.runtime.method.plan import Combination
+from diffood.runtime.method.scoring import Float
+from diffood.runtime.method.witnesses import Witness
+from diffood.runtime.records import Record
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class FittedWitness(Record):
+    """A witness and what its values are on in-distribution images.
+
+    center, scale: their mean and standard deviation; power: of Yeo and Johnson's transformation of what is then left,
+    1 for none, at 0 and 2 a logarithm of one side; center_bent, scale_bent: mean and deviation after it; weight: in the
+    combination, of 1 together.
+    """
+
+    name: Witness
+    center: float
+    scale: Positive
+    power: Annotated[float, Field(ge=0, le=2)] = 1.0
+    center_bent: float = 0.0
+    scale_bent: Positive = 1.0
+    weight: Annotated[float, Field(ge=0, le=1)]
+
+    def standardised(self, values: Float) -> Float:
+        """Values [...] in standard deviations above what is usual in-distribution, where they are nearly normal."""
+        return standardise([self], values[..., None])[..., 0]
+
+
+def fuse(witnesses: Sequence[FittedWitness], how: Combination, values: Float) -> Float:
+    """One score [...] from the values [..., W] of fitted witnesses."""
+    return combine(standardise(witnesses, values), np.array([witness.weight for witness in witnesses]), how)
+
+
+def standardise(witnesses: Sequence[FittedWitness], values: Float) -> Float:
+    """Values [..., W] of fitted witnesses in standard deviations above what is usual in-distribution."""
+    fitted = [(w.center, w.scale, w.power, w.center_bent, w.scale_bent) for w in witnesses]
+    center, scale, power, center_bent, scale_bent = np.array(fitted).T
+    return np.asarray((bend((values - center) / scale, power) - center_bent) / scale_bent)
+
+
+def bend(values: Float, power: float | Float) -> Float:
+    """Transform values [...] monotonically so that a skewed sample becomes nearly normal; power 1 leaves them.
+
+    Yeo and Johnson 2000, "A new family of power transformations", sec. 2: Box and Cox's power of 1 + v for v >= 0, and
+    of 1 - v with 2 - power, mirrored, below. power in 0 … 2, where no side is bounded: what is not finite stays so.
+    """
+    from scipy.special import boxcox1p
+
+    return np.asarray(boxcox1p(np.maximum(values, 0), power) - boxcox1p(np.maximum(-values, 0), 2 - power))
+
+
+def combine(standardised: Float, weights: Float, how: Combination) -> Float:
+    """One score [...] from standardised witnesses [..., W] and their weights [W].
+
+    "sum": their weighted mean. "tail": that of -log P(Z > z), Z standard normal: Fisher's statistic (1932), weighted.
+    Far out it grows with the square, so that one witness that is sure is not talked down by others that say nothing.
+    NaN where a witness is not finite: the tail of -inf is 0, and would pass for in-distribution.
+    """
+    standardised = np.where(np.isfinite(standardised), standardised, np.nan)
+    if how == "sum":
+        return np.asarray(standardised @ weights)
+    from scipy.special import log_ndtr
+
+    return np.asarray(-log_ndtr(-standardised) @ weights)

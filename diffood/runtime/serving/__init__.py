@@ -1,1 +1,0 @@
-"""serve-batch: many files in, rows out; sources, rows, sinks and the pipeline between them."""
