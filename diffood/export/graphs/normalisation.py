@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+EPS = 1e-30  # 1 + EPS is 1 in every precision; torch 2.10 and 2.11 refuse 0
+
 
 class FusedGroupNorm(nn.Module):
     """What nn.GroupNorm computes, as InstanceNormalization over groups and BatchNormalization for scale and shift.
@@ -30,7 +32,7 @@ class FusedGroupNorm(nn.Module):
         # All sizes but the batch's are numbers; -1 in its place keeps it free.
         grouped = x.reshape(-1, self.groups, math.prod(x.shape[1:]) // self.groups)
         normal = functional.instance_norm(grouped, eps=self.eps).reshape(-1, *x.shape[1:])
-        return functional.batch_norm(normal, self.mean, self.variance, self.weight, self.bias, training=False, eps=0.0)
+        return functional.batch_norm(normal, self.mean, self.variance, self.weight, self.bias, training=False, eps=EPS)
 
 
 @contextlib.contextmanager

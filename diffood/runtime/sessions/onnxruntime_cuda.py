@@ -147,6 +147,9 @@ def require_cuda() -> None:
     onnxruntime.set_default_logger_severity(_FATAL)  # what it would log is in our message
     try:
         taken = start(PROBE, PROVIDER, OPTIONS, threads=1).get_providers()[0]
+    except Exception as error:  # a driver without a usable GPU; the class of the exception depends on the version
+        reason = " ".join(str(error).split())
+        raise DeviceError(f"onnxruntime {version} cannot use CUDA: {_why_not(said.getvalue())} ({reason})") from None
     finally:
         onnxruntime.set_default_logger_severity(_WARNING)
     if taken != PROVIDER:

@@ -117,6 +117,14 @@ def test_cuda_that_onnxruntime_was_not_built_with_names_the_extra() -> None:
         onnxruntime_cuda.require_cuda()
 
 
+def test_a_probe_that_fails_is_a_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a driver that has no usable GPU, where making the session raises instead of falling back."""
+    monkeypatch.setattr(onnxruntime_cuda, "PROVIDER", "CPUExecutionProvider")
+    monkeypatch.setattr(onnxruntime_cuda, "PROBE", b"not a model")
+    with pytest.raises(DeviceError, match=r"^onnxruntime 1\..* cannot use CUDA: .*\)$"):
+        onnxruntime_cuda.require_cuda()
+
+
 def test_the_probe_is_what_it_says() -> None:
     onnx = pytest.importorskip("onnx", reason="needs the extra: export")
     model = onnx.load_from_string(onnxruntime_cuda.PROBE)
