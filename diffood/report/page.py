@@ -1,10 +1,10 @@
 """Turns a report into one HTML file that needs nothing beside it: no network, no script, no clock."""
 
 from importlib.resources import files
-from math import isfinite
 from pathlib import Path
 
-from diffood.calibration.metrics.comparison import CLEARLY, SMALLEST_SHOWN
+from diffood.calibration.metrics.comparison import CLEARLY
+from diffood.calibration.metrics.formatting import exact_percent, percent, points, probability, ratio
 from diffood.errors import MissingExtraError, UsageError
 from diffood.report.report import Report
 from diffood.runtime.bundle.durable import write_durably
@@ -39,41 +39,12 @@ def render(report: Report) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {made.__name__: made for made in (percent, rate, number, points, times, chance, shown)}
+    filters = (percent, exact_percent, number, points, ratio, probability, shown)
+    environment.filters |= {made.__name__: made for made in filters}
     template = environment.from_string(files("diffood.report").joinpath(TEMPLATE).read_text("utf-8"))
     return template.render(report=report, clearly=CLEARLY)
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """A share in percent; what is not 0 or 1 is never rounded to it."""
-    nearest = 0.5 * 10.0**-digits / 100
-    if 0 < share < nearest:
-        return f"below {10.0**-digits:g} %"
-    if 1 - nearest < share < 1:
-        return f"above {100 - 10.0**-digits:.{digits}f} %"
-    return f"{share:.{digits}%}".replace("%", " %")
-
-
-def rate(share: float) -> str:
-    """A share that was asked for, in percent, as it was written."""
-    return f"{100 * share:g} %"
 
 
 def number(value: float) -> str:
     """A score: four significant digits."""
     return f"{value:.4g}"
-
-
-def points(difference: float) -> str:
-    """A difference of two shares in points of percent, with its sign."""
-    return f"{100 * difference:+.2f}"
-
-
-def times(ratio: float) -> str:
-    """A ratio of two shares; infinite where the second may be none."""
-    return f"{ratio:.2f}" if isfinite(ratio) else "no end"
-
-
-def chance(p_value: float) -> str:
-    """A p-value; below SMALLEST_SHOWN the number of zeros says nothing."""
-    return f"below {SMALLEST_SHOWN:g}" if p_value < SMALLEST_SHOWN else f"{p_value:.3f}"

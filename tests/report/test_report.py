@@ -19,6 +19,7 @@ from diffood.calibration.calibrate import Calibrated, ScoredFiles, calibrate_fil
 from diffood.calibration.evaluate import evaluate
 from diffood.calibration.metrics.bootstrap import FprComparison
 from diffood.calibration.metrics.comparison import WitnessComparison
+from diffood.calibration.metrics.formatting import percent
 from diffood.calibration.metrics.groups import Group
 from diffood.calibration.metrics.intervals import Difference
 from diffood.calibration.metrics.rates import auroc
@@ -26,7 +27,7 @@ from diffood.errors import UsageError
 from diffood.report.facts import MEANING
 from diffood.report.gallery import Extremes
 from diffood.report.operating import operating_points
-from diffood.report.page import percent, render
+from diffood.report.page import render
 from diffood.report.pictures import LARGEST_SIDE, draw_histogram, make_thumbnails, roc_points
 from diffood.report.report import Report, report_on_calibration, report_on_sets
 from diffood.report.score_axis import score_span
@@ -207,8 +208,8 @@ def test_a_calibration_says_what_if_some_images_were_ood(calibrated: tuple[Calib
     found = report_on_calibration(*calibrated)
     (row,) = found.contamination  # a hundredth of 64 images is none
     rows = rows_of(render(found), "Table of contamination")
-    cells = [f"{row.threshold:.4g}", "0.0 %", "0.0 %", f"{row.highest_threshold:.4g}"]
-    assert rows["3 (5 %)"] == " | ".join(cells)
+    cells = [f"{row.threshold:.4g}", "0.0%", "0.0%", f"{row.highest_threshold:.4g}"]
+    assert rows["3 (5%)"] == " | ".join(cells)
     assert row.threshold < found.threshold == row.highest_threshold
     assert "Table of contamination" not in render(replace(found, contamination=()))
 
@@ -297,14 +298,6 @@ def test_an_empty_set_is_refused(calibrated: tuple[Calibrated, Extremes]) -> Non
     )
     with pytest.raises(UsageError, match="No usable image in the ind set; 1 files were set aside"):
         report_on_sets(calibrated[0].detector, calibrated[0].calibration, {"ind": none}, {"ind": Extremes()}, None)
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [(0.0, "0.0 %"), (1.0, "100.0 %"), (0.0004, "below 0.1 %"), (0.9996, "above 99.9 %"), (0.125, "12.5 %")],
-)
-def test_what_is_not_none_or_all_is_never_rounded_to_it(share: float, text: str) -> None:
-    assert percent(share) == text
 
 
 def decode(uri: str) -> Image.Image:

@@ -13,8 +13,6 @@ from diffood.calibration.metrics.rates import auroc, fpr_at_95_detection
 
 CLEARLY = 0.005
 """AUROC by which a witness must exceed the fusion on a set to be named: half a point."""
-SMALLEST_SHOWN = 0.001
-"""p-value that is shown; below it the number of zeros says nothing."""
 
 
 @dataclass(frozen=True)

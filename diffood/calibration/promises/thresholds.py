@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy.special import betaincc, betainccinv
 
 from diffood.calibration.checked import require_share
+from diffood.calibration.metrics.formatting import exact_percent
 from diffood.errors import CalibrationError, UsageError
 
 Method = Literal["pac", "conformal", "quantile"]
@@ -79,8 +80,8 @@ def pac_allowed(n: int, alpha: float, delta: float) -> int:
     if n < required:
         raise CalibrationError(
             f"Too few calibration images: {n} given, at least {required} needed to promise a false-alarm rate of at "
-            f"most {_percent(alpha)} with confidence {_percent(1 - delta)}. Give more in-distribution images, accept "
-            "a higher rate or ask for less confidence."
+            f"most {exact_percent(alpha)} with confidence {exact_percent(1 - delta)}. Give more in-distribution "
+            "images, accept a higher rate or ask for less confidence."
         )
     return _first(1, n, lambda m: _risk(m, n, alpha) > delta) - 1
 
@@ -113,7 +114,7 @@ def conformal_allowed(n: int, alpha: float) -> int:
     if n < required:
         raise CalibrationError(
             f"Too few calibration images: {n} given, at least {required} needed for a conformal threshold with an "
-            f"average false-alarm rate of at most {_percent(alpha)}. Give more in-distribution images or accept a "
+            f"average false-alarm rate of at most {exact_percent(alpha)}. Give more in-distribution images or accept a "
             "higher rate."
         )
     return math.floor((n + 1) * as_written(alpha)) - 1
@@ -214,7 +215,3 @@ def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
         else:
             low = middle + 1
     return low
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:g} %"

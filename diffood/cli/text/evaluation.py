@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from math import nan
 
 from diffood.calibration.evaluate import Evaluation
-from diffood.calibration.metrics.comparison import CLEARLY, SMALLEST_SHOWN, WitnessComparison
+from diffood.calibration.metrics.comparison import CLEARLY, WitnessComparison
+from diffood.calibration.metrics.formatting import SMALLEST_SHOWN
 from diffood.calibration.metrics.groups import GroupMetrics
 from diffood.calibration.metrics.intervals import Interval
 from diffood.calibration.metrics.rates import Rates
