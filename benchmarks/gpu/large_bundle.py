@@ -1,0 +1,56 @@
+"""A UNet of 35.7 M parameters (that of benchmarks/large_unet.py), random weights, as a bundle in FP32 and FP16.
+
+Its schedule has 25 steps, since an export proves every one and the cost of a step does not depend on their number.
+Run: large_bundle.py FOLDER [WIDTH].
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from large_unet import WIDTH, make_unet
+
+FACTORY = '''"""A small classifier with random weights."""
+import torch
+
+
+class Small(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = torch.nn.Conv2d(3, 16, 3, stride=2), torch.nn.Linear(16, 10)
+
+    def forward(self, x):
+        features = self.conv(x).relu().mean((2, 3))
+        return self.head(features), features
+
+
+def small():
+    torch.manual_seed(0)
+    return Small()
+'''
+
+
+def main() -> None:
+    """Write the models, and export them as a user would."""
+    import diffusers
+
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True)
+    make_unet(folder / "unet", int(sys.argv[2]) if len(sys.argv) > 2 else WIDTH)
+    diffusers.DDPMScheduler(num_train_timesteps=25).save_pretrained(folder / "scheduler")
+    (folder / "small.py").write_text(FACTORY)
+    models = [
+        "--unet",
+        folder / "unet",
+        "--scheduler",
+        folder / "scheduler",
+        "--classifier",
+        f"{folder}/small.py:small",
+    ]
+    command = ["export", *models, "--precision", "fp32,fp16", "--output", folder / "bundle"]
+    subprocess.run([sys.executable, "-m", "diffood", *map(str, command)], check=True)
+
+
+if __name__ == "__main__":
+    main()

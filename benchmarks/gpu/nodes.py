@@ -1,0 +1,96 @@
+"""What runs where: the device, the probe, the provider of every node, how lack of memory is reported, no device at all.
+
+Run: nodes.py BUNDLE [--cpu].
+"""
+
+import collections
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from diffood.errors import DiffoodError
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.detector import Detector
+from diffood.runtime.sessions import onnxruntime_cuda
+from diffood.runtime.sessions.cuda import find_device
+from diffood.runtime.sessions.graphs import read_graph
+
+
+def probe() -> None:
+    """The device as CUDA names it, and whether ONNX Runtime makes a session on it."""
+    print("onnxruntime", onnxruntime.__version__, onnxruntime.__file__, onnxruntime.get_available_providers())
+    try:
+        print("device", find_device("gpu"))
+        began = time.perf_counter()
+        onnxruntime_cuda.require_cuda()
+        print(f"probe passed in {time.perf_counter() - began:.1f} s")
+    except DiffoodError as error:
+        print("REFUSED", error)
+
+
+def list_nodes(bundle: Bundle, provider: str, options: dict[str, str]) -> None:
+    """For each graph: nodes by provider, and the operators that the wanted provider did not take."""
+    for graph in bundle.manifest.graphs:
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3
+        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        began = time.perf_counter()
+        model = read_graph(bundle, graph.role, graph.precision).model
+        session = onnxruntime.InferenceSession(model, settings, providers=[(provider, options)], enable_fallback=0)
+        nodes: collections.Counter[str] = collections.Counter()
+        elsewhere: collections.Counter[str] = collections.Counter()
+        for part in session.get_provider_graph_assignment_info():
+            for node in part.get_nodes():
+                nodes[part.ep_name] += 1
+                if part.ep_name != provider:
+                    elsewhere[node.op_type] += 1
+        seconds = time.perf_counter() - began
+        print(f"{graph.file:<22}{seconds:5.1f} s  {dict(nodes)}  elsewhere: {dict(elsewhere)}")
+
+
+def run_out_of_memory(bundle: Bundle) -> None:
+    """Score with 32 MB of GPU memory and print the class of what is raised."""
+    shape = bundle.manifest.image
+    for batch in (256, 4096):
+        onnxruntime_cuda.OPTIONS["gpu_mem_limit"] = str(32 << 20)
+        try:
+            plan = bundle.plan("plain")
+            detector = Detector.load(bundle, plan, backend="onnxruntime-cuda", precision="fp32", batch=batch)
+            detector.score(np.zeros((batch, shape.height, shape.width), np.uint8))
+            print(batch, "fits")
+        except Exception as error:  # its class is the question
+            kind = "a DiffoodError" if isinstance(error, DiffoodError) else "NOT ours"
+            print(batch, type(error).__name__, f"({kind})", " ".join(str(error).split())[:220])
+        finally:
+            del onnxruntime_cuda.OPTIONS["gpu_mem_limit"]
+
+
+def hide_the_device() -> None:
+    """The doctor where the driver sees no device: it must report that and exit in good order."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "diffood", "doctor"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    print("exit code", done.returncode, (done.stderr or done.stdout).strip().splitlines()[-1][:200])
+
+
+def main() -> None:
+    """Print each finding."""
+    bundle = open_bundle(Path(sys.argv[1]))
+    probe()
+    if "--cpu" in sys.argv:
+        list_nodes(bundle, "CPUExecutionProvider", {})
+        return
+    list_nodes(bundle, onnxruntime_cuda.PROVIDER, onnxruntime_cuda.OPTIONS)
+    print("--- out of memory (the provider limited to 32 MB)")
+    run_out_of_memory(bundle)
+    print("--- no visible device")
+    hide_the_device()
+
+
+if __name__ == "__main__":
+    main()
