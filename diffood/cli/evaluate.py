@@ -43,7 +43,7 @@ def evaluate(
     from diffood.calibration.evaluate import evaluate as measure
     from diffood.calibration.metrics.groups import Group
     from diffood.cli.text.evaluation import table
-    from diffood.report.charts import draw_evaluation
+    from diffood.report.charts.evaluation import draw_evaluation
 
     near_folders = named_folders(near or [], "--near")
     far_folders = named_folders(far or [], "--far", taken=near_folders)

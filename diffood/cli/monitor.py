@@ -45,7 +45,7 @@ def monitor(
         watch = room.follow_file(watch, rows[-1], interval, lambda now: typer.echo(state_line(now), err=True))
     report = room.conclude(watch)
     if output is not None:
-        from diffood.report.charts import draw_martingale
+        from diffood.report.charts.evaluation import draw_martingale
 
         began = report.began.row if report.began else None
         draw_martingale(report.numbers, report.path, report.log10_alarm, began, output)

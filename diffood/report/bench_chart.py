@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from diffood.bench.compare import Comparison, Row, readable
-from diffood.report.charts import PALETTE, save
+from diffood.report.charts.style import PALETTE, save
 
 
 def draw_comparison(found: Comparison, path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from diffood.calibration.tuning.tune import Tuned
-from diffood.report.charts import PALETTE, save
+from diffood.report.charts.style import PALETTE, save
 from diffood.report.front import plot_front
 
 

@@ -1,4 +1,4 @@
-"""The demo: runs diffood's own command line on the embedded models and images, and sums it up."""
+"""Runs diffood's own command line on the embedded models and images, and shows the result in ten lines."""
 
 import importlib.util
 import json
@@ -7,7 +7,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from PIL import Image
 
 from diffood import zoo
 from diffood.errors import EXIT_SET_ASIDE, DiffoodError, UsageError
-from diffood.report.charts import StripImage, draw_strip
+from diffood.report.charts.image_strip import StripImage, draw_strip
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import from_pixels
@@ -26,20 +28,61 @@ CALIBRATION_IMAGES = 700
 TEST_IMAGES = 400
 OOD_IMAGES = 100
 MIXED_IMAGES = 20  # of each set, in the folder that serve-batch is given
-STRIP_IMAGES = 2  # of each set
+STRIP_CLOTHES = 2
 HEADER_PIXELS = 60_000  # a side; such a file would take 3.6 GB decoded
 OOD_SETS = tuple(name for name, entry in SETS.items() if entry.role == "ood")
 MARKER = ".diffood-demo"  # says that a folder is a demo's and may be replaced, also when the demo was interrupted
 PRODUCTS = {MARKER, "images", "bundle", "verdicts.jsonl", "evaluation", "scores.png", "strip.png", "summary.json"}
 EXPORT_PACKAGES = ("torch", "diffusers", "onnx", "onnxscript")
 
+CLOTHES = "fashion-test"
+WIDTH = 80  # columns of the result
+
 Say = Callable[[str], None]
 
 
-def run_demo(output: Path, say: Say) -> dict[str, Any]:
-    """Run the chain into `output` and return what summary.json holds. Raises DiffoodError where a step fails."""
+@dataclass(frozen=True)
+class DemoResult:
+    """What summary.json holds.
+
+    Attributes:
+        auroc: By OOD set, in [0, 1].
+        mean_auroc: Mean over the OOD sets.
+        false_alarms: As in evaluation.json.
+        sets: Metrics by OOD set, as in evaluation.json.
+        threshold: Score above which an image is flagged.
+        guarantee: What the calibration promises, as a sentence.
+        calibration_images: Images the threshold was fitted on.
+        unet_evaluations_per_image: Mean over the test images.
+        images_per_second: Of serve-batch, on this machine.
+        set_aside: Reason by file that serve-batch refused.
+    """
+
+    auroc: dict[str, float]
+    mean_auroc: float
+    false_alarms: dict[str, Any]
+    sets: dict[str, dict[str, Any]]
+    threshold: float
+    guarantee: str
+    calibration_images: int
+    unet_evaluations_per_image: float
+    images_per_second: float
+    set_aside: dict[str, str]
+
+
+def run_demo(output: Path, say: Say) -> DemoResult:
+    """Run every step into a folder: unpack images, export, calibrate, serve, evaluate; then show the result.
+
+    Args:
+        output: Folder to write to; a folder of an earlier demo is replaced.
+        say: Receives each line to show.
+
+    Raises:
+        UsageError: The folder holds something else.
+        DiffoodError: A step failed.
+    """
     if output.exists() and not _may_be_replaced(output):
-        raise UsageError(f"{output} is not an empty folder nor a demo's; give --output a new one.")
+        raise UsageError(f"{output} is neither an empty folder nor an earlier demo's; give --output a new one.")
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     (output / MARKER).touch()
@@ -47,6 +90,17 @@ def run_demo(output: Path, say: Say) -> dict[str, Any]:
     say(f"Unpacking real images into {images}")
     _unpack(images)
     _make_bundle(bundle, say)
+    result = _measure(output, images, bundle, say)
+    shutil.move(output / "evaluation" / "scores.png", output / "scores.png")
+    _draw_strip(bundle, output / "strip.png")
+    (output / "summary.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
+    say("")
+    say(describe_result(result, output))
+    return result
+
+
+def _measure(output: Path, images: Path, bundle: Path, say: Say) -> DemoResult:
+    """Calibrate the bundle, serve a folder with broken files in it, and evaluate."""
     calibration = _run(
         say, "calibrate", bundle, "--images", images / "validation", "--fpr", 0.05, "--confidence", 0.95, "--json"
     )
@@ -58,27 +112,19 @@ def run_demo(output: Path, say: Say) -> dict[str, Any]:
     evaluation = _run(
         say, "evaluate", bundle, "--ind", images / "test", *sets, "--output", output / "evaluation", "--json"
     )
-    shutil.move(output / "evaluation" / "scores.png", output / "scores.png")
-    _draw_strip(bundle, output / "strip.png")
-    refused = [row for row in _rows(output / "verdicts.jsonl") if row["status"] == "rejected"]
-    summary = {
-        "auroc": evaluation["auroc"],
-        "mean_auroc": evaluation["mean_auroc"],
-        "false_alarms": evaluation["false_alarms"],
-        "sets": evaluation["sets"],
-        "threshold": evaluation["threshold"],
-        "guarantee": evaluation["guarantee"],
-        "calibration_images": calibration["n"],
-        "unet_evaluations_per_image": evaluation["unet_evaluations_per_image"],
-        "images_per_second": served["images_per_second"],
-        "set_aside": {row["id"]: row["error"] for row in refused},
-    }
-    (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    say("")
-    say(table(summary))
-    say("")
-    say(f"Pictures: {output / 'scores.png'} and {output / 'strip.png'}; numbers: {output / 'summary.json'}")
-    return summary
+    rows = map(json.loads, (output / "verdicts.jsonl").read_text().splitlines())
+    return DemoResult(
+        auroc=evaluation["auroc"],
+        mean_auroc=evaluation["mean_auroc"],
+        false_alarms=evaluation["false_alarms"],
+        sets=evaluation["sets"],
+        threshold=evaluation["threshold"],
+        guarantee=evaluation["guarantee"],
+        calibration_images=calibration["n"],
+        unet_evaluations_per_image=evaluation["unet_evaluations_per_image"],
+        images_per_second=served["images_per_second"],
+        set_aside={row["id"]: row["error"] for row in rows if row["status"] == "rejected"},
+    )
 
 
 def _may_be_replaced(output: Path) -> bool:
@@ -91,11 +137,11 @@ def _may_be_replaced(output: Path) -> bool:
 
 def _unpack(images: Path) -> None:
     unpack_set("fashion-validation", images / "validation", CALIBRATION_IMAGES)
-    unpack_set("fashion-test", images / "test", TEST_IMAGES)
+    unpack_set(CLOTHES, images / "test", TEST_IMAGES)
     for name in OOD_SETS:
         unpack_set(name, images / name, OOD_IMAGES)
     mixed = images / "mixed"
-    for name in ("fashion-test", *OOD_SETS):
+    for name in (CLOTHES, *OOD_SETS):
         unpack_set(name, mixed / name, MIXED_IMAGES)
     _write_broken(mixed / "broken")
 
@@ -103,7 +149,7 @@ def _unpack(images: Path) -> None:
 def _write_broken(folder: Path) -> None:
     """Write five files as cameras, copies and attackers leave them."""
     folder.mkdir()
-    whole = Image.fromarray(load_set("fashion-test").images[0])
+    whole = Image.fromarray(load_set(CLOTHES).images[0])
     whole.save(folder / "truncated.png")
     data = (folder / "truncated.png").read_bytes()
     (folder / "truncated.png").write_bytes(data[: len(data) // 2])
@@ -134,7 +180,7 @@ def _make_bundle(bundle: Path, say: Say) -> None:
 def _run(say: Say, *command: object, accept: tuple[int, ...] = (0,)) -> dict[str, Any]:
     """Run one verb as a user would; with --json its output is returned instead of shown."""
     words = [str(word) for word in command]
-    say(f"\n$ diffood {shlex.join(words)}")
+    say(f"\n$ {wrap_command(['diffood', *words])}")
     quiet = "--json" in words
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     done = subprocess.run(
@@ -149,45 +195,74 @@ def _run(say: Say, *command: object, accept: tuple[int, ...] = (0,)) -> dict[str
     return content
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def wrap_command(words: list[str]) -> str:
+    """A command line that can be copied, continued on the next line before an option that would make it too wide."""
+    parts: list[str] = []
+    for word in words:
+        if parts and not word.startswith("--"):
+            parts[-1] += f" {shlex.quote(word)}"
+        else:
+            parts.append(shlex.quote(word))
+    lines = parts[:1]
+    for part in parts[1:]:
+        if len(f"$ {lines[-1]} {part} \\") > WIDTH:
+            lines[-1] += " \\"
+            lines.append(f"    {part}")
+        else:
+            lines[-1] += f" {part}"
+    return "\n".join(lines)
 
 
 def _draw_strip(bundle: Path, path: Path) -> None:
+    """Draw the first two clothes and the first image of each OOD set: nobody chose them."""
     detector = Detector.open(bundle)
-    rule = Rule.of(detector.calibration())
-    chosen = [(name, pixels) for name in ("fashion-test", *OOD_SETS) for pixels in load_set(name).images[:STRIP_IMAGES]]
-    items = [((name, x), x) for name, x in ((name, from_pixels(pixels[None])) for name, pixels in chosen)]
+    rule, names = Rule.of(detector.calibration()), detector.bundle.manifest.class_names
+    chosen = [(CLOTHES, pixels) for pixels in load_set(CLOTHES).images[:STRIP_CLOTHES]]
+    chosen += [(name, load_set(name).images[0]) for name in OOD_SETS]
     columns = []
-    for (name, x), result in detector.stream(items):
-        decisions = rule.decide(np.array([result.score]), np.array([result.evidence.predicted]))
-        flagged = bool(decisions.is_ood[0])
-        verdict = "flagged" if flagged else "passed"
-        caption = f"{result.score:.2f} {verdict}"
-        group = "in-distribution" if name == "fashion-test" else name
-        columns.append(StripImage(group, x, result.evidence.denoised[0, -1], caption, flagged))
+    for name, result in detector.stream((name, from_pixels(pixels[None])) for name, pixels in chosen):
+        evidence = result.evidence
+        decisions = rule.decide(np.array([result.score]), np.array([evidence.predicted]))
+        columns.append(
+            StripImage(
+                title="clothes" if name == CLOTHES else name,
+                original=evidence.x,
+                denoised=evidence.denoised[0, -1],
+                class_name=names[evidence.predicted],
+                confidence=evidence.confidence,
+                p_value=float(decisions.p_values[0]),
+                is_ood=bool(decisions.is_ood[0]),
+            )
+        )
     draw_strip(columns, path)
 
 
-def table(summary: dict[str, Any]) -> str:
-    """The summary in words a newcomer understands."""
-    alarms = summary["false_alarms"]
+def describe_result(result: DemoResult, output: Path) -> str:
+    """The result in words a newcomer understands, in at most WIDTH columns."""
+    alarms = result.false_alarms
     low, high = alarms["interval"]
-    lines = [
-        f"False alarms   {alarms['rate']:.1%} of {alarms['count']} fresh clothes were flagged "
-        f"(95% interval {low:.1%} to {high:.1%}; at most 5% asked for)",
-        f"Guarantee      {summary['guarantee']}",
-        "",
-        f"{'Never seen':<16}{'images':>7}{'detected':>11}{'AUROC':>9}",
+    detected = [metrics["detection_rate"] for metrics in result.sets.values()]
+    rows = [
+        ["Never seen", *result.sets, "mean"],
+        ["  detected", *(f"{rate:.1%}" for rate in [*detected, sum(detected) / len(detected)])],
+        ["  AUROC", *(f"{area:.2%}" for area in [*result.auroc.values(), result.mean_auroc])],
     ]
-    for name, metrics in summary["sets"].items():
-        lines.append(f"{name:<16}{metrics['count']:>7}{metrics['detection_rate']:>11.1%}{metrics['auroc']:>9.2%}")
-    lines += [
-        f"{'mean':<16}{'':>18}{summary['mean_auroc']:>9.2%}",
-        "",
-        f"Speed          {summary['images_per_second']:.1f} images a second on this machine, "
-        f"{summary['unet_evaluations_per_image']:.1f} UNet evaluations each",
-        f"Set aside      {len(summary['set_aside'])} files of the mixed folder, the others went on:",
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = [
+        f"{row[0]:<13}" + "".join(f"{cell:>{width + 2}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
     ]
-    lines += [f"  {name}: {reason}" for name, reason in summary["set_aside"].items()]
-    return "\n".join(lines)
+    indent = 15 * " "
+    guarantee = textwrap.fill(f"Guarantee      {result.guarantee}", WIDTH, subsequent_indent=indent)
+    return "\n".join(
+        [
+            f"False alarms   {alarms['rate']:.1%} of {alarms['count']} fresh clothes "
+            f"(95% interval {low:.1%} to {high:.1%})",
+            guarantee,
+            *table,
+            f"Speed          {result.images_per_second:.1f} images a second on this machine, "
+            f"{result.unet_evaluations_per_image:.1f} UNet evaluations each",
+            f"Set aside      {len(result.set_aside)} broken files; {output / 'summary.json'} says why",
+            f"Pictures       {output / 'scores.png'}, {output / 'strip.png'}",
+        ]
+    )

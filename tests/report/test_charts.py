@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffood.report.charts import draw_histograms
+from diffood.report.charts.evaluation import draw_histograms
 
 
 @pytest.mark.parametrize("name", ["a$\\frac{$", "$", "_hidden"])

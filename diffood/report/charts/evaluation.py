@@ -1,7 +1,6 @@
-"""Pictures: score histograms with the threshold, strips of images and their denoised selves, drift, rejection."""
+"""Charts of an evaluation: score histograms with the threshold, drift, rejection."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +9,11 @@ from matplotlib.figure import Figure
 
 from diffood.calibration.evaluate import Evaluation
 from diffood.calibration.metrics.rejection import Rejection
+from diffood.report.charts.style import PALETTE, save
 from diffood.report.score_axis import drawn_scores, drawn_threshold, score_axis, score_span, score_ticks
 
-# Okabe and Ito's palette, told apart by colour-blind readers; the first is the InD set's.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D", "#B8A800")
 BINS = 48
 QUANTITY = "OOD score (higher: more unlike the training data)"
-
-
-@dataclass(frozen=True)
-class StripImage:
-    """One column of a strip: original and denoised float32 [C, H, W] in [-1, 1], its group and a caption."""
-
-    group: str
-    original: npt.NDArray[np.float32]
-    denoised: npt.NDArray[np.float32]
-    caption: str
-    flagged: bool
 
 
 def draw_evaluation(result: Evaluation, folder: Path) -> None:
@@ -75,25 +62,6 @@ def draw_histograms(
     save(figure, path)
 
 
-def draw_strip(images: Sequence[StripImage], path: Path) -> None:
-    """Draw the originals above and their denoised selves below, grouped, captions red where flagged."""
-    figure = Figure(figsize=(0.95 * len(images) + 0.9, 2.5), layout="constrained")
-    panels = figure.subplots(2, len(images), squeeze=False)
-    previous = ""
-    for column, image in enumerate(images):
-        for row, pixels in enumerate((image.original, image.denoised)):
-            shown = np.clip((pixels.transpose(1, 2, 0) + 1) / 2, 0, 1)
-            panels[row, column].imshow(shown.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            panels[row, column].set(xticks=[], yticks=[])
-        if image.group != previous:
-            panels[0, column].set_title(image.group, fontsize=8, loc="left")
-            previous = image.group
-        panels[1, column].set_xlabel(image.caption, fontsize=7, color="#B00020" if image.flagged else "black")
-    panels[0, 0].set_ylabel("original", fontsize=8)
-    panels[1, 0].set_ylabel("denoised", fontsize=8)
-    save(figure, path)
-
-
 def draw_martingale(
     numbers: npt.NDArray[np.int64],
     path_log10: npt.NDArray[np.float64],
@@ -136,9 +104,3 @@ def draw_rejection(found: Rejection, path: Path) -> None:
     for panel in (kept, open_set):
         panel.spines[["top", "right"]].set_visible(False)
     save(figure, path)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, the same bytes for the same figure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, metadata={"Software": None})

@@ -1,0 +1,67 @@
+"""A strip of images: what the classifier says, what denoising makes of each, and the verdict."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from diffood.report.charts.style import IND_TEXT, OOD_TEXT, QUIET_TEXT, save
+from diffood.runtime.sessions import Array
+
+COLUMN = 1.12  # inches; shown at a hundred pixels per inch, seven columns are as wide as a page on GitHub
+STRIP_DPI = 200
+
+
+@dataclass(frozen=True)
+class StripImage:
+    """One column of a strip.
+
+    Attributes:
+        title: Printed above the image.
+        original: float32 [C, H, W] in [-1, 1].
+        denoised: float32 [C, H, W] in [-1, 1].
+        class_name: Predicted class of the original.
+        confidence: Softmax probability of that class.
+        p_value: Conformal p-value of its score.
+        is_ood: Whether it was flagged.
+    """
+
+    title: str
+    original: Array
+    denoised: Array
+    class_name: str
+    confidence: float
+    p_value: float
+    is_ood: bool
+
+
+def draw_strip(images: Sequence[StripImage], path: Path) -> None:
+    """Draw one column for each image: original, denoised, and the verdict with its p-value."""
+    figure = Figure(figsize=(COLUMN * len(images) + 0.3, 3.1), layout="constrained")
+    layout = figure.get_layout_engine()
+    assert isinstance(layout, ConstrainedLayoutEngine)
+    layout.set(w_pad=0.03, h_pad=0.03, hspace=0)
+    panels = figure.subplots(2, len(images), squeeze=False)
+    for (above, below), image in zip(panels.T, images, strict=True):
+        _show(above, image.original)
+        _show(below, image.denoised)
+        above.set_title(image.title, fontsize=9.5)
+        above.set_xlabel(f"{image.class_name}, {image.confidence:.0%}", fontsize=8, color=QUIET_TEXT)
+        colour = OOD_TEXT if image.is_ood else IND_TEXT
+        verdict = "OOD" if image.is_ood else "in-distribution"
+        below.set_xlabel(f"{verdict}\np = {image.p_value:.2g}", fontsize=9, color=colour, fontweight="bold")
+        for spine in below.spines.values():
+            spine.set(color=colour, linewidth=2)
+    panels[0, 0].set_ylabel("image and\npredicted class", fontsize=8.5)
+    panels[1, 0].set_ylabel("denoised\nand verdict", fontsize=8.5)
+    save(figure, path, STRIP_DPI)
+
+
+def _show(panel: Axes, pixels: Array) -> None:
+    shown = np.clip((pixels.transpose(1, 2, 0) + 1) / 2, 0, 1)
+    panel.imshow(shown.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    panel.set(xticks=[], yticks=[])

@@ -1,0 +1,48 @@
+"""What the demo says: ten lines of at most eighty columns, and commands that can be copied."""
+
+import shlex
+from pathlib import Path
+
+from diffood.zoo.demo import OOD_SETS, WIDTH, DemoResult, describe_result, wrap_command
+
+GUARANTEE = (
+    "With 95.0% confidence, at most 4.91% of in-distribution images like these 466 are flagged (asked for: 5.00%)."
+)
+
+
+def test_the_result_holds_every_fact_in_ten_lines_of_eighty_columns() -> None:
+    result = DemoResult(
+        auroc=dict.fromkeys(OOD_SETS, 1.0),
+        mean_auroc=0.9947,
+        false_alarms={"rate": 0.015, "count": 400, "interval": [0.0055, 0.0324]},
+        sets={name: {"detection_rate": 0.8 if name == "upside-down" else 1.0} for name in OOD_SETS},
+        threshold=3.4,
+        guarantee=GUARANTEE,
+        calibration_images=466,
+        unet_evaluations_per_image=3.02,
+        images_per_second=87.8,
+        set_aside={"broken/empty.png": "The file is empty (0 bytes)."},
+    )
+    lines = describe_result(result, Path("demo-output")).splitlines()
+    assert len(lines) <= 10
+    assert max(map(len, lines)) <= WIDTH
+    text = " ".join(" ".join(lines).split())
+    for fact in (
+        "1.5% of 400",
+        "0.5% to 3.2%",
+        GUARANTEE,
+        *OOD_SETS,
+        "80.0% 96.0%",
+        "99.47%",
+        "87.8",
+        "3.0",
+        "1 broken",
+    ):
+        assert fact in text
+
+
+def test_a_long_command_is_wrapped_into_one_that_means_the_same() -> None:
+    words = ["diffood", "evaluate", "a folder", "--ind", "x" * 60, "--ood", "digits=" + "y" * 40, "--json"]
+    wrapped = wrap_command(words)
+    assert shlex.split(wrapped.replace("\\\n", "")) == words
+    assert max(map(len, wrapped.splitlines())) <= WIDTH
