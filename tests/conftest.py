@@ -1,4 +1,8 @@
-"""Fixtures many tests share: the zoo's bundle, a copy that may be damaged, and real images as arrays and files."""
+"""Fixtures many tests share: bundles, copies that may be damaged, and real images as arrays and files.
+
+A test that needs *a* bundle takes the small one, which loads and scores in milliseconds; a test that needs the trained
+zoo's own numbers takes that one. Images and classes are the same.
+"""
 
 import shutil
 from pathlib import Path
@@ -16,6 +20,20 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import from_pixels
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.zoo.images import load_set, unpack_set
+
+SMALL_BUNDLE = Path(__file__).parent / "data" / "small_bundle"
+
+
+@pytest.fixture(scope="session")
+def small_bundle() -> Bundle:
+    """A bundle of tiny trained models, made by tests/support/make_small_bundle.py; read-only."""
+    return open_bundle(SMALL_BUNDLE)
+
+
+@pytest.fixture
+def small_bundle_copy(tmp_path: Path) -> Path:
+    """A copy of the small bundle that a test may calibrate or damage."""
+    return Path(shutil.copytree(SMALL_BUNDLE, tmp_path / "bundle"))
 
 
 @pytest.fixture(scope="session")

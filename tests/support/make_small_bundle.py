@@ -1,0 +1,165 @@
+"""Makes the small bundle of the tests: python tests/support/make_small_bundle.py.
+
+A UNet of 8 thousand parameters and a classifier of 3 thousand, trained for two minutes of one core on the zoo's
+validation images (without the first 500, which tests calibrate on) and exported as any other models are. Images and
+classes are those of the zoo, so that tests exchange one bundle for the other. Seeds are fixed; another torch version
+or processor may still round differently, so the files are committed and not made anew by each test run.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from diffood.export.build import export_bundle
+from diffood.export.sources.model_sources import Sources
+from diffood.runtime.bundle.arrays import load_arrays
+from diffood.runtime.bundle.bundle import Manifest, write_bundle
+from diffood.zoo import CLASS_NAMES
+from diffood.zoo.images import load_set
+
+OUTPUT = Path(__file__).parent.parent / "data" / "small_bundle"
+CLASSES = 10
+HELD_OUT = 500  # of the validation images
+GOLDEN_ROWS = 2
+UNET_STEPS, CLASSIFIER_STEPS, BATCH = 2000, 1000, 32
+CLASSIFIER = '''
+"""The classifier of the tests: two convolutions and a linear layer; returns logits and features."""
+
+import torch
+from torch import nn
+
+
+class SmallNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 6, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(6, 12, 3, stride=2, padding=1), nn.ReLU(),
+            nn.AvgPool2d(2, ceil_mode=True), nn.Flatten(),
+        )
+        self.head = nn.Linear(192, 10)
+
+    def forward(self, x):
+        features = self.layers((x - 0.286) / 0.353)
+        return self.head(features), features
+
+
+def small_net():
+    return SmallNet()
+'''
+
+
+def load_training() -> tuple[torch.Tensor, torch.Tensor]:
+    """Training images, float32 [N, 1, 28, 28] in [-1, 1], and labels, int64 [N]."""
+    training = load_set("fashion-validation")
+    assert training.labels is not None
+    images = training.images[HELD_OUT:, None].astype(np.float32) / 127.5 - 1
+    return torch.from_numpy(images), torch.from_numpy(training.labels[HELD_OUT:].astype(np.int64))
+
+
+def train(model: torch.nn.Module, loss_of: Callable[[torch.Generator], torch.Tensor], steps: int, rate: float) -> None:
+    """One cycle of AdamW on the losses of `steps` random batches."""
+    optimiser = torch.optim.AdamW(model.parameters(), rate)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1)
+    for step in range(steps):
+        loss = loss_of(torch.Generator().manual_seed(step))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        cycle.step()
+        if step % 250 == 249:
+            print(f"step {step + 1}: loss {loss.item():.4f}", flush=True)
+
+
+def train_unet(folder: Path, steps: int) -> None:
+    """Train the UNet with a null class in a tenth of the samples, and save it with its scheduler."""
+    images, labels = load_training()
+    torch.manual_seed(0)
+    scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
+    model = UNet2DModel(
+        sample_size=28,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(6, 6),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        mid_block_type=None,
+        norm_num_groups=3,
+        num_class_embeds=CLASSES + 1,
+    )
+    print(f"unet: {sum(value.numel() for value in model.parameters())} parameters")
+
+    def loss_of(generator: torch.Generator) -> torch.Tensor:
+        chosen = torch.randint(0, len(images), (BATCH,), generator=generator)
+        times = torch.randint(0, 1000, (BATCH,), generator=generator)
+        noise = torch.randn(BATCH, 1, 28, 28, generator=generator)
+        null = torch.rand(BATCH, generator=generator) < 0.1
+        noisy = scheduler.add_noise(images[chosen], noise, times)
+        predicted = model(noisy, times, class_labels=labels[chosen].masked_fill(null, CLASSES)).sample
+        return functional.mse_loss(predicted, noise)
+
+    train(model, loss_of, steps, 4e-3)
+    model.save_pretrained(folder / "unet", safe_serialization=True)
+    scheduler.save_pretrained(folder / "scheduler")
+
+
+def train_classifier(folder: Path, steps: int) -> None:
+    """Train the classifier on images in [0, 1], and save its code and weights."""
+    code: dict[str, Any] = {}
+    exec(CLASSIFIER, code)
+    (folder / "small_net.py").write_text(CLASSIFIER)
+    images, labels = load_training()
+    torch.manual_seed(0)
+    model = code["SmallNet"]()
+    print(f"classifier: {sum(value.numel() for value in model.parameters())} parameters")
+
+    def loss_of(generator: torch.Generator) -> torch.Tensor:
+        chosen = torch.randint(0, len(images), (BATCH,), generator=generator)
+        return functional.cross_entropy(model((images[chosen] + 1) / 2)[0], labels[chosen])
+
+    train(model, loss_of, steps, 1e-2)
+    save_file(model.state_dict(), folder / "small_net.safetensors")
+
+
+def shorten_golden(bundle: Path, manifest: Manifest) -> None:
+    """Keep the first golden rows only: they are most of the size of so small a bundle."""
+    path = bundle / manifest.golden
+    golden = {name: values[:GOLDEN_ROWS] for name, values in load_arrays(path.read_bytes(), path.name).items()}
+    np.savez_compressed(path, allow_pickle=False, **golden)
+    write_bundle(bundle, lambda files: manifest.model_copy(update={"files": files}))
+
+
+def main() -> None:
+    """Train both models and export them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--unet-steps", type=int, default=UNET_STEPS)
+    parser.add_argument("--classifier-steps", type=int, default=CLASSIFIER_STEPS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        train_unet(folder, arguments.unet_steps)
+        train_classifier(folder, arguments.classifier_steps)
+        sources = Sources(
+            folder / "unet",
+            f"{folder / 'small_net.py'}:small_net",
+            folder / "small_net.safetensors",
+            folder / "scheduler",
+            class_names=tuple(CLASS_NAMES.read_text().splitlines()),
+        )
+        manifest = export_bundle(sources, arguments.output, overwrite=True, report=print)
+        shorten_golden(arguments.output, manifest)
+
+
+if __name__ == "__main__":
+    main()
