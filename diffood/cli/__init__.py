@@ -1,8 +1,8 @@
-"""The command line: one file a verb, no logic. Errors become one line and an exit code."""
+"""The command line: one thin file per verb. Errors become one line and an exit code."""
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -14,6 +14,7 @@ from diffood.cli.doctor import doctor
 from diffood.cli.evaluate import evaluate
 from diffood.cli.export import export
 from diffood.cli.export_triton import export_triton
+from diffood.cli.help import GroupedOptions, GroupedVerbs
 from diffood.cli.inspect import inspect
 from diffood.cli.monitor import monitor
 from diffood.cli.report import report
@@ -23,13 +24,16 @@ from diffood.cli.verify import verify
 from diffood.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_USAGE, DiffoodError, UsageError
 from diffood.runtime.records import shown
 
+ParseError: Any = typer.BadParameter.__base__
+"""What typer raises for wrong usage: click's error, or that of the parser some versions bring along."""
+
 app = typer.Typer(
     name="diffood",
-    help="Calibrated out-of-distribution verdicts from a diffusion model and a classifier.",
-    no_args_is_help=True,
+    cls=GroupedVerbs,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"max_content_width": 100},
 )
 
 
@@ -39,34 +43,48 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Calibrated out-of-distribution verdicts from a diffusion model and a classifier."""
+    """Calibrated out-of-distribution verdicts from a diffusion model and a classifier.
+
+    Every verb explains itself and shows an example: diffood VERB --help
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(EXIT_WRONG_USAGE)
 
 
 for verb in (export, tune, calibrate, evaluate, report, verify, bench, monitor, inspect, doctor, demo):
-    app.command()(verb)
-app.command("serve-batch")(serve_batch)
-app.command("export-triton")(export_triton)
+    app.command(cls=GroupedOptions)(verb)
+app.command("serve-batch", cls=GroupedOptions)(serve_batch)
+app.command("export-triton", cls=GroupedOptions)(export_triton)
 
 
 def main() -> None:
-    """Run the command line; a user's mistake prints no traceback."""
+    """Run the command line and exit; a mistake of the user's prints one line and no traceback."""
     try:
-        app()
+        sys.exit(app(prog_name="diffood", standalone_mode=False))
+    except ParseError as error:
+        message = " ".join(error.format_message().split())  # a list of choices spans lines
+        stop = "" if message.endswith((".", "?")) else "."
+        _fail(f"{message}{stop} See `{error.ctx.command_path if error.ctx else 'diffood'} --help`.", EXIT_WRONG_USAGE)
     except DiffoodError as error:
-        print(f"error: {shown(str(error))}", file=sys.stderr)  # it may quote a name of a hostile bundle
-        sys.exit(EXIT_WRONG_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
+        _fail(str(error), EXIT_WRONG_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
     except OSError as error:  # a full disk, a folder without permission
-        print(f"error: {shown(str(error))}; free some space, or choose a place you may write to.", file=sys.stderr)
-        sys.exit(EXIT_FAILED)
-    except KeyboardInterrupt:
+        _fail(f"{error}; free some space, or choose a place you may write to.", EXIT_FAILED)
+    except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"error: {shown(message)}", file=sys.stderr)  # it may quote a name of a hostile bundle
+    sys.exit(code)
