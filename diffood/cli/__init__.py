@@ -22,7 +22,7 @@ from diffood.cli.serve_batch import serve_batch
 from diffood.cli.tune import tune
 from diffood.cli.verify import verify
 from diffood.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_USAGE, DiffoodError, UsageError
-from diffood.runtime.records import shown
+from diffood.runtime.records import escape_for_terminal
 
 ParseError: Any = typer.BadParameter.__base__
 """What typer raises for wrong usage: click's error, or that of the parser some versions bring along."""
@@ -86,5 +86,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {shown(message)}", file=sys.stderr)  # it may quote a name of a hostile bundle
+    print(f"error: {escape_for_terminal(message)}", file=sys.stderr)  # it may quote a name of a hostile bundle
     sys.exit(code)

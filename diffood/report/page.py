@@ -8,7 +8,7 @@ from diffood.calibration.metrics.formatting import exact_percent, percent, point
 from diffood.errors import MissingExtraError, UsageError
 from diffood.report.report import Report
 from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.records import shown
+from diffood.runtime.records import escape_for_terminal
 
 TEMPLATE = "report.html.jinja"
 
@@ -39,7 +39,7 @@ def render(report: Report) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    filters = (percent, exact_percent, number, points, ratio, probability, shown)
+    filters = (percent, exact_percent, number, points, ratio, probability, escape_for_terminal)
     environment.filters |= {made.__name__: made for made in filters}
     template = environment.from_string(files("diffood.report").joinpath(TEMPLATE).read_text("utf-8"))
     return template.render(report=report, clearly=CLEARLY)

@@ -1,6 +1,8 @@
 """What all records of a bundle's files have in common: no unknown field, no infinite number, no text that can act."""
 
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -12,30 +14,34 @@ from pydantic import (
     model_serializer,
 )
 
+from diffood.errors import DiffoodError
+
 # Control characters, halves of a character, and what ends a line. Other invisible characters stay: without the
 # joiners of Persian, Hindi and emoji, and the wide or unbreakable spaces of others, their names cannot be written.
 _ACTING = frozenset(("Cc", "Cs", "Zl", "Zp"))
 _TURNING = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))  # the line, for the eye alone
 
 
-def acts(letter: str) -> bool:
+def is_control_character(letter: str) -> bool:
     """Whether a character does something to a terminal, or to the order in which a line is read, when printed."""
     return unicodedata.category(letter) in _ACTING or unicodedata.bidirectional(letter) in _TURNING
 
 
-def shown(text: str) -> str:
-    """A text of unknown origin as it can be printed: characters that act become escapes."""
-    return "".join(letter.encode("unicode_escape").decode() if acts(letter) else letter for letter in text)
+def escape_for_terminal(text: str) -> str:
+    """A text of unknown origin as it can be printed: control characters become escapes."""
+    return "".join(
+        letter.encode("unicode_escape").decode() if is_control_character(letter) else letter for letter in text
+    )
 
 
-def _require_shown(text: str) -> str:
-    if any(map(acts, text)):
-        raise ValueError("it holds control characters, which may not be printed")
+def _require_printable(text: str) -> str:
+    if any(map(is_control_character, text)):
+        raise ValueError("it contains control characters, which may not be printed")
     return text
 
 
-Text = Annotated[str, AfterValidator(_require_shown)]
-"""Of a file that may be hostile, and printed: refused where it holds characters that act."""
+Text = Annotated[str, AfterValidator(_require_printable)]
+"""Text of a file that may be hostile, and that is printed: control characters are refused."""
 
 
 class Record(BaseModel):
@@ -60,8 +66,19 @@ class GrownRecord(Record):
 MAX_PLACE = 200  # characters of a key shown in a message
 
 
-def first_problem(error: ValidationError) -> str:
+@contextmanager
+def explain_invalid(what: str, remedy: str, error: type[DiffoodError]) -> Iterator[None]:
+    """Turn a ValueError, pydantic's among them, into an `error` that names what is invalid, why, and the remedy."""
+    try:
+        yield
+    except ValueError as invalid:
+        raise error(f"{what} is invalid: {first_problem(invalid)}; {remedy}.") from None
+
+
+def first_problem(error: ValueError) -> str:
     """One line for the first thing pydantic found wrong: where, what, and the value given."""
+    if not isinstance(error, ValidationError):
+        return str(error)
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"])[:MAX_PLACE] or "the file"
     if not where.isprintable():  # keys come from the file, and must not reach a terminal as escapes

@@ -142,13 +142,13 @@ def test_a_calibration_that_contradicts_itself_is_refused(calibration_file: Path
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 1_000_000, b'{"a":' * 100_000])
 def test_what_is_no_calibration_is_refused(calibration_file: Path, data: bytes) -> None:
     calibration_file.write_bytes(data)
-    assert "does not hold" in refusal(calibration_file)
+    assert "is invalid" in refusal(calibration_file)
 
 
 def test_a_sparse_file_above_the_limit_is_refused_unread(calibration_file: Path) -> None:
     with calibration_file.open("r+b") as file:
         file.truncate(MAX_CALIBRATION_BYTES + 1)
-    assert f"has {MAX_CALIBRATION_BYTES + 1} bytes where at most {MAX_CALIBRATION_BYTES} belong" in refusal(
+    assert f"has {MAX_CALIBRATION_BYTES + 1} bytes where at most {MAX_CALIBRATION_BYTES} are allowed" in refusal(
         calibration_file
     )
 

@@ -30,7 +30,7 @@ DAMAGED = {
 @pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_record_is_refused(bundle_copy: Path, data: bytes) -> None:
     (bundle_copy / TUNING).write_bytes(data)
-    with pytest.raises(BundleError, match=r"tuning\.json does not hold: .*; copy the bundle again"):
+    with pytest.raises(BundleError, match=r"tuning\.json is invalid: .*; copy the bundle again"):
         load_tuned(open_bundle(bundle_copy))
 
 

@@ -45,7 +45,7 @@ def test_a_kept_calibration_that_was_changed_is_refused(kept: Path, data: bytes)
 
 def test_a_kept_file_that_is_no_calibration_is_refused(kept: Path) -> None:
     (kept.parent / "44136fa355b3.json").write_bytes(b"{}")  # named by its hash
-    assert "44136fa355b3.json does not hold" in refusal(kept)
+    assert "44136fa355b3.json is invalid" in refusal(kept)
 
 
 @posix
@@ -62,14 +62,14 @@ def test_links_and_pipes_are_refused(kept: Path, tmp_path: Path) -> None:
 def test_a_folder_that_is_a_link_is_refused_and_nothing_is_written_through_it(kept: Path, tmp_path: Path) -> None:
     outside = kept.parent.rename(tmp_path / "outside")
     kept.parent.symlink_to(outside)
-    assert "is a link or no folder" in refusal(kept)
+    assert "is a link or not a folder" in refusal(kept)
     bundle = open_bundle(kept.parent.parent)
-    with pytest.raises(BundleError, match="is a link or no folder"):
+    with pytest.raises(BundleError, match="is a link or not a folder"):
         save_calibration(bundle, calibration_of(bundle, 0.3))
     assert len(list(outside.iterdir())) == 1
     kept.parent.unlink()
     kept.parent.touch()
-    assert "is a link or no folder" in refusal(kept)
+    assert "is a link or not a folder" in refusal(kept)
 
 
 @posix

@@ -18,7 +18,7 @@ REQUIRED = [name for name, field in Manifest.model_fields.items() if field.is_re
 @pytest.mark.parametrize("name", REQUIRED)
 def test_a_missing_field_is_refused_by_name(bundle_copy: Path, rewrite: Rewrite, name: str) -> None:
     rewrite(lambda manifest: manifest.pop(name))
-    with pytest.raises(BundleError, match=rf"manifest\.json does not hold: {name}: Field required\. Export") as caught:
+    with pytest.raises(BundleError, match=rf"manifest\.json is invalid: {name}: Field required; export") as caught:
         open_bundle(bundle_copy)
     assert "\n" not in str(caught.value)
 
@@ -26,7 +26,7 @@ def test_a_missing_field_is_refused_by_name(bundle_copy: Path, rewrite: Rewrite,
 @pytest.mark.parametrize("name", REQUIRED)
 def test_a_null_field_is_refused_by_name(bundle_copy: Path, rewrite: Rewrite, name: str) -> None:
     rewrite(lambda manifest: manifest.update({name: None}))
-    with pytest.raises(BundleError, match=rf"manifest\.json does not hold: {name}"):
+    with pytest.raises(BundleError, match=rf"manifest\.json is invalid: {name}"):
         open_bundle(bundle_copy)
 
 

@@ -47,7 +47,7 @@ def test_an_escaping_name_is_refused(bundle_copy: Path, rewrite: Rewrite, field:
     (bundle_copy.parent / "golden.npz").write_bytes((bundle_copy / "golden.npz").read_bytes())
     rewrite(change)
     where = {"graph": r"graphs\.0\.file"}.get(field, field)
-    with pytest.raises(BundleError, match=rf"manifest\.json does not hold: {where}"):
+    with pytest.raises(BundleError, match=rf"manifest\.json is invalid: {where}"):
         open_bundle(bundle_copy)
 
 

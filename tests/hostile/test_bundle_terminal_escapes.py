@@ -16,7 +16,7 @@ from diffood.errors import BundleError, UsageError
 from diffood.runtime.bundle.bundle import Manifest, open_bundle, write_bundle
 from diffood.runtime.bundle.calibration import load_calibration, save_calibration
 from diffood.runtime.bundle.engines import list_engines
-from diffood.runtime.records import shown
+from diffood.runtime.records import escape_for_terminal
 
 Fields = dict[str, Any]
 Rewrite = Callable[[Callable[[Fields], object]], None]
@@ -72,25 +72,25 @@ def refusal(call: Callable[[], object]) -> str:
 def test_a_class_name_that_acts_is_refused_and_named(bundle_copy: Path, rewrite: Rewrite, text: str) -> None:
     rewrite(lambda manifest: PLACES["class_names.3"](manifest, text))
     found = refusal(lambda: open_bundle(bundle_copy))
-    assert "manifest.json does not hold: class_names.3: " in found
+    assert "manifest.json is invalid: class_names.3: " in found
     assert "control characters" in found
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_no_text_of_a_manifest_reaches_a_terminal_as_it_is(bundle_copy: Path, rewrite: Rewrite, place: str) -> None:
     rewrite(lambda manifest: PLACES[place](manifest, CLEAR))
-    assert f"manifest.json does not hold: {place}" in refusal(lambda: open_bundle(bundle_copy))
+    assert f"manifest.json is invalid: {place}" in refusal(lambda: open_bundle(bundle_copy))
 
 
 @pytest.mark.parametrize("name", LEGITIMATE)
 def test_names_of_all_languages_are_opened_as_written(bundle_copy: Path, rewrite: Rewrite, name: str) -> None:
     rewrite(lambda manifest: PLACES["class_names.3"](manifest, name))
     assert open_bundle(bundle_copy).manifest.class_names[3] == name
-    assert shown(name) == name
+    assert escape_for_terminal(name) == name
 
 
 def test_what_acts_is_shown_as_escapes() -> None:
-    assert shown("a\x1b[31m\u202e\nü猫 \u2028b") == "a\\x1b[31m\\u202e\\nü猫 \\u2028b"
+    assert escape_for_terminal("a\x1b[31m\u202e\nü猫 \u2028b") == "a\\x1b[31m\\u202e\\nü猫 \\u2028b"
 
 
 def test_a_bundle_with_such_a_name_cannot_be_made(bundle_copy: Path) -> None:
@@ -116,21 +116,21 @@ def test_no_text_of_a_calibration_reaches_a_terminal_as_it_is(
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
-    assert f"calibration.json does not hold: {place}" in refusal(lambda: load_calibration(bundle))
+    assert f"calibration.json is invalid: {place}" in refusal(lambda: load_calibration(bundle))
 
 
 def test_an_engine_folder_with_such_a_name_is_refused(bundle_copy: Path) -> None:
     folder = plant_engine(bundle_copy)
     assert len(list_engines(open_bundle(bundle_copy))) == 1
     folder.rename(folder.parent / f"tensorrt{CLEAR.replace('/', '')}")
-    assert "whose name holds control characters" in refusal(lambda: list_engines(open_bundle(bundle_copy)))
+    assert "whose name contains control characters" in refusal(lambda: list_engines(open_bundle(bundle_copy)))
 
 
 @pytest.mark.parametrize("field", ["library_version", "gpu", "driver"])
 def test_no_text_of_an_engine_record_reaches_a_terminal_as_it_is(bundle_copy: Path, field: str) -> None:
     path = plant_engine(bundle_copy) / "engine.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: CLEAR}))
-    assert f"engine.json does not hold: {field}" in refusal(lambda: list_engines(open_bundle(bundle_copy)))
+    assert f"engine.json is invalid: {field}" in refusal(lambda: list_engines(open_bundle(bundle_copy)))
 
 
 @pytest.mark.parametrize("where", ["class name", "kept calibration", "bundle's own name"])

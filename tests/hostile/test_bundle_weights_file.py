@@ -144,7 +144,7 @@ def test_a_path_in_the_place_of_the_files_name_is_refused(large: Path, name: str
     for graph in manifest["graphs"]:
         graph["data"] = name
     (large / "manifest.json").write_text(json.dumps(manifest))
-    assert "manifest.json does not hold" in refusal(large)
+    assert "manifest.json is invalid" in refusal(large)
 
 
 def test_one_changed_byte_is_refused(large: Path) -> None:

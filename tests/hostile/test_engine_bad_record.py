@@ -20,14 +20,14 @@ from diffood.runtime.bundle.engines import MAX_RECORD_BYTES, list_engines
 )
 def test_a_record_that_is_none_is_refused(bundle_copy: Path, data: bytes) -> None:
     (plant_engine(bundle_copy) / "engine.json").write_bytes(data)
-    with pytest.raises(BundleError, match=r"engine.json does not hold: .*; remove that folder and build"):
+    with pytest.raises(BundleError, match=r"engine.json is invalid: .*; remove that folder and build"):
         list_engines(open_bundle(bundle_copy))
 
 
 def test_an_oversized_record_is_refused_unread(bundle_copy: Path) -> None:
     record = plant_engine(bundle_copy) / "engine.json"
     record.write_bytes(record.read_bytes() + b" " * MAX_RECORD_BYTES)
-    with pytest.raises(BundleError, match=rf"bytes where at most {MAX_RECORD_BYTES} belong"):
+    with pytest.raises(BundleError, match=rf"bytes where at most {MAX_RECORD_BYTES} are allowed"):
         list_engines(open_bundle(bundle_copy))
     if os.name == "posix":
         os.truncate(record, 2**40)
@@ -46,7 +46,7 @@ def test_an_engine_folder_without_a_record_is_refused(bundle_copy: Path) -> None
 )
 def test_a_plan_named_outside_the_folder_is_refused(bundle_copy: Path, name: str) -> None:
     change(plant_engine(bundle_copy), lambda record: record["plans"][0].update(file=name))
-    with pytest.raises(BundleError, match=r"does not hold: plans.0.file"):
+    with pytest.raises(BundleError, match=r"is invalid: plans.0.file"):
         list_engines(open_bundle(bundle_copy))
 
 
@@ -68,14 +68,14 @@ def test_a_plan_named_outside_the_folder_is_refused(bundle_copy: Path, name: str
 )
 def test_a_field_that_does_not_belong_is_refused(bundle_copy: Path, field: dict[str, Any]) -> None:
     change(plant_engine(bundle_copy), lambda record: record.update(field))
-    with pytest.raises(BundleError, match=rf"does not hold: {next(iter(field))}"):
+    with pytest.raises(BundleError, match=rf"is invalid: {next(iter(field))}"):
         list_engines(open_bundle(bundle_copy))
 
 
 @pytest.mark.parametrize("size", [0, -1, 2**63, 1.5])
 def test_a_plan_of_an_impossible_size_is_refused(bundle_copy: Path, size: float) -> None:
     change(plant_engine(bundle_copy), lambda record: record["plans"][0].update(size=size))
-    with pytest.raises(BundleError, match=r"does not hold: plans.0.size"):
+    with pytest.raises(BundleError, match=r"is invalid: plans.0.size"):
         list_engines(open_bundle(bundle_copy))
 
 

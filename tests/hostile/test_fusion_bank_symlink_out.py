@@ -24,7 +24,7 @@ def test_a_link_to_an_endless_device_is_refused(bank: Path, refusal: Callable[[]
 def test_a_folder_that_is_a_link_is_refused(bank: Path, tmp_path: Path, refusal: Callable[[], str]) -> None:
     outside = bank.parent.rename(tmp_path / "outside")
     bank.parent.symlink_to(outside)
-    assert "is a link or no folder" in refusal()
+    assert "is a link or not a folder" in refusal()
 
 
 def test_a_fifo_is_refused_and_not_waited_for(bank: Path, refusal: Callable[[], str]) -> None:

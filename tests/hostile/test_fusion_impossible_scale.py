@@ -14,7 +14,7 @@ def test_what_is_no_number_is_refused(
     change_fusion: Rewrite, refusal: Callable[[], str], name: str, value: object
 ) -> None:
     change_fusion(lambda fusion: fusion["witnesses"][1].update({name: value}))
-    assert f"calibration.json does not hold: fusion.witnesses.1.{name}" in refusal()
+    assert f"calibration.json is invalid: fusion.witnesses.1.{name}" in refusal()
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_number_out_of_its_range_is_refused(
     change_fusion: Rewrite, refusal: Callable[[], str], name: str, value: float
 ) -> None:
     change_fusion(lambda fusion: fusion["witnesses"][0].update({name: value}))
-    assert f"calibration.json does not hold: fusion.witnesses.0.{name}" in refusal()
+    assert f"calibration.json is invalid: fusion.witnesses.0.{name}" in refusal()
 
 
 @pytest.mark.parametrize("weights", [(0.0, 0.0), (1.0, 1.0), (0.5, 0.4)])

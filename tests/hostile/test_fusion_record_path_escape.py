@@ -33,5 +33,5 @@ def test_a_bank_outside_its_folder_is_refused(
     shutil.copy(bank, fused.parent / "outside.npz")
     change_fusion(lambda fusion: fusion["bank"].update(file=name.format(root=fused)))
     text = refusal()
-    assert "calibration.json does not hold: fusion.bank.file" in text
-    assert text.endswith("Calibrate again.")
+    assert "calibration.json is invalid: fusion.bank.file" in text
+    assert text.endswith("calibrate again.")

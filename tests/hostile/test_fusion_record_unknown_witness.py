@@ -42,5 +42,5 @@ def test_a_fusion_of_other_witnesses_is_refused(
 ) -> None:
     change_fusion(change)
     text = refusal()
-    assert "calibration.json does not hold" in text
+    assert "calibration.json is invalid" in text
     assert message in text

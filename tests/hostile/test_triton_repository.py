@@ -32,7 +32,7 @@ def link(path: Path) -> None:
         (lambda bundle, bank: flip(bank), "was changed after the calibration"),
         (lambda bundle, bank: link(bank), "cannot be opened"),
         (lambda bundle, bank: link(bundle / "calibration.json"), "cannot be opened"),
-        (lambda bundle, bank: (bundle / "parity.json").write_text("{}]"), "does not hold"),
+        (lambda bundle, bank: (bundle / "parity.json").write_text("{}]"), "is invalid"),
         (lambda bundle, bank: flip(plant_engine(bundle) / "classify.plan"), "was changed after it was built"),
     ],
     ids=["graph", "golden values", "bank", "linked bank", "linked calibration", "parity", "engine"],

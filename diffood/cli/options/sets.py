@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from diffood.cli import progress
 from diffood.errors import UsageError
 from diffood.runtime.detector import Detector
-from diffood.runtime.records import acts
+from diffood.runtime.records import is_control_character
 
 if TYPE_CHECKING:
     from diffood.calibration.calibrate import ScoredFiles
@@ -21,7 +21,7 @@ def named_folders(pairs: list[str], option: str = "--ood", taken: Container[str]
         name, _, folder = pair.partition("=")
         if not name or not folder or name == "ind" or name in folders or name in taken:
             raise UsageError(f"{option} {pair!r} is not NAME=DIR with a name of its own (and not 'ind').")
-        if any(map(acts, name)):
+        if any(map(is_control_character, name)):
             raise UsageError(f"{option} {pair!r} has control characters in its name, which tables cannot show.")
         folders[name] = Path(folder)
     return folders

@@ -3,25 +3,29 @@
 import hashlib
 import json
 import mmap
-import os
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from diffood.errors import BundleError, EngineMemoryError, UsageError
 from diffood.runtime.bundle.arrays import load_arrays
-from diffood.runtime.bundle.durable import write_durably
+from diffood.runtime.bundle.files import (
+    open_regular,
+    parse_record,
+    plain_folder,
+    read_pieces,
+    read_regular,
+    write_record,
+)
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import Prediction, StepTable
-from diffood.runtime.records import GrownRecord, Record, Text, first_problem
+from diffood.runtime.records import GrownRecord, Record, Text, explain_invalid
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -32,7 +36,6 @@ KEPT = "calibrations"  # folder of the calibrations that later ones replaced, an
 NOT_IN_MANIFEST = (MANIFEST, CALIBRATION, PARITY, TUNING)  # written after export; each says itself what it holds for
 MAX_MANIFEST_BYTES = 4 * 2**20  # a manifest is some kilobytes; class names of the largest sets stay below this
 MAX_FILE_BYTES = 2**34  # weights of four billion parameters in FP32; a graph's own limit is protobuf's, 2**31
-PIECE = 2**22  # bytes of a large file that are hashed at a time
 MAX_STEPS = 100_000  # training steps of a noise schedule
 MAX_LATENT_CHANNELS = 256  # autoencoders in use have 3 to 32
 
@@ -183,7 +186,7 @@ class Bundle:
         """A file of the manifest in pieces; BundleError after the last where they are not what was hashed."""
         size, digest = self.entry(name).size, hashlib.sha256()
         with open_regular(self.path, name, size) as file:
-            for piece in _split(file, size):
+            for piece in read_pieces(file, size):
                 digest.update(piece)
                 yield piece
         self._require_hash(name, digest.hexdigest())
@@ -241,46 +244,7 @@ class Bundle:
 
 def kept_folder(bundle: Bundle) -> Path:
     """The bundle's folder of earlier calibrations, which need not exist; BundleError where it is no plain folder."""
-    folder = bundle.path / KEPT
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise BundleError(f"{folder} is a link or no folder; a bundle holds plain folders and files only: remove it.")
-    return folder
-
-
-def read_regular(folder: Path, name: str, limit: int, remedy: str = "copy the bundle again, whole") -> bytes:
-    """Read folder/name, refusing links and anything but a regular file of at most `limit` bytes. Raises BundleError."""
-    with open_regular(folder, name, limit, remedy) as file:
-        size = os.fstat(file.fileno()).st_size  # not `limit`: read() sets aside as much memory as it is asked for
-        return file.read(min(size, limit))
-
-
-@contextmanager
-def open_regular(
-    folder: Path, name: str, limit: int, remedy: str = "copy the bundle again, whole"
-) -> Iterator[BinaryIO]:
-    """Open folder/name to read it, refusing what read_regular refuses. Raises BundleError."""
-    path = folder / name
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    except OSError as error:
-        raise BundleError(f"{path} cannot be opened ({error.strerror}); {remedy}.") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"{path} is not a regular file; a bundle holds plain files only: {remedy}.")
-        if status.st_size > limit:
-            raise BundleError(f"{path} has {status.st_size} bytes where at most {limit} belong; {remedy}.")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            yield file
-    finally:
-        os.close(descriptor)
-
-
-def _split(file: BinaryIO, limit: int) -> Iterator[bytes]:
-    """What a file holds, at most `limit` bytes of it: it may grow while it is read."""
-    while limit > 0 and (piece := file.read(min(limit, PIECE))):
-        limit -= len(piece)
-        yield piece
+    return plain_folder(bundle.path, KEPT)
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -324,10 +288,7 @@ def _parse_manifest(path: Path, data: bytes) -> Manifest:
             f"{where} has format {found}; this diffood reads format {FORMAT}. "
             "Upgrade diffood (`pip install -U diffood`) or export the bundle with this version."
         )
-    try:
-        return Manifest.model_validate_json(data)
-    except ValidationError as error:
-        raise BundleError(f"{where} does not hold: {first_problem(error)}. Export the bundle anew.") from None
+    return parse_record(data, where, Manifest, "export the bundle anew")
 
 
 def write_bundle(path: Path, make_manifest: Callable[[dict[str, FileEntry]], Manifest]) -> Manifest:
@@ -336,11 +297,9 @@ def write_bundle(path: Path, make_manifest: Callable[[dict[str, FileEntry]], Man
     Raises UsageError where what was given cannot be in a manifest, for example a class name with control characters.
     """
     names = sorted(file.name for file in path.iterdir() if file.is_file() and file.name not in NOT_IN_MANIFEST)
-    try:
+    with explain_invalid("The bundle's manifest", "correct what was given", UsageError):
         manifest = make_manifest({name: describe_file(path / name) for name in names})
-    except ValidationError as error:
-        raise UsageError(f"The bundle's manifest would not hold: {first_problem(error)}.") from None
-    write_durably(path / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    write_record(path, MANIFEST, manifest)
     return manifest
 
 
@@ -348,7 +307,7 @@ def describe_file(path: Path) -> FileEntry:
     """Hash and size of a file that was just written, read a piece at a time."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
-        for piece in _split(file, MAX_FILE_BYTES + 1):
+        for piece in read_pieces(file, MAX_FILE_BYTES + 1):
             digest.update(piece)
             size += len(piece)
     return FileEntry(sha256=digest.hexdigest(), size=size)
@@ -358,5 +317,5 @@ def add_default_plan(bundle: Bundle, name: str, plan: Plan) -> Bundle:
     """Write a plan into the manifest under this name, in place of an earlier one, and make it the default."""
     plans = bundle.manifest.plans | {name: plan}
     manifest = bundle.manifest.model_copy(update={"plans": plans, "default_plan": name})
-    write_durably(bundle.path / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    write_record(bundle.path, MANIFEST, manifest)
     return replace(bundle, manifest=manifest)

@@ -8,16 +8,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from diffood.errors import BundleError, CalibrationError
-from diffood.runtime.bundle.bundle import CALIBRATION, Backend, Bundle, Precision, Sha256, kept_folder, read_regular
+from diffood.runtime.bundle.bundle import CALIBRATION, Backend, Bundle, Precision, Sha256, kept_folder
 from diffood.runtime.bundle.durable import write_durably
+from diffood.runtime.bundle.files import parse_record, read_record, read_regular, record_bytes
 from diffood.runtime.bundle.fusion import Fusion, FusionRecord, load_fusion
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.noise import NOISE_RULE
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.records import GrownRecord, Record, Text, first_problem
+from diffood.runtime.records import GrownRecord, Record, Text
 
 KEPT_DIGITS = 12  # of the sha256; a bundle sees some dozens of calibrations
 
@@ -180,11 +181,9 @@ def load_calibration(bundle: Bundle) -> Calibration:
             f"{bundle.path} is not calibrated: run `diffood calibrate {bundle.path} --images DIR` "
             "with in-distribution images that neither model was trained on."
         )
-    data = read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES, remedy="remove it and calibrate again")
-    try:
-        return Calibration.model_validate_json(data)
-    except ValidationError as error:
-        raise BundleError(f"{path} does not hold: {first_problem(error)}. Calibrate again.") from None
+    return read_record(
+        bundle.path, CALIBRATION, Calibration, limit=MAX_CALIBRATION_BYTES, remedy="remove it and calibrate again"
+    )
 
 
 def load_calibrated_fusion(bundle: Bundle, calibration: Calibration | None) -> Fusion | None:
@@ -197,7 +196,7 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Path:
 
     BundleError where the folder of kept ones is a link or no folder.
     """
-    path, data = bundle.path / CALIBRATION, (calibration.model_dump_json(indent=1) + "\n").encode()
+    path, data = bundle.path / CALIBRATION, record_bytes(calibration)
     _keep_previous(bundle, data)
     write_durably(path, data)
     return path
@@ -208,8 +207,8 @@ def _keep_previous(bundle: Bundle, new: bytes) -> None:
     folder = kept_folder(bundle)
     try:
         data = read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES)
-        Calibration.model_validate_json(data)
-    except (BundleError, ValidationError):
+        parse_record(data, bundle.path / CALIBRATION, Calibration)
+    except BundleError:
         return
     if data != new:
         folder.mkdir(exist_ok=True)
@@ -223,10 +222,7 @@ def list_kept(bundle: Bundle) -> dict[str, Calibration]:
         data = read_regular(path.parent, path.name, MAX_CALIBRATION_BYTES, remedy)
         if path.name != _kept_name(data):
             raise BundleError(f"{path} was changed after it was kept: its name is not its hash; {remedy}.")
-        try:
-            kept[path.name] = Calibration.model_validate_json(data)
-        except ValidationError as error:
-            raise BundleError(f"{path} does not hold: {first_problem(error)}; {remedy}.") from None
+        kept[path.name] = parse_record(data, path, Calibration, remedy)
     return kept
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle.bundle import Bundle, FileName, Precision, Role, Sha256, read_regular
-from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.records import Record, Text, acts, first_problem
+from diffood.runtime.bundle.bundle import Bundle, FileName, Precision, Role, Sha256
+from diffood.runtime.bundle.files import plain_folder, read_record, read_regular, write_record
+from diffood.runtime.records import Record, Text, is_control_character
 
 ENGINES = "engines"
 RECORD = "engine.json"
@@ -85,11 +85,8 @@ def target_name(library: EngineLibrary, compute_capability: str, precision: Prec
 
 
 def engines_folder(bundle: Bundle) -> Path:
-    """The bundle's folder of engines, which need not exist; BundleError where it is a link."""
-    root = bundle.path / ENGINES
-    if root.is_symlink():
-        raise BundleError(f"{root} is a link; a bundle holds plain folders and files only: remove it.")
-    return root
+    """The bundle's folder of engines, which need not exist; BundleError where it is no plain folder."""
+    return plain_folder(bundle.path, ENGINES)
 
 
 def list_engines(bundle: Bundle) -> list[Engine]:
@@ -102,17 +99,13 @@ def list_engines(bundle: Bundle) -> list[Engine]:
 
 def _read(folder: Path) -> Engine:
     remedy = "remove that folder and build the engine again"
-    if any(map(acts, folder.name)):  # tables show it
+    if any(map(is_control_character, folder.name)):  # tables show it
         raise BundleError(
-            f"{folder.parent} has a folder whose name holds control characters, {folder.name!r}; {remedy}."
+            f"{folder.parent} has a folder whose name contains control characters, {folder.name!r}; {remedy}."
         )
     if folder.is_symlink():
         raise BundleError(f"{folder} is a link; a bundle holds plain folders and files only: {remedy}.")
-    data = read_regular(folder, RECORD, MAX_RECORD_BYTES, remedy)
-    try:
-        return Engine(folder, EngineRecord.model_validate_json(data))
-    except ValidationError as error:
-        raise BundleError(f"{folder / RECORD} does not hold: {first_problem(error)}; {remedy}.") from None
+    return Engine(folder, read_record(folder, RECORD, EngineRecord, limit=MAX_RECORD_BYTES, remedy=remedy))
 
 
 def rebuild_command(bundle: Bundle, library: EngineLibrary, precision: Precision, compute_capability: str) -> str:
@@ -174,4 +167,4 @@ def read_plan(engine: Engine, role: Role) -> bytes:
 
 def save_record(folder: Path, record: EngineRecord) -> None:
     """Write engine.json beside its plan files."""
-    write_durably(folder / RECORD, (record.model_dump_json(indent=1) + "\n").encode())
+    write_record(folder, RECORD, record)

@@ -13,8 +13,9 @@ from pydantic import Field, model_validator
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.arrays import load_arrays
-from diffood.runtime.bundle.bundle import Bundle, FileName, Sha256, kept_folder, read_regular
+from diffood.runtime.bundle.bundle import Bundle, FileName, Sha256, kept_folder
 from diffood.runtime.bundle.durable import write_durably
+from diffood.runtime.bundle.files import read_regular
 from diffood.runtime.method.fusion import FittedWitness, fuse
 from diffood.runtime.method.plan import Combination, Plan
 from diffood.runtime.method.scoring import Float, unit

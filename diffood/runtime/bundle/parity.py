@@ -4,15 +4,16 @@ calibration.parity measures and judges; a record is what it leaves in the bundle
 """
 
 import hashlib
+import os
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from diffood.errors import BundleError, CalibrationError
-from diffood.runtime.bundle.bundle import CALIBRATION, PARITY, Bundle, Sha256, read_regular
+from diffood.errors import CalibrationError
+from diffood.runtime.bundle.bundle import CALIBRATION, PARITY, Bundle, Sha256
 from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, Calibration, Fingerprint
-from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.records import Record, Text, first_problem
+from diffood.runtime.bundle.files import read_record, read_regular, write_record
+from diffood.runtime.records import Record, Text
 
 MAX_PARITY_BYTES = 4 * 2**20
 
@@ -74,23 +75,17 @@ class ParityFile(Record):
 
 def load_parity(bundle: Bundle) -> ParityFile:
     """Read the bundle's judgements, none where it was never verified. BundleError where the file is damaged."""
-    path = bundle.path / PARITY
-    if not path.exists() and not path.is_symlink():
+    if not os.path.lexists(bundle.path / PARITY):
         return ParityFile()
     remedy = "remove it and run `diffood verify` again"
-    data = read_regular(bundle.path, PARITY, MAX_PARITY_BYTES, remedy)
-    try:
-        return ParityFile.model_validate_json(data)
-    except ValidationError as error:
-        raise BundleError(f"{path} does not hold: {first_problem(error)}; {remedy}.") from None
+    return read_record(bundle.path, PARITY, ParityFile, limit=MAX_PARITY_BYTES, remedy=remedy)
 
 
 def add_record(bundle: Bundle, record: ParityRecord) -> None:
     """Write a judgement into the bundle, in place of an earlier one of the same pair."""
     pair = (record.reference, record.variant)
     kept = [old for old in load_parity(bundle).records if (old.reference, old.variant) != pair]
-    content = ParityFile(records=(*kept, record))
-    write_durably(bundle.path / PARITY, (content.model_dump_json(indent=1) + "\n").encode())
+    write_record(bundle.path, PARITY, ParityFile(records=(*kept, record)))
 
 
 def calibration_sha256(bundle: Bundle) -> str:

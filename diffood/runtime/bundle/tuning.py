@@ -7,12 +7,11 @@ import os
 from collections.abc import Collection
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from diffood.errors import BundleError
-from diffood.runtime.bundle.bundle import TUNING, Bundle, Sha256, read_regular
-from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.records import Record, first_problem
+from diffood.runtime.bundle.bundle import TUNING, Bundle, Sha256
+from diffood.runtime.bundle.files import read_record, write_record
+from diffood.runtime.records import Record
 
 MOST_IMAGES = 1_000_000
 MOST_PLANS = 10_000
@@ -86,12 +85,8 @@ def _load(bundle: Bundle) -> TuningRecord:
     if not os.path.lexists(bundle.path / TUNING):
         return TuningRecord()
     remedy = "copy the bundle again, whole, or choose the plan anew on other images"
-    data = read_regular(bundle.path, TUNING, MAX_TUNING_BYTES, remedy)
-    try:
-        return TuningRecord.model_validate_json(data)
-    except ValidationError as error:
-        raise BundleError(f"{bundle.path / TUNING} does not hold: {first_problem(error)}; {remedy}.") from None
+    return read_record(bundle.path, TUNING, TuningRecord, limit=MAX_TUNING_BYTES, remedy=remedy)
 
 
 def _write(bundle: Bundle, record: TuningRecord) -> None:
-    write_durably(bundle.path / TUNING, (record.model_dump_json(indent=1) + "\n").encode())
+    write_record(bundle.path, TUNING, record)

@@ -202,17 +202,17 @@ def decode(data: bytes, shape: ImageShape, limits: Limits) -> tuple[npt.NDArray[
             f"{data[:8]!r}); use one of {', '.join(FORMATS)}."
         ) from error
     except Image.DecompressionBombError as error:  # reached when max_pixels is set above Pillow's own limit
-        raise RejectedImage(f"The image is too large ({words_of(error)}); scale it down.") from error
+        raise RejectedImage(f"The image is too large ({error_text(error)}); scale it down.") from error
     except MemoryError as error:
         raise RejectedImage("The image takes more memory to decode than is allowed; scale it down.") from error
     except Exception as error:  # decoders fail on hostile bytes with any class: zlib.error, struct.error, KeyError, ...
         raise RejectedImage(
             f"The image is damaged or uses a feature that cannot be decoded ({type(error).__name__}: "
-            f"{words_of(error)}); save it again as PNG or JPEG."
+            f"{error_text(error)}); save it again as PNG or JPEG."
         ) from error
 
 
-def words_of(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """What an error says, as a short printable line that is the same on every run."""
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", str(error))  # addresses would make rows differ from run to run
     text = "".join(character if character.isprintable() else " " for character in text)

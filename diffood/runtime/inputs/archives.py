@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 
 from diffood.errors import RejectedImage
 from diffood.runtime.images.decode import Limits
-from diffood.runtime.inputs.items import LONGEST_ID, Inline, Item, Refused, one_line, text_of
+from diffood.runtime.inputs.items import LONGEST_ID, Inline, Item, Refused, describe_error, utf8_name
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 IMAGE_ENDINGS = (
@@ -40,7 +40,7 @@ class Member(Item):
     @property
     def place(self) -> str:
         """The shard and where in it."""
-        return f"{text_of(os.path.abspath(self.path))}#{self.offset}"  # noqa: PTH100
+        return f"{utf8_name(os.path.abspath(self.path))}#{self.offset}"  # noqa: PTH100
 
     def read(self, limits: Limits) -> bytes:
         """The member's bytes; RejectedImage where the shard is no longer as it was listed, or ends before."""
@@ -105,7 +105,7 @@ def list_shard(path: Path, name: str, limits: Limits) -> Iterator[Item]:
         with _open(path) as raw, gzip.open(raw) if compressed else raw as file:
             yield from list_stream(cast(BinaryIO, file), name, limits, None if compressed else (path, _stamp(raw)))
     except OSError as error:
-        yield refused_shard(name, error.strerror or one_line(error))
+        yield refused_shard(name, error.strerror or describe_error(error))
 
 
 def list_stream(
@@ -134,7 +134,7 @@ def list_stream(
         elif not images:
             yield refused_shard(name, f"no member's name ends in {', '.join(IMAGE_ENDINGS)}")
     except Exception as error:  # tarfile and zlib fail on hostile bytes with any class: ValueError, RecursionError, ...
-        yield refused_shard(name, one_line(error))
+        yield refused_shard(name, describe_error(error))
 
 
 def _item(
@@ -176,7 +176,7 @@ def _is_image(member: tarfile.TarInfo) -> bool:
 
 
 def _member_name(member: tarfile.TarInfo, number: int) -> str:
-    name = text_of(member.name)
+    name = utf8_name(member.name)
     return name if len(name) <= LONGEST_ID else f"{name[:100]}…#{number}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from diffood.runtime.images.decode import ImageShape, Limits, Loaded, read_and_decode
 from diffood.runtime.inputs.child import serve_parent
-from diffood.runtime.inputs.items import Item, one_line
+from diffood.runtime.inputs.items import Item, describe_error
 
 BYTES_A_PIXEL = 16  # Pillow's 4 for the file's mode, as much for the mode it is converted to, twice that for resizing
 SLACK_MEGABYTES = 512  # for the decoders themselves, and fsspec with its threads
@@ -71,4 +71,4 @@ def _load(item: Item, task: Task) -> Loaded:
     try:
         return load_item(item, task.shape, task.limits)
     except Exception as error:  # a MemoryError where not even the file fits, or a fault of ours: one row, not the run
-        return Loaded(None, "", error=f"The image could not be read ({one_line(error)}); look at it by itself.")
+        return Loaded(None, "", error=f"The image could not be read ({describe_error(error)}); look at it by itself.")

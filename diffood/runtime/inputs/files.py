@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from diffood.errors import UsageError
-from diffood.runtime.inputs.items import Item, Refused, Source, text_of
+from diffood.runtime.inputs.items import Item, Refused, Source, utf8_name
 
 Place = TypeVar("Place")
 Failure = TypeVar("Failure", bound=Exception)
@@ -49,9 +49,9 @@ def _expand_all(inputs: Sequence[str]) -> Iterator[Source]:
             folder = Path(name[1:]).parent
             with open_list(Path(name[1:])) as file:
                 for entry in list_entries(file, name):
-                    yield Source(text_of(Path(entry).as_posix()), folder / entry)
+                    yield Source(utf8_name(Path(entry).as_posix()), folder / entry)
         else:
-            yield from (Source(text_of(path.as_posix()), path) for path in named_files(name))
+            yield from (Source(utf8_name(path.as_posix()), path) for path in named_files(name))
 
 
 def folder_bases(inputs: Sequence[str]) -> dict[str, tuple[Path, str]]:
@@ -61,7 +61,7 @@ def folder_bases(inputs: Sequence[str]) -> dict[str, tuple[Path, str]]:
         return {real: (folder, "") for real, folder in folders.items()}
     names = Counter(Path(real).name for real in folders)
     return {
-        real: (folder, text_of(Path(real).name if names[Path(real).name] == 1 else folder.as_posix()) + "/")
+        real: (folder, utf8_name(Path(real).name if names[Path(real).name] == 1 else folder.as_posix()) + "/")
         for real, folder in folders.items()
     }
 
@@ -115,7 +115,7 @@ def list_folder(folder: Path, base: str) -> Iterator[Item]:
         else:
             yield Refused(
                 base + name,
-                text_of(os.fspath(path)),
+                utf8_name(os.fspath(path)),
                 f"The folder cannot be listed ({error.strerror}), so that its files have no rows; check its "
                 "permissions and serve it again.",
             )
@@ -155,9 +155,9 @@ def _entries(name: str, folder: Path) -> Iterator[tuple[str, Path, OSError | Non
                     continue
                 is_folder = _is_folder(entry)
                 if not (is_folder and entry.is_symlink()):
-                    found.append((name + text_of(entry.name) + ("/" if is_folder else ""), folder / entry.name))
+                    found.append((name + utf8_name(entry.name) + ("/" if is_folder else ""), folder / entry.name))
     except OSError as error:
-        yield name.removesuffix("/") or text_of(folder.name), folder, error
+        yield name.removesuffix("/") or utf8_name(folder.name), folder, error
         return
     found.sort()
     yield from ((text, path, None) for text, path in found)

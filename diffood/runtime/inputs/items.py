@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import Limits, read_file, words_of
+from diffood.runtime.images.decode import Limits, error_text, read_file
 
 LONGEST_ID = 4096
 """Characters; Linux's PATH_MAX. Names inside archives and tables may be longer, and a row is read by people."""
@@ -42,7 +42,7 @@ class Source(Item):
     @property
     def place(self) -> str:
         """The absolute path; links are not followed."""
-        return text_of(os.path.abspath(self.path))  # noqa: PTH100 - Path's follows links
+        return utf8_name(os.path.abspath(self.path))  # noqa: PTH100 - Path's follows links
 
     def read(self, limits: Limits) -> bytes:
         """The bytes of the file, as `read_file` takes them."""
@@ -96,11 +96,11 @@ class Refused(Item):
         raise RejectedImage(self.reason)
 
 
-def text_of(name: str) -> str:
+def utf8_name(name: str) -> str:
     r"""The name as valid UTF-8: bytes that are not become \xNN and \ becomes \\, so that two names never meet."""
     return os.fsencode(name).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
-def one_line(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An error of a library as a short piece of a reason: its class and printable message."""
-    return f"{type(error).__name__}: {words_of(error)}".rstrip(": ")
+    return f"{type(error).__name__}: {error_text(error)}".rstrip(": ")

@@ -15,7 +15,7 @@ from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
 from diffood.runtime.inputs.archives import is_archive, list_shard, list_stream, refused_shard
 from diffood.runtime.inputs.files import folder_bases, is_folder, list_entries, list_folder, named_files, open_list
-from diffood.runtime.inputs.items import Item, Pause, Refused, Source, one_line, text_of
+from diffood.runtime.inputs.items import Item, Pause, Refused, Source, describe_error, utf8_name
 from diffood.runtime.inputs.remote import Remote, is_url, list_url, match_urls, open_url, require_file_system
 from diffood.runtime.inputs.tables import Columns, is_table, list_table
 from diffood.runtime.inputs.watch import Watch, read_lines, watch_folder
@@ -81,7 +81,7 @@ def _open(name: str, reading: Reading, unlisted: dict[str, tuple[Path, str]]) ->
 
 def _expand(name: str, path: Path, reading: Reading) -> Iterator[Item]:
     """A file that was named, by `name`: itself, or what the shard or table holds."""
-    identity = text_of(Path(name).as_posix())
+    identity = utf8_name(Path(name).as_posix())
     if is_archive(name):
         return list_shard(path, identity, reading.limits)
     if is_table(name):
@@ -101,21 +101,21 @@ def _expand_url(url: str, reading: Reading) -> Iterator[Item]:
     if is_archive(name):
         return _remote_shard(url, reading)
     if is_table(name):
-        return list_table(url, text_of(url), reading.columns, reading.limits)
-    return iter([Remote(text_of(url), url)])
+        return list_table(url, utf8_name(url), reading.columns, reading.limits)
+    return iter([Remote(utf8_name(url), url)])
 
 
 def _remote_shard(url: str, reading: Reading) -> Iterator[Item]:
-    name = text_of(url)
+    name = utf8_name(url)
     try:
         with open_url(url) as raw, raw if url.partition("::")[0].endswith(".tar") else gzip.open(raw) as file:
             yield from list_stream(cast(BinaryIO, file), name, reading.limits)
     except Exception as error:  # each file system has its own
-        yield refused_shard(name, one_line(error))
+        yield refused_shard(name, describe_error(error))
 
 
 def _list(file: BinaryIO, path: Path, reading: Reading) -> Iterator[Item]:
-    name = f"@{text_of(path.as_posix())}"
+    name = f"@{utf8_name(path.as_posix())}"
     try:
         with file:
             for entry in list_entries(file, name):

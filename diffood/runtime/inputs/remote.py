@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, cast
 from diffood.errors import MissingExtraError, RejectedImage, UsageError
 from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.files import GLOB_CHARACTERS, descend
-from diffood.runtime.inputs.items import Item, Refused, one_line, text_of
+from diffood.runtime.inputs.items import Item, Refused, describe_error, utf8_name
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Remote(Item):
     @property
     def place(self) -> str:
         """The URL."""
-        return text_of(self.url)
+        return utf8_name(self.url)
 
     def read(self, limits: Limits) -> bytes:
         """The bytes of the file; RejectedImage where it cannot be read or has too many."""
@@ -29,7 +29,7 @@ class Remote(Item):
             with open_url(self.url) as file:
                 data = file.read(limits.max_bytes + 1)
         except Exception as error:  # each file system has its own
-            raise RejectedImage(f"The URL cannot be read ({one_line(error)}); check that it exists.") from error
+            raise RejectedImage(f"The URL cannot be read ({describe_error(error)}); check that it exists.") from error
         if len(data) > limits.max_bytes:
             raise RejectedImage(f"The file has more bytes than the limit, {limits.max_bytes}; save it smaller.")
         return data
@@ -64,7 +64,9 @@ def match_urls(url: str) -> list[str] | None:
             system.ls(path)
             return None
     except Exception as error:  # each file system has its own
-        raise UsageError(f"The URL {url!r} cannot be listed ({one_line(error)}); check it and your access.") from error
+        raise UsageError(
+            f"The URL {url!r} cannot be listed ({describe_error(error)}); check it and your access."
+        ) from error
     if not matches:
         raise UsageError(f"The pattern {url!r} matches no file; quote it and check the folder.")
     return matches
@@ -75,7 +77,7 @@ def list_url(url: str) -> Iterator[Item]:
     system, path = _connect(url)
     for name, found, error in _walk(system, path):
         full = _full(url, found)
-        yield Remote(text_of(name), full) if error is None else _unlisted(name, full, error)
+        yield Remote(utf8_name(name), full) if error is None else _unlisted(name, full, error)
 
 
 def _full(url: str, path: str) -> str:
@@ -103,9 +105,11 @@ def _connect(url: str) -> tuple[Any, str]:
         system = _chained(f"{first.partition('://')[0]}://{sign}{rest}")
         return system, system._strip_protocol(first)
     except ImportError as error:
-        raise MissingExtraError(f"{url!r} needs another package ({one_line(error)}): pip install it.") from None
+        raise MissingExtraError(f"{url!r} needs another package ({describe_error(error)}): pip install it.") from None
     except Exception as error:
-        raise UsageError(f"The URL {url!r} cannot be used ({one_line(error)}); check how it is written.") from None
+        raise UsageError(
+            f"The URL {url!r} cannot be used ({describe_error(error)}); check how it is written."
+        ) from None
 
 
 @functools.lru_cache(maxsize=4)
@@ -123,9 +127,9 @@ def _is_shown_file(system: Any, path: str) -> bool:
 
 def _unlisted(name: str, url: str, error: Exception) -> Item:
     return Refused(
-        text_of(name),
-        text_of(url),
-        f"The folder cannot be listed ({one_line(error)}), so that its files have no rows; serve it again.",
+        utf8_name(name),
+        utf8_name(url),
+        f"The folder cannot be listed ({describe_error(error)}), so that its files have no rows; serve it again.",
     )
 
 

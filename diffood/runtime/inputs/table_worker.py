@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from diffood.errors import RejectedImage
 from diffood.runtime.inputs.child import serve_parent
-from diffood.runtime.inputs.items import one_line
+from diffood.runtime.inputs.items import describe_error
 
 MEGABYTES = 4096  # beyond Arrow itself; row groups of images have some hundred
 ROWS = 16  # read at a time
@@ -50,7 +50,7 @@ def main(argument: str) -> None:
     except RejectedImage as error:
         pipe.send_bytes(json.dumps({"end": str(error)}).encode())
     except Exception as error:  # Arrow fails with its own classes, a file system with others
-        pipe.send_bytes(json.dumps({"end": one_line(error)}).encode())
+        pipe.send_bytes(json.dumps({"end": describe_error(error)}).encode())
 
 
 def _open(place: str) -> AbstractContextManager[BinaryIO]:

@@ -4,12 +4,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from diffood.errors import UsageError
 from diffood.runtime.method.schedule import Convention, Grid, Prediction, Sampler, StepTable, build_table
 from diffood.runtime.method.witnesses import Witness, measurable
-from diffood.runtime.records import first_problem
+from diffood.runtime.records import explain_invalid
 
 Combination = Literal["sum", "tail"]
 
@@ -90,10 +90,8 @@ class Plan(BaseModel):
             given = {"stages": (), **given}
         elif "repeats" in given:
             given = {"stages": tuple(stage for stage in self.stages if stage < given["repeats"]), **given}
-        try:
+        with explain_invalid("The plan", "correct the option", UsageError):
             return Plan.model_validate({**self.model_dump(), **given})
-        except ValidationError as error:
-            raise UsageError(f"The plan does not hold: {first_problem(error)}.") from None
 
     def grid(self, alpha_bar: npt.NDArray[np.float64]) -> Grid:
         """The noise levels of this plan's convention."""

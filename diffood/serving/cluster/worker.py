@@ -11,8 +11,9 @@ from pathlib import Path
 
 from diffood import __version__
 from diffood.errors import BundleError, DiffoodError, UsageError
-from diffood.runtime.bundle.bundle import CALIBRATION, MANIFEST, MAX_MANIFEST_BYTES, Backend, read_regular
+from diffood.runtime.bundle.bundle import CALIBRATION, MANIFEST, MAX_MANIFEST_BYTES, Backend
 from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, Fingerprint
+from diffood.runtime.bundle.files import read_regular
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.decode_worker import load_item

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.bundle.bundle import Sha256
 from diffood.runtime.bundle.calibration import Fingerprint
 from diffood.runtime.bundle.durable import sync, write_all
-from diffood.runtime.records import Record, first_problem
+from diffood.runtime.records import Record, explain_invalid
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.serving.rows.formats import Format
 
@@ -125,13 +125,8 @@ class Journal:
             for number, text in enumerate(file, 1):
                 if not text.endswith(b"\n"):
                     break
-                try:
+                with explain_invalid(f"{self.path}, line {number}", "start anew with --overwrite", DiffoodError):
                     _take(past, text, number)
-                except (ValidationError, ValueError) as error:
-                    reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
-                    raise DiffoodError(
-                        f"{self.path}, line {number} does not hold: {reason}. Start anew with --overwrite."
-                    ) from None
                 end += len(text)
         if end != os.fstat(self._descriptor).st_size:
             os.ftruncate(self._descriptor, end)

@@ -5,14 +5,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
-from diffood.errors import UsageError
+from diffood.errors import BundleError, UsageError
+from diffood.runtime.bundle.files import read_record, record_bytes
 from diffood.runtime.records import Record
 from diffood.serving.output.journal import RunRecord
 from diffood.serving.rows.row import Row
 
 MOST_REASONS = 1000  # that are told apart; files from outside must not fill memory with new ones
+MAX_SUMMARY_BYTES = 4 * 2**20  # reasons are short lines
 OTHER_REASONS = "other reasons"
 
 State = Literal["finished", "stopped", "failed"]
@@ -111,14 +111,14 @@ class Tally:
 
 def encode_summary(summary: Summary, engine: str, run: RunRecord) -> bytes:
     """summary.json as bytes."""
-    return (SummaryFile(**summary.model_dump(), engine=engine, run=run).model_dump_json(indent=1) + "\n").encode()
+    return record_bytes(SummaryFile(**summary.model_dump(), engine=engine, run=run))
 
 
 def read_summary(path: Path, output: Path) -> SummaryFile:
     """The summary of a finished run, beside its output. UsageError where there is none that holds."""
     try:
-        found = SummaryFile.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        found = read_record(path.parent, path.name, SummaryFile, limit=MAX_SUMMARY_BYTES)
+    except BundleError:
         found = None
     if found is None or found.state != "finished":
         raise UsageError(

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, create_model
 
 from diffood.errors import MissingExtraError, UsageError
-from diffood.runtime.records import first_problem
+from diffood.runtime.records import explain_invalid
 from diffood.serving.rows.formats import LineFormat
 from diffood.serving.rows.parts import JOURNAL, PARTIAL, find_part, own_files
 from diffood.serving.rows.row import COLUMNS, Row, Value
@@ -237,10 +237,8 @@ def _require_columns(names: Iterable[str], where: str) -> None:
 
 def _checked(values: dict[str, Any], where: str) -> Row:
     """The one door through which values become a row that the inside trusts."""
-    try:
+    with explain_invalid(where, _REMEDY, UsageError):
         row = Row(**_COLUMNS.model_validate(values).model_dump())
-    except ValidationError as error:
-        raise UsageError(f"{where}: {first_problem(error)}; {_REMEDY}.") from None
     try:
         "".join((row.id, row.sha256, row.class_name or "")).encode()
     except UnicodeEncodeError:  # JSON can spell half of a surrogate pair

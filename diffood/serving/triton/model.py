@@ -11,7 +11,7 @@ from diffood.errors import DiffoodError
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import Limits
-from diffood.runtime.records import shown
+from diffood.runtime.records import escape_for_terminal
 from diffood.serving.triton.encoded import score_encoded
 from diffood.serving.triton.repository import BUNDLE_FOLDER, INPUT, Settings, make_tensors
 
@@ -33,7 +33,9 @@ class TritonPythonModel:
             )
             self.rule = Rule.of(self.detector.calibration())
         except DiffoodError as error:
-            raise pb_utils.TritonModelException(shown(str(error))) from None  # it may quote a hostile bundle
+            raise pb_utils.TritonModelException(
+                escape_for_terminal(str(error))
+            ) from None  # it may quote a hostile bundle
         self.limits = Limits(settings.max_bytes, settings.max_pixels)
         session = self.detector.session
         pb_utils.Logger.log_info(f"{args['model_name']}: {session.precision} on {session.backend}, {self.detector.why}")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import (
@@ -25,14 +25,14 @@ from diffood.runtime.bundle.bundle import (
     Bundle,
     kept_folder,
     open_bundle,
-    read_regular,
 )
 from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, load_calibrated_fusion, load_calibration
 from diffood.runtime.bundle.engines import ENGINES, RECORD, list_engines, read_plan
+from diffood.runtime.bundle.files import read_regular, record_bytes
 from diffood.runtime.bundle.parity import MAX_PARITY_BYTES, load_parity
 from diffood.runtime.detector import DEFAULT_BATCH, require_size
 from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
-from diffood.runtime.records import Record, first_problem
+from diffood.runtime.records import Record, explain_invalid
 from diffood.runtime.sessions.choice import BackendChoice, PrecisionChoice
 from diffood.serving.rows.row import COLUMNS, Row, Value
 
@@ -78,10 +78,8 @@ class Settings(Record):
         """Read the configuration that Triton hands to a model. UsageError where it was edited to what cannot be."""
         parameters = config.get("parameters", {}).items()
         given = {name: entry.get("string_value") for name, entry in parameters if not name.isupper()}  # those: Triton's
-        try:
+        with explain_invalid("config.pbtxt", "export it again", UsageError):
             return cls.model_validate({**given, "batch": config["max_batch_size"]})
-        except ValidationError as error:
-            raise UsageError(f"config.pbtxt does not hold: {first_problem(error)}; export it again.") from None
 
 
 def write_repository(
@@ -148,7 +146,7 @@ def _files_to_serve(bundle: Bundle, backend: BackendChoice) -> Iterator[tuple[st
     for engine in list_engines(bundle):
         if backend in ("auto", engine.record.library):
             place = f"{ENGINES}/{engine.path.name}"
-            yield f"{place}/{RECORD}", (engine.record.model_dump_json(indent=1) + "\n").encode()
+            yield f"{place}/{RECORD}", record_bytes(engine.record)
             for plan in engine.record.plans:
                 yield f"{place}/{plan.file}", read_plan(engine, plan.role)
 

@@ -37,14 +37,14 @@ from diffood.runtime.method.plan import DEFAULT, MAX_REPEATS, MAX_STARTS, REFERE
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(UsageError, match=f"The plan does not hold: {name}") as caught:
+    with pytest.raises(UsageError, match=f"The plan is invalid: {name}") as caught:
         DEFAULT.changed({name: value})
     assert "got " in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_field_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match="The plan does not hold: eta"):
+    with pytest.raises(UsageError, match="The plan is invalid: eta"):
         DEFAULT.changed({"eta": 0.5})
 
 

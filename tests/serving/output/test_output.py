@@ -260,7 +260,7 @@ def test_a_damaged_journal_is_refused_and_a_torn_one_is_not(tmp_path: Path) -> N
     lines = data.splitlines(keepends=True)
     for damaged in (data.replace(b'"rows":4', b'"rows":"x"'), b"{}\n" + data, data + lines[0]):
         journal.write_bytes(damaged)
-        with pytest.raises(DiffoodError, match=r"line \d+ does not hold: .*Start anew with --overwrite"):
+        with pytest.raises(DiffoodError, match=r"line \d+ is invalid: .*start anew with --overwrite"):
             resume(path, MANY)
     journal.write_bytes(data + lines[-1][:30])
     resume(path, MANY)

@@ -101,7 +101,7 @@ def test_settings_survive_the_configuration(settings: Settings) -> None:
 @pytest.mark.parametrize("edit", [{"backend": "gpu"}, {"threads": "two"}, {"max_bytes": "0"}, {"bakend": "auto"}])
 def test_an_edited_configuration_that_cannot_be_is_named(edit: dict[str, str]) -> None:
     parameters = {name: {"string_value": text} for name, text in edit.items()}
-    with pytest.raises(UsageError, match=rf"config\.pbtxt does not hold: {next(iter(edit))}"):
+    with pytest.raises(UsageError, match=rf"config\.pbtxt is invalid: {next(iter(edit))}"):
         Settings.of({"max_batch_size": 8, "parameters": parameters})
 
 

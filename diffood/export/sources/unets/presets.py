@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from diffood.errors import ExportError, UsageError
 from diffood.export.sources.unets.scheduler import read_config
-from diffood.runtime.records import Record, first_problem
+from diffood.runtime.records import Record, explain_invalid
 
 Width = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]  # group norms have 32 groups
 Size = Annotated[int, Field(ge=4, le=4096)]
@@ -134,7 +134,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 def load_checkpoint_config(spec: str | None, checkpoint: Path) -> CheckpointConfig:
     """The preset of this name, or the hyper-parameters in this .json file, which may start from a `preset`.
 
-    Raises UsageError where there is neither, and ExportError for a file that does not hold.
+    Raises UsageError where there is neither, and ExportError for a file that is invalid.
     """
     known = f"Presets: {', '.join(PRESETS)}; or a FILE.json with hyper-parameters (docs/models.md)."
     if spec is None:
@@ -153,7 +153,5 @@ def load_checkpoint_config(spec: str | None, checkpoint: Path) -> CheckpointConf
     layout = given.get("layout")
     if not isinstance(layout, str) or layout not in _LAYOUTS:
         raise ExportError(f"{path} has the layout {str(layout)[:80]!r}; openai and ddim are known. {known}")
-    try:
+    with explain_invalid(str(path), "correct the file", ExportError):
         return _LAYOUTS[layout].model_validate(given | {"name": path.name})
-    except ValidationError as error:
-        raise ExportError(f"{path} does not hold: {first_problem(error)}.") from None
