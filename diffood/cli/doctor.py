@@ -1,9 +1,10 @@
-"""diffood doctor: what of this machine diffood can use, and what to install for the rest."""
+"""diffood doctor: what diffood can use on this machine, and what to install for the rest."""
 
 import importlib.metadata
 import json
 import platform
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import typer
 
@@ -34,6 +35,7 @@ PACKAGES = {
     "onnxscript": ("diffood export", _EXPORT, ("onnxscript",)),
     "safetensors": ("diffood export", _EXPORT, ("safetensors",)),
 }
+_ABLE = {True: "can", False: "cannot"}
 CLASH = (
     "onnxruntime and onnxruntime-gpu are both installed and share a folder, so that either may be broken: "
     "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install the one you want (onnxruntime-gpu has the CPU too)."
@@ -42,7 +44,15 @@ CLASH = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One package: its version or None, what it is for, how to get it."""
+    """One package diffood can use.
+
+    Attributes:
+        package: Its name at the package registry.
+        version: The installed version, None where it is missing.
+        purpose: What of diffood needs it.
+        install: How to get it.
+
+    """
 
     package: str
     version: str | None
@@ -50,55 +60,80 @@ class Finding:
     install: str
 
 
-def examine() -> list[Finding]:
+@dataclass(frozen=True)
+class Diagnosis:
+    """What diffood can use on this machine.
+
+    Attributes:
+        machine: Operating system, architecture and usable cores.
+        device: The GPU, or why none can be used.
+        backends: Every backend, and why it can run or not.
+        providers: Execution providers of ONNX Runtime; none where it cannot be imported.
+        packages: Every package diffood can use.
+        warnings: What is installed and may be broken.
+
+    """
+
+    machine: str
+    device: Device | str
+    backends: tuple[Availability, ...]
+    providers: tuple[str, ...]
+    packages: tuple[Finding, ...]
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        device = asdict(self.device) if isinstance(self.device, Device) else None
+        return {"diffood": __version__, **asdict(self), "device": device}
+
+
+def examine_packages() -> tuple[Finding, ...]:
     """Look up every package diffood can use; imports none of them."""
-    return [
+    return tuple(
         Finding(name, next(filter(None, map(_version, distributions)), None), purpose, how)
         for name, (purpose, how, distributions) in PACKAGES.items()
-    ]
+    )
+
+
+def examine_machine() -> Diagnosis:
+    """Look at the libraries, cores, GPU and backends of this machine."""
+    return Diagnosis(
+        machine=f"{platform.system()} {platform.machine()}, {usable_cores()} cores",
+        device=_device(),
+        backends=tuple(examine_backends(None, "fp32", DEFAULT_BATCH)),
+        providers=_providers(),
+        packages=examine_packages(),
+        warnings=(CLASH,) if _version("onnxruntime") and _version("onnxruntime-gpu") else (),
+    )
 
 
 def doctor(as_json: options.AsJson = False) -> None:
-    """Show what of this machine diffood can use: libraries, cores, GPU, backends, and what is missing.
+    """Show what diffood can use on this machine.
+
+    Libraries, cores, GPU and backends, and what to install for what is missing.
 
     Example: diffood doctor
     """
-    findings = examine()
-    providers = _providers()
-    machine = f"{platform.system()} {platform.machine()}, {usable_cores()} cores"
-    device = _device()
-    backends = examine_backends(None, "fp32", DEFAULT_BATCH)
-    warnings = [CLASH] if _version("onnxruntime") and _version("onnxruntime-gpu") else []
-    if as_json:
-        content = {
-            "diffood": __version__,
-            "machine": machine,
-            "device": asdict(device) if isinstance(device, Device) else None,
-            "backends": [asdict(found) for found in backends],
-            "providers": providers,
-            "packages": [asdict(finding) for finding in findings],
-            "warnings": warnings,
-        }
-        typer.echo(json.dumps(content))
-    else:
-        lines = [("diffood", f"{__version__}, Python {platform.python_version()}, {machine}"), ("GPU", str(device))]
-        lines += [("backend", f"{found.backend} {_word(found)}: {found.reason}") for found in backends]
-        lines += [(finding.package, _state(finding)) for finding in findings]
-        lines += [("warning", warning) for warning in warnings]
-        for name, state in lines:
-            typer.echo(f"{name:<16}{state}")
-    if "CPUExecutionProvider" not in providers:
+    found = examine_machine()
+    typer.echo(json.dumps(found.as_json()) if as_json else "\n".join(_describe(found)))
+    if "CPUExecutionProvider" not in found.providers:
         raise MissingExtraError(
             "ONNX Runtime cannot be imported, so no bundle can run: pip install --force-reinstall onnxruntime"
         )
 
 
-def _word(found: Availability) -> str:
-    return "can run" if found.usable else "cannot run"
-
-
-def _state(finding: Finding) -> str:
-    return finding.version or f"missing, for {finding.purpose}: {finding.install}"
+def _describe(found: Diagnosis) -> list[str]:
+    lines = [
+        ("diffood", f"{__version__}, Python {platform.python_version()}, {found.machine}"),
+        ("GPU", str(found.device)),
+        *(
+            ("backend", f"{one.backend} {'can' if one.usable else 'cannot'} run: {one.reason}")
+            for one in found.backends
+        ),
+        *((one.package, one.version or f"missing, for {one.purpose}: {one.install}") for one in found.packages),
+        *(("warning", warning) for warning in found.warnings),
+    ]
+    return [f"{name:<16}{text}" for name, text in lines]
 
 
 def _version(distribution: str) -> str | None:
@@ -116,10 +151,10 @@ def _device() -> Device | str:
         return f"none: {error}"
 
 
-def _providers() -> list[str]:
+def _providers() -> tuple[str, ...]:
     try:
         import onnxruntime
 
-        return list(onnxruntime.get_available_providers())
+        return tuple(onnxruntime.get_available_providers())
     except (ImportError, AttributeError):
-        return []
+        return ()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from diffood.cli.doctor import CLASH, PACKAGES, examine
+from diffood.cli.doctor import CLASH, PACKAGES, examine_packages
 from diffood.runtime.sessions.backends import PREFERRED
 
 EXTRAS = {
@@ -52,7 +52,7 @@ def content(folder: Path | None = None) -> dict[str, Any]:
 
 
 def test_every_optional_package_is_named_with_what_installs_it() -> None:
-    found = {finding.package: finding for finding in examine()}
+    found = {finding.package: finding for finding in examine_packages()}
     assert found.keys() == PACKAGES.keys()
     for package, extra in EXTRAS.items():
         assert f"pip install '{extra}'" in found[package].install
@@ -88,11 +88,11 @@ def test_a_package_is_known_by_every_name_it_is_installed_under(
 ) -> None:
     install(tmp_path, distribution, "99.1")
     monkeypatch.syspath_prepend(tmp_path)
-    versions = {finding.package: finding.version for finding in examine()}
+    versions = {finding.package: finding.version for finding in examine_packages()}
     real = versions[package]
     assert real == "99.1" or distribution.endswith(("cu12", "cu13"))  # the plain name goes first where both are there
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    assert {finding.package: finding.version for finding in examine()}[package] == "99.1"
+    assert {finding.package: finding.version for finding in examine_packages()}[package] == "99.1"
 
 
 def test_onnxruntime_and_onnxruntime_gpu_together_are_a_clash(tmp_path: Path) -> None:
@@ -106,6 +106,6 @@ def test_onnxruntime_and_onnxruntime_gpu_together_are_a_clash(tmp_path: Path) ->
 def test_onnxruntime_gpu_alone_is_an_onnxruntime_and_no_clash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "onnxruntime-gpu", "1.31.1")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    versions = {finding.package: finding.version for finding in examine()}
+    versions = {finding.package: finding.version for finding in examine_packages()}
     assert versions["onnxruntime"] == versions["onnxruntime-gpu"] == "1.31.1"
     assert versions["tensorrt"] is None

@@ -1,8 +1,13 @@
-"""Rates, differences and probabilities as text: the same words in messages, on the terminal and in reports."""
+"""Counts, rates, differences and probabilities as text, for messages, the terminal and reports."""
 
 from math import isfinite
 
 SMALLEST_SHOWN = 0.001  # of a p-value; digits below it mean nothing
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: 1 image, 2 images."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -8,9 +8,8 @@ import typer
 
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
-from diffood.runtime.bundle.fusion import FusionRecord
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
-from diffood.runtime.method.plan import Combination, Plan
+from diffood.runtime.method.plan import Combination
 from diffood.runtime.method.schedule import Convention, Sampler
 from diffood.runtime.method.witnesses import Witness
 from diffood.runtime.sessions.choice import BackendChoice, Candidate, PrecisionChoice, list_candidates, nothing_usable
@@ -135,26 +134,3 @@ def describe_engine(detector: Detector) -> str:
     """One line that says what runs, and why."""
     session = detector.session
     return f"{session.precision} on {session.backend}{f': {detector.why}' if detector.why else ''}"
-
-
-def describe_plan(plan: Plan, evaluations: int) -> str:
-    """One line that says what a plan does and costs."""
-    starts = ", ".join(map(str, plan.start_times))
-    words = " or ".join(map(str, plan.stages))
-    return (
-        f"{plan.schedule} {plan.sampler}, start {starts}, stride {plan.stride}, repeats {plan.repeats}, "
-        f"guidance {plan.guidance:g}, {plan.space} {plan.norm}, {' + '.join(plan.witnesses)}"
-        f"{f' by {plan.combine}' if plan.fused else ''}: {evaluations} UNet evaluations an image"
-        f"{f' that is not clear after {words} repeats' if plan.stages else ''}"
-    )
-
-
-def describe_fusion(fusion: FusionRecord) -> list[str]:
-    """Lines that say what is combined, how, and what each witness usually is."""
-    usual = ", ".join(f"{found.name} {found.center:.3g} ± {found.scale:.2g}" for found in fusion.witnesses)
-    lines = [f"fused       {fusion.combine} of {usual} (fitted on {fusion.n} other images)"]
-    for rule in fusion.stages:
-        sides = [f"at most {rule.low:.3g}"] if rule.low is not None else []
-        sides += [f"above {rule.high:.3g}"] if rule.high is not None else []
-        lines.append(f"stage       after {rule.repeats} repeats an image ends where its score is {' or '.join(sides)}")
-    return lines

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from diffood.cli.options import shared as options
+from diffood.cli.text.plan import describe_fusion, describe_plan
 
 if TYPE_CHECKING:
     from diffood.calibration.calibrate import Calibrated
@@ -18,9 +19,9 @@ def describe_calibration(done: "Calibrated") -> list[str]:
     """Lines that say what was fitted on what, what it promises, and what to look at."""
     calibration, detector = done.calibration, done.detector
     return [
-        f"plan        {options.describe_plan(detector.plan, detector.evaluations)}",
+        f"plan        {describe_plan(detector.plan, detector.evaluations)}",
         f"engine      {options.describe_engine(detector)}",
-        *(options.describe_fusion(calibration.fusion) if calibration.fusion else []),
+        *(describe_fusion(calibration.fusion) if calibration.fusion else []),
         f"images      {calibration.n} scored, {calibration.set_aside} set aside",
         *([_tuned(done)] if done.tuned else []),
         f"threshold   {calibration.threshold:.6f} ({calibration.allowed_above} of {calibration.n} above)",

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from diffood.calibration.tuning.choosing import TUNED
 from diffood.calibration.tuning.images import FIT, IND
-from diffood.cli.options import shared as options
 from diffood.cli.text.evaluation import align
+from diffood.cli.text.plan import describe_plan
 from diffood.runtime.method.plan import DEFAULT, FAST, Plan
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def describe_tuning(tuned: "Tuned", bundle: "Bundle", files: int) -> list[str]:
         return [*lines, "interrupted before all was measured: nothing was written but which images were looked at"]
     chosen = choice.chosen
     lines += [
-        f"chosen      {options.describe_plan(chosen.plan, chosen.plan.evaluations(bundle.tables(chosen.plan)))}",
+        f"chosen      {describe_plan(chosen.plan, chosen.plan.evaluations(bundle.tables(chosen.plan)))}",
         f"why         the cheapest within the limit that {_told(choice.below_best, chosen is choice.best)}",
         f"at any cost the best of all that was measured has {_percent(choice.anywhere.mean.value)} at "
         f"{choice.anywhere.cost:.3g}; the chosen one is {_points(choice.below_anywhere)} points below",

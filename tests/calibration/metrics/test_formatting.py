@@ -2,11 +2,13 @@
 
 import math
 
-from diffood.calibration.metrics.formatting import exact_percent, percent, points, probability, ratio
+from diffood.calibration.metrics.formatting import counted, exact_percent, percent, points, probability, ratio
 
 
 def test_numbers_as_text() -> None:
     cases = [
+        (counted(1, "image"), "1 image"),
+        (counted(0, "image"), "0 images"),
         (percent(0.0), "0.0%"),
         (percent(1.0), "100.0%"),
         (percent(0.0004), "below 0.1%"),  # never rounded to none

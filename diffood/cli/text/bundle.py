@@ -1,0 +1,78 @@
+"""What `diffood inspect` prints of a bundle, in lines. Prints nothing itself."""
+
+from collections.abc import Mapping
+
+from rich.filesize import decimal
+
+from diffood.cli.text.plan import describe_fusion, describe_plan
+from diffood.runtime.bundle.bundle import Bundle, GraphEntry
+from diffood.runtime.bundle.calibration import Calibration
+
+CLASSES_SHOWN = 12
+
+
+def describe_bundle(bundle: Bundle, calibration: Calibration | None, kept: Mapping[str, Calibration]) -> list[str]:
+    """Lines about the models, the graphs, the plans, and the calibrations: the current one and earlier ones."""
+    return [
+        *_describe_models(bundle),
+        *(_describe_graph(bundle, graph) for graph in bundle.manifest.graphs),
+        *_describe_plans(bundle),
+        *_describe_calibration(bundle, calibration),
+        *(
+            f"kept        {name}: {old.method}, {old.n} images, alpha {old.alpha:g}, threshold {old.threshold:.6f}, "
+            f"fingerprint {old.fingerprint.short}"
+            for name, old in kept.items()
+        ),
+        f"made with   {', '.join(f'{name} {version}' for name, version in bundle.manifest.versions.items())}",
+    ]
+
+
+def _describe_models(bundle: Bundle) -> list[str]:
+    manifest = bundle.manifest
+    image, latent, unet, classifier = manifest.image, manifest.latent, manifest.unet, manifest.classifier
+    names = manifest.class_names
+    more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
+    lines = [
+        f"bundle      {bundle.path}, format {manifest.format}, all {len(manifest.files)} files unchanged since export",
+        f"images      {image.channels}x{image.height}x{image.width}",
+    ]
+    if latent is not None:
+        lines.append(
+            f"latents     {latent.channels}x{latent.height}x{latent.width}, {latent.origin}, "
+            f"{latent.parameters:,} parameters; denoised instead of images"
+        )
+    return [
+        *lines,
+        f"unet        {unet.origin}, {unet.parameters:,} parameters, labels: {unet.labels}, predicts {unet.prediction}",
+        f"schedule    {len(bundle.alpha_bar)} steps ({unet.schedule_origin})",
+        f"classifier  {classifier.origin}, {classifier.parameters:,} parameters, {manifest.feature_count} features",
+        f"classes     {len(names)}: {', '.join(names[:CLASSES_SHOWN])}{more}",
+    ]
+
+
+def _describe_graph(bundle: Bundle, graph: GraphEntry) -> str:
+    if graph.precision != "fp32" and graph.file == bundle.graph(graph.role).file:
+        return f"graph       {graph.role}: {graph.file} stays fp32 in the {graph.precision} variant"
+    weights = f", weights in {graph.data}, {decimal(bundle.entry(graph.data).size)}" if graph.data else ""
+    size = decimal(bundle.entry(graph.file).size)
+    return f"graph       {graph.role}: {graph.file}, {graph.precision}, opset {graph.opset}, {size}{weights}"
+
+
+def _describe_plans(bundle: Bundle) -> list[str]:
+    default = bundle.manifest.default_plan
+    return [
+        f"plan        {name}{' (default)' if name == default else ''}: "
+        f"{describe_plan(plan, plan.evaluations(bundle.tables(plan)))}"
+        for name, plan in bundle.manifest.plans.items()
+    ]
+
+
+def _describe_calibration(bundle: Bundle, calibration: Calibration | None) -> list[str]:
+    if calibration is None:
+        return [f"calibrated  no; run `diffood calibrate {bundle.path} --images DIR`"]
+    lines = [f"calibrated  {calibration.method}, {calibration.n} images, threshold {calibration.threshold:.6f}"]
+    if calibration.per_class:
+        own, classes = len(calibration.own_thresholds), len(bundle.manifest.class_names)
+        lines.append(f"per class   {own} of {classes} predicted classes have their own threshold")
+    lines += describe_fusion(calibration.fusion) if calibration.fusion else []
+    return [*lines, f"guarantee   {calibration.guarantee}"]

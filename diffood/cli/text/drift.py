@@ -1,0 +1,63 @@
+"""What `diffood monitor` prints, in lines. Prints nothing itself."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from diffood.calibration.metrics.formatting import percent
+from diffood.cli.text.tables import table_lines
+
+if TYPE_CHECKING:
+    from diffood.calibration.drift.martingale import GroupDrift
+    from diffood.calibration.drift.monitor import DriftReport, Watch
+
+GROUPS_SHOWN = 5
+
+
+def describe_watch(watch: "Watch") -> str:
+    """One line that says where a watch stands."""
+    return (
+        f"{watch.rows} rows, log10 of the martingale {watch.log10_martingale:.2f}, "
+        f"at most {watch.log10_maximum:.2f}; alarm at {watch.log10_alarm:.2f}"
+    )
+
+
+def describe_drift(report: "DriftReport") -> list[str]:
+    """Lines that say what was read, whether it drifts, since when, and which classes and sources do."""
+    scored = report.rows - report.rejected
+    share = percent(report.flagged / scored) if scored else "none"
+    lines = [
+        f"rows        {report.rows}: {scored} scored, {share} of them flagged, {report.rejected} rejected and left out",
+        f"martingale  10^{report.log10_martingale:.2f} now, 10^{report.log10_maximum:.2f} at most; "
+        f"alarm at 10^{report.log10_alarm:.2f}",
+    ]
+    if report.alarm is None or report.began is None:
+        return [*lines, "drift       no alarm: these rows do not contradict the calibration"]
+    return [
+        *lines,
+        f"drift       ALARM at row {report.alarm.row} ({report.alarm.id!r}); without drift the probability of an alarm "
+        f"is at most {report.level:g}",
+        f"began       about row {report.began.row} ({report.began.id!r})",
+        *_describe_groups("class", report.classes),
+        *_describe_groups("source", report.sources),
+        "",
+        "mean p: 0.5 if scores are as in the calibration, less if they are higher.",
+        "test: probability of scores this high without drift.",
+    ]
+
+
+def _describe_groups(kind: str, groups: "Sequence[GroupDrift]") -> list[str]:
+    """A table of classes or sources, the most suspicious first."""
+    rows = [
+        (
+            repr(group.name),
+            f"{group.rows}",
+            percent(group.flagged_share),
+            f"{group.mean_p_value:.3f}",
+            f"{group.p_value:.2g}",
+        )
+        for group in groups[:GROUPS_SHOWN]
+    ]
+    lines = ["", *table_lines((f"{kind} since then", "rows", "flagged", "mean p", "test"), rows)]
+    if len(groups) > GROUPS_SHOWN:
+        lines.append(f"and {len(groups) - GROUPS_SHOWN} more; --json has them all")
+    return lines
