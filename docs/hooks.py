@@ -46,6 +46,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn links between files of the repository into links between pages of the site."""
     del config
+    if page.file.src_uri == "index.md":
+        page.meta["hide"] = ["navigation"]  # the front page has the width to itself
     source = SOURCES.get(page.file.src_uri, f"docs/{page.file.src_uri}")
 
     def replace(match: re.Match[str]) -> str:
