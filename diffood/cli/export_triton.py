@@ -8,7 +8,8 @@ import typer
 from diffood.cli.options import shared as options
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
-from diffood.serving.triton.repository import DEFAULT_NAME, DEFAULT_QUEUE_DELAY, Settings, write_repository
+from diffood.serving.triton.config import TritonSettings
+from diffood.serving.triton.repository import DEFAULT_NAME, DEFAULT_QUEUE_DELAY, write_repository
 
 
 def export_triton(
@@ -34,7 +35,7 @@ def export_triton(
 
     Example: diffood export-triton bundle --output models && tritonserver --model-repository "$PWD/models"
     """
-    settings = Settings(
+    settings = TritonSettings(
         backend=backend,
         precision=precision,
         batch=batch,

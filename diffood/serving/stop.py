@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks a run to end after the images under way, the second ends it at once."""
+"""Ctrl-C and SIGTERM: the first ends a run after the images under way, the second ends it at once."""
 
 import contextlib
 import signal
@@ -15,41 +15,46 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """Whether a run was asked to end, and by which signal. event: set when it was, for what waits for inputs."""
+    """Whether a run was asked to end.
+
+    Attributes:
+        event: Set when it was; code that waits for inputs can wait for this too.
+        signal: The signal that asked for it.
+    """
 
     def __init__(self) -> None:
         self.event = threading.Event()
         self.signal: signal.Signals | None = None
 
     @property
-    def wanted(self) -> bool:
+    def requested(self) -> bool:
         """Whether the run is to end."""
         return self.event.is_set()
 
     @property
     def exit_code(self) -> int:
-        """What a process exits with that ends so: the shell's code for the signal."""
+        """The shell's exit code for the signal."""
         return SIGNAL_EXIT + (self.signal or signal.SIGINT)
 
-    def until(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, up to where the run is to end."""
+    def limit(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, until the run is to end."""
         for item in items:
-            if self.wanted:
+            if self.requested:
                 return
             yield item
-            if self.wanted:
+            if self.requested:
                 return
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.wanted:
+        if self.requested:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
         self.event.set()
 
 
 @contextlib.contextmanager
-def listening(stop: Stop) -> Iterator[None]:
-    """Have the signals tell `stop`, where this is the thread that may."""
+def handle_signals(stop: Stop) -> Iterator[None]:
+    """Let the signals request the stop while inside; does nothing outside the main thread, which alone may do so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -147,7 +147,7 @@ def test_a_signal_ends_in_good_order_and_says_how_to_go_on(
     summary = json.loads(out)
     assert summary["state"] == "stopped"
     assert 0 < summary["files"] < 220
-    [command] = re.findall(r"^go on with  diffood (serve-batch .* --resume)$", err, re.MULTILINE)
+    [command] = re.findall(r"^resume with  diffood (serve-batch .* --resume)$", err, re.MULTILINE)
     again = subprocess.run(
         [sys.executable, "-m", "diffood", *command.split()], capture_output=True, text=True, check=False
     )
@@ -169,7 +169,7 @@ def test_a_second_signal_ends_at_once_and_keeps_the_rows(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, err
     assert "Traceback" not in err
-    assert "go on with" in err
+    assert "resume with" in err
     done = start("serve-batch", *words, *PART, *MACHINE, "--resume")
     assert done.code == 3
     assert contents(tmp_path) == undisturbed("rows.csv")
@@ -187,7 +187,7 @@ def test_what_would_mix_rows_of_two_kinds_is_refused(
     stopped = run(*serve, *MACHINE, "--max-reject-rate", 0.5)
     assert stopped.code == 1
     assert "99 of 100 files were refused, more than --max-reject-rate 0.5; the last: " in stopped.err
-    run(*serve, *MACHINE).assert_wrong_usage("did not finish (100 rows): go on with --resume, or start anew")
+    run(*serve, *MACHINE).assert_wrong_usage("has 100 rows of a run that did not finish: continue it with")
     run(*serve, *MACHINE, "--resume", "--overwrite").assert_wrong_usage("give one of them")
     resumed = (*serve, "--resume")
     run(*resumed, "--batch", 4, "--threads", 1).assert_wrong_usage("batch: 8 there, 4 here")
@@ -197,7 +197,7 @@ def test_what_would_mix_rows_of_two_kinds_is_refused(
     (tmp_path / "in" / "000.png").unlink()
     other = ("--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0", "--seed", "9")
     assert run("calibrate", bundle, "--images", clothes_folder, "--plan", "plain", *other, *MACHINE).code == 0
-    run(*resumed, *MACHINE).assert_wrong_usage("its rows would be of two kinds", "plan.seed", "calibration sha256")
+    run(*resumed, *MACHINE).assert_wrong_usage("resumed with other settings", "plan.seed", "calibration sha256")
     shutil.copy(calibrated / "calibration.json", bundle)
     done = run(*resumed, *MACHINE, "--max-reject-rate", 0.5)  # twenty more are too few to judge
     assert done.code == 3
@@ -315,7 +315,7 @@ def test_a_port_or_a_folder_that_cannot_be_had_is_explained(
     for words, message in (
         (("--log", tmp_path / "nowhere" / "log"), "--log"),
         (("--max-reject-rate", 1.5), "--max-reject-rate 1.5"),
-        (("--format", "csv"), "--format csv does not go with"),
+        (("--format", "csv"), "--format csv contradicts"),
     ):
         run(*serve, *words).assert_wrong_usage(message)
     run(*serve, "--save-flagged", tmp_path / "file").assert_one_line(1, "choose another --save-flagged")

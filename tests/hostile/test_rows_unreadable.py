@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffood.errors import UsageError
-from diffood.serving.rows.readers import MAX_LINE_BYTES, read_rows
+from diffood.serving.rows.checked import MAX_LINE_BYTES
+from diffood.serving.rows.readers import read_rows
 from diffood.serving.rows.row import COLUMNS, Row
 
 Values = dict[str, Any]

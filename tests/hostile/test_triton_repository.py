@@ -7,10 +7,11 @@ import pytest
 from planted_engine import plant_engine
 
 from diffood.errors import BundleError
-from diffood.serving.triton.repository import Settings, write_repository
+from diffood.serving.triton.config import TritonSettings
+from diffood.serving.triton.repository import write_repository
 
 Change = Callable[[Path, Path], None]  # of the bundle's folder and of its one bank
-SETTINGS = Settings(batch=8, threads=1)
+SETTINGS = TritonSettings(batch=8, threads=1)
 
 
 def flip(path: Path) -> None:
@@ -49,7 +50,7 @@ def test_a_changed_bundle_is_not_copied(fused: Path, bank: Path, tmp_path: Path,
 )
 def test_engines_go_where_they_are_run(fused: Path, tmp_path: Path, backend: str, copied: bool) -> None:
     engine = plant_engine(fused)
-    model = write_repository(fused, tmp_path / "models", Settings.model_validate({"backend": backend}))
+    model = write_repository(fused, tmp_path / "models", TritonSettings.model_validate({"backend": backend}))
     place = model / "1" / "bundle" / engine.relative_to(fused)
     assert place.exists() is copied
     assert not copied or {p.name: p.read_bytes() for p in engine.iterdir()} == {

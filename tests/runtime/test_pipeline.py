@@ -30,7 +30,8 @@ from diffood.runtime.inputs.open import Reading, open_inputs
 from diffood.runtime.inputs.watch import Watch
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.pipeline import score_files
-from diffood.serving.batch import Here, ids_there, make_row, serve_batch
+from diffood.serving.batch import BatchJob, existing_ids, serve_batch
+from diffood.serving.local import LocalScorer, make_row
 from diffood.serving.output.summary import Summary, Tally
 from diffood.serving.rows.row import Row
 from diffood.serving.stop import Stop
@@ -112,7 +113,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def serve(detector: Detector, sources: Sequence[Source], output: Path) -> tuple[list[Row], Summary]:
     with open_at(output) as target:
-        summary = serve_batch(Here(detector, detector.calibration()), sources, target)
+        summary = serve_batch(BatchJob(LocalScorer(detector, detector.calibration()), sources, target))
     return [Row(**json.loads(line)) for line in output.read_text("utf-8").splitlines()], summary
 
 
@@ -248,7 +249,7 @@ def test_rows_that_are_slow_to_write_keep_files_from_being_read(
         assert pulled <= rows + 6 * BATCH
 
     with open_at(tmp_path / "rows.jsonl") as target:
-        serve_batch(Here(detector, detector.calibration()), counted(), target, on_row=on_row)
+        serve_batch(BatchJob(LocalScorer(detector, detector.calibration()), counted(), target, on_row=on_row))
     assert (pulled, rows) == (100, 100)
 
 
@@ -290,7 +291,8 @@ def test_rows_are_the_same_bytes_from_processes(detector: Detector, mixed: Path,
     sources = expand_inputs([str(mixed)])
     wanted = lines(detector, sources, tmp_path / "rows.jsonl")
     with open_at(tmp_path / "other.jsonl") as target:
-        serve_batch(Here(detector, detector.calibration(), decoding=Decoding(processes=2)), sources, target)
+        scorer = LocalScorer(detector, detector.calibration(), decoding=Decoding(processes=2))
+        serve_batch(BatchJob(scorer, sources, target))
     assert (tmp_path / "other.jsonl").read_bytes().splitlines() == wanted
 
 
@@ -356,14 +358,18 @@ def test_a_watched_folder_is_resumed_by_ids_whatever_comes_first(
         def end(row: Row) -> None:
             stop.event.set()
 
-        first = serve_batch(Here(detector, detector.calibration()), sources, target, live=True, stop=stop, on_row=end)
+        first = serve_batch(
+            BatchJob(LocalScorer(detector, detector.calibration()), sources, target, live=True, stop=stop, on_row=end)
+        )
     assert (first.state, 0 < first.files <= 5) == ("stopped", True)
     for file in files[:4]:
         shutil.copy(file, drop)
     with open_at(output, "resume") as target:
         tally = Tally()
-        sources = open_inputs([], Reading(watch=watch, done=ids_there(target, tally)))
-        last = serve_batch(Here(detector, detector.calibration()), sources, target, live=True, tally=tally)
+        sources = open_inputs([], Reading(watch=watch, done=existing_ids(target, tally)))
+        last = serve_batch(
+            BatchJob(LocalScorer(detector, detector.calibration()), sources, target, live=True, tally=tally)
+        )
     assert (last.state, last.files, last.resumed) == ("finished", 9, first.files)
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert sorted(row["id"] for row in rows) == [file.name for file in files]

@@ -62,7 +62,7 @@ def test_a_run_goes_on_with_fewer_rows_where_memory_does_not_suffice(tmp_path: P
     enough, little = summaries
     assert enough["lanes"] == ROWS
     assert little["lanes"] in {32, 16, 8, 4}
-    assert f"did not suffice for {ROWS} rows a call: going on with " in done.stderr
+    assert f"Out of memory at batch {ROWS}; continuing with batch " in done.stderr
     assert [row["id"] for row in rows[1]] == [row["id"] for row in rows[0]]
     assert [row["score"] for row in rows[1]] == pytest.approx([row["score"] for row in rows[0]], abs=1e-5)
 

@@ -11,7 +11,8 @@ from written import open_at
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.files import expand_inputs
-from diffood.serving.batch import Here, serve_batch
+from diffood.serving.batch import BatchJob, serve_batch
+from diffood.serving.local import LocalScorer
 from diffood.serving.rows.row import Row
 from diffood.zoo.images import load_set
 
@@ -46,6 +47,7 @@ def serve_folder(detector: Detector, images: Mapping[str, bytes], place: Path, l
     for name, data in images.items():
         (folder / name).write_bytes(data)
     with open_at(output) as target:
-        serve_batch(Here(detector, detector.calibration(), limits), expand_inputs([str(folder)]), target)
+        scorer = LocalScorer(detector, detector.calibration(), limits)
+        serve_batch(BatchJob(scorer, expand_inputs([str(folder)]), target))
     rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
     return {row["id"]: Row(**{**row, "id": ""}) for row in rows}

@@ -7,9 +7,10 @@ from typing import Any
 
 from made_up import fingerprint_of
 
+from diffood.serving.output.base import Output, OutputMode
 from diffood.serving.output.journal import RunRecord
-from diffood.serving.output.output import Mode, Output, open_output
-from diffood.serving.output.place import Place
+from diffood.serving.output.layout import OutputLayout
+from diffood.serving.output.open import open_output
 from diffood.serving.output.summary import Summary, encode_summary
 from diffood.serving.rows.row import Row
 
@@ -27,8 +28,8 @@ MANY = [
 ]
 
 
-def run_of(place: Place, **changes: Any) -> RunRecord:
-    """The record of a made-up run to a place; `changes` are fields of it."""
+def run_of(layout: OutputLayout, **changes: Any) -> RunRecord:
+    """The record of a made-up run to an output; `changes` are fields of it."""
     fields: dict[str, Any] = {
         "diffood": "0",
         "fingerprint": fingerprint_of(),
@@ -40,16 +41,16 @@ def run_of(place: Place, **changes: Any) -> RunRecord:
         "decode_timeout": 20.0,
         "image_column": "image",
         "id_column": "",
-        "rows": place.rows,
+        "rows": layout.format.name,
         "part_rows": 2,
     }
     return RunRecord(**fields | changes)
 
 
-def open_at(path: Path, mode: Mode = "new", **changes: Any) -> Output:
+def open_at(path: Path, mode: OutputMode = "new", **changes: Any) -> Output:
     """An output of a made-up run, to be entered."""
-    place = Place.of(path)
-    return open_output(place, run_of(place, **changes), mode)
+    layout = OutputLayout.of(path)
+    return open_output(layout, run_of(layout, **changes), mode)
 
 
 def finish(output: Output) -> None:

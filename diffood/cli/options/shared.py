@@ -12,6 +12,7 @@ from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.method.plan import Combination
 from diffood.runtime.method.schedule import Convention, Sampler
 from diffood.runtime.method.witnesses import Witness
+from diffood.runtime.sessions import choice
 from diffood.runtime.sessions.choice import BackendChoice, Candidate, PrecisionChoice, list_candidates, nothing_usable
 
 PLAN_PANEL = "Plan"
@@ -132,5 +133,4 @@ def report_set_aside(set_aside: Iterable[tuple[str, str]]) -> None:
 
 def describe_engine(detector: Detector) -> str:
     """One line that says what runs, and why."""
-    session = detector.session
-    return f"{session.precision} on {session.backend}{f': {detector.why}' if detector.why else ''}"
+    return choice.describe_engine(detector.session.precision, detector.session.backend, detector.why)

@@ -23,6 +23,11 @@ class Candidate:
     why: str
 
 
+def describe_engine(precision: str, backend: str, why: str) -> str:
+    """One line that says what runs, and why if that is known."""
+    return f"{precision} on {backend}{f': {why}' if why else ''}"
+
+
 @dataclass(frozen=True)
 class Candidates:
     """Ways to run, best first; skipped: what cannot be had here, as (precision on backend, reason)."""

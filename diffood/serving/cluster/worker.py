@@ -1,4 +1,4 @@
-"""One worker of a cluster: opens the bundle once, turns blocks of files into rows. Ray runs it; it knows no Ray."""
+"""One worker of a cluster: opens the bundle once, turns blocks of files into rows. Ray runs it; it imports no Ray."""
 
 import contextlib
 import hashlib
@@ -20,13 +20,13 @@ from diffood.runtime.inputs.decode_worker import load_item
 from diffood.runtime.inputs.decoding import Decoding
 from diffood.runtime.inputs.items import PAUSE, Item, Pause
 from diffood.runtime.sessions.choice import PrecisionChoice
-from diffood.serving.batch import Here
+from diffood.serving.local import LocalScorer
 from diffood.serving.rows.row import Row
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What must be the same on every machine before one row is made. The hashes are of the two files as they lie."""
+class BundleIdentity:
+    """What must be equal on every machine before the first row: the version and the hashes of the bundle's files."""
 
     diffood: str
     manifest_sha256: str
@@ -34,11 +34,18 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What every worker does. bundle: absolute, the same path everywhere; folder: where relative inputs begin."""
+class WorkerConfig:
+    """What every worker does.
+
+    Attributes:
+        bundle: Absolute; the same path on every machine.
+        identity: Of the bundle on the driver's machine.
+        folder: Where relative inputs begin.
+        pictures: Whether to draw the denoised picture of each flagged image.
+    """
 
     bundle: Path
-    identity: Identity
+    identity: BundleIdentity
     folder: Path
     backend: Backend
     precision: PrecisionChoice | None
@@ -50,8 +57,15 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A worker that is ready. node: the machine's name; fingerprint: of the detector it opened."""
+class ReadyWorker:
+    """What a worker says of itself once it has opened the bundle.
+
+    Attributes:
+        node: Name of its machine.
+        process: Its process id there.
+        fingerprint: Of the detector it opened.
+        why: Why this backend and precision were chosen.
+    """
 
     node: str
     process: int
@@ -60,63 +74,73 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Sight:
-    """A file as the driver sees it, by which a machine shows that it sees the same files."""
+class FileProbe:
+    """A file as the driver reads it; a worker that reads the same bytes sees the same files.
 
-    source: Item
+    Attributes:
+        sha256: Of its bytes, on the driver's machine.
+    """
+
+    item: Item
     sha256: str
 
 
-def identify(bundle: Path) -> Identity:
-    """The identity of a calibrated bundle here. Raises BundleError where a file is missing or none."""
+def identify(bundle: Path) -> BundleIdentity:
+    """The identity of a calibrated bundle on this machine. Raises BundleError if a file is missing or irregular."""
     if not bundle.is_dir():
         raise BundleError(f"{bundle} is not a bundle: no such folder.")
-    remedy = "a bundle that serves on a cluster is calibrated and lies whole at one path on every machine"
+    remedy = "a bundle that serves on a cluster is calibrated and complete at one path on every machine"
     manifest = read_regular(bundle, MANIFEST, MAX_MANIFEST_BYTES, remedy)
     calibration = read_regular(bundle, CALIBRATION, MAX_CALIBRATION_BYTES, remedy)
-    return Identity(__version__, hashlib.sha256(manifest).hexdigest(), hashlib.sha256(calibration).hexdigest())
+    return BundleIdentity(__version__, hashlib.sha256(manifest).hexdigest(), hashlib.sha256(calibration).hexdigest())
 
 
 class Worker:
-    """One detector on one machine. What it raises to the driver is a DiffoodError that names the machine, or a bug."""
+    """One detector on one machine. What it raises is a DiffoodError that names the machine, or a bug."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
 
-    def open(self) -> Opened:
-        """Open the bundle. BundleError where it is not the driver's; what opening a Detector raises."""
+    def open(self) -> ReadyWorker:
+        """Open the bundle. Raises BundleError if it differs from the driver's, and what opening a Detector raises."""
         with _naming_the_machine():
-            self._require_the_same()
-            work = self._work
-            with contextlib.suppress(OSError):  # missed only by relative inputs, which `Sight` finds
-                os.chdir(work.folder)
+            self._require_same_bundle()
+            config = self._config
+            with contextlib.suppress(OSError):  # only relative inputs need it, and their FileProbe will tell
+                os.chdir(config.folder)
             self._detector = Detector.open(
-                work.bundle, backend=work.backend, precision=work.precision, batch=work.batch, threads=work.threads
+                config.bundle,
+                backend=config.backend,
+                precision=config.precision,
+                batch=config.batch,
+                threads=config.threads,
             )
             self._detector.spares_memory = True
-            here = Here(self._detector, self._detector.calibration(), work.limits, work.decoding, work.pictures)
-            self._rows = here.rows(self._feed())
-            return Opened(socket.gethostname(), os.getpid(), self._detector.fingerprint, self._detector.why)
+            calibration = self._detector.calibration()
+            scorer = LocalScorer(self._detector, calibration, config.limits, config.decoding, config.pictures)
+            self._rows = scorer.rows(self._feed())
+            return ReadyWorker(socket.gethostname(), os.getpid(), self._detector.fingerprint, self._detector.why)
 
-    def score(self, sources: Sequence[Item], sight: Sight | None) -> list[tuple[Row, bytes | None]]:
+    def score(self, items: Sequence[Item], probe: FileProbe | None) -> list[tuple[Row, bytes | None]]:
         """Rows of a block with their pictures, in its order.
 
-        UsageError where this machine sees another file than the driver at `sight`.
+        Raises:
+            UsageError: This machine reads other bytes than the driver for the probe's file.
         """
         with _naming_the_machine():
-            if sight:
-                self._require_seen(sight)
-            self._block = sources
-            return [(scored.row, scored.picture) for scored in itertools.islice(self._rows, len(sources))]
+            if probe:
+                self._require_same_files(probe)
+            self._block = items
+            return [(scored.row, scored.picture) for scored in itertools.islice(self._rows, len(items))]
 
     def _feed(self) -> Iterator[Item | Pause]:
         """Blocks as they come, in one pass, so that the processes that decode outlive a block."""
         while True:
             yield from self._block
-            yield PAUSE  # behind which nothing is asked for until all of the block is given
+            yield PAUSE  # nothing is drawn beyond it until all rows of the block were given
 
-    def _require_the_same(self) -> None:
-        found, expected = identify(self._work.bundle), self._work.identity
+    def _require_same_bundle(self) -> None:
+        found, expected = identify(self._config.bundle), self._config.identity
         if found.diffood != expected.diffood:
             raise UsageError(
                 f"diffood {found.diffood} is installed here, the run was started with {expected.diffood}; "
@@ -128,17 +152,17 @@ class Worker:
         ):
             if mine != theirs:
                 raise BundleError(
-                    f"{self._work.bundle / name} is not the one the run was started with (sha256 {mine[:8]}… here, "
-                    f"{theirs[:8]}… there); copy the bundle to the same path on every machine."
+                    f"{self._config.bundle / name} differs from the one the run was started with (sha256 {mine[:8]}… "
+                    f"here, {theirs[:8]}… there); copy the bundle to the same path on every machine."
                 )
 
-    def _require_seen(self, sight: Sight) -> None:
-        loaded = load_item(sight.source, self._detector.bundle.manifest.image, self._work.limits)
-        if loaded.sha256 != sight.sha256:
+    def _require_same_files(self, probe: FileProbe) -> None:
+        loaded = load_item(probe.item, self._detector.bundle.manifest.image, self._config.limits)
+        if loaded.sha256 != probe.sha256:
             found = f"sha256 {loaded.sha256[:8]}…" if loaded.sha256 else loaded.error
             raise UsageError(
-                f"{sight.source.id!r} is another file here than where the run was started ({found} here, sha256 "
-                f"{sight.sha256[:8]}… there); mount the inputs at the same path on every machine."
+                f"{probe.item.id!r} differs from the file where the run was started ({found} here, sha256 "
+                f"{probe.sha256[:8]}… there); mount the inputs at the same path on every machine."
             )
 
 

@@ -1,7 +1,14 @@
-"""The journal of a run: whose rows these are, and how far they are on the disk for good. Locked while it is open.
+"""The journal of a run: which run the rows belong to, and how many of them are safely on the disk.
 
-A line is appended and synced after what it speaks of was. So a crash, or a disk that is full, leaves a journal that
-says less than there is, never more; a last line that is torn is none.
+What happens in which order, for every checkpoint:
+
+    1. rows are appended to their file            (a kill here loses them; the resume scores them again)
+    2. the file is synced to the disk
+    3. a line with the checkpoint is appended to the journal
+    4. the journal is synced to the disk          (from here on a resume begins behind these rows)
+
+So after a crash or on a full disk the journal says less than there is, never more. A torn last line counts as absent.
+The file is locked while it is open, so that two runs never write to one output; a kill releases the lock.
 """
 
 import fcntl
@@ -18,16 +25,21 @@ from diffood.runtime.bundle.calibration import Fingerprint
 from diffood.runtime.bundle.durable import sync, write_all
 from diffood.runtime.records import Record, explain_invalid
 from diffood.runtime.sessions.cores import usable_cores
-from diffood.serving.rows.formats import Format
+from diffood.serving.rows.formats.registry import FormatName
 
-Count = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[int, Field(ge=0)]
 
 
 class RunRecord(Record):
-    """All that rows and the files they are in depend on, the inputs apart. Two runs of one record go on as one.
+    """Everything that rows and their files depend on, except the inputs. A run resumes only one with an equal record.
 
-    batch and threads: of the engine, whose last bits depend on them; a GPU has no threads. save_flagged: the folder of
-    flagged images.
+    Attributes:
+        diffood: Version.
+        batch: Rows per engine call; the last bits of scores depend on it, and on `threads`.
+        threads: Threads of the engine; no effect on a GPU.
+        rows: Format of the rows.
+        part_rows: Rows per part, and rows between checkpoints of one file.
+        save_flagged: Folder of flagged images.
     """
 
     format: Literal[1] = 1
@@ -41,12 +53,12 @@ class RunRecord(Record):
     decode_timeout: float
     image_column: str
     id_column: str
-    rows: Format
+    rows: FormatName
     part_rows: Annotated[int, Field(ge=1)]
     save_flagged: str | None = None
 
     def difference(self, other: "RunRecord") -> str:
-        """Name what differs, with both values; "" where nothing does."""
+        """Name each field that differs, with both values; "" if the records are equal."""
         found = [self.fingerprint.difference(other.fingerprint)]
         for name in type(self).model_fields:
             mine, theirs = (record._threads if name == "threads" else getattr(record, name) for record in (self, other))
@@ -56,50 +68,80 @@ class RunRecord(Record):
 
     @property
     def _threads(self) -> int:
-        """Threads behind the rows. Records were written with what was asked for: 0 for all cores, any for a GPU."""
+        """Threads that were used. Older records hold what was asked for: 0 for all cores, anything for a GPU."""
         return (self.threads or usable_cores()) if self.fingerprint.backend == "onnxruntime-cpu" else 0
 
 
-class Mark(Record):
-    """A point that outlives a crash: `rows` rows are in `bytes` bytes of that hash, of part number `part`.
+class Checkpoint(Record):
+    """A point that survives a crash.
 
-    sealed: the part is a file of its own, and the next one is begun.
+    Attributes:
+        part: Number of the part; 0 for one file.
+        rows: Rows in the part.
+        bytes: Length of these rows in the file.
+        sha256: Of these bytes.
+        sealed: Whether the part is complete, in a file of its own.
     """
 
-    part: Count
-    rows: Count
-    bytes: Count
+    part: NonNegative
+    rows: NonNegative
+    bytes: NonNegative
     sha256: Sha256
     sealed: bool = False
 
 
-class _Begun(Record):
+class _RunLine(Record):
     run: RunRecord
 
 
-class _Finished(Record):
+class _FinishedLine(Record):
     finished: Literal[True]
 
 
 @dataclass
-class Past:
-    """What a journal holds. sealed: a mark a part, in order; open: the last one of the part that is being written."""
+class JournalContent:
+    """What a journal holds.
+
+    Attributes:
+        run: The run that wrote it; None for an empty journal.
+        sealed: One checkpoint per complete part, in order.
+        open: Last checkpoint of the part that is being written.
+        finished: Whether all rows were written.
+    """
 
     run: RunRecord | None = None
-    sealed: list[Mark] = field(default_factory=list)
-    open: Mark | None = None
+    sealed: list[Checkpoint] = field(default_factory=list)
+    open: Checkpoint | None = None
     finished: bool = False
 
     @property
     def rows(self) -> int:
-        """Rows that are on the disk for good."""
-        return sum(mark.rows for mark in self.sealed) + (self.open.rows if self.open else 0)
+        """Rows that are safely on the disk."""
+        return sum(checkpoint.rows for checkpoint in self.sealed) + (self.open.rows if self.open else 0)
+
+    def add_line(self, text: bytes, number: int) -> None:
+        """Take in line `number`, from 1. Raises ValueError if it is invalid there."""
+        if number == 1:
+            self.run = _RunLine.model_validate_json(text).run
+            return
+        if text.startswith(b'{"finished"'):
+            self.finished = _FinishedLine.model_validate_json(text).finished
+            return
+        checkpoint = Checkpoint.model_validate_json(text)
+        if checkpoint.part != len(self.sealed):
+            raise ValueError(f"part {checkpoint.part}, expected part {len(self.sealed)}")
+        if checkpoint.sealed:
+            self.sealed.append(checkpoint)
+            self.open = None
+        else:
+            self.open = checkpoint
 
 
 class Journal:
-    """An open journal. Raises UsageError where another run has it open: the lock goes with the process that held it."""
+    """An open, locked journal."""
 
     def __init__(self, path: Path) -> None:
+        """Open and lock the file. Raises UsageError if another run has locked it."""
         self.path = path
         while True:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
@@ -110,48 +152,48 @@ class Journal:
             except BlockingIOError:
                 os.close(self._descriptor)
                 raise UsageError(
-                    f"Another run is writing there (it holds {path}): wait for it, or choose another --output."
+                    f"Another run is writing there (it has locked {path}): wait for it, or choose another --output."
                 ) from None
             except BaseException:
                 os.close(self._descriptor)
                 raise
-            os.close(self._descriptor)  # the run that held it ended meanwhile and removed it
+            os.close(self._descriptor)  # the run that had locked it ended meanwhile and removed it
 
-    def read(self) -> Past:
-        """What it says; a torn last line is cut off. DiffoodError where it is damaged."""
-        past, end = Past(), 0
+    def read(self) -> JournalContent:
+        """What it holds; a torn last line is cut off. Raises DiffoodError if it is damaged."""
+        content, end = JournalContent(), 0
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             file.seek(0)
             for number, text in enumerate(file, 1):
                 if not text.endswith(b"\n"):
                     break
-                with explain_invalid(f"{self.path}, line {number}", "start anew with --overwrite", DiffoodError):
-                    _take(past, text, number)
+                with explain_invalid(f"{self.path}, line {number}", "start over with --overwrite", DiffoodError):
+                    content.add_line(text, number)
                 end += len(text)
         if end != os.fstat(self._descriptor).st_size:
             os.ftruncate(self._descriptor, end)
-        return past
+        return content
 
     def begin(self, run: RunRecord) -> None:
-        """Empty it and write whose rows follow."""
+        """Empty the journal and write which run follows."""
         os.ftruncate(self._descriptor, 0)
-        self._append(_Begun(run=run))
+        self._append(_RunLine(run=run))
         sync(self.path.parent)
 
-    def add(self, mark: Mark) -> None:
-        """Append one mark."""
-        self._append(mark)
+    def add(self, checkpoint: Checkpoint) -> None:
+        """Append one checkpoint."""
+        self._append(checkpoint)
 
     def finish(self) -> None:
-        """Append that all rows are there."""
-        self._append(_Finished(finished=True))
+        """Append that all rows were written."""
+        self._append(_FinishedLine(finished=True))
 
     def remove(self) -> None:
         """Remove the file; the lock is held until `close`."""
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         os.close(self._descriptor)
 
     def _append(self, record: Record) -> None:
@@ -159,23 +201,6 @@ class Journal:
         try:
             write_all(self._descriptor, record.model_dump_json().encode() + b"\n")
             os.fsync(self._descriptor)
-        except OSError:  # the disk is full: a part of a line must not stand before a later one
+        except OSError:  # the disk is full: part of a line must not stay before a later one
             os.ftruncate(self._descriptor, end)
             raise
-
-
-def _take(past: Past, text: bytes, number: int) -> None:
-    if number == 1:
-        past.run = _Begun.model_validate_json(text).run
-        return
-    if text.startswith(b'{"finished"'):
-        past.finished = _Finished.model_validate_json(text).finished
-        return
-    mark = Mark.model_validate_json(text)
-    if mark.part != len(past.sealed):
-        raise ValueError(f"part {mark.part} where {len(past.sealed)} belongs")
-    if mark.sealed:
-        past.sealed.append(mark)
-        past.open = None
-    else:
-        past.open = mark

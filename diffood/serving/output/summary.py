@@ -1,4 +1,4 @@
-"""What a run did, counted row by row, and summary.json, which says it beside the output."""
+"""Counts what a run did, row by row, and writes them to the summary file."""
 
 import time
 from collections import Counter
@@ -11,7 +11,7 @@ from diffood.runtime.records import Record
 from diffood.serving.output.journal import RunRecord
 from diffood.serving.rows.row import Row
 
-MOST_REASONS = 1000  # that are told apart; files from outside must not fill memory with new ones
+MOST_REASONS = 1000  # reasons that are counted apart; files from outside must not fill the memory with new ones
 MAX_SUMMARY_BYTES = 4 * 2**20  # reasons are short lines
 OTHER_REASONS = "other reasons"
 
@@ -19,10 +19,15 @@ State = Literal["finished", "stopped", "failed"]
 
 
 class Summary(Record):
-    """What a run did, all its rows counted, those of the runs it goes on from too.
+    """What a run did: counts of all its rows, including those of the runs it resumed.
 
-    resumed: how many rows those are. seconds and images_per_second are of the last run alone, of scored images, reading
-    and writing included. lanes: rows of every engine call, fewer than asked for where memory did not suffice.
+    Attributes:
+        scored: Rows with status "ok" or "invalid".
+        reasons: How often each error occurs in the rows.
+        resumed: Rows from earlier runs.
+        seconds: Duration of the last run.
+        images_per_second: Of the last run, over scored images, reading and writing included.
+        lanes: Rows per engine call; fewer than the batch asked for if the engine ran out of memory.
     """
 
     state: State
@@ -40,14 +45,14 @@ class Summary(Record):
 
 
 class SummaryFile(Summary):
-    """summary.json."""
+    """Content of the summary file."""
 
     engine: str
     run: RunRecord
 
 
 class Tally:
-    """Counts of the rows so far. The numbers can be read by another thread at any time."""
+    """Counts of the rows so far. Another thread may read the numbers at any time."""
 
     def __init__(self) -> None:
         self.statuses, self.reasons = Counter[str](ok=0, rejected=0, invalid=0), Counter[str]()
@@ -56,22 +61,22 @@ class Tally:
 
     @property
     def files(self) -> int:
-        """Rows."""
+        """All rows."""
         return sum(self.statuses.values())
 
     @property
     def scored(self) -> int:
-        """Rows of images that were scored, to an invalid value too."""
+        """Rows of images that were scored, including those with an invalid score."""
         return self.statuses["ok"] + self.statuses["invalid"]
 
     @property
     def seconds(self) -> float:
-        """Since this run began."""
+        """Seconds since this run began."""
         return time.monotonic() - self._start
 
     @property
     def images_per_second(self) -> float:
-        """Images that this run scored, a second."""
+        """Images this run scored per second."""
         return self._rate(self.seconds)
 
     def _rate(self, seconds: float) -> float:
@@ -87,7 +92,7 @@ class Tally:
             self.reasons[row.error if known else OTHER_REASONS] += 1
 
     def begin(self) -> None:
-        """Say that the rows so far are from earlier runs."""
+        """Declare the rows so far to be from earlier runs, and start the clock."""
         self.resumed, self._scored_before, self._start = self.files, self.scored, time.monotonic()
 
     def summary(self, state: State) -> Summary:
@@ -110,19 +115,19 @@ class Tally:
 
 
 def encode_summary(summary: Summary, engine: str, run: RunRecord) -> bytes:
-    """summary.json as bytes."""
+    """Content of the summary file."""
     return record_bytes(SummaryFile(**summary.model_dump(), engine=engine, run=run))
 
 
 def read_summary(path: Path, output: Path) -> SummaryFile:
-    """The summary of a finished run, beside its output. UsageError where there is none that holds."""
+    """The summary of a finished run. Raises UsageError if the file is missing, invalid or of an unfinished run."""
     try:
         found = read_record(path.parent, path.name, SummaryFile, limit=MAX_SUMMARY_BYTES)
     except BundleError:
         found = None
     if found is None or found.state != "finished":
         raise UsageError(
-            f"{output} is there already, and nothing beside it tells which run wrote it: give another --output, or "
-            "--overwrite to replace it."
+            f"{output} exists, and {path.name} does not tell which run wrote it: give another --output, or --overwrite "
+            "to replace it."
         )
     return found

@@ -1,19 +1,31 @@
-"""A row of output: what is said of one file. Columns, their types, nothing of formats."""
+"""One row of output: the verdict on one file. Defines columns and their types, not how they are written."""
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 Value = str | int | float | bool | None
+ColumnType = Literal["string", "float", "int", "bool"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """The verdict on one file, or why there is none. The same on every run: timings go to the summary.
+    """The verdict on one file, or the reason why there is none. Equal on every run: timings go to the summary.
 
-    status "ok": scored; "rejected": the file was refused, error says why and the numbers are None; "invalid": the
-    models gave a value that is not finite, is_ood is True. stage: at which it ended, from 1. note: what was changed
-    while reading, e.g. a resize.
+    Attributes:
+        id: Path relative to the folder given, or the name inside a shard or table.
+        sha256: Of the file's bytes; "" where they could not be read.
+        status: "ok": scored. "rejected": the file was refused, `error` says why and the numbers are None. "invalid":
+            the models returned a value that is not finite; `is_ood` is True.
+        score: Higher is more out-of-distribution.
+        p_value: In [0, 1].
+        threshold: Scores above it are flagged.
+        is_ood: Whether the image is flagged as out-of-distribution.
+        confidence: Largest softmax probability of the classifier, in [0, 1].
+        stage: Stage at which scoring stopped, from 1.
+        unet_evaluations: UNet evaluations spent on the image.
+        note: What was changed while reading, for example a resize.
+        error: Why the file was refused or its score is invalid.
     """
 
     id: str
@@ -32,27 +44,18 @@ class Row:
     error: str = ""
 
     def values(self) -> dict[str, Value]:
-        """Columns in order; numbers that are not finite become None, as no format carries them safely."""
+        """Columns in order; numbers that are not finite become None, as not every format can hold them."""
         return {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in asdict(self).items()
         }
 
 
-# Parquet's and CSV's column types, in the order of Row's fields.
-COLUMNS: dict[str, Literal["text", "real", "whole", "truth"]] = {
-    "id": "text",
-    "sha256": "text",
-    "status": "text",
-    "score": "real",
-    "p_value": "real",
-    "threshold": "real",
-    "is_ood": "truth",
-    "predicted_class": "whole",
-    "class_name": "text",
-    "confidence": "real",
-    "stage": "whole",
-    "unet_evaluations": "whole",
-    "note": "text",
-    "error": "text",
-}
+def _column_type(hint: Any) -> ColumnType:
+    first = (get_args(hint) or (hint,))[0]  # X | None lists X first; the values of a Literal are strings
+    types: dict[Any, ColumnType] = {float: "float", int: "int", bool: "bool"}
+    return types.get(first, "string")
+
+
+COLUMNS: dict[str, ColumnType] = {name: _column_type(hint) for name, hint in get_type_hints(Row).items()}
+"""Type of each column, in the order of Row's fields."""

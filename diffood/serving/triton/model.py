@@ -1,4 +1,4 @@
-"""The model that Triton's Python backend runs: image files in, the columns of their rows out. Imported there alone."""
+"""The model that Triton's Python backend runs: image files in, columns of their rows out. Only Triton imports it."""
 
 import itertools
 import json
@@ -12,18 +12,20 @@ from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import Limits
 from diffood.runtime.records import escape_for_terminal
+from diffood.serving.triton.config import INPUT, TritonSettings
 from diffood.serving.triton.encoded import score_encoded
-from diffood.serving.triton.repository import BUNDLE_FOLDER, INPUT, Settings, make_tensors
+from diffood.serving.triton.repository import BUNDLE_FOLDER
+from diffood.serving.triton.tensors import make_tensors
 
 
 class TritonPythonModel:
-    """One instance: a process of its own, asked by one thread. The names of both methods are Triton's."""
+    """One instance, in its own process and used by one thread. The names of both methods are Triton's."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open the bundle beside model.py; what forbids it becomes Triton's reason for not loading the model."""
+        """Open the bundle next to model.py; an error becomes Triton's reason for not loading the model."""
         bundle = Path(args["model_repository"]) / args["model_version"] / BUNDLE_FOLDER
         try:
-            settings = Settings.of(json.loads(args["model_config"]))
+            settings = TritonSettings.of(json.loads(args["model_config"]))
             self.detector = Detector.open(
                 bundle,
                 backend=settings.backend,
@@ -33,15 +35,14 @@ class TritonPythonModel:
             )
             self.rule = Rule.of(self.detector.calibration())
         except DiffoodError as error:
-            raise pb_utils.TritonModelException(
-                escape_for_terminal(str(error))
-            ) from None  # it may quote a hostile bundle
+            reason = escape_for_terminal(str(error))  # it may quote a hostile bundle
+            raise pb_utils.TritonModelException(reason) from None
         self.limits = Limits(settings.max_bytes, settings.max_pixels)
         session = self.detector.session
         pb_utils.Logger.log_info(f"{args['model_name']}: {session.precision} on {session.backend}, {self.detector.why}")
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer requests, of max_batch_size images together at most; a refused image is a row like another."""
+        """Answer requests, with at most max_batch_size images in all; a refused image is a row like any other."""
         images = [pb_utils.get_input_tensor_by_name(request, INPUT).as_numpy().ravel().tolist() for request in requests]
         rows = iter(score_encoded(self.detector, self.rule, list(itertools.chain.from_iterable(images)), self.limits))
         responses = []

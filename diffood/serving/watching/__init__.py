@@ -1,1 +1,1 @@
-"""What an operator sees of a run: log, metrics, flagged images, reject limit."""
+"""What an operator sees of a run: event log, metrics, flagged images, reject limit."""

@@ -1,4 +1,4 @@
-"""Keeps what was flagged: the file itself, linked where that can be, and the denoised picture beside it."""
+"""Keeps flagged images: the file itself, as a hard link if possible, and its denoised picture."""
 
 import hashlib
 import io
@@ -19,10 +19,10 @@ LONGEST_NAME = 48  # characters of a file's own name; with four bytes each a nam
 
 
 class FlaggedFolder:
-    """A folder of flagged images. Raises DiffoodError where it cannot be written.
+    """A folder of flagged images. Raises DiffoodError if it cannot be written.
 
-    NUMBER-NAME is the file of the row of that number, counted from 0, and NUMBER-NAME.denoised.png what denoising made
-    of it. Kept before its row is written, and the same when it is kept again: a resume leaves nothing out.
+    NUMBER-NAME is the file of row NUMBER, counted from 0, and NUMBER-NAME.denoised.png the image after denoising. It
+    is kept before its row is written, and keeping it twice gives the same bytes, so that a resume leaves nothing out.
     """
 
     def __init__(self, folder: Path, limits: Limits) -> None:
@@ -33,7 +33,7 @@ class FlaggedFolder:
             raise self._refusal(error) from None
 
     def keep(self, number: int, item: Item, sha256: str, picture: bytes | None) -> None:
-        """Keep the file of a row. One that changed since it was scored is left out, its denoised picture is not."""
+        """Keep the file of a row and its picture. A file that changed since it was scored is left out."""
         path = self.folder / f"{number:07d}-{_plain(item.id)}"
         try:
             self._keep_file(path, item, sha256)
@@ -59,7 +59,7 @@ class FlaggedFolder:
         except OSError:  # another file system, or one without links
             write_durably(path, data)
             return
-        link.replace(path)  # does nothing where both are links to one file already
+        link.replace(path)  # does nothing if both are links to one file already
         link.unlink(missing_ok=True)
         sync(self.folder)
 
@@ -70,13 +70,13 @@ class FlaggedFolder:
 
 
 def draw_denoised(result: ImageScore | None) -> bytes | None:
-    """From the largest start time with the first noise, as PNG; None where it ended before that."""
+    """The image denoised from the largest start time with the first noise, as PNG; None if scoring stopped before."""
     denoised = None if result is None else result.evidence.denoised
     return None if denoised is None or not denoised.size else encode_png(denoised[0, -1])
 
 
 def encode_png(x: Array) -> bytes:
-    """An image [C, H, W] in [-1, 1] of one or three channels as PNG; what is not finite is black."""
+    """An image [C, H, W] in [-1, 1] of one or three channels as PNG; values that are not finite become black."""
     pixels = np.clip((np.nan_to_num(x, nan=-1, posinf=-1, neginf=-1) + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(buffer, "PNG")
@@ -84,6 +84,6 @@ def encode_png(x: Array) -> bytes:
 
 
 def _plain(identity: str) -> str:
-    """The end of an id as a name of a file that acts on nothing."""
+    """The end of an id as a file name without special characters."""
     name = identity.rpartition("/")[2]
     return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)[-LONGEST_NAME:]

@@ -1,11 +1,14 @@
-"""A log for machines: a line of JSON an event, with its time (UTC), level and fields."""
+"""A log for machines: one line of JSON per event, with its time (UTC), level and fields."""
 
 import contextlib
 import json
 import os
 from datetime import datetime, timezone
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
+
+from typing_extensions import Self
 
 from diffood.errors import UsageError
 from diffood.runtime.bundle.durable import write_all
@@ -14,17 +17,18 @@ from diffood.serving.rows.row import Row, Value
 Level = Literal["info", "warning", "error"]
 
 
-class Log:
-    """A file that events are appended to; a context manager. UsageError where it cannot be opened.
+class EventLog:
+    """A file to which events are appended; a context manager.
 
-    A log that cannot be written any more, as on a full disk, does not end the run.
+    A log that can no longer be written, as on a full disk, does not end the run.
     """
 
     def __init__(self, path: Path) -> None:
+        """Open the file. Raises UsageError if it cannot be opened."""
         try:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
-            raise UsageError(f"--log {path} cannot be written ({error.strerror}); choose another.") from None
+            raise UsageError(f"--log {path} cannot be written ({error.strerror}); choose another file.") from None
 
     def event(self, name: str, level: Level = "info", **fields: Value) -> None:
         """Append one event."""
@@ -34,12 +38,16 @@ class Log:
             write_all(self._descriptor, text.encode() + b"\n")
 
     def row(self, row: Row) -> None:
-        """Tell of a row that someone may want to look at: refused, invalid or flagged."""
+        """Append an event if someone may want to look at the row: refused, invalid or flagged."""
         if row.status != "ok":
             self.event(row.status, "warning", id=row.id, error=row.error)
         elif row.is_ood:
             self.event("flagged", id=row.id, score=row.score, p_value=row.p_value)
 
-    def close(self) -> None:
-        """Close the file."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         os.close(self._descriptor)

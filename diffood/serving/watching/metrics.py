@@ -1,4 +1,4 @@
-"""Counts of a run for Prometheus, on this machine's own address alone."""
+"""Counts of a run for Prometheus, served on this machine's loopback address only."""
 
 import contextlib
 import threading
@@ -15,18 +15,23 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def metrics_text(tally: Tally, precision: str, backend: str) -> str:
-    """The counts in Prometheus's text format."""
+    """The counts in the text format of Prometheus."""
     statuses: list[tuple[str, float]] = [(f'{{status="{status}"}}', count) for status, count in tally.statuses.items()]
     info = f'{{version="{__version__}",precision="{precision}",backend="{backend}"}}'
     families: list[tuple[str, str, str, list[tuple[str, float]]]] = [
-        ("files_total", "counter", "Rows by status, those of the runs this one goes on from too.", statuses),
+        ("files_total", "counter", "Rows by status, including those of the runs this one resumed.", statuses),
         ("flagged_total", "counter", "Images flagged as out of distribution.", [("", tally.flagged)]),
         ("unet_evaluations_total", "counter", "Evaluations of the UNet.", [("", tally.unet_evaluations)]),
         ("resumed_files", "gauge", "Rows of earlier runs.", [("", tally.resumed)]),
-        ("images_per_second", "gauge", "Images scored a second since this run began.", [("", tally.images_per_second)]),
+        (
+            "images_per_second",
+            "gauge",
+            "Images scored per second in this run.",
+            [("", tally.images_per_second)],
+        ),
         ("run_seconds", "gauge", "Seconds since this run began.", [("", tally.seconds)]),
-        ("lanes", "gauge", "Rows of every engine call.", [("", tally.lanes)]),
-        ("info", "gauge", "What runs.", [(info, 1)]),
+        ("lanes", "gauge", "Rows per engine call.", [("", tally.lanes)]),
+        ("info", "gauge", "Version and engine of the run.", [(info, 1)]),
     ]
     lines = []
     for name, kind, words, samples in families:
@@ -37,7 +42,17 @@ def metrics_text(tally: Tally, precision: str, backend: str) -> str:
 
 @contextlib.contextmanager
 def serving_metrics(port: int, tally: Tally, precision: str, backend: str) -> Iterator[str]:
-    """Answer GET /metrics while inside; gives the address. port 0: any that is free. UsageError where it is taken."""
+    """Answer GET /metrics while inside; gives the address.
+
+    Args:
+        port: 0 for any free one.
+        tally: The counts, read at every request.
+        precision: Of the engine.
+        backend: Of the engine.
+
+    Raises:
+        UsageError: The port is taken or out of range.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         timeout = SECONDS_FOR_A_REQUEST
@@ -54,13 +69,13 @@ def serving_metrics(port: int, tally: Tally, precision: str, backend: str) -> It
             self.wfile.write(body)
 
         def log_message(self, *words: object) -> None:
-            """Say nothing: standard error is the user's."""
+            """Print nothing: standard error is for the user."""
 
     try:
         server = ThreadingHTTPServer((HOST, port), Handler)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"--metrics-port {port} cannot be used ({reason}); choose another.") from None
+        raise UsageError(f"--metrics-port {port} cannot be used ({reason}); choose another port.") from None
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()

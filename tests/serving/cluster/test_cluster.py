@@ -18,14 +18,18 @@ from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import load_calibration, save_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import DEFAULT_LIMITS
-from diffood.runtime.inputs.decoding import IN_THREADS, Decoding
+from diffood.runtime.inputs.decoding import IN_THREADS
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.inputs.items import PAUSE, Inline, Pause, Source
 from diffood.runtime.method.plan import Plan
-from diffood.serving.batch import Here, Scored
-from diffood.serving.cluster import cluster
-from diffood.serving.cluster.cluster import Cluster, _in_blocks, count_slots, open_cluster
-from diffood.serving.cluster.worker import Sight, Work, Worker, identify
+from diffood.serving.cluster import blocks, cluster
+from diffood.serving.cluster.blocks import in_blocks
+from diffood.serving.cluster.cluster import Cluster
+from diffood.serving.cluster.connection import count_slots
+from diffood.serving.cluster.open import open_cluster
+from diffood.serving.cluster.worker import FileProbe, Worker, WorkerConfig, identify
+from diffood.serving.local import LocalScorer, ScoredFile
+from diffood.serving.request import ScorerRequest
 from diffood.serving.rows.row import Row
 from diffood.zoo.images import unpack_set
 
@@ -61,7 +65,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
 def local_rows(bundle: Path, sources: list[Source]) -> list[Row]:
     """What one machine says of the sources."""
     detector = Detector.open(bundle, batch=BATCH, threads=THREADS)
-    return rows_of(Here(detector, detector.calibration()).rows(sources))
+    return rows_of(LocalScorer(detector, detector.calibration()).rows(sources))
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +93,9 @@ def workers(machines: Any, bundle: Path) -> Iterator[Cluster]:
     """Workers on the two machines, given small blocks; they take all CPUs there are, until the last test."""
     with (
         pytest.MonkeyPatch.context() as patch,
-        open_cluster(bundle, "auto", batch=BATCH, threads=THREADS, decoding=Decoding(1)) as opened,
+        open_cluster("auto", ScorerRequest(bundle, batch=BATCH, threads=THREADS)) as opened,
     ):
-        patch.setattr(cluster, "BLOCK", BLOCK)
+        patch.setattr(blocks, "BLOCK", BLOCK)
         patch.setattr(cluster, "SWEEP", 0.5)
         yield opened
 
@@ -121,7 +125,7 @@ def machine_of(process: int, machines: Any) -> Any:
 def test_an_interruption_ends_the_workers(machines: Any, bundle: Path, sources: list[Source]) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
-        open_cluster(bundle, "auto", batch=BATCH, threads=THREADS) as opened,
+        open_cluster("auto", ScorerRequest(bundle, batch=BATCH, threads=THREADS)) as opened,
     ):
         await_workers(opened, 2)
         processes = [process for _, process in opened.workers]
@@ -132,10 +136,10 @@ def test_an_interruption_ends_the_workers(machines: Any, bundle: Path, sources: 
 
 def test_a_machine_with_another_calibration_is_refused(machines: Any, bundle: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(bundle, tmp_path / "bundle"))
-    with open_cluster(path, "auto", batch=BATCH, threads=THREADS) as opened:
+    with open_cluster("auto", ScorerRequest(path, batch=BATCH, threads=THREADS)) as opened:
         calibration = load_calibration(open_bundle(path))
         save_calibration(open_bundle(path), calibration.model_copy(update={"guarantee": "another"}))
-        with pytest.raises(BundleError, match=r"calibration.json is not the one the run was started with"):
+        with pytest.raises(BundleError, match=r"calibration.json differs from the one the run was started with"):
             _ = opened.fingerprint
 
 
@@ -148,7 +152,7 @@ def test_two_workers_give_the_rows_of_one_machine_in_order(
     assert workers.fingerprint.backend == "onnxruntime-cpu"
 
 
-def rows_of(scored: Iterable[Scored]) -> list[Row]:
+def rows_of(scored: Iterable[ScoredFile]) -> list[Row]:
     return [one.row for one in scored]
 
 
@@ -164,8 +168,8 @@ def begin_with_two(workers: Cluster, sources: list[Source]) -> tuple[Iterator[Ro
 
 def test_a_killed_worker_costs_no_row(workers: Cluster, sources: list[Source], local_rows: list[Row]) -> None:
     rows, begun, victim = begin_with_two(workers, sources)
-    assert victim.opened
-    os.kill(victim.opened.process, signal.SIGKILL)
+    assert victim.ready
+    os.kill(victim.ready.process, signal.SIGKILL)
     assert begun + list(rows) == local_rows
     assert victim not in workers._members
 
@@ -174,8 +178,8 @@ def test_a_lost_machine_costs_no_row(
     machines: Any, workers: Cluster, sources: list[Source], local_rows: list[Row]
 ) -> None:
     rows, begun, victim = begin_with_two(workers, sources)
-    assert victim.opened
-    lost = machine_of(victim.opened.process, machines)
+    assert victim.ready
+    lost = machine_of(victim.ready.process, machines)
     machines.remove_node(lost, allow_graceful=False)
     try:
         assert begun + list(rows) == local_rows
@@ -230,7 +234,7 @@ def test_a_block_that_ends_its_workers_is_named(
             os.kill(process, signal.SIGKILL)
         yield from sources[11:]
 
-    with pytest.raises(DiffoodError, match=r"1 workers ended at the block from 'clothes/.*' to '.*'"):
+    with pytest.raises(DiffoodError, match=r"1 workers ended while they scored 'clothes/.*' to '.*'"):
         list(workers.rows(deadly()))
 
 
@@ -238,7 +242,7 @@ def test_a_block_that_ends_its_workers_is_named(
 def test_more_threads_than_a_machine_has_are_refused(machines: Any, bundle: Path, threads: int) -> None:
     with (
         pytest.raises(UsageError, match=f"No machine of the cluster has {threads} CPUs"),
-        open_cluster(bundle, "auto", threads=threads),
+        open_cluster("auto", ScorerRequest(bundle, threads=threads)),
     ):
         pass
 
@@ -246,7 +250,7 @@ def test_more_threads_than_a_machine_has_are_refused(machines: Any, bundle: Path
 def test_a_gpu_backend_needs_a_machine_with_a_gpu(machines: Any, bundle: Path) -> None:
     with (
         pytest.raises(UsageError, match="No machine of the cluster has a GPU, which tensorrt needs"),
-        open_cluster(bundle, "auto", backend="tensorrt"),
+        open_cluster("auto", ScorerRequest(bundle, backend="tensorrt")),
     ):
         pass
 
@@ -275,19 +279,19 @@ def test_a_worker_takes_a_gpu_or_the_cpus_of_its_threads(
 
 
 def test_blocks_end_at_their_count_their_weight_and_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "BLOCK", 3)
-    monkeypatch.setattr(cluster, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(blocks, "BLOCK", 3)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 100)
     light = [Source(str(index), Path(str(index))) for index in range(8)]
     heavy = Inline("heavy", "shard.tar#1", bytes(101))
     items = [*light[:4], PAUSE, light[4], heavy, *light[5:]]
-    assert list(_in_blocks(items)) == [light[:3], light[3:4], [], [light[4], heavy], light[5:]]
+    assert list(in_blocks(items)) == [light[:3], light[3:4], [], [light[4], heavy], light[5:]]
 
 
 @pytest.fixture
-def work(bundle: Path) -> Work:
+def work(bundle: Path) -> WorkerConfig:
     """What a worker on this machine is given."""
     identity = identify(bundle)
-    return Work(
+    return WorkerConfig(
         bundle, identity, Path.cwd(), "onnxruntime-cpu", None, BATCH, THREADS, DEFAULT_LIMITS, IN_THREADS, False
     )
 
@@ -296,19 +300,21 @@ def work(bundle: Path) -> Work:
     ("field", "value", "error", "words"),
     [
         ("diffood", "0.0.1", UsageError, "started with 0.0.1; install one version"),
-        ("manifest_sha256", "0" * 64, BundleError, "manifest.json is not the one"),
-        ("calibration_sha256", "0" * 64, BundleError, "calibration.json is not the one"),
+        ("manifest_sha256", "0" * 64, BundleError, "manifest.json differs"),
+        ("calibration_sha256", "0" * 64, BundleError, "calibration.json differs"),
     ],
 )
 def test_a_worker_opens_the_bundle_of_the_run_only(
-    work: Work, field: str, value: str, error: type[DiffoodError], words: str
+    work: WorkerConfig, field: str, value: str, error: type[DiffoodError], words: str
 ) -> None:
     changed = replace(work, identity=replace(work.identity, **{field: value}))
     with pytest.raises(error, match=words):
         Worker(changed).open()
 
 
-def test_a_worker_refuses_what_its_calibration_does_not_hold_for(work: Work, tmp_path: Path, bundle: Path) -> None:
+def test_a_worker_refuses_what_its_calibration_does_not_hold_for(
+    work: WorkerConfig, tmp_path: Path, bundle: Path
+) -> None:
     path = Path(shutil.copytree(bundle, tmp_path / "bundle"))
     calibration = load_calibration(open_bundle(path))
     other = calibration.fingerprint.model_copy(update={"step_sha256": "0" * 64})
@@ -317,11 +323,13 @@ def test_a_worker_refuses_what_its_calibration_does_not_hold_for(work: Work, tmp
         Worker(replace(work, bundle=path, identity=identify(path))).open()
 
 
-def test_a_worker_gives_the_pictures_that_this_machine_gives(work: Work, bundle: Path, sources: list[Source]) -> None:
+def test_a_worker_gives_the_pictures_that_this_machine_gives(
+    work: WorkerConfig, bundle: Path, sources: list[Source]
+) -> None:
     detector = Detector.open(bundle, batch=BATCH, threads=THREADS)
     here = [
         (scored.row, scored.picture)
-        for scored in Here(detector, detector.calibration(), pictures=True).rows(sources[-40:])
+        for scored in LocalScorer(detector, detector.calibration(), pictures=True).rows(sources[-40:])
     ]
     worker = Worker(replace(work, pictures=True))
     worker.open()
@@ -330,13 +338,15 @@ def test_a_worker_gives_the_pictures_that_this_machine_gives(work: Work, bundle:
     assert {picture is None for _, picture in here} == {True, False}
 
 
-def test_a_machine_that_sees_other_files_is_refused(work: Work, sources: list[Source], local_rows: list[Row]) -> None:
+def test_a_machine_that_sees_other_files_is_refused(
+    work: WorkerConfig, sources: list[Source], local_rows: list[Row]
+) -> None:
     worker = Worker(work)
     worker.open()
-    found = worker.score(sources[:9], Sight(sources[0], local_rows[0].sha256))
+    found = worker.score(sources[:9], FileProbe(sources[0], local_rows[0].sha256))
     assert [row for row, _ in found] == local_rows[:9]
-    with pytest.raises(UsageError, match="another file here than where the run was started"):
-        worker.score(sources[:9], Sight(sources[1], local_rows[0].sha256))
+    with pytest.raises(UsageError, match="differs from the file where the run was started"):
+        worker.score(sources[:9], FileProbe(sources[1], local_rows[0].sha256))
     gone = Source("gone.png", Path("/nowhere/gone.png"))
     with pytest.raises(UsageError, match="mount the inputs at the same path"):
-        worker.score(sources[:9], Sight(gone, local_rows[0].sha256))
+        worker.score(sources[:9], FileProbe(gone, local_rows[0].sha256))

@@ -17,7 +17,7 @@ from written import MANY, ROWS, finish, open_at, write
 
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.sessions.cores import usable_cores
-from diffood.serving.output.place import Place
+from diffood.serving.output.layout import OutputLayout
 from diffood.serving.rows.readers import read_rows
 from diffood.serving.rows.row import Row
 
@@ -110,8 +110,8 @@ def test_an_error_keeps_the_rows_for_a_resume(tmp_path: Path, name: str, error: 
         for row in MANY[:5]:
             output.write(row)
         raise error
-    assert output.unfinished
-    with pytest.raises(UsageError, match=r"did not finish \(5 rows\): go on with --resume, or start anew"):
+    assert output.resumable
+    with pytest.raises(UsageError, match=r"has 5 rows of a run that did not finish: continue it with --resume"):
         write(path, MANY)
     resume(path, MANY)
     assert read(path) == MANY
@@ -138,7 +138,7 @@ def test_an_old_file_is_replaced_whole_or_left_alone(tmp_path: Path, name: str) 
 
 def test_a_finished_folder_is_replaced_where_that_is_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "rows", MANY)
-    with pytest.raises(UsageError, match="holds the 40 rows of a finished run: give another --output, or --overwrite"):
+    with pytest.raises(UsageError, match="has the 40 rows of a finished run: give another --output, or --overwrite"):
         write(path, MANY[:3])
     with open_at(path, "overwrite") as output:
         output.write(MANY[0])
@@ -175,7 +175,10 @@ def test_overwriting_drops_an_unfinished_run(tmp_path: Path) -> None:
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     for mode in ("new", "resume", "overwrite"):
-        with pytest.raises(UsageError, match="holds other files; give --output a new folder"), open_at(tmp_path, mode):
+        with (
+            pytest.raises(UsageError, match="contains other files; give --output a new"),
+            open_at(tmp_path, mode),
+        ):
             pytest.fail("entered")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -246,7 +249,7 @@ def test_rows_that_were_changed_are_not_gone_on_from(tmp_path: Path, name: str) 
             path.unlink()
             if damaged is not None:
                 path.write_bytes(damaged)
-            with pytest.raises(DiffoodError, match=r"not as it was written|No such file"):
+            with pytest.raises(DiffoodError, match=r"was changed by something else|No such file"):
                 resume(tmp_path / name, MANY)
             path.write_bytes(data)
     resume(tmp_path / name, MANY)
@@ -260,7 +263,7 @@ def test_a_damaged_journal_is_refused_and_a_torn_one_is_not(tmp_path: Path) -> N
     lines = data.splitlines(keepends=True)
     for damaged in (data.replace(b'"rows":4', b'"rows":"x"'), b"{}\n" + data, data + lines[0]):
         journal.write_bytes(damaged)
-        with pytest.raises(DiffoodError, match=r"line \d+ is invalid: .*start anew with --overwrite"):
+        with pytest.raises(DiffoodError, match=r"line \d+ is invalid: .*start over with --overwrite"):
             resume(path, MANY)
     journal.write_bytes(data + lines[-1][:30])
     resume(path, MANY)
@@ -270,7 +273,7 @@ def test_a_damaged_journal_is_refused_and_a_torn_one_is_not(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["rows.txt", "rows.csv.gz", ".csv", "rows.CSV"])
 def test_an_unknown_ending_is_wrong_usage(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match=r"no known ending: use one of \.jsonl, \.csv, \.parquet"):
-        Place.of(tmp_path / name)
+        OutputLayout.of(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -287,9 +290,9 @@ def test_a_place_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path, 
 def test_without_pyarrow_parquet_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for name in ("rows.parquet", "rows"):
-        with pytest.raises(DiffoodError, match=r"pip install pyarrow, or write \.jsonl"):
-            Place.of(tmp_path / name)
-    assert Place.of(tmp_path / "rows", "jsonl").rows == "jsonl"
+        with pytest.raises(DiffoodError, match=r"pip install pyarrow, or use \.jsonl"):
+            OutputLayout.of(tmp_path / name)
+    assert OutputLayout.of(tmp_path / "rows", "jsonl").format.name == "jsonl"
 
 
 # A limit on the size of a file stands for a disk that fills up: a write takes a part, and the next one nothing.

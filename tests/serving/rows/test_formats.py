@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from written import ROWS, write
 
-from diffood.serving.rows.formats import FORMATS, Format, whole
+from diffood.serving.rows.formats.registry import FORMATS
 from diffood.serving.rows.row import COLUMNS, Row
 
 ENDINGS = [".jsonl", ".csv", ".parquet"]
@@ -23,17 +23,17 @@ def read_back(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet":
         return list(pq.read_table(path).to_pylist())
     kinds: dict[str, Callable[[str], Any]] = {
-        "text": str,
-        "real": float,
-        "whole": int,
-        "truth": {"True": True, "False": False}.__getitem__,
+        "string": str,
+        "float": float,
+        "int": int,
+        "bool": {"True": True, "False": False}.__getitem__,
     }
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, strict=True))
     # CSV has one empty cell: it is None for numbers, and for the class of a rejected row.
     return [
         {
-            name: None if text == "" and (kind != "text" or (name == "class_name" and row["status"] == "rejected"))
+            name: None if text == "" and (kind != "string" or (name == "class_name" and row["status"] == "rejected"))
             else kinds[kind](text)
             for (name, kind), text in zip(COLUMNS.items(), row.values(), strict=True)
         }
@@ -42,10 +42,10 @@ def read_back(path: Path) -> list[dict[str, Any]]:
 
 
 def test_columns_are_the_fields_of_a_row() -> None:
-    kinds: dict[Any, str] = {float: "real", int: "whole", bool: "truth"}
+    kinds: dict[Any, str] = {float: "float", int: "int", bool: "bool"}
     hints = typing.get_type_hints(Row)
     # X | None holds X first; what a Literal holds is text.
-    assert {name: kinds.get((typing.get_args(hint) or (hint,))[0], "text") for name, hint in hints.items()} == COLUMNS
+    assert {name: kinds.get((typing.get_args(hint) or (hint,))[0], "string") for name, hint in hints.items()} == COLUMNS
     assert list(COLUMNS) == list(hints) == list(ROWS[0].values())
 
 
@@ -57,9 +57,9 @@ def test_rows_come_back_equal(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_whole_file_is_the_rows_of_a_growing_one(tmp_path: Path, kind: Format) -> None:
+def test_a_whole_file_is_the_rows_of_a_growing_one(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"rows.{kind}"
-    path.write_bytes(whole(ROWS, kind))
+    path.write_bytes(FORMATS[kind].encode(ROWS))
     assert read_back(path) == [row.values() for row in ROWS]
     if kind != "parquet":
         assert write(tmp_path / f"other.{kind}", ROWS).read_bytes() == path.read_bytes()
@@ -86,6 +86,6 @@ def test_a_parquet_file_has_a_group_a_part(tmp_path: Path) -> None:
 
 def test_parquet_keeps_types_where_a_column_is_empty(tmp_path: Path) -> None:
     write(tmp_path / "rows.parquet", ROWS[2:3])
-    types = {"text": "string", "real": "double", "whole": "int64", "truth": "bool"}
+    types = {"string": "string", "float": "double", "int": "int64", "bool": "bool"}
     schema = pq.read_schema(tmp_path / "rows.parquet")
     assert {field.name: str(field.type) for field in schema} == {name: types[kind] for name, kind in COLUMNS.items()}

@@ -6,9 +6,9 @@ import pytest
 from written import finish, open_at, run_of, write
 
 from diffood.errors import UsageError
-from diffood.serving.output.output import open_output
-from diffood.serving.output.place import Place
-from diffood.serving.rows.formats import FORMATS, Format
+from diffood.serving.output.layout import OutputLayout
+from diffood.serving.output.open import open_output
+from diffood.serving.rows.formats.registry import FORMATS
 from diffood.serving.rows.readers import BLOCK, follow_rows, read_rows
 from diffood.serving.rows.row import Row
 
@@ -48,8 +48,8 @@ def test_json_lines_are_read_while_they_are_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_folder_of_parts_is_read_in_order_and_while_it_is_written(tmp_path: Path, kind: Format) -> None:
-    place = Place.of(tmp_path / "rows", kind)
+def test_a_folder_of_parts_is_read_in_order_and_while_it_is_written(tmp_path: Path, kind: str) -> None:
+    place = OutputLayout.of(tmp_path / "rows", kind)
     with open_output(place, run_of(place, part_rows=2)) as output:
         for index, row in enumerate(ROWS * 5):
             output.write(row)

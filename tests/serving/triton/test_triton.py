@@ -19,17 +19,12 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.serving.rows.row import COLUMNS, Row
+from diffood.serving.triton.config import TritonSettings, make_config
 from diffood.serving.triton.encoded import score_encoded
-from diffood.serving.triton.repository import (
-    DEFAULT_NAME,
-    OUTPUTS,
-    Settings,
-    make_config,
-    make_tensors,
-    write_repository,
-)
+from diffood.serving.triton.repository import DEFAULT_NAME, write_repository
+from diffood.serving.triton.tensors import OUTPUTS, make_tensors
 
-SETTINGS = Settings(batch=8, threads=1)
+SETTINGS = TritonSettings(batch=8, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +78,7 @@ def test_the_repository_holds_the_bundle_that_is_calibrated(calibrated: Path, tm
     ],
 )
 def test_the_configuration_says(settings: dict[str, object], line: str) -> None:
-    assert line in make_config("clothes", Settings.model_validate(settings), 700).splitlines()
+    assert line in make_config("clothes", TritonSettings.model_validate(settings), 700).splitlines()
 
 
 def test_the_configuration_names_every_column_but_the_id() -> None:
@@ -91,18 +86,18 @@ def test_the_configuration_names_every_column_but_the_id() -> None:
     assert re.findall(r'name: "(\w+)"', outputs) == list(OUTPUTS) == [name for name in COLUMNS if name != "id"]
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, Settings(backend="tensorrt", precision="fp16", max_pixels=7)])
-def test_settings_survive_the_configuration(settings: Settings) -> None:
+@pytest.mark.parametrize("settings", [SETTINGS, TritonSettings(backend="tensorrt", precision="fp16", max_pixels=7)])
+def test_settings_survive_the_configuration(settings: TritonSettings) -> None:
     theirs = {"EXECUTION_ENV_PATH": "/opt/python.tar.gz"}
     parameters = {name: {"string_value": text} for name, text in (settings.parameters | theirs).items()}
-    assert Settings.of({"max_batch_size": settings.batch, "parameters": parameters}) == settings
+    assert TritonSettings.of({"max_batch_size": settings.batch, "parameters": parameters}) == settings
 
 
 @pytest.mark.parametrize("edit", [{"backend": "gpu"}, {"threads": "two"}, {"max_bytes": "0"}, {"bakend": "auto"}])
 def test_an_edited_configuration_that_cannot_be_is_named(edit: dict[str, str]) -> None:
     parameters = {name: {"string_value": text} for name, text in edit.items()}
     with pytest.raises(UsageError, match=rf"config\.pbtxt is invalid: {next(iter(edit))}"):
-        Settings.of({"max_batch_size": 8, "parameters": parameters})
+        TritonSettings.of({"max_batch_size": 8, "parameters": parameters})
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../up", "a b", 'a"b', "näh", "a\n"])
@@ -125,7 +120,7 @@ def test_what_cannot_be_served_is_refused(
     calibrated: Path, tmp_path: Path, settings: dict[str, object], delay: int, kind: type[Exception], reason: str
 ) -> None:
     with pytest.raises(kind, match=reason):
-        write_repository(calibrated, tmp_path / "models", Settings.model_validate(settings), queue_delay=delay)
+        write_repository(calibrated, tmp_path / "models", TritonSettings.model_validate(settings), queue_delay=delay)
     assert not list(tmp_path.iterdir())
 
 

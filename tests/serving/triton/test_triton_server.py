@@ -33,13 +33,15 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.files import expand_inputs
 from diffood.serving.rows.row import Row
-from diffood.serving.triton.repository import OUTPUTS, Settings, write_repository
+from diffood.serving.triton.config import TritonSettings
+from diffood.serving.triton.repository import write_repository
+from diffood.serving.triton.tensors import OUTPUTS
 from diffood.zoo.images import unpack_set
 
 PROTOCOLS = ["http", "grpc"]
 BATCH = 8
 LIMITS = Limits(max_bytes=20_000, max_pixels=1_000_000)
-SETTINGS = Settings(
+SETTINGS = TritonSettings(
     backend="onnxruntime-cpu", batch=BATCH, threads=1, max_bytes=LIMITS.max_bytes, max_pixels=LIMITS.max_pixels
 )
 START_SECONDS, STOP_SECONDS = 120, 60
@@ -178,7 +180,7 @@ def ask(served: Served, protocol: str, names: Sequence[str]) -> list[Row]:
     return [
         as_row(
             {
-                name: column[index, 0].item() if OUTPUTS[name] != "text" else column[index, 0].decode()
+                name: column[index, 0].item() if OUTPUTS[name] != "string" else column[index, 0].decode()
                 for name, column in columns.items()
             }
         )
@@ -297,7 +299,7 @@ def test_an_image_of_many_megabytes_is_a_refused_row(served: Served) -> None:
 def test_the_server_reads_the_configuration_as_it_was_meant(served: Served) -> None:
     with client_of("http").InferenceServerClient(f"127.0.0.1:{served.ports['http']}") as connection:
         config = connection.get_model_config("diffood")
-    assert Settings.of(config) == SETTINGS
+    assert TritonSettings.of(config) == SETTINGS
     assert [output["name"] for output in config["output"]] == list(OUTPUTS)
     assert config["dynamic_batching"]["max_queue_delay_microseconds"] == 20_000
     assert [group["kind"] for group in config["instance_group"]] == ["KIND_CPU"]

@@ -1,0 +1,115 @@
+"""What turns files into rows: the `Scorer` protocol, and the scorer of this process."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from diffood.runtime.bundle.calibration import Calibration
+from diffood.runtime.decision import Rule
+from diffood.runtime.detector import Detector, ImageScore
+from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
+from diffood.runtime.inputs.decoding import IN_THREADS, Decoding
+from diffood.runtime.inputs.items import Item, Pause
+from diffood.runtime.pipeline import Outcome, score_files
+from diffood.serving.rows.row import Row
+from diffood.serving.watching.flagged import draw_denoised
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """A row and the item it is about.
+
+    Attributes:
+        picture: The denoised image as PNG, for a flagged image if it was asked for.
+    """
+
+    row: Row
+    item: Item
+    picture: bytes | None = None
+
+
+class Scorer(Protocol):
+    """Turns files into rows, in this process or on other machines."""
+
+    @property
+    def precision(self) -> str:
+        """Of the engine."""
+
+    @property
+    def backend(self) -> str:
+        """Of the engine."""
+
+    @property
+    def lanes(self) -> int:
+        """Rows per engine call; halved whenever the engine runs out of memory."""
+
+    def rows(self, items: Iterable[Item | Pause]) -> Iterator[ScoredFile]:
+        """One row per file, in order. At a pause all rows before it are given first."""
+
+
+@dataclass(frozen=True)
+class LocalScorer:
+    """Scores with a detector of this process.
+
+    Attributes:
+        pictures: Whether to draw the denoised picture of each flagged image.
+    """
+
+    detector: Detector
+    calibration: Calibration
+    limits: Limits = DEFAULT_LIMITS
+    decoding: Decoding = IN_THREADS
+    pictures: bool = False
+
+    @property
+    def precision(self) -> str:
+        """See Scorer.precision."""
+        return self.detector.session.precision
+
+    @property
+    def backend(self) -> str:
+        """See Scorer.backend."""
+        return self.detector.session.backend
+
+    @property
+    def lanes(self) -> int:
+        """See Scorer.lanes."""
+        return self.detector.session.batch
+
+    def rows(self, items: Iterable[Item | Pause]) -> Iterator[ScoredFile]:
+        """See Scorer.rows."""
+        rule = Rule.of(self.calibration)
+        for outcome in score_files(self.detector, items, self.limits, decoding=self.decoding):
+            row = make_row(outcome, rule, self.detector)
+            picture = draw_denoised(outcome.result) if self.pictures and row.is_ood else None
+            yield ScoredFile(row, outcome.source, picture)
+
+
+def make_row(outcome: Outcome[ImageScore], rule: Rule, detector: Detector) -> Row:
+    """The row of one file: its score, judged by the calibration's rule, or why it was refused."""
+    source, loaded, result = outcome.source, outcome.loaded, outcome.result
+    if result is None:
+        return Row(source.id, loaded.sha256, "rejected", error=loaded.error)
+    evidence = result.evidence
+    measured = (result.score, evidence.logits, evidence.features, evidence.denoised)
+    finite = all(np.isfinite(values).all() for values in measured)  # a finite score may hide an infinite witness
+    score = result.score if finite else np.nan
+    decisions = rule.decide(np.array([score]), np.array([evidence.predicted]))
+    return Row(
+        id=source.id,
+        sha256=loaded.sha256,
+        status="ok" if finite else "invalid",
+        score=score,
+        p_value=float(decisions.p_values[0]),
+        threshold=float(decisions.thresholds[0]),
+        is_ood=bool(decisions.is_ood[0]),
+        predicted_class=evidence.predicted,
+        class_name=detector.bundle.manifest.class_names[evidence.predicted],
+        confidence=evidence.confidence,
+        stage=result.stage,
+        unet_evaluations=result.evaluations,
+        note=loaded.note,
+        error="" if finite else "The models gave a value that is not finite; flagged. Check the bundle's precision.",
+    )

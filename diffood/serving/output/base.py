@@ -1,0 +1,250 @@
+"""The output of a run that survives being killed; what one file and a folder of parts have in common.
+
+What happens in which order:
+
+    enter    lock the journal; new: write the run into it, remove what an earlier run left, then start empty
+                               resume: compare the run with the journal's, then cut every file back to its checkpoints
+    done     the caller reads the rows that exist, and skips as many inputs
+    write    append a row; a checkpoint goes into the journal every few seconds and with every complete part
+    finish   last checkpoint, summary, "finished" into the journal, then the output gets its name
+    exit     without finish: a last checkpoint, so that --resume continues from the last row
+
+A kill between any two of these steps costs at most the rows since the last checkpoint, which the resume scores again
+to the same bytes. After "finished" is in the journal only renaming is left, which a resume repeats.
+"""
+
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from typing_extensions import Self
+
+from diffood.errors import DiffoodError, UsageError
+from diffood.runtime.bundle.durable import write_durably
+from diffood.serving.output.journal import Checkpoint, Journal, JournalContent, RunRecord
+from diffood.serving.output.layout import OutputLayout
+from diffood.serving.output.line_file import LineFile
+from diffood.serving.output.summary import read_summary
+from diffood.serving.rows.row import Row
+
+OutputMode = Literal["new", "resume", "overwrite"]
+
+SECONDS_BETWEEN_CHECKPOINTS = 5.0  # a kill costs at most this much work
+
+
+class Output(ABC):
+    """A context manager: enter it, skip the inputs of `done`, `write` the rows after those, `finish`.
+
+    Left without `finish`, the rows so far stay for a resume. Entering raises UsageError if another run writes there,
+    an unfinished one is there and the mode is "new", or the rows there belong to another run; DiffoodError if the
+    output cannot be written or was changed by others.
+
+    Attributes:
+        layout: Where the files are.
+        run: The run whose rows are written.
+        finished: Whether all rows are there, from this run or an earlier one.
+    """
+
+    def __init__(self, layout: OutputLayout, run: RunRecord, mode: OutputMode) -> None:
+        self.layout, self.run, self._mode = layout, run, mode
+        self.finished = False
+        self._journal: Journal | None = None
+        self._found = JournalContent()
+        self._file: LineFile | None = None
+        self._new_folder: Path | None = None  # the folder of parts, if this run made it
+        self._sealed = 0  # rows in complete parts
+        self._safe = 0  # rows on the disk, according to the journal
+        self._last_checkpoint = time.monotonic()
+        self._inconsistent = False  # a change of several steps was broken off
+
+    @property
+    def resumed(self) -> int:
+        """Rows from earlier runs."""
+        return self._found.rows
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there are rows from which a resume would continue."""
+        return self._safe > 0 and not self.finished
+
+    def __enter__(self) -> Self:
+        try:
+            self._enter()
+        except OSError as error:
+            self._close()
+            raise self._cannot_write(error) from None
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def _enter(self) -> None:
+        self._require_free_path()
+        if self._mode == "resume" and not self.layout.journal.exists() and self.layout.path.is_file():
+            self._require_same_run(read_summary(self.layout.summary, self.layout.path).run)
+            self.finished = True
+            return
+        if self.layout.folder and not self.layout.folder.exists():
+            self._new_folder = self.layout.folder
+        self.layout.journal.parent.mkdir(parents=True, exist_ok=True)
+        self._journal = Journal(self.layout.journal)
+        self._found = self._journal.read() if self._mode != "overwrite" else JournalContent()
+        has_rows = self._found.rows > 0 or self._found.finished
+        if self._mode == "new" and has_rows:
+            raise UsageError(self._occupied())
+        if self._found.run is None or not has_rows:
+            self._found = JournalContent(self.run)
+            self._journal.begin(self.run)  # first: a journal must not list what is removed
+            self._clear()
+            self._start()
+            return
+        self._require_same_run(self._found.run)
+        self._safe, self._sealed = self._found.rows, sum(checkpoint.rows for checkpoint in self._found.sealed)
+        if self._found.finished:
+            self._complete()
+            self.finished = True
+        else:
+            self._restore()
+
+    def _require_same_run(self, there: RunRecord) -> None:
+        if difference := there.difference(self.run):
+            raise UsageError(
+                f"{self.layout.path} cannot be resumed with other settings: {difference}. Use the settings of the "
+                "first run, or give another --output."
+            )
+
+    def _require_free_path(self) -> None:
+        path, folder = self.layout.path, self.layout.folder
+        if self.layout.is_dataset:
+            if path.is_dir() and not self.layout.journal.exists() and any(path.iterdir()):
+                raise UsageError(f"{path} contains other files; give --output a new folder.")
+        elif path.is_dir():
+            raise IsADirectoryError(21, "Is a directory")
+        elif folder and (folder.is_symlink() or (folder.exists() and not folder.is_dir())):
+            folder.unlink()  # from a version that wrote one file
+
+    def _occupied(self) -> str:
+        if self._found.finished and self.layout.is_dataset:
+            return (
+                f"{self.layout.path} has the {self._found.rows} rows of a finished run: give another --output, or "
+                "--overwrite to replace them."
+            )
+        return (
+            f"{self.layout.path} has {self._found.rows} rows of a run that did not finish: continue it with --resume, "
+            "or start over with --overwrite."
+        )
+
+    def write(self, row: Row) -> None:
+        """Append one row. Raises DiffoodError if the disk is full or gone; the rows before it stay."""
+        with self._changing():
+            self._write(row)
+            if time.monotonic() - self._last_checkpoint >= SECONDS_BETWEEN_CHECKPOINTS:
+                self._make_checkpoint()
+
+    def finish(self, summary: bytes) -> None:
+        """Declare the output complete: it appears under its name, with the summary in its own file."""
+        assert self._journal
+        with self._changing():
+            self._write_last()
+            write_durably(self.layout.summary, summary)
+            self._journal.finish()
+            self._complete()
+            self.finished = True
+
+    def stop(self, summary: bytes) -> None:
+        """Save the rows so far and the summary, for a resume."""
+        if self._inconsistent:
+            return
+        with self._changing():
+            self._make_checkpoint()
+            if self.resumable:
+                write_durably(self.layout.summary, summary)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """A change of several steps. If a signal interrupts it between two of them, the next resume repairs it."""
+        self._inconsistent = True
+        try:
+            yield
+        except OSError as error:
+            self._inconsistent = False  # a failed step leaves everything as it was before it
+            raise self._cannot_write(error) from None
+        self._inconsistent = False
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._journal and not self.finished and not self._inconsistent:
+                self._make_checkpoint()
+        except OSError as failure:  # earlier checkpoints stay valid
+            if kind is None:
+                raise self._cannot_write(failure) from None
+        finally:
+            with contextlib.suppress(OSError):  # an empty start that cannot be removed does not hinder the next run
+                if self._journal and not self.finished and not self._safe:
+                    self._clear()
+                    self._journal.remove()
+                    if self._new_folder:
+                        self._new_folder.rmdir()
+            self._close()
+
+    def _close(self) -> None:
+        if self._file:
+            self._file.close()
+            self._file = None
+        if self._journal:
+            self._journal.close()
+            self._journal = None
+
+    def _add_checkpoint(self, checkpoint: Checkpoint) -> None:
+        assert self._journal
+        self._journal.add(checkpoint)
+        self._safe, self._last_checkpoint = self._sealed + checkpoint.rows, time.monotonic()
+        if checkpoint.sealed:
+            self._sealed = self._safe
+
+    def _cannot_write(self, error: OSError) -> DiffoodError:
+        reason = error.strerror or error
+        if self.resumable:
+            return DiffoodError(
+                f"Cannot write {self.layout.path} ({reason}). {self._safe} rows are safe: free some space and continue "
+                "with --resume."
+            )
+        return DiffoodError(f"Cannot write {self.layout.path} ({reason}); choose another --output.")
+
+    @abstractmethod
+    def done(self) -> Iterator[Row]:
+        """Rows from earlier runs, in order. Raises DiffoodError if they are not as they were written."""
+
+    @abstractmethod
+    def _clear(self) -> None:
+        """Remove what an earlier run left unfinished."""
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Begin without rows."""
+
+    @abstractmethod
+    def _restore(self) -> None:
+        """Cut all files back to the journal's last checkpoint."""
+
+    @abstractmethod
+    def _write(self, row: Row) -> None:
+        """Append one row."""
+
+    @abstractmethod
+    def _make_checkpoint(self) -> None:
+        """Sync all rows so far to the disk and tell the journal."""
+
+    @abstractmethod
+    def _write_last(self) -> None:
+        """As `_make_checkpoint`, after the last row."""
+
+    @abstractmethod
+    def _complete(self) -> None:
+        """Give the output its name. An interrupted run may have done all of it before, or a part."""

@@ -1,0 +1,1 @@
+"""One file per format of rows, and the registry that lists them."""

@@ -1,0 +1,52 @@
+"""Opens what scores the images of a run: a detector of this process, or workers on a cluster."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.bundle.calibration import Fingerprint
+from diffood.runtime.detector import Detector
+from diffood.runtime.inputs.decoding import Decoding, default_processes
+from diffood.runtime.sessions.choice import describe_engine
+from diffood.serving.cluster.open import open_cluster
+from diffood.serving.local import LocalScorer, Scorer
+from diffood.serving.request import ScorerRequest
+
+
+@dataclass(frozen=True)
+class OpenedScorer:
+    """A scorer with everything that its scores depend on.
+
+    Attributes:
+        engine: One line that says what runs, and why.
+        threads: Threads of each engine; 0 on a GPU.
+    """
+
+    scorer: Scorer
+    bundle: Bundle
+    fingerprint: Fingerprint
+    engine: str
+    threads: int
+
+
+@contextlib.contextmanager
+def open_scorer(request: ScorerRequest) -> Iterator[OpenedScorer]:
+    """Open a calibrated bundle in this process or on a cluster. Raises as `Detector.open` and `open_cluster` do."""
+    if request.cluster is not None:
+        with open_cluster(request.cluster, request) as cluster:
+            yield OpenedScorer(cluster, cluster.bundle, cluster.fingerprint, cluster.engine, cluster.threads)
+        return
+    detector = Detector.open(
+        request.bundle,
+        backend=request.backend,
+        precision=request.precision,
+        batch=request.batch,
+        threads=request.threads,
+    )
+    detector.spares_memory = True
+    decoders = default_processes() if request.decoders is None else request.decoders
+    decoding = Decoding(decoders, request.decode_timeout)
+    scorer = LocalScorer(detector, detector.calibration(), request.limits, decoding, request.pictures)
+    engine = describe_engine(scorer.precision, scorer.backend, detector.why)
+    yield OpenedScorer(scorer, detector.bundle, detector.fingerprint, engine, detector.session.threads)

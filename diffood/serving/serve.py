@@ -1,0 +1,158 @@
+"""The door of this room: one request in, one row per file written, one result out.
+
+What happens in which order:
+
+    1. the name of the output is checked     nothing was opened yet
+    2. the scorer is opened                  the calibration is checked against the engine that runs
+    3. the inputs are opened, lazily         an input that names nothing fails here, before the output is touched
+    4. the output is entered                 locked; with --resume its rows are compared with this run's settings
+    5. rows are written                      batch.py, watched by watched.py; from here on a stop can be resumed
+    6. the summary is written                and the output gets its name
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+from diffood import __version__
+from diffood.errors import EXIT_SET_ASIDE, UsageError
+from diffood.runtime.bundle.parity import calibration_sha256
+from diffood.runtime.inputs.counting import count_beside
+from diffood.runtime.inputs.open import STANDARD_INPUT, Reading, open_inputs
+from diffood.serving.batch import BatchJob, existing_ids
+from diffood.serving.output.journal import RunRecord
+from diffood.serving.output.layout import OutputLayout
+from diffood.serving.output.open import open_output
+from diffood.serving.output.summary import Summary, Tally, read_summary
+from diffood.serving.request import ServeRequest
+from diffood.serving.scorer import OpenedScorer, open_scorer
+from diffood.serving.stop import Stop, handle_signals
+from diffood.serving.watched import serve_watched
+
+
+@dataclass(frozen=True)
+class ServeProgress:
+    """What is known of a run that has begun.
+
+    Attributes:
+        total: Returns the number of files, None while it is not known.
+        resumed: Rows from earlier runs.
+        tally: Counts, which go on changing.
+    """
+
+    total: Callable[[], int | None]
+    resumed: int
+    tally: Tally
+
+
+@contextlib.contextmanager
+def _no_progress(progress: ServeProgress) -> Iterator[Callable[[int], None]]:
+    yield lambda count: None
+
+
+def _ignore(text: str) -> None:
+    """Say nothing."""
+
+
+def _do_nothing() -> None:
+    """Do nothing."""
+
+
+@dataclass(frozen=True)
+class ServeObserver:
+    """What a caller is told while a run goes on.
+
+    Attributes:
+        show_progress: Entered when rows begin; gives a function that is told how many more rows were written.
+        say: Is told one line for the user.
+        on_resumable: Called when the run ends before its end with rows that a resume would continue from.
+    """
+
+    show_progress: Callable[[ServeProgress], AbstractContextManager[Callable[[int], None]]] = _no_progress
+    say: Callable[[str], None] = _ignore
+    on_resumable: Callable[[], None] = _do_nothing
+
+
+@dataclass(frozen=True)
+class ServeResult:
+    """What a run did.
+
+    Attributes:
+        summary: Counts of the rows.
+        engine: One line that says what scored them.
+        exit_code: Of the process: 0, 3 if files were set aside, or the shell's code for the signal that stopped it.
+    """
+
+    summary: Summary
+    engine: str
+    exit_code: int
+
+
+def serve(request: ServeRequest, stop: Stop, observer: ServeObserver = ServeObserver()) -> ServeResult:
+    """Score all inputs of a request and write one row per file.
+
+    Args:
+        request: What to do.
+        stop: Is connected to SIGINT and SIGTERM while rows are written.
+        observer: Is told how it goes.
+
+    Raises:
+        UsageError: The request contradicts itself, the inputs or the rows that exist.
+        KeyboardInterrupt: A second signal came; the rows so far are kept.
+        DiffoodError: Of any kind; the message says whether rows are kept.
+    """
+    layout = OutputLayout.of(request.output.path, request.output.format_name)
+    scorer = replace(request.scorer, pictures=request.output.save_flagged is not None)
+    summary: Summary
+    with open_scorer(scorer) as opened:
+        job = _prepare(request, layout, opened, stop)
+        try:
+            with job.output, handle_signals(stop):
+                if job.output.finished:
+                    summary = read_summary(layout.summary, layout.path)
+                else:
+                    total = (lambda: None) if request.inputs.watch else count_beside(request.inputs.names)
+                    progress = ServeProgress(total, job.output.resumed, job.tally)
+                    with observer.show_progress(progress) as advance:
+                        summary = serve_watched(replace(job, on_row=lambda row: advance(1)), request, observer.say)
+        except UsageError:  # nothing could be resumed with these arguments
+            raise
+        except BaseException:
+            if job.output.resumable:
+                observer.on_resumable()
+            raise
+    if job.output.resumable:
+        observer.on_resumable()
+    set_aside = EXIT_SET_ASIDE if summary.rejected or summary.invalid else 0
+    return ServeResult(summary, opened.engine, stop.exit_code if stop.requested else set_aside)
+
+
+def _prepare(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer, stop: Stop) -> BatchJob:
+    """The job of a request, with its output not yet entered."""
+    inputs, tally = request.inputs, Tally()
+    output = open_output(layout, _run_record(request, layout, opened), request.output.mode)
+    live = inputs.watch is not None or STANDARD_INPUT in inputs.names  # no order that a resume would find again
+    done = existing_ids(output, tally) if live else ()
+    reading = Reading(request.scorer.limits, inputs.columns, inputs.watch, done=done, stop=stop.event)
+    return BatchJob(opened.scorer, open_inputs(inputs.names, reading), output, live, tally, stop)
+
+
+def _run_record(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer) -> RunRecord:
+    """Everything that the rows of a request depend on, except its inputs."""
+    scorer, columns, saved = request.scorer, request.inputs.columns, request.output.save_flagged
+    return RunRecord(
+        diffood=__version__,
+        fingerprint=opened.fingerprint,
+        calibration_sha256=calibration_sha256(opened.bundle),
+        batch=scorer.batch,
+        threads=opened.threads,
+        max_bytes=scorer.limits.max_bytes,
+        max_pixels=scorer.limits.max_pixels,
+        decode_timeout=scorer.decode_timeout,
+        image_column=columns.image,
+        id_column=columns.identity,
+        rows=layout.format.name,
+        part_rows=request.output.part_rows,
+        save_flagged=str(saved.absolute()) if saved else None,
+    )

@@ -1,0 +1,81 @@
+"""config.pbtxt, which tells Triton about the model, and the settings that the model reads back from it."""
+
+import json
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from diffood.errors import UsageError
+from diffood.runtime.detector import DEFAULT_BATCH
+from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
+from diffood.runtime.records import Record, explain_invalid
+from diffood.runtime.sessions.choice import BackendChoice, PrecisionChoice
+from diffood.serving.triton.tensors import OUTPUTS, TYPES
+
+INPUT = "image"
+
+
+class TritonSettings(Record):
+    """How the server runs the bundle; written into config.pbtxt and read from there.
+
+    Attributes:
+        batch: Rows per engine call, Triton's max_batch_size.
+        threads: Threads of the engine; 0 for all cores.
+        max_bytes: Larger files are refused.
+        max_pixels: Larger images are refused.
+    """
+
+    backend: BackendChoice = "auto"
+    precision: PrecisionChoice | None = None
+    batch: int = DEFAULT_BATCH
+    threads: int = 0
+    max_bytes: Annotated[int, Field(ge=1)] = DEFAULT_MAX_BYTES
+    max_pixels: Annotated[int, Field(ge=1)] = DEFAULT_MAX_PIXELS
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The parameters in config.pbtxt, all strings; batch is its max_batch_size."""
+        return {name: str(value) for name, value in self if name != "batch" and value is not None}
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> "TritonSettings":
+        """Read the configuration that Triton gives to a model. Raises UsageError if it was edited to invalid values."""
+        parameters = config.get("parameters", {}).items()
+        ours = {name: entry.get("string_value") for name, entry in parameters if not name.isupper()}  # Triton's are
+        with explain_invalid("config.pbtxt", "export it again", UsageError):
+            return cls.model_validate({**ours, "batch": config["max_batch_size"]})
+
+
+def make_config(name: str, settings: TritonSettings, queue_delay: int) -> str:
+    """The text of config.pbtxt.
+
+    Args:
+        name: Of the model.
+        settings: How it runs.
+        queue_delay: Microseconds a request may wait for others to share its batch.
+    """
+    kinds = {"auto": "kind: KIND_MODEL", "onnxruntime-cpu": "kind: KIND_CPU"}  # KIND_MODEL: the model chooses
+    kind = kinds.get(settings.backend, "kind: KIND_GPU gpus: [ 0 ]")  # sessions use the first GPU there is
+    outputs = ",\n".join(
+        f'  {{ name: "{column}" data_type: {TYPES[what][0]} dims: [ 1 ] }}' for column, what in OUTPUTS.items()
+    )
+    parameters = ",\n".join(
+        f"  {{ key: {json.dumps(key)} value: {{ string_value: {json.dumps(value)} }} }}"
+        for key, value in settings.parameters.items()
+    )
+    return f"""# Written by `diffood export-triton`; the model reads max_batch_size and the parameters from here.
+name: "{name}"
+backend: "python"
+max_batch_size: {settings.batch}
+input [
+  {{ name: "{INPUT}" data_type: TYPE_STRING dims: [ 1 ] }}
+]
+output [
+{outputs}
+]
+dynamic_batching {{ max_queue_delay_microseconds: {queue_delay} }}
+instance_group [ {{ count: 1 {kind} }} ]
+parameters [
+{parameters}
+]
+"""
