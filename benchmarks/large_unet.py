@@ -137,7 +137,7 @@ def measure(given: argparse.Namespace, place: Path) -> None:
             for name in GEMM
         ),
     ]
-    x = read_some([images], opened.manifest.image, IMAGES, print)
+    x = read_some([str(images)], opened.manifest.image, IMAGES, print)
     found = compare(contenders, x, Budget(given.seconds, given.rounds)).as_json()
     products = [row for row in found["rows"] if row["name"] in GEMM]
     peak = max(2 * SIDE**3 * row["images_per_second"]["median"] for row in products)

@@ -30,7 +30,7 @@ from diffood.calibration.metrics.intervals import (
 from diffood.calibration.metrics.rates import auroc
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import DEFAULT, FAST, Combination, Plan
 from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses import Witness, measure
@@ -114,12 +114,12 @@ def measure_sets(
     detector = Detector.load(open_bundle(bundle_path), plan, batch=batch, threads=threads)
     with tempfile.TemporaryDirectory() as place:
         folders = {name: _write(Path(place) / name, images[:limit]) for name, images in sets.items()}
-        parts = split_sources(expand_inputs([str(folders.pop("fit"))]))
+        parts = split_sources(list_inputs([str(folders.pop("fit"))]))
         fitted = fit_fusion(detector, parts.fit)
         bank = fitted.fusion.bank
         found: dict[str, dict[int, list[Float]]] = {name: {r: [] for r in fitted.columns} for name in folders}
         for name, folder in folders.items():
-            for outcome in observe_files(detector, expand_inputs([str(folder)])):
+            for outcome in observe_files(detector, list_inputs([str(folder)])):
                 assert outcome.result is not None, outcome.loaded.error
                 for repeats, rows in found[name].items():
                     rows.append(measure(WITNESSES, outcome.result.first(repeats), bank))

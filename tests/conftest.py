@@ -18,7 +18,7 @@ from diffood.calibration.calibrate import Calibrated, calibrate_files
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import from_pixels
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.zoo.images import load_set, unpack_set
 
 SMALL_BUNDLE = Path(__file__).parent / "data" / "small_bundle"
@@ -124,6 +124,6 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Calibr
     """A calibration of every default witness and knn, saved into a copy of the shipped bundle; read-only."""
     path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("knn") / "bundle"))
     detector = Detector.load(open_bundle(path), WITH_KNN, batch=8, threads=1)
-    done = calibrate_files(detector, expand_inputs([str(folder)]), 0.05, 0.95, "pac")
+    done = calibrate_files(detector, list_inputs([str(folder)]), 0.05, 0.95, "pac")
     done.save()
     return done

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from diffood.calibration.calibrate import calibrate_files
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.zoo.images import load_set
 
 
@@ -35,7 +35,7 @@ def test_its_verdicts_are_those_of_trained_models(small_bundle: Bundle) -> None:
 def test_it_calibrates_with_all_witnesses(small_bundle: Bundle, clothes_folder: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(small_bundle.path, tmp_path / "bundle"))
     detector = Detector.load(open_bundle(path), small_bundle.plan(), threads=1)
-    calibrate_files(detector, expand_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
+    calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
     calibrated = Detector.open(path, threads=1)
     inside, outside = (calibrated.score(load_set(name).images[:100]).score for name in ("fashion-test", "textures"))
     threshold = calibrated.calibration().threshold

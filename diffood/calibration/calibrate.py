@@ -34,7 +34,7 @@ from diffood.runtime.bundle.fusion import save_bank
 from diffood.runtime.bundle.tuning import load_tuned
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
-from diffood.runtime.inputs.items import Source
+from diffood.runtime.inputs.items import Item
 from diffood.runtime.pipeline import Progress, score_files
 
 See = Callable[[str, ImageScore], None]  # called with the id and the outcome of every scored file
@@ -60,7 +60,7 @@ class ScoredFiles:
 
 def score_folder(
     detector: Detector,
-    sources: Iterable[Source],
+    sources: Iterable[Item],
     limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
     see: See | None = None,
@@ -155,7 +155,7 @@ class Calibrated:
 
 def calibrate_files(
     detector: Detector,
-    sources: Sequence[Source],
+    sources: Sequence[Item],
     alpha: float,
     confidence: float,
     method: Method,

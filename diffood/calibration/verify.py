@@ -17,14 +17,14 @@ from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusi
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import Limits, ParityRecord, add_record, calibration_sha256
 from diffood.runtime.detector import Detector, Scores
-from diffood.runtime.images.decode import DEFAULT_LIMITS, load_image
-from diffood.runtime.inputs.items import Source
+from diffood.runtime.images.decode import DEFAULT_LIMITS
+from diffood.runtime.inputs.items import Item, load_item
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.sessions.choice import BackendChoice, list_candidates
 
 CHUNK_BATCHES = 4  # batches decoded at a time; bounds memory
 
-Sets = Mapping[str, Sequence[Source]]  # "ind" and OOD sets by name
+Sets = Mapping[str, Sequence[Item]]  # "ind" and OOD sets by name
 Progress = Callable[[int], None]
 
 
@@ -182,7 +182,7 @@ class Scored:
 
 def score_side_by_side(
     detectors: Sequence[Detector],
-    sets: Mapping[str, Sequence[Source]],
+    sets: Mapping[str, Sequence[Item]],
     progress: Callable[[int], None] | None = None,
 ) -> Scored:
     """Score every file with every detector, alternating by chunks so that a change of load hits all alike.
@@ -195,7 +195,7 @@ def score_side_by_side(
     for name, sources in sets.items():
         for start in range(0, len(sources), CHUNK_BATCHES * batch):
             chunk = sources[start : start + CHUNK_BATCHES * batch]
-            loaded = [(source, load_image(source.path, shape, DEFAULT_LIMITS)) for source in chunk]
+            loaded = [(source, load_item(source, shape, DEFAULT_LIMITS)) for source in chunk]
             set_aside += [(source.id, item.error) for source, item in loaded if item.x is None]
             usable = [item.x for _, item in loaded if item.x is not None]
             for index, detector in enumerate(detectors if usable else ()):

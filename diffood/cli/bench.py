@@ -31,7 +31,8 @@ Skipped = list[tuple[str, str]]
 def bench(
     bundle: options.BundlePath,
     images: Annotated[
-        list[Path] | None, typer.Option(help="Real images of the kind that is served; without: the embedded ones.")
+        list[str] | None,
+        typer.Option(metavar="INPUT", help="Real images of the kind that is served; without: the embedded ones."),
     ] = None,
     seconds: Annotated[float, typer.Option(help="Each contender's share of the time.", min=0)] = 30.0,
     rounds: Annotated[int, typer.Option(help="Turns the time is taken in.", min=1, max=1000)] = 7,
@@ -132,13 +133,13 @@ def bench(
         typer.echo(f"wrote       {output}")
 
 
-def _read_images(bundle: Bundle, folders: list[Path] | None) -> Array:
+def _read_images(bundle: Bundle, inputs: list[str] | None) -> Array:
     """The images given, or the embedded ones where they are what the bundle takes."""
     shape = bundle.manifest.image
-    if folders:
+    if inputs:
         from diffood.export.images import read_some  # needs no torch
 
-        return read_some(folders, shape, IMAGES, partial(typer.echo, err=True))
+        return read_some(inputs, shape, IMAGES, partial(typer.echo, err=True))
     from diffood.runtime.images.decode import from_pixels
     from diffood.zoo.images import load_set
 

@@ -16,7 +16,10 @@ from diffood.runtime.detector import DEFAULT_BATCH
 def calibrate(
     bundle: options.BundlePath,
     images: Annotated[
-        list[Path] | None, typer.Option(help="Folder of in-distribution images that neither model was trained on.")
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT", help=f"In-distribution images that neither model was trained on. {options.INPUTS}"
+        ),
     ] = None,
     fpr: Annotated[float, typer.Option(help="False-alarm rate that must not be exceeded.")] = 0.05,
     confidence: Annotated[float, typer.Option(help="Confidence of that, for --method pac.")] = 0.95,
@@ -65,7 +68,7 @@ def calibrate(
     from diffood.calibration.promises.planning import plan_images
     from diffood.report.gallery import Extremes
     from diffood.runtime.bundle.bundle import open_bundle
-    from diffood.runtime.inputs.files import expand_inputs
+    from diffood.runtime.inputs.open import list_inputs
 
     require_share("--fpr", fpr)
     require_share("--confidence", confidence)
@@ -88,7 +91,7 @@ def calibrate(
         "combine": combine,
         "stages": stages,
     }
-    sources = expand_inputs([str(folder) for folder in images]) if images else []
+    sources = list_inputs(images) if images else []
     if plan_only:
         opened = open_bundle(bundle)
         fused = opened.plan(plan).changed(overrides).fused

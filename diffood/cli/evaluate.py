@@ -17,10 +17,11 @@ NamedFolders = list[str] | None
 def evaluate(
     bundle: options.BundlePath,
     ind: Annotated[
-        Path,
+        str,
         typer.Option(
-            help="Folder of fresh in-distribution test images. Accuracy is measured too where each lies in a folder "
-            "below it that is named like its class."
+            metavar="INPUT",
+            help=f"Fresh in-distribution test images. {options.INPUTS} Accuracy is measured too where each "
+            "lies in a folder that is named like its class.",
         ),
     ],
     ood: Annotated[

@@ -38,7 +38,8 @@ def export(
     opset: Annotated[int, typer.Option(help="18 to 21; 20 for TensorRT before 10.9, as in JetPack 6.")] = 21,
     precision: Annotated[str, typer.Option(metavar="P[,P]", help="Of fp32, fp16, int8; fp32 is always kept.")] = "",
     images: Annotated[
-        list[Path] | None, typer.Option(help="In-distribution images, for the value ranges of int8.")
+        list[str] | None,
+        typer.Option(metavar="INPUT", help="In-distribution images, for the value ranges of int8. " + options.INPUTS),
     ] = None,
     engine: Annotated[
         EngineLibrary | None, typer.Option(help="Also build TensorRT engines.", rich_help_panel="Engines")

@@ -13,7 +13,7 @@ from diffood.runtime.detector import DEFAULT_BATCH, Detector
 
 def report(
     bundle: options.BundlePath,
-    ind: Annotated[Path, typer.Option(help="Folder of fresh in-distribution test images.")],
+    ind: Annotated[str, typer.Option(metavar="INPUT", help="Fresh in-distribution test images. " + options.INPUTS)],
     output: Annotated[Path, typer.Option(help="The HTML file to write.")],
     ood: Annotated[
         list[str] | None, typer.Option(metavar="NAME=DIR", help="An OOD set; give it once for each.")

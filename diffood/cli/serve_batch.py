@@ -17,7 +17,7 @@ from diffood.errors import UsageError
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
 from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
-from diffood.runtime.inputs.tables import DEFAULT_COLUMN, Columns
+from diffood.runtime.inputs.reading import DEFAULT_COLUMN, Columns
 from diffood.runtime.inputs.watch import Watch
 from diffood.serving.output.base import OutputMode
 from diffood.serving.output.layout import DEFAULT_PART_ROWS

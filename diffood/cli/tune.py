@@ -17,7 +17,12 @@ IMAGES = 400  # half measure: 200 tell a mean AUROC of 98 to about a point, and 
 
 def tune(
     bundle: options.BundlePath,
-    ind: Annotated[Path, typer.Option(help="Folder of in-distribution images that neither model was trained on.")],
+    ind: Annotated[
+        str,
+        typer.Option(
+            metavar="INPUT", help=f"In-distribution images that neither model was trained on. {options.INPUTS}"
+        ),
+    ],
     ood: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=DIR", help="An OOD set; several times for several. Without one, they are made."),
@@ -51,7 +56,7 @@ def tune(
     from diffood.cli.text.tuning import describe_speeds, describe_tuning
     from diffood.report.tuning_chart import draw_tuning
     from diffood.runtime.bundle.bundle import open_bundle
-    from diffood.runtime.inputs.files import expand_inputs
+    from diffood.runtime.inputs.open import list_inputs
 
     if (budget is None) == (latency is None):
         raise UsageError(
@@ -68,11 +73,11 @@ def tune(
         options.require_png(output)
     opened = open_bundle(bundle)
     best = options.best_engine(opened, backend, precision, batch)
-    sources = expand_inputs([str(ind)])
+    sources = list_inputs([ind])
     tuned = tune_bundle(
         opened,
         sources,
-        {name: expand_inputs([str(folder)]) for name, folder in named_folders(ood or [], taken=(FIT,)).items()},
+        {name: list_inputs([folder]) for name, folder in named_folders(ood or [], taken=(FIT,)).items()},
         limit,
         images,
         engine=Engine(best.precision, best.backend, gated=True),

@@ -1,7 +1,6 @@
 """diffood verify: checks that this machine gives what the bundle promises."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,7 +18,8 @@ _DEFAULT = Limits()
 def verify(
     bundle: options.BundlePath,
     images: Annotated[
-        list[Path] | None, typer.Option(help="In-distribution images to compare verdicts on; best: fresh ones.")
+        list[str] | None,
+        typer.Option(metavar="INPUT", help="In-distribution images to compare verdicts on; best: fresh ones."),
     ] = None,
     ood: Annotated[list[str] | None, typer.Option(metavar="NAME=DIR", help="An OOD set, to compare AUROC on.")] = None,
     backend: options.BackendName = "auto",
@@ -40,10 +40,10 @@ def verify(
     Example: diffood verify bundle --images fresh --ood digits=ood/digits
     """
     from diffood.calibration.verify import Wanted, verify_bundle
-    from diffood.runtime.inputs.files import expand_inputs
+    from diffood.runtime.inputs.open import list_inputs
 
     folders = {"ind": images or [], **{name: [folder] for name, folder in named_folders(ood or []).items()}}
-    sets = {name: expand_inputs([str(path) for path in paths]) for name, paths in folders.items() if paths}
+    sets = {name: list_inputs(paths) for name, paths in folders.items() if paths}
     wanted = Wanted(
         backend=backend,
         precisions=options.precision_list(precision),

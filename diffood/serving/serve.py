@@ -19,7 +19,8 @@ from diffood import __version__
 from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.bundle.parity import calibration_sha256
 from diffood.runtime.inputs.counting import count_beside
-from diffood.runtime.inputs.open import STANDARD_INPUT, Reading, open_inputs
+from diffood.runtime.inputs.open import STANDARD_INPUT, open_inputs
+from diffood.runtime.inputs.reading import Reading
 from diffood.serving.batch import BatchJob, existing_ids
 from diffood.serving.output.journal import RunRecord
 from diffood.serving.output.layout import OutputLayout

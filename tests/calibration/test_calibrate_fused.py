@@ -15,7 +15,7 @@ from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import list_kept, load_calibration, save_calibration
 from diffood.runtime.bundle.fusion import load_fusion
 from diffood.runtime.detector import Detector
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.witnesses import Evidence
 from diffood.runtime.sessions import Array, Classified
 from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
@@ -49,7 +49,7 @@ def test_an_earlier_calibration_keeps_its_bank(
     unpack_set("fashion-test", tmp_path / "images", 96)
     bundle = open_bundle(path)
     fresh = Detector.load(bundle, WITH_KNN, batch=BATCH, threads=1)
-    calibrate_files(fresh, expand_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac").save()
+    calibrate_files(fresh, list_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac").save()
 
     second = load_calibration(bundle)
     assert second.fusion is not None
@@ -77,7 +77,7 @@ def test_a_detector_from_before_a_new_calibration_does_not_judge_by_it(
     before.calibration()
     unpack_set("fashion-test", tmp_path / "images", 96)
     bare = Detector.load(open_bundle(path), WITH_KNN, batch=BATCH, threads=1)
-    calibrate_files(bare, expand_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac").save()
+    calibrate_files(bare, list_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac").save()
     for old in (before, bare):
         with pytest.raises(CalibrationError, match=r"fusion_sha256: .* open the bundle again\.$"):
             old.predict(sorted(clothes_folder.glob("*.png"))[:1])
@@ -100,7 +100,7 @@ def test_evidence_is_let_go_image_by_image(
     """Denoised images of a whole folder would fill memory: at 256x256 in colour, ten megabytes each."""
     session = Counting(zoo_bundle, guided=False, registers=0, batch=BATCH, threads=1)
     before = sum(isinstance(thing, Evidence) for thing in gc.get_objects())
-    done = calibrate_files(Detector(zoo_bundle, WITH_KNN, session), expand_inputs([str(folder)]), 0.05, 0.95, "pac")
+    done = calibrate_files(Detector(zoo_bundle, WITH_KNN, session), list_inputs([str(folder)]), 0.05, 0.95, "pac")
     done.detector.score(np.concatenate([clothes, digits]))
     assert session.most <= before + BATCH + 2  # a batch is judged together; the last one given and the one before it
 

@@ -14,7 +14,7 @@ from diffood.errors import EXIT_SET_ASIDE, EXIT_WRONG_USAGE
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import save_calibration
 from diffood.runtime.detector import Detector
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import Plan
 from diffood.zoo.images import unpack_set
 
@@ -25,7 +25,7 @@ CHEAPEST = Plan(start_times=(120,), stride=120, repeats=1, guidance=0.0)
 def calibrated(bundle_copy: Path, clothes_folder: Path) -> Path:
     """A bundle calibrated with the cheapest plan."""
     detector = Detector.load(open_bundle(bundle_copy), CHEAPEST, batch=8, threads=1)
-    files = score_folder(detector, expand_inputs([str(clothes_folder)]))
+    files = score_folder(detector, list_inputs([str(clothes_folder)]))
     save_calibration(detector.bundle, calibrate(detector, files, 0.05, 0.95, "pac"))
     return bundle_copy
 

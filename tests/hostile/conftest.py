@@ -16,7 +16,7 @@ from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.fusion import FusionRecord
 from diffood.runtime.detector import Detector
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import DEFAULT
 
 Reseal = Callable[[str, bytes], None]
@@ -54,7 +54,7 @@ def fused_original(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Pat
     path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("fused") / "bundle"))
     changes = {"start_times": (120,), "stride": 120, "repeats": 1, "guidance": 0.0, "witnesses": ("jump", "knn")}
     detector = Detector.load(open_bundle(path), DEFAULT.changed(changes), batch=8, threads=1)
-    calibrate_files(detector, expand_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
+    calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
     return path
 
 

@@ -11,7 +11,7 @@ from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import TUNING, open_bundle
 from diffood.runtime.bundle.tuning import load_tuned
 from diffood.runtime.detector import Detector
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 
 DAMAGED = {
     "no JSON": b"{",
@@ -59,4 +59,4 @@ def test_calibrate_asks_it_first(bundle_copy: Path, clothes_folder: Path) -> Non
     (bundle_copy / TUNING).write_bytes(b"{")
     detector = Detector.load(open_bundle(bundle_copy), open_bundle(bundle_copy).plan("plain"), batch=8, threads=1)
     with pytest.raises(BundleError, match=r"tuning\.json"):
-        calibrate_files(detector, expand_inputs([str(clothes_folder)]), 0.05, 0.95, "pac")
+        calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.05, 0.95, "pac")

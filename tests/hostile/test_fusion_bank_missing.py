@@ -13,7 +13,7 @@ from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.detector import Detector
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 
 
 def test_a_missing_bank_is_refused_with_what_to_do(fused: Path, bank: Path, refusal: Callable[[], str]) -> None:
@@ -45,5 +45,5 @@ def test_calibrating_again_as_it_says_repairs_it(
     assert plain.score(clothes[:1]).score.shape == (1,)
     bundle = open_bundle(fused)
     detector = Detector.load(bundle, load_calibration(bundle).fingerprint.plan, batch=8, threads=1)
-    calibrate_files(detector, expand_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
+    calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
     assert Detector.open(fused, batch=8, threads=1).score(clothes[:3]).score.tolist() == expected.tolist()

@@ -11,7 +11,7 @@ from diffood.calibration.calibrate import calibrate_files
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import list_kept, load_calibration
 from diffood.runtime.detector import Detector
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.zoo.images import unpack_set
 
 
@@ -21,7 +21,7 @@ def two(fused: Path, tmp_path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     unpack_set("fashion-test", tmp_path / "images", 80)
     bundle = open_bundle(fused)
     detector = Detector.load(bundle, load_calibration(bundle).fingerprint.plan, batch=8, threads=1)
-    calibrate_files(detector, expand_inputs([str(tmp_path / "images")]), 0.1, 0.95, "pac").save()
+    calibrate_files(detector, list_inputs([str(tmp_path / "images")]), 0.1, 0.95, "pac").save()
     (kept,) = list_kept(bundle)
     return json.loads((fused / "calibration.json").read_bytes()), json.loads(
         (fused / "calibrations" / kept).read_bytes()

@@ -33,7 +33,7 @@ from diffood.report.report import Report, report_on_calibration, report_on_sets
 from diffood.report.score_axis import score_span
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector, ImageScore
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.witnesses import Evidence, Witness
 from diffood.zoo.images import load_set, unpack_set
 
@@ -49,7 +49,7 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Calibrated, Ex
     unpack_set("fashion-validation", root / "images", 96)
     detector = Detector.load(bundle, bundle.plan().changed(FAST), batch=8, threads=1)
     extremes = Extremes()
-    sources = expand_inputs([str(root / "images")])
+    sources = list_inputs([str(root / "images")])
     return calibrate_files(detector, sources, 0.05, 0.95, "pac", see=extremes.see), extremes
 
 
@@ -61,7 +61,7 @@ def report(calibrated: tuple[Calibrated, Extremes], tmp_path_factory: pytest.Tem
     extremes = {"ind": Extremes(), "digits": Extremes(), "textures": Extremes()}
     for name, images, count in (("ind", "fashion-test", 20), ("digits", "digits", 20), ("textures", "textures", 1)):
         unpack_set(images, root / name, count)
-        scored[name] = score_folder(done.detector, expand_inputs([str(root / name)]), see=extremes[name].see)
+        scored[name] = score_folder(done.detector, list_inputs([str(root / name)]), see=extremes[name].see)
     ood = {name: files for name, files in scored.items() if name != "ind"}
     evaluation = evaluate(done.calibration, scored["ind"], ood)
     return report_on_sets(done.detector, done.calibration, scored, extremes, evaluation)
@@ -75,7 +75,7 @@ def grouped(calibrated: tuple[Calibrated, Extremes], tmp_path_factory: pytest.Te
     sets = {"ind": "fashion-test", "upside-down": "upside-down", "textures": "textures", "digits": "digits"}
     for name, images in sets.items():
         unpack_set(images, root / name, 20 if name == "ind" else 10)
-        scored[name] = score_folder(done.detector, expand_inputs([str(root / name)]))
+        scored[name] = score_folder(done.detector, list_inputs([str(root / name)]))
     ood = {name: files for name, files in scored.items() if name != "ind"}
     groups: dict[str, Group] = {"upside-down": "near", "textures": "far", "digits": "far"}
     evaluation = evaluate(done.calibration, scored["ind"], ood, groups)

@@ -17,7 +17,7 @@ from diffood.runtime.bundle.calibration import Calibration, load_calibration, sa
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector, Scores
 from diffood.runtime.images.decode import from_pixels
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import PLAIN, Plan
 from diffood.runtime.sessions.cores import usable_cores
 
@@ -36,7 +36,7 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -
     """A copy of the shipped bundle, calibrated on eighty files for the cheap plan; read-only."""
     path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("calibrated") / "bundle"))
     detector = Detector.open(path, CHEAP, batch=8, threads=1)
-    files = score_folder(detector, expand_inputs([str(clothes_folder)]))
+    files = score_folder(detector, list_inputs([str(clothes_folder)]))
     save_calibration(detector.bundle, calibrate(detector, files, alpha=0.1, confidence=0.95, method="pac"))
     return path
 

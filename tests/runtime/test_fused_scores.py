@@ -11,7 +11,7 @@ from diffood.calibration.fusing.fusing import fit_fusion
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.detector import Detector
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import DEFAULT
 from diffood.zoo.images import unpack_set
 
@@ -30,7 +30,7 @@ def fusion(zoo_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Fusi
     folder = tmp_path_factory.mktemp("fused") / "images"
     unpack_set("fashion-validation", folder, 30)
     detector = Detector.load(zoo_bundle, WITH_KNN, batch=SHAPE[0], threads=SHAPE[1])
-    return fit_fusion(detector, expand_inputs([str(folder)])).fusion
+    return fit_fusion(detector, list_inputs([str(folder)])).fusion
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_the_default_witnesses_are_those_of_a_second_writing(
     expected = torch.stack([wanted[name] for name in plan.witnesses], dim=1)
     unpack_set("fashion-validation", tmp_path / "images", 20)
     detector = Detector.load(zoo_bundle, plan, batch=5, threads=1)
-    detector = detector.with_fusion(fit_fusion(detector, expand_inputs([str(tmp_path / "images")])).fusion)
+    detector = detector.with_fusion(fit_fusion(detector, list_inputs([str(tmp_path / "images")])).fusion)
     assert detector.fusion is not None
     found = detector.score(pixels)
     spread = expected.std(dim=0).numpy()

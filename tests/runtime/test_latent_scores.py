@@ -15,7 +15,7 @@ from diffood.calibration.fusing.fusing import fit_fusion
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import from_pixels
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import Plan
 
 Pixels = npt.NDArray[np.uint8]
@@ -163,7 +163,7 @@ def test_plans_that_end_images_early_give_the_scores_of_the_stage_they_ended_at(
 ) -> None:
     choices = {"witnesses": ("jump", "reconstruction", "energy"), "stages": (0, 1), "repeats": 3}
     plan = PLAN.changed(choices)
-    files = expand_inputs([str(clothes_folder)])[:40]
+    files = list_inputs([str(clothes_folder)])[:40]
     fusion = fit_fusion(Detector.load(dit_bundle, plan, batch=BATCH, threads=1), files).fusion
     detector = Detector.load(dit_bundle, plan, batch=BATCH, threads=1, fusion=fusion)
     results = [result for _, result in detector.stream(enumerate(from_pixels(clothes[:20, None])))]

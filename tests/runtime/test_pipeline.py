@@ -24,9 +24,9 @@ from diffood.runtime.bundle.calibration import save_calibration
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.decoding import IN_THREADS, Decoding
-from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.inputs.items import PAUSE, Inline, Pause, Source
-from diffood.runtime.inputs.open import Reading, open_inputs
+from diffood.runtime.inputs.open import list_inputs, open_inputs
+from diffood.runtime.inputs.reading import Reading
 from diffood.runtime.inputs.watch import Watch
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.pipeline import score_files
@@ -68,7 +68,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -> 
     """A copy of the shipped bundle, calibrated on eighty images with a fast plan, opened with batch 8."""
     path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("pipeline") / "bundle"))
     fresh = Detector.load(open_bundle(path), FAST, batch=BATCH, threads=1)
-    files = score_folder(fresh, expand_inputs([str(clothes_folder)]))
+    files = score_folder(fresh, list_inputs([str(clothes_folder)]))
     save_calibration(fresh.bundle, calibrate(fresh, files, 0.05, 0.95, "pac"))
     return Detector.open(path, batch=BATCH, threads=1)
 
@@ -123,7 +123,7 @@ def lines(detector: Detector, sources: Sequence[Source], output: Path) -> list[b
 
 
 def test_every_file_has_one_row_in_the_order_of_ids(detector: Detector, mixed: Path, tmp_path: Path) -> None:
-    sources = expand_inputs([str(mixed)])
+    sources = list_inputs([str(mixed)])
     rows, summary = serve(detector, sources, tmp_path / "rows.jsonl")
     assert [row.id for row in rows] == sorted(REFUSED.keys() | CONVERTED.keys() | PLAIN)
     by_id = {row.id: row for row in rows}
@@ -155,20 +155,20 @@ def test_every_file_has_one_row_in_the_order_of_ids(detector: Detector, mixed: P
 
 
 def test_rows_are_those_of_the_detector_alone(detector: Detector, mixed: Path, tmp_path: Path) -> None:
-    rows, _ = serve(detector, expand_inputs([str(mixed / "good")]), tmp_path / "rows.jsonl")
+    rows, _ = serve(detector, list_inputs([str(mixed / "good")]), tmp_path / "rows.jsonl")
     direct = detector.score(load_set("fashion-test").images[:10])
     assert [row.score for row in rows] == direct.score.tolist()
     assert [row.predicted_class for row in rows] == direct.predicted.tolist()
 
 
 def test_rows_are_the_same_bytes_on_every_run(detector: Detector, mixed: Path, tmp_path: Path) -> None:
-    sources = expand_inputs([str(mixed)])
+    sources = list_inputs([str(mixed)])
     again = Detector.open(detector.bundle.path, batch=BATCH, threads=1)
     assert lines(detector, sources, tmp_path / "1.jsonl") == lines(again, sources, tmp_path / "2.jsonl")
 
 
 def test_rows_are_the_same_bytes_in_any_order(detector: Detector, mixed: Path, tmp_path: Path) -> None:
-    sources = expand_inputs([str(mixed)])
+    sources = list_inputs([str(mixed)])
     shuffled = random.Random(1).sample(sources, len(sources))
     first, second = (lines(detector, order, tmp_path / "rows.jsonl") for order in (sources, shuffled))
     assert second != first
@@ -176,14 +176,14 @@ def test_rows_are_the_same_bytes_in_any_order(detector: Detector, mixed: Path, t
 
 
 def test_rows_do_not_depend_on_the_files_beside_them(detector: Detector, mixed: Path, tmp_path: Path) -> None:
-    sources = expand_inputs([str(mixed)])
+    sources = list_inputs([str(mixed)])
     everything = set(lines(detector, sources, tmp_path / "rows.jsonl"))
     for part in (sources[::3], sources[5:6], sources[-4:]):
         assert set(lines(detector, part, tmp_path / "rows.jsonl")) < everything
 
 
 def test_scores_hardly_depend_on_the_batch(detector: Detector, mixed: Path, tmp_path: Path) -> None:
-    sources = expand_inputs([str(mixed)])
+    sources = list_inputs([str(mixed)])
     other = Detector.open(detector.bundle.path, batch=3, threads=1)
     one, _ = serve(detector, sources, tmp_path / "8.jsonl")
     two, _ = serve(other, sources, tmp_path / "3.jsonl")
@@ -288,7 +288,7 @@ def test_a_pause_of_the_sources_brings_out_every_outcome(
 
 
 def test_rows_are_the_same_bytes_from_processes(detector: Detector, mixed: Path, tmp_path: Path) -> None:
-    sources = expand_inputs([str(mixed)])
+    sources = list_inputs([str(mixed)])
     wanted = lines(detector, sources, tmp_path / "rows.jsonl")
     with open_at(tmp_path / "other.jsonl") as target:
         scorer = LocalScorer(detector, detector.calibration(), decoding=Decoding(processes=2))
@@ -321,7 +321,7 @@ def test_items_that_hold_their_bytes_do_not_fill_memory(
 
 def test_progress_counts_every_file_once(detector: Detector, mixed: Path) -> None:
     seen: list[int] = []
-    sources = expand_inputs([str(mixed)])
+    sources = list_inputs([str(mixed)])
     assert len(list(score_files(detector, sources, progress=seen.append))) == sum(seen) == len(sources)
 
 

@@ -15,7 +15,7 @@ from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import from_pixels
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.fusion import fuse
 from diffood.runtime.method.plan import DEFAULT, Plan
 from diffood.runtime.method.witnesses import measurable, measure
@@ -65,7 +65,7 @@ def fusion(zoo_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Fusi
     folder = tmp_path_factory.mktemp("staged") / "images"
     unpack_set("fashion-validation", folder, 40)
     detector = Detector.load(zoo_bundle, STAGED, batch=BATCH, threads=1)
-    return fit_fusion(detector, expand_inputs([str(folder)])).fusion
+    return fit_fusion(detector, list_inputs([str(folder)])).fusion
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +169,6 @@ def test_one_witness_in_stages_is_fitted_too(zoo_bundle: Bundle, clothes_folder:
     alone = ONE_STEP.changed({"witnesses": ("jump",), "repeats": 2, "stages": (1,)})
     assert alone.fused
     found = fit_fusion(
-        Detector.load(zoo_bundle, alone, batch=BATCH, threads=1), expand_inputs([str(clothes_folder)])[:24]
+        Detector.load(zoo_bundle, alone, batch=BATCH, threads=1), list_inputs([str(clothes_folder)])[:24]
     ).fusion
     assert [rule.repeats for rule in found.record.stages] == [1]

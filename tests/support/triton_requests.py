@@ -10,7 +10,7 @@ from written import open_at
 
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import Limits
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.serving.batch import BatchJob, serve_batch
 from diffood.serving.local import LocalScorer
 from diffood.serving.rows.row import Row
@@ -48,6 +48,6 @@ def serve_folder(detector: Detector, images: Mapping[str, bytes], place: Path, l
         (folder / name).write_bytes(data)
     with open_at(output) as target:
         scorer = LocalScorer(detector, detector.calibration(), limits)
-        serve_batch(BatchJob(scorer, expand_inputs([str(folder)]), target))
+        serve_batch(BatchJob(scorer, list_inputs([str(folder)]), target))
     rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
     return {row["id"]: Row(**{**row, "id": ""}) for row in rows}

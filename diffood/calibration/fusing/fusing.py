@@ -12,8 +12,8 @@ from diffood.calibration.fusing.staged import fit_stage
 from diffood.errors import CalibrationError, RejectedImage
 from diffood.runtime.bundle.fusion import Fusion, FusionRecord, pack_bank, unpack_bank
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits, read_file
-from diffood.runtime.inputs.items import Source
+from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
+from diffood.runtime.inputs.items import Item
 from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses import Array, Witness, knn, measurable, measure
 from diffood.runtime.pipeline import Progress, observe_files
@@ -68,13 +68,13 @@ def require_enough_fused(count: int, needed: int) -> None:
 class Parts:
     """Files to fit on and files to calibrate on. tuned: how many of those to fit on `diffood tune` has looked at."""
 
-    fit: list[Source]
-    calibrate: list[Source]
+    fit: list[Item]
+    calibrate: list[Item]
     tuned: int
 
 
 def split_sources(
-    sources: Sequence[Source], limits: Limits = DEFAULT_LIMITS, tuned: Collection[str] = (), *, fused: bool = True
+    sources: Sequence[Item], limits: Limits = DEFAULT_LIMITS, tuned: Collection[str] = (), *, fused: bool = True
 ) -> Parts:
     """Part files into those to fit on and those to calibrate on, each in the order given.
 
@@ -97,16 +97,16 @@ def split_sources(
     )
 
 
-def digest(source: Source, limits: Limits = DEFAULT_LIMITS) -> str:
-    """The sha256 of a file's bytes, "" where they cannot be read."""
+def digest(source: Item, limits: Limits = DEFAULT_LIMITS) -> str:
+    """The sha256 of an item's bytes, "" where they cannot be read."""
     try:
-        return hashlib.sha256(read_file(source.path, limits)).hexdigest()
+        return hashlib.sha256(source.read(limits)).hexdigest()
     except RejectedImage:
         return ""
 
 
 def fit_fusion(
-    detector: Detector, sources: Iterable[Source], limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
+    detector: Detector, sources: Iterable[Item], limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
 ) -> FittedFusion:
     """Fit how the witnesses of the detector's plan are combined.
 
@@ -146,7 +146,7 @@ class _Seen:
     set_aside: SetAside
 
 
-def _observe(detector: Detector, sources: Iterable[Source], limits: Limits, progress: Progress | None) -> _Seen:
+def _observe(detector: Detector, sources: Iterable[Item], limits: Limits, progress: Progress | None) -> _Seen:
     """Measure image by image: the denoised ones would fill memory. Raises CalibrationError for too few, not finite."""
     wanted = detector.plan.witnesses
     others = tuple(name for name in wanted if name != "knn")  # its bank is not complete yet

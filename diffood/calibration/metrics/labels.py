@@ -17,6 +17,9 @@ def labels_from_folders(ids: Sequence[str], class_names: Sequence[str]) -> npt.N
     labelled images lie on disk already (torchvision's ImageFolder), and there is no list to keep in step with them. A
     class "T-shirt/top" is the folder "top" in "T-shirt"; where classes "a" and "a/b" both are, the longer name counts.
     A name that several classes have says nothing.
+
+    Where no folder named from the top is a class, the topmost name is left out, and so on: ids of images in a tar or
+    of several folders begin with the name of that, "test.tar/Coat/0001.png".
     """
     counts = Counter(class_names)
     named = {name: index for index, name in enumerate(class_names) if counts[name] == 1}
@@ -24,5 +27,10 @@ def labels_from_folders(ids: Sequence[str], class_names: Sequence[str]) -> npt.N
 
 
 def _label(path: PurePosixPath, named: dict[str, int]) -> int:
-    """The deepest folder, named from the top, that is a class."""
-    return next((named[folder.as_posix()] for folder in path.parents if folder.as_posix() in named), UNKNOWN)
+    """The deepest folder, named from as far up as possible, that is a class."""
+    folders = path.parts[:-1]
+    for top in range(len(folders)):
+        for end in range(len(folders), top, -1):
+            if (name := "/".join(folders[top:end])) in named:
+                return named[name]
+    return UNKNOWN

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from diffood.calibration.fusing.fusing import FEWEST_FITTED, SetAside, describe_set_aside, digest
 from diffood.calibration.tuning.made_ood import MAKINGS, Making
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape, Limits, load_image
-from diffood.runtime.inputs.items import Source
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape, Limits
+from diffood.runtime.inputs.items import Item, load_item
 from diffood.runtime.method.witnesses import Array
 
 FIT, IND = "fit", "ind"  # the two halves of the in-distribution images
@@ -29,7 +28,7 @@ class ImageGroup:
 class Taken:
     """Usable files with the sha256 of their bytes, by that hash ascending, no bytes twice; and those set aside."""
 
-    files: tuple[tuple[Source, str], ...]
+    files: tuple[tuple[Item, str], ...]
     set_aside: SetAside
 
 
@@ -51,17 +50,17 @@ class TuningImages:
         return sum(group.count for group in self.groups.values())
 
 
-def take_files(sources: Sequence[Source], shape: ImageShape, most: int, limits: Limits = DEFAULT_LIMITS) -> Taken:
+def take_files(sources: Sequence[Item], shape: ImageShape, most: int, limits: Limits = DEFAULT_LIMITS) -> Taken:
     """Up to `most` usable files, the first by the hash of their bytes: names and order do not decide."""
     digests = [digest(source, limits) for source in sources]
     hashed = {sha256: source for source, sha256 in zip(sources, digests, strict=True) if sha256}
     unread = [source for source, sha256 in zip(sources, digests, strict=True) if not sha256]
-    files: list[tuple[Source, str]] = []
-    set_aside = [(source.id, load_image(source.path, shape, limits).error) for source in unread]
+    files: list[tuple[Item, str]] = []
+    set_aside = [(source.id, load_item(source, shape, limits).error) for source in unread]
     for sha256, source in sorted(hashed.items()):
         if len(files) == most:
             break
-        loaded = load_image(source.path, shape, limits)
+        loaded = load_item(source, shape, limits)
         if loaded.x is None:
             set_aside.append((source.id, loaded.error))
         else:
@@ -70,8 +69,8 @@ def take_files(sources: Sequence[Source], shape: ImageShape, most: int, limits: 
 
 
 def gather_images(
-    ind: Sequence[Source],
-    ood: Mapping[str, Sequence[Source]],
+    ind: Sequence[Item],
+    ood: Mapping[str, Sequence[Item]],
     shape: ImageShape,
     most: int,
     limits: Limits = DEFAULT_LIMITS,
@@ -106,15 +105,15 @@ def gather_images(
     return TuningImages(groups, tuple(sha256 for _, sha256 in taken.files), not ood, tuple(set_aside))
 
 
-def _of_files(files: Sequence[tuple[Source, str]], shape: ImageShape, limits: Limits) -> ImageGroup:
+def _of_files(files: Sequence[tuple[Item, str]], shape: ImageShape, limits: Limits) -> ImageGroup:
     def read() -> Iterator[Array]:
         for source, sha256 in files:
-            yield _load(source.path, sha256, shape, limits)
+            yield _load(source, sha256, shape, limits)
 
     return ImageGroup(len(files), read)
 
 
-def _made(files: Sequence[tuple[Source, str]], shape: ImageShape, limits: Limits) -> dict[str, ImageGroup]:
+def _made(files: Sequence[tuple[Item, str]], shape: ImageShape, limits: Limits) -> dict[str, ImageGroup]:
     """Sets of equal size, each of other files."""
     count = len(files) // sum(making.takes for making in MAKINGS.values())
     rest = iter(files)
@@ -131,8 +130,8 @@ def _made_of(group: ImageGroup, making: Making) -> ImageGroup:
     return ImageGroup(group.count // making.takes, read)
 
 
-def _load(path: Path, sha256: str, shape: ImageShape, limits: Limits) -> Array:
-    loaded = load_image(path, shape, limits)
+def _load(item: Item, sha256: str, shape: ImageShape, limits: Limits) -> Array:
+    loaded = load_item(item, shape, limits)
     if loaded.x is None or loaded.sha256 != sha256:
-        raise UsageError(f"{path} was changed while `diffood tune` ran; leave the folders alone and start again.")
+        raise UsageError(f"{item.place} was changed while `diffood tune` ran; leave the images alone and start again.")
     return loaded.x

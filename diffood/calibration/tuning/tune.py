@@ -23,7 +23,7 @@ from diffood.runtime.bundle.bundle import Bundle, add_default_plan
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.tuning import Measured, MeasuredPlan, add_tuned, keep_measured
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
-from diffood.runtime.inputs.items import Source
+from diffood.runtime.inputs.items import Item
 from diffood.runtime.method.plan import Plan
 
 COMPARED = ("default", "plain")  # shown beside the front, whatever they cost
@@ -93,8 +93,8 @@ class Tuned:
 
 def tune_bundle(
     bundle: Bundle,
-    ind: Sequence[Source],
-    ood: Mapping[str, Sequence[Source]],
+    ind: Sequence[Item],
+    ood: Mapping[str, Sequence[Item]],
     limit: Limit,
     most_images: int,
     *,

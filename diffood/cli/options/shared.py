@@ -16,6 +16,7 @@ from diffood.runtime.sessions import choice
 from diffood.runtime.sessions.choice import BackendChoice, Candidate, PrecisionChoice, list_candidates, nothing_usable
 
 PLAN_PANEL = "Plan"
+INPUTS = "A folder, 'glob', @list.txt, - (paths), .tar, .parquet or URL."  # what every option of images takes
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle folder, as `diffood export` makes it.")]
 PlanName = Annotated[str | None, typer.Option("--plan", help="Plan of the bundle.", rich_help_panel=PLAN_PANEL)]

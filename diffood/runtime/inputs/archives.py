@@ -16,8 +16,9 @@ from typing import BinaryIO, cast
 from diffood.errors import RejectedImage
 from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.items import LONGEST_ID, Inline, Item, Refused, describe_error, utf8_name
+from diffood.runtime.inputs.reading import Container, Reading
+from diffood.runtime.inputs.remote import is_url, open_url
 
-ENDINGS = (".tar", ".tar.gz", ".tgz")
 IMAGE_ENDINGS = (
     *(".apng", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm"),
     *(".ppm", ".tif", ".tiff", ".webp"),
@@ -89,23 +90,27 @@ class _Headers:
         self.file.seek(position)
 
 
-def is_archive(name: str) -> bool:
-    """Whether the name ends as a shard's does."""
-    return name.lower().endswith(ENDINGS)
-
-
-def list_shard(path: Path, name: str, limits: Limits) -> Iterator[Item]:
+def list_shard(place: str, name: str, reading: Reading) -> Iterator[Item]:
     """The image members of a shard in their order, lazily; their ids are `name`/member.
 
     Members whose names do not end as an image's are passed over: labels, captions. Where the shard is damaged, what
     came before is given, and an item called `name` says that the rest could not be read.
     """
-    compressed = not name.lower().endswith(".tar")
+    remote = is_url(place)
+    compressed = not place.partition("::")[0].lower().endswith(".tar")
     try:
-        with _open(path) as raw, gzip.open(raw) if compressed else raw as file:
-            yield from list_stream(cast(BinaryIO, file), name, limits, None if compressed else (path, _stamp(raw)))
-    except OSError as error:
-        yield refused_shard(name, error.strerror or describe_error(error))
+        with (
+            open_url(place) if remote else _open(Path(place)) as raw,
+            gzip.open(raw) if compressed else raw as file,
+        ):
+            on_disk = None if compressed or remote else (Path(place), _stamp(raw))
+            yield from list_stream(cast(BinaryIO, file), name, reading.limits, on_disk)
+    except Exception as error:  # each file system has its own
+        reason = error.strerror if isinstance(error, OSError) and not remote else None
+        yield refused_shard(name, reason or describe_error(error))
+
+
+TAR = Container((".tar", ".tar.gz", ".tgz"), list_shard)
 
 
 def list_stream(

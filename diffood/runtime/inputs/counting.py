@@ -5,11 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from diffood.errors import DiffoodError
-from diffood.runtime.inputs.archives import is_archive
 from diffood.runtime.inputs.files import folder_bases, is_folder, list_entries, named_files, open_list, walk
-from diffood.runtime.inputs.open import STANDARD_INPUT
+from diffood.runtime.inputs.open import STANDARD_INPUT, container_of
 from diffood.runtime.inputs.remote import is_url
-from diffood.runtime.inputs.tables import is_table
 
 
 def count_beside(inputs: Sequence[str]) -> Callable[[], int | None]:
@@ -53,6 +51,6 @@ def _count_named(name: str) -> int:
 
 
 def _count_one(name: str) -> int:
-    if is_archive(name) or is_table(name) or is_url(name):
+    if container_of(name) or is_url(name):
         raise _OnlyReadingTellsError
     return 1

@@ -9,9 +9,9 @@ import signal
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from diffood.runtime.images.decode import ImageShape, Limits, Loaded, read_and_decode
+from diffood.runtime.images.decode import ImageShape, Limits, Loaded
 from diffood.runtime.inputs.child import serve_parent
-from diffood.runtime.inputs.items import Item, describe_error
+from diffood.runtime.inputs.items import Item, describe_error, load_item
 
 BYTES_A_PIXEL = 16  # Pillow's 4 for the file's mode, as much for the mode it is converted to, twice that for resizing
 SLACK_MEGABYTES = 512  # for the decoders themselves, and fsspec with its threads
@@ -40,11 +40,6 @@ class Task:
         """Read `as_json`."""
         values: dict[str, Any] = json.loads(text)
         return cls(ImageShape(**values["shape"]), Limits(**values["limits"]), values["seconds"])
-
-
-def load_item(item: Item, shape: ImageShape, limits: Limits) -> Loaded:
-    """Read and decode one item; a refusal is returned, not raised."""
-    return read_and_decode(lambda: item.read(limits), shape, limits)
 
 
 def main(argument: str) -> None:

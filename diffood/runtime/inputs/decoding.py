@@ -15,8 +15,8 @@ import numpy as np
 
 from diffood.runtime.images.decode import ImageShape, Limits, Loaded
 from diffood.runtime.inputs.child import Child, ChildEnded, ChildSilent
-from diffood.runtime.inputs.decode_worker import Task, load_item
-from diffood.runtime.inputs.items import PAUSE, Item, Pause
+from diffood.runtime.inputs.decode_worker import Task
+from diffood.runtime.inputs.items import PAUSE, Item, Pause, load_item
 from diffood.runtime.sessions.cores import usable_cores
 
 THREADS = 2  # where no processes are used; Pillow releases the lock while it decodes

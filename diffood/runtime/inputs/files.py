@@ -17,43 +17,6 @@ GLOB_CHARACTERS = frozenset("*?[")
 LONGEST_LINE = 2**16  # bytes of a line in a list: sixteen times Linux's PATH_MAX, room for a signed URL
 
 
-def expand_inputs(inputs: Sequence[str]) -> list[Source]:
-    """List every file that the inputs name, sorted by id, so that their order does not matter.
-
-    A folder gives all files below it but hidden ones; with several folders, ids start with the folder's name, or with
-    its path as written where two have one name. A file or glob gives ids as written. @FILE gives the lines of a list,
-    relative to the list's folder; a listed file that is missing becomes a refused row later. Raises UsageError for an
-    input that names nothing and for two files with one id.
-    """
-    found: dict[str, Source] = {}
-    for source in _expand_all(inputs):
-        other = found.setdefault(source.id, source)
-        if other.place != source.place:
-            raise UsageError(
-                f"{other.path} and {source.path} would both be called {source.id!r}; give the folder above both."
-            )
-        found[source.id] = min(other, source)
-    if not found:
-        raise UsageError(f"No files in {', '.join(inputs) or 'no inputs'}; name a folder with images in it.")
-    return sorted(found.values())
-
-
-def _expand_all(inputs: Sequence[str]) -> Iterator[Source]:
-    for folder, base in folder_bases(inputs).values():
-        for name, path, _ in walk(folder):
-            yield Source(base + name, path)
-    for name in inputs:
-        if is_folder(name):
-            continue
-        if name.startswith("@"):
-            folder = Path(name[1:]).parent
-            with open_list(Path(name[1:])) as file:
-                for entry in list_entries(file, name):
-                    yield Source(utf8_name(Path(entry).as_posix()), folder / entry)
-        else:
-            yield from (Source(utf8_name(path.as_posix()), path) for path in named_files(name))
-
-
 def folder_bases(inputs: Sequence[str]) -> dict[str, tuple[Path, str]]:
     """Each folder among the inputs once, by its real path: as written, and what its ids begin with."""
     folders = {os.path.realpath(name): Path(name) for name in sorted(inputs, reverse=True) if is_folder(name)}

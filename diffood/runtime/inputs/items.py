@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import Limits, error_text, read_file
+from diffood.runtime.images.decode import ImageShape, Limits, Loaded, error_text, read_and_decode, read_file
 
 LONGEST_ID = 4096
 """Characters; Linux's PATH_MAX. Names inside archives and tables may be longer, and a row is read by people."""
@@ -94,6 +94,11 @@ class Refused(Item):
     def read(self, limits: Limits) -> bytes:
         """Raise the reason."""
         raise RejectedImage(self.reason)
+
+
+def load_item(item: Item, shape: ImageShape, limits: Limits) -> Loaded:
+    """Read and decode one item; a refusal is returned, not raised."""
+    return read_and_decode(lambda: item.read(limits), shape, limits)
 
 
 def utf8_name(name: str) -> str:

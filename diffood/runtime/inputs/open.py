@@ -1,40 +1,33 @@
-"""All that `serve-batch` takes as one lazy stream of items: inputs in the order given, each in its own, no id twice."""
+"""Opens all inputs that verbs take: as one lazy stream of items, or as a list to go through more than once."""
 
-import gzip
 import itertools
 import os
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
-from diffood.runtime.inputs.archives import is_archive, list_shard, list_stream, refused_shard
+from diffood.runtime.inputs.archives import TAR
 from diffood.runtime.inputs.files import folder_bases, is_folder, list_entries, list_folder, named_files, open_list
-from diffood.runtime.inputs.items import Item, Pause, Refused, Source, describe_error, utf8_name
-from diffood.runtime.inputs.remote import Remote, is_url, list_url, match_urls, open_url, require_file_system
-from diffood.runtime.inputs.tables import Columns, is_table, list_table
-from diffood.runtime.inputs.watch import Watch, read_lines, watch_folder
+from diffood.runtime.inputs.items import Inline, Item, Pause, Refused, Source, utf8_name
+from diffood.runtime.inputs.reading import Container, Reading
+from diffood.runtime.inputs.remote import Remote, is_url, list_url, match_urls, require_file_system
+from diffood.runtime.inputs.spool import Spool
+from diffood.runtime.inputs.tables import PARQUET
+from diffood.runtime.inputs.watch import read_lines, watch_folder
 
 STANDARD_INPUT = "-"
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How inputs are read. stop: set it, from a signal's handler too, and live inputs end.
+CONTAINERS: tuple[Container, ...] = (TAR, PARQUET)
+"""Kinds of files that hold several images. A new kind is one module with a Container, and its name here."""
 
-    done: ids that have their rows already and are passed over, whatever is called so now.
-    """
 
-    limits: Limits = DEFAULT_LIMITS
-    columns: Columns = field(default_factory=Columns)
-    watch: Watch | None = None
-    done: Iterable[str] = ()
-    stop: threading.Event = field(default_factory=threading.Event)
+def container_of(name: str) -> Container | None:
+    """The kind of file that a file of this name is, None where it holds one image."""
+    return next((container for container in CONTAINERS if container.matches(name)), None)
 
 
 def open_inputs(inputs: Sequence[str], reading: Reading) -> Iterator[Item | Pause]:
@@ -47,12 +40,7 @@ def open_inputs(inputs: Sequence[str], reading: Reading) -> Iterator[Item | Paus
     later is an item that is refused.
     """
     bases = folder_bases(inputs)
-    unlisted = dict(bases)
-    streams = [_open(name, reading, unlisted) for name in dict.fromkeys(inputs)]
-    if reading.watch:
-        streams.append(watch_folder(reading.watch, reading.stop))
-    if not streams:
-        raise UsageError("No INPUT: name files, folders, 'globs', @lists, shards, tables or URLs, or use --watch.")
+    streams = _streams(inputs, reading, bases)
     items = itertools.chain.from_iterable(streams)
     lone_folder = len(streams) == 1 and bool(bases) and not reading.done  # whose ids are distinct as they are
     found = items if lone_folder else _distinct(items, reading.done)
@@ -62,6 +50,51 @@ def open_inputs(inputs: Sequence[str], reading: Reading) -> Iterator[Item | Paus
     if first is None:
         raise UsageError(f"No files in {', '.join(inputs)}; name a folder with images in it.")
     return itertools.chain([first], found)
+
+
+def list_inputs(inputs: Sequence[str], reading: Reading | None = None) -> list[Item]:
+    """All items of all inputs, sorted by id, for a verb that goes through them more than once.
+
+    Standard input is read once, here. Bytes that come with a listing (of compressed shards, tables and remote shards)
+    are kept in a temporary file.
+
+    Raises:
+        UsageError: An input names nothing, nothing in them can be used, or two places share an id.
+        MissingExtraError: A URL without fsspec.
+        DiffoodError: No space for the temporary file.
+    """
+    reading = reading or Reading()
+    spool = Spool()
+    found: dict[str, Item] = {}
+    for item in itertools.chain.from_iterable(_streams(inputs, reading, folder_bases(inputs))):
+        if isinstance(item, Pause):
+            continue
+        other = found.setdefault(item.id, item)
+        if other.place != item.place:
+            raise UsageError(
+                f"{other.place} and {item.place} would both be called {item.id!r}; give the folder above both, or each "
+                "its own id."
+            )
+        if other is item and isinstance(item, Inline):
+            found[item.id] = spool.keep(item)
+    refused = [item for item in found.values() if isinstance(item, Refused)]
+    if found and len(refused) == len(found):
+        raise UsageError(f"Nothing in {', '.join(inputs)} can be used. {refused[0].reason}")
+    if not found:
+        raise UsageError(f"No files in {', '.join(inputs)}; name a folder with images in it.")
+    return [found[identity] for identity in sorted(found)]
+
+
+def _streams(
+    inputs: Sequence[str], reading: Reading, bases: dict[str, tuple[Path, str]]
+) -> list[Iterator[Item | Pause]]:
+    unlisted = dict(bases)
+    streams = [_open(name, reading, unlisted) for name in dict.fromkeys(inputs)]
+    if reading.watch:
+        streams.append(watch_folder(reading.watch, reading.stop))
+    if not streams:
+        raise UsageError("No INPUT: name files, folders, 'globs', @lists, shards, tables or URLs, or use --watch.")
+    return streams
 
 
 def _open(name: str, reading: Reading, unlisted: dict[str, tuple[Path, str]]) -> Iterator[Item | Pause]:
@@ -80,13 +113,10 @@ def _open(name: str, reading: Reading, unlisted: dict[str, tuple[Path, str]]) ->
 
 
 def _expand(name: str, path: Path, reading: Reading) -> Iterator[Item]:
-    """A file that was named, by `name`: itself, or what the shard or table holds."""
+    """A file that was named, by `name`: itself, or what it holds."""
     identity = utf8_name(Path(name).as_posix())
-    if is_archive(name):
-        return list_shard(path, identity, reading.limits)
-    if is_table(name):
-        return list_table(os.fspath(path), identity, reading.columns, reading.limits)
-    return iter([Source(identity, path)])
+    container = container_of(name)
+    return container.list_items(os.fspath(path), identity, reading) if container else iter([Source(identity, path)])
 
 
 def _url(url: str, reading: Reading) -> Iterator[Item]:
@@ -97,21 +127,9 @@ def _url(url: str, reading: Reading) -> Iterator[Item]:
 
 
 def _expand_url(url: str, reading: Reading) -> Iterator[Item]:
-    name = url.partition("::")[0]
-    if is_archive(name):
-        return _remote_shard(url, reading)
-    if is_table(name):
-        return list_table(url, utf8_name(url), reading.columns, reading.limits)
-    return iter([Remote(utf8_name(url), url)])
-
-
-def _remote_shard(url: str, reading: Reading) -> Iterator[Item]:
-    name = utf8_name(url)
-    try:
-        with open_url(url) as raw, raw if url.partition("::")[0].endswith(".tar") else gzip.open(raw) as file:
-            yield from list_stream(cast(BinaryIO, file), name, reading.limits)
-    except Exception as error:  # each file system has its own
-        yield refused_shard(name, describe_error(error))
+    identity = utf8_name(url)
+    container = container_of(url.partition("::")[0])
+    return container.list_items(url, identity, reading) if container else iter([Remote(identity, url)])
 
 
 def _list(file: BinaryIO, path: Path, reading: Reading) -> Iterator[Item]:

@@ -2,37 +2,22 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from diffood.runtime.images.decode import Limits
 from diffood.runtime.inputs.child import Child, ChildEnded, ChildSilent
 from diffood.runtime.inputs.items import LONGEST_ID, Inline, Item, Refused
+from diffood.runtime.inputs.reading import Container, Reading
 from diffood.runtime.inputs.table_worker import Table
 
-DEFAULT_COLUMN = "image"
-ENDING = ".parquet"
 LONGEST_HEADER = 2**20
 SECONDS = 600.0  # between two rows; a row group of gigabytes on a slow disk takes minutes
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Where a table's images are, as bytes or as {bytes, path}, and where its ids are ("": they are row numbers)."""
-
-    image: str = DEFAULT_COLUMN
-    identity: str = ""
-
-
-def is_table(name: str) -> bool:
-    """Whether the name ends as a Parquet file's does."""
-    return name.lower().endswith(ENDING)
-
-
-def list_table(place: str, name: str, columns: Columns, limits: Limits) -> Iterator[Item]:
+def list_table(place: str, name: str, reading: Reading) -> Iterator[Item]:
     """The rows of a Parquet file, lazily; ids are those of the id column, or `name`/row number from 0.
 
     place: its path or URL. Where it cannot be read, what came before is given, and an item called `name` says so.
     """
+    columns, limits = reading.columns, reading.limits
     child = Child(
         "diffood.runtime.inputs.table_worker",
         Table(place, columns.image, columns.identity, limits.max_bytes).as_json(),
@@ -63,6 +48,9 @@ def list_table(place: str, name: str, columns: Columns, limits: Limits) -> Itera
         yield _refused_table(name, "the process that read it made no sense")
     finally:
         child.kill()
+
+
+PARQUET = Container((".parquet",), list_table)
 
 
 def _valid(identity: str) -> str:

@@ -26,8 +26,7 @@ from typing import Any
 from diffood.errors import BundleError, CalibrationError, DiffoodError, MissingExtraError, UsageError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.bundle.calibration import Fingerprint
-from diffood.runtime.inputs.decode_worker import load_item
-from diffood.runtime.inputs.items import Item, Pause
+from diffood.runtime.inputs.items import Item, Pause, load_item
 from diffood.runtime.sessions.choice import describe_engine
 from diffood.serving.cluster.blocks import Block, in_blocks
 from diffood.serving.cluster.connection import count_slots, one_line

@@ -16,9 +16,8 @@ from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, Fingerprin
 from diffood.runtime.bundle.files import read_regular
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import Limits
-from diffood.runtime.inputs.decode_worker import load_item
 from diffood.runtime.inputs.decoding import Decoding
-from diffood.runtime.inputs.items import PAUSE, Item, Pause
+from diffood.runtime.inputs.items import PAUSE, Item, Pause, load_item
 from diffood.runtime.sessions.choice import PrecisionChoice
 from diffood.serving.local import LocalScorer
 from diffood.serving.rows.row import Row

@@ -34,8 +34,8 @@ from diffood.errors import CalibrationError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import load_image
-from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.inputs.items import Source
+from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.fusion import standardise
 from diffood.runtime.method.witnesses import Witness
 from diffood.runtime.sessions import Array, Classified
@@ -162,7 +162,7 @@ def test_unreadable_files_are_calibrated_on_and_reported(folder: Path, tmp_path:
     shutil.copytree(folder, tmp_path / "images")
     (tmp_path / "images" / "0000-gone.png").symlink_to(tmp_path / "nowhere")
     (tmp_path / "images" / "0000-empty.png").touch()
-    sources = expand_inputs([str(tmp_path / "images")])
+    sources = list_inputs([str(tmp_path / "images")])
     fitted, rest = parted(sources)
     broken = {"0000-gone.png", "0000-empty.png"}
     assert broken <= {source.id for source in rest}
@@ -178,7 +178,7 @@ def test_a_file_that_can_be_read_but_is_no_image_is_reported_from_either_part(
     folder: Path, tmp_path: Path, detector: Detector
 ) -> None:
     shutil.copytree(folder, tmp_path / "images")
-    sources = expand_inputs([str(tmp_path / "images")])
+    sources = list_inputs([str(tmp_path / "images")])
     fitted = split_sources(sources).fit
     # of forty texts, the one with the lowest hash falls to one part and that with the highest to the other
     texts = [b"no image, try %d" % number for number in range(40)]
@@ -188,7 +188,7 @@ def test_a_file_that_can_be_read_but_is_no_image_is_reported_from_either_part(
     assert hashlib.sha256(low).hexdigest() < edge < hashlib.sha256(high).hexdigest()
     (tmp_path / "images" / "low.png").write_bytes(low)
     (tmp_path / "images" / "high.png").write_bytes(high)
-    done = calibrate_files(detector, expand_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac")
+    done = calibrate_files(detector, list_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac")
     assert done.fitted is not None
     assert [name for name, _ in done.fitted.set_aside] == ["low.png"]
     assert [name for name, _ in done.files.set_aside] == ["high.png"]
@@ -200,7 +200,7 @@ def test_a_file_that_can_be_read_but_is_no_image_is_reported_from_either_part(
 
 
 def test_centres_and_scales_are_those_of_what_was_observed(folder: Path, calibrated: Calibrated) -> None:
-    sources = expand_inputs([str(folder)])
+    sources = list_inputs([str(folder)])
     fitted = split_sources(sources).fit
     bare = Detector.load(calibrated.detector.bundle, WITH_KNN, batch=BATCH, threads=1)
     images = [load_image(source.path, bare.bundle.manifest.image).x for source in fitted]
@@ -296,7 +296,7 @@ class Overflowing(OnnxRuntimeSession):
 
 def test_values_that_are_not_finite_are_refused_by_the_files_name(zoo_bundle: Bundle, folder: Path) -> None:
     session = Overflowing(zoo_bundle, guided=False, registers=0, batch=BATCH, threads=1)
-    sources = expand_inputs([str(folder)])
+    sources = list_inputs([str(folder)])
     bright = {
         source.id
         for source in sources
@@ -313,7 +313,7 @@ def test_images_that_are_all_one_are_refused_with_the_witness(tmp_path: Path, fo
     for index in range(24):
         (tmp_path / f"{index}.png").write_bytes(content)
     with pytest.raises(CalibrationError, match=r"The witness \w+ has mean .* on these 24 images: it does not vary"):
-        fit_fusion(detector, expand_inputs([str(tmp_path)]))
+        fit_fusion(detector, list_inputs([str(tmp_path)]))
 
 
 # --- what cannot be used -----------------------------------------------------------------------------------------
@@ -323,7 +323,7 @@ def test_a_folder_of_broken_files_says_what_is_wrong_with_the_first(tmp_path: Pa
     for index in range(90):
         (tmp_path / f"{index:02}.png").write_text(f"no image {index}")
     with pytest.raises(CalibrationError, match=r"Only 0 of the 30 images .* at least 20 are needed") as caught:
-        calibrate_files(detector, expand_inputs([str(tmp_path)]), 0.05, 0.95, "pac")
+        calibrate_files(detector, list_inputs([str(tmp_path)]), 0.05, 0.95, "pac")
     assert "The first of 30 that cannot be used is '" in str(caught.value)
     assert "not an image in a format diffood reads" in str(caught.value)
 
@@ -333,7 +333,7 @@ def test_a_calibration_part_that_is_all_broken_says_so(
     tmp_path: Path, folder: Path, detector: Detector, method: str
 ) -> None:
     shutil.copytree(folder, tmp_path / "images")
-    sources = expand_inputs([str(tmp_path / "images")])
+    sources = list_inputs([str(tmp_path / "images")])
     fitted, rest = parted(sources)
     for source in rest:
         source.path.write_bytes(b"")  # unreadable: stays in the part that is calibrated on

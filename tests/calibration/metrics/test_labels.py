@@ -20,7 +20,9 @@ NAMES = ("Coat", "T-shirt/top", "T-shirt", "class 3", "twice", "twice")
         ("Coat", UNKNOWN),  # a file
         ("coat/0001.png", UNKNOWN),
         ("Coats/0001.png", UNKNOWN),
-        ("camera/Coat/0001.png", UNKNOWN),
+        ("camera/Coat/0001.png", 0),
+        ("test.tar/T-shirt/top/0001.png", 1),
+        ("Coat/class 3/0001.png", 0),  # named from the top
         ("twice/0001.png", UNKNOWN),  # which of the two?
     ],
 )

@@ -16,8 +16,8 @@ from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.bundle.parity import Limits
 from diffood.runtime.detector import Detector
-from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.inputs.items import Source
+from diffood.runtime.inputs.open import list_inputs
 from diffood.zoo.images import unpack_set
 
 BATCH = 16
@@ -32,7 +32,7 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_halved_graphs(path, ("classify", "step_plain"))
     unpack_set("fashion-validation", root / "images", 150)
     detector = Detector.load(open_bundle(path), WITH_KNN, batch=BATCH, threads=1)
-    calibrate_files(detector, expand_inputs([str(root / "images")]), 0.05, 0.95, "pac").save()
+    calibrate_files(detector, list_inputs([str(root / "images")]), 0.05, 0.95, "pac").save()
     return path
 
 
@@ -48,7 +48,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Source]]:
     root = tmp_path_factory.mktemp("sets")
     unpack_set("fashion-test", root / "ind", 100)
     unpack_set("digits", root / "digits", 40)
-    return {name: expand_inputs([str(root / name)]) for name in ("ind", "digits")}
+    return {name: list_inputs([str(root / name)]) for name in ("ind", "digits")}
 
 
 def verify(path: Path, sets: dict[str, list[Source]], limits: Limits = LENIENT) -> Verification:
@@ -89,7 +89,7 @@ def test_a_judgement_ends_with_the_fusion_it_was_made_with(
     assert verify(bundle, sets).passed
     unpack_set("fashion-validation", tmp_path / "images", 120)  # thirty fewer: another fusion
     fresh = Detector.load(open_bundle(bundle), WITH_KNN, batch=BATCH, threads=1)
-    calibrate_files(fresh, expand_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac").save()
+    calibrate_files(fresh, list_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac").save()
     with pytest.raises(CalibrationError, match="diffood verify"):
         Detector.open(bundle, precision="fp16", batch=BATCH, threads=1).calibration()
 

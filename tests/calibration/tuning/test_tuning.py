@@ -40,7 +40,7 @@ from diffood.runtime.bundle.parity import Limits, add_record, calibration_sha256
 from diffood.runtime.bundle.tuning import Measured, MeasuredPlan, add_tuned, keep_measured, load_measured, load_tuned
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import from_pixels
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import DEFAULT, Plan
 from diffood.zoo.images import load_set, unpack_set
 
@@ -154,8 +154,8 @@ def images(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path, zoo_b
     """Eighty clothes in halves, and ten digits."""
     place = tmp_path_factory.mktemp("tuning") / "digits"
     unpack_set("digits", place, 10)
-    ood = {"digits": expand_inputs([str(place)])}
-    return gather_images(expand_inputs([str(clothes_folder)]), ood, zoo_bundle.manifest.image, 80)
+    ood = {"digits": list_inputs([str(place)])}
+    return gather_images(list_inputs([str(clothes_folder)]), ood, zoo_bundle.manifest.image, 80)
 
 
 PLANS = [
@@ -221,7 +221,7 @@ def tune_on_forty(bundle: Path, folder: Path, most: float) -> Tuned:
     """Within so many UNet evaluations, on forty of the folder's images, with OOD images made of them."""
     return tune_bundle(
         open_bundle(bundle),
-        expand_inputs([str(folder)]),
+        list_inputs([str(folder)]),
         {},
         Limit("evaluations", most),
         40,
@@ -256,7 +256,7 @@ def test_the_chosen_plan_becomes_the_default_and_what_was_looked_at_is_noted(
     assert tuned.choice.chosen.cost <= 2
     assert json.loads(json.dumps(tuned.as_json()))["chosen"]["plan"] == json.loads(bundle.plan().model_dump_json())
 
-    everything = sorted(digest(source) for source in expand_inputs([str(clothes_folder)]))
+    everything = sorted(digest(source) for source in list_inputs([str(clothes_folder)]))
     assert load_tuned(bundle) == set(everything[:40])
     measured = load_measured(bundle)
     assert measured
@@ -270,9 +270,9 @@ def test_the_chosen_plan_becomes_the_default_and_what_was_looked_at_is_noted(
         CalibrationError,
         match=r"^40 of these 80 images .* 40 others are left for it, and 59 are needed\. Add at least 19",
     ):
-        calibrate_files(detector, expand_inputs([str(clothes_folder)]), 0.05, 0.95, "pac")
+        calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.05, 0.95, "pac")
     unpack_set("fashion-test", tmp_path / "more", 20)
-    both = expand_inputs([str(clothes_folder), str(tmp_path / "more")])
+    both = list_inputs([str(clothes_folder), str(tmp_path / "more")])
     done = calibrate_files(detector, both, 0.05, 0.95, "pac")
     assert (done.tuned, done.calibration.n) == (40, 60)
     paths = {source.id: source for source in both}

@@ -17,8 +17,8 @@ from diffood.calibration.tuning.images import FEWEST_IND, FIT, IND, gather_image
 from diffood.calibration.tuning.made_ood import MAKINGS
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.images.decode import ImageShape
-from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.inputs.items import Source
+from diffood.runtime.inputs.open import list_inputs
 
 SHAPE = ImageShape(1, 28, 28)
 
@@ -29,7 +29,7 @@ def folder_of(contents: list[int]) -> Iterator[list[Source]]:
     with tempfile.TemporaryDirectory() as place:
         for index, content in enumerate(contents):
             (Path(place) / f"{index:03d}").write_bytes(content.to_bytes(2, "little"))
-        yield expand_inputs([place])
+        yield list_inputs([place])
 
 
 @settings(deadline=None)
@@ -47,7 +47,7 @@ def test_no_image_a_plan_was_chosen_on_is_calibrated_on(contents: list[int], see
 
 
 def test_halves_share_no_image_and_made_sets_share_no_origin(clothes_folder: Path) -> None:
-    images = gather_images(expand_inputs([str(clothes_folder)]), {}, SHAPE, 70)
+    images = gather_images(list_inputs([str(clothes_folder)]), {}, SHAPE, 70)
     assert images.made
     assert len(images.looked_at) == len(set(images.looked_at)) == 70
     groups = {name: [x.tobytes() for x in group.read()] for name, group in images.groups.items()}
@@ -65,12 +65,12 @@ def test_halves_share_no_image_and_made_sets_share_no_origin(clothes_folder: Pat
 
 
 def test_files_are_taken_by_hash_once_each(clothes_folder: Path, tmp_path: Path) -> None:
-    sources = expand_inputs([str(clothes_folder)])
+    sources = list_inputs([str(clothes_folder)])
     for source in sources[:10]:
         (tmp_path / f"copy of {source.id}").write_bytes(source.path.read_bytes())
     (tmp_path / "broken.png").write_bytes(b"no image")
     (tmp_path / "empty.png").touch()
-    more = expand_inputs([str(clothes_folder), str(tmp_path)])
+    more = list_inputs([str(clothes_folder), str(tmp_path)])
     taken = take_files(more, SHAPE, 1000)
     assert [sha256 for _, sha256 in taken.files] == sorted(digest(source) for source in sources)
     assert Counter(name.rpartition("/")[2] for name, _ in taken.set_aside) == {"broken.png": 1, "empty.png": 1}
@@ -78,7 +78,7 @@ def test_files_are_taken_by_hash_once_each(clothes_folder: Path, tmp_path: Path)
 
 
 def test_too_few_are_refused_with_the_number(clothes_folder: Path) -> None:
-    sources = expand_inputs([str(clothes_folder)])
+    sources = list_inputs([str(clothes_folder)])
     assert gather_images(sources[:FEWEST_IND], {}, SHAPE, 400).groups[FIT].count == FEWEST_IND // 2
     with pytest.raises(CalibrationError, match=rf"^{FEWEST_IND - 1} usable .* at least {FEWEST_IND} are needed"):
         gather_images(sources[: FEWEST_IND - 1], {}, SHAPE, 400)
@@ -89,9 +89,9 @@ def test_too_few_are_refused_with_the_number(clothes_folder: Path) -> None:
 
 
 def test_a_file_changed_meanwhile_ends_the_run(clothes_folder: Path, tmp_path: Path) -> None:
-    for source in expand_inputs([str(clothes_folder)])[:FEWEST_IND]:
+    for source in list_inputs([str(clothes_folder)])[:FEWEST_IND]:
         (tmp_path / source.id).write_bytes(source.path.read_bytes())
-    images = gather_images(expand_inputs([str(tmp_path)]), {}, SHAPE, 400)
+    images = gather_images(list_inputs([str(tmp_path)]), {}, SHAPE, 400)
     assert np.isfinite(np.stack(list(images.groups[IND].read()))).all()
     paths = sorted(tmp_path.iterdir())
     for path, other in zip(paths, [paths[-1].read_bytes()] * len(paths), strict=True):

@@ -16,6 +16,7 @@ from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
 from diffood.runtime.inputs import archives
 from diffood.runtime.inputs.archives import Member, list_shard
 from diffood.runtime.inputs.items import Inline, Item, Refused
+from diffood.runtime.inputs.reading import Reading
 
 LIMITS = Limits(max_bytes=10_000)
 GOOD = [member("a.png", png(1)), member("a.cls", b"3"), member("sub/b.JPG", png(2)), member("c.png", png(3))]
@@ -29,7 +30,7 @@ def write(folder: Path, data: bytes, ending: str = ".tar") -> Path:
 
 
 def listed(path: Path, limits: Limits = LIMITS) -> list[Item]:
-    return list(list_shard(path, path.name, limits))
+    return list(list_shard(str(path), path.name, Reading(limits)))
 
 
 def rows(items: Iterable[Item], limits: Limits = LIMITS) -> dict[str, bytes | str]:
@@ -46,7 +47,7 @@ def rows(items: Iterable[Item], limits: Limits = LIMITS) -> dict[str, bytes | st
 
 def shard(path: Path, limits: Limits = LIMITS) -> dict[str, bytes | str]:
     """Rows of a shard; ids without its name."""
-    found = rows(list_shard(path, path.name, limits), limits)
+    found = rows(list_shard(str(path), path.name, Reading(limits)), limits)
     return {name.removeprefix(path.name).removeprefix("/"): value for name, value in found.items()}
 
 
@@ -118,7 +119,7 @@ def test_names_are_text_and_nothing_is_written(tmp_path: Path, name: str, ending
     path = write(tmp_path, tar([member(name, png(1))]), ending)
     before = sorted(tmp_path.rglob("*"))
     assert list(shard(path).values()) == [png(1)]
-    assert next(iter(list_shard(path, "s.tar" if ending == ".tar" else "s.tgz", LIMITS))).id.isascii()
+    assert next(iter(list_shard(str(path), "s.tar" if ending == ".tar" else "s.tgz", Reading(LIMITS)))).id.isascii()
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -211,7 +212,7 @@ def test_an_endless_chain_of_empty_members_is_read_lazily(tmp_path: Path) -> Non
     with gzip.open(path, "wb", compresslevel=1) as file:
         for number in range(20_000):
             file.write(member(f"{number}.png"))
-    items = list_shard(path, "s.tgz", LIMITS)
+    items = list_shard(str(path), "s.tgz", Reading(LIMITS))
     assert [next(items).id for _ in range(3)] == ["s.tgz/0.png", "s.tgz/1.png", "s.tgz/2.png"]
 
 
@@ -232,7 +233,7 @@ def test_what_is_no_shard_is_one_row(tmp_path: Path, kind: str) -> None:
         os.mkfifo(path)
     elif kind == "folder":
         path.mkdir()
-    [item] = list_shard(path, "s.tar", LIMITS)
+    [item] = list_shard(str(path), "s.tar", Reading(LIMITS))
     assert isinstance(item, Refused)
     assert "missing or no regular file" in item.reason
 
@@ -243,7 +244,7 @@ def test_a_name_of_a_megabyte_is_shortened(tmp_path: Path) -> None:
         info = tarfile.TarInfo("x" * 500_000 + ".png")
         info.size = len(png(1))
         archive.addfile(info, io.BytesIO(png(1)))
-    [item] = list_shard(path, "s.tar", DEFAULT_LIMITS)
+    [item] = list_shard(str(path), "s.tar", Reading(DEFAULT_LIMITS))
     assert len(item.id) < 200
     assert item.read(DEFAULT_LIMITS) == png(1)
 
@@ -278,6 +279,6 @@ def test_no_damage_to_a_shard_ends_the_listing_with_an_error(tmp_path: Path) -> 
                 data[header + 148 : header + 156] = b" " * 8
                 data[header + 148 : header + 156] = f"{sum(data[header : header + 512]):06o}\0 ".encode()
         path = write(tmp_path, bytes(data), ".tar" if number % 2 else ".tgz")
-        for item in list_shard(path, path.name, LIMITS):
+        for item in list_shard(str(path), path.name, Reading(LIMITS)):
             item.id.encode()
             rows([item])

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from diffood.runtime.inputs.counting import count_beside, count_items
-from diffood.runtime.inputs.open import Reading, open_inputs
+from diffood.runtime.inputs.open import open_inputs
+from diffood.runtime.inputs.reading import Reading
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from denied import deny
 
 from diffood.errors import UsageError
-from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.inputs.items import Source
+from diffood.runtime.inputs.open import list_inputs
 
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a file name be any bytes")
 
@@ -35,31 +35,31 @@ def ids(sources: Iterable[Source]) -> list[str]:
 
 
 def test_a_folder_gives_its_files_at_every_depth_but_hidden_ones(tree: Path) -> None:
-    assert ids(expand_inputs(["one"])) == ["a.png", "b.png", "deep/er/c.png"]
+    assert ids(list_inputs(["one"])) == ["a.png", "b.png", "deep/er/c.png"]
 
 
 def test_ids_are_the_same_however_the_folder_is_written(tree: Path) -> None:
     for written in (str(tree / "one"), "./one", "one/", "two/../one"):
-        assert ids(expand_inputs([written])) == ["a.png", "b.png", "deep/er/c.png"]
+        assert ids(list_inputs([written])) == ["a.png", "b.png", "deep/er/c.png"]
 
 
 def test_paths_lead_to_the_files(tree: Path) -> None:
-    assert [source.path for source in expand_inputs(["one"])] == [
-        Path("one") / name for name in ids(expand_inputs(["one"]))
+    assert [source.path for source in list_inputs(["one"])] == [
+        Path("one") / name for name in ids(list_inputs(["one"]))
     ]
 
 
 def test_several_folders_put_their_names_before_ids(tree: Path) -> None:
-    assert ids(expand_inputs(["two", "one"])) == ["one/a.png", "one/b.png", "one/deep/er/c.png", "two/a.png"]
+    assert ids(list_inputs(["two", "one"])) == ["one/a.png", "one/b.png", "one/deep/er/c.png", "two/a.png"]
 
 
 def test_several_folders_of_one_name_put_their_paths_before_ids(tree: Path) -> None:
     make(tree, "x/camera/1.png", "y/camera/1.png")
-    assert ids(expand_inputs(["x/camera", "y/camera", "two"])) == ["two/a.png", "x/camera/1.png", "y/camera/1.png"]
+    assert ids(list_inputs(["x/camera", "y/camera", "two"])) == ["two/a.png", "x/camera/1.png", "y/camera/1.png"]
 
 
 def test_a_file_keeps_its_name_as_written(tree: Path) -> None:
-    assert ids(expand_inputs(["one/b.png", str(tree / "two/a.png")])) == [f"{tree.as_posix()}/two/a.png", "one/b.png"]
+    assert ids(list_inputs(["one/b.png", str(tree / "two/a.png")])) == [f"{tree.as_posix()}/two/a.png", "one/b.png"]
 
 
 @pytest.mark.parametrize(
@@ -73,26 +73,26 @@ def test_a_file_keeps_its_name_as_written(tree: Path) -> None:
     ],
 )
 def test_globs(tree: Path, pattern: str, expected: list[str]) -> None:
-    assert ids(expand_inputs([pattern])) == expected
-    absolute = expand_inputs([str(tree / pattern)])
+    assert ids(list_inputs([pattern])) == expected
+    absolute = list_inputs([str(tree / pattern)])
     assert ids(absolute) == [f"{tree.as_posix()}/{name}" for name in expected]
 
 
 def test_a_file_whose_name_is_a_pattern_is_that_file(tree: Path) -> None:
     make(tree, "image[1].png", "image1.png")
-    assert ids(expand_inputs(["image[1].png"])) == ["image[1].png"]
+    assert ids(list_inputs(["image[1].png"])) == ["image[1].png"]
 
 
 def test_a_list_is_relative_to_its_own_folder_and_keeps_missing_files(tree: Path) -> None:
     (tree / "two" / "list.txt").write_text("a.png\r\n\n../one/b.png\nmissing.png\n")
-    sources = expand_inputs(["@two/list.txt"])
+    sources = list_inputs(["@two/list.txt"])
     assert ids(sources) == ["../one/b.png", "a.png", "missing.png"]
     assert [source.path.exists() for source in sources] == [True, True, False]
 
 
 def test_a_list_may_name_absolute_paths(tree: Path) -> None:
     (tree / "list.txt").write_text(str(tree / "one" / "a.png"))
-    assert expand_inputs(["@list.txt"])[0].path == tree / "one" / "a.png"
+    assert list_inputs(["@list.txt"])[0].path == tree / "one" / "a.png"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_list_may_name_absolute_paths(tree: Path) -> None:
 def test_only_newlines_end_a_name_in_a_list(tree: Path, name: str) -> None:
     make(tree, name)
     (tree / "list.txt").write_text(f"{name}\ntwo/a.png\n", encoding="utf-8")
-    assert sorted(ids(expand_inputs(["@list.txt"]))) == sorted([name, "two/a.png"])
+    assert sorted(ids(list_inputs(["@list.txt"]))) == sorted([name, "two/a.png"])
 
 
 @pytest.mark.parametrize(
@@ -109,56 +109,56 @@ def test_only_newlines_end_a_name_in_a_list(tree: Path, name: str) -> None:
 )
 def test_what_names_nothing_is_wrong_usage(tree: Path, name: str) -> None:
     with pytest.raises(UsageError):
-        expand_inputs([name])
+        list_inputs([name])
     with pytest.raises(UsageError):
-        expand_inputs(["one", name])
+        list_inputs(["one", name])
 
 
 def test_a_folder_or_list_without_files_is_wrong_usage(tree: Path) -> None:
     make(tree, "empty/.hidden", "list.txt")
     for inputs in (["empty"], ["@list.txt"], []):
-        with pytest.raises(UsageError, match="No files in"):
-            expand_inputs(inputs)
+        with pytest.raises(UsageError, match="No files in" if inputs else "No INPUT"):
+            list_inputs(inputs)
 
 
 def test_order_does_not_matter(tree: Path) -> None:
     (tree / "list.txt").write_text("one/b.png\nnone.png\n")
     inputs = ["one", "two", "one/*.png", "@list.txt"]
-    lists = [expand_inputs(order) for order in itertools.permutations(inputs)]
+    lists = [list_inputs(order) for order in itertools.permutations(inputs)]
     assert all(sources == lists[0] for sources in lists)
     assert ids(lists[0]) == sorted(ids(lists[0]))
 
 
 @pytest.mark.parametrize("again", [["one"], ["./one", "one/"], ["two/../one"]])
 def test_a_folder_given_twice_counts_once(tree: Path, again: list[str]) -> None:
-    assert ids(expand_inputs(["one", *again])) == ids(expand_inputs(["one"]))
+    assert ids(list_inputs(["one", *again])) == ids(list_inputs(["one"]))
 
 
 def test_a_file_given_twice_counts_once(tree: Path) -> None:
-    assert ids(expand_inputs(["one/a.png", "one/a.png", "one/[a].png", "./one/a.png"])) == ["one/a.png"]
+    assert ids(list_inputs(["one/a.png", "one/a.png", "one/[a].png", "./one/a.png"])) == ["one/a.png"]
 
 
 def test_two_files_never_share_an_id(tree: Path) -> None:
     make(tree, "a.png")
     with pytest.raises(UsageError, match=r"would both be called 'a\.png'"):
-        expand_inputs(["one", "a.png"])
+        list_inputs(["one", "a.png"])
 
 
 def test_a_link_to_a_parent_folder_is_not_followed(tree: Path) -> None:
     (tree / "one" / "deep" / "loop").symlink_to(tree / "one")
-    assert ids(expand_inputs(["one"])) == ["a.png", "b.png", "deep/er/c.png"]
+    assert ids(list_inputs(["one"])) == ["a.png", "b.png", "deep/er/c.png"]
 
 
 def test_links_to_files_and_dangling_links_are_listed(tree: Path) -> None:
     (tree / "two" / "dangling.png").symlink_to(tree / "nowhere.png")
     (tree / "two" / "link.png").symlink_to(tree / "one" / "a.png")
-    assert ids(expand_inputs(["two"])) == ["a.png", "dangling.png", "link.png"]
-    assert ids(expand_inputs(["two/dangling.png"])) == ["two/dangling.png"]
+    assert ids(list_inputs(["two"])) == ["a.png", "dangling.png", "link.png"]
+    assert ids(list_inputs(["two/dangling.png"])) == ["two/dangling.png"]
 
 
 def test_a_folder_that_cannot_be_listed_is_listed_itself(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deny(monkeypatch, "er")
-    assert ids(expand_inputs(["one"])) == ["a.png", "b.png", "deep/er"]
+    assert ids(list_inputs(["one"])) == ["a.png", "b.png", "deep/er"]
 
 
 @only_linux
@@ -174,7 +174,7 @@ def test_names_that_are_not_utf8_get_distinct_ids_of_valid_text(tmp_path: Path) 
     ]
     for name in names:
         (tmp_path / os.fsdecode(name)).touch()
-    sources = expand_inputs([str(tmp_path)])
+    sources = list_inputs([str(tmp_path)])
     assert len(set(ids(sources))) == len(names)
     assert "ü🙂.png" in ids(sources)
     for source in sources:
@@ -188,4 +188,4 @@ def test_names_that_are_not_utf8_get_distinct_ids_of_valid_text(tmp_path: Path) 
 )
 def test_odd_names_are_kept(tmp_path: Path, name: str) -> None:
     make(tmp_path, name)
-    assert expand_inputs([str(tmp_path)]) == [Source(name, tmp_path / name)]
+    assert list_inputs([str(tmp_path)]) == [Source(name, tmp_path / name)]

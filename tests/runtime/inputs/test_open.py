@@ -14,10 +14,10 @@ from tars import member, png, tar
 
 from diffood.errors import RejectedImage, UsageError
 from diffood.runtime.images.decode import Limits
-from diffood.runtime.inputs.files import LONGEST_LINE, expand_inputs
+from diffood.runtime.inputs.files import LONGEST_LINE
 from diffood.runtime.inputs.items import Item, Source
-from diffood.runtime.inputs.open import Reading, open_inputs
-from diffood.runtime.inputs.tables import Columns
+from diffood.runtime.inputs.open import list_inputs, open_inputs
+from diffood.runtime.inputs.reading import Columns, Reading
 from diffood.runtime.inputs.watch import Watch
 
 LIMITS = Limits(max_bytes=10_000)
@@ -65,7 +65,7 @@ def test_inputs_come_in_the_order_given_each_in_its_own(tree: Path) -> None:
 
 def test_a_folder_has_the_items_and_the_order_of_the_sorted_list(tree: Path) -> None:
     for inputs in (["one"], ["./one"], ["one", "two"]):
-        assert items(*inputs) == expand_inputs(inputs)
+        assert items(*inputs) == list_inputs(inputs)
     assert ids("one") == ["a.png", "b-/d.png", "b.png", "b/c.png"]
 
 

@@ -20,7 +20,8 @@ from diffood.errors import MissingExtraError, RejectedImage, UsageError
 from diffood.runtime.images.decode import ImageShape, Limits
 from diffood.runtime.inputs.decoding import Decoding, decode_ahead
 from diffood.runtime.inputs.items import Item, Pause
-from diffood.runtime.inputs.open import Reading, open_inputs
+from diffood.runtime.inputs.open import open_inputs
+from diffood.runtime.inputs.reading import Reading
 from diffood.runtime.inputs.remote import Remote
 
 fsspec = pytest.importorskip("fsspec")
@@ -135,7 +136,8 @@ def test_without_fsspec_the_extra_is_named(tree: Path) -> None:
 import sys
 sys.modules["fsspec"] = sys.modules["fsspec.core"] = None
 from diffood.errors import MissingExtraError
-from diffood.runtime.inputs.open import Reading, open_inputs
+from diffood.runtime.inputs.open import open_inputs
+from diffood.runtime.inputs.reading import Reading
 try:
     open_inputs(["file://{tree}/tree"], Reading())
 except MissingExtraError as error:

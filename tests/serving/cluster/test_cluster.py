@@ -19,8 +19,8 @@ from diffood.runtime.bundle.calibration import load_calibration, save_calibratio
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import DEFAULT_LIMITS
 from diffood.runtime.inputs.decoding import IN_THREADS
-from diffood.runtime.inputs.files import expand_inputs
 from diffood.runtime.inputs.items import PAUSE, Inline, Pause, Source
+from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import Plan
 from diffood.serving.cluster import blocks, cluster
 from diffood.serving.cluster.blocks import in_blocks
@@ -45,7 +45,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -> Pa
     """A copy of the shipped bundle, calibrated on eighty images with the cheapest plan; read-only."""
     path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("cluster") / "bundle"))
     fresh = Detector.load(open_bundle(path), CHEAPEST, batch=BATCH, threads=THREADS)
-    files = score_folder(fresh, expand_inputs([str(clothes_folder)]))
+    files = score_folder(fresh, list_inputs([str(clothes_folder)]))
     save_calibration(fresh.bundle, calibrate(fresh, files, 0.05, 0.95, "pac"))
     return path
 
@@ -58,7 +58,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Source]:
     unpack_set("digits", folder / "digits", 80)
     (folder / "clothes" / "broken.png").write_text("This is no image.\n")
     (folder / "digits" / "missing.png").symlink_to(folder / "nowhere.png")
-    return expand_inputs([str(folder)])
+    return list_inputs([str(folder)])
 
 
 @pytest.fixture(scope="module")

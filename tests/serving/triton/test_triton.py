@@ -17,7 +17,7 @@ from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import Limits
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.serving.rows.row import COLUMNS, Row
 from diffood.serving.triton.config import TritonSettings, make_config
 from diffood.serving.triton.encoded import score_encoded
@@ -34,7 +34,7 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -
     for witnesses in (("jump", "msp"), ("jump", "knn")):
         plan = open_bundle(path).plan("plain").changed({**FAST, "witnesses": witnesses})
         detector = Detector.load(open_bundle(path), plan, batch=8, threads=1)
-        calibrate_files(detector, expand_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
+        calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
     return path
 
 

@@ -31,7 +31,7 @@ from diffood.calibration.calibrate import calibrate_files
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import Limits
-from diffood.runtime.inputs.files import expand_inputs
+from diffood.runtime.inputs.open import list_inputs
 from diffood.serving.rows.row import Row
 from diffood.serving.triton.config import TritonSettings
 from diffood.serving.triton.repository import write_repository
@@ -124,7 +124,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -> Pa
     path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("served") / "bundle"))
     opened = open_bundle(path)
     detector = Detector.load(opened, opened.plan(), batch=BATCH, threads=1)
-    calibrate_files(detector, expand_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
+    calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
     return path
 
 

@@ -1,0 +1,61 @@
+"""How inputs are read, and what a kind of file that holds several images has to say of itself. Reads nothing."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
+from diffood.runtime.inputs.items import Item
+from diffood.runtime.inputs.watch import Watch
+
+DEFAULT_COLUMN = "image"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of a table.
+
+    Attributes:
+        image: Its images, as bytes or as {bytes, path}.
+        identity: Its ids; "": they are row numbers.
+    """
+
+    image: str = DEFAULT_COLUMN
+    identity: str = ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How inputs are read.
+
+    Attributes:
+        limits: What one image may cost.
+        columns: Columns of tables.
+        watch: Folder whose files follow the inputs as they come.
+        done: Ids that have their rows already and are passed over, whatever is called so now.
+        stop: Set it, from a signal's handler too, and live inputs end.
+    """
+
+    limits: Limits = DEFAULT_LIMITS
+    columns: Columns = field(default_factory=Columns)
+    watch: Watch | None = None
+    done: Iterable[str] = ()
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class Container:
+    """A kind of file that holds several images; `open.CONTAINERS` lists all kinds.
+
+    Attributes:
+        endings: Endings of its names, in lower case.
+        list_items: Gives the items of one file lazily, from its place (a path or URL) and the id of the file, with
+            which the ids of its items begin. It raises nothing: what cannot be read is a `Refused` item.
+    """
+
+    endings: tuple[str, ...]
+    list_items: Callable[[str, str, Reading], Iterator[Item]]
+
+    def matches(self, name: str) -> bool:
+        """Whether a file of this name is one."""
+        return name.lower().endswith(self.endings)
