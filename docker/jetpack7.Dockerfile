@@ -1,4 +1,5 @@
-# diffood on Jetson Thor with JetPack 7 (Ubuntu 24.04, Python 3.12, CUDA 13, TensorRT 10.13).
+# diffood on Jetson Thor with JetPack 7, and on Jetson Orin from JetPack 7.2 (Ubuntu 24.04, Python 3.12, CUDA 13). TensorRT is
+# the 10.x of the JetPack, or 11.4.1 from JetPack 7.2.2 on: docs/deploy.md.
 # NOT RUN: written from NVIDIA's release notes, on a machine without a GPU. Check with `diffood verify`.
 #
 #   docker build -f docker/jetpack7.Dockerfile --build-arg BASE=IMAGE -t diffood .
