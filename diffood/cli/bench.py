@@ -72,7 +72,7 @@ def bench(
     from diffood.bench.compare import Budget, compare
     from diffood.bench.contenders import our_contenders, plain_contender, plans_of
     from diffood.cli.text.comparison import table
-    from diffood.report.bench_chart import draw_comparison
+    from diffood.report.charts.bench_comparison import draw_comparison
 
     if output is not None:
         options.require_png(output)

@@ -41,10 +41,9 @@ def monitor(
         watch = follow_file(watch, rows[-1], interval, lambda now: typer.echo(describe_watch(now), err=True))
     report = conclude(watch)
     if output is not None:
-        from diffood.report.charts.evaluation import draw_martingale
+        from diffood.report.charts.drift_martingale import draw_martingale
 
-        began = report.began.row if report.began else None
-        draw_martingale(report.numbers, report.path, report.log10_alarm, began, output)
+        draw_martingale(report, output)
     typer.echo(json.dumps(report.as_json()) if as_json else "\n".join(describe_drift(report)))
     if report.alarm is not None:
         raise typer.Exit(EXIT_ALARM)

@@ -54,7 +54,7 @@ def tune(
     from diffood.calibration.tuning.timing import Engine, fastest_gated
     from diffood.calibration.tuning.tune import time_chosen, tune_bundle
     from diffood.cli.text.tuning import describe_speeds, describe_tuning
-    from diffood.report.tuning_chart import draw_tuning
+    from diffood.report.charts.tuning_front import draw_tuning
     from diffood.runtime.bundle.bundle import open_bundle
     from diffood.runtime.inputs.open import list_inputs
 

@@ -10,22 +10,18 @@ from diffood.calibration.checked import FloatArray
 from diffood.calibration.evaluate import Evaluation
 from diffood.calibration.metrics.by_class import ClassAlarms, alarms_by_class
 from diffood.calibration.metrics.rates import FalseAlarms, false_alarms
-from diffood.calibration.metrics.rejection import KEPT, Rejection
 from diffood.calibration.promises.contamination import Contamination
 from diffood.errors import UsageError
+from diffood.report.charts.rejection_curve import rejection_picture
+from diffood.report.charts.roc_curve import roc_picture
+from diffood.report.charts.score_axis import ScoreAxis, drawn_scores, drawn_threshold
+from diffood.report.charts.score_histogram import histogram_picture
+from diffood.report.charts.style import Picture
+from diffood.report.charts.thumbnails import Thumbnails, make_thumbnails
+from diffood.report.charts.tuning_front import front_picture
 from diffood.report.facts import Fact, WitnessFact, facts, witness_facts
 from diffood.report.gallery import Extremes, Guess, Judged, judge
 from diffood.report.operating import OperatingPoint, operating_points
-from diffood.report.pictures import (
-    Picture,
-    Thumbnails,
-    draw_front,
-    draw_histogram,
-    draw_rejection,
-    draw_roc,
-    make_thumbnails,
-)
-from diffood.report.score_axis import drawn_scores, drawn_threshold, score_span
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.tuning import Measured, load_measured
 from diffood.runtime.decision import Rule
@@ -142,15 +138,15 @@ def report_on_sets(
             raise UsageError(f"No usable image in the {name} set; {len(files.set_aside)} files were set aside.")
     rule, names = Rule.of(calibration), detector.bundle.manifest.class_names
     sets = {name: _draw(rule, files) for name, files in scored.items()}
-    ind, span = sets[IND], _span(rule, *sets.values())
+    ind, axis = sets[IND], _axis(rule, *sets.values())
     ood = {name: found for name, found in sets.items() if name != IND}
-    ind_report = _set_report(detector, rule, "in-distribution test images", ind, None, extremes[IND], span)
+    ind_report = _set_report(detector, rule, "in-distribution test images", ind, None, extremes[IND], axis)
     return _report(
         detector,
         calibration,
         tested=True,
         ind=ind_report,
-        ood=tuple(_set_report(detector, rule, name, found, ind, extremes[name], span) for name, found in ood.items()),
+        ood=tuple(_set_report(detector, rule, name, found, ind, extremes[name], axis) for name, found in ood.items()),
         alarms=ind_report.flagged,
         evaluation=evaluation,
         classes=tuple(
@@ -171,7 +167,7 @@ def report_on_calibration(done: Calibrated, extremes: Extremes) -> Report:
     """Collect a report on the calibration images alone; `extremes` saw those the threshold was fitted on."""
     calibration, detector, rule = done.calibration, done.detector, Rule.of(done.calibration)
     drawn = _draw(rule, done.files)
-    ind = _set_report(detector, rule, "calibration images", drawn, None, extremes, _span(rule, drawn), fresh=False)
+    ind = _set_report(detector, rule, "calibration images", drawn, None, extremes, _axis(rule, drawn), fresh=False)
     return _report(
         detector,
         calibration,
@@ -230,22 +226,9 @@ def _report(
         set_aside_count=len(aside),
         repeated=repeated,
         contamination=contamination,
-        rejection=draw_rejection(rejection.curve, _rejection_alt(rejection)) if rejection else None,
+        rejection=rejection_picture(rejection) if rejection else None,
         tuned=tuned,
-        front=draw_front(tuned, _front_alt(tuned)) if tuned else None,
-    )
-
-
-def _rejection_alt(found: Rejection) -> str:
-    kept = ", ".join(f"{found.curve.accuracy_at(share):.1%} of the least suspicious {share:.0%}" for share in KEPT)
-    return f"Accuracy against the share of images kept: {found.accuracy:.1%} of all, {kept}."
-
-
-def _front_alt(found: Measured) -> str:
-    chosen = next(plan for plan in found.plans if plan.chosen)
-    return (
-        f"Cost against mean AUROC of {len(found.plans)} plans. The one chosen costs {chosen.cost:.3g} {found.unit} an "
-        f"image and has {chosen.auroc:.2%}."
+        front=front_picture(tuned) if tuned else None,
     )
 
 
@@ -263,13 +246,10 @@ def _draw(rule: Rule, files: ScoredFiles) -> _Drawn:
     return _Drawn(files, thresholds, drawn_scores(files.scores, thresholds, per_class=bool(rule.own)))
 
 
-def _limit(rule: Rule) -> float:
-    return drawn_threshold(rule.calibration.threshold, per_class=bool(rule.own))
-
-
-def _span(rule: Rule, *sets: _Drawn) -> tuple[float, float]:
-    """The range of the axis that all histograms of a page share."""
-    return score_span([found.scores for found in sets], _limit(rule))
+def _axis(rule: Rule, *sets: _Drawn) -> ScoreAxis:
+    """The axis that all histograms of a page share."""
+    threshold = drawn_threshold(rule.calibration.threshold, per_class=bool(rule.own))
+    return ScoreAxis.of([found.scores for found in sets], threshold)
 
 
 def _set_report(
@@ -279,7 +259,7 @@ def _set_report(
     found: _Drawn,
     ind: _Drawn | None,
     extremes: Extremes,
-    span: tuple[float, float],
+    axis: ScoreAxis,
     *,
     fresh: bool = True,
 ) -> SetReport:
@@ -287,19 +267,19 @@ def _set_report(
 
     fresh: the threshold was not fitted on these images.
     """
-    scores, threshold = found.scores, _limit(rule)
+    scores, threshold = found.scores, axis.threshold
     flagged = false_alarms(found.files.scores, found.thresholds)
     above = "the threshold of their class" if rule.own else f"the threshold {threshold:.4g}"
     share = f"{flagged.flagged} of {scores.size} score above {above}."
     middle = f"The middle score is {float(np.median(found.files.scores)):.4g};"
     if ind is None:
-        histogram = draw_histogram(scores, None, threshold, span, f"Histogram of scores. {middle} {share}")
+        histogram = histogram_picture(axis, scores, None, f"Histogram of scores. {middle} {share}")
         roc = None
     else:
         alt = f"Histogram of scores over that of in-distribution images. {middle} {share}"
-        histogram = draw_histogram(ind.scores, scores, threshold, span, alt)
+        histogram = histogram_picture(axis, ind.scores, scores, alt)
         alt = f"ROC curve: share detected against share of false alarms. At the threshold, {share}"
-        roc = draw_roc(ind.scores, scores, threshold, alt)
+        roc = roc_picture(ind.scores, scores, threshold, alt)
     cards = {
         judged.image.id: _card(rule, judged, fresh=fresh)
         for judged in judge(detector, extremes.highest + extremes.lowest)

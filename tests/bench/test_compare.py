@@ -24,7 +24,7 @@ from diffood.bench.machine import describe_machine, peak_resident_bytes
 from diffood.cli.options.shared import require_png
 from diffood.cli.text.comparison import table
 from diffood.errors import BundleError, UsageError
-from diffood.report.bench_chart import draw_comparison
+from diffood.report.charts.bench_comparison import draw_comparison
 from diffood.runtime.sessions import Array
 
 IMAGES = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1) / 10

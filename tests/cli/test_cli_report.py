@@ -184,5 +184,5 @@ def test_report_shows_the_accuracy_of_what_is_kept_and_the_front_of_a_tuning(
     assert "OOD images made from in-distribution ones" in words(after)
     pictures = {image.get("alt") for image in after.iter("img")} - {image.get("alt") for image in before.iter("img")}
     assert pictures == {
-        "Cost against mean AUROC of 3 plans. The one chosen costs 2 UNet evaluations an image and has 97.00%."
+        "Cost against mean AUROC of 3 plans. The one chosen costs 2 UNet evaluations per image and has 97.00%."
     }

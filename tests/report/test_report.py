@@ -1,7 +1,5 @@
 """What a report collects and shows: the right images, numbers that agree with the statistics, names that cannot act."""
 
-import base64
-import io
 import re
 import shutil
 from dataclasses import replace
@@ -11,8 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import Image
-from sklearn.metrics import auc, roc_curve
+from pictures import decode_uri
 
 from diffood import zoo
 from diffood.calibration.calibrate import Calibrated, ScoredFiles, calibrate_files, score_folder
@@ -22,15 +19,12 @@ from diffood.calibration.metrics.comparison import WitnessComparison
 from diffood.calibration.metrics.formatting import percent
 from diffood.calibration.metrics.groups import Group
 from diffood.calibration.metrics.intervals import Difference
-from diffood.calibration.metrics.rates import auroc
 from diffood.errors import UsageError
 from diffood.report.facts import MEANING
 from diffood.report.gallery import Extremes
 from diffood.report.operating import operating_points
 from diffood.report.page import render
-from diffood.report.pictures import LARGEST_SIDE, draw_histogram, make_thumbnails, roc_points
 from diffood.report.report import Report, report_on_calibration, report_on_sets
-from diffood.report.score_axis import score_span
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.inputs.open import list_inputs
@@ -117,35 +111,6 @@ def test_every_witness_has_a_meaning() -> None:
     assert MEANING.keys() == set(get_args(Witness))
 
 
-def test_roc_points_enclose_the_auroc_of_the_table() -> None:
-    random = np.random.default_rng(1)
-    ind, ood = random.integers(0, 30, 200).astype(float), random.integers(10, 40, 100).astype(float)
-    false_alarms, detected = roc_points(ind, ood)
-    assert auc(false_alarms, detected) == pytest.approx(auroc(ind, ood), abs=1e-12)
-    theirs = roc_curve(np.repeat([0, 1], [200, 100]), np.concatenate([ind, ood]), drop_intermediate=False)
-    np.testing.assert_allclose([false_alarms, detected], theirs[:2], atol=1e-12)
-
-
-@pytest.mark.parametrize("scores", [[1.0, 1.0], [-3.0, -2.0], [0.0, 1e9], [-1e-9, 1e-9]])
-@pytest.mark.parametrize("threshold", [-2.5, 1.0])
-def test_histograms_are_drawn_of_any_scores(scores: list[float], threshold: float) -> None:
-    values = np.array(scores)
-    span = score_span([values], threshold)
-    assert span[0] < min(*scores, threshold)
-    assert span[1] > threshold
-    decode(draw_histogram(values, values, threshold, span, "").light)
-
-
-def test_thumbnails_of_large_images_are_small_and_keep_their_colour() -> None:
-    red = np.full((3, 500, 250), -1, np.float32)
-    red[0] = 1
-    found = make_thumbnails(red, -red)
-    assert (found.width, found.height) == (LARGEST_SIDE // 2, LARGEST_SIDE)
-    assert decode(found.original).getpixel((3, 3)) == (255, 0, 0)
-    assert decode(found.denoised).getpixel((3, 3)) == (0, 255, 255)
-    assert decode(found.difference).size == (found.width, found.height)
-
-
 def test_the_chosen_point_is_the_calibration_and_the_evaluation(report: Report) -> None:
     (chosen,) = [point for point in report.points if point.chosen]
     assert chosen.threshold == report.threshold
@@ -188,7 +153,7 @@ def test_the_gallery_shows_what_the_detector_says(calibrated: tuple[Calibrated, 
         assert card.before[0].class_name == names[scores.predicted[index]]
         assert card.before[0].share == pytest.approx(scores.confidence[index], abs=1e-4)
         assert len(card.before) == len(card.after) == 3
-        pixels = np.asarray(decode(card.thumbnails.original))
+        pixels = np.asarray(decode_uri(card.thumbnails.original))
         np.testing.assert_array_equal(pixels, load_set("digits").images[index])
 
 
@@ -300,15 +265,6 @@ def test_an_empty_set_is_refused(calibrated: tuple[Calibrated, Extremes]) -> Non
         report_on_sets(calibrated[0].detector, calibrated[0].calibration, {"ind": none}, {"ind": Extremes()}, None)
 
 
-def decode(uri: str) -> Image.Image:
-    """The picture of a data URI, decoded to its last pixel."""
-    kind, _, data = uri.partition(",")
-    assert kind == "data:image/png;base64"
-    picture = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
-    picture.load()
-    return picture
-
-
 def check_page(page: str) -> None:
     """The laws of every page: well-formed, nothing from outside, no script, every picture decodes and is described."""
     root = ElementTree.fromstring(page)
@@ -320,7 +276,7 @@ def check_page(page: str) -> None:
         assert not any(name.startswith("on") for name in element.attrib)
         for name in ("src", "srcset"):
             if uri := element.get(name):
-                decode(uri)
+                decode_uri(uri)
         assert (element.get("href") or "#").startswith("#")
     assert not re.search(r"https?:|url\(|@import|file:", page)
     ids = {element.get("id") for element in root.iter()}

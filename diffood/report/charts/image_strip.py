@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from diffood.report.charts.style import IND_TEXT, OOD_TEXT, QUIET_TEXT, save
+from diffood.report.charts.style import IND_TEXT, OOD_TEXT, QUIET_TEXT, Theme, save_chart
 from diffood.runtime.sessions import Array
 
 COLUMN = 1.12  # inches; shown at a hundred pixels per inch, seven columns are as wide as a page on GitHub
@@ -40,28 +40,31 @@ class StripImage:
 
 
 def draw_strip(images: Sequence[StripImage], path: Path) -> None:
-    """Draw one column for each image: original, denoised, and the verdict with its p-value."""
-    figure = Figure(figsize=(COLUMN * len(images) + 0.3, 3.1), layout="constrained")
-    layout = figure.get_layout_engine()
-    assert isinstance(layout, ConstrainedLayoutEngine)
-    layout.set(w_pad=0.03, h_pad=0.03, hspace=0)
-    panels = figure.subplots(2, len(images), squeeze=False)
-    for (above, below), image in zip(panels.T, images, strict=True):
-        _show(above, image.original)
-        _show(below, image.denoised)
-        above.set_title(image.title, fontsize=9.5)
-        above.set_xlabel(f"{image.class_name}, {image.confidence:.0%}", fontsize=8, color=QUIET_TEXT)
-        colour = OOD_TEXT if image.is_ood else IND_TEXT
-        verdict = "OOD" if image.is_ood else "in-distribution"
-        below.set_xlabel(f"{verdict}\np = {image.p_value:.2g}", fontsize=9, color=colour, fontweight="bold")
-        for spine in below.spines.values():
-            spine.set(color=colour, linewidth=2)
-    panels[0, 0].set_ylabel("image and\npredicted class", fontsize=8.5)
-    panels[1, 0].set_ylabel("denoised\nand verdict", fontsize=8.5)
-    save(figure, path, STRIP_DPI)
+    """Write one column for each image: original, denoised, and the verdict with its p-value, as PNG."""
+
+    def draw(figure: Figure, _: Theme) -> None:
+        layout = figure.get_layout_engine()
+        assert isinstance(layout, ConstrainedLayoutEngine)
+        layout.set(w_pad=0.03, h_pad=0.03, hspace=0)
+        panels = figure.subplots(2, len(images), squeeze=False)
+        for (above, below), image in zip(panels.T, images, strict=True):
+            _show(above, image.original)
+            _show(below, image.denoised)
+            above.set_title(image.title, loc="center", fontsize=9.5)
+            above.set_xlabel(f"{image.class_name}, {image.confidence:.0%}", fontsize=8, color=QUIET_TEXT)
+            colour = OOD_TEXT if image.is_ood else IND_TEXT
+            verdict = "OOD" if image.is_ood else "in-distribution"
+            text = f"{verdict}\np = {image.p_value:.2g}"
+            below.set_xlabel(text, fontsize=9, color=colour, fontweight="bold")
+            below.spines[:].set(color=colour, linewidth=2)
+        panels[0, 0].set_ylabel("image and\npredicted class", fontsize=8.5)
+        panels[1, 0].set_ylabel("denoised\nand verdict", fontsize=8.5)
+
+    save_chart(draw, (COLUMN * len(images) + 0.3, 3.1), path, STRIP_DPI)
 
 
 def _show(panel: Axes, pixels: Array) -> None:
     shown = np.clip((pixels.transpose(1, 2, 0) + 1) / 2, 0, 1)
     panel.imshow(shown.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     panel.set(xticks=[], yticks=[])
+    panel.spines[:].set_visible(True)

@@ -1,0 +1,64 @@
+"""Small pictures of an image, of what denoising made of it, and of the difference."""
+
+import io
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from PIL import Image
+
+from diffood.report.charts.style import png_uri
+from diffood.runtime.sessions import Array
+
+LARGEST_SIDE = 160  # pixels
+FULL_HEAT = 0.5  # difference, as a share of black to white, from which the heat map shows its brightest colour
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """Data URIs of three PNGs of width x height pixels."""
+
+    original: str
+    denoised: str
+    difference: str
+    width: int
+    height: int
+
+
+def make_thumbnails(original: Array, denoised: Array) -> Thumbnails:
+    """Make thumbnails of an image and its denoised version, both float32 [C, H, W] in [-1, 1]."""
+    picture = _shrunk(_as_bytes(original))
+    return Thumbnails(
+        original=_image_uri(picture),
+        denoised=_image_uri(_shrunk(_as_bytes(denoised))),
+        difference=_image_uri(_shrunk(_heat(original, denoised))),
+        width=picture.width,
+        height=picture.height,
+    )
+
+
+def _as_bytes(x: Array) -> Image.Image:
+    pixels = np.rint((np.clip(x, -1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
+    return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+
+
+def _heat(original: Array, denoised: Array) -> Image.Image:
+    """Mean absolute difference over channels, as a share of black to white, in colours from black to pale yellow."""
+    difference = np.abs(denoised - original).mean(axis=0) / 2
+    colours = mpl.colormaps["inferno"](np.clip(difference / FULL_HEAT, 0, 1), bytes=True)
+    return Image.fromarray(np.ascontiguousarray(colours[..., :3]))
+
+
+def _shrunk(picture: Image.Image) -> Image.Image:
+    """The picture, made smaller where a side is above LARGEST_SIDE; the page enlarges small ones."""
+    factor = LARGEST_SIDE / max(picture.size)
+    if factor >= 1:
+        return picture
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def _image_uri(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return png_uri(buffer.getvalue())
