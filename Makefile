@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Each creates the environment it needs first.
+# `make demo` and `make test`; `make help` lists the others. Each creates the environment it needs first.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,12 @@ OUTPUT ?= demo-output
 # CPU-only torch where there is no NVIDIA GPU: constraints-cpu.txt pins the build that brings no CUDA.
 CONSTRAINTS := $(if $(shell command -v nvidia-smi),,-c constraints-cpu.txt)
 
-.PHONY: help demo test check format docs clean
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --durations=15
+SPREAD := -n $(WORKERS) --dist loadscope
+UNIT := tests/runtime/method tests/runtime/images tests/calibration/promises tests/calibration/metrics tests/serving/rows
+
+.PHONY: help demo test test-unit test-slow test-all mutation check format docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,8 +20,21 @@ help: ## list the targets
 demo: $(VENV)/installed ## the whole chain on embedded models and real images, three minutes
 	$(BIN)/diffood demo --output $(OUTPUT)
 
-test: $(VENV)/installed ## the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/installed ## what a change can break, six minutes on two cores
+	$(PYTEST) $(SPREAD) -m "not slow and not gpu"
+
+test-unit: $(VENV)/installed ## pure modules without an engine, one minute
+	$(PYTEST) -m "not slow and not gpu" $(UNIT)
+
+test-slow: $(VENV)/installed ## what `test` leaves out: Ray, Triton, browser, coverage over many draws, large graphs
+	$(PYTEST) $(SPREAD) -m "slow or gpu"
+
+test-all: $(VENV)/installed ## all tests, with 200 examples of each law, 25 minutes on two cores
+	$(PYTEST) $(SPREAD) --hypothesis-profile=ci
+
+mutation: $(VENV)/installed ## mutation scores of the pure modules, an hour of one core
+	$(BIN)/python -m pip install --quiet --editable '.[mutation]'
+	$(BIN)/python tests/mutation/score.py
 
 check: $(VENV)/installed ## lint, types, layers, spelling, documentation
 	$(BIN)/ruff check diffood research tests benchmarks docs

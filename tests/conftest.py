@@ -4,14 +4,22 @@ A test that needs *a* bundle takes the small one, which loads and scores in mill
 zoo's own numbers takes that one. Images and classes are the same.
 """
 
+import os
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")  # before numpy and torch are imported: each worker of pytest-xdist has one core
+
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import latent_models
 import numpy as np
 import numpy.typing as npt
 import pytest
 from fast_plans import WITH_KNN
+from filelock import FileLock
 
 from diffood import zoo
 from diffood.calibration.calibrate import Calibrated, calibrate_files
@@ -22,6 +30,32 @@ from diffood.runtime.inputs.open import list_inputs
 from diffood.zoo.images import load_set, unpack_set
 
 SMALL_BUNDLE = Path(__file__).parent / "data" / "small_bundle"
+for profile, examples in (("dev", 25), ("ci", 200)):  # pytest --hypothesis-profile=ci
+    hypothesis.settings.register_profile(profile, max_examples=examples, derandomize=True, deadline=None)
+hypothesis.settings.load_profile("dev")
+
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Have a folder of a name filled by one worker of pytest-xdist and used by all; read-only."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder = shared / f"once-{name}"
+        with FileLock(shared / f"once-{name}.lock"):
+            if not folder.exists():
+                partial = shared / f"once-{name}.partial"
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                fill(partial)
+                partial.rename(folder)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +83,7 @@ def bundle_copy(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def quantised_zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+def quantised_zoo(make_once: MakeOnce) -> tuple[Path, list[str]]:
     """A copy of the shipped bundle with INT8 graphs from the fewest images that do, and what was reported; read-only.
 
     Quantising takes most of a minute, so all tests share it.
@@ -58,10 +92,15 @@ def quantised_zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[
     pytest.importorskip("torch")
     from diffood.export.int8.quantize import FEWEST_IMAGES, quantize_bundle
 
-    path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("int8") / "bundle"))
-    lines: list[str] = []
-    quantize_bundle(path, from_pixels(load_set("fashion-validation").images[:FEWEST_IMAGES, None]), report=lines.append)
-    return path, lines
+    def fill(folder: Path) -> None:
+        bundle = Path(shutil.copytree(zoo.BUNDLE, folder / "bundle"))
+        lines: list[str] = []
+        images = from_pixels(load_set("fashion-validation").images[:FEWEST_IMAGES, None])
+        quantize_bundle(bundle, images, report=lines.append)
+        (folder / "lines.txt").write_text("\n".join(lines))
+
+    folder = make_once("int8", fill)
+    return folder / "bundle", (folder / "lines.txt").read_text().split("\n")
 
 
 @pytest.fixture(scope="session")
@@ -91,18 +130,27 @@ def clothes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def dit_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dit_pipeline(make_once: MakeOnce) -> Path:
     """A DiT with its AutoencoderKL, random weights, as DiTPipeline saves them; read-only."""
     latent_models.need_export()
-    parts = {"transformer": latent_models.transformer(), "vae": latent_models.kl_autoencoder()}
-    return latent_models.save_pipeline(tmp_path_factory.mktemp("dit"), **parts)
+
+    def fill(folder: Path) -> None:
+        parts = {"transformer": latent_models.transformer(), "vae": latent_models.kl_autoencoder()}
+        latent_models.save_pipeline(folder, **parts)
+
+    return make_once("dit", fill)
 
 
 @pytest.fixture(scope="session")
-def dit_exported(dit_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+def dit_exported(dit_pipeline: Path, make_once: MakeOnce) -> tuple[Path, list[str]]:
     """A bundle of that, in FP32 and FP16, and what its export said; read-only."""
-    output = tmp_path_factory.mktemp("latent") / "bundle"
-    return output, latent_models.export(dit_pipeline, output, "fp32,fp16")
+
+    def fill(folder: Path) -> None:
+        lines = latent_models.export(dit_pipeline, folder / "bundle", "fp32,fp16")
+        (folder / "lines.txt").write_text("\n".join(lines))
+
+    folder = make_once("dit-exported", fill)
+    return folder / "bundle", (folder / "lines.txt").read_text().split("\n")
 
 
 @pytest.fixture(scope="session")
