@@ -14,7 +14,7 @@ from diffood.bench.contenders import open_detector
 from diffood.bench.machine import load_average
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
-from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.sessions import Array
 from diffood.zoo.images import SETS, load_set, unpack_set
 

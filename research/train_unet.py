@@ -19,6 +19,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
+from diffood.runtime.images.pixels import from_pixels
 from diffood.zoo.classifier import CLASSES
 from research.datasets import FASHION_MNIST, load_training_data
 
@@ -96,7 +97,7 @@ def train(data: Path, output: Path, steps: int, seed: int, *, bf16: bool) -> Non
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     training = load_training_data(data)
-    images = torch.from_numpy(training.images.astype(np.float32) / 127.5 - 1)[:, None]
+    images = torch.from_numpy(from_pixels(training.images))[:, None]
     labels = torch.from_numpy(training.labels.astype(np.int64))
     model, scheduler = build_unet(), DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
     state = Checkpoint(output / "checkpoint.safetensors", model)

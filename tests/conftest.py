@@ -25,7 +25,7 @@ from diffood import zoo
 from diffood.calibration.calibrate import Calibrated, calibrate_files
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.inputs.open import list_inputs
 from diffood.zoo.images import load_set, unpack_set
 

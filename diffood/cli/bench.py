@@ -140,7 +140,7 @@ def _read_images(bundle: Bundle, inputs: list[str] | None) -> Array:
         from diffood.export.images import read_some  # needs no torch
 
         return read_some(inputs, shape, IMAGES, partial(typer.echo, err=True))
-    from diffood.runtime.images.decode import from_pixels
+    from diffood.runtime.images.pixels import from_pixels
     from diffood.zoo.images import load_set
 
     x = from_pixels(load_set("fashion-test").images[:, None])

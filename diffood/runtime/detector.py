@@ -16,7 +16,8 @@ from diffood.runtime.bundle.calibration import Calibration, Fingerprint, load_ca
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import require_calibrated
 from diffood.runtime.decision import Rule
-from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits, from_pixels, load_image
+from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits, load_image
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses import Evidence, measure
 from diffood.runtime.passes import Way, run_pass

@@ -21,7 +21,7 @@ from diffood.errors import EXIT_SET_ASIDE, DiffoodError, UsageError
 from diffood.report.charts.image_strip import StripImage, draw_strip
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.images.pixels import from_pixels
 from diffood.zoo.images import SETS, load_set, unpack_set
 
 CALIBRATION_IMAGES = 700

@@ -12,7 +12,7 @@ from diffood.calibration.calibrate import Calibrated
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.plan import REFERENCE, Plan
 
 CHEAP = Plan(start_times=(120, 240), stride=120, repeats=2, guidance=2.0)  # 3 steps, twice, doubled: 12 evaluations

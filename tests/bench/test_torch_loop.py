@@ -10,7 +10,7 @@ from diffood import zoo
 from diffood.errors import ExportError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.noise import content_key, draw_noise
 from diffood.runtime.method.plan import REFERENCE, Plan
 

@@ -27,7 +27,7 @@ from diffood.export.sources.unets.latent import load_denoiser
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.engines import list_engines
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.noise import content_key, draw_noise, mix
 from diffood.runtime.method.plan import Plan
 

@@ -16,7 +16,7 @@ from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibration, save_calibration
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector, Scores
-from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import PLAIN, Plan
 from diffood.runtime.sessions.cores import usable_cores

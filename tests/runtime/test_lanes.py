@@ -10,7 +10,7 @@ from endless_stream import Endless
 
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import Detector, Scores
-from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.plan import Plan
 
 Pixels = npt.NDArray[np.uint8]

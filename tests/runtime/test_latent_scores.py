@@ -14,7 +14,7 @@ from diffood.bench.contenders import PlainLoop
 from diffood.calibration.fusing.fusing import fit_fusion
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import Plan
 

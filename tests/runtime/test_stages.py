@@ -14,7 +14,7 @@ from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.fusion import fuse
 from diffood.runtime.method.plan import DEFAULT, Plan

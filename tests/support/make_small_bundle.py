@@ -22,6 +22,7 @@ from diffood.export.build import export_bundle
 from diffood.export.sources.model_sources import Sources
 from diffood.runtime.bundle.arrays import load_arrays
 from diffood.runtime.bundle.bundle import Manifest, write_bundle
+from diffood.runtime.images.pixels import from_pixels
 from diffood.zoo import CLASS_NAMES
 from diffood.zoo.images import load_set
 
@@ -61,7 +62,7 @@ def load_training() -> tuple[torch.Tensor, torch.Tensor]:
     """Training images, float32 [N, 1, 28, 28] in [-1, 1], and labels, int64 [N]."""
     training = load_set("fashion-validation")
     assert training.labels is not None
-    images = training.images[HELD_OUT:, None].astype(np.float32) / 127.5 - 1
+    images = from_pixels(training.images[HELD_OUT:, None])
     return torch.from_numpy(images), torch.from_numpy(training.labels[HELD_OUT:].astype(np.int64))
 
 

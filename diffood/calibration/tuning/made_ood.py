@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.images.pixels import from_pixels, to_pixels
 from diffood.runtime.method.noise import content_key, draw_noise
 from diffood.runtime.method.witnesses import Array
 
@@ -71,4 +71,4 @@ MAKINGS = {
 
 def _as_pixels(x: Array) -> Array:
     """Rounded to what a file of 8 bits can hold, since every real image is: else the rounding itself gave it away."""
-    return from_pixels(np.rint((np.clip(x, -1, 1) + 1) * 127.5).astype(np.uint8))
+    return from_pixels(to_pixels(x))

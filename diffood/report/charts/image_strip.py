@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from diffood.report.charts.style import IND_TEXT, OOD_TEXT, QUIET_TEXT, Theme, save_chart
+from diffood.runtime.images.pixels import to_pixels
 from diffood.runtime.sessions import Array
 
 COLUMN = 1.12  # inches; shown at a hundred pixels per inch, seven columns are as wide as a page on GitHub
@@ -63,8 +63,8 @@ def draw_strip(images: Sequence[StripImage], path: Path) -> None:
     save_chart(draw, (COLUMN * len(images) + 0.3, 3.1), path, STRIP_DPI)
 
 
-def _show(panel: Axes, pixels: Array) -> None:
-    shown = np.clip((pixels.transpose(1, 2, 0) + 1) / 2, 0, 1)
-    panel.imshow(shown.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+def _show(panel: Axes, x: Array) -> None:
+    shown = to_pixels(x).transpose(1, 2, 0).squeeze()
+    panel.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     panel.set(xticks=[], yticks=[])
     panel.spines[:].set_visible(True)

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from diffood.report.charts.style import png_uri
+from diffood.runtime.images.pixels import to_pixels
 from diffood.runtime.sessions import Array
 
 LARGEST_SIDE = 160  # pixels
@@ -38,7 +39,7 @@ def make_thumbnails(original: Array, denoised: Array) -> Thumbnails:
 
 
 def _as_bytes(x: Array) -> Image.Image:
-    pixels = np.rint((np.clip(x, -1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
+    pixels = to_pixels(x).transpose(1, 2, 0)
     return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
 
 

@@ -1,4 +1,4 @@
-"""Decodes and prepares untrusted image files: bytes in, float32 arrays in [-1, 1] out. No model, no folder walking."""
+"""Decodes untrusted image files: bytes in, pixels uint8 of the model's shape out. No model, no folder walking."""
 
 import hashlib
 import io
@@ -31,6 +31,7 @@ from PIL import (
 
 from diffood.errors import RejectedImage
 from diffood.runtime.images.modes import to_grey_or_rgb
+from diffood.runtime.images.pixels import from_pixels
 
 # What Pillow has to say about a hostile file belongs in that file's row, not on stderr. Set here, once: changing
 # warning filters while threads run is not safe.
@@ -161,15 +162,6 @@ def read_and_decode(read: Callable[[], bytes], shape: ImageShape, limits: Limits
     except RejectedImage as error:
         return Loaded(None, sha256, error=str(error))
     return Loaded(pixels, sha256, note)
-
-
-def from_pixels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Pixels uint8 of any shape to float32 in [-1, 1]: pixels / 127.5 - 1, so that 0 is exactly -1 and 255 exactly 1.
-
-    The scaling of Ho et al. 2020 (DDPM), section 3.3.
-    """
-    x: npt.NDArray[np.float32] = pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
-    return x
 
 
 def decode(data: bytes, shape: ImageShape, limits: Limits) -> tuple[npt.NDArray[np.uint8], str]:

@@ -5,13 +5,13 @@ import io
 import os
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from diffood.errors import DiffoodError, RejectedImage
 from diffood.runtime.bundle.durable import sync, write_durably
 from diffood.runtime.detector import ImageScore
 from diffood.runtime.images.decode import Limits
+from diffood.runtime.images.pixels import to_pixels
 from diffood.runtime.inputs.items import Item, Source
 from diffood.runtime.sessions import Array
 
@@ -77,7 +77,7 @@ def draw_denoised(result: ImageScore | None) -> bytes | None:
 
 def encode_png(x: Array) -> bytes:
     """An image [C, H, W] in [-1, 1] of one or three channels as PNG; values that are not finite become black."""
-    pixels = np.clip((np.nan_to_num(x, nan=-1, posinf=-1, neginf=-1) + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
+    pixels = to_pixels(x)
     buffer = io.BytesIO()
     Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(buffer, "PNG")
     return buffer.getvalue()

@@ -39,7 +39,7 @@ from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import Limits, add_record, calibration_sha256
 from diffood.runtime.bundle.tuning import Measured, MeasuredPlan, add_tuned, keep_measured, load_measured, load_tuned
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import DEFAULT, Plan
 from diffood.zoo.images import load_set, unpack_set

@@ -32,7 +32,7 @@ from diffood.export.onnx.precision import LIMITS, count_products
 from diffood.export.onnx.proof import prove_equal, run_onnx
 from diffood.runtime.bundle.bundle import Bundle, Role, open_bundle, write_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.images.pixels import from_pixels
 from diffood.zoo.images import load_set
 
 ROLES: tuple[Role, ...] = ("classify", "step_guided", "step_plain")

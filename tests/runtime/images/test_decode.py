@@ -16,7 +16,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, PngImagePlugin
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import ImageShape, Limits, decode, from_pixels, load_image, read_file
+from diffood.runtime.images.decode import ImageShape, Limits, decode, load_image, read_file
+from diffood.runtime.images.pixels import from_pixels
 
 LIMITS = Limits()
 GREY = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17

@@ -10,7 +10,7 @@ from outside_weights import move_outside, seal
 
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.sessions.graphs import read_graph, read_model
 
 QUICK = {"start_times": (120,), "stride": 60, "repeats": 1}

@@ -17,7 +17,7 @@ from small_unets import small_unet
 from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
 from diffood.runtime.bundle.engines import rebuild_command
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import from_pixels
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import NO_REGISTER
 from diffood.runtime.sessions import Array, Session, StepInputs, onnxruntime_cuda
