@@ -1,17 +1,17 @@
 """Calibrates a bundle on in-distribution files. The statistics are in `thresholds`, the fusion's fit in `fusing`."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from diffood.calibration.checked import require_share
 from diffood.calibration.fusing.fusing import (
     FittedFusion,
     Parts,
-    SetAside,
     describe_set_aside,
     fit_fusion,
     require_enough_fused,
@@ -26,68 +26,101 @@ from diffood.calibration.promises.contamination import (
 )
 from diffood.calibration.promises.guarantees import guarantee, guarantee_per_class
 from diffood.calibration.promises.per_class import PerClass, confidence_of_each, fit_per_class
-from diffood.calibration.promises.planning import plan_images
+from diffood.calibration.promises.planning import ImagePlan, plan_images
 from diffood.calibration.promises.thresholds import Method, fit_threshold, images_required
-from diffood.errors import CalibrationError
+from diffood.calibration.request import EngineRequest, PlanRequest, ShowProgress, hide_progress, open_detector
+from diffood.calibration.scored_files import ScoredFiles, SeeScore, SetAside, score_sources
+from diffood.errors import CalibrationError, UsageError
+from diffood.runtime.bundle.bundle import CALIBRATION, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, ClassThreshold, ClassThresholds, save_calibration
 from diffood.runtime.bundle.fusion import save_bank
 from diffood.runtime.bundle.tuning import load_tuned
-from diffood.runtime.detector import Detector, ImageScore
-from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
+from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.items import Item
-from diffood.runtime.pipeline import Progress, score_files
+from diffood.runtime.inputs.open import list_inputs
+from diffood.runtime.pipeline import Progress
 
-See = Callable[[str, ImageScore], None]  # called with the id and the outcome of every scored file
 SUSPECTS = 5  # calibration images named to the user, to be looked at
 
 
 @dataclass(frozen=True)
-class ScoredFiles:
-    """Scores float64 [N], witnesses float64 [N, W] and predicted classes int64 [N] of the files that could be used.
+class CalibrateRequest:
+    """What `diffood calibrate` is asked for.
 
-    evaluations int64 [N]: of the UNet, spent on each. ids: of these files [N]. set_aside: the others. repeated: how
-    many files have the bytes of an earlier one.
+    Attributes:
+        bundle: The bundle's folder.
+        images: Inputs that name in-distribution images neither model was trained on.
+        fpr: False-alarm rate that must not be exceeded, in (0, 1).
+        confidence: Confidence of that for "pac", in (0, 1).
+        method: See `Threshold` for what each promises.
+        per_class: Whether each predicted class with enough images gets its own threshold.
+        plan: The plan to calibrate.
+        engine: The engine to calibrate for.
+
     """
 
-    scores: npt.NDArray[np.float64]
-    witnesses: npt.NDArray[np.float64]
-    predicted: npt.NDArray[np.int64]
-    evaluations: npt.NDArray[np.int64]
-    set_aside: SetAside
-    repeated: int
-    ids: tuple[str, ...]
+    bundle: Path
+    images: tuple[str, ...]
+    fpr: float = 0.05
+    confidence: float = 0.95
+    method: Method = "pac"
+    per_class: bool = False
+    plan: PlanRequest = field(default_factory=PlanRequest)
+    engine: EngineRequest = field(default_factory=EngineRequest)
 
 
-def score_folder(
-    detector: Detector,
-    sources: Iterable[Item],
-    limits: Limits = DEFAULT_LIMITS,
-    progress: Progress | None = None,
-    see: See | None = None,
-) -> ScoredFiles:
-    """Score files and keep the numbers only; `see` may keep more of each."""
-    scores, witnesses, predicted, evaluations, set_aside, hashes, ids = [], [], [], [], [], [], []
-    for outcome in score_files(detector, sources, limits, progress):
-        if outcome.result is None:
-            set_aside.append((outcome.source.id, outcome.loaded.error))
-        else:
-            if see:
-                see(outcome.source.id, outcome.result)
-            scores.append(outcome.result.score)
-            witnesses.append(outcome.result.witnesses)
-            predicted.append(outcome.result.evidence.predicted)
-            evaluations.append(outcome.result.evaluations)
-            hashes.append(outcome.loaded.sha256)
-            ids.append(outcome.source.id)
-    return ScoredFiles(
-        np.array(scores, np.float64),
-        np.array(witnesses, np.float64).reshape(-1, len(detector.plan.witnesses)),
-        np.array(predicted, np.int64),
-        np.array(evaluations, np.int64),
-        tuple(set_aside),
-        repeated=len(hashes) - len(set(hashes)),
-        ids=tuple(ids),
+def plan_calibration(request: CalibrateRequest, counts: Sequence[int] = ()) -> ImagePlan:
+    """How many images a calibration takes, and what `counts` images, and those of the request, would give.
+
+    Scores nothing. Raises UsageError for unusable values and for images that cannot be found.
+    """
+    _require_shares(request)
+    bundle = open_bundle(request.bundle)
+    found = [len(list_inputs(request.images))] if request.images else []
+    return plan_images(
+        request.fpr,
+        request.confidence,
+        request.method,
+        fused=request.plan.plan_of(bundle).fused,
+        classes=len(bundle.manifest.class_names) if request.per_class else None,
+        counts=[*counts, *found],
     )
+
+
+def calibrate_bundle(
+    request: CalibrateRequest, show_progress: ShowProgress = hide_progress, see: SeeScore | None = None
+) -> "Calibrated":
+    """Calibrate a bundle and store the calibration in it. `see` sees the images the threshold is fitted on.
+
+    Raises UsageError for unusable values, CalibrationError for too few images, BundleError for a damaged bundle.
+    """
+    _require_shares(request)
+    if not request.images:
+        raise UsageError(
+            "Give in-distribution images with --images DIR, or --plan-only to ask how many are needed before."
+        )
+    sources = list_inputs(request.images)
+    bundle = open_bundle(request.bundle)
+    detector = open_detector(bundle, request.plan.plan_of(bundle), request.engine)
+    session = detector.session  # named while it works: hours may be spent on an engine that was not meant
+    with show_progress(f"calibrating {session.precision} on {session.backend}", len(sources)) as advance:
+        done = calibrate_files(
+            detector,
+            sources,
+            request.fpr,
+            request.confidence,
+            request.method,
+            advance,
+            see,
+            per_class=request.per_class,
+        )
+    done.save()
+    return done
+
+
+def _require_shares(request: CalibrateRequest) -> None:
+    require_share("--fpr", request.fpr)
+    require_share("--confidence", request.confidence)
 
 
 def require_enough(
@@ -111,7 +144,7 @@ def require_enough(
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibration not yet saved. files: what was calibrated on; fitted: the fusion, if the plan has one.
+    """A calibration and what it was fitted on. files: what was calibrated on; fitted: the fusion, if the plan has one.
 
     contamination: what follows if some of those images were OOD, of the threshold of all images. tuned: how many of the
     files `diffood tune` had looked at, and which were therefore kept from the threshold.
@@ -123,6 +156,11 @@ class Calibrated:
     fitted: FittedFusion | None
     contamination: tuple[Contamination, ...]
     tuned: int = 0
+
+    @property
+    def path(self) -> Path:
+        """Of the calibration in the bundle."""
+        return self.detector.bundle.path / CALIBRATION
 
     @property
     def set_aside(self) -> SetAside:
@@ -160,7 +198,7 @@ def calibrate_files(
     confidence: float,
     method: Method,
     progress: Progress | None = None,
-    see: See | None = None,
+    see: SeeScore | None = None,
     *,
     per_class: bool = False,
 ) -> Calibrated:
@@ -180,7 +218,7 @@ def calibrate_files(
     if fused:
         fitted = fit_fusion(detector, parts.fit, progress=progress)
         detector = detector.with_fusion(fitted.fusion)
-    files = score_folder(detector, parts.calibrate, progress=progress, see=see)
+    files = score_sources(detector, parts.calibrate, progress=progress, see=see)
     calibration = calibrate(detector, files, alpha, confidence, method, fitted, per_class=per_class)
     shares = askable_shares(files.scores.size, needed)
     rows = contamination(files.scores, alpha, of_each, method, shares)

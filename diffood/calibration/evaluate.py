@@ -1,13 +1,14 @@
-"""Collects the numbers of a scored test set and OOD sets against a calibration; each number is made elsewhere."""
+"""Evaluates a calibrated bundle: scores an in-distribution test set and OOD sets, and collects the metrics of both."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from diffood.calibration.calibrate import ScoredFiles
 from diffood.calibration.metrics.by_class import ClassAlarms, alarms_by_class
 from diffood.calibration.metrics.comparison import WitnessComparison, compare_witnesses
 from diffood.calibration.metrics.groups import FEWEST_FOR_INTERVAL, Group, GroupMetrics, group_metrics, near_and_far
@@ -15,9 +16,78 @@ from diffood.calibration.metrics.intervals import Interval, ScoredSets
 from diffood.calibration.metrics.labels import labels_from_folders
 from diffood.calibration.metrics.rates import FalseAlarms, SetMetrics, false_alarms, set_metrics
 from diffood.calibration.metrics.rejection import Rejection, reject
+from diffood.calibration.request import EngineRequest, ShowProgress, hide_progress
+from diffood.calibration.scored_files import IND, ScoredFiles, score_sources
 from diffood.errors import UsageError
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.decision import Rule
+from diffood.runtime.detector import Detector, ImageScore
+from diffood.runtime.inputs.open import list_inputs
+
+SeeSetScore = Callable[[str, str, ImageScore], None]  # called with set name, id and result of every scored file
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What `diffood evaluate` is asked for.
+
+    Attributes:
+        bundle: The bundle's folder.
+        ind: Inputs that name fresh in-distribution test images.
+        ood: Inputs of each OOD set, by its name.
+        groups: "near" or "far" of each OOD set that is either.
+        engine: The engine to score with.
+
+    """
+
+    bundle: Path
+    ind: tuple[str, ...]
+    ood: Mapping[str, tuple[str, ...]]
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    engine: EngineRequest = field(default_factory=EngineRequest)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Scored test sets of a calibrated bundle.
+
+    Attributes:
+        detector: What scored them.
+        calibration: What they are judged by.
+        files: By set, IND first, then the OOD sets in the order given.
+        evaluation: None where no OOD set was given.
+
+    """
+
+    detector: Detector
+    calibration: Calibration
+    files: Mapping[str, ScoredFiles]
+    evaluation: "Evaluation | None"
+
+
+def evaluate_bundle(
+    request: EvaluateRequest, show_progress: ShowProgress = hide_progress, see: SeeSetScore | None = None
+) -> Evaluated:
+    """Score test sets with a calibrated bundle and compare them. `see` sees every score.
+
+    Raises CalibrationError where the bundle is not calibrated for the engine, UsageError for a set without a usable
+    image and for inputs that name nothing.
+    """
+    engine = request.engine
+    detector = Detector.open(
+        request.bundle, backend=engine.backend, precision=engine.precision, batch=engine.batch, threads=engine.threads
+    )
+    calibration = detector.calibration()
+    sources = {name: list_inputs(inputs) for name, inputs in {IND: request.ind, **request.ood}.items()}
+    files = {}
+    with show_progress("evaluating", sum(map(len, sources.values()))) as advance:
+        for name, listed in sources.items():
+            see_in_set = partial(see, name) if see else None
+            files[name] = score_sources(detector, listed, progress=advance, see=see_in_set)
+    ood = {name: scored for name, scored in files.items() if name != IND}
+    names = detector.bundle.manifest.class_names
+    evaluation = evaluate(calibration, files[IND], ood, request.groups, names) if ood else None
+    return Evaluated(detector, calibration, files, evaluation)
 
 
 @dataclass(frozen=True)
@@ -101,12 +171,12 @@ def evaluate(
     """
     if not ood:
         raise UsageError("No OOD set given: add --ood, --near or --far NAME=DIR, once for each.")
-    for name, files in {"ind": ind, **ood}.items():
+    for name, files in {IND: ind, **ood}.items():
         if len(files.scores) == 0:
             raise UsageError(f"No usable image in the {name} set; {len(files.set_aside)} files were set aside.")
     rule = Rule.of(calibration)
     thresholds = {
-        name: rule.decide(files.scores, files.predicted).thresholds for name, files in {"ind": ind, **ood}.items()
+        name: rule.decide(files.scores, files.predicted).thresholds for name, files in {IND: ind, **ood}.items()
     }
     sets = {name: set_metrics(ind.scores, files.scores, thresholds[name]) for name, files in ood.items()}
     scored = ScoredSets(ind.scores, {name: files.scores for name, files in ood.items()})
@@ -114,8 +184,8 @@ def evaluate(
     labels = labels_from_folders(ind.ids, class_names)
     labelled = int(np.count_nonzero(labels >= 0))
     return Evaluation(
-        false_alarms=false_alarms(ind.scores, thresholds["ind"]),
-        by_class=alarms_by_class(ind.scores, ind.predicted, thresholds["ind"], calibration.alpha),
+        false_alarms=false_alarms(ind.scores, thresholds[IND]),
+        by_class=alarms_by_class(ind.scores, ind.predicted, thresholds[IND], calibration.alpha),
         sets=sets,
         intervals={name: found.auroc for name, found in single.items()},
         fpr_intervals={name: found.fpr_at_95_detection for name, found in single.items()},
@@ -133,8 +203,8 @@ def evaluate(
         alpha=calibration.alpha,
         guarantee=calibration.guarantee,
         unet_evaluations=float(ind.evaluations.mean()),
-        set_aside={name: len(files.set_aside) for name, files in {"ind": ind, **ood}.items()},
-        scores={"ind": ind.scores, **scored.sets},
+        set_aside={name: len(files.set_aside) for name, files in {IND: ind, **ood}.items()},
+        scores={IND: ind.scores, **scored.sets},
         thresholds=thresholds,
     )
 

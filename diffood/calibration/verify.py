@@ -1,42 +1,53 @@
 """`diffood verify`: every variant that can run here, checked, and judged by its verdicts against the calibrated one."""
 
 import os
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from diffood.calibration.parity.checks import Check, check_contract, check_files, check_golden, name_of
-from diffood.calibration.parity.gate import Run, judge
+from diffood.calibration.parity.gate import judge
+from diffood.calibration.parity.side_by_side import score_side_by_side
+from diffood.calibration.request import ShowProgress, hide_progress
+from diffood.calibration.scored_files import IND, SetAside
 from diffood.errors import DiffoodError
 from diffood.runtime.bundle.bundle import CALIBRATION, Backend, Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusion, load_calibration
 from diffood.runtime.bundle.fusion import Fusion
-from diffood.runtime.bundle.parity import Limits, ParityRecord, add_record, calibration_sha256
-from diffood.runtime.detector import Detector, Scores
-from diffood.runtime.images.decode import DEFAULT_LIMITS
-from diffood.runtime.inputs.items import Item, load_item
+from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, add_record, calibration_sha256
+from diffood.runtime.detector import DEFAULT_BATCH, Detector
+from diffood.runtime.inputs.items import Item
+from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import Plan
+from diffood.runtime.pipeline import Progress
 from diffood.runtime.sessions.choice import BackendChoice, list_candidates
-
-CHUNK_BATCHES = 4  # batches decoded at a time; bounds memory
-
-Sets = Mapping[str, Sequence[Item]]  # "ind" and OOD sets by name
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to verify: backends, precisions (none named: all of the bundle), and what the gate allows."""
+class VerifyRequest:
+    """What `diffood verify` is asked for.
 
-    backend: BackendChoice
-    precisions: Collection[Precision]
-    limits: Limits
-    batch: int
-    threads: int
+    Attributes:
+        bundle: The bundle's folder.
+        images: Inputs that name in-distribution images to compare verdicts on; none skips the comparison.
+        ood: Inputs of OOD sets to compare AUROC on, by name.
+        backend: "auto" takes every backend of this machine.
+        precisions: Precisions to verify; none: all of the bundle.
+        limits: What the parity gate allows.
+        batch: Images per engine call.
+        threads: Threads of the engine, 0 for all cores.
+
+    """
+
+    bundle: Path
+    images: tuple[str, ...] = ()
+    ood: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    backend: BackendChoice = "auto"
+    precisions: tuple[Precision, ...] = ()
+    limits: ParityLimits = field(default_factory=ParityLimits)
+    batch: int = DEFAULT_BATCH
+    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Verification:
 
     checks: tuple[Check, ...]
     records: tuple[ParityRecord, ...]
-    set_aside: tuple[tuple[str, str], ...]
+    set_aside: SetAside
 
     @property
     def passed(self) -> bool:
@@ -62,54 +73,60 @@ class Verification:
         }
 
 
-def verify_bundle(path: Path, sets: Sets, wanted: Wanted, progress: Progress | None = None) -> Verification:
+def verify_bundle(request: VerifyRequest, show_progress: ShowProgress = hide_progress) -> Verification:
     """Check the bundle and every session that can be opened here; judge those that differ from the calibrated one.
 
-    Judgements are stored in the bundle. Raises BundleError where a file is not as it was exported or built.
+    Judgements are stored in the bundle. Raises BundleError where a file is not as it was exported or built,
+    UsageError for inputs that name nothing.
     """
-    bundle = open_bundle(path)
+    named = {IND: request.images, **request.ood}
+    sets = {name: list_inputs(inputs) for name, inputs in named.items() if inputs}
+    bundle = open_bundle(request.bundle)
     calibration = load_calibration(bundle) if os.path.lexists(bundle.path / CALIBRATION) else None
     # without a calibration nothing says how witnesses are combined; the engines' work is the same
     plan = bundle.plan().plain if calibration is None else calibration.fingerprint.plan
     checks = check_files(bundle)
     fusion = load_calibrated_fusion(bundle, calibration)
-    detectors, refused = _open_all(bundle, plan, fusion, wanted)
+    detectors, refused = _open_all(bundle, plan, fusion, request)
     checks += refused
     for detector in detectors:
         checks += [check_golden(detector), check_contract(detector)]
     if calibration is None:
-        checks.append(Check("parity", "", None, f"not calibrated: run `diffood calibrate {path} --images DIR` first"))
-    elif "ind" not in sets:
-        checks.append(Check("parity", "", None, "no images to compare verdicts on: give --images DIR"))
+        reason = f"not calibrated: run `diffood calibrate {request.bundle} --images DIR` first"
+    elif IND not in sets:
+        reason = "no images to compare verdicts on: give --images DIR"
     else:
-        judged, records, set_aside = _judge_all(bundle, calibration, fusion, detectors, sets, wanted, progress)
+        with show_progress("verifying", sum(map(len, sets.values()))) as advance:
+            judged, records, set_aside = _judge_all(bundle, calibration, fusion, detectors, sets, request, advance)
         return Verification((*checks, *judged), records, set_aside)
-    return Verification(tuple(checks), (), ())
+    return Verification((*checks, Check("parity", "", None, reason)), (), ())
 
 
-def _open_all(bundle: Bundle, plan: Plan, fusion: Fusion | None, wanted: Wanted) -> tuple[list[Detector], list[Check]]:
+def _open_all(
+    bundle: Bundle, plan: Plan, fusion: Fusion | None, request: VerifyRequest
+) -> tuple[list[Detector], list[Check]]:
     """Every way to run that was asked for and can be had; a check for each that cannot."""
     detectors, checks = [], []
-    for precision in wanted.precisions or bundle.precisions:
-        candidates = list_candidates(bundle, None, wanted.backend, precision, wanted.batch)
+    for precision in request.precisions or bundle.precisions:
+        candidates = list_candidates(bundle, None, request.backend, precision, request.batch)
         # what was asked for by name must be there; of "auto" only what is
-        passed = None if wanted.backend == "auto" else False
+        passed = None if request.backend == "auto" else False
         checks += [Check("engine", name, passed, reason) for name, reason in candidates.skipped]
         for candidate in candidates.usable:
-            detectors.append(_open(bundle, plan, fusion, candidate.backend, precision, wanted))
+            detectors.append(_open(bundle, plan, fusion, candidate.backend, precision, request))
     return detectors, checks
 
 
 def _open(
-    bundle: Bundle, plan: Plan, fusion: Fusion | None, backend: Backend, precision: Precision, wanted: Wanted
+    bundle: Bundle, plan: Plan, fusion: Fusion | None, backend: Backend, precision: Precision, request: VerifyRequest
 ) -> Detector:
     return Detector.load(
         bundle,
         plan,
         backend=backend,
         precision=precision,
-        batch=wanted.batch,
-        threads=wanted.threads,
+        batch=request.batch,
+        threads=request.threads,
         fusion=fusion,
     )
 
@@ -119,11 +136,11 @@ def _judge_all(
     calibration: Calibration,
     fusion: Fusion | None,
     detectors: Sequence[Detector],
-    sets: Sets,
-    wanted: Wanted,
-    progress: Progress | None,
-) -> tuple[list[Check], tuple[ParityRecord, ...], tuple[tuple[str, str], ...]]:
-    reference = _reference(bundle, calibration, fusion, detectors, wanted)
+    sets: Mapping[str, Sequence[Item]],
+    request: VerifyRequest,
+    progress: Progress,
+) -> tuple[list[Check], tuple[ParityRecord, ...], SetAside]:
+    reference = _reference(bundle, calibration, fusion, detectors, request)
     if isinstance(reference, Check):
         return [reference], (), ()
     others = [detector for detector in detectors if detector.fingerprint != calibration.fingerprint]
@@ -133,7 +150,7 @@ def _judge_all(
     digest = calibration_sha256(bundle)
     checks, records = [], []
     for detector, run in zip(others, scored.runs[1:], strict=True):
-        record = judge(scored.runs[0], run, calibration, digest, wanted.limits)
+        record = judge(scored.runs[0], run, calibration, digest, request.limits)
         add_record(bundle, record)
         records.append(record)
         checks.append(Check("parity", name_of(detector), record.passed, describe(record)))
@@ -141,7 +158,11 @@ def _judge_all(
 
 
 def _reference(
-    bundle: Bundle, calibration: Calibration, fusion: Fusion | None, detectors: Sequence[Detector], wanted: Wanted
+    bundle: Bundle,
+    calibration: Calibration,
+    fusion: Fusion | None,
+    detectors: Sequence[Detector],
+    request: VerifyRequest,
 ) -> Detector | Check:
     """The detector that the calibration was fitted on; a check that says why, where it cannot run here."""
     fitted = calibration.fingerprint
@@ -150,7 +171,7 @@ def _reference(
             return detector
     subject = f"{fitted.precision} on {fitted.backend}"
     try:
-        detector = _open(bundle, fitted.plan, fusion, fitted.backend, fitted.precision, wanted)
+        detector = _open(bundle, fitted.plan, fusion, fitted.backend, fitted.precision, request)
     except DiffoodError as error:
         return Check("parity", subject, False, f"what was calibrated cannot run here: {error}")
     if detector.fingerprint != fitted:
@@ -170,51 +191,3 @@ def describe(record: ParityRecord) -> str:
         f"{flips}, p-values by {record.p_value_shift:.3f} at most, threshold by {record.threshold_shift:+.4f}{auroc}; "
         f"{speed:.2f} times the reference's speed{problems}"
     )
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Runs of several detectors over the same files, in their order; set_aside: files that could not be used."""
-
-    runs: tuple[Run, ...]
-    set_aside: tuple[tuple[str, str], ...]
-
-
-def score_side_by_side(
-    detectors: Sequence[Detector],
-    sets: Mapping[str, Sequence[Item]],
-    progress: Callable[[int], None] | None = None,
-) -> Scored:
-    """Score every file with every detector, alternating by chunks so that a change of load hits all alike.
-
-    Speeds count the detectors alone, without decoding.
-    """
-    shape, batch = detectors[0].bundle.manifest.image, detectors[0].session.batch
-    found: list[dict[str, list[Scores]]] = [{name: [] for name in sets} for _ in detectors]
-    seconds, images, set_aside = [0.0] * len(detectors), 0, []
-    for name, sources in sets.items():
-        for start in range(0, len(sources), CHUNK_BATCHES * batch):
-            chunk = sources[start : start + CHUNK_BATCHES * batch]
-            loaded = [(source, load_item(source, shape, DEFAULT_LIMITS)) for source in chunk]
-            set_aside += [(source.id, item.error) for source, item in loaded if item.x is None]
-            usable = [item.x for _, item in loaded if item.x is not None]
-            for index, detector in enumerate(detectors if usable else ()):
-                began = time.perf_counter()
-                found[index][name].append(detector.score(np.stack(usable)))
-                seconds[index] += time.perf_counter() - began
-            images += len(usable)
-            if progress:
-                progress(len(chunk))
-    runs = [
-        Run(
-            detector.fingerprint,
-            {name: np.concatenate([np.empty(0), *(p.score for p in parts)]) for name, parts in found[index].items()},
-            {
-                name: np.concatenate([np.empty(0, np.int64), *(p.predicted for p in parts)])
-                for name, parts in found[index].items()
-            },
-            images / seconds[index] if seconds[index] else 0.0,
-        )
-        for index, detector in enumerate(detectors)
-    ]
-    return Scored(tuple(runs), tuple(set_aside))

@@ -63,59 +63,47 @@ def calibrate(
 
     Before any image is gathered: diffood calibrate bundle --plan-only --fpr 0.001 --n 5000 --n 20000
     """
-    from diffood.calibration import calibrate as room
-    from diffood.calibration.checked import require_share
-    from diffood.calibration.promises.planning import plan_images
+    from diffood.calibration.calibrate import CalibrateRequest, calibrate_bundle, plan_calibration
+    from diffood.calibration.request import EngineRequest, PlanRequest
     from diffood.report.gallery import Extremes
-    from diffood.runtime.bundle.bundle import open_bundle
-    from diffood.runtime.inputs.open import list_inputs
 
-    require_share("--fpr", fpr)
-    require_share("--confidence", confidence)
     if report is not None:
         from diffood.report.page import require_report
 
         require_report(report)
-    overrides = {
-        "start_times": start_time,
-        "stride": stride,
-        "repeats": repeats,
-        "guidance": guidance,
-        "sampler": sampler,
-        "schedule": schedule,
-        "space": space,
-        "norm": norm,
-        "compare": compare,
-        "seed": seed,
-        "witnesses": options.word_list(witnesses),
-        "combine": combine,
-        "stages": stages,
-    }
-    sources = list_inputs(images) if images else []
+    request = CalibrateRequest(
+        bundle=bundle,
+        images=tuple(images or ()),
+        fpr=fpr,
+        confidence=confidence,
+        method=method,
+        per_class=per_class,
+        plan=PlanRequest(
+            name=plan,
+            schedule=schedule,
+            sampler=sampler,
+            start_times=options.as_tuple(start_time),
+            stride=stride,
+            repeats=repeats,
+            guidance=guidance,
+            space=space,
+            norm=norm,
+            compare=compare,
+            seed=seed,
+            witnesses=options.word_list(witnesses),
+            combine=combine,
+            stages=options.as_tuple(stages),
+        ),
+        engine=EngineRequest(backend, precision, batch, threads),
+    )
     if plan_only:
-        opened = open_bundle(bundle)
-        fused = opened.plan(plan).changed(overrides).fused
-        classes = len(opened.manifest.class_names) if per_class else None
-        counts = [*(n or ()), *([len(sources)] if sources else ())]
-        planned = plan_images(fpr, confidence, method, fused=fused, classes=classes, counts=counts)
+        planned = plan_calibration(request, n or ())
         typer.echo(json.dumps(planned.as_json()) if as_json else "\n".join(describe_images(planned)))
         return
-    if not sources:
-        raise UsageError(
-            "Give in-distribution images with --images DIR, or --plan-only to ask how many are needed before."
-        )
     if n:
         raise UsageError("--n asks what numbers of images would give; it goes with --plan-only.")
-    detector = options.open_with_plan(
-        bundle, plan, overrides, backend=backend, precision=precision, batch=batch, threads=threads
-    )
     extremes = Extremes()
-    session = detector.session  # named while it works: hours may be spent on an engine that was not meant
-    with progress.show_progress(f"calibrating {session.precision} on {session.backend}", len(sources)) as advance:
-        done = room.calibrate_files(
-            detector, sources, fpr, confidence, method, advance, extremes.see, per_class=per_class
-        )
-    path = done.save()
+    done = calibrate_bundle(request, progress.show_progress, extremes.see)
     if report is not None:
         from diffood.report.page import write_report
         from diffood.report.report import report_on_calibration
@@ -125,7 +113,7 @@ def calibrate(
         typer.echo(json.dumps(done.as_json()))
     else:
         typer.echo("\n".join(describe_calibration(done)))
-        typer.echo(f"wrote       {path}")
+        typer.echo(f"wrote       {done.path}")
     options.report_set_aside(done.set_aside)
     if done.files.repeated:
         typer.echo(

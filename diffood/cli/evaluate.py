@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from diffood.cli import progress
 from diffood.cli.options import shared as options
-from diffood.cli.options.sets import named_folders, score_sets
+from diffood.cli.options.sets import named_folders
 from diffood.errors import EXIT_SET_ASIDE, UsageError
-from diffood.runtime.detector import DEFAULT_BATCH, Detector
+from diffood.runtime.detector import DEFAULT_BATCH
 
 NamedFolders = list[str] | None
 
@@ -41,10 +42,14 @@ def evaluate(
 
     Example: diffood evaluate bundle --ind test --near boots=ood/boots --far noise=ood/noise --output report
     """
-    from diffood.calibration.evaluate import evaluate as measure
+    from collections import defaultdict
+
+    from diffood.calibration.evaluate import EvaluateRequest, evaluate_bundle
     from diffood.calibration.metrics.groups import Group
+    from diffood.calibration.request import EngineRequest
     from diffood.cli.text.evaluation import table
     from diffood.report.charts.evaluation import draw_evaluation
+    from diffood.report.gallery import Extremes
 
     near_folders = named_folders(near or [], "--near")
     far_folders = named_folders(far or [], "--far", taken=near_folders)
@@ -56,12 +61,18 @@ def evaluate(
         from diffood.report.page import require_report
 
         require_report(report)
-    detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
-    calibration, class_names = detector.calibration(), detector.bundle.manifest.class_names
-    scored, extremes = score_sets(detector, {"ind": ind, **folders}, "evaluating")
     groups: dict[str, Group] = {name: "near" if name in near_folders else "far" for name in near_folders | far_folders}
-    known = {name: files for name, files in scored.items() if name != "ind"}
-    result = measure(calibration, scored["ind"], known, groups, class_names)
+    request = EvaluateRequest(
+        bundle=bundle,
+        ind=(ind,),
+        ood={name: (folder,) for name, folder in folders.items()},
+        groups=groups,
+        engine=EngineRequest(backend, precision, batch, threads),
+    )
+    extremes: defaultdict[str, Extremes] = defaultdict(Extremes)
+    done = evaluate_bundle(request, progress.show_progress, lambda name, *found: extremes[name].see(*found))
+    result, class_names = done.evaluation, done.detector.bundle.manifest.class_names
+    assert result is not None
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         (output / "evaluation.json").write_text(json.dumps(result.as_json(), indent=1) + "\n")
@@ -70,7 +81,7 @@ def evaluate(
         from diffood.report.page import write_report
         from diffood.report.report import report_on_sets
 
-        write_report(report_on_sets(detector, calibration, scored, extremes, result), report)
+        write_report(report_on_sets(done.detector, done.calibration, done.files, extremes, result), report)
     typer.echo(json.dumps(result.as_json()) if as_json else table(result, class_names))
     if any(result.set_aside.values()):
         raise typer.Exit(EXIT_SET_ASIDE)

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from diffood.cli import progress
 from diffood.cli.options import shared as options
-from diffood.cli.options.sets import named_folders, score_sets
+from diffood.cli.options.sets import named_folders
 from diffood.errors import EXIT_SET_ASIDE
-from diffood.runtime.detector import DEFAULT_BATCH, Detector
+from diffood.runtime.detector import DEFAULT_BATCH
 
 
 def report(
@@ -27,19 +28,25 @@ def report(
 
     Example: diffood report bundle --ind test --ood digits=ood/digits --output report.html
     """
-    from diffood.calibration.evaluate import evaluate
-    from diffood.report.page import require_report, write_report
-    from diffood.report.report import IND, report_on_sets
+    from collections import defaultdict
 
-    folders = {IND: ind, **named_folders(ood or [])}
+    from diffood.calibration.evaluate import EvaluateRequest, evaluate_bundle
+    from diffood.calibration.request import EngineRequest
+    from diffood.report.gallery import Extremes
+    from diffood.report.page import require_report, write_report
+    from diffood.report.report import report_on_sets
+
     require_report(output)
-    detector = Detector.open(bundle, backend=backend, precision=precision, batch=batch, threads=threads)
-    calibration = detector.calibration()
-    scored, extremes = score_sets(detector, folders, "scoring")
-    ood_scored = {name: files for name, files in scored.items() if name != IND}
-    names = detector.bundle.manifest.class_names
-    evaluation = evaluate(calibration, scored[IND], ood_scored, class_names=names) if ood_scored else None
-    write_report(report_on_sets(detector, calibration, scored, extremes, evaluation), output)
+    request = EvaluateRequest(
+        bundle=bundle,
+        ind=(ind,),
+        ood={name: (folder,) for name, folder in named_folders(ood or []).items()},
+        engine=EngineRequest(backend, precision, batch, threads),
+    )
+    extremes: defaultdict[str, Extremes] = defaultdict(Extremes)
+    done = evaluate_bundle(request, progress.show_progress, lambda name, *found: extremes[name].see(*found))
+    scored = done.files
+    write_report(report_on_sets(done.detector, done.calibration, scored, extremes, done.evaluation), output)
     typer.echo(f"scored      {', '.join(f'{len(files.scores)} of {name}' for name, files in scored.items())}")
     aside = {name: len(files.set_aside) for name, files in scored.items() if files.set_aside}
     if aside:

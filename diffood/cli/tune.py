@@ -12,8 +12,6 @@ from diffood.cli.options.sets import named_folders
 from diffood.errors import EXIT_INTERRUPTED, EXIT_SET_ASIDE, UsageError
 from diffood.runtime.detector import DEFAULT_BATCH
 
-IMAGES = 400  # half measure: 200 tell a mean AUROC of 98 to about a point, and differences on them to a few tenths
-
 
 def tune(
     bundle: options.BundlePath,
@@ -35,7 +33,7 @@ def tune(
     ] = None,
     images: Annotated[
         int, typer.Option(help="Most in-distribution images to look at; the others are left for `calibrate`.")
-    ] = IMAGES,
+    ] = 400,
     output: Annotated[Path | None, typer.Option(help="Picture of cost against detection, .png.")] = None,
     backend: options.BackendName = "auto",
     precision: options.FixedPrecision = "fp32",
@@ -49,14 +47,12 @@ def tune(
 
     Images it looks at are noted in the bundle: `calibrate` fits no threshold on them.
     """
-    from diffood.calibration.tuning.choosing import Limit
+    from diffood.calibration.request import EngineRequest
+    from diffood.calibration.tuning.choice import CostLimit
     from diffood.calibration.tuning.images import FIT
-    from diffood.calibration.tuning.timing import Engine, fastest_gated
-    from diffood.calibration.tuning.tune import time_chosen, tune_bundle
+    from diffood.calibration.tuning.tune import TuneRequest, tune_bundle
     from diffood.cli.text.tuning import describe_speeds, describe_tuning
     from diffood.report.charts.tuning_front import draw_tuning
-    from diffood.runtime.bundle.bundle import open_bundle
-    from diffood.runtime.inputs.open import list_inputs
 
     if (budget is None) == (latency is None):
         raise UsageError(
@@ -66,33 +62,23 @@ def tune(
     assert most is not None
     if not 0 < most < float("inf"):
         raise UsageError(f"An image cannot cost at most {most:g}; give a number above 0.")
-    limit = Limit("milliseconds" if budget is None else "evaluations", most)
-    if images < 1:
-        raise UsageError(f"--images {images} leaves nothing to look at; {IMAGES} is usual.")
     if output is not None:
         options.require_png(output)
-    opened = open_bundle(bundle)
-    best = options.best_engine(opened, backend, precision, batch)
-    sources = list_inputs([ind])
-    tuned = tune_bundle(
-        opened,
-        sources,
-        {name: list_inputs([folder]) for name, folder in named_folders(ood or [], taken=(FIT,)).items()},
-        limit,
-        images,
-        engine=Engine(best.precision, best.backend, gated=True),
-        latency_engine=fastest_gated(opened),
-        show_progress=progress.show_progress,
-        batch=batch,
-        threads=threads,
+    request = TuneRequest(
+        bundle=bundle,
+        ind=(ind,),
+        limit=CostLimit("milliseconds" if budget is None else "evaluations", most),
+        ood={name: (folder,) for name, folder in named_folders(ood or [], taken=(FIT,)).items()},
+        images=images,
+        engine=EngineRequest(backend, precision, batch, threads),
     )
+    tuned = tune_bundle(request, progress.show_progress)
     if output is not None:
         draw_tuning(tuned, output)
-    speeds = [] if tuned.interrupted else time_chosen(opened, tuned, threads)
     if as_json:
-        typer.echo(json.dumps(tuned.as_json() | {"speeds": [speed.as_json() for speed in speeds]}))
+        typer.echo(json.dumps(tuned.as_json()))
     else:
-        typer.echo("\n".join([*describe_tuning(tuned, opened, len(sources)), *describe_speeds(speeds, bundle)]))
+        typer.echo("\n".join([*describe_tuning(tuned), *describe_speeds(tuned)]))
     options.report_set_aside(tuned.images.set_aside)
     if tuned.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -9,10 +9,10 @@ from diffood.cli import progress
 from diffood.cli.options import shared as options
 from diffood.cli.options.sets import named_folders
 from diffood.errors import EXIT_FAILED, EXIT_SET_ASIDE
-from diffood.runtime.bundle.parity import Limits
+from diffood.runtime.bundle.parity import ParityLimits
 from diffood.runtime.detector import DEFAULT_BATCH
 
-_DEFAULT = Limits()
+_DEFAULT = ParityLimits()
 
 
 def verify(
@@ -39,20 +39,19 @@ def verify(
 
     Example: diffood verify bundle --images fresh --ood digits=ood/digits
     """
-    from diffood.calibration.verify import Wanted, verify_bundle
-    from diffood.runtime.inputs.open import list_inputs
+    from diffood.calibration.verify import VerifyRequest, verify_bundle
 
-    folders = {"ind": images or [], **{name: [folder] for name, folder in named_folders(ood or []).items()}}
-    sets = {name: list_inputs(paths) for name, paths in folders.items() if paths}
-    wanted = Wanted(
+    request = VerifyRequest(
+        bundle=bundle,
+        images=tuple(images or ()),
+        ood={name: (folder,) for name, folder in named_folders(ood or []).items()},
         backend=backend,
         precisions=options.precision_list(precision),
-        limits=Limits(flips=max_flips, auroc_shift=max_auroc_shift),
+        limits=ParityLimits(flips=max_flips, auroc_shift=max_auroc_shift),
         batch=batch,
         threads=threads,
     )
-    with progress.show_progress("verifying", sum(map(len, sets.values()))) as advance:
-        result = verify_bundle(bundle, sets, wanted, advance)
+    result = verify_bundle(request, progress.show_progress)
     if as_json:
         typer.echo(json.dumps(result.as_json()))
     else:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffood.calibration.calibrate import Calibrated, ScoredFiles
+from diffood.calibration.calibrate import Calibrated
 from diffood.calibration.checked import FloatArray
 from diffood.calibration.evaluate import Evaluation
 from diffood.calibration.metrics.by_class import ClassAlarms, alarms_by_class
 from diffood.calibration.metrics.rates import FalseAlarms, false_alarms
 from diffood.calibration.promises.contamination import Contamination
+from diffood.calibration.scored_files import ScoredFiles
 from diffood.errors import UsageError
 from diffood.report.charts.rejection_curve import rejection_picture
 from diffood.report.charts.roc_curve import roc_picture

@@ -5,10 +5,11 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from diffood.calibration.calibrate import ScoredFiles, calibrate, calibrate_files
+from diffood.calibration.calibrate import calibrate, calibrate_files
 from diffood.calibration.promises.guarantees import NAMED, guarantee_per_class
 from diffood.calibration.promises.per_class import fit_per_class, flagged
 from diffood.calibration.promises.thresholds import Method
+from diffood.calibration.scored_files import ScoredFiles
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.bundle.calibration import Calibration

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from made_up import calibration_of
 
-from diffood.calibration.calibrate import ScoredFiles
 from diffood.calibration.evaluate import Evaluation, evaluate
 from diffood.calibration.metrics.intervals import Interval, ScoredSets, mean_auroc_interval
 from diffood.calibration.metrics.rates import auroc
+from diffood.calibration.scored_files import ScoredFiles
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import Calibration, ClassThreshold, ClassThresholds

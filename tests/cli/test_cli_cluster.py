@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from diffood import cli
-from diffood.calibration.calibrate import calibrate, score_folder
+from diffood.calibration.calibrate import calibrate
+from diffood.calibration.scored_files import score_sources
 from diffood.errors import EXIT_SET_ASIDE, EXIT_WRONG_USAGE
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import save_calibration
@@ -25,7 +26,7 @@ CHEAPEST = Plan(start_times=(120,), stride=120, repeats=1, guidance=0.0)
 def calibrated(bundle_copy: Path, clothes_folder: Path) -> Path:
     """A bundle calibrated with the cheapest plan."""
     detector = Detector.load(open_bundle(bundle_copy), CHEAPEST, batch=8, threads=1)
-    files = score_folder(detector, list_inputs([str(clothes_folder)]))
+    files = score_sources(detector, list_inputs([str(clothes_folder)]))
     save_calibration(detector.bundle, calibrate(detector, files, 0.05, 0.95, "pac"))
     return bundle_copy
 

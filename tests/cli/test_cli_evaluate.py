@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score, roc_curve
 
-from diffood.calibration.calibrate import ScoredFiles
 from diffood.calibration.evaluate import evaluate
 from diffood.calibration.metrics.comparison import compare_witnesses
 from diffood.calibration.metrics.intervals import ScoredSets
+from diffood.calibration.scored_files import ScoredFiles
 from diffood.cli.text.evaluation import table
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import Detector

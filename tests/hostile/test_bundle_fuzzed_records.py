@@ -12,7 +12,7 @@ from made_up import fingerprint_of
 from diffood.errors import DiffoodError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import load_calibrated_fusion, load_calibration
-from diffood.runtime.bundle.parity import Limits, ParityRecord, SetParity, add_record, load_parity
+from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, SetParity, add_record, load_parity
 from diffood.runtime.bundle.tuning import add_tuned, load_measured, load_tuned
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
@@ -38,7 +38,7 @@ def judgement(bundle: Bundle) -> ParityRecord:
         reference=reference,
         variant=reference.model_copy(update={"precision": "int8"}),
         calibration_sha256="0" * 64,
-        limits=Limits(),
+        limits=ParityLimits(),
         images=1000,
         flips=1,
         flips_to_alarm=1,

@@ -12,13 +12,14 @@ import pytest
 from pictures import decode_uri
 
 from diffood import zoo
-from diffood.calibration.calibrate import Calibrated, ScoredFiles, calibrate_files, score_folder
+from diffood.calibration.calibrate import Calibrated, calibrate_files
 from diffood.calibration.evaluate import evaluate
 from diffood.calibration.metrics.bootstrap import FprComparison
 from diffood.calibration.metrics.comparison import WitnessComparison
 from diffood.calibration.metrics.formatting import percent
 from diffood.calibration.metrics.groups import Group
 from diffood.calibration.metrics.intervals import Difference
+from diffood.calibration.scored_files import ScoredFiles, score_sources
 from diffood.errors import UsageError
 from diffood.report.facts import MEANING
 from diffood.report.gallery import Extremes
@@ -55,7 +56,7 @@ def report(calibrated: tuple[Calibrated, Extremes], tmp_path_factory: pytest.Tem
     extremes = {"ind": Extremes(), "digits": Extremes(), "textures": Extremes()}
     for name, images, count in (("ind", "fashion-test", 20), ("digits", "digits", 20), ("textures", "textures", 1)):
         unpack_set(images, root / name, count)
-        scored[name] = score_folder(done.detector, list_inputs([str(root / name)]), see=extremes[name].see)
+        scored[name] = score_sources(done.detector, list_inputs([str(root / name)]), see=extremes[name].see)
     ood = {name: files for name, files in scored.items() if name != "ind"}
     evaluation = evaluate(done.calibration, scored["ind"], ood)
     return report_on_sets(done.detector, done.calibration, scored, extremes, evaluation)
@@ -69,7 +70,7 @@ def grouped(calibrated: tuple[Calibrated, Extremes], tmp_path_factory: pytest.Te
     sets = {"ind": "fashion-test", "upside-down": "upside-down", "textures": "textures", "digits": "digits"}
     for name, images in sets.items():
         unpack_set(images, root / name, 20 if name == "ind" else 10)
-        scored[name] = score_folder(done.detector, list_inputs([str(root / name)]))
+        scored[name] = score_sources(done.detector, list_inputs([str(root / name)]))
     ood = {name: files for name, files in scored.items() if name != "ind"}
     groups: dict[str, Group] = {"upside-down": "near", "textures": "far", "digits": "far"}
     evaluation = evaluate(done.calibration, scored["ind"], ood, groups)

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from diffood import zoo
-from diffood.calibration.calibrate import calibrate, score_folder
+from diffood.calibration.calibrate import calibrate
+from diffood.calibration.scored_files import score_sources
 from diffood.errors import BundleError, CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibration, save_calibration
@@ -36,7 +37,7 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -
     """A copy of the shipped bundle, calibrated on eighty files for the cheap plan; read-only."""
     path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("calibrated") / "bundle"))
     detector = Detector.open(path, CHEAP, batch=8, threads=1)
-    files = score_folder(detector, list_inputs([str(clothes_folder)]))
+    files = score_sources(detector, list_inputs([str(clothes_folder)]))
     save_calibration(detector.bundle, calibrate(detector, files, alpha=0.1, confidence=0.95, method="pac"))
     return path
 

@@ -17,7 +17,8 @@ from PIL import Image
 from written import open_at
 
 from diffood import zoo
-from diffood.calibration.calibrate import calibrate, score_folder
+from diffood.calibration.calibrate import calibrate
+from diffood.calibration.scored_files import score_sources
 from diffood.runtime import pipeline
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import save_calibration
@@ -68,7 +69,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -> 
     """A copy of the shipped bundle, calibrated on eighty images with a fast plan, opened with batch 8."""
     path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("pipeline") / "bundle"))
     fresh = Detector.load(open_bundle(path), FAST, batch=BATCH, threads=1)
-    files = score_folder(fresh, list_inputs([str(clothes_folder)]))
+    files = score_sources(fresh, list_inputs([str(clothes_folder)]))
     save_calibration(fresh.bundle, calibrate(fresh, files, 0.05, 0.95, "pac"))
     return Detector.open(path, batch=BATCH, threads=1)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from diffood import zoo
-from diffood.calibration.calibrate import calibrate, score_folder
+from diffood.calibration.calibrate import calibrate
+from diffood.calibration.scored_files import score_sources
 from diffood.errors import EngineMemoryError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import save_calibration
@@ -47,7 +48,7 @@ cli.main()
 def test_a_run_goes_on_with_fewer_rows_where_memory_does_not_suffice(tmp_path: Path, clothes_folder: Path) -> None:
     bundle = Path(shutil.copytree(zoo.BUNDLE, tmp_path / "bundle"))
     fresh = Detector.load(open_bundle(bundle), DEFAULT.changed(PLAN), batch=8, threads=1)
-    files = score_folder(fresh, list_inputs([str(clothes_folder)]))
+    files = score_sources(fresh, list_inputs([str(clothes_folder)]))
     save_calibration(fresh.bundle, calibrate(fresh, files, 0.05, 0.95, "pac"))
     unpack_set("fashion-test", tmp_path / "images", 100)
     words = ("serve-batch", bundle, tmp_path / "images", "--batch", ROWS, "--threads", 1, "--output")

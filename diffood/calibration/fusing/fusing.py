@@ -9,6 +9,7 @@ import numpy as np
 
 from diffood.calibration.fusing.fitting import fit_witnesses
 from diffood.calibration.fusing.staged import fit_stage
+from diffood.calibration.scored_files import SetAside
 from diffood.errors import CalibrationError, RejectedImage
 from diffood.runtime.bundle.fusion import Fusion, FusionRecord, pack_bank, unpack_bank
 from diffood.runtime.detector import Detector
@@ -22,8 +23,6 @@ SHARE = 3  # one image in so many is fitted on, the others are calibrated on
 MOST_FITTED = 1000  # a mean is known well by then, and a bank of more costs more than it finds
 FEWEST_FITTED = 20  # a deviation estimated on fewer is off by more than a sixth
 FEWEST_FUSED = SHARE * (FEWEST_FITTED - 1) + 1  # with which FEWEST_FITTED are fitted on
-
-SetAside = tuple[tuple[str, str], ...]  # (id, reason) of files that could not be used
 
 
 @dataclass(frozen=True)

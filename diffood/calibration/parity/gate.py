@@ -10,7 +10,7 @@ from diffood.calibration.metrics.rates import auroc, clopper_pearson
 from diffood.calibration.promises.thresholds import fit_threshold
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.calibration import Calibration, Fingerprint
-from diffood.runtime.bundle.parity import Limits, ParityRecord, SetParity
+from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, SetParity
 from diffood.runtime.decision import Decisions, Rule
 
 Scores = npt.NDArray[np.float64]
@@ -31,12 +31,12 @@ class Run:
         return rule.decide(self.scores[name], self.predicted[name])
 
 
-def images_required(limits: Limits) -> int:
+def images_required(limits: ParityLimits) -> int:
     """Fewest InD images with which one flip more or less is no more than the limit; 1 where flips are not limited."""
     return int(np.ceil(1 / limits.flips)) if limits.flips > 0 else 1
 
 
-def judge(reference: Run, variant: Run, calibration: Calibration, digest: str, limits: Limits) -> ParityRecord:
+def judge(reference: Run, variant: Run, calibration: Calibration, digest: str, limits: ParityLimits) -> ParityRecord:
     """Compare two runs over the same images at the calibration's thresholds; `digest` is its file's sha256.
 
     Scores that are not numbers count as flagged, as at run time. Raises CalibrationError for too few InD images.
@@ -84,7 +84,7 @@ def _auroc(run: Run, name: str) -> float:
     return auroc(_ranked(run.scores["ind"]), _ranked(run.scores[name]))
 
 
-def _problems(flips: int, images: int, broken: int, sets: Mapping[str, SetParity], limits: Limits) -> list[str]:
+def _problems(flips: int, images: int, broken: int, sets: Mapping[str, SetParity], limits: ParityLimits) -> list[str]:
     problems = []
     if flips > limits.flips * images:
         problems.append(f"{flips} of {images} verdicts flip ({flips / images:.2%}), {limits.flips:.2%} may")

@@ -4,14 +4,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from diffood.calibration.fusing.fusing import FEWEST_FITTED, SetAside, describe_set_aside, digest
+from diffood.calibration.fusing.fusing import FEWEST_FITTED, describe_set_aside, digest
+from diffood.calibration.scored_files import IND, SetAside
 from diffood.calibration.tuning.made_ood import MAKINGS, Making
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape, Limits
 from diffood.runtime.inputs.items import Item, load_item
 from diffood.runtime.method.witnesses import Array
 
-FIT, IND = "fit", "ind"  # the two halves of the in-distribution images
+FIT = "fit"  # the half of the in-distribution images that fusions are fitted on; IND is the half that measures
 FEWEST_IND = 2 * FEWEST_FITTED
 FEWEST_OOD = 2  # an interval needs two
 

@@ -24,7 +24,7 @@ FEWEST_TIMED, MOST_TIMED = 64, 256  # images of one batch size, four batches whe
 
 
 @dataclass(frozen=True)
-class Engine:
+class EngineOption:
     """A precision on a backend. gated: `diffood verify` let it pass beside the bundle's calibration."""
 
     precision: Precision
@@ -39,7 +39,7 @@ class Engine:
 class Speed:
     """A plan on an engine. images_per_second: by batch; latency: median ms of one image at batch 1; error: why none."""
 
-    engine: Engine
+    engine: EngineOption
     images_per_second: dict[int, float]
     latency: float | None
     error: str = ""
@@ -49,14 +49,16 @@ class Speed:
         return asdict(self)
 
 
-def list_engines(bundle: Bundle, batch: int) -> list[Engine]:
+def list_engines(bundle: Bundle, batch: int) -> list[EngineOption]:
     """Every precision and backend that runs here, best backend first."""
     usable = list_candidates(bundle, None, "auto", "auto", batch).usable
     passed = _passed(bundle)
-    return [Engine(found.precision, found.backend, (found.backend, found.precision) in passed) for found in usable]
+    return [
+        EngineOption(found.precision, found.backend, (found.backend, found.precision) in passed) for found in usable
+    ]
 
 
-def fastest_gated(bundle: Bundle) -> Engine:
+def fastest_gated(bundle: Bundle) -> EngineOption:
     """The engine with the highest speed among those `diffood verify` let pass; FP32 where none was."""
     engines, passed = list_engines(bundle, 1), _passed(bundle)
     gated = [engine for engine in engines if engine.gated]
@@ -84,7 +86,7 @@ class LatencyModel:
     costs a classification where the jump is asked for: so one timing a denoising gives all its plans.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, images: Sequence[Array], threads: int) -> None:
+    def __init__(self, bundle: Bundle, engine: EngineOption, images: Sequence[Array], threads: int) -> None:
         self._bundle, self._engine, self._images, self._threads = bundle, engine, images, threads
         self._of_repeat: dict[Plan, float] = {}
         self._classify = self._encode = self._decode = 0.0  # measured with the first denoising
@@ -117,7 +119,7 @@ class LatencyModel:
 
 
 def time_plan(
-    bundle: Bundle, plan: Plan, fusion: Fusion | None, engine: Engine, images: Sequence[Array], threads: int
+    bundle: Bundle, plan: Plan, fusion: Fusion | None, engine: EngineOption, images: Sequence[Array], threads: int
 ) -> Speed:
     """Score real images at each of BATCHES, and one by one. An engine that cannot be opened is reported, not raised."""
     rates: dict[int, float] = {}
@@ -137,7 +139,7 @@ def time_plan(
 
 
 def _load(
-    bundle: Bundle, plan: Plan, engine: Engine, batch: int, threads: int, fusion: Fusion | None = None
+    bundle: Bundle, plan: Plan, engine: EngineOption, batch: int, threads: int, fusion: Fusion | None = None
 ) -> Detector:
     return Detector.load(
         bundle, plan, backend=engine.backend, precision=engine.precision, batch=batch, threads=threads, fusion=fusion

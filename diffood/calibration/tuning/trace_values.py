@@ -9,7 +9,8 @@ import numpy.typing as npt
 from diffood.calibration.fusing.fitting import fit_witnesses
 from diffood.calibration.fusing.staged import limit_stage, score_in_stages
 from diffood.calibration.metrics.intervals import ScoredSets
-from diffood.calibration.tuning.images import FIT, IND, TuningImages
+from diffood.calibration.scored_files import IND
+from diffood.calibration.tuning.images import FIT, TuningImages
 from diffood.calibration.tuning.traces import MEASURED
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.fusion import FusionRecord

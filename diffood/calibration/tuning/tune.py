@@ -1,53 +1,90 @@
 """Tunes a bundle: gathers images, measures what the limit allows, writes the plan taken. `tuning` chooses it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from diffood.calibration.tuning.choosing import (
-    TUNED,
-    Candidate,
-    Choice,
-    Limit,
-    choose,
-    evaluations_of,
-    measure_candidates,
+from diffood.calibration.request import EngineRequest, ShowProgress, choose_engine, hide_progress
+from diffood.calibration.scored_files import IND
+from diffood.calibration.tuning.candidates import CostOf, PlanCandidate, evaluations_of, measure_candidates
+from diffood.calibration.tuning.choice import TUNED, CostLimit, PlanChoice, choose
+from diffood.calibration.tuning.images import TuningImages, gather_images
+from diffood.calibration.tuning.timing import (
+    ALONE,
+    MOST_TIMED,
+    EngineOption,
+    LatencyModel,
+    Speed,
+    fastest_gated,
+    list_engines,
+    time_plan,
 )
-from diffood.calibration.tuning.images import IND, TuningImages, gather_images
-from diffood.calibration.tuning.timing import ALONE, MOST_TIMED, Engine, LatencyModel, Speed, list_engines, time_plan
 from diffood.calibration.tuning.traces import full_cost, group_by_trace, list_plans, trace_of
 from diffood.errors import UsageError
-from diffood.runtime.bundle.bundle import Bundle, add_default_plan
+from diffood.runtime.bundle.bundle import Bundle, add_default_plan, open_bundle
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.tuning import Measured, MeasuredPlan, add_tuned, keep_measured
-from diffood.runtime.detector import DEFAULT_BATCH, Detector
-from diffood.runtime.inputs.items import Item
+from diffood.runtime.detector import Detector
+from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import Plan
 
 COMPARED = ("default", "plain")  # shown beside the front, whatever they cost
 
-ShowProgress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """What `diffood tune` is asked for.
+
+    Attributes:
+        bundle: The bundle's folder.
+        ind: Inputs that name in-distribution images neither model was trained on.
+        limit: The most an image may cost on average.
+        ood: Inputs of each OOD set, by its name; none: OOD images are made from the in-distribution ones.
+        images: The most in-distribution images to use; the others are left for `calibrate`.
+        engine: What plans are measured on.
+
+    """
+
+    bundle: Path
+    ind: tuple[str, ...]
+    limit: CostLimit
+    ood: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    images: int = 400  # half measure: 200 tell a mean AUROC of 98 to about a point, and differences to a few tenths
+    engine: EngineRequest = field(default_factory=EngineRequest)
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a run found. compared: plans of the bundle before it, by name; those with knn are left out.
+    """What a tuning found.
 
-    latency_engine: what milliseconds were measured on, None for a limit in evaluations. skipped: plans whose cheapest
-    relative is above the limit, and which were not measured. interrupted: before all was measured; nothing is written
-    then.
+    Attributes:
+        bundle: As it was opened, before the tuning changed it.
+        listed: In-distribution files that were named.
+        images: Those used, with the OOD sets.
+        limit: The most an image may cost on average.
+        candidates: Every plan that was measured.
+        compared: Plans the bundle had before, by name, but those with knn.
+        choice: The plan chosen.
+        latency_engine: What milliseconds were measured on, None for a limit in evaluations.
+        skipped: Plans not measured, as no plan of their trace can be within the limit.
+        interrupted: Whether the tuning ended before all was measured; then no plan was written.
+        speeds: Of the chosen plan on every engine of this machine; none where interrupted.
+
     """
 
+    bundle: Bundle
+    listed: int
     images: TuningImages
-    limit: Limit
-    candidates: tuple[Candidate, ...]
-    compared: dict[str, Candidate]
-    choice: Choice
-    latency_engine: Engine | None
+    limit: CostLimit
+    candidates: tuple[PlanCandidate, ...]
+    compared: dict[str, PlanCandidate]
+    choice: PlanChoice
+    latency_engine: EngineOption | None
     skipped: int
     interrupted: bool
+    speeds: tuple[Speed, ...]
 
     def measured(self) -> Measured:
         """Every plan's cost and detection, as the bundle keeps them."""
@@ -88,45 +125,39 @@ class Tuned:
             "compared": {name: found.as_json() for name, found in self.compared.items()},
             "front": [found.as_json() for found in choice.front],
             "candidates": [found.as_json() for found in self.candidates],
+            "speeds": [speed.as_json() for speed in self.speeds],
         }
 
 
-def tune_bundle(
-    bundle: Bundle,
-    ind: Sequence[Item],
-    ood: Mapping[str, Sequence[Item]],
-    limit: Limit,
-    most_images: int,
-    *,
-    engine: Engine,
-    latency_engine: Engine,
-    show_progress: ShowProgress,
-    batch: int = DEFAULT_BATCH,
-    threads: int = 0,
-) -> Tuned:
+def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progress) -> Tuned:
     """Measure plans on images, choose one within the limit, and make it the bundle's default plan.
 
-    engine: what plans are measured on; latency_engine: what milliseconds are. Which images are looked at is noted in
-    the bundle before the first is. Raises CalibrationError for too few images, UsageError where nothing is within the
-    limit.
+    The images used are recorded in the bundle before the first is scored. Milliseconds are measured on the fastest
+    engine that passed `diffood verify`. Raises CalibrationError for too few images, UsageError for unusable values and
+    where nothing is within the limit.
     """
-    images = gather_images(ind, ood, bundle.manifest.image, most_images)
-    latency, cost_of = None, lambda plan, shares: evaluations_of(bundle, plan, shares)
-    if limit.kind == "milliseconds":
-        latency = LatencyModel(bundle, latency_engine, list(islice(images.groups[IND].read(), ALONE)), threads)
-        cost_of = latency.cost
+    if request.images < 1:
+        raise UsageError(f"--images {request.images} leaves nothing to measure on; give some hundreds.")
+    bundle, limit, engine = open_bundle(request.bundle), request.limit, request.engine
+    best = choose_engine(bundle, engine)
+    sources = list_inputs(request.ind)
+    ood = {name: list_inputs(inputs) for name, inputs in request.ood.items()}
+    images = gather_images(sources, ood, bundle.manifest.image, request.images)
+    latency_engine = fastest_gated(bundle) if limit.kind == "milliseconds" else None
+    cost_of = _cost_function(bundle, latency_engine, images, engine.threads)
     compared = _compared(bundle)
     groups = group_by_trace(bundle, [*compared.values(), *list_plans(bundle)])
-    cheapest = {trace: _cheapest(plans, cost_of) for trace, plans in groups.items()}
-    if (least := min(cheapest.values())) > limit.most:
-        raise UsageError(f"No plan costs {limit.describe()}; the cheapest there is costs {least:.4g}. Allow that much.")
-    shown = {trace_of(plan) for plan in compared.values()}
-    kept = {trace: plans for trace, plans in groups.items() if trace in shown or cheapest[trace] <= limit.most}
+    kept = _within(groups, cost_of, limit, {trace_of(plan) for plan in compared.values()})
     add_tuned(bundle, images.looked_at)
 
     def open_trace(trace: Plan) -> Detector:
         return Detector.load(
-            bundle, trace, backend=engine.backend, precision=engine.precision, batch=batch, threads=threads
+            bundle,
+            trace,
+            backend=best.backend,
+            precision=best.precision,
+            batch=engine.batch,
+            threads=engine.threads,
         )
 
     with show_progress("tuning", images.count * sum(full_cost(bundle, trace) for trace in kept)) as advance:
@@ -134,14 +165,17 @@ def tune_bundle(
     choice = choose(candidates, limit)
     by_plan = {found.plan: found for found in candidates}
     tuned = Tuned(
+        bundle=bundle,
+        listed=len(sources),
         images=images,
         limit=limit,
         candidates=tuple(candidates),
         compared={name: by_plan[plan] for name, plan in compared.items() if plan in by_plan},
         choice=choice,
-        latency_engine=latency_engine if latency else None,
+        latency_engine=latency_engine,
         skipped=sum(len(plans) for trace, plans in groups.items() if trace not in kept),
         interrupted=interrupted,
+        speeds=() if interrupted else _time_chosen(bundle, choice.chosen, images, engine.threads),
     )
     if not interrupted:
         keep_measured(bundle, tuned.measured())
@@ -149,20 +183,35 @@ def tune_bundle(
     return tuned
 
 
-def time_chosen(bundle: Bundle, tuned: Tuned, threads: int = 0) -> list[Speed]:
+def _cost_function(bundle: Bundle, latency_engine: EngineOption | None, images: TuningImages, threads: int) -> CostOf:
+    """Of a plan in milliseconds on an engine, or in UNet evaluations."""
+    if latency_engine is None:
+        return lambda plan, shares: evaluations_of(bundle, plan, shares)
+    return LatencyModel(bundle, latency_engine, list(islice(images.groups[IND].read(), ALONE)), threads).cost
+
+
+def _within(
+    groups: Mapping[Plan, Sequence[Plan]], cost_of: CostOf, limit: CostLimit, shown: Collection[Plan]
+) -> dict[Plan, Sequence[Plan]]:
+    """The traces with a plan that may cost no more than the limit, and those in `shown`.
+
+    A plan may cost as little as an image that ends after one repeat, as with stages it may. Raises UsageError where
+    no plan is within the limit.
+    """
+    cheapest = {trace: min(cost_of(plan, {1: 1.0}) for plan in plans) for trace, plans in groups.items()}
+    if (least := min(cheapest.values())) > limit.most:
+        raise UsageError(f"No plan costs {limit.describe()}; the cheapest there is costs {least:.4g}. Allow that much.")
+    return {trace: plans for trace, plans in groups.items() if trace in shown or cheapest[trace] <= limit.most}
+
+
+def _time_chosen(bundle: Bundle, chosen: PlanCandidate, images: TuningImages, threads: int) -> tuple[Speed, ...]:
     """The chosen plan's speed on every precision and backend there is here, on real images."""
-    images = list(islice(tuned.images.groups[IND].read(), MOST_TIMED))
-    chosen = tuned.choice.chosen
+    timed = list(islice(images.groups[IND].read(), MOST_TIMED))
     fusion = Fusion(chosen.record) if chosen.record else None
-    return [time_plan(bundle, chosen.plan, fusion, engine, images, threads) for engine in list_engines(bundle, 1)]
+    return tuple(time_plan(bundle, chosen.plan, fusion, engine, timed, threads) for engine in list_engines(bundle, 1))
 
 
 def _compared(bundle: Bundle) -> dict[str, Plan]:
     """The bundle's present default plan and those of COMPARED, by name."""
     plans, names = bundle.manifest.plans, (bundle.manifest.default_plan, *COMPARED)
     return {name: plans[name] for name in names if name in plans and "knn" not in plans[name].witnesses}
-
-
-def _cheapest(plans: Sequence[Plan], cost_of: Callable[[Plan, Mapping[int, float]], float]) -> float:
-    """Of one trace's plans, where every image ends after one repeat, as with stages it may."""
-    return min(cost_of(plan, {1: 1.0}) for plan in plans)

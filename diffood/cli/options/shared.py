@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from diffood.errors import UsageError
-from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
-from diffood.runtime.detector import DEFAULT_BATCH, Detector
+from diffood.runtime.bundle.bundle import Precision
+from diffood.runtime.detector import Detector
 from diffood.runtime.method.plan import Combination
 from diffood.runtime.method.schedule import Convention, Sampler
 from diffood.runtime.method.witnesses import Witness
 from diffood.runtime.sessions import choice
-from diffood.runtime.sessions.choice import BackendChoice, Candidate, PrecisionChoice, list_candidates, nothing_usable
+from diffood.runtime.sessions.choice import BackendChoice, PrecisionChoice
 
 PLAN_PANEL = "Plan"
 INPUTS = "A folder, 'glob', @list.txt, - (paths), .tar, .parquet or URL."  # what every option of images takes
@@ -94,36 +94,14 @@ def precision_list(text: str) -> tuple[Precision, ...]:
     return tuple(precision for precision in known if precision in words)
 
 
-def word_list(text: str | None) -> list[str] | None:
+def word_list(text: str | None) -> tuple[str, ...] | None:
     """Read "jump,energy"; the plan says which words it knows."""
-    return None if text is None else [word.strip() for word in text.split(",")]
+    return None if text is None else tuple(word.strip() for word in text.split(","))
 
 
-def open_with_plan(
-    path: Path,
-    name: str | None,
-    overrides: dict[str, Any],
-    *,
-    backend: BackendChoice = "auto",
-    precision: Precision = "fp32",
-    batch: int = DEFAULT_BATCH,
-    threads: int = 0,
-) -> Detector:
-    """Open a bundle with a named plan and the fields that were given on the command line, calibrated for it or not."""
-    bundle = open_bundle(path)
-    plan = bundle.plan(name).changed(overrides)
-    best = best_engine(bundle, backend, precision, batch)
-    detector = Detector.load(bundle, plan, backend=best.backend, precision=best.precision, batch=batch, threads=threads)
-    detector.why = best.why
-    return detector
-
-
-def best_engine(bundle: Bundle, backend: BackendChoice, precision: Precision, batch: int) -> Candidate:
-    """The best way to run a bundle here, calibrated for it or not; UsageError with every reason where there is none."""
-    candidates = list_candidates(bundle, None, backend, precision, batch)
-    if not candidates.usable:
-        raise nothing_usable(bundle, candidates)
-    return candidates.usable[0]
+def as_tuple(numbers: list[int] | None) -> tuple[int, ...] | None:
+    """The values of a repeatable option, None where it was not given."""
+    return tuple(numbers) if numbers else None
 
 
 def report_set_aside(set_aside: Iterable[tuple[str, str]]) -> None:

@@ -1,21 +1,18 @@
 """What `diffood tune` prints of what it found, in lines. Prints nothing itself."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffood.calibration.tuning.choosing import TUNED
-from diffood.calibration.tuning.images import FIT, IND
+from diffood.calibration.scored_files import IND
+from diffood.calibration.tuning.choice import TUNED
+from diffood.calibration.tuning.images import FIT
 from diffood.cli.text.evaluation import align
 from diffood.cli.text.plan import describe_plan
 from diffood.runtime.method.plan import DEFAULT, FAST, Plan
 
 if TYPE_CHECKING:
     from diffood.calibration.metrics.intervals import Difference
-    from diffood.calibration.tuning.choosing import Candidate
-    from diffood.calibration.tuning.timing import Speed
+    from diffood.calibration.tuning.candidates import PlanCandidate
     from diffood.calibration.tuning.tune import Tuned
-    from diffood.runtime.bundle.bundle import Bundle
 
 HEADS = ("starts", "stride", "sampler", "repeats", "stages", "guidance", "witnesses", "cost", "mean AUROC", "worst set")
 SHORT = {  # names of witnesses in the table's narrow column; the line below it says what they are
@@ -24,13 +21,13 @@ SHORT = {  # names of witnesses in the table's narrow column; the line below it 
 }
 
 
-def describe_tuning(tuned: "Tuned", bundle: "Bundle", files: int) -> list[str]:
+def describe_tuning(tuned: "Tuned") -> list[str]:
     """Lines that say what was looked at, what the front is, and what was chosen and why."""
-    choice, images = tuned.choice, tuned.images
+    choice, images, bundle = tuned.choice, tuned.images, tuned.bundle
     sets = ", ".join(f"{name} {group.count}" for name, group in images.groups.items() if name not in (FIT, IND))
     unit = "UNet evaluations" if tuned.limit.kind == "evaluations" else "milliseconds, one image at a time, of"
     lines = [
-        f"images      {len(images.looked_at)} of {files} in-distribution files: {images.groups[FIT].count} fit, "
+        f"images      {len(images.looked_at)} of {tuned.listed} in-distribution files: {images.groups[FIT].count} fit, "
         f"{images.groups[IND].count} measure",
         f"ood         {sets}",
     ]
@@ -64,8 +61,9 @@ def describe_tuning(tuned: "Tuned", bundle: "Bundle", files: int) -> list[str]:
     return lines
 
 
-def describe_speeds(speeds: Sequence["Speed"], bundle: Path) -> list[str]:
+def describe_speeds(tuned: "Tuned") -> list[str]:
     """Lines that say how fast the chosen plan is here, and how to ask for the fastest."""
+    speeds = tuned.speeds
     timed = [speed for speed in speeds if speed.latency is not None]
     if not timed:
         return [f"speed       not measured: {speed.error}" for speed in speeds]
@@ -76,7 +74,7 @@ def describe_speeds(speeds: Sequence["Speed"], bundle: Path) -> list[str]:
         rows.append((str(speed.engine), *rates, f"{speed.latency:.1f} ms"))
     fastest = max(timed, key=lambda speed: max(speed.images_per_second.values()))
     batch = max(fastest.images_per_second, key=fastest.images_per_second.__getitem__)
-    command = f"diffood serve-batch {bundle} INPUT --output FILE --batch {batch}"
+    command = f"diffood serve-batch {tuned.bundle.path} INPUT --output FILE --batch {batch}"
     lines = ["", *align(rows), ""]
     lines += [f"not timed   {speed.engine}: {speed.error}" for speed in speeds if speed.latency is None]
     lines.append(
@@ -98,7 +96,7 @@ def _rows(tuned: "Tuned") -> list[tuple[str, ...]]:
     return rows + [_row(name, found) for name, found in tuned.compared.items()]
 
 
-def _row(name: str, found: "Candidate") -> tuple[str, ...]:
+def _row(name: str, found: "PlanCandidate") -> tuple[str, ...]:
     plan, worst = found.plan, found.worst
     return (
         name,

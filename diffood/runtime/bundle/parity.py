@@ -20,7 +20,7 @@ MAX_PARITY_BYTES = 4 * 2**20
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Limits(Record):
+class ParityLimits(Record):
     """What a variant may differ by: share of flipped verdicts on InD images, AUROC of any OOD set (of 1)."""
 
     flips: Share = 0.005
@@ -48,7 +48,7 @@ class ParityRecord(Record):
     reference: Fingerprint
     variant: Fingerprint
     calibration_sha256: Sha256
-    limits: Limits
+    limits: ParityLimits
     images: Annotated[int, Field(ge=1)]
     flips: Annotated[int, Field(ge=0)]
     flips_to_alarm: Annotated[int, Field(ge=0)]

@@ -14,7 +14,7 @@ from diffood.calibration.parity.gate import Run, images_required, judge
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import ClassThreshold, ClassThresholds, Fingerprint, save_calibration
-from diffood.runtime.bundle.parity import Limits, add_record, calibration_sha256, load_parity, require_calibrated
+from diffood.runtime.bundle.parity import ParityLimits, add_record, calibration_sha256, load_parity, require_calibrated
 from diffood.runtime.decision import Rule
 
 Scores = npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ def is_ood(scores: Scores) -> npt.NDArray[np.bool_]:
 
 
 def test_equal_scores_pass_with_nothing_moved() -> None:
-    record = judge(*runs(KNOWN, STRANGE), CALIBRATION, DIGEST, Limits())
+    record = judge(*runs(KNOWN, STRANGE), CALIBRATION, DIGEST, ParityLimits())
     assert record.passed
     assert (record.images, record.flips, record.p_value_shift, record.threshold_shift) == (400, 0, 0, 0)
     assert 0 < record.flip_bound < 0.01  # no flip of 400 is not "never"
@@ -60,7 +60,7 @@ def test_equal_scores_pass_with_nothing_moved() -> None:
 def test_flips_are_the_verdicts_that_differ(moved: list[int]) -> None:
     other = KNOWN.copy()
     other[moved] = 1.78 - other[moved]  # mirrored at the threshold
-    record = judge(*runs(other, STRANGE), CALIBRATION, DIGEST, Limits(auroc_shift=1.0))
+    record = judge(*runs(other, STRANGE), CALIBRATION, DIGEST, ParityLimits(auroc_shift=1.0))
     before, after = is_ood(KNOWN), is_ood(other)
     assert record.flips == int((before != after).sum())
     assert record.flips_to_alarm == int((~before & after).sum())
@@ -69,15 +69,15 @@ def test_flips_are_the_verdicts_that_differ(moved: list[int]) -> None:
 
 
 def test_a_moved_auroc_is_refused_though_no_verdict_on_known_images_flips() -> None:
-    record = judge(*runs(KNOWN, STRANGE - 0.2), CALIBRATION, DIGEST, Limits())
+    record = judge(*runs(KNOWN, STRANGE - 0.2), CALIBRATION, DIGEST, ParityLimits())
     assert record.flips == 0
     assert not record.passed
     assert "AUROC on strange moves by -" in record.problems[0]
-    assert judge(*runs(KNOWN, STRANGE - 0.2), CALIBRATION, DIGEST, Limits(auroc_shift=1.0)).passed
+    assert judge(*runs(KNOWN, STRANGE - 0.2), CALIBRATION, DIGEST, ParityLimits(auroc_shift=1.0)).passed
 
 
 def test_scores_that_are_not_numbers_count_as_flagged_and_are_refused() -> None:
-    record = judge(*runs(np.full(400, np.nan), STRANGE), CALIBRATION, DIGEST, Limits(flips=1.0, auroc_shift=1.0))
+    record = judge(*runs(np.full(400, np.nan), STRANGE), CALIBRATION, DIGEST, ParityLimits(flips=1.0, auroc_shift=1.0))
     assert record.flips_to_alarm == int((~is_ood(KNOWN)).sum())
     assert record.problems == ("400 of 400 scores are not finite",)
 
@@ -89,21 +89,21 @@ def test_a_variant_is_judged_at_the_thresholds_of_the_classes_it_predicts() -> N
     )
     calibration = CALIBRATION.model_copy(update={"method": "conformal", "per_class": per_class})
     reference, variant = runs(KNOWN, STRANGE)
-    assert judge(reference, variant, calibration, DIGEST, Limits()).flips == 0
+    assert judge(reference, variant, calibration, DIGEST, ParityLimits()).flips == 0
     variant = replace(variant, predicted=dict(variant.predicted) | {"ind": np.ones(400, np.int64)})
-    record = judge(reference, variant, calibration, DIGEST, Limits())
+    record = judge(reference, variant, calibration, DIGEST, ParityLimits())
     assert record.flips == record.flips_to_alarm == int(((KNOWN > 0.05) & (KNOWN <= 0.89)).sum())
     assert not record.passed
 
 
 @pytest.mark.parametrize(("flips", "needed"), [(0.005, 200), (0.001, 1000), (0.5, 2), (0.0, 1)])
 def test_too_few_images_to_see_the_limit_are_refused(flips: float, needed: int) -> None:
-    assert images_required(Limits(flips=flips)) == needed
+    assert images_required(ParityLimits(flips=flips)) == needed
     few = KNOWN[: needed - 1]
     if len(few):
         reference, variant = run_of(REFERENCE, {"ind": few}, 1.0), run_of(VARIANT, {"ind": few}, 1.0)
         with pytest.raises(CalibrationError, match=f"at least {needed}"):
-            judge(reference, variant, CALIBRATION, DIGEST, Limits(flips=flips))
+            judge(reference, variant, CALIBRATION, DIGEST, ParityLimits(flips=flips))
 
 
 def test_only_a_passed_judgement_of_this_pair_lets_the_variant_run(bundle_copy: Path) -> None:
@@ -114,11 +114,11 @@ def test_only_a_passed_judgement_of_this_pair_lets_the_variant_run(bundle_copy: 
         require_calibrated(bundle, CALIBRATION, VARIANT)
 
     digest = calibration_sha256(bundle)
-    add_record(bundle, judge(*runs(KNOWN, STRANGE - 0.2), CALIBRATION, digest, Limits()))
+    add_record(bundle, judge(*runs(KNOWN, STRANGE - 0.2), CALIBRATION, digest, ParityLimits()))
     with pytest.raises(CalibrationError, match="The parity gate refused it: AUROC on strange"):
         require_calibrated(bundle, CALIBRATION, VARIANT)
 
-    add_record(bundle, judge(*runs(KNOWN, STRANGE), CALIBRATION, digest, Limits()))
+    add_record(bundle, judge(*runs(KNOWN, STRANGE), CALIBRATION, digest, ParityLimits()))
     assert len(load_parity(bundle).records) == 1  # the newest judgement of a pair stands
     require_calibrated(bundle, CALIBRATION, VARIANT)
     with pytest.raises(CalibrationError, match="engine_sha256"):
@@ -128,7 +128,7 @@ def test_only_a_passed_judgement_of_this_pair_lets_the_variant_run(bundle_copy: 
 def test_a_judgement_ends_with_the_threshold_it_was_made_at(bundle_copy: Path) -> None:
     bundle = open_bundle(bundle_copy)
     save_calibration(bundle, CALIBRATION)
-    add_record(bundle, judge(*runs(KNOWN, STRANGE), CALIBRATION, calibration_sha256(bundle), Limits()))
+    add_record(bundle, judge(*runs(KNOWN, STRANGE), CALIBRATION, calibration_sha256(bundle), ParityLimits()))
     stricter = CALIBRATION.model_copy(update={"threshold": 0.95})
     save_calibration(bundle, stricter)
     with pytest.raises(CalibrationError, match="Not calibrated for what is running"):

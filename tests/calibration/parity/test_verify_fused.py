@@ -10,18 +10,17 @@ from halved_graphs import add_halved_graphs
 
 from diffood import zoo
 from diffood.calibration.calibrate import calibrate_files
-from diffood.calibration.verify import Verification, Wanted, verify_bundle
+from diffood.calibration.verify import Verification, VerifyRequest, verify_bundle
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
-from diffood.runtime.bundle.parity import Limits
+from diffood.runtime.bundle.parity import ParityLimits
 from diffood.runtime.detector import Detector
-from diffood.runtime.inputs.items import Source
 from diffood.runtime.inputs.open import list_inputs
 from diffood.zoo.images import unpack_set
 
 BATCH = 16
-LENIENT = Limits(flips=0.02, auroc_shift=0.01)
+LENIENT = ParityLimits(flips=0.02, auroc_shift=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +42,30 @@ def bundle(calibrated: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Source]]:
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, ...]]:
     """A hundred clothes and forty digits."""
     root = tmp_path_factory.mktemp("sets")
     unpack_set("fashion-test", root / "ind", 100)
     unpack_set("digits", root / "digits", 40)
-    return {name: list_inputs([str(root / name)]) for name in ("ind", "digits")}
+    return {name: (str(root / name),) for name in ("ind", "digits")}
 
 
-def verify(path: Path, sets: dict[str, list[Source]], limits: Limits = LENIENT) -> Verification:
-    return verify_bundle(path, sets, Wanted("onnxruntime-cpu", ("fp32", "fp16"), limits, BATCH, 1))
+def verify(path: Path, sets: dict[str, tuple[str, ...]], limits: ParityLimits = LENIENT) -> Verification:
+    request = VerifyRequest(
+        bundle=path,
+        images=sets["ind"],
+        ood={"digits": sets["digits"]},
+        backend="onnxruntime-cpu",
+        precisions=("fp32", "fp16"),
+        limits=limits,
+        batch=BATCH,
+        threads=1,
+    )
+    return verify_bundle(request)
 
 
 def test_a_fused_score_in_fp16_keeps_the_contract_and_passes_the_gate(
-    bundle: Path, sets: dict[str, list[Source]]
+    bundle: Path, sets: dict[str, tuple[str, ...]]
 ) -> None:
     with pytest.raises(CalibrationError, match="precision: fp32 there, fp16 here"):
         Detector.open(bundle, precision="fp16", batch=BATCH, threads=1).calibration()
@@ -75,7 +84,7 @@ def test_a_fused_score_in_fp16_keeps_the_contract_and_passes_the_gate(
 
     half = Detector.open(bundle, precision="fp16", batch=BATCH, threads=1)
     assert half.calibration() == load_calibration(open_bundle(bundle))  # let through
-    path = sets["digits"][0].path
+    path = list_inputs(sets["digits"])[0].place
     full = Detector.open(bundle, precision="fp32", batch=BATCH, threads=1)
     a, b = half.predict([path]), full.predict([path])
     assert a.score != b.score
@@ -84,7 +93,7 @@ def test_a_fused_score_in_fp16_keeps_the_contract_and_passes_the_gate(
 
 
 def test_a_judgement_ends_with_the_fusion_it_was_made_with(
-    bundle: Path, sets: dict[str, list[Source]], tmp_path: Path
+    bundle: Path, sets: dict[str, tuple[str, ...]], tmp_path: Path
 ) -> None:
     assert verify(bundle, sets).passed
     unpack_set("fashion-validation", tmp_path / "images", 120)  # thirty fewer: another fusion
@@ -94,7 +103,7 @@ def test_a_judgement_ends_with_the_fusion_it_was_made_with(
         Detector.open(bundle, precision="fp16", batch=BATCH, threads=1).calibration()
 
 
-def test_without_its_bank_nothing_is_verified(bundle: Path, sets: dict[str, list[Source]]) -> None:
+def test_without_its_bank_nothing_is_verified(bundle: Path, sets: dict[str, tuple[str, ...]]) -> None:
     (bank,) = (bundle / "calibrations").glob("bank.*.npz")
     bank.unlink()
     with pytest.raises(BundleError, match="calibrate again"):

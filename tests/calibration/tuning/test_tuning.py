@@ -2,8 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,26 +15,20 @@ from diffood.calibration.calibrate import calibrate_files
 from diffood.calibration.fusing.fusing import digest
 from diffood.calibration.metrics.intervals import Interval, ScoredSets, mean_auroc_interval
 from diffood.calibration.parity.gate import Run, judge
-from diffood.calibration.tuning.choosing import (
-    AS_CHEAP,
-    ENOUGH,
-    Candidate,
-    Limit,
-    as_good,
-    choose,
-    measure_candidates,
-    pareto_front,
-)
-from diffood.calibration.tuning.images import FIT, IND, TuningImages, gather_images
-from diffood.calibration.tuning.timing import Engine, LatencyModel, fastest_gated, list_engines, time_plan
+from diffood.calibration.request import EngineRequest
+from diffood.calibration.scored_files import IND
+from diffood.calibration.tuning.candidates import PlanCandidate, measure_candidates
+from diffood.calibration.tuning.choice import AS_CHEAP, ENOUGH, CostLimit, as_good, choose, pareto_front
+from diffood.calibration.tuning.images import FIT, TuningImages, gather_images
+from diffood.calibration.tuning.timing import EngineOption, LatencyModel, fastest_gated, list_engines, time_plan
 from diffood.calibration.tuning.trace_values import TraceValues, measure_trace, repeats_of
 from diffood.calibration.tuning.traces import MEASURED, full_cost, group_by_trace, list_plans, trace_of
-from diffood.calibration.tuning.tune import Tuned, tune_bundle
+from diffood.calibration.tuning.tune import Tuned, TuneRequest, tune_bundle
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import TUNING, Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import load_calibration, save_calibration
 from diffood.runtime.bundle.fusion import Fusion
-from diffood.runtime.bundle.parity import Limits, add_record, calibration_sha256
+from diffood.runtime.bundle.parity import ParityLimits, add_record, calibration_sha256
 from diffood.runtime.bundle.tuning import Measured, MeasuredPlan, add_tuned, keep_measured, load_measured, load_tuned
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
@@ -46,19 +38,19 @@ from diffood.zoo.images import load_set, unpack_set
 
 BATCH = 16
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
-CPU = Engine("fp32", "onnxruntime-cpu", gated=True)
+CPU = EngineOption("fp32", "onnxruntime-cpu", gated=True)
 ONE_STEP = DEFAULT.changed({"start_times": (240,), "stride": 240, "guidance": 0.0, "stages": ()})
 
 
 # --- front and choice --------------------------------------------------------------------------------------------
 
 
-def candidate(cost: float, level: float, plan: Plan = ONE_STEP) -> Candidate:
+def candidate(cost: float, level: float, plan: Plan = ONE_STEP) -> PlanCandidate:
     """A plan of this cost whose images are told apart by so much, on made-up scores that share their chance."""
     generator = np.random.default_rng(5)
     scored = ScoredSets(generator.normal(size=60), {"far": generator.normal(size=60) + level})
     mean = mean_auroc_interval(scored)
-    return Candidate(plan, cost, cost, {"far": mean.value}, mean, scored, None)
+    return PlanCandidate(plan, cost, cost, {"far": mean.value}, mean, scored, None)
 
 
 points = st.lists(st.tuples(st.integers(1, 8), st.integers(0, 8)), min_size=1, max_size=30)
@@ -68,7 +60,7 @@ points = st.lists(st.tuples(st.integers(1, 8), st.integers(0, 8)), min_size=1, m
 def test_the_front_is_what_none_beats(drawn: list[tuple[int, int]]) -> None:
     scored = ScoredSets(np.arange(2.0), {"far": np.arange(2.0)})
     found = [
-        Candidate(ONE_STEP, cost, cost, {"far": level / 8}, Interval(level / 8, 0, 1), scored, None)
+        PlanCandidate(ONE_STEP, cost, cost, {"far": level / 8}, Interval(level / 8, 0, 1), scored, None)
         for cost, level in drawn
     ]
     front = pareto_front(found)
@@ -85,7 +77,7 @@ def test_the_front_is_what_none_beats(drawn: list[tuple[int, int]]) -> None:
 
 @given(st.lists(st.tuples(st.floats(1, 20), st.floats(0, 4)), min_size=1, max_size=8), st.floats(1, 20))
 def test_the_choice_is_within_the_limit_and_as_good_as_the_best(drawn: list[tuple[float, float]], most: float) -> None:
-    found, limit = [candidate(*point) for point in drawn], Limit("evaluations", most)
+    found, limit = [candidate(*point) for point in drawn], CostLimit("evaluations", most)
     within = [one for one in found if one.cost <= most]
     if not within:
         with pytest.raises(UsageError, match=r"No plan costs at most .* the cheapest"):
@@ -104,14 +96,14 @@ def test_the_choice_is_within_the_limit_and_as_good_as_the_best(drawn: list[tupl
 def test_a_clearly_better_plan_is_worth_its_cost_and_one_by_chance_is_not() -> None:
     poor, fair, best = candidate(1, 0.3), candidate(2, 2.495), candidate(8, 2.5)
     assert best.mean.value - fair.mean.value < ENOUGH
-    assert choose([poor, fair, best], Limit("evaluations", 100)).chosen is fair
-    assert choose([poor, best], Limit("evaluations", 100)).chosen is best
-    assert choose([poor, fair, best], Limit("evaluations", 1)).chosen is poor
+    assert choose([poor, fair, best], CostLimit("evaluations", 100)).chosen is fair
+    assert choose([poor, best], CostLimit("evaluations", 100)).chosen is best
+    assert choose([poor, fair, best], CostLimit("evaluations", 1)).chosen is poor
 
 
 def test_a_saving_by_chance_does_not_decide() -> None:
     cheap, good = candidate(1.99, 1.0), candidate(2.0, 1.01)
-    assert choose([cheap, good], Limit("evaluations", 4)).chosen is good
+    assert choose([cheap, good], CostLimit("evaluations", 4)).chosen is good
 
 
 # --- plans and traces --------------------------------------------------------------------------------------------
@@ -213,30 +205,18 @@ def test_ctrl_c_keeps_what_was_measured(zoo_bundle: Bundle, images: TuningImages
 # --- a whole run ------------------------------------------------------------------------------------------------
 
 
-def no_progress(_: str, __: int) -> AbstractContextManager[Callable[[int], None]]:
-    return nullcontext(lambda _: None)
-
-
 def tune_on_forty(bundle: Path, folder: Path, most: float) -> Tuned:
     """Within so many UNet evaluations, on forty of the folder's images, with OOD images made of them."""
-    return tune_bundle(
-        open_bundle(bundle),
-        list_inputs([str(folder)]),
-        {},
-        Limit("evaluations", most),
-        40,
-        engine=CPU,
-        latency_engine=CPU,
-        show_progress=no_progress,
-        batch=BATCH,
-        threads=1,
-    )
+    engine = EngineRequest(batch=BATCH, threads=1)
+    return tune_bundle(TuneRequest(bundle, (str(folder),), CostLimit("evaluations", most), images=40, engine=engine))
 
 
 @pytest.fixture
 def tuned(bundle_copy: Path, clothes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Tuned:
     """What was found among few plans, on forty of eighty clothes, for a copy of the shipped bundle."""
     monkeypatch.setattr("diffood.calibration.tuning.tune.list_plans", lambda _: PLANS)
+    monkeypatch.setattr("diffood.calibration.tuning.timing.BATCHES", (2, 4))
+    monkeypatch.setattr("diffood.calibration.tuning.timing.FEWEST_TIMED", 8)
     manifest = open_bundle(bundle_copy).manifest
     cheap = manifest.model_copy(update={"plans": {"cheap": ONE_STEP}, "default_plan": "cheap"})
     (bundle_copy / "manifest.json").write_text(cheap.model_dump_json())
@@ -309,12 +289,12 @@ def test_an_engine_is_timed_at_every_batch_and_a_missing_one_is_explained(
     monkeypatch.setattr("diffood.calibration.tuning.timing.FEWEST_TIMED", 8)
     pictures = list(from_pixels(load_set("fashion-test").images[:4, None]))
     cheap = ONE_STEP.changed({"repeats": 1, "witnesses": ("reconstruction",)})
-    assert list_engines(zoo_bundle, 1) == [Engine("fp32", "onnxruntime-cpu", gated=False)]
+    assert list_engines(zoo_bundle, 1) == [EngineOption("fp32", "onnxruntime-cpu", gated=False)]
     assert fastest_gated(zoo_bundle).precision == "fp32"
     speed = time_plan(zoo_bundle, cheap, None, CPU, pictures, 1)
     assert speed.latency is not None
     assert list(speed.images_per_second) == [2, 4]
-    missing = time_plan(zoo_bundle, cheap, None, Engine("int8", "onnxruntime-cpu", gated=False), pictures, 1)
+    missing = time_plan(zoo_bundle, cheap, None, EngineOption("int8", "onnxruntime-cpu", gated=False), pictures, 1)
     assert missing.latency is None
     assert "holds no int8 graphs" in missing.error
 
@@ -326,17 +306,17 @@ def test_the_fastest_engine_is_the_fastest_that_was_judged_to_agree(int8_bundle:
         for precision in PRECISIONS
     )
     save_calibration(bundle, calibration_of([0.1, 0.2], 0.15, fingerprint=fp32))
-    assert fastest_gated(bundle) == Engine("fp32", "onnxruntime-cpu", gated=False)
+    assert fastest_gated(bundle) == EngineOption("fp32", "onnxruntime-cpu", gated=False)
 
-    def judged(speed: float, digest: str) -> Engine:
+    def judged(speed: float, digest: str) -> EngineOption:
         scores = {"ind": np.array([0.1, 0.2])}
         runs = [Run(mark, scores, {"ind": np.zeros(2, np.int64)}, rate) for mark, rate in ((fp32, 1.0), (int8, speed))]
-        record = judge(runs[0], runs[1], load_calibration(bundle), digest, Limits(flips=1))
+        record = judge(runs[0], runs[1], load_calibration(bundle), digest, ParityLimits(flips=1))
         assert record.passed, record.problems
         add_record(bundle, record)
         return fastest_gated(bundle)
 
-    assert judged(3.0, calibration_sha256(bundle)) == Engine("int8", "onnxruntime-cpu", gated=True)
+    assert judged(3.0, calibration_sha256(bundle)) == EngineOption("int8", "onnxruntime-cpu", gated=True)
     assert judged(3.0, "f" * 64).precision == "fp32"  # of another calibration
 
 

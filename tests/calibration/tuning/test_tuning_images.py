@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffood.calibration.fusing.fusing import digest, fitted_count, split_sources
-from diffood.calibration.tuning.images import FEWEST_IND, FIT, IND, gather_images, take_files
+from diffood.calibration.scored_files import IND
+from diffood.calibration.tuning.images import FEWEST_IND, FIT, gather_images, take_files
 from diffood.calibration.tuning.made_ood import MAKINGS
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.images.decode import ImageShape

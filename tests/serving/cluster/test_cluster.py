@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from diffood import zoo
-from diffood.calibration.calibrate import calibrate, score_folder
+from diffood.calibration.calibrate import calibrate
+from diffood.calibration.scored_files import score_sources
 from diffood.errors import BundleError, CalibrationError, DiffoodError, UsageError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import load_calibration, save_calibration
@@ -45,7 +46,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -> Pa
     """A copy of the shipped bundle, calibrated on eighty images with the cheapest plan; read-only."""
     path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("cluster") / "bundle"))
     fresh = Detector.load(open_bundle(path), CHEAPEST, batch=BATCH, threads=THREADS)
-    files = score_folder(fresh, list_inputs([str(clothes_folder)]))
+    files = score_sources(fresh, list_inputs([str(clothes_folder)]))
     save_calibration(fresh.bundle, calibrate(fresh, files, 0.05, 0.95, "pac"))
     return path
 

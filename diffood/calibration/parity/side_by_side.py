@@ -1,0 +1,73 @@
+"""Scores the same files with several detectors, in turns, for the parity gate to compare; judges nothing."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffood.calibration.parity.gate import Run
+from diffood.calibration.scored_files import SetAside
+from diffood.runtime.detector import Detector, Scores
+from diffood.runtime.images.decode import DEFAULT_LIMITS
+from diffood.runtime.inputs.items import Item, load_item
+from diffood.runtime.pipeline import Progress
+
+CHUNK_BATCHES = 4  # batches decoded at a time; bounds memory
+
+
+@dataclass(frozen=True)
+class ParityRuns:
+    """Runs of several detectors over the same files.
+
+    Attributes:
+        runs: In the order of the detectors.
+        set_aside: Files that could not be used, as (id, reason).
+
+    """
+
+    runs: tuple[Run, ...]
+    set_aside: SetAside
+
+
+def score_side_by_side(
+    detectors: Sequence[Detector], sets: Mapping[str, Sequence[Item]], progress: Progress | None = None
+) -> ParityRuns:
+    """Score every file with every detector, alternating by chunks so that a change of load affects all alike.
+
+    Speeds count the detectors alone, without decoding.
+    """
+    shape, batch = detectors[0].bundle.manifest.image, detectors[0].session.batch
+    found: list[dict[str, list[Scores]]] = [{name: [] for name in sets} for _ in detectors]
+    seconds, images, set_aside = [0.0] * len(detectors), 0, []
+    for name, sources in sets.items():
+        for start in range(0, len(sources), CHUNK_BATCHES * batch):
+            chunk = sources[start : start + CHUNK_BATCHES * batch]
+            loaded = [(source, load_item(source, shape, DEFAULT_LIMITS)) for source in chunk]
+            set_aside += [(source.id, item.error) for source, item in loaded if item.x is None]
+            usable = [item.x for _, item in loaded if item.x is not None]
+            for index, detector in enumerate(detectors if usable else ()):
+                began = time.perf_counter()
+                found[index][name].append(detector.score(np.stack(usable)))
+                seconds[index] += time.perf_counter() - began
+            images += len(usable)
+            if progress:
+                progress(len(chunk))
+    runs = [
+        _run(detector, parts, images / spent if spent else 0.0)
+        for detector, parts, spent in zip(detectors, found, seconds, strict=True)
+    ]
+    return ParityRuns(tuple(runs), tuple(set_aside))
+
+
+def _run(detector: Detector, parts: Mapping[str, Sequence[Scores]], images_per_second: float) -> Run:
+    """Join the scores of all chunks by set."""
+    return Run(
+        detector.fingerprint,
+        {name: np.concatenate([np.empty(0), *(part.score for part in chunks)]) for name, chunks in parts.items()},
+        {
+            name: np.concatenate([np.empty(0, np.int64), *(part.predicted for part in chunks)])
+            for name, chunks in parts.items()
+        },
+        images_per_second,
+    )

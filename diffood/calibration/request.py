@@ -1,0 +1,89 @@
+"""What every verb of this room is asked in the same words: an engine, a plan, progress; and the detector these name."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.detector import DEFAULT_BATCH, Detector
+from diffood.runtime.method.plan import Combination, Plan
+from diffood.runtime.method.schedule import Convention, Sampler
+from diffood.runtime.sessions.choice import BackendChoice, Candidate, PrecisionChoice, list_candidates, nothing_usable
+
+ShowProgress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Opens a progress display for a task (its name, the total count); the function it yields is told each new count."""
+
+
+@contextmanager
+def hide_progress(_task: str, _total: int) -> Iterator[Callable[[int], None]]:
+    """The `ShowProgress` that shows nothing."""
+    yield lambda _count: None
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """The engine to run on, as asked for.
+
+    Attributes:
+        backend: "auto" takes the best backend of this machine.
+        precision: "auto" takes the fastest one that passed `diffood verify`; None the calibrated one, or FP32 where
+            nothing is calibrated.
+        batch: Images per engine call.
+        threads: Threads of the engine, 0 for all cores.
+
+    """
+
+    backend: BackendChoice = "auto"
+    precision: PrecisionChoice | None = None
+    batch: int = DEFAULT_BATCH
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """A plan of a bundle, as asked for: by name (None: the bundle's default), with changed fields.
+
+    The other attributes are those of `Plan`; None keeps the value of the named plan.
+    """
+
+    name: str | None = None
+    schedule: Convention | None = None
+    sampler: Sampler | None = None
+    start_times: tuple[int, ...] | None = None
+    stride: int | None = None
+    repeats: int | None = None
+    guidance: float | None = None
+    space: Literal["logits", "features"] | None = None
+    norm: Literal["l1", "l2"] | None = None
+    compare: Literal["origin", "neighbour"] | None = None
+    seed: int | None = None
+    witnesses: tuple[str, ...] | None = None
+    combine: Combination | None = None
+    stages: tuple[int, ...] | None = None
+
+    def plan_of(self, bundle: Bundle) -> Plan:
+        """The plan this asks for. Raises UsageError for an unknown name and for values that do not fit together."""
+        changes = asdict(self)
+        return bundle.plan(changes.pop("name")).changed(changes)
+
+
+def choose_engine(bundle: Bundle, engine: EngineRequest) -> Candidate:
+    """The best way to run a bundle here, whatever it is calibrated for.
+
+    Raises UsageError, with every reason, where nothing that was asked for can run here.
+    """
+    candidates = list_candidates(bundle, None, engine.backend, engine.precision, engine.batch)
+    if not candidates.usable:
+        raise nothing_usable(bundle, candidates)
+    return candidates.usable[0]
+
+
+def open_detector(bundle: Bundle, plan: Plan, engine: EngineRequest) -> Detector:
+    """A detector for a plan, whatever the bundle is calibrated for. Raises UsageError as `choose_engine` does."""
+    best = choose_engine(bundle, engine)
+    detector = Detector.load(
+        bundle, plan, backend=best.backend, precision=best.precision, batch=engine.batch, threads=engine.threads
+    )
+    detector.why = best.why
+    return detector

@@ -1,0 +1,73 @@
+"""Scores files with a detector and keeps the numbers; fits and judges nothing."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from diffood.runtime.detector import Detector, ImageScore
+from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
+from diffood.runtime.inputs.items import Item
+from diffood.runtime.pipeline import Progress, score_files
+
+IND = "ind"  # name of the in-distribution set where sets are given by name
+
+SetAside = tuple[tuple[str, str], ...]  # (id, reason) of files that could not be used
+SeeScore = Callable[[str, ImageScore], None]  # called with the id and the result of every scored file
+
+
+@dataclass(frozen=True)
+class ScoredFiles:
+    """Scores of the N files that could be used, in the order given.
+
+    Attributes:
+        scores: float64 [N], higher is more out-of-distribution.
+        witnesses: Witness values as measured, float64 [N, W].
+        predicted: Predicted classes, int64 [N].
+        evaluations: UNet evaluations spent on each file, int64 [N].
+        set_aside: The files that could not be used, as (id, reason).
+        repeated: How many of the N files have the bytes of an earlier one.
+        ids: Of the N files.
+
+    """
+
+    scores: npt.NDArray[np.float64]
+    witnesses: npt.NDArray[np.float64]
+    predicted: npt.NDArray[np.int64]
+    evaluations: npt.NDArray[np.int64]
+    set_aside: SetAside
+    repeated: int
+    ids: tuple[str, ...]
+
+
+def score_sources(
+    detector: Detector,
+    sources: Iterable[Item],
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+    see: SeeScore | None = None,
+) -> ScoredFiles:
+    """Score files and keep the numbers only; `see` may keep more of each."""
+    scores, witnesses, predicted, evaluations, set_aside, hashes, ids = [], [], [], [], [], [], []
+    for outcome in score_files(detector, sources, limits, progress):
+        if outcome.result is None:
+            set_aside.append((outcome.source.id, outcome.loaded.error))
+        else:
+            if see:
+                see(outcome.source.id, outcome.result)
+            scores.append(outcome.result.score)
+            witnesses.append(outcome.result.witnesses)
+            predicted.append(outcome.result.evidence.predicted)
+            evaluations.append(outcome.result.evaluations)
+            hashes.append(outcome.loaded.sha256)
+            ids.append(outcome.source.id)
+    return ScoredFiles(
+        np.array(scores, np.float64),
+        np.array(witnesses, np.float64).reshape(-1, len(detector.plan.witnesses)),
+        np.array(predicted, np.int64),
+        np.array(evaluations, np.int64),
+        tuple(set_aside),
+        repeated=len(hashes) - len(set(hashes)),
+        ids=tuple(ids),
+    )
