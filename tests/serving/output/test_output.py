@@ -1,4 +1,4 @@
-"""An output is whole or can be resumed: after any end the rows so far, each once, and the same bytes as without it."""
+"""An output is complete or can be resumed: after any end each row so far exists once, with the bytes of one run."""
 
 import contextlib
 import os
@@ -29,8 +29,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def without_journal(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder except journals, in which the checkpoints differ."""
+    return {name: data for name, data in contents(folder).items() if "journal" not in name}
+
+
 def resume(path: Path, rows: Sequence[Row], *, ends: bool = True, **changes: object) -> None:
-    """Go on with a run over these rows, as `serve-batch` does: pass over those that are there, write the others."""
+    """Resume a run over these rows as `serve-batch` does: skip those that exist, write the others."""
     with open_at(path, "resume", **changes) as output:
         if output.finished:
             return
@@ -46,9 +51,9 @@ def read(path: Path) -> list[Row]:
     return [row for block in read_rows(path) for row in block]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None)
 @given(
+    name=st.sampled_from(NAMES),
     count=st.integers(0, 40),
     splits=st.lists(st.integers(0, 40), max_size=4),
     part_rows=st.integers(1, 45),
@@ -62,10 +67,7 @@ def test_any_splits_give_the_bytes_of_one_run(
     for split in sorted(splits):
         resume(parted / name, rows[:split], ends=False, part_rows=part_rows)
     resume(parted / name, rows, part_rows=part_rows)
-    without_journal = [
-        {key: value for key, value in contents(folder).items() if "journal" not in key} for folder in (whole, parted)
-    ]
-    assert without_journal[0] == without_journal[1]
+    assert without_journal(parted) == without_journal(whole)
     assert read(parted / name) == rows
 
 
@@ -96,47 +98,47 @@ def test_a_crash_between_any_two_changes_of_the_disk_loses_and_repeats_nothing(
         write(working / name, MANY[:5], part_rows=2)
     snapshot()
     assert len(seen) > 20
-    expected = {key: value for key, value in contents(working).items() if "journal" not in key}
+    expected = without_journal(working)
     for crash in seen:
         resume(crash / name, MANY[:5])
-        assert {key: value for key, value in contents(crash).items() if "journal" not in key} == expected
+        assert without_journal(crash) == expected, crash
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_error_keeps_the_rows_for_a_resume(tmp_path: Path, name: str, error: type[BaseException]) -> None:
-    path = tmp_path / "new" / name
-    with pytest.raises(error), open_at(path) as output:
-        for row in MANY[:5]:
-            output.write(row)
-        raise error
-    assert output.resumable
-    with pytest.raises(UsageError, match=r"has 5 rows of a run that did not finish: continue it with --resume"):
-        write(path, MANY)
-    resume(path, MANY)
-    assert read(path) == MANY
+def test_an_error_keeps_the_rows_for_a_resume(tmp_path: Path) -> None:
+    for error in (RuntimeError, KeyboardInterrupt):
+        for name in NAMES:
+            path = tmp_path / error.__name__ / name
+            with pytest.raises(error), open_at(path) as output:
+                for row in MANY[:5]:
+                    output.write(row)
+                raise error
+            assert output.resumable, path
+            with pytest.raises(UsageError, match=r"has 5 rows of a run that did not finish: continue it with --resume"):
+                write(path, MANY)
+            resume(path, MANY)
+            assert read(path) == MANY, path
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_end_before_the_first_row_leaves_nothing(tmp_path: Path, name: str) -> None:
-    with pytest.raises(RuntimeError), open_at(tmp_path / name):
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
+def test_an_end_before_the_first_row_leaves_nothing(tmp_path: Path) -> None:
+    for name in NAMES:
+        with pytest.raises(RuntimeError), open_at(tmp_path / name):
+            raise RuntimeError
+        assert list(tmp_path.iterdir()) == [], name
 
 
-@pytest.mark.parametrize("name", NAMES[:3])
-def test_an_old_file_is_replaced_whole_or_left_alone(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    path.write_bytes(b"old")
-    with open_at(path) as output:
-        for row in MANY[:5]:
-            output.write(row)
-            assert path.read_bytes() == b"old"
-        finish(output)
-    assert read(path) == MANY[:5]
+def test_an_old_file_is_replaced_whole_or_left_alone(tmp_path: Path) -> None:
+    for name in NAMES[:3]:
+        path = tmp_path / name
+        path.write_bytes(b"old")
+        with open_at(path) as output:
+            for row in MANY[:5]:
+                output.write(row)
+                assert path.read_bytes() == b"old", name
+            finish(output)
+        assert read(path) == MANY[:5], name
 
 
-def test_a_finished_folder_is_replaced_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_a_finished_folder_is_replaced_only_by_overwrite(tmp_path: Path) -> None:
     path = write(tmp_path / "rows", MANY)
     with pytest.raises(UsageError, match="has the 40 rows of a finished run: give another --output, or --overwrite"):
         write(path, MANY[:3])
@@ -145,17 +147,13 @@ def test_a_finished_folder_is_replaced_where_that_is_asked_for(tmp_path: Path) -
         finish(output)
     assert read(path) == MANY[:1]
     assert len(list(path.glob("part-*"))) == 1
-
-
-def test_an_overwriting_run_that_came_to_nothing_leaves_an_empty_folder(tmp_path: Path) -> None:
-    path = write(tmp_path / "rows", MANY)
     with pytest.raises(RuntimeError), open_at(path, "overwrite"):
         raise RuntimeError
     assert not path.exists() or not any(path.iterdir())
     assert read(write(path, MANY[:3])) == MANY[:3]
 
 
-def test_a_folder_of_parts_is_a_dataset_to_others_also_before_its_end(tmp_path: Path) -> None:
+def test_a_folder_of_parts_is_a_dataset_to_others_even_before_its_end(tmp_path: Path) -> None:
     resume(tmp_path / "rows", MANY[:9], ends=False)
     assert pq.read_table(tmp_path / "rows").num_rows == 8
     resume(tmp_path / "rows", MANY)
@@ -166,24 +164,21 @@ def test_overwriting_drops_an_unfinished_run(tmp_path: Path) -> None:
     for name in NAMES:
         resume(tmp_path / name, MANY[:9], ends=False)
         with open_at(tmp_path / name, "overwrite") as output:
-            assert list(output.done()) == []
+            assert list(output.done()) == [], name
             output.write(MANY[0])
             finish(output)
-        assert read(tmp_path / name) == MANY[:1]
+        assert read(tmp_path / name) == MANY[:1], name
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     for mode in ("new", "resume", "overwrite"):
-        with (
-            pytest.raises(UsageError, match="contains other files; give --output a new"),
-            open_at(tmp_path, mode),
-        ):
+        with pytest.raises(UsageError, match="contains other files; give --output a new"), open_at(tmp_path, mode):
             pytest.fail("entered")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_links_that_were_planted_are_not_followed(tmp_path: Path) -> None:
+def test_planted_links_are_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"mine")
     (tmp_path / "folder").mkdir()
@@ -196,64 +191,97 @@ def test_links_that_were_planted_are_not_followed(tmp_path: Path) -> None:
     assert victim.read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_two_runs_do_not_write_to_one_output(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    program = f"""
+# Another process that tries to enter outputs which this one has open.
+INTRUDER = """
+import sys
 from pathlib import Path
 from diffood.errors import UsageError
 from written import open_at
-for mode in ("new", "resume", "overwrite"):
-    try:
-        with open_at(Path({str(path)!r}), mode):
-            print("entered")
-    except UsageError as error:
-        print(error)
+for path in sys.argv[1:]:
+    for mode in ("new", "resume", "overwrite"):
+        try:
+            with open_at(Path(path), mode):
+                print("entered")
+        except UsageError as error:
+            print(error)
 """
-    places = f"import sys; sys.path[:0] = {sys.path!r}\n"
-    with open_at(path) as output:
-        output.write(MANY[0])
-        done = subprocess.run([sys.executable, "-c", places + program], capture_output=True, text=True, check=True)
-        finish(output)
-    assert done.stdout.count("Another run is writing there") == 3
-    assert read(path) == MANY[:1]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def run_python(program: str, *words: object) -> str:
+    """Standard output of a program in a process of its own, which finds the modules of the tests."""
+    command = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{program}", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_two_runs_do_not_write_to_one_output(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in NAMES]
+    with contextlib.ExitStack() as stack:
+        outputs = [stack.enter_context(open_at(path)) for path in paths]
+        for output in outputs:
+            output.write(MANY[0])
+        said = run_python(INTRUDER, *paths)
+        for output in outputs:
+            finish(output)
+    assert said.count("Another run is writing there") == 3 * len(NAMES)
+    assert "entered" not in said
+    for path in paths:
+        assert read(path) == MANY[:1], path
+
+
+def test_rows_of_runs_with_other_settings_are_not_mixed(tmp_path: Path) -> None:
+    cases: list[tuple[dict[str, object], str]] = [
         ({"batch": 4}, "batch: 8 there, 4 here"),
         ({"max_bytes": 1}, "max bytes: 1000 there, 1 here"),
         ({"image_column": "photo"}, "image column: image there, photo here"),
         ({"part_rows": 3}, "part rows: 2 there, 3 here"),
         ({"diffood": "1"}, "diffood: 0 there, 1 here"),
         ({"calibration_sha256": "f" * 64}, "calibration sha256: 0000"),
-    ],
-)
-def test_rows_of_two_kinds_are_not_mixed(tmp_path: Path, name: str, changes: dict[str, object], message: str) -> None:
-    resume(tmp_path / name, MANY[:9], ends=False)
+    ]
+    for name in NAMES:
+        resume(tmp_path / name, MANY[:9], ends=False)
     before = contents(tmp_path)
-    with pytest.raises(UsageError, match=message), open_at(tmp_path / name, "resume", **changes):
-        pytest.fail("entered")
+    for changes, message in cases:
+        for name in NAMES:
+            with pytest.raises(UsageError, match=message), open_at(tmp_path / name, "resume", **changes):
+                pytest.fail("entered")
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_rows_that_were_changed_are_not_gone_on_from(tmp_path: Path, name: str) -> None:
-    resume(tmp_path / name, MANY[:9], ends=False)
-    for path, data in ((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()):
-        if "journal" in path.name:
-            continue
-        for damaged in (data[:-40], data[:50] + b"#" + data[51:], None):
-            path.unlink()
-            if damaged is not None:
-                path.write_bytes(damaged)
-            with pytest.raises(DiffoodError, match=r"was changed by something else|No such file"):
-                resume(tmp_path / name, MANY)
-            path.write_bytes(data)
-    resume(tmp_path / name, MANY)
-    assert read(tmp_path / name) == MANY
+def test_a_resume_needs_as_many_threads_as_before(tmp_path: Path) -> None:
+    cases = [
+        ("onnxruntime-cpu", 0, usable_cores(), True),  # older records hold 0 for all cores
+        ("onnxruntime-cpu", 0, usable_cores() + 1, False),
+        ("onnxruntime-cpu", 2, 3, False),
+        ("tensorrt", 4, 0, True),  # older records hold what was asked for, which has no effect on a GPU
+    ]
+    for number, (backend, there, here, allowed) in enumerate(cases):
+        path, fingerprint = tmp_path / f"{number}.jsonl", fingerprint_of(backend=backend)
+        with open_at(path, threads=there, fingerprint=fingerprint) as output:
+            output.write(ROWS[0])
+        if allowed:
+            resume(path, ROWS, threads=here, fingerprint=fingerprint)
+            assert len(read(path)) == len(ROWS)
+        else:
+            with pytest.raises(UsageError, match=rf"threads: {there or usable_cores()} there, {here} here"):
+                resume(path, ROWS, threads=here, fingerprint=fingerprint)
+
+
+def test_rows_that_were_changed_are_not_resumed(tmp_path: Path) -> None:
+    for name in NAMES:
+        folder = tmp_path / f"of-{name}"
+        resume(folder / name, MANY[:9], ends=False)
+        for path, data in ((path, path.read_bytes()) for path in folder.rglob("*") if path.is_file()):
+            if "journal" in path.name:
+                continue
+            for damaged in (data[:-40], data[:50] + b"#" + data[51:], None):
+                path.unlink()
+                if damaged is not None:
+                    path.write_bytes(damaged)
+                with pytest.raises(DiffoodError, match=r"was changed by something else|No such file"):
+                    resume(folder / name, MANY)
+                path.write_bytes(data)
+        resume(folder / name, MANY)
+        assert read(folder / name) == MANY, name
 
 
 def test_a_damaged_journal_is_refused_and_a_torn_one_is_not(tmp_path: Path) -> None:
@@ -270,18 +298,18 @@ def test_a_damaged_journal_is_refused_and_a_torn_one_is_not(tmp_path: Path) -> N
     assert read(path) == MANY
 
 
-@pytest.mark.parametrize("name", ["rows.txt", "rows.csv.gz", ".csv", "rows.CSV"])
-def test_an_unknown_ending_is_wrong_usage(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match=r"no known ending: use one of \.jsonl, \.csv, \.parquet"):
-        OutputLayout.of(tmp_path / name)
+def test_an_unknown_ending_is_wrong_usage(tmp_path: Path) -> None:
+    for name in ("rows.txt", "rows.csv.gz", ".csv", "rows.CSV"):
+        with pytest.raises(UsageError, match=r"no known ending: use one of \.jsonl, \.csv, \.parquet"):
+            OutputLayout.of(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_place_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path, name: str) -> None:
+def test_an_output_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DiffoodError, match="choose another --output"), open_at(tmp_path / "file" / name):
-        pytest.fail("entered")
-    if name != "rows":
+    for name in NAMES:
+        with pytest.raises(DiffoodError, match="choose another --output"), open_at(tmp_path / "file" / name):
+            pytest.fail("entered")
+    for name in NAMES[:3]:
         (tmp_path / name).mkdir()
         with pytest.raises(DiffoodError, match="choose another --output"), open_at(tmp_path / name):
             pytest.fail("entered")
@@ -295,71 +323,68 @@ def test_without_pyarrow_parquet_names_the_way_out(tmp_path: Path, monkeypatch: 
     assert OutputLayout.of(tmp_path / "rows", "jsonl").format.name == "jsonl"
 
 
-# A limit on the size of a file stands for a disk that fills up: a write takes a part, and the next one nothing.
+# Writes MANY so many times to each output, going on after an error; a limit on the size of a file, other than 0, stands
+# for a disk that fills up: a write takes a part, and the next one nothing.
 LIMITED = """
 import resource, sys
 from pathlib import Path
 from diffood.errors import DiffoodError
 from written import MANY, finish, open_at
-limit, times = int(sys.argv[2]), int(sys.argv[3])
+limit, times = int(sys.argv[1]), int(sys.argv[2])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-try:
-    with open_at(Path(sys.argv[1]), "resume", part_rows=4) as output:
-        for row in (MANY * times)[len(list(output.done())):]:
-            output.write(row)
-        finish(output)
-except DiffoodError as error:
-    print(error)
+for path in sys.argv[3:]:
+    try:
+        with open_at(Path(path), "resume", part_rows=4) as output:
+            for row in (MANY * times)[len(list(output.done())):]:
+                output.write(row)
+            finish(output)
+    except DiffoodError as error:
+        print(error)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits on the size of a file")
-@pytest.mark.parametrize("name", NAMES)
-def test_a_disk_that_fills_up_tears_nothing(tmp_path: Path, name: str) -> None:
-    write(tmp_path / "whole" / name, MANY, part_rows=4)
-    program = f"import sys; sys.path[:0] = {sys.path!r}\n{LIMITED}"
-    path = tmp_path / "full" / name
+def test_a_disk_that_fills_up_tears_nothing(tmp_path: Path) -> None:
     said = ""
     for limit in (1000, 1700, 3300, 4700):
-        command = [sys.executable, "-c", program, str(path), str(limit), "1"]
-        said += subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        with contextlib.suppress(UsageError, FileNotFoundError):
-            rows = read(path)
-            assert rows == MANY[: len(rows)]
-    assert "Cannot write" in said
-    assert "(File too large)" in said
-    resume(path, MANY, part_rows=4)
-    assert read(path) == MANY
-    expected, found = (
-        {key: value for key, value in contents(tmp_path / folder).items() if "journal" not in key}
-        for folder in ("whole", "full")
-    )
-    assert found == expected
+        said += run_python(LIMITED, limit, 1, *(tmp_path / f"full-{name}" / name for name in NAMES))
+        for name in NAMES:
+            with contextlib.suppress(UsageError, FileNotFoundError):
+                rows = read(tmp_path / f"full-{name}" / name)
+                assert rows == MANY[: len(rows)], (name, limit)
+    for name in NAMES:
+        path = tmp_path / f"full-{name}" / name
+        assert f"Cannot write {path} (File too large)" in said
+        resume(path, MANY, part_rows=4)
+        assert read(path) == MANY, name
+        write(tmp_path / f"whole-{name}" / name, MANY, part_rows=4)
+        assert without_journal(path.parent) == without_journal(tmp_path / f"whole-{name}"), name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_file_system_that_is_full_tears_nothing(tmp_path: Path, name: str) -> None:
-    """A file system of 16 kilobytes of its own, where users may make one; what a run left on it is then copied."""
-    full, left = tmp_path / "full", tmp_path / "left"
-    full.mkdir()
-    script = (
-        f"mount -t tmpfs -o size=16k tmpfs {full} || exit 7; "
-        f'{sys.executable} -c "$1" {full / name} 0 3 && cp -r {full} {left}'
-    )
-    command = ["unshare", "-rm", "sh", "-c", script, "sh", f"import sys; sys.path[:0] = {sys.path!r}\n{LIMITED}"]
+def test_a_full_file_system_tears_nothing(tmp_path: Path) -> None:
+    """One file system of 16 kilobytes per output, if users may make one; what a run left on it is then copied."""
+    mounts = [f"mkdir full-{name} && mount -t tmpfs -o size=16k tmpfs full-{name} || exit 7" for name in NAMES]
+    copies = [f"cp -r full-{name} left-{name}" for name in NAMES]
+    paths = [f"{tmp_path}/full-{name}/{name}" for name in NAMES]
+    script = "\n".join([*mounts, f'{sys.executable} -c "$1" 0 3 {" ".join(paths)} || exit 8', *copies])
+    program = f"import sys; sys.path[:0] = {sys.path!r}\n{LIMITED}"
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", program]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     except FileNotFoundError:
         pytest.skip("no unshare")
-    if done.returncode in (1, 7) and "Traceback" not in done.stderr:
-        pytest.skip(f"no file system of one's own: {done.stderr}")
-    assert "(No space left on device)" in done.stdout, done.stderr
-    resume(left / name, MANY * 3, part_rows=4)
-    assert read(left / name) == MANY * 3
+    if done.returncode in (1, 7):
+        pytest.skip(f"users may not mount a file system: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    for name in NAMES:
+        assert f"Cannot write {tmp_path}/full-{name}/{name} (No space left on device)" in done.stdout
+        path = tmp_path / f"left-{name}" / name
+        resume(path, MANY * 3, part_rows=4)
+        assert read(path) == MANY * 3, name
 
 
-def test_rows_of_the_shared_table_come_back_after_a_resume(tmp_path: Path) -> None:
+def test_every_kind_of_row_comes_back_after_a_resume(tmp_path: Path) -> None:
     finite = [row for row in ROWS if row.status != "invalid"]
     for name in NAMES:
         resume(tmp_path / name, finite[:3], ends=False)
@@ -368,26 +393,3 @@ def test_rows_of_the_shared_table_come_back_after_a_resume(tmp_path: Path) -> No
             output.write(finite[3])
             finish(output)
         assert [row.id for row in read(tmp_path / name)] == [row.id for row in finite]
-
-
-@pytest.mark.parametrize(
-    ("backend", "there", "here", "goes_on"),
-    [
-        ("onnxruntime-cpu", 0, usable_cores(), True),  # as all cores were recorded once
-        ("onnxruntime-cpu", 0, usable_cores() + 1, False),
-        ("onnxruntime-cpu", 2, 3, False),
-        ("tensorrt", 4, 0, True),  # as what was asked for was recorded, though no GPU heeds it
-    ],
-)
-def test_a_run_goes_on_with_as_many_threads_only(
-    tmp_path: Path, backend: str, there: int, here: int, goes_on: bool
-) -> None:
-    fingerprint = fingerprint_of(backend=backend)
-    with open_at(tmp_path / "rows.jsonl", threads=there, fingerprint=fingerprint) as output:
-        output.write(ROWS[0])
-    if goes_on:
-        resume(tmp_path / "rows.jsonl", ROWS, threads=here, fingerprint=fingerprint)
-        assert len(read(tmp_path / "rows.jsonl")) == len(ROWS)
-    else:
-        with pytest.raises(UsageError, match=rf"threads: {there or usable_cores()} there, {here} here"):
-            resume(tmp_path / "rows.jsonl", ROWS, threads=here, fingerprint=fingerprint)

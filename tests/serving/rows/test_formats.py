@@ -1,23 +1,50 @@
-"""Rows come back from each format as they went in, from one file and from parts."""
+"""Every format of the registry holds any row, whole or growing, and others can read it with their own tools."""
 
 import csv
 import json
+import math
 import typing
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from written import ROWS, write
 
+from diffood.serving.rows.formats.base import LineFormat
 from diffood.serving.rows.formats.registry import FORMATS
+from diffood.serving.rows.readers import read_rows
 from diffood.serving.rows.row import COLUMNS, Row
 
-ENDINGS = [".jsonl", ".csv", ".parquet"]
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+REAL = st.floats(allow_nan=False, allow_infinity=False)
+SHARE = st.floats(0, 1)
+SCORED = st.builds(
+    Row,
+    id=TEXT,
+    sha256=TEXT,
+    status=st.just("ok"),
+    score=REAL,
+    p_value=SHARE,
+    threshold=REAL,
+    is_ood=st.booleans(),
+    predicted_class=st.integers(0, 2**31),
+    class_name=TEXT.filter(bool),  # in CSV, where "" is None
+    confidence=SHARE,
+    stage=st.integers(1, 9),
+    unet_evaluations=st.integers(0, 2**40),
+    note=TEXT,
+    error=TEXT,
+)
+REFUSED = st.builds(Row, id=TEXT, sha256=TEXT, status=st.just("rejected"), error=TEXT)
 
 
-def read_back(path: Path) -> list[dict[str, Any]]:
+def read_with_other_tools(path: Path) -> list[dict[str, Any]]:
+    """Rows as a user reads them who has no diffood."""
     if path.suffix == ".jsonl":
         return [json.loads(line, parse_constant=pytest.fail) for line in path.read_text("utf-8").split("\n")[:-1]]
     if path.suffix == ".parquet":
@@ -33,59 +60,58 @@ def read_back(path: Path) -> list[dict[str, Any]]:
     # CSV has one empty cell: it is None for numbers, and for the class of a rejected row.
     return [
         {
-            name: None if text == "" and (kind != "string" or (name == "class_name" and row["status"] == "rejected"))
+            name: None
+            if text == "" and (kind != "string" or (name == "class_name" and row["status"] == "rejected"))
             else kinds[kind](text)
             for (name, kind), text in zip(COLUMNS.items(), row.values(), strict=True)
         }
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
-def test_columns_are_the_fields_of_a_row() -> None:
-    kinds: dict[Any, str] = {float: "float", int: "int", bool: "bool"}
-    hints = typing.get_type_hints(Row)
-    # X | None holds X first; what a Literal holds is text.
-    assert {name: kinds.get((typing.get_args(hint) or (hint,))[0], "string") for name, hint in hints.items()} == COLUMNS
-    assert list(COLUMNS) == list(hints) == list(ROWS[0].values())
+def test_columns_are_the_fields_of_a_row_with_their_types() -> None:
+    assert list(COLUMNS) == list(typing.get_type_hints(Row)) == list(ROWS[0].values())
+    examples = Row("a", "b", "ok", 0.5, 0.5, 0.5, True, 1, "c", 0.5, 1).values()
+    assert {name: type(value).__name__.replace("str", "string") for name, value in examples.items()} == COLUMNS
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_rows_come_back_equal(tmp_path: Path, ending: str) -> None:
-    path = write(tmp_path / f"rows{ending}", ROWS)
-    assert read_back(path) == [row.values() for row in ROWS]
-    assert sorted(file.name for file in tmp_path.iterdir()) == [path.name, f"{path.name}.summary.json"]
+@settings(deadline=None)
+@given(st.lists(SCORED | REFUSED, max_size=5))
+def test_any_rows_come_back_from_every_format(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    for name, known in FORMATS.items():
+        path = folder / f"rows.{name}"
+        path.write_bytes(known.encode(rows))
+        assert [row for block in read_rows(path) for row in block] == rows, name
+        if isinstance(known, LineFormat):
+            assert known.encode(rows) == known.header + b"".join(known.encode_row(row) for row in rows), name
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-def test_a_whole_file_is_the_rows_of_a_growing_one(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / f"rows.{kind}"
-    path.write_bytes(FORMATS[kind].encode(ROWS))
-    assert read_back(path) == [row.values() for row in ROWS]
-    if kind != "parquet":
-        assert write(tmp_path / f"other.{kind}", ROWS).read_bytes() == path.read_bytes()
+def test_other_tools_read_every_format(tmp_path: Path) -> None:
+    for rows in (ROWS, []):
+        for name, known in FORMATS.items():
+            path = write(tmp_path / f"{len(rows)}.{name}", rows)
+            assert read_with_other_tools(path) == [row.values() for row in rows], name
+            whole = tmp_path / f"whole-{len(rows)}.{name}"
+            whole.write_bytes(known.encode(rows))
+            assert read_with_other_tools(whole) == [row.values() for row in rows], name
+            if isinstance(known, LineFormat):
+                assert whole.read_bytes() == path.read_bytes(), name
+    summaries = [f"{count}.{name}.summary.json" for count in (0, len(ROWS)) for name in FORMATS]
+    assert {path.name for path in tmp_path.glob("*.json")} == set(summaries)
 
 
 def test_numbers_that_are_not_finite_become_none() -> None:
-    values = ROWS[3].values()
-    assert values["score"] is None
-    assert values["confidence"] is None
-    assert values["is_ood"] is True
+    for value in (math.nan, math.inf, -math.inf):
+        values = replace(ROWS[0], score=value, confidence=value).values()
+        assert (values["score"], values["confidence"], values["p_value"]) == (None, None, 1 / 3)
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_no_rows_make_a_readable_file(tmp_path: Path, ending: str) -> None:
-    write(tmp_path / f"rows{ending}", [])
-    assert read_back(tmp_path / f"rows{ending}") == []
-
-
-def test_a_parquet_file_has_a_group_a_part(tmp_path: Path) -> None:
+def test_a_parquet_file_has_one_group_per_part_and_typed_columns(tmp_path: Path) -> None:
     write(tmp_path / "rows.parquet", ROWS, part_rows=2)
     assert pq.ParquetFile(tmp_path / "rows.parquet").num_row_groups == 3
-    assert read_back(tmp_path / "rows.parquet") == [row.values() for row in ROWS]
-
-
-def test_parquet_keeps_types_where_a_column_is_empty(tmp_path: Path) -> None:
-    write(tmp_path / "rows.parquet", ROWS[2:3])
+    assert read_with_other_tools(tmp_path / "rows.parquet") == [row.values() for row in ROWS]
+    write(tmp_path / "refused.parquet", ROWS[2:3])  # whose numbers are all None
     types = {"string": "string", "float": "double", "int": "int64", "bool": "bool"}
-    schema = pq.read_schema(tmp_path / "rows.parquet")
+    schema = pq.read_schema(tmp_path / "refused.parquet")
     assert {field.name: str(field.type) for field in schema} == {name: types[kind] for name, kind in COLUMNS.items()}

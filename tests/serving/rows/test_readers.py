@@ -1,4 +1,4 @@
-"""Rows come back as the sink wrote them, from each format, and from JSON lines that are still being written."""
+"""Rows are read back as they were written, from files and parts that are complete or still growing."""
 
 from pathlib import Path
 
@@ -13,9 +13,7 @@ from diffood.serving.rows.readers import BLOCK, follow_rows, read_rows
 from diffood.serving.rows.row import Row
 
 ROWS = [
-    Row(
-        "a.png", "00" * 32, "ok", -0.1 - 0.2, 1 / 3, -0.2, False, 3, "coat", 0.75, 1, 16
-    ),  # as a fusion by sum may score
+    Row("a.png", "00" * 32, "ok", -0.1 - 0.2, 1 / 3, -0.2, False, 3, "coat", 0.75, 1, 16),  # as fusion by sum may score
     Row(
         "ü🙂/名前.png", "11" * 32, "ok", 1e-300, 0.0625, 1.5, True, 0, 'T-shirt, "top"', 1.0, 1, 16, "resized from 9x9"
     ),
@@ -29,12 +27,12 @@ def read(path: Path) -> list[Row]:
     return [row for block in read_rows(path) for row in block]
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
-@pytest.mark.parametrize("count", [0, 1, BLOCK // len(ROWS) + 1])
-def test_rows_come_back_as_they_were_written(tmp_path: Path, ending: str, count: int) -> None:
-    path = write(tmp_path / f"rows{ending}", ROWS * count, part_rows=BLOCK)
-    assert read(path) == ROWS * count
-    assert all(len(block) <= BLOCK for block in read_rows(path))
+def test_rows_come_in_blocks_of_limited_size(tmp_path: Path) -> None:
+    for name in FORMATS:
+        for count in (0, 1, BLOCK // len(ROWS) + 1):
+            path = write(tmp_path / f"{count}.{name}", ROWS * count, part_rows=BLOCK)
+            assert read(path) == ROWS * count, path
+            assert all(len(block) <= BLOCK for block in read_rows(path)), path
 
 
 def test_json_lines_are_read_while_they_are_written(tmp_path: Path) -> None:
@@ -47,19 +45,19 @@ def test_json_lines_are_read_while_they_are_written(tmp_path: Path) -> None:
     assert read(path) == ROWS
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-def test_a_folder_of_parts_is_read_in_order_and_while_it_is_written(tmp_path: Path, kind: str) -> None:
-    place = OutputLayout.of(tmp_path / "rows", kind)
-    with open_output(place, run_of(place, part_rows=2)) as output:
-        for index, row in enumerate(ROWS * 5):
-            output.write(row)
-            assert read(place.path) == (ROWS * 5)[: index + 1]
-        finish(output)
-    assert read(place.path) == ROWS * 5
-    assert len(list(place.path.glob(f"part-*.{kind}"))) == 13
-    place.part(4).unlink()
-    with pytest.raises(UsageError, match=r"lacks part 4, and has part-000012"):
-        read(place.path)
+def test_a_folder_of_parts_is_read_in_order_and_while_it_is_written(tmp_path: Path) -> None:
+    for name in FORMATS:
+        layout = OutputLayout.of(tmp_path / f"rows-{name}", name)
+        with open_output(layout, run_of(layout, part_rows=2)) as output:
+            for index, row in enumerate(ROWS * 5):
+                output.write(row)
+                assert read(layout.path) == (ROWS * 5)[: index + 1], name
+            finish(output)
+        assert read(layout.path) == ROWS * 5, name
+        assert len(list(layout.path.glob(f"part-*.{name}"))) == 13
+        layout.part(4).unlink()
+        with pytest.raises(UsageError, match=r"lacks part 4, and has part-000012"):
+            read(layout.path)
 
 
 def test_a_torn_last_line_is_ignored_in_a_partial_file_only(tmp_path: Path) -> None:
@@ -99,27 +97,21 @@ def test_following_gives_what_was_added_and_survives_the_renaming(tmp_path: Path
         next(blocks)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("rows.txt", "no known ending"),
-        ("rows.csv.partial", "no known ending"),
-        ("rows", "no known ending"),
-        ("absent.jsonl", "No such file"),
-        ("growing.csv", r"No such file: .*growing\.csv yet; growing\.csv\.partial is being written, and only \.jsonl"),
-        ("folder", "holds no parts"),
-    ],
-)
-def test_what_cannot_be_read_is_wrong_usage(tmp_path: Path, name: str, message: str) -> None:
+def test_files_that_cannot_be_read_or_followed_are_wrong_usage(tmp_path: Path) -> None:
     for file in ("rows.txt", "rows.csv.partial", "rows", "growing.csv.partial"):
         (tmp_path / file).touch()
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UsageError, match=message):
-        read(tmp_path / name)
-
-
-def test_only_json_lines_are_followed(tmp_path: Path) -> None:
+    for name, message in {
+        "rows.txt": "no known ending",
+        "rows.csv.partial": "no known ending",
+        "rows": "no known ending",
+        "absent.jsonl": "No such file",
+        "growing.csv": r"No such file: .*growing\.csv yet; growing\.csv\.partial is being written, and only \.jsonl",
+        "folder": "holds no parts",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            read(tmp_path / name)
     with pytest.raises(UsageError, match=r"only \.jsonl can be read while it grows"):
-        next(follow_rows(write(tmp_path / "rows.csv", ROWS), interval=0))
+        next(follow_rows(write(tmp_path / "other.csv", ROWS), interval=0))
     with pytest.raises(UsageError, match="is not a file"):
-        next(follow_rows(write(tmp_path / "rows", ROWS), interval=0))
+        next(follow_rows(write(tmp_path / "parts", ROWS), interval=0))
