@@ -18,7 +18,8 @@ from diffood.bench.compare import Budget, Contender, compare
 from diffood.bench.contenders import our_contenders, plain_contender
 from diffood.export.images import read_some
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
-from diffood.export.sources.model_sources import Sources
+from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.method.plan import REFERENCE
 from diffood.runtime.sessions import Array
@@ -112,12 +113,9 @@ def measure(given: argparse.Namespace, place: Path) -> None:
             given.precision, "--images", images, "--output", bundle,
         )  # fmt: skip
     opened = open_bundle(bundle)
-    models = Sources(
-        unet,
-        f"{zoo.CLASSIFIER}:{zoo.FACTORY}",
-        zoo.CLASSIFIER_WEIGHTS,
-        preprocessing=Preprocessing(size=CLASSIFIER_SIZE),
-    )
+    spec = f"{zoo.CLASSIFIER}:{zoo.FACTORY}"
+    prepared = Preprocessing(size=CLASSIFIER_SIZE)
+    models = ModelSources(unet, ClassifierSource(spec, zoo.CLASSIFIER_WEIGHTS, prepared))
     ours, _ = our_contenders(opened, {"same": PLAN}, batch=given.batch, threads=given.threads)
     contenders = [
         *(

@@ -16,8 +16,8 @@ import torch
 from diffood.errors import ExportError, MissingExtraError
 from diffood.export.graphs.autoencoder import DecodeGraph, EncodeGraph
 from diffood.export.graphs.modules import ClassifyGraph
-from diffood.export.sources.model_sources import Sources, load_models
-from diffood.export.sources.unets.pretrained import WEIGHTS
+from diffood.export.sources.model_sources import ModelSources, load_models
+from diffood.export.sources.unets.diffusers_model import WEIGHTS
 from diffood.export.sources.unets.unet import UNet
 from diffood.export.sources.weights import hash_file
 from diffood.runtime.bundle.bundle import Bundle, Manifest, open_bundle
@@ -36,7 +36,7 @@ class OfficialLoop:
 
     meter = None  # torch's engine and its loop cannot be told apart
 
-    def __init__(self, models: Sources, bundle: Bundle, plan: Plan, rows: int) -> None:
+    def __init__(self, models: ModelSources, bundle: Bundle, plan: Plan, rows: int) -> None:
         _require_paper(plan)
         (unet, classifier), image = load_models(models), bundle.manifest.image
         _require_same(bundle.manifest, unet, classifier.sha256)
@@ -121,7 +121,9 @@ class OfficialLoop:
         return self.unet(x, times, class_labels=labels, return_dict=False)[0][:, : self.channels]
 
 
-def open_torch_loop(path: Path, models: Sources, plan: Plan, threads: int, compiled: bool, rows: int) -> OfficialLoop:
+def open_torch_loop(
+    path: Path, models: ModelSources, plan: Plan, threads: int, compiled: bool, rows: int
+) -> OfficialLoop:
     """The loop with the models of the bundle at `path`; compiled: its UNet by torch.compile, for this batch.
 
     threads: 0 leaves them to torch. Raises MissingExtraError, and ExportError where the models do not load, are not the
@@ -144,13 +146,14 @@ def open_torch_loop(path: Path, models: Sources, plan: Plan, threads: int, compi
     return loop
 
 
-def are_of(manifest: Manifest, models: Sources) -> bool:
+def are_of(manifest: Manifest, models: ModelSources) -> bool:
     """Whether these are the weights a bundle was exported from."""
     weights = Path(models.unet) / WEIGHTS
+    classifier = models.classifier.weights
     return (
         hash_file(weights) == manifest.unet.weights_sha256
-        and models.classifier_weights is not None
-        and hash_file(models.classifier_weights) == manifest.classifier.weights_sha256
+        and classifier is not None
+        and hash_file(classifier) == manifest.classifier.weights_sha256
     )
 
 

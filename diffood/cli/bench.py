@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffood.cli import progress
-from diffood.cli.options import models as model_options
 from diffood.cli.options import shared as options
+from diffood.cli.options.models import ModelOptions
+from diffood.cli.options.records import expand_records
 from diffood.errors import UsageError
-from diffood.export.sources.model_sources import Sources
+from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.method.plan import Plan
@@ -28,7 +30,9 @@ IMAGES = 1000  # of --images, evenly over its files; they are taken in a circle
 Skipped = list[tuple[str, str]]
 
 
+@expand_records
 def bench(
+    *,
     bundle: options.BundlePath,
     images: Annotated[
         list[str] | None,
@@ -43,17 +47,7 @@ def bench(
         int, typer.Option(help="Rows of every engine call.", min=1, max=4096, rich_help_panel="Machine")
     ] = DEFAULT_BATCH,
     threads: options.Threads = 0,
-    unet: model_options.UNetPath = None,
-    unet_config: model_options.UNetConfig = None,
-    scheduler: model_options.Scheduler = None,
-    classifier: model_options.ClassifierSpec = None,
-    classifier_weights: model_options.ClassifierWeights = None,
-    download: model_options.Download = False,
-    logits_output: model_options.LogitsOutput = None,
-    features_output: model_options.FeaturesOutput = None,
-    input_size: model_options.InputSize = None,
-    mean: model_options.Mean = None,
-    std: model_options.Std = None,
+    models: ModelOptions,
     compiled: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Also the loop by torch.compile, which takes a minute.")
     ] = True,
@@ -76,23 +70,7 @@ def bench(
 
     if output is not None:
         options.require_png(output)
-    given = None
-    if unet is not None and classifier is not None:
-        given = model_options.read_sources(
-            unet=unet,
-            unet_config=unet_config,
-            scheduler=scheduler,
-            classifier=classifier,
-            classifier_weights=classifier_weights,
-            download=download,
-            logits_output=logits_output,
-            features_output=features_output,
-            input_size=input_size,
-            mean=mean,
-            std=std,
-        )
-    elif unet is not None or classifier is not None:
-        raise UsageError("The loop in torch needs both models: give --unet and --classifier, or neither.")
+    given = models.read()
     opened = open_bundle(bundle)
     official, plans = opened.plan(OFFICIAL), plans_of(opened, plan or ())
     sample = _read_images(opened, images)
@@ -153,7 +131,7 @@ def _read_images(bundle: Bundle, inputs: list[str] | None) -> Array:
 
 
 def _torch_contenders(
-    bundle: Bundle, given: Sources | None, plan: Plan, names: dict[str, bool], machine: tuple[int, int]
+    bundle: Bundle, given: ModelSources | None, plan: Plan, names: dict[str, bool], machine: tuple[int, int]
 ) -> tuple[list["Contender"], Skipped]:
     """The official loop under each name, compiled or not; or why there is none."""
     from diffood.bench.compare import Contender
@@ -167,7 +145,7 @@ def _torch_contenders(
     else:
         from diffood import zoo
 
-        models = Sources(zoo.UNET, f"{zoo.CLASSIFIER}:{zoo.FACTORY}", zoo.CLASSIFIER_WEIGHTS)
+        models = ModelSources(zoo.UNET, ClassifierSource(f"{zoo.CLASSIFIER}:{zoo.FACTORY}", zoo.CLASSIFIER_WEIGHTS))
         if not are_of(bundle.manifest, models):
             reason = "the torch models are not at hand: give --unet and --classifier as at the export"
             return [], [(name, reason) for name in names]

@@ -12,12 +12,10 @@ import torch
 from diffood import __version__
 from diffood.errors import UsageError
 from diffood.export.graphs.writing import GraphWriter, write_graphs
-from diffood.export.onnx.proof import OPSET
-from diffood.export.onnx.weights_file import LARGEST_INSIDE
+from diffood.export.request import ExportRequest
 from diffood.export.sources.classifiers.classifier import Classifier
-from diffood.export.sources.model_sources import Sources, load_models
+from diffood.export.sources.model_sources import ModelSources, load_models
 from diffood.export.sources.unets.autoencoder import Autoencoder
-from diffood.export.sources.unets.scheduler import NoiseSchedule
 from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import (
     MANIFEST,
@@ -32,50 +30,41 @@ from diffood.runtime.bundle.bundle import (
 from diffood.runtime.method.plan import DEFAULT, FAST, PLAIN, REFERENCE, Plan
 
 NOISE_LEVELS, GOLDEN = "noise_levels.npz", "golden.npz"
-FP32_ALONE: tuple[Precision, ...] = ("fp32",)
 UNGUIDED = {"none": "the UNet knows no labels", "class": "the UNet is told the class and knows no null class"}
 
 
-def export_bundle(
-    sources: Sources,
-    output: Path,
-    *,
-    overwrite: bool,
-    report: Callable[[str], None],
-    precisions: Collection[Precision] = FP32_ALONE,
-    opset: int = OPSET,
-    largest_inside: int = LARGEST_INSIDE,
-) -> Manifest:
-    """Make the bundle folder `output`, all of it or nothing. `report` gets a line for each thing found or proven.
+def export_bundle(request: ExportRequest, report: Callable[[str], None]) -> Manifest:
+    """Make the bundle folder of a request, all of it or nothing.
 
-    largest_inside: bytes of weights above which a graph keeps them in a file beside it.
-    Raises ExportError (a model does not fit, a proof failed) and UsageError (output exists).
+    Args:
+        request: Its sources are the models; images and engines are not looked at.
+        report: Gets a line for each thing found or proven.
+
+    Raises:
+        ExportError: A model does not fit, or a proof failed.
+        UsageError: The folder exists, or the class names do not fit.
+
     """
-    _check_output(output, overwrite=overwrite)
-    unet, classifier = load_models(sources)
-    schedule = unet.schedule
-    names = sources.class_names or classifier.class_names
-    named = ", ".join(names[:3]) + ("…" if names[3:] else "") if names else "unnamed, --class-names FILE names them"
-    names = names or tuple(f"class {index}" for index in range(classifier.classes))
-    if len(names) != classifier.classes:
-        raise UsageError(f"{len(names)} class names for a classifier of {classifier.classes} classes; give one each.")
-    labels = unet.labels(classifier.classes)
-    report(f"unet        {unet.origin}: {unet.channels}x{unet.height}x{unet.width}, labels: {labels}")
-    if labels != "class+null":
-        report(f"guidance    none: {UNGUIDED[labels]}; the plans are without")
-    if unet.autoencoder:
-        image = unet.image
-        report(f"autoencoder {unet.autoencoder.origin}: from and to {image.channels}x{image.height}x{image.width}")
-    report(f"schedule    {schedule.origin}: {len(schedule.alpha_bar)} steps, predicts {schedule.prediction}")
-    report(f"classifier  {classifier.origin}: {classifier.classes} classes: {named}")
-    report(f"prepared    {classifier.prepared}")
-    for note in classifier.notes:
-        report(f"note        {note}")
-    report(f"features    {classifier.features} values, {classifier.features_from}")
+    assert request.sources is not None
+    output = request.bundle
+    _check_output(output, overwrite=request.overwrite)
+    unet, classifier = load_models(request.sources)
+    class_names = _class_names(request.sources, classifier)
+    _report_models(unet, classifier, class_names, report)
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        manifest = _fill(folder, unet, schedule, classifier, names, precisions, opset, largest_inside, report)
+        writer = GraphWriter(
+            folder,
+            unet,
+            classifier,
+            steps=len(unet.schedule.alpha_bar),
+            opset=request.opset,
+            largest_inside=request.largest_inside,
+            report=report,
+        )
+        numbered = tuple(f"class {index}" for index in range(classifier.classes))
+        manifest = _fill(writer, class_names or numbered, request.precisions)
         folder.chmod(0o755)
         if output.exists():
             shutil.rmtree(output)
@@ -95,29 +84,48 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{output} is a bundle already; choose another --output, or replace it with --overwrite.")
 
 
-def _fill(
-    folder: Path,
-    unet: UNet,
-    schedule: NoiseSchedule,
-    classifier: Classifier,
-    names: tuple[str, ...],
-    precisions: Collection[Precision],
-    opset: int,
-    largest_inside: int,
-    report: Callable[[str], None],
-) -> Manifest:
+def _class_names(sources: ModelSources, classifier: Classifier) -> tuple[str, ...] | None:
+    """The user's names or the classifier's. Raises UsageError where there are more or fewer than classes."""
+    names = sources.class_names or classifier.class_names
+    if names and len(names) != classifier.classes:
+        raise UsageError(f"{len(names)} class names for a classifier of {classifier.classes} classes; give one each.")
+    return names
+
+
+def _report_models(
+    unet: UNet, classifier: Classifier, class_names: tuple[str, ...] | None, report: Callable[[str], None]
+) -> None:
+    labels, schedule = unet.labels(classifier.classes), unet.schedule
+    report(f"unet        {unet.origin}: {unet.channels}x{unet.height}x{unet.width}, labels: {labels}")
+    if labels != "class+null":
+        report(f"guidance    none: {UNGUIDED[labels]}; the plans are without")
+    if unet.autoencoder:
+        image = unet.image
+        report(f"autoencoder {unet.autoencoder.origin}: from and to {image.channels}x{image.height}x{image.width}")
+    report(f"schedule    {schedule.origin}: {len(schedule.alpha_bar)} steps, predicts {schedule.prediction}")
+    named = "unnamed, --class-names FILE names them"
+    if class_names:
+        named = ", ".join(class_names[:3]) + ("…" if class_names[3:] else "")
+    report(f"classifier  {classifier.origin}: {classifier.classes} classes: {named}")
+    report(f"prepared    {classifier.prepared}")
+    for note in classifier.notes:
+        report(f"note        {note}")
+    report(f"features    {classifier.features} values, {classifier.features_from}")
+
+
+def _fill(writer: GraphWriter, class_names: tuple[str, ...], precisions: Collection[Precision]) -> Manifest:
+    """Write every file of the bundle, the manifest last."""
+    unet, classifier, schedule = writer.unet, writer.classifier, writer.unet.schedule
     labels = unet.labels(classifier.classes)
-    steps = len(schedule.alpha_bar)
-    writer = GraphWriter(folder, unet, classifier, steps, opset, largest_inside, report)
     graphs, golden = write_graphs(writer, precisions)
-    np.savez(folder / GOLDEN, allow_pickle=False, **golden)
-    np.savez(folder / NOISE_LEVELS, allow_pickle=False, alpha_bar=schedule.alpha_bar)
+    np.savez(writer.folder / GOLDEN, allow_pickle=False, **golden)
+    np.savez(writer.folder / NOISE_LEVELS, allow_pickle=False, alpha_bar=schedule.alpha_bar)
 
     def make_manifest(files: dict[str, FileEntry]) -> Manifest:
         return Manifest(
             format=1,
             image=unet.image,
-            class_names=names,
+            class_names=class_names,
             feature_count=classifier.features,
             classifier=ModelEntry(
                 origin=classifier.origin, weights_sha256=classifier.sha256, parameters=classifier.parameters
@@ -135,7 +143,7 @@ def _fill(
             golden=GOLDEN,
             graphs=tuple(graphs),
             plans={
-                name: _fit_plan(plan, len(schedule.alpha_bar), guided=labels == "class+null")
+                name: _fit_plan(plan, writer.steps, guided=labels == "class+null")
                 for name, plan in (("default", DEFAULT), ("fast", FAST), ("plain", PLAIN), ("reference", REFERENCE))
             },
             default_plan="default",
@@ -144,7 +152,7 @@ def _fill(
             latent=_latent_entry(unet.autoencoder) if unet.autoencoder else None,
         )
 
-    return write_bundle(folder, make_manifest)
+    return write_bundle(writer.folder, make_manifest)
 
 
 def _latent_entry(autoencoder: Autoencoder) -> LatentEntry:

@@ -18,9 +18,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from diffood.bench.torch_loop import are_of, open_torch_loop
-from diffood.export.sources.model_sources import Sources
+from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.model_sources import ModelSources
 
-ZOO = Sources(zoo.UNET, f"{zoo.CLASSIFIER}:{zoo.FACTORY}", zoo.CLASSIFIER_WEIGHTS)
+ZOO = ModelSources(zoo.UNET, ClassifierSource(f"{zoo.CLASSIFIER}:{zoo.FACTORY}", zoo.CLASSIFIER_WEIGHTS))
 CHEAP = REFERENCE.changed({"start_times": (120,), "stride": 60, "repeats": 2})  # 2 steps, twice, doubled
 
 
@@ -54,7 +55,7 @@ def test_every_image_takes_the_plans_evaluations_whatever_the_batch(clothes: npt
 
 def test_models_of_another_bundle_are_refused(zoo_bundle: Bundle, tmp_path: Path) -> None:
     assert are_of(zoo_bundle.manifest, ZOO)
-    unpaired = Sources(zoo.UNET, f"{zoo.CLASSIFIER}:{zoo.FACTORY}")  # random weights
+    unpaired = ModelSources(zoo.UNET, ClassifierSource(f"{zoo.CLASSIFIER}:{zoo.FACTORY}"))  # random weights
     assert not are_of(zoo_bundle.manifest, unpaired)
     with pytest.raises(ExportError, match="classifier's weights"):
         open_torch_loop(zoo.BUNDLE, unpaired, CHEAP, 1, False, rows=4)

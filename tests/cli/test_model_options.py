@@ -1,51 +1,51 @@
 """Options that name the torch models: the same for export and bench, and each reaches what loads the models."""
 
 import inspect
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from diffood.cli.bench import bench
 from diffood.cli.export import export
-from diffood.cli.options.models import read_sources
+from diffood.cli.options.models import ModelOptions
 from diffood.errors import UsageError
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
-from diffood.export.sources.model_sources import Sources
+from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.model_sources import ModelSources
 
-GIVEN = {
-    "unet": Path("unet.pt"),
-    "unet_config": "guided-imagenet64",
-    "scheduler": Path("scheduler"),
-    "classifier": "timm:resnet18",
-    "classifier_weights": Path("net.safetensors"),
-    "download": True,
-    "logits_output": "scores",
-    "features_output": "pooled",
-    "input_size": "224X160",
-    "mean": "0.5,0.25,0.125",
-    "std": "2",
-}
+GIVEN = ModelOptions(
+    unet=Path("unet.pt"),
+    unet_config="guided-imagenet64",
+    scheduler=Path("scheduler"),
+    classifier="timm:resnet18",
+    classifier_weights=Path("net.safetensors"),
+    download=True,
+    logits_output="scores",
+    features_output="pooled",
+    input_size="224X160",
+    mean="0.5,0.25,0.125",
+    std="2",
+)
 
 
 def test_every_option_reaches_what_loads_the_models() -> None:
-    assert read_sources(**GIVEN) == Sources(  # type: ignore[arg-type]
-        unet=Path("unet.pt"),
-        classifier="timm:resnet18",
-        classifier_weights=Path("net.safetensors"),
-        scheduler=Path("scheduler"),
-        unet_config="guided-imagenet64",
-        preprocessing=Preprocessing((224, 160), (0.5, 0.25, 0.125), (2.0,)),
+    classifier = ClassifierSource(
+        "timm:resnet18",
+        Path("net.safetensors"),
+        Preprocessing((224, 160), (0.5, 0.25, 0.125), (2.0,)),
         download=True,
         logits="scores",
         features="pooled",
     )
+    assert GIVEN.read() == ModelSources(Path("unet.pt"), classifier, "guided-imagenet64", Path("scheduler"))
+    assert ModelOptions().read() is None
 
 
 def test_export_and_bench_take_the_same_ones() -> None:
-    taken = [inspect.signature(verb).parameters for verb in (export, bench)]
-    for name in GIVEN:
-        assert taken[0][name].annotation is taken[1][name].annotation
-        assert taken[0][name].default == taken[1][name].default
+    for verb in (export, bench):
+        taken = inspect.signature(verb).parameters
+        assert all(taken[field.name].default == field.default for field in fields(ModelOptions))
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,10 @@ def test_export_and_bench_take_the_same_ones() -> None:
         ({"input_size": "2x2x4"}, "--input-size '2x2x4' is not of the form HxW"),
         ({"mean": "0.5;0.5"}, "--mean '0.5;0.5' is not a list of numbers"),
         ({"std": ""}, "--std '' is not a list of numbers"),
+        ({"unet": None}, "--unet is missing: give --unet and --classifier, or neither"),
+        ({"classifier": None}, "--classifier is missing: give --unet and --classifier, or neither"),
     ],
 )
-def test_values_of_no_form_are_explained(changes: dict[str, str], said: str) -> None:
+def test_values_of_no_form_are_explained(changes: dict[str, str | None], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        read_sources(**GIVEN | changes)  # type: ignore[arg-type]
+        replace(GIVEN, **changes).read()  # type: ignore[arg-type]

@@ -14,10 +14,13 @@ from small_unets import small_unet
 
 from diffood import zoo
 from diffood.errors import ExportError, UsageError
-from diffood.export.build import Sources, export_bundle
+from diffood.export.build import export_bundle
 from diffood.export.graphs.normalisation import fused_group_norms
 from diffood.export.onnx.proof import OPSET, export_onnx, prove_equal, prove_structure, run_torch
-from diffood.export.sources.classifiers.classifier import Preprocessing
+from diffood.export.request import ExportRequest
+from diffood.export.sources.classifiers.preprocessing import Preprocessing
+from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.arrays import load_arrays
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
@@ -74,13 +77,15 @@ def exported(models: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """A bundle of the small UNet and an RGB classifier of another size that returns logits alone; and its report."""
     lines: list[str] = []
     output = tmp_path_factory.mktemp("out") / "bundle"
-    sources = Sources(
+    sources = ModelSources(
         models / "unet",
-        f"{models / 'factories.py'}:logits_only",
-        preprocessing=Preprocessing((12, 10), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)),
+        ClassifierSource(
+            f"{models / 'factories.py'}:logits_only",
+            preprocessing=Preprocessing((12, 10), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)),
+        ),
         class_names=("a", "b", "c"),
     )
-    export_bundle(sources, output, overwrite=False, report=lines.append)
+    export_bundle(ExportRequest(output, sources), lines.append)
     return output, lines
 
 
@@ -196,44 +201,48 @@ def test_other_outputs_than_torchs_fail_the_export(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_factory_is_explained(models: Path, tmp_path: Path, factory: str, message: str) -> None:
-    sources = Sources(models / "unet", f"{models / 'factories.py'}:{factory}")
+    sources = ModelSources(models / "unet", ClassifierSource(f"{models / 'factories.py'}:{factory}"))
     with pytest.raises(ExportError, match=message):
-        export_bundle(sources, tmp_path / "bundle", overwrite=False, report=lambda _: None)
+        export_bundle(ExportRequest(tmp_path / "bundle", sources), lambda _: None)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_pickle_is_refused_unopened(models: Path, tmp_path: Path) -> None:
     (tmp_path / "weights.pt").write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")
-    sources = Sources(models / "unet", f"{models / 'factories.py'}:logits_only", tmp_path / "weights.pt")
+    sources = ModelSources(
+        models / "unet", ClassifierSource(f"{models / 'factories.py'}:logits_only", tmp_path / "weights.pt")
+    )
     with pytest.raises(ExportError, match="holds more than tensors"):
-        export_bundle(sources, tmp_path / "bundle", overwrite=False, report=lambda _: None)
+        export_bundle(ExportRequest(tmp_path / "bundle", sources), lambda _: None)
 
 
 def test_class_names_must_fit(models: Path, tmp_path: Path) -> None:
-    sources = Sources(models / "unet", f"{models / 'factories.py'}:grey_with_features", class_names=("a", "b"))
+    sources = ModelSources(
+        models / "unet", ClassifierSource(f"{models / 'factories.py'}:grey_with_features"), class_names=("a", "b")
+    )
     with pytest.raises(UsageError, match="2 class names for a classifier of 3"):
-        export_bundle(sources, tmp_path / "bundle", overwrite=False, report=lambda _: None)
+        export_bundle(ExportRequest(tmp_path / "bundle", sources), lambda _: None)
 
 
 def test_labels_and_classes_must_fit(models: Path, tmp_path: Path) -> None:
     small_unet(num_class_embeds=9).save_pretrained(tmp_path / "unet", safe_serialization=True)
-    sources = Sources(tmp_path / "unet", f"{models / 'factories.py'}:grey_with_features")
+    sources = ModelSources(tmp_path / "unet", ClassifierSource(f"{models / 'factories.py'}:grey_with_features"))
     with pytest.raises(ExportError, match="knows 9 labels and the classifier 3 classes"):
-        export_bundle(sources, tmp_path / "bundle", overwrite=False, report=lambda _: None)
+        export_bundle(ExportRequest(tmp_path / "bundle", sources), lambda _: None)
 
 
 def test_an_output_that_is_no_bundle_is_never_deleted(models: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
-    sources = Sources(models / "unet", f"{models / 'factories.py'}:logits_only")
+    sources = ModelSources(models / "unet", ClassifierSource(f"{models / 'factories.py'}:logits_only"))
     with pytest.raises(UsageError, match="not a bundle"):
-        export_bundle(sources, tmp_path, overwrite=True, report=lambda _: None)
+        export_bundle(ExportRequest(tmp_path, sources, overwrite=True), lambda _: None)
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 
 
 def test_a_bundle_is_replaced_only_when_asked(exported: tuple[Path, list[str]], models: Path) -> None:
-    sources = Sources(models / "unet", f"{models / 'factories.py'}:logits_only")
+    sources = ModelSources(models / "unet", ClassifierSource(f"{models / 'factories.py'}:logits_only"))
     with pytest.raises(UsageError, match="--overwrite"):
-        export_bundle(sources, exported[0], overwrite=False, report=lambda _: None)
+        export_bundle(ExportRequest(exported[0], sources), lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -250,9 +259,11 @@ def test_an_unusable_scheduler_config_is_explained(
     models: Path, tmp_path: Path, config: dict[str, object], message: str
 ) -> None:
     (tmp_path / "scheduler_config.json").write_text(json.dumps(config))
-    sources = Sources(models / "unet", f"{models / 'factories.py'}:logits_only", scheduler=tmp_path)
+    sources = ModelSources(
+        models / "unet", ClassifierSource(f"{models / 'factories.py'}:logits_only"), scheduler=tmp_path
+    )
     with pytest.raises(ExportError, match=message):
-        export_bundle(sources, tmp_path / "bundle", overwrite=False, report=lambda _: None)
+        export_bundle(ExportRequest(tmp_path / "bundle", sources), lambda _: None)
 
 
 def test_without_a_scheduler_config_the_papers_schedule_is_assumed_and_said(models: Path, tmp_path: Path) -> None:

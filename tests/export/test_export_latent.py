@@ -21,9 +21,10 @@ from diffood.errors import ExportError
 from diffood.export.graphs.autoencoder import DecodeGraph, EncodeGraph
 from diffood.export.int8 import quantize
 from diffood.export.int8.states import record_states
-from diffood.export.sources.model_sources import Sources
+from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.model_sources import ModelSources
 from diffood.export.sources.unets.autoencoder import load_autoencoder
-from diffood.export.sources.unets.latent import load_denoiser
+from diffood.export.sources.unets.folder import load_folder
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.engines import list_engines
 from diffood.runtime.detector import Detector
@@ -114,7 +115,7 @@ def test_a_code_book_finds_the_nearest_code_in_half_precision_too(tmp_path: Path
 
 def test_a_condition_unet_without_text_is_asked_by_label(tmp_path: Path) -> None:
     save_pipeline(tmp_path, unet=condition_unet(), vae=kl_autoencoder())
-    unet = load_denoiser(tmp_path)
+    unet = load_folder(tmp_path)
     assert (unet.label_count, unet.channels, unet.height, unet.image.height) == (6, 4, 14, 28)
     original = diffusers.UNet2DConditionModel.from_pretrained(tmp_path / "unet").eval()
     z, time = torch.randn(2, 4, 14, 14, generator=torch.Generator().manual_seed(0)), torch.tensor([3.0, 30.0])
@@ -128,7 +129,7 @@ def test_a_condition_unet_without_text_is_asked_by_label(tmp_path: Path) -> None
 
 
 def test_the_folder_of_the_model_itself_finds_its_autoencoder_too(dit_pipeline: Path) -> None:
-    whole, part = load_denoiser(dit_pipeline), load_denoiser(dit_pipeline / "transformer")
+    whole, part = load_folder(dit_pipeline), load_folder(dit_pipeline / "transformer")
     assert whole.autoencoder is not None
     assert part.autoencoder is not None
     assert (whole.sha256, whole.autoencoder.sha256) == (part.sha256, part.autoencoder.sha256)
@@ -157,11 +158,11 @@ TIMES = {"num_class_embeds": None, "class_embed_type": "timestep"}
         (DIT, ("vae", {"_class_name": "AutoencoderTiny"}), "AutoencoderTiny"),
         (DIT, ("vae", {"scaling_factor": 0}), "how latents are scaled"),
         (DIT, ("vae", {"latents_std": [1, 2]}), "how latents are scaled"),
-        (DIT, ("transformer", {"patch_size": "two"}), "cannot load"),
-        (DIT, ("transformer", {"num_layers": 2}), "are not those of its config.json"),
+        (DIT, ("transformer", {"patch_size": "two"}), "cannot build"),
+        (DIT, ("transformer", {"num_layers": 2}), "does not fit its configuration"),
         (LDM, ("unet", {"sample_size": None}), "has sample_size None"),
         (LDM, ("unet", {"sample_size": "large"}), "has sample_size 'large'"),
-        (LDM, ("vqvae", {"norm_type": "spatial"}), "cannot load|not supported"),
+        (LDM, ("vqvae", {"norm_type": "spatial"}), "cannot build|not supported"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_reason(
@@ -171,15 +172,19 @@ def test_what_does_not_fit_is_refused_with_the_reason(
     if damage:
         set_config(tmp_path / damage[0], **damage[1])
     with pytest.raises(ExportError, match=message) as caught:
-        load_denoiser(tmp_path)
+        load_folder(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_weights_as_a_pickle_are_refused_with_the_way_to_convert_them(tmp_path: Path) -> None:
-    transformer().save_pretrained(tmp_path / "transformer", safe_serialization=False)
-    kl_autoencoder().save_pretrained(tmp_path / "vae")
-    with pytest.raises(ExportError, match=r"safe_serialization=True"):
-        load_denoiser(tmp_path)
+def test_weights_of_torch_save_are_read_and_none_that_could_run_code(dit_pipeline: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(dit_pipeline, tmp_path / "pipeline"))
+    (path / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+    transformer().save_pretrained(path / "transformer", safe_serialization=False)
+    found, expected = (load_folder(folder).model.state_dict() for folder in (path, dit_pipeline))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    (path / "transformer" / "diffusion_pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")
+    with pytest.raises(ExportError, match="holds more than tensors"):
+        load_folder(path)
 
 
 @pytest.mark.parametrize("schedule", ["reference", "textbook"])
@@ -187,7 +192,7 @@ def test_the_official_loop_in_torch_runs_in_latent_space(
     dit_bundle: Bundle, dit_pipeline: Path, clothes: Any, schedule: str
 ) -> None:
     plan = PLAN.changed({"schedule": schedule})
-    models = Sources(dit_pipeline, latent_models.classifier_of(dit_pipeline))
+    models = ModelSources(dit_pipeline, ClassifierSource(latent_models.classifier_of(dit_pipeline)))
     x = from_pixels(clothes[:3, None])
     drawn = [
         [draw_noise(content_key(image), plan.seed, r, dit_bundle.manifest.lane_shape) for image in x]
@@ -204,7 +209,7 @@ def test_the_official_loop_in_torch_runs_in_latent_space(
 def test_another_autoencoder_is_not_the_bundles(dit_bundle: Bundle, dit_pipeline: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(dit_pipeline, tmp_path / "other"))
     kl_autoencoder(scaling_factor=1.5).half().float().save_pretrained(other / "vae")
-    models = Sources(other, latent_models.classifier_of(dit_pipeline))
+    models = ModelSources(other, ClassifierSource(latent_models.classifier_of(dit_pipeline)))
     with pytest.raises(ExportError, match="autoencoder's weights"):
         open_torch_loop(dit_bundle.path, models, PLAN, 1, False, rows=4)
 

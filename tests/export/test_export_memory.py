@@ -19,7 +19,8 @@ import torch
 from torch import nn
 from diffood.bench.machine import peak_resident_bytes
 from diffood.export.graphs.writing import GraphWriter, write_graphs
-from diffood.export.sources.classifiers.classifier import Classifier, Preprocessing
+from diffood.export.sources.classifiers.classifier import Classifier
+from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.unets.unet import UNet
 
 class Products(nn.Module):

@@ -10,11 +10,12 @@ pytest.importorskip("torch")
 from small_graphs import SIDE, small_graph
 
 from diffood.errors import ExportError
-from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier
+from diffood.export.sources.classifiers.classifier import load_classifier
+from diffood.export.sources.classifiers.source import ClassifierSource
 
 
 def load(path: Path) -> object:
-    return load_classifier(f"onnx:{path}", None, SIDE, SIDE, Preprocessing())
+    return load_classifier(ClassifierSource(f"onnx:{path}"), SIDE, SIDE)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x09", bytes(1000)])

@@ -164,8 +164,11 @@ class Tiny:
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """One kind of UNet with random weights, exported once."""
     pytest.importorskip("onnxscript")
-    from diffood.export.build import Sources, export_bundle
-    from diffood.export.sources.classifiers.classifier import Preprocessing
+    from diffood.export.build import export_bundle
+    from diffood.export.request import ExportRequest
+    from diffood.export.sources.classifiers.preprocessing import Preprocessing
+    from diffood.export.sources.classifiers.source import ClassifierSource
+    from diffood.export.sources.model_sources import ModelSources
 
     kind: Kind = request.param
     folder = tmp_path_factory.mktemp(kind.name)
@@ -191,10 +194,14 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     (folder / "tiny.py").write_text(code)
     mean, std = kind.mean_std or ((0.0,), (1.0,))
     export_bundle(
-        Sources(folder / "unet", f"{folder / 'tiny.py'}:tiny", preprocessing=Preprocessing(mean=mean, std=std)),
-        folder / "bundle",
-        overwrite=False,
-        report=print,
+        ExportRequest(
+            folder / "bundle",
+            ModelSources(
+                folder / "unet",
+                ClassifierSource(f"{folder / 'tiny.py'}:tiny", preprocessing=Preprocessing(mean=mean, std=std)),
+            ),
+        ),
+        print,
     )
     return Tiny(
         kind,

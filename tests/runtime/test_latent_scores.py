@@ -43,11 +43,14 @@ def vq_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def vq_bundle(vq_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle of that."""
-    from diffood.export.build import Sources, export_bundle
+    from diffood.export.build import export_bundle
+    from diffood.export.request import ExportRequest
+    from diffood.export.sources.classifiers.source import ClassifierSource
+    from diffood.export.sources.model_sources import ModelSources
 
     output = tmp_path_factory.mktemp("vq") / "bundle"
-    sources = Sources(vq_pipeline, latent_models.classifier_of(vq_pipeline))
-    export_bundle(sources, output, overwrite=False, report=lambda _: None)
+    sources = ModelSources(vq_pipeline, ClassifierSource(latent_models.classifier_of(vq_pipeline)))
+    export_bundle(ExportRequest(output, sources), lambda _: None)
     return open_bundle(output)
 
 

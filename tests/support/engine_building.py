@@ -8,6 +8,7 @@ import pytest
 from halved_graphs import reseal
 
 from diffood.export.engines.build import build_engines
+from diffood.export.request import EngineRequest
 from diffood.runtime.bundle.engines import Profile
 
 MISSING = [name for name in ("tensorrt_rtx", "polygraphy") if importlib.util.find_spec(name) is None]
@@ -20,8 +21,8 @@ PROFILE = Profile(smallest=1, usual=8, largest=32)
 
 def build(bundle: Path, *gpus: str, report: Callable[[str], None] = lambda _: None, **changes: object) -> list[Path]:
     """build_engines with what most tests ask for."""
-    asked = {"precisions": ("fp32",), "profile": PROFILE, "workspace_mb": None, "timing_cache": None, **changes}
-    return build_engines(bundle, "tensorrt-rtx", gpus=gpus, report=report, **asked)  # type: ignore[arg-type]
+    asked = {"precisions": ("fp32",), "profile": PROFILE, **changes}
+    return build_engines(bundle, EngineRequest("tensorrt-rtx", gpus=gpus, **asked), report)  # type: ignore[arg-type]
 
 
 def keep_classify_alone(bundle: Path) -> None:

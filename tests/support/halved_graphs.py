@@ -24,12 +24,13 @@ def add_halved_graphs(bundle: Path, roles: Collection[str] = get_args(Role)) -> 
     from diffood.export.graphs.modules import ClassifyGraph, StepGuided, StepLabelled
     from diffood.export.onnx.proof import export_onnx
     from diffood.export.onnx.samples import Samples
-    from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier
+    from diffood.export.sources.classifiers.classifier import load_classifier
+    from diffood.export.sources.classifiers.source import ClassifierSource
     from diffood.export.sources.unets.load import load_unet
 
     unet = load_unet(zoo.UNET)
     spec = f"{zoo.CLASSIFIER}:{zoo.FACTORY}"
-    classifier = load_classifier(spec, zoo.CLASSIFIER_WEIGHTS, unet.height, unet.width, Preprocessing())
+    classifier = load_classifier(ClassifierSource(spec, zoo.CLASSIFIER_WEIGHTS), unet.height, unet.width)
     unet.model.half()
     classifier.model.half()
     modules = {

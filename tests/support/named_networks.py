@@ -15,7 +15,9 @@ import time
 time.sleep = lambda seconds: None  # a library may try again and again
 from pathlib import Path
 from diffood.errors import DiffoodError
-from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier
+from diffood.export.sources.classifiers.classifier import load_classifier
+from diffood.export.sources.classifiers.preprocessing import Preprocessing
+from diffood.export.sources.classifiers.source import ClassifierSource
 """
 
 

@@ -1,5 +1,6 @@
-"""Options that name the torch models of a bundle, for the verbs that load them, and what they say."""
+"""Options that name the torch models of a bundle, for the verbs that load them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -7,96 +8,93 @@ import typer
 
 from diffood.errors import UsageError
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
-from diffood.export.sources.model_sources import Sources
+from diffood.export.sources.classifiers.registry import FORMS
+from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.model_sources import ModelSources
 
 PANEL = "Models"
 
-UNetPath = Annotated[
-    Path | None,
-    typer.Option(
-        "--unet",
-        metavar="DIR|FILE",
-        help="Folder that diffusers saved, or a checkpoint (.pt, .ckpt, .safetensors).",
-        rich_help_panel=PANEL,
-    ),
-]
-UNetConfig = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PRESET|FILE.json",
-        help="What network the checkpoint holds, such as guided-imagenet256.",
-        rich_help_panel=PANEL,
-    ),
-]
-Scheduler = Annotated[Path | None, typer.Option(help="Folder or file of scheduler_config.json.", rich_help_panel=PANEL)]
-ClassifierSpec = Annotated[
-    str | None,
-    typer.Option(
-        "--classifier",
-        metavar="SPEC",
-        help="FILE.py:FACTORY (your own function), timm:NAME, torchvision:NAME, transformers:DIR, onnx:FILE.",
-        rich_help_panel=PANEL,
-    ),
-]
-ClassifierWeights = Annotated[
-    Path | None,
-    typer.Option(help="Its weights: .safetensors, or a .pt or .pth file of tensors.", rich_help_panel=PANEL),
-]
-Download = Annotated[
-    bool,
-    typer.Option(
-        "--download",
-        help="Let timm or torchvision fetch its own weights; else nothing is fetched.",
-        rich_help_panel=PANEL,
-    ),
-]
-LogitsOutput = Annotated[
-    str | None,
-    typer.Option(metavar="TENSOR", help="Of onnx:FILE, where the logits are not found.", rich_help_panel=PANEL),
-]
-FeaturesOutput = Annotated[
-    str | None,
-    typer.Option(metavar="TENSOR", help="Of onnx:FILE, other features than those found.", rich_help_panel=PANEL),
-]
-InputSize = Annotated[
-    str | None,
-    typer.Option(metavar="HxW", help="Size the classifier wants, if it does not say so.", rich_help_panel=PANEL),
-]
-Mean = Annotated[
-    str | None, typer.Option(metavar="M[,M,M]", help="Mean to subtract, of pixels in 0..1.", rich_help_panel=PANEL)
-]
-Std = Annotated[str | None, typer.Option(metavar="S[,S,S]", help="Deviation to divide by.", rich_help_panel=PANEL)]
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """A UNet, a classifier, and what they do not say themselves, as given on the command line."""
+
+    unet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR|FILE",
+            help="Folder that diffusers saved, or a checkpoint (.pt, .ckpt, .safetensors).",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    unet_config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET|FILE.json",
+            help="What network the checkpoint holds, such as guided-imagenet256.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    scheduler: Annotated[
+        Path | None, typer.Option(help="Folder or file of scheduler_config.json.", rich_help_panel=PANEL)
+    ] = None
+    classifier: Annotated[str | None, typer.Option(metavar="SPEC", help=f"{FORMS}.", rich_help_panel=PANEL)] = None
+    classifier_weights: Annotated[
+        Path | None,
+        typer.Option(help="Its weights: .safetensors, or a .pt or .pth file of tensors.", rich_help_panel=PANEL),
+    ] = None
+    download: Annotated[
+        bool,
+        typer.Option(
+            "--download",
+            help="Let timm or torchvision fetch its own weights; else nothing is fetched.",
+            rich_help_panel=PANEL,
+        ),
+    ] = False
+    logits_output: Annotated[
+        str | None,
+        typer.Option(metavar="TENSOR", help="Of onnx:FILE, where the logits are not found.", rich_help_panel=PANEL),
+    ] = None
+    features_output: Annotated[
+        str | None,
+        typer.Option(metavar="TENSOR", help="Of onnx:FILE, other features than those found.", rich_help_panel=PANEL),
+    ] = None
+    input_size: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Size the classifier wants, if it does not say so.", rich_help_panel=PANEL),
+    ] = None
+    mean: Annotated[
+        str | None, typer.Option(metavar="M[,M,M]", help="Mean to subtract, of pixels in 0..1.", rich_help_panel=PANEL)
+    ] = None
+    std: Annotated[
+        str | None, typer.Option(metavar="S[,S,S]", help="Deviation to divide by.", rich_help_panel=PANEL)
+    ] = None
+
+    def read(self) -> ModelSources | None:
+        """The models the options name, none of them opened yet; None where neither is named.
+
+        Raises UsageError where one of them is missing, or a size or number is not one.
+        """
+        if self.unet is None and self.classifier is None:
+            return None
+        if self.unet is None or self.classifier is None:
+            missing = "--unet" if self.unet is None else "--classifier"
+            raise UsageError(f"{missing} is missing: give --unet and --classifier, or neither.")
+        preprocessing = Preprocessing(
+            _read_size(self.input_size), _read_numbers("--mean", self.mean), _read_numbers("--std", self.std)
+        )
+        classifier = ClassifierSource(
+            self.classifier,
+            self.classifier_weights,
+            preprocessing,
+            download=self.download,
+            logits=self.logits_output,
+            features=self.features_output,
+        )
+        return ModelSources(self.unet, classifier, unet_config=self.unet_config, scheduler=self.scheduler)
 
 
-def read_sources(
-    *,
-    unet: Path,
-    unet_config: str | None,
-    scheduler: Path | None,
-    classifier: str,
-    classifier_weights: Path | None,
-    download: bool,
-    logits_output: str | None,
-    features_output: str | None,
-    input_size: str | None,
-    mean: str | None,
-    std: str | None,
-) -> Sources:
-    """The models the options name, none of them opened yet. UsageError for a size or number that is none."""
-    return Sources(
-        unet=unet,
-        classifier=classifier,
-        classifier_weights=classifier_weights,
-        scheduler=scheduler,
-        unet_config=unet_config,
-        preprocessing=Preprocessing(_image_size(input_size), _numbers("--mean", mean), _numbers("--std", std)),
-        download=download,
-        logits=logits_output,
-        features=features_output,
-    )
-
-
-def _image_size(text: str | None) -> tuple[int, int] | None:
+def _read_size(text: str | None) -> tuple[int, int] | None:
     """Read "224x224" as (height, width); UsageError for another form."""
     if text is None:
         return None
@@ -107,7 +105,7 @@ def _image_size(text: str | None) -> tuple[int, int] | None:
     return height, width
 
 
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+def _read_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     """Read "0.485,0.456"; UsageError naming the option for what is no number."""
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""Builds the TensorRT engines of a bundle and records what each is bound to; the builders run in engine_worker.py."""
+"""Builds the TensorRT engines of a bundle and records what each is bound to. The builders run in worker.py."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,13 +15,13 @@ from typing import IO, Any
 from diffood import errors
 from diffood.errors import UsageError
 from diffood.export.engines.errors import died
-from diffood.export.engines.worker import Job, Platform
+from diffood.export.engines.worker import BuilderPlatform, BuildJob
+from diffood.export.request import EngineRequest
 from diffood.runtime.bundle.bundle import Bundle, GraphEntry, Precision, describe_file, open_bundle
 from diffood.runtime.bundle.engines import (
     EngineLibrary,
     EngineRecord,
     PlanFile,
-    Profile,
     engines_folder,
     save_record,
     target_name,
@@ -35,120 +35,126 @@ START = "import sys; sys.path[:] = {path!r}; from diffood.export.engines.worker 
 
 
 @dataclass(frozen=True)
-class _Order:
+class _Builder:
     """What all engines of one call have in common."""
 
-    library: EngineLibrary
-    platform: Platform
-    profile: Profile
-    workspace_mb: int | None
-    timing_cache: Path | None
+    bundle: Bundle
+    request: EngineRequest
+    platform: BuilderPlatform
+    root: Path
     report: Report
 
 
-def build_engines(
-    bundle_path: Path,
-    library: EngineLibrary,
-    *,
-    gpus: Sequence[str],
-    precisions: Collection[Precision],
-    profile: Profile,
-    workspace_mb: int | None,
-    timing_cache: Path | None,
-    report: Report,
-) -> list[Path]:
-    """Build engines of every graph the bundle holds in `precisions`; returns their folders, engines/<target>/.
+def build_engines(bundle_path: Path, request: EngineRequest, report: Report) -> list[Path]:
+    """Build engines of every graph a bundle has in the precisions asked for. Needs no torch.
 
-    tensorrt-rtx builds for each of `gpus`, as "sm86", and needs no GPU; tensorrt for this machine's, and takes none.
-    A folder appears whole or not at all, and replaces the one before; those finished before an error stay. `report`
-    gets a line a graph, and one every few seconds of a long build. Needs no torch. Raises UsageError, BundleError,
-    MissingExtraError (library not installed), ExportError (node not supported, memory ran out, builder crashed).
+    A folder appears whole or not at all, and replaces the one before; those finished before an error stay.
+
+    Args:
+        bundle_path: The bundle's folder.
+        request: Which engines.
+        report: Gets a line for each graph, and one every few seconds of a long build.
+
+    Returns:
+        The engines' folders, engines/<target>/.
+
+    Raises:
+        UsageError: Options do not fit together.
+        BundleError: The bundle is damaged, or has no graphs of a precision.
+        MissingExtraError: The library is not installed.
+        ExportError: A node is not supported, memory ran out, or the builder crashed.
+
     """
     bundle = open_bundle(bundle_path)
+    precisions = request.precisions or bundle.precisions
     for precision in precisions:
         bundle.graph("classify", precision)  # says what to do where the bundle has none
-    _check(library, gpus, profile, workspace_mb, timing_cache)
+    _check(request)
     root = engines_folder(bundle)
-    platform = ask_platform(library)
-    order = _Order(library, platform, profile, workspace_mb, timing_cache, report)
-    capabilities = _choose(gpus, platform, library) if library == "tensorrt-rtx" else platform.compute_capabilities
+    platform = ask_platform(request.library)
+    capabilities = _choose(request, platform)
     where = f"for {platform.gpu}, {platform.driver}" if platform.gpu else "without a GPU"
-    report(f"engines     {library} {platform.library_version}, {where}")
+    report(f"engines     {request.library} {platform.library_version}, {where}")
     root.mkdir(exist_ok=True)
+    builder = _Builder(bundle, request, platform, root, report)
     ordered = [precision for precision in bundle.precisions if precision in precisions]
-    return [_build_target(bundle, root, order, cc, precision) for cc in capabilities for precision in ordered]
+    return [_build_target(builder, capability, precision) for capability in capabilities for precision in ordered]
 
 
-def _check(
-    library: EngineLibrary, gpus: Sequence[str], profile: Profile, workspace_mb: int | None, timing_cache: Path | None
-) -> None:
-    rows = (profile.smallest, profile.usual, profile.largest)
+def _check(request: EngineRequest) -> None:
+    rows = (request.profile.smallest, request.profile.usual, request.profile.largest)
     if list(rows) != sorted(rows):
         raise UsageError(f"--engine-batch {','.join(map(str, rows))} must ascend: fewest, usual, most rows.")
-    if workspace_mb is not None and workspace_mb < 1:
-        raise UsageError(f"--workspace {workspace_mb} is no memory to work with; give 1 MB or more.")
-    if library == "tensorrt" and gpus:
+    if request.workspace_mb is not None and request.workspace_mb < 1:
+        raise UsageError(f"--workspace {request.workspace_mb} is no memory to work with; give 1 MB or more.")
+    if request.library == "tensorrt" and request.gpus:
         raise UsageError(
-            f"--gpu {','.join(gpus)} is for --engine tensorrt-rtx: tensorrt builds for this machine's own GPU. "
+            f"--gpu {','.join(request.gpus)} is for --engine tensorrt-rtx: tensorrt builds for this machine's own GPU. "
             "Leave --gpu out."
         )
-    if library == "tensorrt-rtx" and timing_cache:
+    cache = request.timing_cache
+    if request.library == "tensorrt-rtx" and cache:
         raise UsageError("tensorrt-rtx times nothing while it builds, so it has no timing cache: leave it out.")
-    if timing_cache and not timing_cache.parent.is_dir():
-        raise UsageError(f"--timing-cache {timing_cache} cannot be written: there is no folder {timing_cache.parent}.")
+    if cache and not cache.parent.is_dir():
+        raise UsageError(f"--timing-cache {cache} cannot be written: there is no folder {cache.parent}.")
 
 
-def _choose(gpus: Sequence[str], platform: Platform, library: EngineLibrary) -> list[str]:
-    """Compute capabilities of GPUs given as "sm86", each once and in order."""
+def _choose(request: EngineRequest, platform: BuilderPlatform) -> tuple[str, ...]:
+    """Compute capabilities of the GPUs asked for, each once and in order; this machine's for tensorrt."""
+    if request.library == "tensorrt":
+        return platform.compute_capabilities
     known = {f"sm{capability.replace('.', '')}": capability for capability in platform.compute_capabilities}
-    names = [gpu.strip().lower() for gpu in gpus]
+    names = [gpu.strip().lower() for gpu in request.gpus]
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         wrong = f"--gpu {unknown[0]!r} is unknown" if unknown else "--gpu is needed"
-        raise UsageError(f"{wrong}: {library} {platform.library_version} builds for {', '.join(known)}.")
-    return [known[name] for name in dict.fromkeys(names)]
+        raise UsageError(f"{wrong}: {request.library} {platform.library_version} builds for {', '.join(known)}.")
+    return tuple(known[name] for name in dict.fromkeys(names))
 
 
-def _build_target(bundle: Bundle, root: Path, order: _Order, compute_capability: str, precision: Precision) -> Path:
-    name = target_name(order.library, compute_capability, precision)
-    graphs = [graph for graph in bundle.manifest.graphs if graph.precision == precision]
-    folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=root))
+def _build_target(builder: _Builder, compute_capability: str, precision: Precision) -> Path:
+    request, platform = builder.request, builder.platform
+    name = target_name(request.library, compute_capability, precision)
+    graphs = [graph for graph in builder.bundle.manifest.graphs if graph.precision == precision]
+    folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=builder.root))
     try:
-        built = [_add_plan(bundle, graph, folder, order, compute_capability) for graph in graphs]
+        built = [_add_plan(builder, graph, folder, compute_capability) for graph in graphs]
         record = EngineRecord(
-            library=order.library,
-            library_version=order.platform.library_version,
+            library=request.library,
+            library_version=platform.library_version,
             precision=precision,
             compute_capability=compute_capability,
-            gpu=order.platform.gpu,
-            driver=order.platform.driver,
-            profile=order.profile,
+            gpu=platform.gpu,
+            driver=platform.driver,
+            profile=request.profile,
             options=built[0][1],
             plans=tuple(plan for plan, _ in built),
         )
         save_record(folder, record)
         folder.chmod(0o755)
-        _replace(root / name, folder)
+        _replace(builder.root / name, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return root / name
+    return builder.root / name
 
 
 def _add_plan(
-    bundle: Bundle, graph: GraphEntry, folder: Path, order: _Order, compute_capability: str
+    builder: _Builder, graph: GraphEntry, folder: Path, compute_capability: str
 ) -> tuple[PlanFile, dict[str, str]]:
+    """Build one graph's engine; returns its record and the options it was built with."""
     started = time.monotonic()
-    beside = folder / "weights"
-    job = Job(
-        library=order.library,
+    bundle, request = builder.bundle, builder.request
+    copies = folder / "weights"
+    job = BuildJob(
+        library=request.library,
         name=graph.file,
-        model=(beside / graph.file).absolute() if graph.data else None,
+        model=(copies / graph.file).absolute() if graph.data else None,
         plan=(folder / f"{graph.role}.plan").absolute(),
         compute_capability=compute_capability,
-        profile=order.profile,
-        workspace_mb=order.workspace_mb,
-        timing_cache=order.timing_cache.absolute() if order.timing_cache else None,
+        profile=request.profile,
+        workspace_mb=request.workspace_mb,
+        timing_cache=request.timing_cache.absolute() if request.timing_cache else None,
     )
     # What is built from are the bytes whose hash is recorded, not what the paths say a minute later: copies, of which
     # the builder opens the weights by name.
@@ -157,13 +163,14 @@ def _add_plan(
         onnx.write(model)
         onnx.seek(0)
         if graph.data:
-            beside.mkdir()
-            bundle.copy(graph.data, beside / graph.data)
-        options = build_plan(job, onnx, order.report)
-    shutil.rmtree(beside, ignore_errors=True)
+            copies.mkdir()
+            bundle.copy(graph.data, copies / graph.data)
+        options = build_plan(job, onnx, builder.report)
+    shutil.rmtree(copies, ignore_errors=True)
     built = describe_file(job.plan)
     seconds = time.monotonic() - started
-    order.report(f"{graph.file:<17} sm{compute_capability.replace('.', '')} {built.size / 1e6:.1f} MB, {seconds:.0f} s")
+    target = f"sm{compute_capability.replace('.', '')}"
+    builder.report(f"{graph.file:<17} {target} {built.size / 1e6:.1f} MB, {seconds:.0f} s")
     plan = PlanFile(
         role=graph.role,
         file=job.plan.name,
@@ -185,18 +192,18 @@ def _replace(target: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def ask_platform(library: EngineLibrary) -> Platform:
+def ask_platform(library: EngineLibrary) -> BuilderPlatform:
     """What `library` can build for on this machine. Raises MissingExtraError and ExportError."""
-    return Platform.model_validate(_run(library, "ask", library, subprocess.DEVNULL, lambda _: None))
+    return BuilderPlatform.model_validate(_run(library, "ask", library, subprocess.DEVNULL, lambda _: None))
 
 
-def build_plan(job: Job, onnx: IO[bytes], report: Report) -> dict[str, str]:
+def build_plan(job: BuildJob, onnx: IO[bytes], report: Report) -> dict[str, str]:
     """Write the plan file of one ONNX file and return the options it was built with. Raises as build_engines."""
     return _run(job.library, "build", job.model_dump_json(), onnx, report)
 
 
 def _run(library: EngineLibrary, verb: str, argument: str, stdin: IO[bytes] | int, report: Report) -> dict[str, Any]:
-    """Run engine_worker.main in a process of its own and return its answer; `report` gets its progress.
+    """Run worker.main in a process of its own and return its answer; `report` gets its progress.
 
     Raises the DiffoodError the worker raised, and ExportError where it crashed, was killed or gave no answer.
     """

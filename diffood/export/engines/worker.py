@@ -1,7 +1,7 @@
 """The process in which one engine is built: a job as arguments, the ONNX file on stdin, JSON lines on stdout.
 
 A process of its own, since polygraphy fixes at import which of the two libraries it drives, and since a builder that
-crashes or is killed for want of memory takes its process with it. engines.py starts it; needs no torch.
+crashes or is killed for want of memory takes its process with it. build.py starts it; needs no torch.
 """
 
 import importlib
@@ -25,7 +25,7 @@ from diffood.runtime.sessions.tensorrt import MODULES, load_library
 OLDEST_TENSORRT = (10, 3)  # JetPack 6 has it; the first whose parser names every node it refuses
 
 
-class Platform(Record):
+class BuilderPlatform(Record):
     """What a library can build for here, as "8.6"; gpu and driver are None for tensorrt-rtx, which asks for neither."""
 
     library_version: str
@@ -34,7 +34,7 @@ class Platform(Record):
     driver: str | None = None
 
 
-class Job(Record):
+class BuildJob(Record):
     """One engine to build of the graph called `name`, into the file `plan`. progress_seconds: between two reports.
 
     model: where the graph would lie, so that weights it keeps in another file are found beside it; None: it keeps none.
@@ -54,14 +54,14 @@ class Job(Record):
 Say = Callable[[str], None]
 
 
-def ask(library: EngineLibrary) -> Platform:
+def ask(library: EngineLibrary) -> BuilderPlatform:
     """Find out what `library` can build for. Raises MissingExtraError, and ExportError where TensorRT finds no GPU."""
     if library == "tensorrt-rtx":
         module = _load(library)
         names = [name[2:] for name in module.ComputeCapability.__members__ if name.startswith("SM")]
         known = sorted((int(name[:-1]), int(name[-1])) for name in names)
         capabilities = tuple(f"{major}.{minor}" for major, minor in known)
-        return Platform(library_version=module.__version__, compute_capabilities=capabilities)
+        return BuilderPlatform(library_version=module.__version__, compute_capabilities=capabilities)
     try:
         found = load_library(library)
     except DeviceError as error:
@@ -69,7 +69,7 @@ def ask(library: EngineLibrary) -> Platform:
     version = found.machine.library_version
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TENSORRT:
         raise too_old(version, OLDEST_TENSORRT)
-    return Platform(
+    return BuilderPlatform(
         library_version=version,
         compute_capabilities=(found.machine.compute_capability,),
         gpu=found.device.name,
@@ -77,7 +77,7 @@ def ask(library: EngineLibrary) -> Platform:
     )
 
 
-def build(job: Job, onnx: bytes, say: Say) -> dict[str, str]:
+def build(job: BuildJob, onnx: bytes, say: Say) -> dict[str, str]:
     """Build one engine and write its plan file; returns the options it was built with. Raises ExportError."""
     trt = _load(job.library)
     from polygraphy import __version__ as polygraphy_version
@@ -149,7 +149,7 @@ def _profile(network: Any, rows: Profile) -> Any:
     return shapes
 
 
-def _monitor(trt: Any, job: Job, say: Say) -> Any:
+def _monitor(trt: Any, job: BuildJob, say: Say) -> Any:
     """Reports the phase the builder is in, at most every progress_seconds; the builder has hundreds of steps."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
@@ -200,11 +200,11 @@ def _open_parser(trt: Any, typed: bool) -> tuple[Any, Any, Any]:
     return builder, network, trt.OnnxParser(network, get_trt_logger())
 
 
-def _place(job: Job) -> dict[str, str]:
+def _place(job: BuildJob) -> dict[str, str]:
     return {"path": str(job.model)} if job.model else {}
 
 
-def _refuse(trt: Any, job: Job, onnx: bytes, typed: bool) -> NoReturn:
+def _refuse(trt: Any, job: BuildJob, onnx: bytes, typed: bool) -> NoReturn:
     """Parse once more, for the whole list of nodes the parser refuses."""
     _builder, _network, parser = _open_parser(trt, typed)
     parser.supports_model_v2(onnx, **_place(job))  # goes on after the first refused node, as `parse` does not
@@ -226,7 +226,7 @@ def main(verb: str, argument: str) -> None:
             library: EngineLibrary = "tensorrt-rtx" if argument == "tensorrt-rtx" else "tensorrt"
             send("result", ask(library).model_dump())
         else:
-            job = Job.model_validate_json(argument)
+            job = BuildJob.model_validate_json(argument)
             send("result", build(job, sys.stdin.buffer.read(), lambda line: send("progress", line)))
     except DiffoodError as error:
         send("error", [type(error).__name__, str(error)])

@@ -20,8 +20,8 @@ from torch import nn
 
 from diffood.errors import ExportError
 from diffood.export.onnx.weights_file import WeightsFile
+from diffood.export.request import OPSET
 
-OPSET = 21  # the first with GroupNormalization, which FP16 graphs keep; below, it is written as smaller nodes
 PROOF_BATCHES = (1, 2, 5)
 ADVICE = " Try another torch or onnxruntime version."  # where a proof fails
 EXAMPLE_BATCH = 2  # an example batch of 1 silently freezes the batch dimension

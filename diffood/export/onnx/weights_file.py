@@ -8,10 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-# Weights of a graph above which they go into a file of their own. protobuf's own limit is 2 GiB; far below it a graph
-# in one piece costs what a large model cannot spare: torch, onnx and the engine each hold copies of the whole message,
-# and the step graphs with and without guidance hold the same weights, twice on disk.
-LARGEST_INSIDE = 2**28
+from diffood.export.request import LARGEST_INSIDE
+
 SMALLEST_OUTSIDE = 4096  # bytes of one tensor; shapes and scales stay where shape inference and a reader find them
 PAGE = 4096  # weights begin at multiples, so that an engine may map them
 TYPES = (onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16)  # what the runtime takes from outside

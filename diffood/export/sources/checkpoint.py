@@ -101,16 +101,21 @@ def _require_plain(name: str, value: Any, path: Path, limit: int) -> None:
     """Refuse what is no dense tensor of numbers that the file has room for."""
     if type(value) not in (torch.Tensor, nn.Parameter):
         raise ExportError(
-            f"{name[:_SHOWN]!r} in {path.name} is a {type(value).__name__}, not a tensor; save the state dict alone."
+            f"{shorten_name(name)} in {path.name} is a {type(value).__name__}, not a tensor; save the state dict alone."
         )
     if value.layout is not torch.strided or value.device.type != "cpu" or value.is_complex() or value.is_quantized:
         raise ExportError(
-            f"{name[:_SHOWN]!r} in {path.name} is {value.dtype}, {value.layout}; weights are dense numbers."
+            f"{shorten_name(name)} in {path.name} is {value.dtype}, {value.layout}; weights are dense numbers."
         )
     if value.numel() * value.element_size() > limit:
         raise ExportError(
-            f"{name[:_SHOWN]!r} in {path.name} claims the shape {list(value.shape)}, more than the file holds."
+            f"{shorten_name(name)} in {path.name} claims the shape {list(value.shape)}, more than the file holds."
         )
+
+
+def shorten_name(name: str) -> str:
+    """A tensor's name for a message: quoted, without control characters, its first 100 letters."""
+    return repr(name[:_SHOWN])
 
 
 def _reason(error: Exception) -> str:

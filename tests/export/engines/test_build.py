@@ -94,11 +94,13 @@ def test_a_classifier_that_shrinks_its_images_becomes_an_engine(bundle_copy: Pat
     onnx = pytest.importorskip("onnx")
     from diffood.export.graphs.modules import ClassifyGraph
     from diffood.export.onnx.proof import export_onnx
-    from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier
+    from diffood.export.sources.classifiers.classifier import load_classifier
+    from diffood.export.sources.classifiers.preprocessing import Preprocessing
+    from diffood.export.sources.classifiers.source import ClassifierSource
 
     keep_classify_alone(bundle_copy)
     spec, path = f"{zoo.CLASSIFIER}:{zoo.FACTORY}", bundle_copy / "classify.onnx"
-    classifier = load_classifier(spec, zoo.CLASSIFIER_WEIGHTS, 28, 28, Preprocessing(size=(20, 16)))
+    classifier = load_classifier(ClassifierSource(spec, zoo.CLASSIFIER_WEIGHTS, Preprocessing(size=(20, 16))), 28, 28)
     graph = ClassifyGraph(classifier, 1, 28, 28).eval()
     if precision == "fp16":
         classifier.model.half()

@@ -14,17 +14,17 @@ from engine_building import NEEDS_TENSORRT_RTX, PROFILE, build, keep_classify_al
 from diffood import zoo
 from diffood.errors import ExportError, MissingExtraError
 from diffood.export.engines.build import build_plan
-from diffood.export.engines.worker import Job
+from diffood.export.engines.worker import BuildJob
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.engines import list_engines
 
 pytestmark = NEEDS_TENSORRT_RTX
 
 
-def job(graph: str, folder: Path, **changes: object) -> Job:
+def job(graph: str, folder: Path, **changes: object) -> BuildJob:
     plan = folder / f"{graph}.plan"
     asked = {"library": "tensorrt-rtx", "name": graph, "plan": plan, "compute_capability": "8.6", "profile": PROFILE}
-    return Job.model_validate({**asked, **changes})
+    return BuildJob.model_validate({**asked, **changes})
 
 
 def test_too_little_workspace_says_which_option_to_raise(tmp_path: Path) -> None:
@@ -143,9 +143,10 @@ import sys
 sys.path.insert(0, {str(tmp_path)!r})  # the builder's process takes over sys.path
 from pathlib import Path
 from diffood.export.engines.build import build_engines
+from diffood.export.request import EngineRequest
 from diffood.runtime.bundle.engines import Profile
-build_engines(Path({str(bundle_copy)!r}), "tensorrt-rtx", gpus=["sm86"], precisions=["fp32"],
-    profile=Profile(smallest=1, usual=2, largest=4), workspace_mb=None, timing_cache=None, report=print)
+request = EngineRequest("tensorrt-rtx", Profile(smallest=1, usual=2, largest=4), gpus=("sm86",), precisions=("fp32",))
+build_engines(Path({str(bundle_copy)!r}), request, print)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr

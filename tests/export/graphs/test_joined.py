@@ -16,7 +16,9 @@ from diffood.export.graphs.modules import ClassifyGraph
 from diffood.export.int8.qdq import list_products
 from diffood.export.onnx.precision import LIMITS, count_products, prove_types
 from diffood.export.onnx.proof import prove_equal, run_onnx, run_torch
-from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier
+from diffood.export.sources.classifiers.classifier import load_classifier
+from diffood.export.sources.classifiers.preprocessing import Preprocessing
+from diffood.export.sources.classifiers.source import ClassifierSource
 
 OUTPUTS = ("logits", "features")
 HEIGHT, WIDTH = 9, 10  # of the images, other than the classifier's
@@ -31,7 +33,9 @@ def graph_of(model: onnx.ModelProto, folder: Path) -> ClassifyGraph:
     """Of a UNet of grey images of another size than the classifier's."""
     onnx.save(model, folder / "net.onnx")
     spec = f"onnx:{folder / 'net.onnx'}"
-    return ClassifyGraph(load_classifier(spec, None, HEIGHT, WIDTH, PREPARED), 1, HEIGHT, WIDTH).eval()
+    return ClassifyGraph(
+        load_classifier(ClassifierSource(spec, None, PREPARED), HEIGHT, WIDTH), 1, HEIGHT, WIDTH
+    ).eval()
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,14 @@ from outside_weights import SMALLEST
 from small_unets import ATTENTION, small_unet
 
 from diffood.errors import ExportError
-from diffood.export.build import Sources, export_bundle
+from diffood.export.build import export_bundle
 from diffood.export.int8 import quantize
 from diffood.export.onnx.proof import PROOF_BATCHES, export_onnx, prove_structure
 from diffood.export.onnx.samples import FEWEST_PROOFS, PROOF_OPERATIONS, PROOF_PAIRS, PROOF_ROWS, Proofs, Samples
 from diffood.export.onnx.weights_file import LARGEST_INSIDE, WeightsFile
+from diffood.export.request import ExportRequest
+from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.model_sources import ModelSources
 from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
@@ -35,8 +38,10 @@ def build():
 
 def export(folder: Path, output: Path, **options: object) -> tuple[Bundle, list[str]]:
     lines: list[str] = []
-    sources = Sources(folder / "unet", f"{folder / 'classifier.py'}:build", scheduler=folder / "scheduler")
-    export_bundle(sources, output, overwrite=False, report=lines.append, **options)  # type: ignore[arg-type]
+    sources = ModelSources(
+        folder / "unet", ClassifierSource(f"{folder / 'classifier.py'}:build"), scheduler=folder / "scheduler"
+    )
+    export_bundle(ExportRequest(output, sources, **options), lines.append)  # type: ignore[arg-type]
     return open_bundle(output), lines
 
 

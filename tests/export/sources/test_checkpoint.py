@@ -52,9 +52,9 @@ def test_weights_are_found_in_what_scripts_save(value: object, tmp_path: Path) -
     ("changes", "message"),
     [
         ({"0.bias": None}, "'0.bias' is missing"),
-        ({"0.bias": None, "0.weight": None, "x": torch.zeros(1)}, "'0.bias' and 1 more are missing and 'x' does not"),
+        ({"0.bias": None, "0.weight": None, "x": torch.zeros(1)}, "'0.bias' and 1 more are missing; 'x' does not"),
         ({"1.weight": torch.zeros(1)}, "'1.weight' does not belong"),
-        ({"0.weight": torch.ones(3, 2)}, r"'0.weight' .* shape \[3, 2\], its configuration makes it \[2, 3\]"),
+        ({"0.weight": torch.ones(3, 2)}, r"'0.weight' .* shape \[3, 2\] where \[2, 3\] belongs"),
         ({"0.weight": torch.ones(2, 3, 3)}, r"shape \[2, 3, 3\]"),
         ({"0.weight": torch.full((2, 3), torch.nan)}, "'0.weight' .* NaN or infinity"),
         ({"0.bias": torch.tensor([1.0, -torch.inf])}, "'0.bias' .* NaN or infinity"),

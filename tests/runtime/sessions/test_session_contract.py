@@ -56,15 +56,18 @@ def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Small random models exported in FP32 and FP16: images of 1x8x8, three classes, a schedule of 40 steps."""
     pytest.importorskip("torch", reason="needs the extra: export")
     diffusers = pytest.importorskip("diffusers", reason="needs the extra: export")
-    from diffood.export.build import Sources, export_bundle
+    from diffood.export.build import export_bundle
+    from diffood.export.request import ExportRequest
+    from diffood.export.sources.classifiers.source import ClassifierSource
+    from diffood.export.sources.model_sources import ModelSources
 
     folder = tmp_path_factory.mktemp("half")
     small_unet().save_pretrained(folder / "unet", safe_serialization=True)
     diffusers.DDPMScheduler(num_train_timesteps=STEPS).save_pretrained(folder / "scheduler")
     (folder / "small.py").write_text(FACTORY)
-    sources = Sources(folder / "unet", f"{folder / 'small.py'}:small")
+    sources = ModelSources(folder / "unet", ClassifierSource(f"{folder / 'small.py'}:small"))
     output = folder / "bundle"
-    export_bundle(sources, output, overwrite=False, report=lambda _: None, precisions=("fp32", "fp16"))
+    export_bundle(ExportRequest(output, sources, precisions=("fp32", "fp16")), lambda _: None)
     return open_bundle(output)
 
 

@@ -6,20 +6,24 @@ from pathlib import Path
 from torch import nn
 
 from diffood.errors import DiffoodError, ExportError
-from diffood.export.sources.classifiers.loaded import Loaded, Request
-from diffood.export.sources.weights import fill
+from diffood.export.sources.checkpoint import load_checkpoint
+from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier
+from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.weights import hash_file, load_state
 
 NO_WEIGHTS = "0" * 64  # the factory made them
 
 
-def load(request: Request) -> Loaded:
+def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
     """Build the module and load its weights, if any are given. Raises ExportError saying what does not fit."""
-    path, _, name = request.name.rpartition(":")
+    path, _, name = source.spec.rpartition(":")
     file = Path(path)
     model = _call_factory(file, name)
     origin = f"{file.name}:{name}"
-    sha256 = fill(model, request.weights, origin) if request.weights else NO_WEIGHTS
-    return Loaded(model, origin, sha256)
+    if source.weights is None:
+        return LoadedClassifier(model, origin, NO_WEIGHTS)
+    load_state(model, load_checkpoint(source.weights), source.weights.name, origin)
+    return LoadedClassifier(model, origin, hash_file(source.weights))
 
 
 def _call_factory(file: Path, name: str) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import nn
 
 from diffood.errors import ExportError
 from diffood.export.sources.checkpoint import load_checkpoint
-from diffood.export.sources.weights import hash_file, load_state
+from diffood.export.sources.weights import load_state
 
 
 def refuse_name(name: str, kind: str, known: Iterable[str]) -> NoReturn:
@@ -39,10 +39,19 @@ def refuse_download(spec: str, error: Exception) -> NoReturn:
 
 def build_and_fill(
     build: Callable[..., nn.Module], weights: Path, origin: str, *, classes: int, channels: int | None = None
-) -> tuple[nn.Module, str]:
-    """Build a network with as many classes as a file's weights have, and fill it; returns it and the file's hash.
+) -> nn.Module:
+    """Build a network with as many classes as a file's weights have, and fill it.
 
-    build: takes num_classes and, where `channels` is what it has by itself, in_chans. Raises ExportError.
+    Args:
+        build: Takes num_classes and, where `channels` is given, in_chans.
+        weights: The file.
+        origin: Name of the network, for messages.
+        classes: What `build` makes by itself.
+        channels: What `build` makes by itself, where it can be asked for others.
+
+    Raises:
+        ExportError: The file cannot be opened, or does not fit.
+
     """
     state = load_checkpoint(weights)
     model = build()
@@ -55,8 +64,8 @@ def build_and_fill(
         changed["in_chans"] = stems.pop()
     if changed:
         model = build(**changed)
-    load_state(model, state, weights, origin)
-    return model, hash_file(weights)
+    load_state(model, state, weights.name, origin)
+    return model
 
 
 def _other_sizes(model: nn.Module, state: Mapping[str, torch.Tensor], axis: int, size: int) -> set[int]:

@@ -11,10 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from diffood.errors import ExportError
-from diffood.export.sources.classifiers.loaded import Loaded, Request
+from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier
 from diffood.export.sources.classifiers.onnx_file import STANDARD, open_onnx
 from diffood.export.sources.classifiers.onnx_heads import Head, Shapes, find_head, find_logits
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
+from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.weights import hash_files
 from diffood.runtime.sessions import Array
 from diffood.runtime.sessions.onnxruntime import PROVIDER, start
@@ -60,26 +61,26 @@ class OnnxClassifier(nn.Module):
         return logits, features
 
 
-def load(request: Request) -> Loaded:
+def load(source: ClassifierSource, size: tuple[int, int]) -> LoadedClassifier:
     """Open a graph, find its logits and features, and say which they are. Raises ExportError where it has none."""
-    if request.weights is not None:
+    if source.weights is not None:
         raise ExportError("A graph of onnx:FILE holds its own weights: leave --classifier-weights out.")
-    path = Path(request.name)
+    path = Path(source.name)
     model, files = open_onnx(path)
-    layout, channels, size = _read_input(model, path)
-    sides = size or request.size
+    layout, channels, fixed = _read_input(model, path)
+    sides = fixed or size
     shape = (2, channels, *sides) if layout == "NCHW" else (2, *sides, channels)
     example = np.zeros(shape, np.float32)
     outputs = [value.name for value in model.graph.output]
-    logits, logits_from = find_logits(model, request.logits, _shapes(model, outputs, example, path))
-    head = find_head(model, logits, request.features)
+    logits, logits_from = find_logits(model, source.logits, _shapes(model, outputs, example, path))
+    head = find_head(model, logits, source.features)
     graph = _with_outputs(model, logits, head, _shapes(model, [logits, head.features], example, path))
-    return Loaded(
+    return LoadedClassifier(
         OnnxClassifier(graph, layout),
         f"onnx {path.name}",
         hash_files(files),
-        Preprocessing(size=size),
-        "the size is the graph's; --mean and --std are yours to say" if size else "--mean and --std are yours to say",
+        Preprocessing(size=fixed),
+        "the size is the graph's; --mean and --std are yours to say" if fixed else "--mean and --std are yours to say",
         features_from=head.words,
         notes=(f"its logits are {logits_from}",),
         parameters=sum(math.prod(tensor.dims) for tensor in graph.graph.initializer),

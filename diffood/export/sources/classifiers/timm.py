@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from diffood.errors import ExportError
-from diffood.export.sources.classifiers.loaded import Loaded, Request, import_library
+from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier, import_library
 from diffood.export.sources.classifiers.named import (
     build_and_fill,
     refuse_download,
@@ -16,13 +16,14 @@ from diffood.export.sources.classifiers.named import (
     refuse_without_weights,
 )
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
-from diffood.export.sources.weights import hash_tensors
+from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.weights import hash_file, hash_tensors
 
 
-def load(request: Request) -> Loaded:
+def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
     """Build timm's NAME (NAME.TAG for the config of other weights). Raises ExportError, MissingExtraError."""
     timm = import_library("timm", "timm")
-    name, origin = request.name, f"timm {request.name}"
+    name, origin = source.name, f"timm {source.name}"
     if not set(":/").isdisjoint(name) or not timm.is_model(name):
         refuse_name(name, "timm", timm.list_models())
     try:
@@ -30,11 +31,12 @@ def load(request: Request) -> Loaded:
     except Exception as error:
         raise ExportError(f"timm has no config for {name!r}: {error}") from None
     build = partial(_build, timm, name)
-    if request.weights is not None:
+    if source.weights is not None:
         classes = getattr(config, "num_classes", None) or 1000
         channels = (getattr(config, "input_size", None) or (3,))[0]
-        model, sha256 = build_and_fill(build, request.weights, origin, classes=classes, channels=channels)
-    elif request.download:
+        model = build_and_fill(build, source.weights, origin, classes=classes, channels=channels)
+        sha256 = hash_file(source.weights)
+    elif source.download:
         try:
             model = timm.create_model(name, pretrained=True)
         except Exception as error:  # of the network, of the hub, of a model without weights
@@ -46,7 +48,7 @@ def load(request: Request) -> Loaded:
     names, whose = _class_names(timm, model)
     tag = getattr(config, "tag", None) or ""
     said = f"timm's config of {name.partition('.')[0]}{f'.{tag}' if tag else ''}"
-    return Loaded(model, origin, sha256, read_config(found), said, names, notes=whose)
+    return LoadedClassifier(model, origin, sha256, read_config(found), said, names, notes=whose)
 
 
 def _build(timm: Any, name: str, **changed: int) -> nn.Module:

@@ -1,13 +1,12 @@
 """A classifier of torchvision's, by name: torchvision:NAME, filled from a local file, or with its own weights."""
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from diffood.errors import ExportError
-from diffood.export.sources.classifiers.loaded import Loaded, Request, import_library
+from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier, import_library
 from diffood.export.sources.classifiers.named import (
     build_and_fill,
     refuse_download,
@@ -15,32 +14,39 @@ from diffood.export.sources.classifiers.named import (
     refuse_without_weights,
 )
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
+from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.weights import hash_file, hash_tensors
 
 CLASSES = 1000  # of ImageNet, torchvision's default
 
 
-def load(request: Request) -> Loaded:
+def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
     """Build torchvision's NAME (NAME.ENTRY for weights other than the default). Raises ExportError, MissingExtraError.
 
     Preprocessing is that of the weights' own entry: the one named, the one that a local file is by its name or its
     hash, else the default.
     """
     models = import_library("torchvision", "torchvision").models
-    name, _, entry = request.name.partition(".")
+    name, _, entry = source.name.partition(".")
     known = models.list_models(module=models)
     if name not in known:
         refuse_name(name, "torchvision", known)
-    weights, assumed = _entry(models.get_model_weights(name), entry, request.weights)
+    entries = models.get_model_weights(name)
+    if entry and entry not in entries.__members__:
+        refuse_name(entry, entries.__name__, entries.__members__)
+    weights = entries[entry] if entry else entries.DEFAULT
     origin = f"torchvision {name}"
     notes: tuple[str, ...] = ()
-    if request.weights is not None:
-        model, sha256 = build_and_fill(partial(_build, models, name), request.weights, origin, classes=CLASSES)
+    if source.weights is not None:
+        model = build_and_fill(partial(_build, models, name), source.weights, origin, classes=CLASSES)
+        sha256 = hash_file(source.weights)
+        own = None if entry else find_entry(entries, source.weights.stem, sha256)
+        weights = own or weights
         if getattr(model, "transform_input", False):
             notes += (f"{name} shifts its input by itself, as it does with torchvision's own weights",)
-        if assumed:
+        if not (own or entry):
             notes += (f"the file is none of torchvision's own: the preprocessing of {weights} is assumed",)
-    elif request.download:
+    elif source.download:
         try:
             model = models.get_model(name, weights=weights)
         except Exception as error:  # of the network, of a file that is not what it should be
@@ -50,7 +56,7 @@ def load(request: Request) -> Loaded:
         refuse_without_weights(f"torchvision:{name}")
     names = tuple(weights.meta["categories"])
     said = f"torchvision's {weights}"
-    return Loaded(model, origin, sha256, _preprocessing(weights.transforms()), said, names, notes=notes)
+    return LoadedClassifier(model, origin, sha256, read_transforms(weights.transforms()), said, names, notes=notes)
 
 
 def _build(models: Any, name: str, **changed: int) -> nn.Module:
@@ -63,23 +69,16 @@ def _build(models: Any, name: str, **changed: int) -> nn.Module:
     return model
 
 
-def _entry(entries: Any, wanted: str, file: Path | None) -> tuple[Any, bool]:
-    """The entry of a network's weights, and whether it is only assumed."""
-    if wanted:
-        if wanted not in entries.__members__:
-            refuse_name(wanted, entries.__name__, entries.__members__)
-        return entries[wanted], False
-    if file is not None and file.is_file():
-        sha256 = hash_file(file)
-        for entry in entries:
-            # NAME-HASH.pth, the first digits of the file's sha256
-            stem = entry.url.rpartition("/")[2].removesuffix(".pth")
-            if file.stem == stem or sha256.startswith(stem.rpartition("-")[2]):
-                return entry, False
-    return entries.DEFAULT, file is not None
+def find_entry(entries: Any, stem: str, sha256: str) -> Any:
+    """The entry whose file this is, by its name or its hash; None where it is none of torchvision's own."""
+    for entry in entries:
+        own = entry.url.rpartition("/")[2].removesuffix(".pth")  # NAME-HASH, the first digits of the file's SHA-256
+        if stem == own or sha256.startswith(own.rpartition("-")[2]):
+            return entry
+    return None
 
 
-def _preprocessing(transforms: Any) -> Preprocessing:
+def read_transforms(transforms: Any) -> Preprocessing:
     """Of a torchvision.transforms preset for classification: resize the shorter side, cut out the centre."""
     (cut,), (resize,) = transforms.crop_size, transforms.resize_size
     mean, std = tuple(transforms.mean), tuple(transforms.std)

@@ -13,8 +13,9 @@ from torch import nn
 
 from diffood.errors import ExportError
 from diffood.export.sources.classifiers import timm
-from diffood.export.sources.classifiers.loaded import Loaded, Request, import_library
+from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier, import_library
 from diffood.export.sources.classifiers.preprocessing import Filter, Preprocessing
+from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.unets.scheduler import read_config
 from diffood.export.sources.weights import hash_files
 
@@ -48,10 +49,10 @@ class Logits(nn.Module):
         return logits
 
 
-def load(request: Request) -> Loaded:
+def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
     """Load a folder that save_pretrained wrote, safetensors only, no code of its own. Raises ExportError."""
-    folder = Path(request.name)
-    if request.weights is not None:
+    folder = Path(source.name)
+    if source.weights is not None:
         raise ExportError("A folder of transformers:DIR holds its own weights: leave --classifier-weights out.")
     if not (folder / "config.json").is_file():
         raise ExportError(f"{folder} holds no config.json; give a folder that save_pretrained wrote.")
@@ -78,7 +79,7 @@ def load(request: Request) -> Loaded:
     preprocessing, notes = _preprocessing(library, folder, model.config)
     said = "" if notes else "its image processor"
     origin = f"transformers {type(model).__name__} {folder.name}"
-    return Loaded(Logits(model), origin, hash_files(files), preprocessing, said, names, notes=notes)
+    return LoadedClassifier(Logits(model), origin, hash_files(files), preprocessing, said, names, notes=notes)
 
 
 def _preprocessing(library: Any, folder: Path, config: Any) -> tuple[Preprocessing, tuple[str, ...]]:

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 
 from diffood.errors import ExportError
-from diffood.export.sources.unets.pretrained import WEIGHTS, load_pretrained
+from diffood.export.sources.unets.diffusers_model import load_diffusers
 from diffood.export.sources.unets.scheduler import read_config
-from diffood.export.sources.weights import hash_file
 from diffood.runtime.images.decode import ImageShape
 
 FOLDERS = ("vae", "vqvae")  # as diffusers' pipelines name them
@@ -57,8 +56,8 @@ def load_autoencoder(folder: Path, latent: tuple[int, int, int]) -> Autoencoder:
     name = read_config(folder / "config.json").get("_class_name")
     if name not in kinds:
         raise ExportError(f"{folder} is a {name}; the autoencoders that can be exported are {' and '.join(kinds)}.")
-    model: Any = load_pretrained(folder, kinds[name])
-    config = model.config
+    loaded = load_diffusers(folder, kinds[name])
+    model, config = loaded.model, loaded.config
     if config.get("norm_type", "group") != "group":
         raise ExportError(f"norm_type {config['norm_type']!r} of {folder} is not supported; group is.")
     channels = config.get("vq_embed_dim") or config["latent_channels"]
@@ -76,10 +75,8 @@ def load_autoencoder(folder: Path, latent: tuple[int, int, int]) -> Autoencoder:
     image = ImageShape(config["in_channels"], latent[1] * factor, latent[2] * factor)
     _require_sizes(model, config["latent_channels"], latent, image)
     offset, scale = _scaling(config, channels, folder)
-    scaled = f"latents scaled by {config['scaling_factor']:g}"
-    return Autoencoder(
-        model, image, *latent, offset, scale, f"diffusers {name} {folder.name}, {scaled}", hash_file(folder / WEIGHTS)
-    )
+    origin = f"{loaded.origin}, latents scaled by {config['scaling_factor']:g}"
+    return Autoencoder(model, image, *latent, offset, scale, origin, loaded.sha256)
 
 
 def _require_sizes(model: Any, inner: int, latent: tuple[int, int, int], image: ImageShape) -> None:

@@ -1,11 +1,12 @@
 """DiffOOD's DDIM network, which is that of Song et al. 2021 with a label embedding, as a diffusers UNet2DModel."""
 
 import re
-from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, model_validator
 
-from diffood.export.sources.unets.presets import DDIMConfig
+from diffood.export.sources.unets.checkpoint_config import Blocks, CheckpointConfig, Sizes, Width
 
 _NAMES = {  # diffusers' parts of a name: theirs; the longer ones first
     "time_embedding.linear_1": "temb.dense.0",
@@ -30,6 +31,41 @@ _NAMES = {  # diffusers' parts of a name: theirs; the longer ones first
 }
 
 
+class DDIMConfig(CheckpointConfig):
+    """The `Model` and `Schedule` of a DiffOOD configuration of struc DDIM, by their names (after Song et al. 2021)."""
+
+    layout: Literal["ddim"]
+    ch: Width = 128
+    ch_mult: Annotated[tuple[Annotated[int, Field(ge=1, le=32)], ...], Field(min_length=1, max_length=10)]
+    num_res_blocks: Blocks = 2
+    attn_resolutions: Sizes = (16,)
+    noise_schedule: Literal["linear", "cosine"] = "linear"
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+    @model_validator(mode="after")
+    def _fits(self) -> "DDIMConfig":
+        if self.image_size % 2 ** (len(self.ch_mult) - 1):
+            raise ValueError(f"an image of {self.image_size} cannot be halved {len(self.ch_mult) - 1} times")
+        return self
+
+    def build(self, labels: int) -> torch.nn.Module:
+        """See CheckpointConfig."""
+        with torch.device("meta"):
+            return build_ddim(self, labels)
+
+    def checkpoint_name(self, name: str) -> str:
+        """Of diffusers' parts of a name those of the checkpoint, whose up blocks are counted from the full size."""
+        for diffusers, official in _NAMES.items():
+            name = name.replace(diffusers, official)
+        last = len(self.ch_mult) - 1
+        return re.sub(r"^up_blocks\.(\d+)", lambda match: f"up.{last - int(match[1])}", name)
+
+    def scheduler_config(self) -> dict[str, Any]:
+        """The betas' ends."""
+        return {"beta_start": self.beta_start, "beta_end": self.beta_end}
+
+
 def build_ddim(config: DDIMConfig, labels: int) -> torch.nn.Module:
     """The network with names of diffusers: one head, sines first, padding on two sides where the image is halved."""
     from diffusers import UNet2DModel
@@ -51,14 +87,3 @@ def build_ddim(config: DDIMConfig, labels: int) -> torch.nn.Module:
         norm_eps=1e-6,
     )
     return model
-
-
-def official_names(levels: int) -> Callable[[str], str]:
-    """From a name in diffusers' module to the one in the checkpoint, whose up blocks are counted from the full size."""
-
-    def rename(name: str) -> str:
-        for ours, theirs in _NAMES.items():
-            name = name.replace(ours, theirs)
-        return re.sub(r"^up_blocks\.(\d+)", lambda match: f"up.{levels - 1 - int(match[1])}", name)
-
-    return rename

@@ -1,35 +1,26 @@
 """Loads a diffusers DiTTransformer2DModel folder: Peebles & Xie 2023 (arXiv 2212.09748), class labels, null last."""
 
 from pathlib import Path
-from typing import Any
 
 from diffood.errors import ExportError
-from diffood.export.sources.unets.pretrained import WEIGHTS, load_pretrained, require_channels
+from diffood.export.sources.unets.denoiser import make_unet, read_sample_size
+from diffood.export.sources.unets.diffusers_model import load_diffusers
+from diffood.export.sources.unets.scheduler import read_config
 from diffood.export.sources.unets.unet import UNet
-from diffood.export.sources.weights import hash_file
 
 
-def load_dit(folder: Path) -> UNet:
+def load(folder: Path) -> UNet:
     """The transformer, asked as a UNet is: it takes the same arguments in the same order.
 
     Raises ExportError where its weights do not load, or its shapes do not fit.
     """
     from diffusers import DiTTransformer2DModel
 
-    model: Any = load_pretrained(folder, DiTTransformer2DModel)
-    config = model.config
-    channels, size, patch = config["in_channels"], config["sample_size"], config["patch_size"]
-    require_channels("The transformer", channels, model.out_channels)
-    if size % patch:
-        raise ExportError(f"The transformer's sample_size {size} is no multiple of its patch_size {patch}.")
+    size = read_sample_size(folder, read_config(folder / "config.json").get("sample_size"))
+    loaded = load_diffusers(folder, DiTTransformer2DModel)
+    patch = loaded.config["patch_size"]
+    if any(side % patch for side in size):
+        raise ExportError(f"{folder}: the sample_size {size[0]} is no multiple of the patch_size {patch}.")
     # The last row of its table of labels is what training puts in the place of a label that is dropped.
-    labels = model.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.num_embeddings
-    return UNet(
-        model,
-        channels,
-        size,
-        size,
-        labels,
-        f"diffusers DiTTransformer2DModel {folder.name}",
-        hash_file(folder / WEIGHTS),
-    )
+    labels = loaded.model.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.num_embeddings
+    return make_unet(loaded, size, labels)

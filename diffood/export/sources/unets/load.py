@@ -19,9 +19,9 @@ def load_unet(spec: str | Path, config: str | None = None, scheduler: Path | Non
     if path.is_dir():
         if config is not None:
             raise UsageError(f"--unet-config is for checkpoint files; the folder {path} has its own config.json.")
-        from diffood.export.sources.unets.latent import load_denoiser
+        from diffood.export.sources.unets.folder import load_folder
 
-        unet = load_denoiser(path, scheduler)
+        unet = load_folder(path, scheduler)
     elif path.is_file():
         from diffood.export.sources.unets.checkpoint_unet import load_checkpoint_unet
 

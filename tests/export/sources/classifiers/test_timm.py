@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from diffood.errors import ExportError
 from diffood.export.graphs.modules import Prepare
-from diffood.export.sources.classifiers.classifier import Classifier, Preprocessing, load_classifier
+from diffood.export.sources.classifiers.classifier import Classifier, load_classifier
+from diffood.export.sources.classifiers.source import ClassifierSource
 
 
 def weights_of(name: str, folder: Path, **settings: int) -> tuple[torch.nn.Module, Path]:
@@ -25,7 +26,7 @@ def weights_of(name: str, folder: Path, **settings: int) -> tuple[torch.nn.Modul
 
 
 def load(name: str, weights: Path | None, **options: object) -> Classifier:
-    return load_classifier(f"timm:{name}", weights, 64, 64, Preprocessing(), **options)  # type: ignore[arg-type]
+    return load_classifier(ClassifierSource(f"timm:{name}", weights, **options), 64, 64)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -106,10 +107,10 @@ def test_weights_of_another_network_are_explained(tmp_path: Path) -> None:
 def test_nothing_is_fetched_unless_asked(tmp_path: Path) -> None:
     _, weights = weights_of("resnet10t", tmp_path)
     out = run_unconnected(f"""
-load_classifier("timm:resnet10t", Path({str(weights)!r}), 64, 64, Preprocessing())
+load_classifier(ClassifierSource("timm:resnet10t", Path({str(weights)!r})), 64, 64)
 assert not asked, asked
 try:
-    load_classifier("timm:resnet10t", None, 64, 64, Preprocessing(), download=True)
+    load_classifier(ClassifierSource("timm:resnet10t", download=True), 64, 64)
 except DiffoodError as error:
     print(error)
 assert asked

@@ -11,7 +11,8 @@ torchvision = pytest.importorskip("torchvision", reason="needs torchvision, of `
 from named_networks import run_unconnected
 
 from diffood.errors import ExportError
-from diffood.export.sources.classifiers.classifier import Classifier, Preprocessing, load_classifier
+from diffood.export.sources.classifiers.classifier import Classifier, load_classifier
+from diffood.export.sources.classifiers.source import ClassifierSource
 
 
 def weights_of(name: str, file: Path, **settings: object) -> tuple[torch.nn.Module, Path]:
@@ -23,7 +24,7 @@ def weights_of(name: str, file: Path, **settings: object) -> tuple[torch.nn.Modu
 
 
 def load(name: str, weights: Path | None, **options: object) -> Classifier:
-    return load_classifier(f"torchvision:{name}", weights, 64, 64, Preprocessing(), **options)  # type: ignore[arg-type]
+    return load_classifier(ClassifierSource(f"torchvision:{name}", weights, **options), 64, 64)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -62,10 +63,10 @@ def test_a_network_filled_from_a_file_equals_torchvisions(
 def test_images_are_prepared_as_the_weights_own_transform_prepares_them(
     name: str, entry: str, size: tuple[int, int]
 ) -> None:
-    from diffood.export.sources.classifiers.torchvision import _entry, _preprocessing
+    from diffood.export.sources.classifiers.torchvision import read_transforms
 
-    weights, _ = _entry(torchvision.models.get_model_weights(name), entry, None)
-    prepared = _preprocessing(weights.transforms())
+    weights = torchvision.models.get_model_weights(name)[entry]
+    prepared = read_transforms(weights.transforms())
     draw = np.random.default_rng(0)
     blocks = draw.integers(60, 196, (size[0] // 10, size[1] // 10, 3), np.uint8)
     picture = np.array(Image.fromarray(blocks).resize(size[::-1], Image.Resampling.BICUBIC))
@@ -104,10 +105,10 @@ def test_nothing_is_fetched_unless_asked(tmp_path: Path) -> None:
     out = run_unconnected(f"""
 import os
 os.environ["TORCH_HOME"] = {str(tmp_path)!r}
-load_classifier("torchvision:squeezenet1_1", Path({str(weights)!r}), 64, 64, Preprocessing())
+load_classifier(ClassifierSource("torchvision:squeezenet1_1", Path({str(weights)!r})), 64, 64)
 assert not asked, asked
 try:
-    load_classifier("torchvision:squeezenet1_1", None, 64, 64, Preprocessing(), download=True)
+    load_classifier(ClassifierSource("torchvision:squeezenet1_1", download=True), 64, 64)
 except DiffoodError as error:
     print(error)
 assert asked

@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers, of the extra `classifiers`")
 from diffood.errors import ExportError
 from diffood.export.graphs.modules import Prepare
-from diffood.export.sources.classifiers.classifier import Classifier, Preprocessing, load_classifier
+from diffood.export.sources.classifiers.classifier import Classifier, load_classifier
+from diffood.export.sources.classifiers.source import ClassifierSource
 
 NAMES = {0: "ant", 1: "bee", 2: "cow"}
 
@@ -59,7 +60,7 @@ def saved(folder: Path, model: torch.nn.Module, processor: str | None = "squashe
 
 
 def load(folder: Path) -> Classifier:
-    return load_classifier(f"transformers:{folder}", None, 32, 32, Preprocessing())
+    return load_classifier(ClassifierSource(f"transformers:{folder}"), 32, 32)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ pytest.importorskip("diffusers")
 from written_networks import DDIM, Draw, OpenAI
 
 from diffood.errors import ExportError, UsageError
-from diffood.export.sources.unets.checkpoint_unet import build, names_of, schedule_of
 from diffood.export.sources.unets.load import load_unet
 from diffood.export.sources.unets.presets import PRESETS, load_checkpoint_config
 
@@ -199,20 +198,19 @@ def test_a_preset_has_the_published_names_and_shapes(name: str) -> None:
     size = 32 if isinstance(network, DDIM) else 2**levels  # attention of a DDIM depends on the size
     labels = torch.zeros(1, dtype=torch.long, device="meta") if labels_of(network) else None
     network(draw, torch.empty(1, 3, size, size, device="meta"), torch.empty(1, device="meta"), labels)
-    rename, model = names_of(config), build(config, labels_of(network))
+    rename, model = config.checkpoint_name, config.build(labels_of(network))
     found = {rename(key): without_last_ones(value.shape) for key, value in model.state_dict().items()}
     assert found == {key: without_last_ones(value.shape) for key, value in draw.state.items()}
     if name in NAMED_SIZES:
         count = sum(value.numel() for value in draw.state.values()) / 1e6
         assert count == pytest.approx(NAMED_SIZES[name], rel=0.06)
     if isinstance(network, OpenAI):  # what no shape shows
-        shape = model.shape
-        assert shape.new_attention_order == network.use_new_attention_order
+        assert model.config.use_new_attention_order == network.use_new_attention_order
         each = None if network.num_head_channels == -1 else network.num_head_channels
-        assert (shape.heads[1], shape.heads_upsample if each is None else 4) == (each, 4)
-        assert {2**level for level in shape.attention_levels} == set(network.attention_rates)
-        rescaled = "--rescale_timesteps True" in PUBLISHED.get(name, "")
-        assert shape.time_scale == (1000 / 4000 if rescaled else 1)
+        assert model.config.num_head_channels == each
+        assert each or {model.config.num_heads, model.config.num_heads_upsample or 4} == {4}
+        assert {2**level for level in model.config.attention_levels} == set(network.attention_rates)
+        assert model.config.rescale_timesteps == ("--rescale_timesteps True" in PUBLISHED.get(name, ""))
 
 
 def linear(steps: int) -> np.ndarray:
@@ -237,7 +235,7 @@ def cosine(steps: int) -> np.ndarray:
     ],
 )
 def test_a_preset_has_the_published_schedule(name: str, expected: np.ndarray, prediction: str) -> None:
-    schedule = schedule_of(load_checkpoint_config(name, Path("model.pt")))
+    schedule = load_checkpoint_config(name, Path("model.pt")).schedule()
     assert schedule.alpha_bar == pytest.approx(expected, rel=1e-9)
     assert schedule.prediction == prediction
     assert name in schedule.origin
@@ -246,7 +244,7 @@ def test_a_preset_has_the_published_schedule(name: str, expected: np.ndarray, pr
 def test_a_linear_schedule_is_scaled_to_its_steps_and_may_predict_the_image(tmp_path: Path) -> None:
     changes = {"preset": "guided-imagenet256", "diffusion_steps": 4000, "predict_xstart": True}
     (tmp_path / "config.json").write_text(json.dumps(changes))
-    schedule = schedule_of(load_checkpoint_config(str(tmp_path / "config.json"), Path("model.pt")))
+    schedule = load_checkpoint_config(str(tmp_path / "config.json"), Path("model.pt")).schedule()
     assert schedule.alpha_bar == pytest.approx(linear(4000), rel=1e-9)
     assert schedule.prediction == "sample"
 
@@ -254,7 +252,7 @@ def test_a_linear_schedule_is_scaled_to_its_steps_and_may_predict_the_image(tmp_
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"preset": "imagenet"}, "starts from 'imagenet', which is no preset"),
+        ({"preset": "imagenet"}, "starts from 'imagenet', which is not a preset"),
         ({"preset": "guided-imagenet256", "num_channels": 100}, "num_channels: .*multiple of 32, got '100'"),
         ({"preset": "guided-imagenet256", "num_channels": 10**9}, "num_channels: .*less than or equal to 4096"),
         ({"preset": "guided-imagenet256", "num_res_blocks": 10**9}, "num_res_blocks: .*less than or equal to 16"),
@@ -266,7 +264,7 @@ def test_a_linear_schedule_is_scaled_to_its_steps_and_may_predict_the_image(tmp_
         ({"layout": "openai"}, "image_size: Field required"),
         ({"layout": "stable"}, "the layout 'stable'; openai and ddim are known"),
         ({"preset": "guided-imagenet256", "layout": ["ddim"]}, "the layout .*ddim"),
-        ({"preset": ["guided-imagenet256"]}, "which is no preset"),
+        ({"preset": ["guided-imagenet256"]}, "which is not a preset"),
         ({}, "the layout 'None'"),
         ([1], "holds no JSON object"),
     ],

@@ -15,7 +15,10 @@ from written_networks import DDIM, Draw, OpenAI
 
 from diffood.cli import app
 from diffood.errors import UsageError
-from diffood.export.build import Sources, export_bundle
+from diffood.export.build import export_bundle
+from diffood.export.request import ExportRequest
+from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import open_bundle
 
 CLASSES, STEPS, SIZE = 3, 8, 8
@@ -82,8 +85,8 @@ def test_a_checkpoints_bundle_gives_what_the_published_network_gives(
         json.dumps(config | {"image_size": SIZE, "num_res_blocks": 1, "diffusion_steps": steps})
     )
     lines: list[str] = []
-    sources = Sources(tmp_path / "ema.ckpt", classifier, unet_config=str(tmp_path / "own.json"))
-    export_bundle(sources, tmp_path / "bundle", overwrite=False, report=lines.append)
+    sources = ModelSources(tmp_path / "ema.ckpt", ClassifierSource(classifier), unet_config=str(tmp_path / "own.json"))
+    export_bundle(ExportRequest(tmp_path / "bundle", sources), lines.append)
     asked = {"x": x, "time": time, "label": label}
     assert float((run(tmp_path / "bundle", "step_plain", asked) - expected).abs().max()) < 1e-4
     manifest = open_bundle(tmp_path / "bundle").manifest

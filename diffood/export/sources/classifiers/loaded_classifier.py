@@ -1,8 +1,7 @@
-"""What is asked of a source of classifiers, and what it gives: the words in which they all speak."""
+"""What a source of classifiers gives, and how it imports the library it needs."""
 
 import importlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -13,28 +12,20 @@ from diffood.export.sources.classifiers.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
-class Request:
-    """name: a SPEC after its kind. size: (H, W) of the images it will see, where it names none itself.
+class LoadedClassifier:
+    """A classifier as its source gives it, not tried yet.
 
-    weights: a local file. download: whether the source may use the network. logits, features: names of an ONNX graph's
-    tensors, where they cannot be found.
-    """
+    Attributes:
+        model: Maps x [B, C, H, W], preprocessed, to logits or (logits, features).
+        origin: What it was loaded from, for the user.
+        sha256: Hash of its weights.
+        preprocessing: What the source says of it.
+        said_by: Who says so, for the user.
+        class_names: The source's own, None where it has none.
+        features_from: Where the features come from, if the source gives them.
+        notes: What else the user should know, one line each.
+        parameters: How many, where the module does not hold them.
 
-    name: str
-    size: tuple[int, int]
-    weights: Path | None = None
-    download: bool = False
-    logits: str | None = None
-    features: str | None = None
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A classifier as its source gives it: model(x [B, C, H, W], preprocessed) -> logits or (logits, features).
-
-    preprocessing and class_names: what the source says of them; said_by: in which words. features_from: where the
-    features come from, if it is the source that gives them. notes: what else the user should know, a line each.
-    parameters: how many, where the module does not hold them.
     """
 
     model: nn.Module

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from diffood.errors import ExportError
-from diffood.export.sources.unets.pretrained import WEIGHTS, load_pretrained, require_channels, sample_size
+from diffood.export.sources.unets.denoiser import make_unet, read_sample_size
+from diffood.export.sources.unets.diffusers_model import load_diffusers
+from diffood.export.sources.unets.scheduler import read_config
 from diffood.export.sources.unets.unet import UNet
-from diffood.export.sources.weights import hash_file
 
 # What adds an input that a class label does not give.
 _OTHER_INPUTS = ("class_embed_type", "addition_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim")
@@ -29,29 +30,21 @@ class WithoutText(nn.Module):
         return self.model(x, time, None, class_labels=class_labels, return_dict=return_dict)
 
 
-def load_condition_unet(folder: Path) -> UNet:
+def load(folder: Path) -> UNet:
     """The UNet, for any number of channels. Raises ExportError where it attends to a text or needs other inputs."""
     from diffusers import UNet2DConditionModel
 
-    model: Any = load_pretrained(folder, UNet2DConditionModel)
-    config = model.config
+    size = read_sample_size(folder, read_config(folder / "config.json").get("sample_size"))
+    loaded = load_diffusers(folder, UNet2DConditionModel)
     for name in _OTHER_INPUTS:
-        if config.get(name) is not None:
+        if loaded.config.get(name) is not None:
             raise ExportError(
-                f"{name} {config[name]!r} of {folder} is not supported; class labels come by num_class_embeds."
+                f"{name} {loaded.config[name]!r} of {folder} is not supported; class labels come by num_class_embeds."
             )
-    if any(getattr(module, "is_cross_attention", False) for module in model.modules()):
+    if any(getattr(module, "is_cross_attention", False) for module in loaded.model.modules()):
         raise ExportError(
             f"{folder} attends to encoder_hidden_states, the embedding of a text, and an image to be judged has none: "
             "an empty one would ask for something else than the class. UNet2DConditionModel works with blocks without "
             "CrossAttn (DownBlock2D, AttnDownBlock2D, UNetMidBlock2D, …) and num_class_embeds."
         )
-    require_channels("The UNet", config["in_channels"], config["out_channels"])
-    return UNet(
-        WithoutText(model),
-        config["in_channels"],
-        *sample_size(folder, config["sample_size"]),
-        config["num_class_embeds"] or 0,
-        f"diffusers UNet2DConditionModel {folder.name}",
-        hash_file(folder / WEIGHTS),
-    )
+    return make_unet(loaded, size, loaded.config["num_class_embeds"] or 0, WithoutText(loaded.model))

@@ -1,0 +1,69 @@
+"""What an export is asked for. Read without torch or onnx."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffood.errors import UsageError
+from diffood.export.sources.model_sources import ModelSources
+from diffood.runtime.bundle.bundle import Precision
+from diffood.runtime.bundle.engines import EngineLibrary, Profile
+
+OPSET = 21  # the first with GroupNormalization, which FP16 graphs keep; below, it is written as smaller nodes
+OLDEST_OPSET = 18
+# Bytes of weights above which a graph keeps them in a file of their own. protobuf's own limit is 2 GiB; far below it a
+# graph in one piece costs what a large model cannot spare: torch, onnx and the engine each hold copies of the whole
+# message, and the step graphs with and without guidance hold the same weights, twice on disk.
+LARGEST_INSIDE = 2**28
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """The TensorRT engines to build of a bundle's graphs.
+
+    Attributes:
+        library: tensorrt builds for this machine's GPU, tensorrt-rtx for any and without one.
+        profile: Rows of an engine call.
+        gpus: As "sm86", for tensorrt-rtx alone.
+        precisions: Of the graphs; empty for all the bundle has.
+        workspace_mb: Memory the builder may use; None for all.
+        timing_cache: File that makes the next build faster, for tensorrt alone.
+
+    """
+
+    library: EngineLibrary
+    profile: Profile
+    gpus: tuple[str, ...] = ()
+    precisions: tuple[Precision, ...] = ()
+    workspace_mb: int | None = None
+    timing_cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """A bundle to make, or what to add to one.
+
+    Attributes:
+        bundle: Its folder.
+        sources: The models to export; None to add to a bundle there is.
+        overwrite: Whether a bundle that is there may be replaced.
+        precisions: Of the graphs; fp32 is always made.
+        opset: Of the graphs.
+        images: In-distribution images for the value ranges of int8: files, folders and whatever else holds images.
+        engines: Engines to build of them, if any.
+        largest_inside: Bytes of weights above which a graph keeps them in a file of their own.
+
+    """
+
+    bundle: Path
+    sources: ModelSources | None = None
+    overwrite: bool = False
+    precisions: tuple[Precision, ...] = ()
+    opset: int = OPSET
+    images: tuple[str, ...] = ()
+    engines: EngineRequest | None = None
+    largest_inside: int = LARGEST_INSIDE
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for an opset that graphs cannot be written in."""
+        if not OLDEST_OPSET <= self.opset <= OPSET:
+            raise UsageError(f"--opset {self.opset} is not possible: choose {OLDEST_OPSET} to {OPSET}.")
