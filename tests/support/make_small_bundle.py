@@ -19,7 +19,9 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from diffood.export.build import export_bundle
-from diffood.export.sources.model_sources import Sources
+from diffood.export.request import ExportRequest
+from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.arrays import load_arrays
 from diffood.runtime.bundle.bundle import Manifest, write_bundle
 from diffood.runtime.images.pixels import from_pixels
@@ -151,14 +153,12 @@ def main() -> None:
         folder = Path(name)
         train_unet(folder, arguments.unet_steps)
         train_classifier(folder, arguments.classifier_steps)
-        sources = Sources(
+        sources = ModelSources(
             folder / "unet",
-            f"{folder / 'small_net.py'}:small_net",
-            folder / "small_net.safetensors",
-            folder / "scheduler",
+            ClassifierSource(f"{folder / 'small_net.py'}:small_net", folder / "small_net.safetensors"),
             class_names=tuple(CLASS_NAMES.read_text().splitlines()),
         )
-        manifest = export_bundle(sources, arguments.output, overwrite=True, report=print)
+        manifest = export_bundle(ExportRequest(arguments.output, sources, overwrite=True), print)
         shorten_golden(arguments.output, manifest)
 
 
