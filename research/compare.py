@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -33,13 +32,13 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import DEFAULT, FAST, Combination, Plan
 from diffood.runtime.method.scoring import Float
-from diffood.runtime.method.witnesses import Witness, measure
+from diffood.runtime.method.witnesses.registry import WITNESSES, Witness, measure
 from diffood.runtime.pipeline import observe_files
 from diffood.zoo import BUNDLE
 from diffood.zoo.images import SETS, load_set
 from research.datasets import load_training_data
 
-WITNESSES: tuple[Witness, ...] = get_args(Witness)
+NAMES: tuple[Witness, ...] = tuple(WITNESSES)
 FITTED_OF, TESTED = 1000, 1000  # held-out digits; what is left is turned upside down
 OTHER_SETS = ("animals", "textures", "photos")
 
@@ -86,7 +85,7 @@ def ways() -> list[Way]:
         rows.append(Way(f"default without {left_out}", tuple(w for w in chosen if w != left_out), how, stages))
     rows.append(Way("default and knn", (*chosen, "knn"), how, stages))
     rows.append(Way("jump, reconstruction, knn, equal sum", ("jump", "reconstruction", "knn"), "sum"))
-    return rows + [Way(name, (name,), None) for name in WITNESSES]
+    return rows + [Way(name, (name,), None) for name in NAMES]
 
 
 def fashion_sets() -> dict[str, Pixels]:
@@ -110,7 +109,7 @@ def measure_sets(
     bundle_path: Path, sets: Mapping[str, Pixels], plan: Plan, limit: int | None, batch: int, threads: int
 ) -> Measured:
     """Every witness on the images that `calibrate` would fit on, and on all of the other sets; none ends early."""
-    plan = plan.changed({"witnesses": WITNESSES})
+    plan = plan.changed({"witnesses": NAMES})
     detector = Detector.load(open_bundle(bundle_path), plan, batch=batch, threads=threads)
     with tempfile.TemporaryDirectory() as place:
         folders = {name: _write(Path(place) / name, images[:limit]) for name, images in sets.items()}
@@ -122,7 +121,7 @@ def measure_sets(
             for outcome in observe_files(detector, list_inputs([str(folder)])):
                 assert outcome.result is not None, outcome.loaded.error
                 for repeats, rows in found[name].items():
-                    rows.append(measure(WITNESSES, outcome.result.first(repeats), bank))
+                    rows.append(measure(NAMES, outcome.result.first(repeats), bank))
     return Measured(fitted.columns, {name: {r: np.stack(rows) for r, rows in by.items()} for name, by in found.items()})
 
 
@@ -135,7 +134,7 @@ def _write(folder: Path, images: Pixels) -> Path:
 
 def score(way: Way, measured: Measured) -> ScoredSets:
     """What one way, fitted on the columns, makes of every set."""
-    chosen, last = [WITNESSES.index(name) for name in way.witnesses], max(measured.columns)
+    chosen, last = [NAMES.index(name) for name in way.witnesses], max(measured.columns)
     if way.how is None:
         scores = {name: found[last][:, chosen[0]] for name, found in measured.sets.items()}
         return ScoredSets(scores.pop("ind"), scores)

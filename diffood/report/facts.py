@@ -4,19 +4,9 @@ from dataclasses import dataclass
 
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.detector import Detector
-from diffood.runtime.method.witnesses import Witness
+from diffood.runtime.method.witnesses.registry import WITNESSES
 
 CLASSES_NAMED = 12
-
-MEANING: dict[Witness, str] = {
-    "jump": "How far the classifier's answer moves when the image is noised and denoised: the paper's score.",
-    "reconstruction": "How far the denoised image is from the image itself, both slightly blurred.",
-    "logit_norm": "How flat the classifier's outputs are: no class stands out.",
-    "energy": "How low the classifier's outputs are taken together: no class is well supported.",
-    "max_logit": "How low the classifier's highest output is.",
-    "msp": "How unsure the classifier is: how small its largest probability is.",
-    "knn": "How far the image's features are from those of known in-distribution images.",
-}
 
 
 @dataclass(frozen=True)
@@ -45,7 +35,7 @@ def witness_facts(calibration: Calibration) -> tuple[WitnessFact, ...]:
     return tuple(
         WitnessFact(
             name,
-            MEANING[name],
+            WITNESSES[name].meaning,
             fitted[name].weight if name in fitted else 1.0,
             fitted[name].center if name in fitted else None,
             fitted[name].scale if name in fitted else None,

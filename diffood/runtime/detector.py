@@ -19,7 +19,8 @@ from diffood.runtime.decision import Rule
 from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits, load_image
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.method.witnesses import Evidence, measure
+from diffood.runtime.method.witnesses.definition import Evidence
+from diffood.runtime.method.witnesses.registry import measure
 from diffood.runtime.passes import Way, run_pass
 from diffood.runtime.sessions import Array, Session
 from diffood.runtime.sessions.backends import open_session

@@ -19,7 +19,8 @@ from diffood.runtime.method.noise import content_key, draw_noise, mix
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import StepTable
 from diffood.runtime.method.scoring import jumps
-from diffood.runtime.method.witnesses import Evidence
+from diffood.runtime.method.witnesses.definition import Evidence
+from diffood.runtime.method.witnesses.registry import classify_denoised
 from diffood.runtime.sessions import Array, Classified, Session
 
 Key = TypeVar("Key")
@@ -49,8 +50,8 @@ class Way:
 
     @property
     def jumps(self) -> bool:
-        """Whether denoised images are classified; only the jump asks for it."""
-        return "jump" in self.plan.witnesses
+        """Whether denoised images are classified."""
+        return classify_denoised(self.plan.witnesses)
 
 
 class _Image(Generic[Key, Found]):

@@ -10,7 +10,7 @@ from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits, Loaded
 from diffood.runtime.inputs.decoding import IN_THREADS, MOST_HELD, Decoding, decode_ahead
 from diffood.runtime.inputs.items import Item, Pause
-from diffood.runtime.method.witnesses import Evidence
+from diffood.runtime.method.witnesses.definition import Evidence
 from diffood.runtime.sessions import Array
 
 REFUSED_HELD = 1000  # refused files in a row after which their rows are brought out; some kilobytes each

@@ -32,7 +32,7 @@ def leave_one(fusion: dict[str, Any]) -> None:
         (lambda fusion: fusion["witnesses"].clear(), "fusion.witnesses"),
         (lambda fusion: fusion.update(combine="max"), "fusion.combine"),
         (lambda fusion: fusion.update(combine="sum"), "The fusion combines jump, knn by sum"),
-        (lambda fusion: fusion.update(bank=None), "a bank belongs to the witness knn"),
+        (lambda fusion: fusion.update(bank=None), "a bank goes with knn"),
         (lambda fusion: fusion.update(note="x"), "fusion.note"),
         (lambda fusion: fusion.update({"n\x1b[31m": 1}), "fusion.n\\x1b[31m"),
     ],

@@ -4,7 +4,6 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,7 +20,6 @@ from diffood.calibration.metrics.groups import Group
 from diffood.calibration.metrics.intervals import Difference
 from diffood.calibration.scored_files import ScoredFiles, score_sources
 from diffood.errors import UsageError
-from diffood.report.facts import MEANING
 from diffood.report.gallery import Extremes
 from diffood.report.operating import operating_points
 from diffood.report.page import render
@@ -29,7 +27,8 @@ from diffood.report.report import Report, report_on_calibration, report_on_sets
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.inputs.open import list_inputs
-from diffood.runtime.method.witnesses import Evidence, Witness
+from diffood.runtime.method.witnesses.definition import Evidence
+from diffood.runtime.method.witnesses.registry import WITNESSES
 from diffood.zoo.images import load_set, unpack_set
 
 # One UNet evaluation an image: these tests look at the report, not at detection.
@@ -108,10 +107,6 @@ def test_few_images_are_shown_once_and_a_score_that_is_not_finite_first(broken: 
     assert extremes.highest[0].denoised.base is None  # holds no other repeat in memory
 
 
-def test_every_witness_has_a_meaning() -> None:
-    assert MEANING.keys() == set(get_args(Witness))
-
-
 def test_the_chosen_point_is_the_calibration_and_the_evaluation(report: Report) -> None:
     (chosen,) = [point for point in report.points if point.chosen]
     assert chosen.threshold == report.threshold
@@ -186,7 +181,7 @@ def test_the_page_stands_alone_and_is_well_formed(report: Report) -> None:
     assert page.count("<picture>") == 5  # three histograms, two curves
     assert "this bundle" in page
     for name in ("jump", "reconstruction", "logit_norm", "energy"):
-        assert MEANING[name].split(":")[0].replace("'", "&#39;") in page
+        assert WITNESSES[name].meaning.split(":")[0].replace("'", "&#39;") in page
 
 
 def rows_of(page: str, label: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from diffood.errors import CalibrationError
 from diffood.runtime.method.fusion import FittedWitness, bend
 from diffood.runtime.method.plan import Combination
 from diffood.runtime.method.scoring import Float
-from diffood.runtime.method.witnesses import Witness
+from diffood.runtime.method.witnesses.registry import Witness
 
 SHRINKAGE = 0.2  # of correlations, so that chance in few images does not decide a weight
 ROUNDING = 1e-6  # of a value: ten times float32's, as engines sum; a deviation below it tells nothing of an image

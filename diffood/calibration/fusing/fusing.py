@@ -1,4 +1,4 @@
-"""Fits a fusion on in-distribution files: what each witness usually says there, and the bank of "knn"."""
+"""Fits a fusion on in-distribution files: what each witness usually says there, and the bank of features."""
 
 import hashlib
 import math
@@ -16,7 +16,8 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.method.scoring import Float
-from diffood.runtime.method.witnesses import Array, Witness, knn, measurable, measure
+from diffood.runtime.method.witnesses.definition import Array
+from diffood.runtime.method.witnesses.registry import Witness, measurable, measure, measure_in_bank, need_bank
 from diffood.runtime.pipeline import Progress, observe_files
 
 SHARE = 3  # one image in so many is fitted on, the others are calibrated on
@@ -112,16 +113,16 @@ def fit_fusion(
     Raises CalibrationError for too few usable files, and for witnesses that are not finite or do not vary.
     """
     plan, seen = detector.plan, _observe(detector, sources, limits, progress)
-    entry, data, bank, neighbours = None, b"", None, np.empty(0)
-    if "knn" in plan.witnesses:
+    entry, data, bank = None, b"", None
+    of_rows: dict[Witness, Float] = {}
+    if banked := need_bank(plan.witnesses):
         entry, data = pack_bank(seen.features)
         bank = unpack_bank(data, entry.file)  # as it will be read
         # without the image's own row, as a new image has none
-        neighbours = np.array([knn(row, bank, in_bank=True) for row in seen.features])
-
+        of_rows = {name: measure_in_bank(name, seen.features, bank) for name in banked}
     columns = {}
     for repeats, others in seen.columns.items():
-        found = {**others, "knn": neighbours}
+        found = others | of_rows
         columns[repeats] = {name: found[name] for name in measurable(plan.witnesses, repeats)}
     record = FusionRecord(
         combine=plan.combine,
@@ -135,7 +136,7 @@ def fit_fusion(
 
 @dataclass(frozen=True)
 class _Seen:
-    """What is kept of the images: for "knn" features float32 [n, D]; of the others columns.
+    """What is kept of the images: features float32 [n, D] for the bank, columns for the witnesses without one.
 
     columns: by number of repeats, each witness float64 [n].
     """
@@ -148,7 +149,8 @@ class _Seen:
 def _observe(detector: Detector, sources: Iterable[Item], limits: Limits, progress: Progress | None) -> _Seen:
     """Measure image by image: the denoised ones would fill memory. Raises CalibrationError for too few, not finite."""
     wanted = detector.plan.witnesses
-    others = tuple(name for name in wanted if name != "knn")  # its bank is not complete yet
+    banked = need_bank(wanted)  # whose bank is not complete yet
+    others = tuple(name for name in wanted if name not in banked)
     stops = (*detector.plan.stages, detector.plan.repeats)
     names = {repeats: measurable(others, repeats) for repeats in stops}
     values: list[list[Float]] = []
@@ -159,7 +161,7 @@ def _observe(detector: Detector, sources: Iterable[Item], limits: Limits, progre
             set_aside.append((outcome.source.id, outcome.loaded.error))
             continue
         values.append([measure(names[repeats], outcome.result.first(repeats)) for repeats in stops])
-        row = outcome.result.features if "knn" in wanted else outcome.result.features[:0]
+        row = outcome.result.features if banked else outcome.result.features[:0]
         features.append(row.copy())  # not a view that keeps its batch
         if not (all(np.isfinite(found).all() for found in values[-1]) and np.isfinite(row).all()):
             raise CalibrationError(

@@ -24,7 +24,7 @@ from diffood.runtime.bundle.fusion import StageRule
 from diffood.runtime.method.fusion import FittedWitness, fuse
 from diffood.runtime.method.plan import Combination
 from diffood.runtime.method.scoring import Float
-from diffood.runtime.method.witnesses import Witness
+from diffood.runtime.method.witnesses.registry import Witness
 
 PASSED = 0.5  # of in-distribution images go no further than the first repeats; docs/detection.md: what 0.8 would cost
 

@@ -14,7 +14,8 @@ from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import calibration_sha256
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.method.witnesses import Array
+from diffood.runtime.method.witnesses.definition import Array
+from diffood.runtime.method.witnesses.registry import classify_denoised
 from diffood.runtime.sessions.choice import list_candidates, passed_records, speed_ratios
 
 BATCHES = (8, 32, 64, 128)
@@ -83,7 +84,7 @@ class LatencyModel:
     Where the bundle has an autoencoder, also from an encoding, once an image, and a decoding.
 
     A repeat costs the same whichever it is, an image that ends early is spared those after, and each denoised image
-    costs a classification where the jump is asked for: so one timing a denoising gives all its plans.
+    costs a classification where a witness needs that: so one timing a denoising gives all its plans.
     """
 
     def __init__(self, bundle: Bundle, engine: EngineOption, images: Sequence[Array], threads: int) -> None:
@@ -94,7 +95,7 @@ class LatencyModel:
     def cost(self, plan: Plan, shares: Mapping[int, float]) -> float:
         """Milliseconds on average, where these shares of images end after so many repeats."""
         repeat = self._repeat(plan.changed({"repeats": 1, "stages": (), "witnesses": ("reconstruction",)}))
-        if "jump" in plan.witnesses:
+        if classify_denoised(plan.witnesses):
             own_origin = plan.grid(self._bundle.alpha_bar).origin_scale()[1] > 0  # classified for each repeat too
             repeat += self._classify * (len(plan.start_times) + own_origin) + self._decode * own_origin
         return self._classify + self._encode + repeat * sum(repeats * share for repeats, share in shares.items())

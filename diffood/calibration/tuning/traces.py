@@ -6,18 +6,17 @@ earlier stages, and with fewer witnesses an image is what its trace says there: 
 
 from dataclasses import dataclass
 from itertools import product
-from typing import get_args
 
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.method.plan import DEFAULT, FAST, Plan
 from diffood.runtime.method.schedule import Sampler
-from diffood.runtime.method.witnesses import Witness, measurable
+from diffood.runtime.method.witnesses.registry import WITNESSES, Witness, measurable, need_bank
 
-MEASURED: tuple[Witness, ...] = tuple(name for name in get_args(Witness) if name != "knn")  # its bank is no number
+MEASURED: tuple[Witness, ...] = tuple(name for name in WITNESSES if not need_bank([name]))  # a bank is not a number
 REPEATS = (1, 2, 4)  # beyond four nothing was gained on the zoo, at twice the cost
 STAGES = ((), (0,), (1,), (0, 1))  # nothing to denoise for what the classifier is sure of; one repeat for what is clear
-WITNESSES: tuple[tuple[Witness, ...], ...] = (
+WITNESS_SETS: tuple[tuple[Witness, ...], ...] = (
     DEFAULT.witnesses,
     FAST.witnesses,  # denoised images are not classified: cheaper, as good on the zoo
     ("jump",),  # the paper's score
@@ -51,9 +50,9 @@ GUIDANCES = (0.0, 2.0)  # none, at half the cost; the paper's
 
 
 def trace_of(plan: Plan) -> Plan:
-    """The trace a plan is a part of; UsageError for one with knn, which is more than numbers of one image."""
-    if "knn" in plan.witnesses:
-        raise UsageError(f"A plan with knn cannot be compared: tune measures {', '.join(MEASURED)}.")
+    """The trace a plan is a part of; UsageError for one with a bank, which is more than numbers of one image."""
+    if banked := need_bank(plan.witnesses):
+        raise UsageError(f"A plan with {banked[0]} cannot be compared: tune measures {', '.join(MEASURED)}.")
     return plan.changed(
         {"repeats": max(plan.repeats, *REPEATS), "witnesses": MEASURED, "stages": (), "combine": DEFAULT.combine}
     )
@@ -73,7 +72,7 @@ def list_plans(bundle: Bundle) -> list[Plan]:
                 "stages": (),
             }
         )
-        for repeats, witnesses, stages in product(REPEATS, WITNESSES, STAGES):
+        for repeats, witnesses, stages in product(REPEATS, WITNESS_SETS, STAGES):
             if all(stage < repeats for stage in stages) and (not stages or measurable(witnesses, stages[0])):
                 plans[trace.changed({"repeats": repeats, "witnesses": witnesses, "stages": stages})] = None
     return list(plans)

@@ -29,6 +29,7 @@ from diffood.runtime.bundle.tuning import Measured, MeasuredPlan, add_tuned, kee
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import Plan
+from diffood.runtime.method.witnesses.registry import need_bank
 
 COMPARED = ("default", "plain")  # shown beside the front, whatever they cost
 
@@ -214,4 +215,4 @@ def _time_chosen(bundle: Bundle, chosen: PlanCandidate, images: TuningImages, th
 def _compared(bundle: Bundle) -> dict[str, Plan]:
     """The bundle's present default plan and those of COMPARED, by name."""
     plans, names = bundle.manifest.plans, (bundle.manifest.default_plan, *COMPARED)
-    return {name: plans[name] for name in names if name in plans and "knn" not in plans[name].witnesses}
+    return {name: plans[name] for name in names if name in plans and not need_bank(plans[name].witnesses)}

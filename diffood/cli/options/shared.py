@@ -11,7 +11,7 @@ from diffood.runtime.bundle.bundle import Precision
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.plan import Combination
 from diffood.runtime.method.schedule import Convention, Sampler
-from diffood.runtime.method.witnesses import Witness
+from diffood.runtime.method.witnesses.registry import WITNESSES
 from diffood.runtime.sessions import choice
 from diffood.runtime.sessions.choice import BackendChoice, PrecisionChoice
 
@@ -41,9 +41,7 @@ Compare = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Seed of the noise.", rich_help_panel=PLAN_PANEL)]
 Witnesses = Annotated[
     str | None,
-    typer.Option(
-        "--witnesses", help=f"What is fused, as one list: {','.join(get_args(Witness))}.", rich_help_panel=PLAN_PANEL
-    ),
+    typer.Option("--witnesses", help=f"What is fused, as one list: {','.join(WITNESSES)}.", rich_help_panel=PLAN_PANEL),
 ]
 Combine = Annotated[
     Combination | None,

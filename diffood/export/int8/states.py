@@ -10,7 +10,7 @@ from diffood.runtime.bundle.bundle import Backend, Bundle, Precision, Role
 from diffood.runtime.detector import Detector
 from diffood.runtime.lanes import moving
 from diffood.runtime.method.plan import PLAIN, Plan
-from diffood.runtime.method.witnesses import Evidence
+from diffood.runtime.method.witnesses.definition import Evidence
 from diffood.runtime.sessions import Array, Classified, Session, StepInputs
 
 Feeds = Mapping[str, npt.NDArray[np.generic]]

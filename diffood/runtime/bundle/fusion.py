@@ -19,7 +19,8 @@ from diffood.runtime.bundle.files import read_regular
 from diffood.runtime.method.fusion import FittedWitness, fuse
 from diffood.runtime.method.plan import Combination, Plan
 from diffood.runtime.method.scoring import Float, unit
-from diffood.runtime.method.witnesses import Array, Evidence, Witness, measurable, measure
+from diffood.runtime.method.witnesses.definition import Array, Evidence
+from diffood.runtime.method.witnesses.registry import WITNESSES, Witness, measurable, measure, need_bank
 from diffood.runtime.records import Record
 
 MAX_BANK_BYTES = 256 * 2**20
@@ -27,7 +28,7 @@ BANK_DIGITS = 12  # of its sha256, in its file's name
 
 
 class BankEntry(Record):
-    """The file of the features that "knn" compares with: sha256 of its bytes and their number."""
+    """The file of the features that witnesses such as "knn" compare with: sha256 of its bytes and their number."""
 
     file: FileName
     sha256: Sha256
@@ -64,8 +65,8 @@ class FusionRecord(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> "FusionRecord":
-        if (self.bank is not None) != ("knn" in self.names):
-            raise ValueError("a bank belongs to the witness knn, and to it alone")
+        if (self.bank is not None) != bool(need_bank(self.names)):
+            raise ValueError(f"a bank goes with {', '.join(need_bank(WITNESSES))} and with no other witness")
         for witnesses in (self.witnesses, *(rule.witnesses for rule in self.stages)):
             if not abs(sum(witness.weight for witness in witnesses) - 1) < 1e-6:
                 raise ValueError("the weights of the witnesses are not 1 together")
@@ -103,7 +104,7 @@ class FusionRecord(Record):
 
 @dataclass(frozen=True)
 class Fusion:
-    """A record with its bank float32 [B, D] of unit rows, None without "knn"."""
+    """A record with its bank float32 [B, D] of unit rows, None where no witness needs one."""
 
     record: FusionRecord
     bank: Array | None = None

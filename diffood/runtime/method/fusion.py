@@ -8,7 +8,7 @@ from pydantic import Field
 
 from diffood.runtime.method.plan import Combination
 from diffood.runtime.method.scoring import Float
-from diffood.runtime.method.witnesses import Witness
+from diffood.runtime.method.witnesses.registry import Witness
 from diffood.runtime.records import Record
 
 Positive = Annotated[float, Field(gt=0)]

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from diffood.errors import UsageError
 from diffood.runtime.method.schedule import Convention, Grid, Prediction, Sampler, StepTable, build_table
-from diffood.runtime.method.witnesses import Witness, measurable
+from diffood.runtime.method.witnesses.registry import Witness, measurable, need_bank
 from diffood.runtime.records import explain_invalid
 
 Combination = Literal["sum", "tail"]
@@ -71,8 +71,8 @@ class Plan(BaseModel):
 
     @property
     def fused(self) -> bool:
-        """Whether a score needs what `calibrate` fits: several witnesses, stages, the bank of "knn"."""
-        return len(self.witnesses) > 1 or "knn" in self.witnesses or bool(self.stages)
+        """Whether a score needs what `calibrate` fits: several witnesses, stages, a bank of features."""
+        return len(self.witnesses) > 1 or bool(need_bank(self.witnesses) or self.stages)
 
     @property
     def plain(self) -> "Plan":

@@ -33,7 +33,8 @@ from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.fusion import FittedWitness, bend, combine, fuse
 from diffood.runtime.method.plan import Combination, Plan
-from diffood.runtime.method.witnesses import Evidence, knn
+from diffood.runtime.method.witnesses.definition import Evidence
+from diffood.runtime.method.witnesses.knn import knn
 
 Float = npt.NDArray[np.float64]
 
@@ -235,7 +236,7 @@ def test_a_record_comes_back_from_json_with_the_same_hash(center: float, scale: 
         ({"witnesses": [{"name": "colour", "center": 0, "scale": 1, "weight": 1}], "bank": None}, "witnesses.0.name"),
         (
             {"witnesses": [{"name": "jump", "center": 0, "scale": 1, "weight": 1}]},
-            "a bank belongs to the witness knn, and to it alone",
+            "a bank goes with knn and with no other witness",
         ),
         (
             {"witnesses": [{**RECORD.witnesses[1].model_dump(), "weight": 0.9}]},
@@ -243,7 +244,7 @@ def test_a_record_comes_back_from_json_with_the_same_hash(center: float, scale: 
         ),
         ({"witnesses": [{**RECORD.witnesses[1].model_dump(), "power": 2.1}]}, "witnesses.0.power"),
         ({"witnesses": [{**RECORD.witnesses[1].model_dump(), "weight": -0.1}]}, "witnesses.0.weight"),
-        ({"bank": None}, "a bank belongs to the witness knn, and to it alone"),
+        ({"bank": None}, "a bank goes with knn and with no other witness"),
         ({"n": 1}, "n"),
         ({"n": 20.5}, "n"),
         ({"note": "x"}, "note"),

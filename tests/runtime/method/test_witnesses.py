@@ -1,7 +1,7 @@
 """Witnesses: each against a second writing of its formula, and the laws it must keep whatever the image."""
 
 import math
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,16 +12,11 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import logsumexp, softmax
 from sklearn.neighbors import NearestNeighbors
 
-from diffood.runtime.method.witnesses import (
-    NEIGHBOUR,
-    Evidence,
-    Witness,
-    energy,
-    knn,
-    logit_norm,
-    measure,
-    reconstruction,
-)
+from diffood.runtime.method.witnesses.definition import Evidence
+from diffood.runtime.method.witnesses.knn import NEIGHBOUR, knn
+from diffood.runtime.method.witnesses.logits import energy, logit_norm
+from diffood.runtime.method.witnesses.reconstruction import reconstruction
+from diffood.runtime.method.witnesses.registry import WITNESSES, Witness, measure
 
 Array = npt.NDArray[np.float32]
 
@@ -213,7 +208,7 @@ def test_knn_is_nought_for_a_bank_of_copies_and_two_for_the_opposite() -> None:
 def test_every_witness_is_measured_in_the_order_asked() -> None:
     logits, bank = np.array([3, 1, -2], np.float32), unit_rows(9, 3, 4)
     found = evidence_of(logits)
-    alone: dict[Witness, float] = {name: float(measure((name,), found, bank)[0]) for name in get_args(Witness)}
+    alone: dict[Witness, float] = {name: float(measure((name,), found, bank)[0]) for name in tuple(WITNESSES)}
     assert alone["jump"] == pytest.approx(0.2)
     assert alone["reconstruction"] == reconstruction(found.x, found.denoised)
     assert alone["logit_norm"] == logit_norm(logits)
@@ -227,10 +222,17 @@ def test_every_witness_is_measured_in_the_order_asked() -> None:
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("name", get_args(Witness))
+@pytest.mark.parametrize("name", tuple(WITNESSES))
 def test_what_is_no_number_never_becomes_one(name: Witness, bad: float) -> None:
     """A finite value here would let an image pass that the models could not say anything of."""
     sound = evidence_of(np.array([3, 1, -2], np.float32))
     for found in (sound.logits, sound.features, sound.jumps, sound.denoised):
         found.flat[0] = bad
     assert not math.isfinite(measure((name,), sound, unit_rows(9, 3, 5))[0])
+
+
+def test_every_witness_says_what_it_means_under_its_own_name() -> None:
+    assert list(WITNESSES) == ["jump", "reconstruction", "logit_norm", "energy", "max_logit", "msp", "knn"]
+    for name, witness in WITNESSES.items():
+        assert witness.name == name
+        assert witness.meaning.endswith("."), name

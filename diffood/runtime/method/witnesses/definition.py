@@ -1,0 +1,78 @@
+"""What a witness has to say of itself, and the evidence it is measured on. Measures nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from diffood.runtime.method.scoring import Float, softmax_confidence
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a pass leaves of one image.
+
+    Attributes:
+        x: The image, float32 [C, H, W] in [-1, 1].
+        logits: Of the image, float32 [K].
+        features: Of the image, float32 [D].
+        jumps: By repeat and start time, float64 [R, T]; NaN where no witness needs denoised images classified. R is
+            how many repeats were done, which may be none.
+        denoised: float32 [R, T, C, H, W] in [-1, 1].
+    """
+
+    x: Array
+    logits: Array
+    features: Array
+    jumps: Float
+    denoised: Array
+
+    @property
+    def repeats(self) -> int:
+        """How many repeats were done."""
+        return len(self.jumps)
+
+    @property
+    def by_start(self) -> Float:
+        """The jump [T] at each start time, mean over repeats; NaN without one."""
+        return np.asarray(self.jumps.mean(axis=0)) if self.repeats else np.full(self.jumps.shape[1], np.nan)
+
+    def first(self, repeats: int) -> "Evidence":
+        """What there would be had the pass stopped after so many repeats."""
+        return replace(self, jumps=self.jumps[:repeats], denoised=self.denoised[:repeats])
+
+    @property
+    def predicted(self) -> int:
+        """Index of the largest logit."""
+        return int(self.logits.argmax())
+
+    @property
+    def confidence(self) -> float:
+        """Largest softmax probability."""
+        return float(softmax_confidence(self.logits[None])[0])
+
+
+@dataclass(frozen=True)
+class WitnessDefinition:
+    """One witness. It is higher for what is more out-of-distribution.
+
+    Attributes:
+        name: Its name in plans, rows and files.
+        meaning: What it says, as a sentence for reports.
+        measure: Its value from the evidence of one image and the bank, float32 [B, D] of unit rows; the bank is None
+            where no witness of the plan needs one.
+        needs_repeats: Whether it is measured on denoised images.
+        classifies_denoised: Whether it needs denoised images classified, which costs a classification of each.
+        measure_in_bank: Its value for features [D] that are a row of the bank themselves, which does not count; given
+            by the witnesses that need a bank.
+    """
+
+    name: str
+    meaning: str
+    measure: Callable[[Evidence, Array | None], float]
+    needs_repeats: bool = False
+    classifies_denoised: bool = False
+    measure_in_bank: Callable[[Array, Array], float] | None = None

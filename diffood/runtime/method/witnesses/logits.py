@@ -1,0 +1,38 @@
+"""What the classifier's logits say, without any denoised image."""
+
+import numpy as np
+
+from diffood.runtime.method.witnesses.definition import Array, WitnessDefinition
+
+
+def logit_norm(logits: Array) -> float:
+    """Minus the length of the logits [K] about their mean: flat logits, whatever their height, are suspicious."""
+    wide = logits.astype(np.float64)
+    return -float(np.linalg.norm(wide - wide.mean()))
+
+
+def energy(logits: Array) -> float:
+    """Minus the log of the summed exponentials of the logits [K] (Liu et al. 2020, arXiv 2010.03759, eq. 4, T = 1)."""
+    return -float(np.logaddexp.reduce(logits.astype(np.float64)))
+
+
+LOGIT_NORM = WitnessDefinition(
+    "logit_norm",
+    "How flat the classifier's outputs are: no class stands out.",
+    lambda evidence, bank: logit_norm(evidence.logits),
+)
+ENERGY = WitnessDefinition(
+    "energy",
+    "How low the classifier's outputs are taken together: no class is well supported.",
+    lambda evidence, bank: energy(evidence.logits),
+)
+MAX_LOGIT = WitnessDefinition(
+    "max_logit",
+    "How low the classifier's highest output is.",
+    lambda evidence, bank: -float(evidence.logits.max()),
+)
+MSP = WitnessDefinition(
+    "msp",
+    "How unsure the classifier is: how small its largest probability is.",
+    lambda evidence, bank: -evidence.confidence,
+)
