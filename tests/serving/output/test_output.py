@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from made_up import fingerprint_of
 from written import MANY, ROWS, finish, open_at, write
@@ -51,7 +51,6 @@ def read(path: Path) -> list[Row]:
     return [row for block in read_rows(path) for row in block]
 
 
-@settings(deadline=None)
 @given(
     name=st.sampled_from(NAMES),
     count=st.integers(0, 40),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from written import ROWS, write
 
@@ -75,7 +75,6 @@ def test_columns_are_the_fields_of_a_row_with_their_types() -> None:
     assert {name: type(value).__name__.replace("str", "string") for name, value in examples.items()} == COLUMNS
 
 
-@settings(deadline=None)
 @given(st.lists(SCORED | REFUSED, max_size=5))
 def test_any_rows_come_back_from_every_format(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
     folder = tmp_path_factory.mktemp("rows")

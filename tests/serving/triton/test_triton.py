@@ -1,4 +1,4 @@
-"""The model repository for Triton as it is written, and rows as its tensors; the server itself: test_triton_server."""
+"""The model repository for Triton as it is written, and rows as its tensors. The server itself: test_triton_server."""
 
 import json
 import math
@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from triton_requests import FAST, broken_images, serve_folder
 
-from diffood import zoo
 from diffood.calibration.calibrate import calibrate_files
 from diffood.errors import BundleError, CalibrationError, UsageError
-from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.decision import Rule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import Limits
@@ -28,9 +27,9 @@ SETTINGS = TritonSettings(batch=8, threads=1)
 
 
 @pytest.fixture(scope="module")
-def calibrated(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -> Path:
-    """A copy of the shipped bundle, calibrated twice on a fused plan, so that it keeps an earlier one; read-only."""
-    path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("triton") / "bundle"))
+def calibrated(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle, clothes_folder: Path) -> Path:
+    """A copy of the small bundle, calibrated twice on a fused plan, so that it keeps an earlier one; read-only."""
+    path = Path(shutil.copytree(small_bundle.path, tmp_path_factory.mktemp("triton") / "bundle"))
     for witnesses in (("jump", "msp"), ("jump", "knn")):
         plan = open_bundle(path).plan("plain").changed({**FAST, "witnesses": witnesses})
         detector = Detector.load(open_bundle(path), plan, batch=8, threads=1)
@@ -57,9 +56,8 @@ def test_the_repository_holds_the_bundle_that_is_calibrated(calibrated: Path, tm
     assert (tmp_path / "models").stat().st_mode & 0o005 == 0o005  # a server runs as another user
 
 
-@pytest.mark.parametrize(
-    ("settings", "line"),
-    [
+def test_the_configuration_says_how_the_model_runs() -> None:
+    cases: list[tuple[dict[str, object], str]] = [
         ({}, "instance_group [ { count: 1 kind: KIND_MODEL } ]"),
         ({"backend": "onnxruntime-cpu"}, "instance_group [ { count: 1 kind: KIND_CPU } ]"),
         ({"backend": "onnxruntime-cuda"}, "instance_group [ { count: 1 kind: KIND_GPU gpus: [ 0 ] } ]"),
@@ -75,10 +73,9 @@ def test_the_repository_holds_the_bundle_that_is_calibrated(calibrated: Path, tm
         ({}, '  { name: "error" data_type: TYPE_STRING dims: [ 1 ] }'),
         ({"precision": "int8"}, '  { key: "precision" value: { string_value: "int8" } },'),
         ({"max_bytes": 1000}, '  { key: "max_bytes" value: { string_value: "1000" } },'),
-    ],
-)
-def test_the_configuration_says(settings: dict[str, object], line: str) -> None:
-    assert line in make_config("clothes", TritonSettings.model_validate(settings), 700).splitlines()
+    ]
+    for settings, line in cases:
+        assert line in make_config("clothes", TritonSettings.model_validate(settings), 700).splitlines(), settings
 
 
 def test_the_configuration_names_every_column_but_the_id() -> None:
@@ -86,48 +83,45 @@ def test_the_configuration_names_every_column_but_the_id() -> None:
     assert re.findall(r'name: "(\w+)"', outputs) == list(OUTPUTS) == [name for name in COLUMNS if name != "id"]
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, TritonSettings(backend="tensorrt", precision="fp16", max_pixels=7)])
-def test_settings_survive_the_configuration(settings: TritonSettings) -> None:
+def test_settings_survive_the_configuration() -> None:
     theirs = {"EXECUTION_ENV_PATH": "/opt/python.tar.gz"}
-    parameters = {name: {"string_value": text} for name, text in (settings.parameters | theirs).items()}
-    assert TritonSettings.of({"max_batch_size": settings.batch, "parameters": parameters}) == settings
+    for settings in (SETTINGS, TritonSettings(backend="tensorrt", precision="fp16", max_pixels=7)):
+        parameters = {name: {"string_value": text} for name, text in (settings.parameters | theirs).items()}
+        assert TritonSettings.of({"max_batch_size": settings.batch, "parameters": parameters}) == settings
 
 
-@pytest.mark.parametrize("edit", [{"backend": "gpu"}, {"threads": "two"}, {"max_bytes": "0"}, {"bakend": "auto"}])
-def test_an_edited_configuration_that_cannot_be_is_named(edit: dict[str, str]) -> None:
-    parameters = {name: {"string_value": text} for name, text in edit.items()}
-    with pytest.raises(UsageError, match=rf"config\.pbtxt is invalid: {next(iter(edit))}"):
-        TritonSettings.of({"max_batch_size": 8, "parameters": parameters})
+def test_an_edited_configuration_that_is_invalid_names_the_value() -> None:
+    for edit in ({"backend": "gpu"}, {"threads": "two"}, {"max_bytes": "0"}, {"bakend": "auto"}):
+        parameters = {name: {"string_value": text} for name, text in edit.items()}
+        with pytest.raises(UsageError, match=rf"config\.pbtxt is invalid: {next(iter(edit))}"):
+            TritonSettings.of({"max_batch_size": 8, "parameters": parameters})
 
 
-@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../up", "a b", 'a"b', "näh", "a\n"])
-def test_a_name_that_is_no_folders_is_refused(calibrated: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="cannot be a model's name"):
-        write_repository(calibrated, tmp_path / "models", SETTINGS, name=name)
+def test_a_name_that_cannot_be_a_folder_is_refused(calibrated: Path, tmp_path: Path) -> None:
+    for name in ("", ".hidden", "a/b", "../up", "a b", 'a"b', "näh", "a\n"):
+        with pytest.raises(UsageError, match="cannot be a model's name"):
+            write_repository(calibrated, tmp_path / "models", SETTINGS, name=name)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("settings", "delay", "kind", "reason"),
-    [
+def test_settings_that_cannot_be_served_are_refused(calibrated: Path, tmp_path: Path) -> None:
+    cases: list[tuple[dict[str, object], int, type[Exception], str]] = [
         ({"batch": 0}, 0, UsageError, "batch of 0 rows"),
         ({"threads": -1}, 0, UsageError, "-1 threads"),
         ({}, -1, UsageError, "delay of -1"),
         ({"precision": "int8"}, 0, BundleError, "no int8 graphs"),
-    ],
-)
-def test_what_cannot_be_served_is_refused(
-    calibrated: Path, tmp_path: Path, settings: dict[str, object], delay: int, kind: type[Exception], reason: str
-) -> None:
-    with pytest.raises(kind, match=reason):
-        write_repository(calibrated, tmp_path / "models", TritonSettings.model_validate(settings), queue_delay=delay)
+    ]
+    for values, delay, kind, reason in cases:
+        settings = TritonSettings.model_validate(values)
+        with pytest.raises(kind, match=reason):
+            write_repository(calibrated, tmp_path / "models", settings, queue_delay=delay)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_bundle_that_is_not_calibrated_is_refused(bundle_copy: Path, tmp_path: Path) -> None:
+def test_a_bundle_that_is_not_calibrated_is_refused(small_bundle_copy: Path, tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="is not calibrated: run `diffood calibrate"):
-        write_repository(bundle_copy, tmp_path / "models", SETTINGS)
-    assert list(tmp_path.iterdir()) == [bundle_copy]
+        write_repository(small_bundle_copy, tmp_path / "models", SETTINGS)
+    assert list(tmp_path.iterdir()) == [small_bundle_copy]
 
 
 def test_an_output_with_something_in_it_stays_as_it_is(calibrated: Path, tmp_path: Path) -> None:

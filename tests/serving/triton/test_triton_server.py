@@ -38,6 +38,8 @@ from diffood.serving.triton.repository import write_repository
 from diffood.serving.triton.tensors import OUTPUTS
 from diffood.zoo.images import unpack_set
 
+pytestmark = pytest.mark.slow  # a server takes seconds to start
+
 PROTOCOLS = ["http", "grpc"]
 BATCH = 8
 LIMITS = Limits(max_bytes=20_000, max_pixels=1_000_000)
@@ -200,27 +202,27 @@ def as_row(values: dict[str, Any]) -> Row:
     return Row(id="", **values)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("size", [1, 3, BATCH])
-def test_rows_equal_those_of_serve_batch_to_the_bit(served: Served, protocol: str, size: int) -> None:
+def test_rows_equal_those_of_serve_batch_to_the_bit(served: Served) -> None:
     names = list(served.images)
-    found = {}
-    for begin in range(0, len(names), size):
-        part = names[begin : begin + size]
-        found |= dict(zip(part, ask(served, protocol, part), strict=True))
-    assert {row.status for row in found.values()} == {"ok", "rejected"}
-    assert found == served.rows
+    for protocol in PROTOCOLS:
+        for size in (1, 3, BATCH):
+            found = {}
+            for begin in range(0, len(names), size):
+                part = names[begin : begin + size]
+                found |= dict(zip(part, ask(served, protocol, part), strict=True))
+            assert {row.status for row in found.values()} == {"ok", "rejected"}
+            assert found == served.rows, (protocol, size)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_requests_that_share_a_batch_with_broken_images_are_answered(served: Served, protocol: str) -> None:
+def test_requests_that_share_a_batch_with_broken_images_are_answered(served: Served) -> None:
     good = [name for name, row in served.rows.items() if row.status == "ok"]
     broken = [name for name, row in served.rows.items() if row.status == "rejected"]
     requests = [[good[index], broken[index % len(broken)]][: 1 + index % 2] for index in range(len(good))]
     requests += [[name] for name in broken]
+    expected = [[served.rows[name] for name in names] for names in requests]
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda names: ask(served, protocol, names), requests))
-    assert answers == [[served.rows[name] for name in names] for names in requests]
+        assert list(pool.map(lambda names: ask(served, "http", names), requests)) == expected
+        assert list(pool.map(lambda names: ask(served, "grpc", names), requests)) == expected
     statistics = inference_statistics(served)
     assert int(statistics["execution_count"]) < int(statistics["inference_count"])  # batches were shared
 
@@ -236,56 +238,37 @@ def element(data: bytes) -> bytes:
     return struct.pack("<I", len(data)) + data
 
 
-@pytest.mark.parametrize(
-    ("change", "raw"),
-    [
-        ({}, struct.pack("<I", 1000) + b"abc"),
-        ({}, struct.pack("<I", 2**32 - 1) + b"abc"),
-        ({}, b"ab"),
-        ({}, b""),
-        ({}, element(b"a") + element(b"b")),
-        ({"shape": [2, 1]}, element(b"a")),
-        ({"shape": [1, 2]}, element(b"a") + element(b"b")),
-        ({"shape": [1]}, element(b"a")),
-        ({"shape": [0, 1]}, b""),
-        ({"shape": [-1, 1]}, element(b"a")),
-        ({"shape": [2**62, 4]}, element(b"a")),
-        ({"shape": [BATCH + 1, 1]}, element(b"a") * (BATCH + 1)),
-        ({"datatype": "UINT8", "shape": [1, 28]}, bytes(28)),
-        ({"name": "picture"}, element(b"a")),
-        ({"parameters": {"binary_data_size": 10**9}}, element(b"a")),
-    ],
-    ids=[
-        "length beyond the end",
-        "length of 4 GiB",
-        "half a length",
-        "nothing",
-        "one too many",
-        "one too few",
-        "two an image",
-        "no batch",
-        "empty batch",
-        "negative",
-        "product overflows",
-        "above max_batch_size",
-        "pixels",
-        "another name",
-        "size beyond the end",
-    ],
-)
-def test_a_request_that_is_none_is_refused_and_the_server_goes_on(
-    served: Served, change: dict[str, Any], raw: bytes
-) -> None:
-    tensor = {"name": "image", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(raw)}}
-    head = json.dumps({"inputs": [tensor | change]}).encode()
-    connection = http.client.HTTPConnection("127.0.0.1", served.ports["http"], timeout=60)
-    lengths = {"Inference-Header-Content-Length": str(len(head))}
-    connection.request("POST", "/v2/models/diffood/infer", head + raw, lengths)
-    answer = connection.getresponse()
-    assert answer.status in (400, 500)
-    assert json.loads(answer.read())["error"]
+INVALID_REQUESTS: dict[str, tuple[dict[str, Any], bytes]] = {
+    "length beyond the end": ({}, struct.pack("<I", 1000) + b"abc"),
+    "length of 4 GiB": ({}, struct.pack("<I", 2**32 - 1) + b"abc"),
+    "half a length": ({}, b"ab"),
+    "nothing": ({}, b""),
+    "one too many": ({}, element(b"a") + element(b"b")),
+    "one too few": ({"shape": [2, 1]}, element(b"a")),
+    "two per image": ({"shape": [1, 2]}, element(b"a") + element(b"b")),
+    "no batch": ({"shape": [1]}, element(b"a")),
+    "empty batch": ({"shape": [0, 1]}, b""),
+    "negative": ({"shape": [-1, 1]}, element(b"a")),
+    "product overflows": ({"shape": [2**62, 4]}, element(b"a")),
+    "above max_batch_size": ({"shape": [BATCH + 1, 1]}, element(b"a") * (BATCH + 1)),
+    "pixels": ({"datatype": "UINT8", "shape": [1, 28]}, bytes(28)),
+    "another name": ({"name": "picture"}, element(b"a")),
+    "size beyond the end": ({"parameters": {"binary_data_size": 10**9}}, element(b"a")),
+}
+
+
+def test_an_invalid_request_is_refused_and_the_server_continues(served: Served) -> None:
     name = next(iter(served.rows))
-    assert ask(served, "http", [name]) == ask(served, "grpc", [name]) == [served.rows[name]]
+    for what, (change, raw) in INVALID_REQUESTS.items():
+        tensor = {"name": "image", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(raw)}}
+        head = json.dumps({"inputs": [tensor | change]}).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", served.ports["http"], timeout=60)
+        lengths = {"Inference-Header-Content-Length": str(len(head))}
+        connection.request("POST", "/v2/models/diffood/infer", head + raw, lengths)
+        answer = connection.getresponse()
+        assert answer.status in (400, 500), what
+        assert json.loads(answer.read())["error"], what
+        assert ask(served, "http", [name]) == ask(served, "grpc", [name]) == [served.rows[name]], what
 
 
 def test_an_image_of_many_megabytes_is_a_refused_row(served: Served) -> None:
