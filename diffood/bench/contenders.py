@@ -15,7 +15,8 @@ import numpy.typing as npt
 from onnxruntime import InferenceSession, SessionOptions
 
 from diffood.bench.compare import Contender, Meter
-from diffood.runtime.bundle.bundle import CALIBRATION, Backend, Bundle, Precision, Role, open_bundle
+from diffood.runtime.backends import Backend, BackendChoice
+from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Role, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusion, load_calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.lanes import moving
@@ -24,7 +25,7 @@ from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import epsilon_coefficients, noise_scale
 from diffood.runtime.method.scoring import jumps
 from diffood.runtime.sessions import Array, Classified, Session, StepInputs
-from diffood.runtime.sessions.choice import BackendChoice, list_candidates
+from diffood.runtime.sessions.choice import list_candidates
 from diffood.runtime.sessions.graphs import autoencoder_roles, read_graph
 from diffood.runtime.sessions.onnxruntime import give_weights
 

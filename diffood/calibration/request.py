@@ -5,11 +5,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from diffood.runtime.backends import BackendChoice
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.method.plan import Combination, Plan
 from diffood.runtime.method.schedule import Convention, Sampler
-from diffood.runtime.sessions.choice import BackendChoice, Candidate, PrecisionChoice, list_candidates, nothing_usable
+from diffood.runtime.sessions.choice import Candidate, PrecisionChoice, list_candidates, nothing_usable
 
 ShowProgress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Opens a progress display for a task (its name, the total count); the function it yields is told each new count."""

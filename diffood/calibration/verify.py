@@ -12,7 +12,8 @@ from diffood.calibration.parity.side_by_side import score_side_by_side
 from diffood.calibration.request import ShowProgress, hide_progress
 from diffood.calibration.scored_files import IND, SetAside
 from diffood.errors import DiffoodError
-from diffood.runtime.bundle.bundle import CALIBRATION, Backend, Bundle, Precision, open_bundle
+from diffood.runtime.backends import Backend, BackendChoice
+from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusion, load_calibration
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, add_record, calibration_sha256
@@ -21,7 +22,7 @@ from diffood.runtime.inputs.items import Item
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.pipeline import Progress
-from diffood.runtime.sessions.choice import BackendChoice, list_candidates
+from diffood.runtime.sessions.choice import list_candidates
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.bundle.bundle import CALIBRATION, Backend, Bundle, Precision, Role, open_bundle
+from diffood.runtime.backends import Backend, BackendChoice
+from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Role, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, Fingerprint, load_calibrated_fusion, load_calibration
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import require_calibrated
@@ -24,7 +25,7 @@ from diffood.runtime.method.witnesses.registry import measure
 from diffood.runtime.passes import Way, run_pass
 from diffood.runtime.sessions import Array, Session
 from diffood.runtime.sessions.backends import open_session
-from diffood.runtime.sessions.choice import BackendChoice, PrecisionChoice, list_candidates, nothing_usable
+from diffood.runtime.sessions.choice import PrecisionChoice, list_candidates, nothing_usable
 from diffood.runtime.sparing import stream_sparing
 
 DEFAULT_BATCH = 32

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from diffood.runtime.backends import BackendChoice
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
 from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
 from diffood.runtime.inputs.reading import Columns
 from diffood.runtime.inputs.watch import Watch
-from diffood.runtime.sessions.choice import BackendChoice, PrecisionChoice
+from diffood.runtime.sessions.choice import PrecisionChoice
 from diffood.serving.output.base import OutputMode
 from diffood.serving.output.layout import DEFAULT_PART_ROWS
 

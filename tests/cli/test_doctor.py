@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from diffood.cli.doctor import CLASH, PACKAGES, examine_packages
-from diffood.runtime.sessions.backends import PREFERRED
+from diffood.runtime.backends import BACKENDS
 
 EXTRAS = {
     "onnxruntime-gpu": "diffood[gpu]",
@@ -62,7 +62,7 @@ def test_every_optional_package_is_named_with_what_installs_it() -> None:
 def test_gpu_and_backends_are_reported_with_their_reasons() -> None:
     text, machine = doctor(), content()
     assert machine["device"] is None
-    assert [entry["backend"] for entry in machine["backends"]] == list(PREFERRED)
+    assert [entry["backend"] for entry in machine["backends"]] == list(BACKENDS)
     assert [entry["usable"] for entry in machine["backends"]] == [False, False, False, True]
     for entry in machine["backends"]:
         assert f"backend         {entry['backend']} {'can run' if entry['usable'] else 'cannot run'}: " in text

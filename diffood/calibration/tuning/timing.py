@@ -8,7 +8,8 @@ from itertools import cycle, islice
 from typing import Any
 
 from diffood.errors import DiffoodError
-from diffood.runtime.bundle.bundle import Backend, Bundle, Precision
+from diffood.runtime.backends import Backend
+from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import calibration_sha256

@@ -7,13 +7,14 @@ from typing import Annotated, Literal, get_args
 import typer
 
 from diffood.errors import UsageError
+from diffood.runtime.backends import AUTO, BACKENDS, require_backend_choice
 from diffood.runtime.bundle.bundle import Precision
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.plan import Combination
 from diffood.runtime.method.schedule import Convention, Sampler
 from diffood.runtime.method.witnesses.registry import WITNESSES
 from diffood.runtime.sessions import choice
-from diffood.runtime.sessions.choice import BackendChoice, PrecisionChoice
+from diffood.runtime.sessions.choice import PrecisionChoice
 
 PLAN_PANEL = "Plan"
 INPUTS = "A folder, 'glob', @list.txt, - (paths), .tar, .parquet or URL."  # what every option of images takes
@@ -57,9 +58,24 @@ Stages = Annotated[
         rich_help_panel=PLAN_PANEL,
     ),
 ]
+
+
+def _backend_choice(name: str) -> str:
+    try:
+        return require_backend_choice(name)
+    except ValueError as error:
+        raise typer.BadParameter(f"{name!r}: {error}, and {AUTO}") from None
+
+
 BackendName = Annotated[
-    BackendChoice,
-    typer.Option("--backend", help="auto: the best that runs here and is calibrated.", rich_help_panel="Machine"),
+    str,
+    typer.Option(
+        "--backend",
+        parser=_backend_choice,
+        metavar=f"[{'|'.join((AUTO, *BACKENDS))}]",
+        help="auto: the best that runs here and is calibrated.",
+        rich_help_panel="Machine",
+    ),
 ]
 PrecisionName = Annotated[
     PrecisionChoice | None,

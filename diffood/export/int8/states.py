@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from diffood.runtime.bundle.bundle import Backend, Bundle, Precision, Role
+from diffood.runtime.backends import Backend
+from diffood.runtime.bundle.bundle import Bundle, Precision, Role
 from diffood.runtime.detector import Detector
 from diffood.runtime.lanes import moving
 from diffood.runtime.method.plan import PLAIN, Plan

@@ -42,7 +42,6 @@ MAX_LATENT_CHANNELS = 256  # autoencoders in use have 3 to 32
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Role = Literal["classify", "step_guided", "step_plain", "encode", "decode"]
 Precision = Literal["fp32", "fp16", "int8"]
-Backend = Literal["onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$", max_length=100)]
 
 

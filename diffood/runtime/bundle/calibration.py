@@ -11,7 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from diffood.errors import BundleError, CalibrationError
-from diffood.runtime.bundle.bundle import CALIBRATION, Backend, Bundle, Precision, Sha256, kept_folder
+from diffood.runtime.backends import Backend
+from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Sha256, kept_folder
 from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.bundle.files import parse_record, read_record, read_regular, record_bytes
 from diffood.runtime.bundle.fusion import Fusion, FusionRecord, load_fusion

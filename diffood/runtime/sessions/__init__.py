@@ -6,7 +6,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from diffood.runtime.bundle.bundle import Backend, Precision
+from diffood.runtime.backends import Backend
+from diffood.runtime.bundle.bundle import Precision
 
 Array = npt.NDArray[np.float32]
 

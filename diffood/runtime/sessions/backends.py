@@ -1,13 +1,33 @@
 """Which engines can run a bundle on this machine, and why the others cannot; opens a session on one of them."""
 
+import importlib
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 from diffood.errors import DiffoodError, MissingExtraError
-from diffood.runtime.bundle.bundle import Backend, Bundle, Precision
-from diffood.runtime.bundle.engines import find_engine
+from diffood.runtime.backends import BACKENDS, Backend
+from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.sessions import Session
 
-PREFERRED: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")
+
+class BackendModule(Protocol):
+    """What the module of a backend has."""
+
+    def require_backend(self, backend: Backend, bundle: Bundle | None, precision: Precision, batch: int) -> str:
+        """What the backend would run on, for this bundle or for any; raises what opening a session would raise."""
+
+    def open_session(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        precision: Precision,
+        *,
+        guided: bool,
+        registers: int,
+        batch: int,
+        threads: int,
+    ) -> Session:
+        """A session with the graphs that a plan needs."""
 
 
 @dataclass(frozen=True)
@@ -24,39 +44,16 @@ def examine_backends(bundle: Bundle | None, precision: Precision, batch: int) ->
 
     Loads no graph and no engine; every failure becomes a reason.
     """
-    return [_examine(backend, bundle, precision, batch) for backend in PREFERRED]
+    return [_examine(backend, bundle, precision, batch) for backend in BACKENDS]
 
 
 def _examine(backend: Backend, bundle: Bundle | None, precision: Precision, batch: int) -> Availability:
     try:
-        return Availability(backend, True, _require(backend, bundle, precision, batch))
+        if bundle:
+            bundle.graph("classify", precision)
+        return Availability(backend, True, _load(backend).require_backend(backend, bundle, precision, batch))
     except DiffoodError as error:
         return Availability(backend, False, str(error).rstrip("."))
-
-
-def _require(backend: Backend, bundle: Bundle | None, precision: Precision, batch: int) -> str:
-    """What the backend would run on. Raises what opening a session on it would raise."""
-    if bundle:
-        bundle.graph("classify", precision)
-    if backend == "tensorrt" or backend == "tensorrt-rtx":  # noqa: PLR1714 - narrows the type
-        from diffood.runtime.sessions.tensorrt import load_library
-
-        installed = load_library(backend)
-        name = find_engine(bundle, installed.machine, precision, batch).path.name if bundle else "no bundle asked for"
-        return f"{backend} {installed.machine.library_version} on {installed.device}, {name}"
-    try:
-        import onnxruntime
-
-        found = f"onnxruntime {onnxruntime.__version__}"
-    except (ImportError, AttributeError) as error:  # AttributeError: the folder that uninstalling one of two leaves
-        raise MissingExtraError(
-            f"onnxruntime cannot be imported ({error}): pip install --force-reinstall onnxruntime."
-        ) from None
-    if backend == "onnxruntime-cuda":
-        from diffood.runtime.sessions.onnxruntime_cuda import require_cuda
-
-        require_cuda()
-    return found
 
 
 def open_session(
@@ -69,24 +66,23 @@ def open_session(
     batch: int,
     threads: int,
 ) -> Session:
-    """Load the graphs a plan needs on this backend; threads are of the CPU's engine, the GPU's ignore them.
+    """Load the graphs a plan needs on this backend; threads are of the CPU's engine, GPUs ignore them.
 
-    Raises MissingExtraError (a package is not installed), DeviceError (no GPU, or it failed), BundleError (no engine
-    that fits this machine, or a damaged file), with the reason that examine_backends gives.
+    Raises:
+        MissingExtraError: A package is not installed.
+        DeviceError: No GPU, or it failed.
+        BundleError: No engine that fits this machine, or a damaged file; with the reason that examine_backends gives.
     """
-    # Imported here: a machine has one of these engines, seldom all.
-    if backend == "onnxruntime-cpu":
-        from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
-
-        return OnnxRuntimeSession(
-            bundle, precision=precision, guided=guided, registers=registers, batch=batch, threads=threads
-        )
-    if backend == "onnxruntime-cuda":
-        from diffood.runtime.sessions.onnxruntime_cuda import OnnxRuntimeCudaSession
-
-        return OnnxRuntimeCudaSession(bundle, precision=precision, guided=guided, registers=registers, batch=batch)
-    from diffood.runtime.sessions.tensorrt import TensorRtSession
-
-    return TensorRtSession(
-        bundle, library=backend, precision=precision, guided=guided, registers=registers, batch=batch
+    return _load(backend).open_session(
+        bundle, backend, precision, guided=guided, registers=registers, batch=batch, threads=threads
     )
+
+
+def _load(backend: Backend) -> BackendModule:
+    try:
+        return cast(BackendModule, importlib.import_module(BACKENDS[backend].module))
+    except ImportError as error:
+        package = error.name or backend
+        raise MissingExtraError(
+            f"{package} cannot be imported ({error}): pip install --force-reinstall {package}."
+        ) from None

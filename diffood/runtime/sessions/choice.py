@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diffood.errors import UsageError
-from diffood.runtime.bundle.bundle import Backend, Bundle, Precision
+from diffood.runtime.backends import AUTO, Backend, BackendChoice
+from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.parity import ParityRecord, load_parity
 from diffood.runtime.sessions.backends import examine_backends
 
-BackendChoice = Literal["auto", "onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
 
 
@@ -58,7 +58,7 @@ def list_candidates(
     usable, skipped = [], []
     for choice in wanted:
         for found in examine_backends(bundle, choice, batch):
-            if backend not in ("auto", found.backend):
+            if backend not in (AUTO, found.backend):
                 continue
             if found.usable:
                 usable.append(Candidate(found.backend, choice, found.reason))

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from diffood.errors import BundleError, DeviceError, EngineMemoryError
-from diffood.runtime.bundle.bundle import Backend, Bundle, Precision, Role
-from diffood.runtime.sessions import Array, Classified, StepInputs
+from diffood.errors import BundleError, DeviceError, EngineMemoryError, MissingExtraError
+from diffood.runtime.backends import Backend
+from diffood.runtime.bundle.bundle import Bundle, Precision, Role
+from diffood.runtime.sessions import Array, Classified, Session, StepInputs
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.runtime.sessions.graphs import autoencoder_roles, read_graph, require_tensors, step_role
 from diffood.runtime.sessions.host import combine_registers, run_padded
@@ -22,6 +23,32 @@ NONE: Mapping[str, Weight] = {}
 
 # Words of its arena, of C++, and of CUDA.
 OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "Available memory of", "out of memory")
+
+
+def require_backend(backend: Backend, bundle: Bundle | None, precision: Precision, batch: int) -> str:
+    """What this backend runs on. Raises MissingExtraError where the package is not whole."""
+    try:
+        return f"onnxruntime {onnxruntime.__version__}"
+    except AttributeError as error:  # the folder that uninstalling one of its two packages leaves
+        raise MissingExtraError(
+            f"onnxruntime cannot be imported ({error}): pip install --force-reinstall onnxruntime."
+        ) from None
+
+
+def open_session(
+    bundle: Bundle,
+    backend: Backend,
+    precision: Precision,
+    *,
+    guided: bool,
+    registers: int,
+    batch: int,
+    threads: int,
+) -> Session:
+    """See sessions.backends.open_session."""
+    return OnnxRuntimeSession(
+        bundle, precision=precision, guided=guided, registers=registers, batch=batch, threads=threads
+    )
 
 
 class OnnxRuntimeSession:

@@ -11,12 +11,14 @@ import numpy as np
 import onnxruntime
 
 from diffood.errors import DeviceError, MissingExtraError
-from diffood.runtime.bundle.bundle import Backend, Bundle, Precision, Role
-from diffood.runtime.sessions import Array, Classified, StepInputs
+from diffood.runtime.backends import Backend
+from diffood.runtime.bundle.bundle import Bundle, Precision, Role
+from diffood.runtime.sessions import Array, Classified, Session, StepInputs
 from diffood.runtime.sessions.cuda import find_device
 from diffood.runtime.sessions.graphs import INT64, autoencoder_roles, expected_tensors, step_role
 from diffood.runtime.sessions.host import combine_registers, run_padded
 from diffood.runtime.sessions.onnxruntime import load_graph, naming_lack_of_memory, start
+from diffood.runtime.sessions.onnxruntime import require_backend as require_onnxruntime
 
 PROVIDER, DEVICE = "CUDAExecutionProvider", "cuda"
 OPTIONS = {
@@ -30,6 +32,27 @@ PROBE = bytes.fromhex(
     "12040a020801620f0a0179120a0a08080112040a02080142040a00100d"
 )
 _FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's default logger; the second is what it starts with
+
+
+def require_backend(backend: Backend, bundle: Bundle | None, precision: Precision, batch: int) -> str:
+    """What this backend runs on. Raises MissingExtraError and DeviceError, as `require_cuda` does."""
+    found = require_onnxruntime(backend, bundle, precision, batch)
+    require_cuda()
+    return found
+
+
+def open_session(
+    bundle: Bundle,
+    backend: Backend,
+    precision: Precision,
+    *,
+    guided: bool,
+    registers: int,
+    batch: int,
+    threads: int,
+) -> Session:
+    """See sessions.backends.open_session."""
+    return OnnxRuntimeCudaSession(bundle, precision=precision, guided=guided, registers=registers, batch=batch)
 
 
 class OnnxRuntimeCudaSession:

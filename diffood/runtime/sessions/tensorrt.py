@@ -10,14 +10,15 @@ import importlib.util
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from diffood.errors import BundleError, DeviceError, MissingExtraError
-from diffood.runtime.bundle.bundle import Backend, Bundle, Precision, Role
+from diffood.runtime.backends import Backend
+from diffood.runtime.bundle.bundle import Bundle, Precision, Role
 from diffood.runtime.bundle.engines import Engine, EngineLibrary, Machine, find_engine, read_plan
-from diffood.runtime.sessions import Array, Classified, StepInputs
+from diffood.runtime.sessions import Array, Classified, Session, StepInputs
 from diffood.runtime.sessions.cuda import Buffer, Cuda, Device, find_device
 from diffood.runtime.sessions.graphs import (
     FLOAT,
@@ -35,6 +36,34 @@ MODULES: dict[EngineLibrary, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "te
 _REBUILD = "Build the engine again"
 _ITEM_BYTES = {FLOAT: 4, INT64: 8}
 _TYPES = {FLOAT: np.float32, INT64: np.int64}
+
+
+def require_backend(backend: Backend, bundle: Bundle | None, precision: Precision, batch: int) -> str:
+    """What this library runs on, and which engine. Raises what `load_library` and `find_engine` raise."""
+    installed = load_library(cast(EngineLibrary, backend))
+    name = find_engine(bundle, installed.machine, precision, batch).path.name if bundle else "no bundle asked for"
+    return f"{backend} {installed.machine.library_version} on {installed.device}, {name}"
+
+
+def open_session(
+    bundle: Bundle,
+    backend: Backend,
+    precision: Precision,
+    *,
+    guided: bool,
+    registers: int,
+    batch: int,
+    threads: int,
+) -> Session:
+    """See sessions.backends.open_session."""
+    return TensorRtSession(
+        bundle,
+        library=cast(EngineLibrary, backend),
+        precision=precision,
+        guided=guided,
+        registers=registers,
+        batch=batch,
+    )
 
 
 class TensorRtSession:

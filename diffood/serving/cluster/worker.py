@@ -11,7 +11,8 @@ from pathlib import Path
 
 from diffood import __version__
 from diffood.errors import BundleError, DiffoodError, UsageError
-from diffood.runtime.bundle.bundle import CALIBRATION, MANIFEST, MAX_MANIFEST_BYTES, Backend
+from diffood.runtime.backends import Backend
+from diffood.runtime.bundle.bundle import CALIBRATION, MANIFEST, MAX_MANIFEST_BYTES
 from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, Fingerprint
 from diffood.runtime.bundle.files import read_regular
 from diffood.runtime.detector import Detector

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from diffood.errors import UsageError
+from diffood.runtime.backends import AUTO, BACKENDS, BackendChoice
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from diffood.runtime.records import Record, explain_invalid
-from diffood.runtime.sessions.choice import BackendChoice, PrecisionChoice
+from diffood.runtime.sessions.choice import PrecisionChoice
 from diffood.serving.triton.tensors import OUTPUTS, TYPES
 
 INPUT = "image"
@@ -54,8 +55,10 @@ def make_config(name: str, settings: TritonSettings, queue_delay: int) -> str:
         settings: How it runs.
         queue_delay: Microseconds a request may wait for others to share its batch.
     """
-    kinds = {"auto": "kind: KIND_MODEL", "onnxruntime-cpu": "kind: KIND_CPU"}  # KIND_MODEL: the model chooses
-    kind = kinds.get(settings.backend, "kind: KIND_GPU gpus: [ 0 ]")  # sessions use the first GPU there is
+    if settings.backend == AUTO:
+        kind = "kind: KIND_MODEL"  # the model chooses
+    else:  # sessions use the first GPU there is
+        kind = "kind: KIND_GPU gpus: [ 0 ]" if BACKENDS[settings.backend].gpu else "kind: KIND_CPU"
     outputs = ",\n".join(
         f'  {{ name: "{column}" data_type: {TYPES[what][0]} dims: [ 1 ] }}' for column, what in OUTPUTS.items()
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffood.errors import UsageError
+from diffood.runtime.backends import BackendChoice
 from diffood.runtime.bundle.bundle import (
     CALIBRATION,
     MANIFEST,
@@ -21,7 +22,6 @@ from diffood.runtime.bundle.engines import ENGINES, RECORD, list_engines, read_p
 from diffood.runtime.bundle.files import read_regular, record_bytes
 from diffood.runtime.bundle.parity import MAX_PARITY_BYTES, load_parity
 from diffood.runtime.detector import require_size
-from diffood.runtime.sessions.choice import BackendChoice
 from diffood.serving.triton.config import TritonSettings, make_config
 
 DEFAULT_NAME = "diffood"

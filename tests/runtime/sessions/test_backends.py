@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from diffood.errors import BundleError, DeviceError, DiffoodError, MissingExtraError
+from diffood.runtime.backends import BACKENDS, Backend
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.sessions import onnxruntime_cuda
-from diffood.runtime.sessions.backends import PREFERRED, Backend, examine_backends, open_session
+from diffood.runtime.sessions.backends import examine_backends, open_session
 from diffood.runtime.sessions.onnxruntime import load_graph
 
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx", "onnxruntime-cuda": "gpu"}
@@ -50,13 +51,13 @@ def open_elsewhere(bundle: Bundle, backend: str, before: str = "") -> list[str]:
 def test_all_backends_are_examined_best_first(zoo_bundle: Bundle) -> None:
     for bundle in (None, zoo_bundle):
         found = examine_backends(bundle, "fp32", 4)
-        assert tuple(entry.backend for entry in found) == PREFERRED
+        assert tuple(entry.backend for entry in found) == tuple(BACKENDS)
         assert all(entry.reason and "\n" not in entry.reason for entry in found)
         assert found[-1].usable
         assert found[-1].reason.startswith("onnxruntime 1.")
 
 
-@pytest.mark.parametrize("backend", PREFERRED)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_precision_the_bundle_does_not_hold_is_no_backends(zoo_bundle: Bundle, backend: Backend) -> None:
     found = next(f for f in examine_backends(zoo_bundle, "int8", 4) if f.backend == backend)
     assert not found.usable
