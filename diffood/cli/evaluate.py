@@ -42,14 +42,12 @@ def evaluate(
 
     Example: diffood evaluate bundle --ind test --near boots=ood/boots --far noise=ood/noise --output report
     """
-    from collections import defaultdict
-
     from diffood.calibration.evaluate import EvaluateRequest, evaluate_bundle
     from diffood.calibration.metrics.groups import Group
     from diffood.calibration.request import EngineRequest
     from diffood.cli.text.evaluation import table
     from diffood.report.charts.evaluation import draw_evaluation
-    from diffood.report.gallery import Extremes
+    from diffood.report.gallery import SetExtremes
 
     near_folders = named_folders(near or [], "--near")
     far_folders = named_folders(far or [], "--far", taken=near_folders)
@@ -69,8 +67,8 @@ def evaluate(
         groups=groups,
         engine=EngineRequest(backend, precision, batch, threads),
     )
-    extremes: defaultdict[str, Extremes] = defaultdict(Extremes)
-    done = evaluate_bundle(request, progress.show_progress, lambda name, *found: extremes[name].see(*found))
+    extremes = SetExtremes()
+    done = evaluate_bundle(request, progress.show_progress, extremes.see)
     result, class_names = done.evaluation, done.detector.bundle.manifest.class_names
     assert result is not None
     if output is not None:
@@ -81,7 +79,7 @@ def evaluate(
         from diffood.report.page import write_report
         from diffood.report.report import report_on_sets
 
-        write_report(report_on_sets(done.detector, done.calibration, done.files, extremes, result), report)
+        write_report(report_on_sets(done, extremes), report)
     typer.echo(json.dumps(result.as_json()) if as_json else table(result, class_names))
     if any(result.set_aside.values()):
         raise typer.Exit(EXIT_SET_ASIDE)

@@ -28,29 +28,17 @@ def report(
 
     Example: diffood report bundle --ind test --ood digits=ood/digits --output report.html
     """
-    from collections import defaultdict
-
-    from diffood.calibration.evaluate import EvaluateRequest, evaluate_bundle
+    from diffood.calibration.evaluate import EvaluateRequest
     from diffood.calibration.request import EngineRequest
-    from diffood.report.gallery import Extremes
-    from diffood.report.page import require_report, write_report
-    from diffood.report.report import report_on_sets
+    from diffood.report.report import ReportRequest, make_report
 
-    require_report(output)
-    request = EvaluateRequest(
-        bundle=bundle,
-        ind=(ind,),
-        ood={name: (folder,) for name, folder in named_folders(ood or []).items()},
-        engine=EngineRequest(backend, precision, batch, threads),
-    )
-    extremes: defaultdict[str, Extremes] = defaultdict(Extremes)
-    done = evaluate_bundle(request, progress.show_progress, lambda name, *found: extremes[name].see(*found))
-    scored = done.files
-    write_report(report_on_sets(done.detector, done.calibration, scored, extremes, done.evaluation), output)
-    typer.echo(f"scored      {', '.join(f'{len(files.scores)} of {name}' for name, files in scored.items())}")
-    aside = {name: len(files.set_aside) for name, files in scored.items() if files.set_aside}
+    sets = {name: (given,) for name, given in named_folders(ood or []).items()}
+    tests = EvaluateRequest(bundle, (ind,), sets, engine=EngineRequest(backend, precision, batch, threads))
+    written = make_report(ReportRequest(tests, output), progress.show_progress)
+    aside = {name: count for name, count in written.set_aside.items() if count}
+    typer.echo(f"scored      {', '.join(f'{count} of {name}' for name, count in written.scored.items())}")
     if aside:
         typer.echo(f"set aside   {', '.join(f'{count} of {name}' for name, count in aside.items())}")
-    typer.echo(f"wrote       {output} ({output.stat().st_size / 1e6:.1f} MB)")
+    typer.echo(f"wrote       {written.path} ({written.path.stat().st_size / 1e6:.1f} MB)")
     if aside:
         raise typer.Exit(EXIT_SET_ASIDE)

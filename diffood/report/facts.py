@@ -1,9 +1,11 @@
-"""What a report says in words of the models, the plan and the witnesses. Draws and scores nothing."""
+"""What a report says about the models, the plan and the witnesses. Draws and scores nothing."""
 
 from dataclasses import dataclass
 
+from diffood.runtime.bundle.bundle import Manifest
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.detector import Detector
+from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses.registry import WITNESSES
 
 CLASSES_NAMED = 12
@@ -19,66 +21,79 @@ class Fact:
 
 @dataclass(frozen=True)
 class WitnessFact:
-    """A witness of the plan; usual and deviation: its mean and standard deviation in-distribution, None unfitted."""
+    """A witness of the plan.
+
+    Attributes:
+        name: As in plans.
+        meaning: What it measures.
+        weight: Share in the combined score.
+        mean: In-distribution; None where nothing was fitted.
+        deviation: Standard deviation in-distribution; None where nothing was fitted.
+    """
 
     name: str
     meaning: str
     weight: float
-    usual: float | None
+    mean: float | None
     deviation: float | None
 
 
 def witness_facts(calibration: Calibration) -> tuple[WitnessFact, ...]:
-    """The plan's witnesses, with what was fitted of each."""
+    """The plan's witnesses, with what was fitted for each."""
     names = calibration.fingerprint.plan.witnesses
-    fitted = {witness.name: witness for witness in calibration.fusion.witnesses} if calibration.fusion else {}
+    if not calibration.fusion:
+        return tuple(WitnessFact(name, WITNESSES[name].meaning, 1.0, None, None) for name in names)
+    fitted = {witness.name: witness for witness in calibration.fusion.witnesses}
     return tuple(
-        WitnessFact(
-            name,
-            WITNESSES[name].meaning,
-            fitted[name].weight if name in fitted else 1.0,
-            fitted[name].center if name in fitted else None,
-            fitted[name].scale if name in fitted else None,
-        )
+        WitnessFact(name, WITNESSES[name].meaning, fitted[name].weight, fitted[name].center, fitted[name].scale)
         for name in names
     )
 
 
-def facts(detector: Detector, calibration: Calibration) -> tuple[Fact, ...]:
-    """What the calibration holds for, in the words of someone who has not read the paper."""
+def bundle_facts(detector: Detector, calibration: Calibration) -> tuple[Fact, ...]:
+    """What the calibration is for, in words for a reader who does not know the paper."""
     manifest, plan, session = detector.bundle.manifest, detector.plan, detector.session
-    names, image, latent = manifest.class_names, manifest.image, manifest.latent
-    space = f"; it denoises latents of {latent.channels} x {latent.height} x {latent.width}" if latent else ""
-    more = f" and {len(names) - CLASSES_NAMED} more" if len(names) > CLASSES_NAMED else ""
+    fusion, stages = calibration.fusion, " or ".join(map(str, plan.stages))
     engine = f", engine {session.engine_sha256[:12]}" if session.engine_sha256 else ""
-    guidance = f"guided by the predicted class ({plan.guidance:g})" if plan.guidance > 0 else "without guidance"
-    fusion = calibration.fusion
     fitted = f"; {fusion.n} others to fit how the witnesses are combined" if fusion else ""
-    stages = " or ".join(map(str, plan.stages))
     aside = f"; {calibration.set_aside} files could not be used" if calibration.set_aside else ""
     return (
-        Fact("classifier", f"{manifest.classifier.origin}, {manifest.classifier.parameters:,} parameters"),
-        Fact("classes", f"{len(names)}: {', '.join(names[:CLASSES_NAMED])}{more}"),
-        Fact(
-            "diffusion model",
-            f"{manifest.unet.origin}, {manifest.unet.parameters:,} parameters, predicts {manifest.unet.prediction}; "
-            f"noise schedule: {manifest.unet.schedule_origin}, {len(detector.bundle.alpha_bar)} steps{space}",
-        ),
-        *([Fact("autoencoder", f"{latent.origin}, {latent.parameters:,} parameters")] if latent else []),
-        Fact("images", f"{image.width} x {image.height} pixels, {'grey' if image.channels == 1 else 'RGB'}"),
-        Fact(
-            "plan",
-            f"noised up to step {', '.join(map(str, plan.start_times))}, denoised {plan.stride} steps at a time, "
-            f"{plan.repeats} noise draws an image, {guidance}; {plan.sampler} on the {plan.schedule} schedule; "
-            f"the classifier's {plan.space} are compared by {plan.norm}",
-        ),
+        *_models(manifest, len(detector.bundle.alpha_bar)),
+        Fact("plan", _plan(plan)),
         Fact(
             "cost",
-            f"{detector.evaluations} evaluations of the diffusion model an image"
-            f"{f'; fewer where it is clear after {stages} noise draws' if plan.stages else ''}",
+            f"{detector.evaluations} evaluations of the diffusion model per image"
+            f"{f'; fewer where the verdict is clear after noise draw {stages}' if plan.stages else ''}",
         ),
         Fact("engine", f"{session.precision} on {session.backend}{engine}"),
         Fact("calibrated on", f"{calibration.n} images for the threshold{fitted}{aside}"),
         Fact("made with", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
         Fact("fingerprint", calibration.fingerprint.short),
+    )
+
+
+def _models(manifest: Manifest, steps: int) -> list[Fact]:
+    classifier, unet, image, latent = manifest.classifier, manifest.unet, manifest.image, manifest.latent
+    names = manifest.class_names
+    more = f" and {len(names) - CLASSES_NAMED} more" if len(names) > CLASSES_NAMED else ""
+    space = f"; it denoises latents of {latent.channels} x {latent.height} x {latent.width}" if latent else ""
+    return [
+        Fact("classifier", f"{classifier.origin}, {classifier.parameters:,} parameters"),
+        Fact("classes", f"{len(names)}: {', '.join(names[:CLASSES_NAMED])}{more}"),
+        Fact(
+            "diffusion model",
+            f"{unet.origin}, {unet.parameters:,} parameters, predicts {unet.prediction}; "
+            f"noise schedule: {unet.schedule_origin}, {steps} steps{space}",
+        ),
+        *([Fact("autoencoder", f"{latent.origin}, {latent.parameters:,} parameters")] if latent else []),
+        Fact("images", f"{image.width} x {image.height} pixels, {'grey' if image.channels == 1 else 'RGB'}"),
+    ]
+
+
+def _plan(plan: Plan) -> str:
+    guidance = f"guided by the predicted class ({plan.guidance:g})" if plan.guidance > 0 else "without guidance"
+    return (
+        f"noised up to step {', '.join(map(str, plan.start_times))}, denoised {plan.stride} steps at a time, "
+        f"{plan.repeats} noise draws per image, {guidance}; {plan.sampler} on the {plan.schedule} schedule; "
+        f"the classifier's {plan.space} are compared by {plan.norm}"
     )

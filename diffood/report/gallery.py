@@ -1,7 +1,8 @@
-"""Keeps the most and the least suspicious images of a pass, and asks the classifier about their denoised selves."""
+"""Keeps the most and the least suspicious images of a pass, and classifies their denoised versions."""
 
 import bisect
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,15 @@ TOP = 3  # classes named for an image
 
 @dataclass(frozen=True)
 class KeptImage:
-    """What is kept of one image.
+    """One scored image.
 
-    original and denoised float32 [C, H, W] in [-1, 1], denoised from the largest start time with the first noise;
-    logits float32 [K] of the original; witnesses float64 [W].
+    Attributes:
+        id: Path relative to the input given.
+        score: Higher is more suspicious.
+        witnesses: float64 [W].
+        original: float32 [C, H, W] in [-1, 1].
+        denoised: The same, denoised from the largest start time with the first noise.
+        logits: Of the original, float32 [K].
     """
 
     id: str
@@ -65,41 +71,56 @@ class Extremes:
         return tuple(image for image in self._lowest if image.id not in taken)
 
 
+class SetExtremes:
+    """The extremes of each of several sets, by name."""
+
+    def __init__(self) -> None:
+        self._sets: defaultdict[str, Extremes] = defaultdict(Extremes)
+
+    def see(self, name: str, identity: str, result: ImageScore) -> None:
+        """Look at one image's score in the set of this name."""
+        self._sets[name].see(identity, result)
+
+    def of(self, name: str) -> Extremes:
+        """The extremes of one set, empty where nothing of it was seen."""
+        return self._sets[name]
+
+
 @dataclass(frozen=True)
-class Guess:
+class ClassGuess:
     """A class and the classifier's softmax probability of it."""
 
     class_name: str
-    share: float
+    probability: float
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A kept image with the classifier's TOP classes for it and for its denoised self, the likeliest first."""
+class ClassifiedImage:
+    """A kept image with its TOP classes before and after denoising, the likeliest first."""
 
     image: KeptImage
-    before: tuple[Guess, ...]
-    after: tuple[Guess, ...]
+    before: tuple[ClassGuess, ...]
+    after: tuple[ClassGuess, ...]
 
 
-def judge(detector: Detector, images: tuple[KeptImage, ...]) -> tuple[Judged, ...]:
-    """Classify the denoised selves of kept images and name the classes of both."""
+def classify_again(detector: Detector, images: tuple[KeptImage, ...]) -> tuple[ClassifiedImage, ...]:
+    """Classify the denoised versions of kept images, and name the classes of both."""
     if not images:
         return ()
     names = detector.bundle.manifest.class_names
     after = detector.session.classify(np.stack([image.denoised for image in images])).logits
     return tuple(
-        Judged(image, _top(image.logits, names), _top(logits, names))
+        ClassifiedImage(image, _top(image.logits, names), _top(logits, names))
         for image, logits in zip(images, after, strict=True)
     )
 
 
-def _top(logits: Array, names: tuple[str, ...]) -> tuple[Guess, ...]:
+def _top(logits: Array, names: tuple[str, ...]) -> tuple[ClassGuess, ...]:
     wide = logits.astype(np.float64)
     shares = np.exp(wide - wide.max())
     shares /= shares.sum()
     order = np.argsort(-shares, kind="stable")[:TOP]
-    return tuple(Guess(names[index], float(shares[index])) for index in order)
+    return tuple(ClassGuess(names[index], float(shares[index])) for index in order)
 
 
 def _suspicion(image: KeptImage) -> float:

@@ -15,9 +15,15 @@ ALPHAS = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2)  # false-alarm rates whose threshol
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What a threshold for another false-alarm rate would do; detected: shares by set, in the order of the sets.
+    """What a threshold for another false-alarm rate would do.
 
-    needed: the calibration images it would take, where there are too few; then nothing else is known.
+    Attributes:
+        alpha: False alarm rate requested.
+        chosen: Whether it is the rate of this calibration.
+        needed: Calibration images needed, where there are too few; then nothing else is known.
+        threshold: As it would have been fitted.
+        alarms: On the test images.
+        detected: Share by set, in the order of the sets.
     """
 
     alpha: float
@@ -33,7 +39,7 @@ def operating_points(
 ) -> tuple[OperatingPoint, ...]:
     """What thresholds for ALPHAS and the calibration's own rate, fitted as it was, do on test scores."""
     delta = calibration.delta
-    confidence = 0.95 if delta is None else float(1 - as_written(delta))  # of no consequence without a delta
+    confidence = 0.95 if delta is None else float(1 - as_written(delta))  # not used by a method without delta
     points = []
     for alpha in sorted({*ALPHAS, calibration.alpha}):
         chosen = alpha == calibration.alpha

@@ -1,4 +1,4 @@
-"""Turns a report into one HTML file that needs nothing beside it: no network, no script, no clock."""
+"""Renders a report as one self-contained HTML file: no network, no script, no clock."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from diffood.calibration.metrics.comparison import CLEARLY
 from diffood.calibration.metrics.formatting import exact_percent, percent, points, probability, ratio
 from diffood.errors import MissingExtraError, UsageError
-from diffood.report.report import Report
+from diffood.report.contents import Report
 from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.records import escape_for_terminal
 
@@ -14,9 +14,11 @@ TEMPLATE = "report.html.jinja"
 
 
 def require_report(path: Path) -> None:
-    """Check, before anything is scored, that a report can be made and written to `path`.
+    """Check, before anything is scored, that a report can be made and written.
 
-    Raises MissingExtraError without jinja2, UsageError for a path that is a folder.
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+        UsageError: The path is a folder.
     """
     try:
         import jinja2  # noqa: F401
