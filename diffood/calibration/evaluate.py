@@ -20,7 +20,7 @@ from diffood.calibration.request import EngineRequest, ShowProgress, hide_progre
 from diffood.calibration.scored_files import IND, ScoredFiles, score_sources
 from diffood.errors import UsageError
 from diffood.runtime.bundle.calibration import Calibration
-from diffood.runtime.decision import Rule
+from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.inputs.open import list_inputs
 
@@ -174,7 +174,7 @@ def evaluate(
     for name, files in {IND: ind, **ood}.items():
         if len(files.scores) == 0:
             raise UsageError(f"No usable image in the {name} set; {len(files.set_aside)} files were set aside.")
-    rule = Rule.of(calibration)
+    rule = DecisionRule.of(calibration)
     thresholds = {
         name: rule.decide(files.scores, files.predicted).thresholds for name, files in {IND: ind, **ood}.items()
     }

@@ -10,7 +10,7 @@ from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.method.plan import Combination, Plan
 from diffood.runtime.method.schedule import Convention, Sampler
-from diffood.runtime.sessions.choice import Candidate, PrecisionChoice, list_candidates, nothing_usable
+from diffood.runtime.sessions.choice import EngineCandidate, PrecisionChoice, list_candidates, no_engine_error
 
 ShowProgress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Opens a progress display for a task (its name, the total count); the function it yields is told each new count."""
@@ -69,14 +69,14 @@ class PlanRequest:
         return bundle.plan(changes.pop("name")).changed(changes)
 
 
-def choose_engine(bundle: Bundle, engine: EngineRequest) -> Candidate:
+def choose_engine(bundle: Bundle, engine: EngineRequest) -> EngineCandidate:
     """The best way to run a bundle here, whatever it is calibrated for.
 
     Raises UsageError, with every reason, where nothing that was asked for can run here.
     """
     candidates = list_candidates(bundle, None, engine.backend, engine.precision, engine.batch)
     if not candidates.usable:
-        raise nothing_usable(bundle, candidates)
+        raise no_engine_error(bundle, candidates)
     return candidates.usable[0]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.runtime.detector import Detector, ImageScore
-from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.pipeline import Progress, score_files
 
@@ -44,7 +44,7 @@ class ScoredFiles:
 def score_sources(
     detector: Detector,
     sources: Iterable[Item],
-    limits: Limits = DEFAULT_LIMITS,
+    limits: ImageLimits = DEFAULT_LIMITS,
     progress: Progress | None = None,
     see: SeeScore | None = None,
 ) -> ScoredFiles:

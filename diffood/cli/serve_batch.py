@@ -15,10 +15,10 @@ from diffood.cli.options import serving as serve_options
 from diffood.cli.options import shared as options
 from diffood.errors import UsageError
 from diffood.runtime.detector import DEFAULT_BATCH
-from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Limits
+from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits
 from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
 from diffood.runtime.inputs.reading import DEFAULT_COLUMN, Columns
-from diffood.runtime.inputs.watch import Watch
+from diffood.runtime.inputs.watch import WatchedFolder
 from diffood.serving.output.base import OutputMode
 from diffood.serving.output.layout import DEFAULT_PART_ROWS
 from diffood.serving.request import InputRequest, OutputRequest, ScorerRequest, ServeRequest
@@ -69,7 +69,7 @@ def serve_batch(
     from diffood.serving.serve import ServeObserver, serve
     from diffood.serving.stop import Stop
 
-    limits = Limits(max_bytes, max_pixels)
+    limits = ImageLimits(max_bytes, max_pixels)
     request = ServeRequest(
         ScorerRequest(bundle, cluster, backend, precision, batch, threads, limits, decoders, decode_timeout),
         InputRequest(tuple(inputs or ()), Columns(image_column, id_column), watched_folder(watch, watch_idle)),
@@ -94,11 +94,11 @@ def output_mode(resume: bool, overwrite: bool) -> OutputMode:
     return "resume" if resume else "overwrite" if overwrite else "new"
 
 
-def watched_folder(folder: Path | None, idle: float | None) -> Watch | None:
+def watched_folder(folder: Path | None, idle: float | None) -> WatchedFolder | None:
     """The folder of --watch; UsageError for --watch-idle alone."""
     if idle is not None and not folder:
         raise UsageError("--watch-idle says when --watch ends; give the folder with --watch DIR.")
-    return Watch(folder, idle) if folder else None
+    return WatchedFolder(folder, idle) if folder else None
 
 
 def say(text: str) -> None:

@@ -27,7 +27,7 @@ from diffood.report.page import require_report, write_report
 from diffood.report.sets import ComparedSet, SetReporter
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.tuning import load_measured
-from diffood.runtime.decision import Rule
+from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 
 UNFAIR = 0.05  # p-value, Holm's over the classes, from which a class is marked
@@ -85,7 +85,7 @@ def report_on_sets(done: Evaluated, extremes: SetExtremes) -> Report:
     for name, files in done.files.items():
         if not len(files.scores):
             raise UsageError(f"No usable image in the {name} set; {len(files.set_aside)} files were set aside.")
-    rule, names = Rule.of(calibration), detector.bundle.manifest.class_names
+    rule, names = DecisionRule.of(calibration), detector.bundle.manifest.class_names
     sets = {name: ComparedSet.of(rule, name, files, extremes.of(name)) for name, files in done.files.items()}
     ind = replace(sets.pop(IND), name="in-distribution test images")
     reporter = SetReporter(detector, rule, ind, tuple(sets.values()))
@@ -109,7 +109,7 @@ def report_on_sets(done: Evaluated, extremes: SetExtremes) -> Report:
 
 def report_on_calibration(done: Calibrated, extremes: Extremes) -> Report:
     """A report on the calibration images alone; `extremes` saw those the threshold was fitted on."""
-    rule = Rule.of(done.calibration)
+    rule = DecisionRule.of(done.calibration)
     ind = ComparedSet.of(rule, "calibration images", done.files, extremes, fresh=False)
     return _report(
         describe_fitted(done.detector, done.calibration),

@@ -13,7 +13,7 @@ from diffood.report.charts.score_histogram import histogram_picture
 from diffood.report.charts.thumbnails import make_thumbnails
 from diffood.report.contents import ImageCard, SetReport
 from diffood.report.gallery import ClassifiedImage, Extremes, classify_again
-from diffood.runtime.decision import Rule
+from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.fusion import standardise
 
@@ -39,7 +39,9 @@ class ComparedSet:
     fresh: bool
 
     @classmethod
-    def of(cls, rule: Rule, name: str, files: ScoredFiles, extremes: Extremes, *, fresh: bool = True) -> "ComparedSet":
+    def of(
+        cls, rule: DecisionRule, name: str, files: ScoredFiles, extremes: Extremes, *, fresh: bool = True
+    ) -> "ComparedSet":
         """Compare a set with the thresholds of a calibration."""
         thresholds = rule.decide(files.scores, files.predicted).thresholds
         drawn = drawn_scores(files.scores, thresholds, per_class=bool(rule.own))
@@ -49,7 +51,9 @@ class ComparedSet:
 class SetReporter:
     """Draws sets on one axis, OOD sets over the in-distribution set."""
 
-    def __init__(self, detector: Detector, rule: Rule, ind: ComparedSet, ood: tuple[ComparedSet, ...] = ()) -> None:
+    def __init__(
+        self, detector: Detector, rule: DecisionRule, ind: ComparedSet, ood: tuple[ComparedSet, ...] = ()
+    ) -> None:
         threshold = drawn_threshold(rule.calibration.threshold, per_class=bool(rule.own))
         self._detector, self._rule, self._ind = detector, rule, ind
         self._axis = ScoreAxis.of([found.drawn for found in (ind, *ood)], threshold)

@@ -19,7 +19,7 @@ class Decisions:
 
 
 @dataclass(frozen=True)
-class Rule:
+class DecisionRule:
     """How a calibration judges scores: make it once and ask it often, as its scores are laid out when it is made.
 
     known float64 [n]: the calibration's scores, sorted; own: of each class with its own threshold that, and its scores.
@@ -30,7 +30,7 @@ class Rule:
     own: Mapping[int, tuple[float, npt.NDArray[np.float64]]]
 
     @classmethod
-    def of(cls, calibration: Calibration) -> "Rule":
+    def of(cls, calibration: Calibration) -> "DecisionRule":
         """The rule of a calibration."""
         known = np.array(calibration.scores)
         classes = np.array(calibration.per_class.classes if calibration.per_class else [])

@@ -16,23 +16,22 @@ from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Role, 
 from diffood.runtime.bundle.calibration import Calibration, Fingerprint, load_calibrated_fusion, load_calibration
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import require_calibrated
-from diffood.runtime.decision import Rule
-from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits, load_image
+from diffood.runtime.decision import DecisionRule
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits, load_image
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses.definition import Evidence
 from diffood.runtime.method.witnesses.registry import measure
-from diffood.runtime.passes import Way, run_pass
+from diffood.runtime.passes import PassConfig, run_pass
 from diffood.runtime.sessions import Array, Session
 from diffood.runtime.sessions.backends import open_session
-from diffood.runtime.sessions.choice import PrecisionChoice, list_candidates, nothing_usable
+from diffood.runtime.sessions.choice import PrecisionChoice, list_candidates, no_engine_error
 from diffood.runtime.sparing import stream_sparing
 
 DEFAULT_BATCH = 32
 RANGE_SLACK = 1e-3  # rounding of a caller's own scaling
 
 Key = TypeVar("Key")
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Detector:
             raise UsageError(f"{problem}: give the fusion that was fitted for this plan.")
         self.bundle, self.plan, self.session, self.fusion = bundle, plan, session, fusion
         latent = bundle.manifest.latent is not None
-        self._way = Way(plan, bundle.tables(plan), plan.grid(bundle.alpha_bar).origin_scale(), latent)
+        self._way = PassConfig(plan, bundle.tables(plan), plan.grid(bundle.alpha_bar).origin_scale(), latent)
         self.evaluations = plan.evaluations(self._way.tables)  # of an image that goes all the way
         self.spares_memory = False  # go on with half the rows where the engine finds no memory for all
         self.why = ""  # why this backend and precision, where `open` chose them
@@ -148,7 +147,7 @@ class Detector:
                 refused = refused or error
             else:
                 return detector
-        raise refused or nothing_usable(bundle, candidates)
+        raise refused or no_engine_error(bundle, candidates)
 
     @classmethod
     def load(
@@ -225,12 +224,12 @@ class Detector:
             scores.evaluations[index] = result.evaluations
         return scores
 
-    def predict(self, paths: Sequence[str | Path], limits: Limits = DEFAULT_LIMITS) -> Verdicts:
+    def predict(self, paths: Sequence[str | Path], limits: ImageLimits = DEFAULT_LIMITS) -> Verdicts:
         """Verdicts on image files; a file that cannot be used is reported in `error`, the others go on.
 
         Raises CalibrationError where the bundle is not calibrated for this plan.
         """
-        rule = Rule.of(self.calibration())
+        rule = DecisionRule.of(self.calibration())
         errors = [""] * len(paths)
         score, predicted = np.full(len(paths), np.nan), np.full(len(paths), -1, np.int64)
 

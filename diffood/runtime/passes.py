@@ -32,7 +32,7 @@ MOST_WAITING = 4  # batches of images under way or behind one that is; those tha
 
 
 @dataclass(frozen=True)
-class Way:
+class PassConfig:
     """What a pass does with every image: plan, its tables by start time, (scale of x, of noise) of the original.
 
     latent: whether images are encoded, and what was made of their latents decoded.
@@ -57,7 +57,9 @@ class Way:
 class _Image(Generic[Key, Found]):
     """An image on its way: outputs of a stage arrive in any order until none is missing. z: what is noised of it."""
 
-    def __init__(self, key: Key, x: Array, z: Array, logits: Array, features: Array, origin: Array, way: Way) -> None:
+    def __init__(
+        self, key: Key, x: Array, z: Array, logits: Array, features: Array, origin: Array, way: PassConfig
+    ) -> None:
         repeats, starts = way.plan.repeats, len(way.tables)
         self.key, self.x, self.z, self.logits, self.features = key, x, z, logits, features
         self.origin = np.zeros((repeats, len(origin)), np.float32) if way.own_origin else origin[None]
@@ -67,7 +69,7 @@ class _Image(Generic[Key, Found]):
         self.found: Found | None = None  # what was made of it after the last stage it reached
         self.begun = self.ended = False
 
-    def evidence(self, way: Way) -> Evidence:
+    def evidence(self, way: PassConfig) -> Evidence:
         """What the repeats so far left."""
         done, plan = self.repeats, way.plan
         if way.jumps:
@@ -82,7 +84,7 @@ _Trajectory = Trajectory[tuple[_Image[Key, Found], int, int]]  # image, repeat, 
 
 
 @dataclass(frozen=True)
-class _Turn(Generic[Key, Found]):
+class StageResult(Generic[Key, Found]):
     """What came of an image between two of its stages: what is made of it so far, and what is next for it."""
 
     image: _Image[Key, Found]
@@ -99,12 +101,14 @@ class _Pass(Generic[Key, Found]):
     images is classified ahead, so that the lanes never wait for their noise.
     """
 
-    def __init__(self, session: Session, way: Way, judge: Judge[Found], items: Iterable[tuple[Key, Array]]) -> None:
+    def __init__(
+        self, session: Session, way: PassConfig, judge: Judge[Found], items: Iterable[tuple[Key, Array]]
+    ) -> None:
         self.session, self.way, self.judge, self.items = session, way, judge, iter(items)
         self.lanes: Lanes[tuple[_Image[Key, Found], int, int]] = Lanes(session)
         self.waiting: deque[_Image[Key, Found]] = deque()  # in the order of items
         self.whole: list[_Image[Key, Found]] = []  # images of which no output is missing
-        self.turns: deque[Future[list[_Turn[Key, Found]]]] = deque()  # images in the hands of the thread beside
+        self.turns: deque[Future[list[StageResult[Key, Found]]]] = deque()  # images in the hands of the thread beside
         self.noised: deque[_Trajectory[Key, Found]] = deque()
         self.latents: list[_Finished[Key, Found]] = []  # to be decoded, a batch at a time
         self.finished: list[_Finished[Key, Found]] = []  # to be classified, likewise
@@ -204,13 +208,13 @@ class _Pass(Generic[Key, Found]):
         self._hand_over(images)
         return True
 
-    def _take_turn(self, image: _Image[Key, Found]) -> _Turn[Key, Found]:
+    def _take_turn(self, image: _Image[Key, Found]) -> StageResult[Key, Found]:
         """Judge an image after a stage, and noise it for the next; run beside the engine, touches the image alone."""
         found, ended = None, False
         if image.repeats or 0 in self.way.plan.stages:
             found, ended = self.judge(image.evidence(self.way))
             ended = ended or image.repeats == self.way.plan.repeats
-        return _Turn(image, found, ended, *(([], []) if ended else self._noise_next_stage(image)))
+        return StageResult(image, found, ended, *(([], []) if ended else self._noise_next_stage(image)))
 
     def _noise_next_stage(
         self, image: _Image[Key, Found]
@@ -250,7 +254,7 @@ class _Pass(Generic[Key, Found]):
 
 
 def run_pass(
-    session: Session, way: Way, items: Iterable[tuple[Key, Array]], judge: Judge[Found]
+    session: Session, way: PassConfig, items: Iterable[tuple[Key, Array]], judge: Judge[Found]
 ) -> Iterator[tuple[Key, Found]]:
     """What `judge` makes of each (key, x float32 [C, H, W] in [-1, 1]) where its way ends, lazily and in order.
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from diffood.runtime.detector import Detector, ImageScore
-from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits, Loaded
-from diffood.runtime.inputs.decoding import IN_THREADS, MOST_HELD, Decoding, decode_ahead
+from diffood.runtime.images.decode import DEFAULT_LIMITS, DecodedImage, ImageLimits
+from diffood.runtime.inputs.decoding import IN_THREADS, MOST_HELD, DecodeOptions, decode_ahead
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.method.witnesses.definition import Evidence
 from diffood.runtime.sessions import Array
@@ -20,21 +20,21 @@ Progress = Callable[[int], None]  # called with the number of files done since t
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[Result]):
+class ItemResult(Generic[Result]):
     """One file's way through: result is None where the file was refused (loaded.error says why)."""
 
     source: Item
-    loaded: Loaded
+    loaded: DecodedImage
     result: Result | None
 
 
 def score_files(
     detector: Detector,
     sources: Iterable[Item | Pause],
-    limits: Limits = DEFAULT_LIMITS,
+    limits: ImageLimits = DEFAULT_LIMITS,
     progress: Progress | None = None,
-    decoding: Decoding = IN_THREADS,
-) -> Iterator[Outcome[ImageScore]]:
+    decoding: DecodeOptions = IN_THREADS,
+) -> Iterator[ItemResult[ImageScore]]:
     """Score files lazily; outcomes come in the order of `sources`, refused files among them.
 
     Where the sources pause, all outcomes before the pause are given first.
@@ -43,8 +43,8 @@ def score_files(
 
 
 def observe_files(
-    detector: Detector, sources: Iterable[Item], limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
-) -> Iterator[Outcome[Evidence]]:
+    detector: Detector, sources: Iterable[Item], limits: ImageLimits = DEFAULT_LIMITS, progress: Progress | None = None
+) -> Iterator[ItemResult[Evidence]]:
     """As `score_files`, but with what a pass leaves of each file, before anything is made of it."""
     return _pass_files(detector, detector.observe, sources, limits, progress)
 
@@ -53,11 +53,11 @@ def _pass_files(
     detector: Detector,
     work: Callable[[Iterable[tuple[Item, Array]]], Iterator[tuple[Item, Result]]],
     sources: Iterable[Item | Pause],
-    limits: Limits,
+    limits: ImageLimits,
     progress: Progress | None,
-    decoding: Decoding = IN_THREADS,
-) -> Iterator[Outcome[Result]]:
-    waiting: deque[tuple[Item, Loaded]] = deque()  # in order; those before the next result were refused
+    decoding: DecodeOptions = IN_THREADS,
+) -> Iterator[ItemResult[Result]]:
+    waiting: deque[tuple[Item, DecodedImage]] = deque()  # in order; those before the next result were refused
     decoded = decode_ahead(sources, detector.bundle.manifest.image, limits, detector.session.batch, decoding)
     more, held = True, 0  # held: bytes that the waiting items hold themselves
 
@@ -81,13 +81,13 @@ def _pass_files(
                 return
         more = False
 
-    def oldest(result: Result | None) -> Outcome[Result]:
+    def oldest(result: Result | None) -> ItemResult[Result]:
         nonlocal held
         source, loaded = waiting.popleft()
         held -= source.held
-        return _counted(Outcome(source, loaded, result), progress)
+        return _counted(ItemResult(source, loaded, result), progress)
 
-    def refused() -> Iterator[Outcome[Result]]:
+    def refused() -> Iterator[ItemResult[Result]]:
         while waiting and waiting[0][1].x is None:
             yield oldest(None)
 
@@ -99,7 +99,7 @@ def _pass_files(
             yield from refused()
 
 
-def _counted(outcome: Outcome[Result], progress: Progress | None) -> Outcome[Result]:
+def _counted(outcome: ItemResult[Result], progress: Progress | None) -> ItemResult[Result]:
     if progress:
         progress(1)
     return outcome

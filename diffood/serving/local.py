@@ -7,12 +7,12 @@ from typing import Protocol
 import numpy as np
 
 from diffood.runtime.bundle.calibration import Calibration
-from diffood.runtime.decision import Rule
+from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector, ImageScore
-from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
-from diffood.runtime.inputs.decoding import IN_THREADS, Decoding
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
+from diffood.runtime.inputs.decoding import IN_THREADS, DecodeOptions
 from diffood.runtime.inputs.items import Item, Pause
-from diffood.runtime.pipeline import Outcome, score_files
+from diffood.runtime.pipeline import ItemResult, score_files
 from diffood.serving.rows.row import Row
 from diffood.serving.watching.flagged import draw_denoised
 
@@ -59,8 +59,8 @@ class LocalScorer:
 
     detector: Detector
     calibration: Calibration
-    limits: Limits = DEFAULT_LIMITS
-    decoding: Decoding = IN_THREADS
+    limits: ImageLimits = DEFAULT_LIMITS
+    decoding: DecodeOptions = IN_THREADS
     pictures: bool = False
 
     @property
@@ -80,14 +80,14 @@ class LocalScorer:
 
     def rows(self, items: Iterable[Item | Pause]) -> Iterator[ScoredFile]:
         """See Scorer.rows."""
-        rule = Rule.of(self.calibration)
+        rule = DecisionRule.of(self.calibration)
         for outcome in score_files(self.detector, items, self.limits, decoding=self.decoding):
             row = make_row(outcome, rule, self.detector)
             picture = draw_denoised(outcome.result) if self.pictures and row.is_ood else None
             yield ScoredFile(row, outcome.source, picture)
 
 
-def make_row(outcome: Outcome[ImageScore], rule: Rule, detector: Detector) -> Row:
+def make_row(outcome: ItemResult[ImageScore], rule: DecisionRule, detector: Detector) -> Row:
     """The row of one file: its score, judged by the calibration's rule, or why it was refused."""
     source, loaded, result = outcome.source, outcome.loaded, outcome.result
     if result is None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from diffood.runtime.backends import BackendChoice
 from diffood.runtime.detector import DEFAULT_BATCH
-from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
 from diffood.runtime.inputs.reading import Columns
-from diffood.runtime.inputs.watch import Watch
+from diffood.runtime.inputs.watch import WatchedFolder
 from diffood.runtime.sessions.choice import PrecisionChoice
 from diffood.serving.output.base import OutputMode
 from diffood.serving.output.layout import DEFAULT_PART_ROWS
@@ -37,7 +37,7 @@ class ScorerRequest:
     precision: PrecisionChoice | None = None
     batch: int = DEFAULT_BATCH
     threads: int = 0
-    limits: Limits = DEFAULT_LIMITS
+    limits: ImageLimits = DEFAULT_LIMITS
     decoders: int | None = None
     decode_timeout: float = DEFAULT_SECONDS
     pictures: bool = False
@@ -55,7 +55,7 @@ class InputRequest:
 
     names: tuple[str, ...] = ()
     columns: Columns = field(default_factory=Columns)
-    watch: Watch | None = None
+    watch: WatchedFolder | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.bundle.calibration import Fingerprint
 from diffood.runtime.detector import Detector
-from diffood.runtime.inputs.decoding import Decoding, default_processes
+from diffood.runtime.inputs.decoding import DecodeOptions, default_processes
 from diffood.runtime.sessions.choice import describe_engine
 from diffood.serving.cluster.open import open_cluster
 from diffood.serving.local import LocalScorer, Scorer
@@ -46,7 +46,7 @@ def open_scorer(request: ScorerRequest) -> Iterator[OpenedScorer]:
     )
     detector.spares_memory = True
     decoders = default_processes() if request.decoders is None else request.decoders
-    decoding = Decoding(decoders, request.decode_timeout)
+    decoding = DecodeOptions(decoders, request.decode_timeout)
     scorer = LocalScorer(detector, detector.calibration(), request.limits, decoding, request.pictures)
     engine = describe_engine(scorer.precision, scorer.backend, detector.why)
     yield OpenedScorer(scorer, detector.bundle, detector.fingerprint, engine, detector.session.threads)

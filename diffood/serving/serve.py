@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from diffood import __version__
 from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.bundle.parity import calibration_sha256
-from diffood.runtime.inputs.counting import count_beside
+from diffood.runtime.inputs.counting import count_in_background
 from diffood.runtime.inputs.open import STANDARD_INPUT, open_inputs
-from diffood.runtime.inputs.reading import Reading
+from diffood.runtime.inputs.reading import ReadOptions
 from diffood.serving.batch import BatchJob, existing_ids
 from diffood.serving.output.journal import RunRecord
 from diffood.serving.output.layout import OutputLayout
@@ -113,7 +113,7 @@ def serve(request: ServeRequest, stop: Stop, observer: ServeObserver = ServeObse
                 if job.output.finished:
                     summary = read_summary(layout.summary, layout.path)
                 else:
-                    total = (lambda: None) if request.inputs.watch else count_beside(request.inputs.names)
+                    total = (lambda: None) if request.inputs.watch else count_in_background(request.inputs.names)
                     progress = ServeProgress(total, job.output.resumed, job.tally)
                     with observer.show_progress(progress) as advance:
                         summary = serve_watched(replace(job, on_row=lambda row: advance(1)), request, observer.say)
@@ -135,7 +135,7 @@ def _prepare(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer, 
     output = open_output(layout, _run_record(request, layout, opened), request.output.mode)
     live = inputs.watch is not None or STANDARD_INPUT in inputs.names  # no order that a resume would find again
     done = existing_ids(output, tally) if live else ()
-    reading = Reading(request.scorer.limits, inputs.columns, inputs.watch, done=done, stop=stop.event)
+    reading = ReadOptions(request.scorer.limits, inputs.columns, inputs.watch, done=done, stop=stop.event)
     return BatchJob(opened.scorer, open_inputs(inputs.names, reading), output, live, tally, stop)
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from diffood import zoo
 from diffood.errors import EXIT_SET_ASIDE, DiffoodError, UsageError
 from diffood.report.charts.image_strip import StripImage, draw_strip
-from diffood.runtime.decision import Rule
+from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
 from diffood.zoo.images import SETS, load_set, unpack_set
@@ -216,7 +216,7 @@ def wrap_command(words: list[str]) -> str:
 def _draw_strip(bundle: Path, path: Path) -> None:
     """Draw the first two clothes and the first image of each OOD set: nobody chose them."""
     detector = Detector.open(bundle)
-    rule, names = Rule.of(detector.calibration()), detector.bundle.manifest.class_names
+    rule, names = DecisionRule.of(detector.calibration()), detector.bundle.manifest.class_names
     chosen = [(CLOTHES, pixels) for pixels in load_set(CLOTHES).images[:STRIP_CLOTHES]]
     chosen += [(name, load_set(name).images[0]) for name in OOD_SETS]
     columns = []

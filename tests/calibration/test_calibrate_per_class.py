@@ -13,7 +13,7 @@ from diffood.calibration.scored_files import ScoredFiles
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.bundle.calibration import Calibration
-from diffood.runtime.decision import Rule
+from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 
 FloatArray = npt.NDArray[np.float64]
@@ -53,7 +53,7 @@ def rates(calibration: Calibration) -> FloatArray:
     """The share of each class's images that decide flags."""
     scores = (STARTS[:, None] + GRID).ravel()
     predicted = np.repeat(np.arange(SHARES.size), GRID.size)
-    return np.asarray(Rule.of(calibration).decide(scores, predicted).is_ood.reshape(SHARES.size, -1).mean(1))
+    return np.asarray(DecisionRule.of(calibration).decide(scores, predicted).is_ood.reshape(SHARES.size, -1).mean(1))
 
 
 def test_pac_promises_by_class_hold_at_once_in_what_is_served(detector: Detector) -> None:
@@ -81,7 +81,7 @@ def test_what_is_stored_decides_as_what_was_fitted(detector: Detector, method: M
     files, fresh = draw(generator, n), draw(generator, 500)
     fitted = fit_per_class(files.scores, files.predicted, SHARES.size, ALPHA, 1 - DELTA, method)
     calibration = stored(detector, files, method)
-    decisions = Rule.of(calibration).decide(fresh.scores, fresh.predicted)
+    decisions = DecisionRule.of(calibration).decide(fresh.scores, fresh.predicted)
     np.testing.assert_array_equal(decisions.is_ood, flagged(fitted, fresh.scores, fresh.predicted))
     np.testing.assert_array_equal(decisions.thresholds, fitted.values[fresh.predicted])
     assert calibration.delta == fitted.delta

@@ -14,7 +14,7 @@ from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import load_calibrated_fusion, load_calibration
 from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, SetParity, add_record, load_parity
 from diffood.runtime.bundle.tuning import add_tuned, load_measured, load_tuned
-from diffood.runtime.decision import Rule
+from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 
 MANIFESTS, RECORDS = 500, 1500
@@ -73,7 +73,7 @@ def test_damaged_calibrations(fused: Path) -> None:
     def use() -> None:
         calibration = load_calibration(bundle)
         load_calibrated_fusion(bundle, calibration)
-        found = Rule.of(calibration).decide(np.array([0.1, np.nan]), np.array([0, 3]))
+        found = DecisionRule.of(calibration).decide(np.array([0.1, np.nan]), np.array([0, 3]))
         assert found.is_ood[1], "what is no number passes as in-distribution"
 
     for record in mutated_records(path.read_bytes(), RECORDS, seed=12):

@@ -6,21 +6,21 @@ from pathlib import Path
 import pytest
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import Limits, read_file
+from diffood.runtime.images.decode import ImageLimits, read_file
 
 
 def test_a_sparse_terabyte_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "x.png").open("wb") as stream:
         stream.truncate(2**40)
     with pytest.raises(RejectedImage, match=f"has {2**40} bytes and the limit is {64 * 2**20}"):
-        read_file(tmp_path / "x.png", Limits())
+        read_file(tmp_path / "x.png", ImageLimits())
 
 
 def test_the_limit_itself_is_allowed(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"12345")
-    assert read_file(tmp_path / "x.png", Limits(max_bytes=5)) == b"12345"
+    assert read_file(tmp_path / "x.png", ImageLimits(max_bytes=5)) == b"12345"
     with pytest.raises(RejectedImage, match="has 5 bytes and the limit is 4"):
-        read_file(tmp_path / "x.png", Limits(max_bytes=4))
+        read_file(tmp_path / "x.png", ImageLimits(max_bytes=4))
 
 
 @pytest.mark.parametrize("new_size", [3, 10**6])
@@ -38,4 +38,4 @@ def test_a_size_that_changes_after_it_was_checked_is_refused(
 
     monkeypatch.setattr(os, "fstat", fstat_then_resize)
     with pytest.raises(RejectedImage, match="not 5 bytes any more"):
-        read_file(path, Limits())
+        read_file(path, ImageLimits())

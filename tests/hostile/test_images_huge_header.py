@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import ImageShape, Limits, decode
+from diffood.runtime.images.decode import ImageLimits, ImageShape, decode
 
 SHAPE = ImageShape(1, 28, 28)
 
@@ -60,7 +60,7 @@ def test_it_is_refused_without_allocating(data: bytes, size: str) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(RejectedImage, match=f"{size}|too large"):
-            decode(data, SHAPE, Limits())
+            decode(data, SHAPE, ImageLimits())
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
@@ -69,9 +69,9 @@ def test_it_is_refused_without_allocating(data: bytes, size: str) -> None:
 def test_the_limit_is_the_largest_size_allowed() -> None:
     stream = io.BytesIO()
     Image.new("L", (30, 40)).save(stream, "PNG")
-    decode(stream.getvalue(), SHAPE, Limits(max_pixels=1200))
+    decode(stream.getvalue(), SHAPE, ImageLimits(max_pixels=1200))
     with pytest.raises(RejectedImage, match="30x40 = 1200 pixels and the limit is 1199"):
-        decode(stream.getvalue(), SHAPE, Limits(max_pixels=1199))
+        decode(stream.getvalue(), SHAPE, ImageLimits(max_pixels=1199))
 
 
 def test_a_small_tiff_with_a_huge_tile_is_refused() -> None:
@@ -80,14 +80,14 @@ def test_a_small_tiff_with_a_huge_tile_is_refused() -> None:
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
     data = b"II*\0" + struct.pack("<IH", 8, len(values)) + entries + bytes(4) + bytes(16)
     with pytest.raises(RejectedImage, match="TIFF tile has 16384x16384"):
-        decode(data, SHAPE, Limits())
+        decode(data, SHAPE, ImageLimits())
 
 
 def test_a_limit_above_pillows_own_still_ends_in_a_refusal() -> None:
     with pytest.raises(RejectedImage, match="too large"):
-        decode(png(60000, 60000), SHAPE, Limits(max_pixels=10**10))
+        decode(png(60000, 60000), SHAPE, ImageLimits(max_pixels=10**10))
 
 
 def test_too_many_bytes_are_refused() -> None:
     with pytest.raises(RejectedImage, match="has 70 bytes and the limit is 69"):
-        decode(bytes(70), SHAPE, Limits(max_bytes=69))
+        decode(bytes(70), SHAPE, ImageLimits(max_bytes=69))

@@ -5,13 +5,13 @@ import pytest
 from image_mutations import mutate, seeds, with_right_checksums
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import ImageShape, Limits, decode
+from diffood.runtime.images.decode import ImageLimits, ImageShape, decode
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest turns on what diffood turns off
 
 MUTANTS = 400
 SHAPE = ImageShape(3, 9, 9)
-LIMITS = Limits(max_bytes=2**16, max_pixels=10**6)
+LIMITS = ImageLimits(max_bytes=2**16, max_pixels=10**6)
 
 
 @pytest.mark.parametrize(("name", "data"), seeds().items(), ids=seeds())

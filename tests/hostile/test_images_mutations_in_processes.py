@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from image_mutations import mutate, seeds, with_right_checksums
 
-from diffood.runtime.images.decode import ImageShape, Limits
-from diffood.runtime.inputs.decode_worker import Task
-from diffood.runtime.inputs.decoding import Decoding, decode_ahead
+from diffood.runtime.images.decode import ImageLimits, ImageShape
+from diffood.runtime.inputs.decode_worker import DecodeTask
+from diffood.runtime.inputs.decoding import DecodeOptions, decode_ahead
 from diffood.runtime.inputs.files import list_folder
-from diffood.runtime.inputs.items import Pause, Source
+from diffood.runtime.inputs.items import LocalFile, Pause
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 
 FILES = 10_000
 SHAPE = ImageShape(3, 9, 9)
-LIMITS = Limits(max_bytes=2**16, max_pixels=10**6)
-DECODING = Decoding(processes=1, seconds=10)
+LIMITS = ImageLimits(max_bytes=2**16, max_pixels=10**6)
+DECODING = DecodeOptions(processes=1, seconds=10)
 
 
 def mutants(count: int) -> Iterator[tuple[str, bytes]]:
@@ -57,7 +57,7 @@ def test_each_of_ten_thousand_has_its_row(tmp_path: Path, capfd: pytest.CaptureF
     for pair in itertools.chain([first], outcomes):
         assert not isinstance(pair, Pause)
         item, loaded = pair
-        assert isinstance(item, Source)
+        assert isinstance(item, LocalFile)
         names.append(item.id)
         assert (loaded.pixels is None) == bool(loaded.error)
         assert loaded.error.isprintable()
@@ -69,7 +69,7 @@ def test_each_of_ten_thousand_has_its_row(tmp_path: Path, capfd: pytest.CaptureF
     assert len(names) == FILES
     assert FILES // 4 < refused < FILES
     assert lost == 0  # Pillow refuses all of these by itself; a version that crashes shows here, and the run went on
-    assert 0 < peak < Task(SHAPE, LIMITS, 0).megabytes * 2**20 + 2**30
+    assert 0 < peak < DecodeTask(SHAPE, LIMITS, 0).megabytes * 2**20 + 2**30
     assert json.dumps(capfd.readouterr()) == '["", ""]'  # libtiff's own messages too
 
 

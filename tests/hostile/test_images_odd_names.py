@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import Limits, read_file
+from diffood.runtime.images.decode import ImageLimits, read_file
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a file name be any bytes")
@@ -15,7 +15,7 @@ from diffood.runtime.images.decode import Limits, read_file
 def test_any_name_can_be_read(tmp_path: Path, name: bytes) -> None:
     path = tmp_path / os.fsdecode(name)
     path.write_bytes(b"bytes")
-    assert read_file(path, Limits()) == b"bytes"
+    assert read_file(path, ImageLimits()) == b"bytes"
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,6 @@ def test_any_name_can_be_read(tmp_path: Path, name: bytes) -> None:
 )
 def test_a_refusal_of_an_odd_name_can_be_printed(tmp_path: Path, name: str) -> None:
     with pytest.raises(RejectedImage) as refusal:
-        read_file(tmp_path / name, Limits())
+        read_file(tmp_path / name, ImageLimits())
     str(refusal.value).encode("ascii")
     assert str(refusal.value).isprintable()

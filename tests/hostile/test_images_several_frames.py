@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import MOST_FRAMES_COUNTED, ImageShape, Limits, decode
+from diffood.runtime.images.decode import MOST_FRAMES_COUNTED, ImageLimits, ImageShape, decode
 
 SHAPE = ImageShape(1, 8, 8)
 
@@ -24,23 +24,23 @@ def film(file_format: str, frames: int, **options: object) -> bytes:
 @pytest.mark.parametrize("file_format", ["GIF", "PNG", "TIFF", "WEBP"])
 def test_it_is_refused_with_its_number_of_frames(file_format: str, frames: int) -> None:
     with pytest.raises(RejectedImage, match=f"The {file_format} file has {frames} frames"):
-        decode(film(file_format, frames), SHAPE, Limits())
+        decode(film(file_format, frames), SHAPE, ImageLimits())
 
 
 def test_an_apng_with_a_default_image_outside_the_animation_is_refused() -> None:
     with pytest.raises(RejectedImage, match="frames"):
-        decode(film("PNG", 3, default_image=True), SHAPE, Limits())
+        decode(film("PNG", 3, default_image=True), SHAPE, ImageLimits())
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "TIFF"])
 def test_counting_stops(file_format: str) -> None:
     with pytest.raises(RejectedImage, match=f"at least {MOST_FRAMES_COUNTED} frames"):
-        decode(film(file_format, MOST_FRAMES_COUNTED + 20), SHAPE, Limits())
+        decode(film(file_format, MOST_FRAMES_COUNTED + 20), SHAPE, ImageLimits())
 
 
 def test_counting_decodes_no_more_pixels_than_the_largest_image() -> None:
     with pytest.raises(RejectedImage, match="at least 4 frames"):
-        decode(film("GIF", 9), SHAPE, Limits(max_pixels=8 * 8 * 4))
+        decode(film("GIF", 9), SHAPE, ImageLimits(max_pixels=8 * 8 * 4))
 
 
 def test_tiff_pages_that_point_at_each_other_do_not_loop() -> None:
@@ -50,4 +50,4 @@ def test_tiff_pages_that_point_at_each_other_do_not_loop() -> None:
     second = struct.unpack_from("<I", data, next_at)[0]
     struct.pack_into("<I", data, second + 2 + 12 * struct.unpack_from("<H", data, second)[0], first)
     with pytest.raises(RejectedImage, match="has 2 frames"):
-        decode(bytes(data), SHAPE, Limits())
+        decode(bytes(data), SHAPE, ImageLimits())

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import Limits, read_file
+from diffood.runtime.images.decode import ImageLimits, read_file
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="special files as POSIX has them")
 
 
 def refusal(path: Path) -> str:
     with pytest.raises(RejectedImage) as caught:
-        read_file(path, Limits())
+        read_file(path, ImageLimits())
     message = str(caught.value)
     assert str(path) not in message
     assert message.isprintable()
@@ -40,7 +40,7 @@ def test_a_file_that_becomes_a_fifo_before_it_is_opened_does_not_hang(
 
     monkeypatch.setattr(os, "open", swap_and_open)
     with pytest.raises(RejectedImage, match="a FIFO, not a regular file"):
-        read_file(path, Limits())
+        read_file(path, ImageLimits())
 
 
 def test_a_directory_named_like_an_image_is_refused(tmp_path: Path) -> None:
@@ -83,5 +83,5 @@ def test_descriptors_are_closed_after_refusals(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(50):
         with pytest.raises(RejectedImage):
-            read_file(tmp_path / "big.png", Limits(max_bytes=99))
+            read_file(tmp_path / "big.png", ImageLimits(max_bytes=99))
     assert len(list(Path("/proc/self/fd").iterdir())) <= before

@@ -8,7 +8,7 @@ import pytest
 from PIL import ImageFile, PngImagePlugin
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import ImageShape, Limits, decode
+from diffood.runtime.images.decode import ImageLimits, ImageShape, decode
 
 BOMB = zlib.compress(bytes(64 * 2**20), 9)  # 64 MiB in 64 KiB
 
@@ -35,14 +35,14 @@ def test_it_is_not_inflated(kind: str, place: str) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(RejectedImage, match="too large"):
-            decode(data, ImageShape(1, 1, 2), Limits())
+            decode(data, ImageShape(1, 1, 2), ImageLimits())
         assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
     finally:
         tracemalloc.stop()
 
 
 def test_the_same_file_without_its_bomb_is_fine() -> None:
-    pixels, note = decode(HEADER + PIXELS + END, ImageShape(1, 1, 2), Limits())
+    pixels, note = decode(HEADER + PIXELS + END, ImageShape(1, 1, 2), ImageLimits())
     assert pixels.tolist() == [[[7, 9]]]
     assert note == ""
 

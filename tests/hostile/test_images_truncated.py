@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import ImageShape, Limits, decode
+from diffood.runtime.images.decode import ImageLimits, ImageShape, decode
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest turns on what diffood turns off
 
@@ -20,7 +20,7 @@ def test_every_shorter_file_is_refused(file_format: str) -> None:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, file_format)
     data = stream.getvalue()
-    decode(data, ImageShape(1, 12, 12), Limits())
+    decode(data, ImageShape(1, 12, 12), ImageLimits())
     for length in range(len(data) - END_MARK.get(file_format, 0)):
         with pytest.raises(RejectedImage):
-            decode(data[:length], ImageShape(1, 12, 12), Limits())
+            decode(data[:length], ImageShape(1, 12, 12), ImageLimits())

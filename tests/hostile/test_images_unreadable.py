@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import Limits, read_file
+from diffood.runtime.images.decode import ImageLimits, read_file
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read any file, whatever its permissions")
@@ -15,4 +15,4 @@ def test_it_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"bytes")
     path.chmod(0)
     with pytest.raises(RejectedImage, match="Permission denied"):
-        read_file(path, Limits())
+        read_file(path, ImageLimits())

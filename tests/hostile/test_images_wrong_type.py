@@ -3,7 +3,7 @@
 import pytest
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import ImageShape, Limits, decode
+from diffood.runtime.images.decode import ImageLimits, ImageShape, decode
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,11 @@ from diffood.runtime.images.decode import ImageShape, Limits, decode
 )
 def test_it_is_refused_in_one_line(data: bytes) -> None:
     with pytest.raises(RejectedImage) as refusal:
-        decode(data, ImageShape(1, 28, 28), Limits())
+        decode(data, ImageShape(1, 28, 28), ImageLimits())
     assert str(refusal.value).isprintable()
     assert " at 0x" not in str(refusal.value)
 
 
 def test_an_eps_is_not_even_identified() -> None:
     with pytest.raises(RejectedImage, match="not an image in a format diffood reads"):
-        decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", ImageShape(1, 28, 28), Limits())
+        decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", ImageShape(1, 28, 28), ImageLimits())

@@ -20,7 +20,7 @@ from diffood.runtime.bundle.calibration import (
     load_calibration,
     save_calibration,
 )
-from diffood.runtime.decision import Rule
+from diffood.runtime.decision import DecisionRule
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.plan import Plan
 
@@ -71,7 +71,7 @@ def calibration_by_class(images: list[tuple[float, int]], needed: int) -> Calibr
     ],
 )
 def test_p_values_by_hand(score: float, at_least: int, flagged: bool) -> None:
-    decisions = Rule.of(calibration_of([1.0, 2.0, 2.0, 3.0], 2.0)).decide(np.array([score]), NO_CLASS[:1])
+    decisions = DecisionRule.of(calibration_of([1.0, 2.0, 2.0, 3.0], 2.0)).decide(np.array([score]), NO_CLASS[:1])
     assert decisions.p_values.tolist() == [(1 + at_least) / 5]
     assert decisions.is_ood.tolist() == [flagged]
     assert decisions.thresholds.tolist() == [2.0]
@@ -79,11 +79,14 @@ def test_p_values_by_hand(score: float, at_least: int, flagged: bool) -> None:
 
 def test_a_score_on_the_threshold_passes_and_the_next_number_does_not() -> None:
     scores = np.array([2.0, np.nextafter(2.0, 3.0)])
-    assert Rule.of(calibration_of([1.0, 2.0, 3.0], 2.0)).decide(scores, NO_CLASS[:2]).is_ood.tolist() == [False, True]
+    assert DecisionRule.of(calibration_of([1.0, 2.0, 3.0], 2.0)).decide(scores, NO_CLASS[:2]).is_ood.tolist() == [
+        False,
+        True,
+    ]
 
 
 def test_no_scores_give_no_decisions() -> None:
-    decisions = Rule.of(calibration_of([1.0], 1.0)).decide(np.empty(0), NO_CLASS[:0])
+    decisions = DecisionRule.of(calibration_of([1.0], 1.0)).decide(np.empty(0), NO_CLASS[:0])
     assert decisions.p_values.shape == decisions.is_ood.shape == decisions.thresholds.shape == (0,)
 
 
@@ -95,7 +98,7 @@ def test_no_scores_give_no_decisions() -> None:
 def test_laws_of_p_values_and_verdicts(scores: list[float], threshold: float, asked: list[float]) -> None:
     calibration = calibration_of(scores, threshold)
     asked.extend(scores)
-    decisions = Rule.of(calibration).decide(np.array(asked), np.zeros(len(asked), np.int64))
+    decisions = DecisionRule.of(calibration).decide(np.array(asked), np.zeros(len(asked), np.int64))
     ranked = np.where(np.isfinite(asked), asked, INFINITE)
     expected = [(1 + sum(score >= value for score in scores)) / (len(scores) + 1) for value in ranked]
     assert decisions.p_values.tolist() == expected
@@ -116,7 +119,7 @@ def test_laws_of_verdicts_by_class(data: st.DataObject) -> None:
     assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
     asked = images + data.draw(st.lists(st.tuples(score_values, st.integers(-1, 5)), max_size=30))
     asked += [(float("nan"), 0), (-INFINITE, 1)]
-    rule = Rule.of(calibration)
+    rule = DecisionRule.of(calibration)
     decisions = rule.decide(np.array([s for s, _ in asked]), np.array([k for _, k in asked]))
     one_by_one = [rule.decide(np.array([s]), np.array([k])) for s, k in asked]
     assert [one.p_values[0] for one in one_by_one] == decisions.p_values.tolist()

@@ -15,7 +15,7 @@ from diffood.calibration.scored_files import score_sources
 from diffood.errors import BundleError, CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibration, save_calibration
-from diffood.runtime.decision import Rule
+from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector, Scores
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.inputs.open import list_inputs
@@ -132,7 +132,7 @@ def test_pixels_that_are_no_numbers_are_flagged_and_leave_others_alone(
     assert np.isnan(scores.score[1:3]).all()
     assert np.array_equal(scores.score[[0, 3]], expected.score[[0, 3]])
     calibration = load_calibration(open_bundle(calibrated))
-    decisions = Rule.of(calibration).decide(scores.score, scores.predicted)
+    decisions = DecisionRule.of(calibration).decide(scores.score, scores.predicted)
     assert decisions.is_ood[1:3].all()
     assert decisions.p_values[1:3].tolist() == [1 / (calibration.n + 1)] * 2
 

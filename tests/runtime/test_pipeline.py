@@ -22,13 +22,13 @@ from diffood.calibration.scored_files import score_sources
 from diffood.runtime import pipeline
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import save_calibration
-from diffood.runtime.decision import Rule
+from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
-from diffood.runtime.inputs.decoding import IN_THREADS, Decoding
-from diffood.runtime.inputs.items import PAUSE, Inline, Pause, Source
+from diffood.runtime.inputs.decoding import IN_THREADS, DecodeOptions
+from diffood.runtime.inputs.items import PAUSE, InlineItem, LocalFile, Pause
 from diffood.runtime.inputs.open import list_inputs, open_inputs
-from diffood.runtime.inputs.reading import Reading
-from diffood.runtime.inputs.watch import Watch
+from diffood.runtime.inputs.reading import ReadOptions
+from diffood.runtime.inputs.watch import WatchedFolder
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.pipeline import score_files
 from diffood.serving.batch import BatchJob, existing_ids, serve_batch
@@ -112,13 +112,13 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def serve(detector: Detector, sources: Sequence[Source], output: Path) -> tuple[list[Row], Summary]:
+def serve(detector: Detector, sources: Sequence[LocalFile], output: Path) -> tuple[list[Row], Summary]:
     with open_at(output) as target:
         summary = serve_batch(BatchJob(LocalScorer(detector, detector.calibration()), sources, target))
     return [Row(**json.loads(line)) for line in output.read_text("utf-8").splitlines()], summary
 
 
-def lines(detector: Detector, sources: Sequence[Source], output: Path) -> list[bytes]:
+def lines(detector: Detector, sources: Sequence[LocalFile], output: Path) -> list[bytes]:
     serve(detector, sources, output)
     return output.read_bytes().splitlines()
 
@@ -204,7 +204,7 @@ def test_refused_files_keep_their_places(
     detector: Detector, mixed: Path, tmp_path: Path, pattern: str, scored: int
 ) -> None:
     paths = {"x": mixed / "broken" / "zero.png", "g": mixed / "good" / "0.png"}
-    sources = [Source(f"{index:02d}{kind}", paths[kind]) for index, kind in enumerate(pattern)]
+    sources = [LocalFile(f"{index:02d}{kind}", paths[kind]) for index, kind in enumerate(pattern)]
     rows, summary = serve(detector, sources, tmp_path / "rows.jsonl")
     assert [row.id for row in rows] == [source.id for source in sources]
     assert [row.status for row in rows] == ["rejected" if kind == "x" else "ok" for kind in pattern]
@@ -222,11 +222,11 @@ def test_no_files_give_no_rows(detector: Detector, tmp_path: Path) -> None:
 def test_endless_sources_are_read_as_they_are_needed(detector: Detector, mixed: Path, name: str) -> None:
     pulled = 0
 
-    def endless() -> Iterator[Source]:
+    def endless() -> Iterator[LocalFile]:
         nonlocal pulled
         for index in range(10**9):
             pulled += 1
-            yield Source(str(index), mixed / name)
+            yield LocalFile(str(index), mixed / name)
 
     outcomes = score_files(detector, endless())
     assert [outcome.source.id for outcome in itertools.islice(outcomes, 20)] == [str(index) for index in range(20)]
@@ -238,11 +238,11 @@ def test_rows_that_are_slow_to_write_keep_files_from_being_read(
 ) -> None:
     pulled = rows = 0
 
-    def counted() -> Iterator[Source]:
+    def counted() -> Iterator[LocalFile]:
         nonlocal pulled
         for index in range(100):
             pulled += 1
-            yield Source(f"{index:03d}", mixed / "good" / "0.png")
+            yield LocalFile(f"{index:03d}", mixed / "good" / "0.png")
 
     def on_row(row: Row) -> None:
         nonlocal rows
@@ -260,27 +260,27 @@ def test_long_runs_of_refused_files_lose_no_row(
     monkeypatch.setattr(pipeline, "REFUSED_HELD", 3)
     paths = {"x": mixed / "broken" / "zero.png", "g": mixed / "good" / "0.png"}
     for pattern in ("xxx", "xxxxxxx", "gxxxg", "gggggggggggxxxxxxgxxxgggx", "xxxg", "gxxx"):
-        outcomes = list(score_files(detector, (Source(str(i), paths[kind]) for i, kind in enumerate(pattern))))
+        outcomes = list(score_files(detector, (LocalFile(str(i), paths[kind]) for i, kind in enumerate(pattern))))
         assert [outcome.source.id for outcome in outcomes] == [str(index) for index in range(len(pattern))]
         assert [outcome.result is None for outcome in outcomes] == [kind == "x" for kind in pattern]
 
 
-@pytest.mark.parametrize("decoding", [IN_THREADS, Decoding(processes=1)], ids=["threads", "processes"])
+@pytest.mark.parametrize("decoding", [IN_THREADS, DecodeOptions(processes=1)], ids=["threads", "processes"])
 @pytest.mark.parametrize("pattern", ["g_", "x_", "gg_xg_", "_g", "g__g", "ggggggggggg_g", "_", "xg_gx_x"])
 def test_a_pause_of_the_sources_brings_out_every_outcome(
-    detector: Detector, mixed: Path, pattern: str, decoding: Decoding
+    detector: Detector, mixed: Path, pattern: str, decoding: DecodeOptions
 ) -> None:
     paths = {"x": mixed / "broken" / "zero.png", "g": mixed / "good" / "0.png"}
     found: list[str] = []
 
-    def sources() -> Iterator[Source | Pause]:
+    def sources() -> Iterator[LocalFile | Pause]:
         for index, kind in enumerate(pattern):
             if kind == "_":
                 yield PAUSE
                 # The pass asks for more only after all that came before is out.
                 assert len(found) == sum(other != "_" for other in pattern[:index])
             else:
-                yield Source(f"{index}{kind}", paths[kind])
+                yield LocalFile(f"{index}{kind}", paths[kind])
 
     for outcome in score_files(detector, sources(), decoding=decoding):
         found.append(outcome.source.id)
@@ -292,25 +292,25 @@ def test_rows_are_the_same_bytes_from_processes(detector: Detector, mixed: Path,
     sources = list_inputs([str(mixed)])
     wanted = lines(detector, sources, tmp_path / "rows.jsonl")
     with open_at(tmp_path / "other.jsonl") as target:
-        scorer = LocalScorer(detector, detector.calibration(), decoding=Decoding(processes=2))
+        scorer = LocalScorer(detector, detector.calibration(), decoding=DecodeOptions(processes=2))
         serve_batch(BatchJob(scorer, sources, target))
     assert (tmp_path / "other.jsonl").read_bytes().splitlines() == wanted
 
 
-@pytest.mark.parametrize("decoding", [IN_THREADS, Decoding(processes=1)], ids=["threads", "processes"])
+@pytest.mark.parametrize("decoding", [IN_THREADS, DecodeOptions(processes=1)], ids=["threads", "processes"])
 def test_items_that_hold_their_bytes_do_not_fill_memory(
-    detector: Detector, mixed: Path, monkeypatch: pytest.MonkeyPatch, decoding: Decoding
+    detector: Detector, mixed: Path, monkeypatch: pytest.MonkeyPatch, decoding: DecodeOptions
 ) -> None:
     data = (mixed / "good" / "0.png").read_bytes()
     monkeypatch.setattr(pipeline, "MOST_HELD", 5 * len(data))
     monkeypatch.setattr("diffood.runtime.inputs.decoding.MOST_HELD", 5 * len(data))
     pulled = 0
 
-    def sources() -> Iterator[Inline]:
+    def sources() -> Iterator[InlineItem]:
         nonlocal pulled
         for index in range(60):
             pulled += 1
-            yield Inline(str(index), str(index), data if index % 7 else b"no image" * 100)
+            yield InlineItem(str(index), str(index), data if index % 7 else b"no image" * 100)
 
     given = 0
     for outcome in score_files(detector, sources(), decoding=decoding):
@@ -327,7 +327,7 @@ def test_progress_counts_every_file_once(detector: Detector, mixed: Path) -> Non
 
 
 def test_a_value_that_is_not_finite_is_flagged_wherever_it_is(detector: Detector, mixed: Path) -> None:
-    outcome = next(iter(score_files(detector, [Source("a", mixed / "good" / "0.png")])))
+    outcome = next(iter(score_files(detector, [LocalFile("a", mixed / "good" / "0.png")])))
     assert outcome.result is not None
     result = outcome.result
     broken_results = [dataclasses.replace(result, score=score) for score in (math.nan, math.inf, -math.inf)]
@@ -338,7 +338,7 @@ def test_a_value_that_is_not_finite_is_flagged_wherever_it_is(detector: Detector
         broken_results.append(dataclasses.replace(result, evidence=evidence))
     for broken_result in broken_results:
         broken = dataclasses.replace(outcome, result=broken_result)
-        row = make_row(broken, Rule.of(detector.calibration()), detector)
+        row = make_row(broken, DecisionRule.of(detector.calibration()), detector)
         assert (row.status, row.is_ood, row.values()["score"]) == ("invalid", True, None)
         assert "not finite" in row.error
 
@@ -352,9 +352,9 @@ def test_a_watched_folder_is_resumed_by_ids_whatever_comes_first(
     files = sorted(clothes_folder.iterdir())[:9]
     for file in files[4:]:  # the first ones are not there yet
         shutil.copy(file, drop)
-    watch, stop = Watch(drop, idle=0, look=0.01, settled=0), Stop()
+    watch, stop = WatchedFolder(drop, idle=0, look=0.01, settled=0), Stop()
     with open_at(output) as target:
-        sources = open_inputs([], Reading(watch=watch, stop=stop.event))
+        sources = open_inputs([], ReadOptions(watch=watch, stop=stop.event))
 
         def end(row: Row) -> None:
             stop.event.set()
@@ -367,7 +367,7 @@ def test_a_watched_folder_is_resumed_by_ids_whatever_comes_first(
         shutil.copy(file, drop)
     with open_at(output, "resume") as target:
         tally = Tally()
-        sources = open_inputs([], Reading(watch=watch, done=existing_ids(target, tally)))
+        sources = open_inputs([], ReadOptions(watch=watch, done=existing_ids(target, tally)))
         last = serve_batch(
             BatchJob(LocalScorer(detector, detector.calibration()), sources, target, live=True, tally=tally)
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffood.runtime.images.decode import Limits
+from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs.items import Item
 
 
@@ -25,7 +25,7 @@ class Faulty(Item):
     def place(self) -> str:
         return self.id
 
-    def read(self, limits: Limits) -> bytes:
+    def read(self, limits: ImageLimits) -> bytes:
         if self.fault.startswith("signal"):
             os.kill(os.getpid(), int(self.fault.split()[1]))
         if self.fault == "exit":
@@ -57,7 +57,7 @@ class CrashesOnce(Item):
     def place(self) -> str:
         return self.id
 
-    def read(self, limits: Limits) -> bytes:
+    def read(self, limits: ImageLimits) -> bytes:
         if not Path(self.flag).exists():
             Path(self.flag).touch()
             os._exit(1)

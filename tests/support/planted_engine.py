@@ -4,9 +4,9 @@ import hashlib
 from pathlib import Path
 
 from diffood.runtime.bundle.bundle import open_bundle
-from diffood.runtime.bundle.engines import EngineRecord, Machine, PlanFile, Profile, save_record
+from diffood.runtime.bundle.engines import EngineHost, EngineRecord, PlanFile, Profile, save_record
 
-VICTIM = Machine("tensorrt-rtx", "1.7.1", "8.6")
+VICTIM = EngineHost("tensorrt-rtx", "1.7.1", "8.6")
 
 
 def plant_engine(bundle_path: Path) -> Path:

@@ -9,7 +9,7 @@ from PIL import Image
 from written import open_at
 
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import Limits
+from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs.open import list_inputs
 from diffood.serving.batch import BatchJob, serve_batch
 from diffood.serving.local import LocalScorer
@@ -40,7 +40,7 @@ def broken_images() -> dict[str, bytes]:
     }
 
 
-def serve_folder(detector: Detector, images: Mapping[str, bytes], place: Path, limits: Limits) -> dict[str, Row]:
+def serve_folder(detector: Detector, images: Mapping[str, bytes], place: Path, limits: ImageLimits) -> dict[str, Row]:
     """The rows that serve-batch writes of these images as files, by their names, and without them in the row."""
     folder, output = place / "images", place / "rows.jsonl"
     folder.mkdir()

@@ -13,7 +13,7 @@ from diffood.calibration.scored_files import SetAside
 from diffood.errors import CalibrationError, RejectedImage
 from diffood.runtime.bundle.fusion import Fusion, FusionRecord, pack_bank, unpack_bank
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses.definition import Array
@@ -74,7 +74,7 @@ class Parts:
 
 
 def split_sources(
-    sources: Sequence[Item], limits: Limits = DEFAULT_LIMITS, tuned: Collection[str] = (), *, fused: bool = True
+    sources: Sequence[Item], limits: ImageLimits = DEFAULT_LIMITS, tuned: Collection[str] = (), *, fused: bool = True
 ) -> Parts:
     """Part files into those to fit on and those to calibrate on, each in the order given.
 
@@ -97,7 +97,7 @@ def split_sources(
     )
 
 
-def digest(source: Item, limits: Limits = DEFAULT_LIMITS) -> str:
+def digest(source: Item, limits: ImageLimits = DEFAULT_LIMITS) -> str:
     """The sha256 of an item's bytes, "" where they cannot be read."""
     try:
         return hashlib.sha256(source.read(limits)).hexdigest()
@@ -106,7 +106,7 @@ def digest(source: Item, limits: Limits = DEFAULT_LIMITS) -> str:
 
 
 def fit_fusion(
-    detector: Detector, sources: Iterable[Item], limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None
+    detector: Detector, sources: Iterable[Item], limits: ImageLimits = DEFAULT_LIMITS, progress: Progress | None = None
 ) -> FittedFusion:
     """Fit how the witnesses of the detector's plan are combined.
 
@@ -146,7 +146,7 @@ class _Seen:
     set_aside: SetAside
 
 
-def _observe(detector: Detector, sources: Iterable[Item], limits: Limits, progress: Progress | None) -> _Seen:
+def _observe(detector: Detector, sources: Iterable[Item], limits: ImageLimits, progress: Progress | None) -> _Seen:
     """Measure image by image: the denoised ones would fill memory. Raises CalibrationError for too few, not finite."""
     wanted = detector.plan.witnesses
     banked = need_bank(wanted)  # whose bank is not complete yet

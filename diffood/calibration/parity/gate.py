@@ -11,7 +11,7 @@ from diffood.calibration.promises.thresholds import fit_threshold
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.calibration import Calibration, Fingerprint
 from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, SetParity
-from diffood.runtime.decision import Decisions, Rule
+from diffood.runtime.decision import DecisionRule, Decisions
 
 Scores = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int64]
@@ -26,7 +26,7 @@ class Run:
     predicted: Mapping[str, Classes]
     images_per_second: float
 
-    def decide(self, name: str, rule: Rule) -> Decisions:
+    def decide(self, name: str, rule: DecisionRule) -> Decisions:
         """Verdicts on a set, at the thresholds of the classes that this variant itself predicts."""
         return rule.decide(self.scores[name], self.predicted[name])
 
@@ -47,7 +47,7 @@ def judge(reference: Run, variant: Run, calibration: Calibration, digest: str, l
             f"{len(known)} in-distribution images are too few to judge a flip rate of {limits.flips:.2%}: at least "
             f"{images_required(limits)} are needed. Give more with --images, or a higher --max-flips."
         )
-    rule = Rule.of(calibration)
+    rule = DecisionRule.of(calibration)
     before, after = reference.decide("ind", rule), variant.decide("ind", rule)
     flipped = before.is_ood != after.is_ood
     flips = int(flipped.sum())
@@ -70,7 +70,7 @@ def judge(reference: Run, variant: Run, calibration: Calibration, digest: str, l
     )
 
 
-def _set_parity(reference: Run, variant: Run, name: str, rule: Rule) -> SetParity:
+def _set_parity(reference: Run, variant: Run, name: str, rule: DecisionRule) -> SetParity:
     flips = reference.decide(name, rule).is_ood != variant.decide(name, rule).is_ood
     return SetParity(
         images=len(flips),

@@ -8,7 +8,7 @@ from diffood.calibration.fusing.fusing import FEWEST_FITTED, describe_set_aside,
 from diffood.calibration.scored_files import IND, SetAside
 from diffood.calibration.tuning.made_ood import MAKINGS, Making
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape, Limits
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits, ImageShape
 from diffood.runtime.inputs.items import Item, load_item
 from diffood.runtime.method.witnesses.definition import Array
 
@@ -51,7 +51,7 @@ class TuningImages:
         return sum(group.count for group in self.groups.values())
 
 
-def take_files(sources: Sequence[Item], shape: ImageShape, most: int, limits: Limits = DEFAULT_LIMITS) -> Taken:
+def take_files(sources: Sequence[Item], shape: ImageShape, most: int, limits: ImageLimits = DEFAULT_LIMITS) -> Taken:
     """Up to `most` usable files, the first by the hash of their bytes: names and order do not decide."""
     digests = [digest(source, limits) for source in sources]
     hashed = {sha256: source for source, sha256 in zip(sources, digests, strict=True) if sha256}
@@ -74,7 +74,7 @@ def gather_images(
     ood: Mapping[str, Sequence[Item]],
     shape: ImageShape,
     most: int,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: ImageLimits = DEFAULT_LIMITS,
 ) -> TuningImages:
     """Part up to `most` InD files into halves, and take half as many of each OOD set, or make such sets.
 
@@ -106,7 +106,7 @@ def gather_images(
     return TuningImages(groups, tuple(sha256 for _, sha256 in taken.files), not ood, tuple(set_aside))
 
 
-def _of_files(files: Sequence[tuple[Item, str]], shape: ImageShape, limits: Limits) -> ImageGroup:
+def _of_files(files: Sequence[tuple[Item, str]], shape: ImageShape, limits: ImageLimits) -> ImageGroup:
     def read() -> Iterator[Array]:
         for source, sha256 in files:
             yield _load(source, sha256, shape, limits)
@@ -114,7 +114,7 @@ def _of_files(files: Sequence[tuple[Item, str]], shape: ImageShape, limits: Limi
     return ImageGroup(len(files), read)
 
 
-def _made(files: Sequence[tuple[Item, str]], shape: ImageShape, limits: Limits) -> dict[str, ImageGroup]:
+def _made(files: Sequence[tuple[Item, str]], shape: ImageShape, limits: ImageLimits) -> dict[str, ImageGroup]:
     """Sets of equal size, each of other files."""
     count = len(files) // sum(making.takes for making in MAKINGS.values())
     rest = iter(files)
@@ -131,7 +131,7 @@ def _made_of(group: ImageGroup, making: Making) -> ImageGroup:
     return ImageGroup(group.count // making.takes, read)
 
 
-def _load(item: Item, sha256: str, shape: ImageShape, limits: Limits) -> Array:
+def _load(item: Item, sha256: str, shape: ImageShape, limits: ImageLimits) -> Array:
     loaded = load_item(item, shape, limits)
     if loaded.x is None or loaded.sha256 != sha256:
         raise UsageError(f"{item.place} was changed while `diffood tune` ran; leave the images alone and start again.")

@@ -58,7 +58,7 @@ class EngineRecord(Record):
 
 
 @dataclass(frozen=True)
-class Machine:
+class EngineHost:
     """What runs here, for one library: its version, and the GPU's compute capability, as "8.6"."""
 
     library: EngineLibrary
@@ -67,7 +67,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Engine:
+class EngineFolder:
     """An engine folder whose record was read and validated; its plan files were not opened yet."""
 
     path: Path
@@ -89,7 +89,7 @@ def engines_folder(bundle: Bundle) -> Path:
     return plain_folder(bundle.path, ENGINES)
 
 
-def list_engines(bundle: Bundle) -> list[Engine]:
+def list_engines(bundle: Bundle) -> list[EngineFolder]:
     """Read the records of all engine folders, by name; BundleError where one is damaged."""
     root = engines_folder(bundle)
     # a name with a dot in front is an engine being built, or what a killed build left behind
@@ -97,7 +97,7 @@ def list_engines(bundle: Bundle) -> list[Engine]:
     return [_read(folder) for folder in folders]
 
 
-def _read(folder: Path) -> Engine:
+def _read(folder: Path) -> EngineFolder:
     remedy = "remove that folder and build the engine again"
     if any(map(is_control_character, folder.name)):  # tables show it
         raise BundleError(
@@ -105,7 +105,7 @@ def _read(folder: Path) -> Engine:
         )
     if folder.is_symlink():
         raise BundleError(f"{folder} is a link; a bundle holds plain folders and files only: {remedy}.")
-    return Engine(folder, read_record(folder, RECORD, EngineRecord, limit=MAX_RECORD_BYTES, remedy=remedy))
+    return EngineFolder(folder, read_record(folder, RECORD, EngineRecord, limit=MAX_RECORD_BYTES, remedy=remedy))
 
 
 def rebuild_command(bundle: Bundle, library: EngineLibrary, precision: Precision, compute_capability: str) -> str:
@@ -114,7 +114,7 @@ def rebuild_command(bundle: Bundle, library: EngineLibrary, precision: Precision
     return f"diffood export --bundle {bundle.path} --engine {library}{gpu} --precision {precision}"
 
 
-def find_engine(bundle: Bundle, machine: Machine, precision: Precision, batch: int) -> Engine:
+def find_engine(bundle: Bundle, machine: EngineHost, precision: Precision, batch: int) -> EngineFolder:
     """The engine of this bundle that this machine may run. BundleError naming what does not match, and the remedy."""
     engines = [
         e for e in list_engines(bundle) if (e.record.library, e.record.precision) == (machine.library, precision)
@@ -130,7 +130,7 @@ def find_engine(bundle: Bundle, machine: Machine, precision: Precision, batch: i
     raise BundleError(f"No engine of {bundle.path} fits this machine: {reasons}. Run `{remedy}`.")
 
 
-def _mismatch(bundle: Bundle, record: EngineRecord, machine: Machine, batch: int) -> str:
+def _mismatch(bundle: Bundle, record: EngineRecord, machine: EngineHost, batch: int) -> str:
     """What forbids to run this engine here; "" where nothing does."""
     if record.compute_capability != machine.compute_capability:
         return (
@@ -147,7 +147,7 @@ def _mismatch(bundle: Bundle, record: EngineRecord, machine: Machine, batch: int
     return ""
 
 
-def read_plan(engine: Engine, role: Role) -> bytes:
+def read_plan(engine: EngineFolder, role: Role) -> bytes:
     """Bytes of one plan file, hashed: what is returned is what was checked. Raises BundleError."""
     remedy = "remove its folder and build the engine again"
     for plan in engine.record.plans:

@@ -87,18 +87,18 @@ class ImageShape:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ImageLimits:
     """What one image may cost: bytes of its file, and pixels its header announces."""
 
     max_bytes: int = DEFAULT_MAX_BYTES
     max_pixels: int = DEFAULT_MAX_PIXELS
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = ImageLimits()
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class DecodedImage:
     """One file as decoded: pixels uint8 [C, H, W], or None and the reason in `error`.
 
     sha256 is the hex digest of the file's bytes ("" where they could not be read); note says what was changed on
@@ -116,7 +116,7 @@ class Loaded:
         return None if self.pixels is None else from_pixels(self.pixels)
 
 
-def read_file(path: Path, limits: Limits) -> bytes:
+def read_file(path: Path, limits: ImageLimits) -> bytes:
     """Read the bytes of one regular file; RejectedImage when it is missing, unreadable, special, empty or too big.
 
     The type is asked before opening, since opening a device can act on it, and again of the descriptor, since the
@@ -147,12 +147,12 @@ def read_file(path: Path, limits: Limits) -> bytes:
     return data
 
 
-def load_image(path: Path, shape: ImageShape, limits: Limits = DEFAULT_LIMITS) -> Loaded:
+def load_image(path: Path, shape: ImageShape, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedImage:
     """Read and decode one file for a model of this shape; a refusal is returned, not raised."""
     return read_and_decode(lambda: read_file(path, limits), shape, limits)
 
 
-def read_and_decode(read: Callable[[], bytes], shape: ImageShape, limits: Limits) -> Loaded:
+def read_and_decode(read: Callable[[], bytes], shape: ImageShape, limits: ImageLimits) -> DecodedImage:
     """Decode what `read` gives for a model of this shape; a refusal, of `read` too, is returned, not raised."""
     sha256 = ""
     try:
@@ -160,11 +160,11 @@ def read_and_decode(read: Callable[[], bytes], shape: ImageShape, limits: Limits
         sha256 = hashlib.sha256(data).hexdigest()
         pixels, note = decode(data, shape, limits)
     except RejectedImage as error:
-        return Loaded(None, sha256, error=str(error))
-    return Loaded(pixels, sha256, note)
+        return DecodedImage(None, sha256, error=str(error))
+    return DecodedImage(pixels, sha256, note)
 
 
-def decode(data: bytes, shape: ImageShape, limits: Limits) -> tuple[npt.NDArray[np.uint8], str]:
+def decode(data: bytes, shape: ImageShape, limits: ImageLimits) -> tuple[npt.NDArray[np.uint8], str]:
     """Decode the bytes of an image file to pixels uint8 [C, H, W] and a note of what was changed, "" for nothing.
 
     Order: turned upright by EXIF, alpha composited over black, converted to grey (ITU-R 601-2) or RGB, resized
@@ -225,7 +225,7 @@ def _refuse_special(mode: int) -> None:
     raise RejectedImage(f"This is {kind}, not a regular file; give an image file.")
 
 
-def refuse_byte_count(count: int, limits: Limits) -> None:
+def refuse_byte_count(count: int, limits: ImageLimits) -> None:
     """RejectedImage where a file has no bytes or too many."""
     if count == 0:
         raise RejectedImage("The file is empty (0 bytes); copy it again from its source.")
@@ -235,7 +235,7 @@ def refuse_byte_count(count: int, limits: Limits) -> None:
         )
 
 
-def _refuse_size(width: int, height: int, what: str, limits: Limits) -> None:
+def _refuse_size(width: int, height: int, what: str, limits: ImageLimits) -> None:
     if width * height > limits.max_pixels:
         raise RejectedImage(
             f"The {what} has {width}x{height} = {width * height} pixels and the limit is {limits.max_pixels}; "
@@ -243,7 +243,7 @@ def _refuse_size(width: int, height: int, what: str, limits: Limits) -> None:
         )
 
 
-def _refuse_webp_canvas(data: bytes, limits: Limits) -> None:
+def _refuse_webp_canvas(data: bytes, limits: ImageLimits) -> None:
     """Pillow creates WebP's decoder, and with it two canvases, when it opens a file: its size is read here before.
 
     Offsets from RFC 9649, section 2; a header that fits none of the three kinds is left to the decoder to refuse.
@@ -262,14 +262,14 @@ def _refuse_webp_canvas(data: bytes, limits: Limits) -> None:
     _refuse_size(width, height, "image", limits)
 
 
-def _refuse_pixel_count(image: Image.Image, limits: Limits) -> None:
+def _refuse_pixel_count(image: Image.Image, limits: ImageLimits) -> None:
     _refuse_size(*image.size, "image", limits)
     if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile is decoded whole, and may be larger than its image
         tile = [int(image.tag_v2.get(tag, 0)) for tag in (TILE_WIDTH, TILE_LENGTH)]
         _refuse_size(tile[0], tile[1], "image's TIFF tile", limits)
 
 
-def _refuse_frames(image: Image.Image, limits: Limits) -> None:
+def _refuse_frames(image: Image.Image, limits: ImageLimits) -> None:
     """Refuse an animation or several pages: which frame is meant is not ours to guess.
 
     An MPO is let through: it is a JPEG file whose other pictures (previews, the second eye) follow the end of the

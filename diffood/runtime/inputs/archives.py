@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import Limits
-from diffood.runtime.inputs.items import LONGEST_ID, Inline, Item, Refused, describe_error, utf8_name
-from diffood.runtime.inputs.reading import Container, Reading
+from diffood.runtime.images.decode import ImageLimits
+from diffood.runtime.inputs.items import LONGEST_ID, InlineItem, Item, RefusedItem, describe_error, utf8_name
+from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
 from diffood.runtime.inputs.remote import is_url, open_url
 
 IMAGE_ENDINGS = (
@@ -30,7 +30,7 @@ SKIPPED_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
-class Member(Item):
+class TarMember(Item):
     """A member of a plain .tar. stamp: size, time and inode of the shard when it was listed."""
 
     path: Path
@@ -43,7 +43,7 @@ class Member(Item):
         """The shard and where in it."""
         return f"{utf8_name(os.path.abspath(self.path))}#{self.offset}"  # noqa: PTH100
 
-    def read(self, limits: Limits) -> bytes:
+    def read(self, limits: ImageLimits) -> bytes:
         """The member's bytes; RejectedImage where the shard is no longer as it was listed, or ends before."""
         _refuse_size(self.size, limits)
         try:
@@ -90,7 +90,7 @@ class _Headers:
         self.file.seek(position)
 
 
-def list_shard(place: str, name: str, reading: Reading) -> Iterator[Item]:
+def list_shard(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
     """The image members of a shard in their order, lazily; their ids are `name`/member.
 
     Members whose names do not end as an image's are passed over: labels, captions. Where the shard is damaged, what
@@ -110,11 +110,11 @@ def list_shard(place: str, name: str, reading: Reading) -> Iterator[Item]:
         yield refused_shard(name, reason or describe_error(error))
 
 
-TAR = Container((".tar", ".tar.gz", ".tgz"), list_shard)
+TAR = ContainerFormat((".tar", ".tar.gz", ".tgz"), list_shard)
 
 
 def list_stream(
-    file: BinaryIO, name: str, limits: Limits, on_disk: tuple[Path, tuple[int, int, int]] | None = None
+    file: BinaryIO, name: str, limits: ImageLimits, on_disk: tuple[Path, tuple[int, int, int]] | None = None
 ) -> Iterator[Item]:
     """As `list_shard`, of an opened tar; on_disk: its path and stamp, where members can be read at their places."""
     headers = _Headers(file, skipping_costs=on_disk is None)
@@ -147,28 +147,28 @@ def _item(
     identity: str,
     where: str,
     headers: _Headers,
-    limits: Limits,
+    limits: ImageLimits,
     on_disk: tuple[Path, tuple[int, int, int]] | None,
 ) -> Item:
     if not member.isreg() or member.issparse():
         link = member.islnk() or member.issym()
         kind = "a link" if link else "a sparse file" if member.isreg() else "no regular file"
-        return Refused(identity, where, f"The member is {kind}; pack the image itself.")
+        return RefusedItem(identity, where, f"The member is {kind}; pack the image itself.")
     if on_disk is not None:
-        return Member(identity, on_disk[0], member.offset_data, member.size, on_disk[1])
+        return TarMember(identity, on_disk[0], member.offset_data, member.size, on_disk[1])
     try:
         _refuse_size(member.size, limits)
     except RejectedImage as error:
-        return Refused(identity, where, str(error))
+        return RefusedItem(identity, where, str(error))
     data = headers.file.read(member.size)
     if len(data) != member.size:
-        return Refused(identity, where, str(_cut(len(data), member.size)))
-    return Inline(identity, where, data)
+        return RefusedItem(identity, where, str(_cut(len(data), member.size)))
+    return InlineItem(identity, where, data)
 
 
-def refused_shard(name: str, reason: str) -> Refused:
+def refused_shard(name: str, reason: str) -> RefusedItem:
     """The item that says that a shard, or the rest of it, could not be read."""
-    return Refused(
+    return RefusedItem(
         name,
         name,
         f"The shard, or what follows its last row, cannot be read ({reason}); copy it again from its source.",
@@ -190,7 +190,7 @@ def _refuse_negative(member: tarfile.TarInfo) -> None:
         raise tarfile.ReadError(f"a member of {member.size} bytes")
 
 
-def _refuse_size(size: int, limits: Limits) -> None:
+def _refuse_size(size: int, limits: ImageLimits) -> None:
     if size > limits.max_bytes:
         raise RejectedImage(
             f"The member has {size} bytes and the limit is {limits.max_bytes}; save it smaller, or raise the limit."

@@ -10,7 +10,7 @@ from diffood.runtime.inputs.open import STANDARD_INPUT, container_of
 from diffood.runtime.inputs.remote import is_url
 
 
-def count_beside(inputs: Sequence[str]) -> Callable[[], int | None]:
+def count_in_background(inputs: Sequence[str]) -> Callable[[], int | None]:
     """Start to count the items of inputs in a thread; what is returned tells their number, None until it is known.
 
     It stays None where only reading would tell: shards, tables, URLs, standard input. It is what there was when it was

@@ -9,7 +9,7 @@ import signal
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from diffood.runtime.images.decode import ImageShape, Limits, Loaded
+from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape
 from diffood.runtime.inputs.child import serve_parent
 from diffood.runtime.inputs.items import Item, describe_error, load_item
 
@@ -19,11 +19,11 @@ ORPHAN_FACTOR = 3
 
 
 @dataclass(frozen=True)
-class Task:
+class DecodeTask:
     """What a decoding process is told once. seconds: that one image may take."""
 
     shape: ImageShape
-    limits: Limits
+    limits: ImageLimits
     seconds: float
 
     @property
@@ -36,15 +36,15 @@ class Task:
         return json.dumps(asdict(self))
 
     @classmethod
-    def of_json(cls, text: str) -> "Task":
+    def of_json(cls, text: str) -> "DecodeTask":
         """Read `as_json`."""
         values: dict[str, Any] = json.loads(text)
-        return cls(ImageShape(**values["shape"]), Limits(**values["limits"]), values["seconds"])
+        return cls(ImageShape(**values["shape"]), ImageLimits(**values["limits"]), values["seconds"])
 
 
 def main(argument: str) -> None:
     """Answer groups of items until the parent closes the pipe or is gone."""
-    task = Task.of_json(argument)
+    task = DecodeTask.of_json(argument)
     pipe = serve_parent(task.megabytes)
     while True:
         try:
@@ -62,8 +62,10 @@ def main(argument: str) -> None:
                 pipe.send_bytes(loaded.pixels.tobytes())
 
 
-def _load(item: Item, task: Task) -> Loaded:
+def _load(item: Item, task: DecodeTask) -> DecodedImage:
     try:
         return load_item(item, task.shape, task.limits)
     except Exception as error:  # a MemoryError where not even the file fits, or a fault of ours: one row, not the run
-        return Loaded(None, "", error=f"The image could not be read ({describe_error(error)}); look at it by itself.")
+        return DecodedImage(
+            None, "", error=f"The image could not be read ({describe_error(error)}); look at it by itself."
+        )

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffood.runtime.images.decode import ImageShape, Limits, Loaded
+from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape
 from diffood.runtime.inputs.child import Child, ChildEnded, ChildSilent
-from diffood.runtime.inputs.decode_worker import Task
+from diffood.runtime.inputs.decode_worker import DecodeTask
 from diffood.runtime.inputs.items import PAUSE, Item, Pause, load_item
 from diffood.runtime.sessions.cores import usable_cores
 
@@ -29,18 +29,18 @@ LONGEST_HEADER = 2**16  # bytes: a digest, a note and a reason, which are short
 MOST_HELD = 128 * 2**20
 """Bytes that items ahead may hold themselves, as those of a compressed shard do; files of the largest size are few."""
 
-Decode = Callable[[Sequence[Item]], list[Loaded]]
+Decode = Callable[[Sequence[Item]], list[DecodedImage]]
 
 
 @dataclass(frozen=True)
-class Decoding:
+class DecodeOptions:
     """How items are decoded. processes: 0 for threads of this process. seconds: for one image, in a process only."""
 
     processes: int = 0
     seconds: float = DEFAULT_SECONDS
 
 
-IN_THREADS = Decoding()
+IN_THREADS = DecodeOptions()
 
 
 def default_processes() -> int:
@@ -51,14 +51,18 @@ def default_processes() -> int:
 
 
 def decode_ahead(
-    items: Iterable[Item | Pause], shape: ImageShape, limits: Limits, window: int, decoding: Decoding = IN_THREADS
-) -> Generator[tuple[Item, Loaded] | Pause, None, None]:
+    items: Iterable[Item | Pause],
+    shape: ImageShape,
+    limits: ImageLimits,
+    window: int,
+    decoding: DecodeOptions = IN_THREADS,
+) -> Generator[tuple[Item, DecodedImage] | Pause, None, None]:
     """Decode some `window` items ahead, in order. A pause stays in its place: all items before it are given first."""
     parallel, group = (decoding.processes, GROUP) if decoding.processes else (THREADS, 1)
     window = max(window, 2 * parallel * group)
     # The processes are ended before the threads are awaited, which may wait for them.
     with ThreadPoolExecutor(parallel) as pool, _decoder(shape, limits, decoding) as decode:
-        ahead: deque[tuple[list[Item], Future[list[Loaded]]]] = deque()
+        ahead: deque[tuple[list[Item], Future[list[DecodedImage]]]] = deque()
         held: list[Item] = []
         weight = 0  # bytes that the items held and ahead hold
 
@@ -67,7 +71,7 @@ def decode_ahead(
                 ahead.append((held.copy(), pool.submit(decode, held.copy())))
                 held.clear()
 
-        def oldest() -> Iterator[tuple[Item, Loaded]]:
+        def oldest() -> Iterator[tuple[Item, DecodedImage]]:
             nonlocal weight
             group, future = ahead.popleft()
             weight -= sum(item.held for item in group)
@@ -91,21 +95,21 @@ def decode_ahead(
 
 
 @contextmanager
-def _decoder(shape: ImageShape, limits: Limits, decoding: Decoding) -> Iterator[Decode]:
+def _decoder(shape: ImageShape, limits: ImageLimits, decoding: DecodeOptions) -> Iterator[Decode]:
     if not decoding.processes:
         yield lambda items: [load_item(item, shape, limits) for item in items]
         return
-    processes = _Processes(Task(shape, limits, decoding.seconds), decoding.processes)
+    processes = _DecoderPool(DecodeTask(shape, limits, decoding.seconds), decoding.processes)
     try:
         yield processes.decode
     finally:
         processes.close()
 
 
-class _Processes:
+class _DecoderPool:
     """Processes that decode groups of items, each used by one thread at a time."""
 
-    def __init__(self, task: Task, count: int) -> None:
+    def __init__(self, task: DecodeTask, count: int) -> None:
         self._task = task
         self._closed, self._lock = False, threading.Lock()
         self._all: set[Child] = set()
@@ -113,9 +117,9 @@ class _Processes:
         for _ in range(count):
             self._idle.put(self._start())
 
-    def decode(self, items: Sequence[Item]) -> list[Loaded]:
+    def decode(self, items: Sequence[Item]) -> list[DecodedImage]:
         """What became of each item. One that ends its process is tried once more, alone: it may have been another."""
-        child, answers, suspect = self._idle.get(), list[Loaded](), False
+        child, answers, suspect = self._idle.get(), list[DecodedImage](), False
         try:
             while len(answers) < len(items):
                 rest = items[len(answers) :]
@@ -143,7 +147,7 @@ class _Processes:
         for child in running:
             child.kill()
 
-    def _ask(self, child: Child, items: Sequence[Item]) -> Iterator[Loaded]:
+    def _ask(self, child: Child, items: Sequence[Item]) -> Iterator[DecodedImage]:
         """Answers one by one, so that it is known which item was under way when the process ended."""
         shape, seconds = self._task.shape, self._task.seconds
         size = shape.channels * shape.height * shape.width
@@ -152,7 +156,7 @@ class _Processes:
             header = child.receive(LONGEST_HEADER, seconds)
             try:
                 fields = {name: str(text) for name, text in json.loads(header).items()}
-                loaded = Loaded(None, fields["sha256"], fields["note"], fields["error"])
+                loaded = DecodedImage(None, fields["sha256"], fields["note"], fields["error"])
             except (ValueError, KeyError, AttributeError, RecursionError):
                 raise ChildEnded("its answer made no sense") from None
             if loaded.error:
@@ -162,7 +166,7 @@ class _Processes:
             if len(pixels) != size:
                 raise ChildEnded("its answer made no sense")
             array = np.frombuffer(pixels, np.uint8).reshape(shape.channels, shape.height, shape.width)
-            yield Loaded(array, loaded.sha256, loaded.note)
+            yield DecodedImage(array, loaded.sha256, loaded.note)
 
     def _start(self) -> Child:
         with self._lock:
@@ -179,5 +183,5 @@ class _Processes:
         return self._start()
 
 
-def _refused(what: str) -> Loaded:
-    return Loaded(None, "", error=f"The image {what}; save it again as PNG or JPEG, or scale it down.")
+def _refused(what: str) -> DecodedImage:
+    return DecodedImage(None, "", error=f"The image {what}; save it again as PNG or JPEG, or scale it down.")

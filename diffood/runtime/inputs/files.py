@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from diffood.errors import UsageError
-from diffood.runtime.inputs.items import Item, Refused, Source, utf8_name
+from diffood.runtime.inputs.items import Item, LocalFile, RefusedItem, utf8_name
 
 Place = TypeVar("Place")
 Failure = TypeVar("Failure", bound=Exception)
@@ -74,9 +74,9 @@ def list_folder(folder: Path, base: str) -> Iterator[Item]:
     """
     for name, path, error in walk(folder):
         if error is None:
-            yield Source(base + name, path)
+            yield LocalFile(base + name, path)
         else:
-            yield Refused(
+            yield RefusedItem(
                 base + name,
                 utf8_name(os.fspath(path)),
                 f"The folder cannot be listed ({error.strerror}), so that its files have no rows; check its "
@@ -90,10 +90,10 @@ def walk(folder: Path) -> Iterator[tuple[str, Path, OSError | None]]:
     The order is that of the sorted names: a folder's name sorts as if it ended in "/". Links to folders are not
     followed (loops). A folder that cannot be listed comes itself, with the error.
     """
-    return descend(_entries, folder)
+    return walk_tree(_entries, folder)
 
 
-def descend(
+def walk_tree(
     entries_of: Callable[[str, Place], Iterator[tuple[str, Place, Failure | None]]], top: Place
 ) -> Iterator[tuple[str, Place, Failure | None]]:
     """What a file system's `entries_of` (relative name, folder) gives, and below each name that ends in "/" again."""

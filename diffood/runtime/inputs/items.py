@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import ImageShape, Limits, Loaded, error_text, read_and_decode, read_file
+from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape, error_text, read_and_decode, read_file
 
 LONGEST_ID = 4096
 """Characters; Linux's PATH_MAX. Names inside archives and tables may be longer, and a row is read by people."""
@@ -24,7 +24,7 @@ class Item(ABC):
         """Where its bytes are; two items of one id and one place are the same image."""
 
     @abstractmethod
-    def read(self, limits: Limits) -> bytes:
+    def read(self, limits: ImageLimits) -> bytes:
         """The bytes of its image file; RejectedImage where there are none or too many."""
 
     @property
@@ -34,7 +34,7 @@ class Item(ABC):
 
 
 @dataclass(frozen=True, order=True)
-class Source(Item):
+class LocalFile(Item):
     """A file. id: the path relative to the folder given; path: where to read it."""
 
     path: Path
@@ -44,7 +44,7 @@ class Source(Item):
         """The absolute path; links are not followed."""
         return utf8_name(os.path.abspath(self.path))  # noqa: PTH100 - Path's follows links
 
-    def read(self, limits: Limits) -> bytes:
+    def read(self, limits: ImageLimits) -> bytes:
         """The bytes of the file, as `read_file` takes them."""
         return read_file(self.path, limits)
 
@@ -58,7 +58,7 @@ PAUSE = Pause()
 
 
 @dataclass(frozen=True)
-class Inline(Item):
+class InlineItem(Item):
     """An image whose bytes came with the listing, since its shard or table can only be read from its beginning."""
 
     where: str
@@ -69,7 +69,7 @@ class Inline(Item):
         """The shard or table and the number within it."""
         return self.where
 
-    def read(self, limits: Limits) -> bytes:
+    def read(self, limits: ImageLimits) -> bytes:
         """The bytes at hand; `decode` refuses what is empty or too large."""
         return self.data
 
@@ -80,7 +80,7 @@ class Inline(Item):
 
 
 @dataclass(frozen=True)
-class Refused(Item):
+class RefusedItem(Item):
     """What was named and cannot be used: a row with the reason."""
 
     where: str
@@ -91,12 +91,12 @@ class Refused(Item):
         """What the reason is about."""
         return self.where
 
-    def read(self, limits: Limits) -> bytes:
+    def read(self, limits: ImageLimits) -> bytes:
         """Raise the reason."""
         raise RejectedImage(self.reason)
 
 
-def load_item(item: Item, shape: ImageShape, limits: Limits) -> Loaded:
+def load_item(item: Item, shape: ImageShape, limits: ImageLimits) -> DecodedImage:
     """Read and decode one item; a refusal is returned, not raised."""
     return read_and_decode(lambda: item.read(limits), shape, limits)
 

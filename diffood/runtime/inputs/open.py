@@ -11,9 +11,9 @@ from typing import BinaryIO
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.inputs.archives import TAR
 from diffood.runtime.inputs.files import folder_bases, is_folder, list_entries, list_folder, named_files, open_list
-from diffood.runtime.inputs.items import Inline, Item, Pause, Refused, Source, utf8_name
-from diffood.runtime.inputs.reading import Container, Reading
-from diffood.runtime.inputs.remote import Remote, is_url, list_url, match_urls, require_file_system
+from diffood.runtime.inputs.items import InlineItem, Item, LocalFile, Pause, RefusedItem, utf8_name
+from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
+from diffood.runtime.inputs.remote import RemoteFile, is_url, list_url, match_urls, require_file_system
 from diffood.runtime.inputs.spool import Spool
 from diffood.runtime.inputs.tables import PARQUET
 from diffood.runtime.inputs.watch import read_lines, watch_folder
@@ -21,16 +21,16 @@ from diffood.runtime.inputs.watch import read_lines, watch_folder
 STANDARD_INPUT = "-"
 
 
-CONTAINERS: tuple[Container, ...] = (TAR, PARQUET)
+CONTAINERS: tuple[ContainerFormat, ...] = (TAR, PARQUET)
 """Kinds of files that hold several images. A new kind is one module with a Container, and its name here."""
 
 
-def container_of(name: str) -> Container | None:
+def container_of(name: str) -> ContainerFormat | None:
     """The kind of file that a file of this name is, None where it holds one image."""
     return next((container for container in CONTAINERS if container.matches(name)), None)
 
 
-def open_inputs(inputs: Sequence[str], reading: Reading) -> Iterator[Item | Pause]:
+def open_inputs(inputs: Sequence[str], reading: ReadOptions) -> Iterator[Item | Pause]:
     """Items of all inputs, lazily: folders, files, globs, @lists, "-", shards, tables, URLs; a watched folder last.
 
     Inputs come in the order given: a folder or glob sorted by id, a list by lines, a shard by members, a table by
@@ -52,7 +52,7 @@ def open_inputs(inputs: Sequence[str], reading: Reading) -> Iterator[Item | Paus
     return itertools.chain([first], found)
 
 
-def list_inputs(inputs: Sequence[str], reading: Reading | None = None) -> list[Item]:
+def list_inputs(inputs: Sequence[str], reading: ReadOptions | None = None) -> list[Item]:
     """All items of all inputs, sorted by id, for a verb that goes through them more than once.
 
     Standard input is read once, here. Bytes that come with a listing (of compressed shards, tables and remote shards)
@@ -63,7 +63,7 @@ def list_inputs(inputs: Sequence[str], reading: Reading | None = None) -> list[I
         MissingExtraError: A URL without fsspec.
         DiffoodError: No space for the temporary file.
     """
-    reading = reading or Reading()
+    reading = reading or ReadOptions()
     spool = Spool()
     found: dict[str, Item] = {}
     for item in itertools.chain.from_iterable(_streams(inputs, reading, folder_bases(inputs))):
@@ -75,9 +75,9 @@ def list_inputs(inputs: Sequence[str], reading: Reading | None = None) -> list[I
                 f"{other.place} and {item.place} would both be called {item.id!r}; give the folder above both, or each "
                 "its own id."
             )
-        if other is item and isinstance(item, Inline):
+        if other is item and isinstance(item, InlineItem):
             found[item.id] = spool.keep(item)
-    refused = [item for item in found.values() if isinstance(item, Refused)]
+    refused = [item for item in found.values() if isinstance(item, RefusedItem)]
     if found and len(refused) == len(found):
         raise UsageError(f"Nothing in {', '.join(inputs)} can be used. {refused[0].reason}")
     if not found:
@@ -86,7 +86,7 @@ def list_inputs(inputs: Sequence[str], reading: Reading | None = None) -> list[I
 
 
 def _streams(
-    inputs: Sequence[str], reading: Reading, bases: dict[str, tuple[Path, str]]
+    inputs: Sequence[str], reading: ReadOptions, bases: dict[str, tuple[Path, str]]
 ) -> list[Iterator[Item | Pause]]:
     unlisted = dict(bases)
     streams = [_open(name, reading, unlisted) for name in dict.fromkeys(inputs)]
@@ -97,7 +97,7 @@ def _streams(
     return streams
 
 
-def _open(name: str, reading: Reading, unlisted: dict[str, tuple[Path, str]]) -> Iterator[Item | Pause]:
+def _open(name: str, reading: ReadOptions, unlisted: dict[str, tuple[Path, str]]) -> Iterator[Item | Pause]:
     if name == STANDARD_INPUT:
         return _standard_input(reading)
     if is_folder(name):
@@ -112,27 +112,27 @@ def _open(name: str, reading: Reading, unlisted: dict[str, tuple[Path, str]]) ->
     return itertools.chain.from_iterable(_expand(path.as_posix(), path, reading) for path in named_files(name))
 
 
-def _expand(name: str, path: Path, reading: Reading) -> Iterator[Item]:
+def _expand(name: str, path: Path, reading: ReadOptions) -> Iterator[Item]:
     """A file that was named, by `name`: itself, or what it holds."""
     identity = utf8_name(Path(name).as_posix())
     container = container_of(name)
-    return container.list_items(os.fspath(path), identity, reading) if container else iter([Source(identity, path)])
+    return container.list_items(os.fspath(path), identity, reading) if container else iter([LocalFile(identity, path)])
 
 
-def _url(url: str, reading: Reading) -> Iterator[Item]:
+def _url(url: str, reading: ReadOptions) -> Iterator[Item]:
     urls = match_urls(url)
     if urls is None:
         return list_url(url)
     return itertools.chain.from_iterable(_expand_url(match, reading) for match in urls)
 
 
-def _expand_url(url: str, reading: Reading) -> Iterator[Item]:
+def _expand_url(url: str, reading: ReadOptions) -> Iterator[Item]:
     identity = utf8_name(url)
     container = container_of(url.partition("::")[0])
-    return container.list_items(url, identity, reading) if container else iter([Remote(identity, url)])
+    return container.list_items(url, identity, reading) if container else iter([RemoteFile(identity, url)])
 
 
-def _list(file: BinaryIO, path: Path, reading: Reading) -> Iterator[Item]:
+def _list(file: BinaryIO, path: Path, reading: ReadOptions) -> Iterator[Item]:
     name = f"@{utf8_name(path.as_posix())}"
     try:
         with file:
@@ -142,7 +142,7 @@ def _list(file: BinaryIO, path: Path, reading: Reading) -> Iterator[Item]:
         yield _refused_list(name, error)
 
 
-def _standard_input(reading: Reading) -> Iterator[Item | Pause]:
+def _standard_input(reading: ReadOptions) -> Iterator[Item | Pause]:
     try:
         for entry in read_lines(reading.stop):
             if isinstance(entry, Pause):
@@ -153,15 +153,15 @@ def _standard_input(reading: Reading) -> Iterator[Item | Pause]:
         yield _refused_list(STANDARD_INPUT, error)
 
 
-def _entry(entry: str, folder: Path, reading: Reading) -> Iterator[Item]:
+def _entry(entry: str, folder: Path, reading: ReadOptions) -> Iterator[Item]:
     if is_url(entry) and not os.path.lexists(folder / entry):
         require_file_system(entry)
         return _expand_url(entry, reading)
     return _expand(entry, folder / entry, reading)
 
 
-def _refused_list(name: str, error: Exception) -> Refused:
-    return Refused(name, name, f"The list, or what follows its last row, cannot be read: {error}.")
+def _refused_list(name: str, error: Exception) -> RefusedItem:
+    return RefusedItem(name, name, f"The list, or what follows its last row, cannot be read: {error}.")
 
 
 def _distinct(items: Iterator[Item | Pause], done: Iterable[str]) -> Iterator[Item | Pause]:
@@ -174,7 +174,7 @@ def _distinct(items: Iterator[Item | Pause], done: Iterable[str]) -> Iterator[It
                 yield item
             elif ids.place(item.id) not in (None, item.place):
                 reason = f"Another image of this run is called {item.id!r} too; give each its own id."
-                yield Refused(ids.rename(item.id, item.place), item.place, reason)
+                yield RefusedItem(ids.rename(item.id, item.place), item.place, reason)
 
 
 class _Ids:

@@ -4,9 +4,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.items import Item
-from diffood.runtime.inputs.watch import Watch
+from diffood.runtime.inputs.watch import WatchedFolder
 
 DEFAULT_COLUMN = "image"
 
@@ -25,7 +25,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How inputs are read.
 
     Attributes:
@@ -36,25 +36,25 @@ class Reading:
         stop: Set it, from a signal's handler too, and live inputs end.
     """
 
-    limits: Limits = DEFAULT_LIMITS
+    limits: ImageLimits = DEFAULT_LIMITS
     columns: Columns = field(default_factory=Columns)
-    watch: Watch | None = None
+    watch: WatchedFolder | None = None
     done: Iterable[str] = ()
     stop: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True)
-class Container:
+class ContainerFormat:
     """A kind of file that holds several images; `open.CONTAINERS` lists all kinds.
 
     Attributes:
         endings: Endings of its names, in lower case.
         list_items: Gives the items of one file lazily, from its place (a path or URL) and the id of the file, with
-            which the ids of its items begin. It raises nothing: what cannot be read is a `Refused` item.
+            which the ids of its items begin. It raises nothing: what cannot be read is a `RefusedItem`.
     """
 
     endings: tuple[str, ...]
-    list_items: Callable[[str, str, Reading], Iterator[Item]]
+    list_items: Callable[[str, str, ReadOptions], Iterator[Item]]
 
     def matches(self, name: str) -> bool:
         """Whether a file of this name is one."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from diffood.errors import MissingExtraError, RejectedImage, UsageError
-from diffood.runtime.images.decode import Limits
-from diffood.runtime.inputs.files import GLOB_CHARACTERS, descend
-from diffood.runtime.inputs.items import Item, Refused, describe_error, utf8_name
+from diffood.runtime.images.decode import ImageLimits
+from diffood.runtime.inputs.files import GLOB_CHARACTERS, walk_tree
+from diffood.runtime.inputs.items import Item, RefusedItem, describe_error, utf8_name
 
 
 @dataclass(frozen=True)
-class Remote(Item):
+class RemoteFile(Item):
     """A file that a URL names."""
 
     url: str
@@ -23,7 +23,7 @@ class Remote(Item):
         """The URL."""
         return utf8_name(self.url)
 
-    def read(self, limits: Limits) -> bytes:
+    def read(self, limits: ImageLimits) -> bytes:
         """The bytes of the file; RejectedImage where it cannot be read or has too many."""
         try:
             with open_url(self.url) as file:
@@ -77,7 +77,7 @@ def list_url(url: str) -> Iterator[Item]:
     system, path = _connect(url)
     for name, found, error in _walk(system, path):
         full = _full(url, found)
-        yield Remote(utf8_name(name), full) if error is None else _unlisted(name, full, error)
+        yield RemoteFile(utf8_name(name), full) if error is None else _unlisted(name, full, error)
 
 
 def _full(url: str, path: str) -> str:
@@ -126,7 +126,7 @@ def _is_shown_file(system: Any, path: str) -> bool:
 
 
 def _unlisted(name: str, url: str, error: Exception) -> Item:
-    return Refused(
+    return RefusedItem(
         utf8_name(name),
         utf8_name(url),
         f"The folder cannot be listed ({describe_error(error)}), so that its files have no rows; serve it again.",
@@ -135,7 +135,7 @@ def _unlisted(name: str, url: str, error: Exception) -> Item:
 
 def _walk(system: Any, top: str) -> Iterator[tuple[str, str, Exception | None]]:
     """(relative name, path, None) of each file below a folder but hidden ones, in the order `files.walk` has."""
-    return descend(functools.partial(_entries, system), top)
+    return walk_tree(functools.partial(_entries, system), top)
 
 
 def _entries(system: Any, name: str, folder: str) -> Iterator[tuple[str, str, Exception | None]]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffood.errors import DiffoodError
-from diffood.runtime.images.decode import Limits
-from diffood.runtime.inputs.items import Inline, Item
+from diffood.runtime.images.decode import ImageLimits
+from diffood.runtime.inputs.items import InlineItem, Item
 
 
 class Spool:
@@ -18,7 +18,7 @@ class Spool:
         self._size = 0
         self._lock = threading.Lock()
 
-    def keep(self, item: Inline) -> "SpooledItem":
+    def keep(self, item: InlineItem) -> "SpooledItem":
         """The same item with its bytes on the disk. Raises DiffoodError where the disk is full."""
         try:
             with self._lock:
@@ -43,7 +43,7 @@ class Spool:
 
 @dataclass(frozen=True)
 class SpooledItem(Item):
-    """An item of a spool. Pickled it is an `Inline`, so that another process can read it."""
+    """An item of a spool. Pickled it is an `InlineItem`, so that another process can read it."""
 
     where: str
     spool: Spool
@@ -55,9 +55,9 @@ class SpooledItem(Item):
         """The shard or table and the number within it."""
         return self.where
 
-    def read(self, limits: Limits) -> bytes:
+    def read(self, limits: ImageLimits) -> bytes:
         """The bytes; `decode` refuses what is empty or too large."""
         return self.spool.read(self.offset, self.size)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Inline, (self.id, self.where, self.spool.read(self.offset, self.size))
+        return InlineItem, (self.id, self.where, self.spool.read(self.offset, self.size))

@@ -21,7 +21,7 @@ BUFFER = 2**20  # bytes of a column read at a time, so that a row group need not
 
 
 @dataclass(frozen=True)
-class Table:
+class TableRequest:
     """What to read: a path or a URL, its image column and its id column ("" for row numbers)."""
 
     place: str
@@ -36,7 +36,7 @@ class Table:
 
 def main(argument: str) -> None:
     """Send every row of the table, then a header without an id; an error that ends it comes in that header."""
-    table = Table(**json.loads(argument))
+    table = TableRequest(**json.loads(argument))
     import pyarrow.compute  # before memory is limited
     import pyarrow.parquet
 
@@ -59,7 +59,7 @@ def _open(place: str) -> AbstractContextManager[BinaryIO]:
     return open_url(place) if is_url(place) else Path(place).open("rb")
 
 
-def _rows(parquet: Any, table: Table) -> Iterator[tuple[str | None, bytes | str]]:
+def _rows(parquet: Any, table: TableRequest) -> Iterator[tuple[str | None, bytes | str]]:
     """(id or None, image bytes or why there are none) of every row."""
     import pyarrow as pa
     from pyarrow import compute

@@ -4,15 +4,15 @@ import json
 from collections.abc import Iterator
 
 from diffood.runtime.inputs.child import Child, ChildEnded, ChildSilent
-from diffood.runtime.inputs.items import LONGEST_ID, Inline, Item, Refused
-from diffood.runtime.inputs.reading import Container, Reading
-from diffood.runtime.inputs.table_worker import Table
+from diffood.runtime.inputs.items import LONGEST_ID, InlineItem, Item, RefusedItem
+from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
+from diffood.runtime.inputs.table_worker import TableRequest
 
 LONGEST_HEADER = 2**20
 SECONDS = 600.0  # between two rows; a row group of gigabytes on a slow disk takes minutes
 
 
-def list_table(place: str, name: str, reading: Reading) -> Iterator[Item]:
+def list_table(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
     """The rows of a Parquet file, lazily; ids are those of the id column, or `name`/row number from 0.
 
     place: its path or URL. Where it cannot be read, what came before is given, and an item called `name` says so.
@@ -20,7 +20,7 @@ def list_table(place: str, name: str, reading: Reading) -> Iterator[Item]:
     columns, limits = reading.columns, reading.limits
     child = Child(
         "diffood.runtime.inputs.table_worker",
-        Table(place, columns.image, columns.identity, limits.max_bytes).as_json(),
+        TableRequest(place, columns.image, columns.identity, limits.max_bytes).as_json(),
     )
     number = 0
     try:
@@ -35,13 +35,15 @@ def list_table(place: str, name: str, reading: Reading) -> Iterator[Item]:
             number += 1
             identity = _valid(given) if isinstance(given, str) and 0 < len(given) <= LONGEST_ID else where
             if header["error"]:
-                yield Refused(identity, where, str(header["error"]))
+                yield RefusedItem(identity, where, str(header["error"]))
                 continue
             data = child.receive(limits.max_bytes, SECONDS)
             if columns.identity and identity is where:
-                yield Refused(where, where, f"The row's {columns.identity!r} is no id; give a text or a whole number.")
+                yield RefusedItem(
+                    where, where, f"The row's {columns.identity!r} is no id; give a text or a whole number."
+                )
             else:
-                yield Inline(identity, where, data)
+                yield InlineItem(identity, where, data)
     except (ChildEnded, ChildSilent) as end:
         yield _refused_table(name, f"the process that read it ended: {end or 'no row for minutes'}")
     except (ValueError, KeyError, TypeError):
@@ -50,12 +52,12 @@ def list_table(place: str, name: str, reading: Reading) -> Iterator[Item]:
         child.kill()
 
 
-PARQUET = Container((".parquet",), list_table)
+PARQUET = ContainerFormat((".parquet",), list_table)
 
 
 def _valid(identity: str) -> str:
     return identity.encode("utf-8", "backslashreplace").decode()
 
 
-def _refused_table(name: str, reason: str) -> Refused:
-    return Refused(name, name, f"The table, or what follows its last row, cannot be read as Parquet ({reason}).")
+def _refused_table(name: str, reason: str) -> RefusedItem:
+    return RefusedItem(name, name, f"The table, or what follows its last row, cannot be read as Parquet ({reason}).")

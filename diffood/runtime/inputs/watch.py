@@ -14,7 +14,7 @@ from pathlib import Path
 
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.inputs.files import LONGEST_LINE, walk
-from diffood.runtime.inputs.items import PAUSE, Item, Pause, Source
+from diffood.runtime.inputs.items import PAUSE, Item, LocalFile, Pause
 
 LOOK_SECONDS = 0.5
 SETTLED_SECONDS = 1.0
@@ -24,7 +24,7 @@ READ_BYTES = 2**16
 
 
 @dataclass(frozen=True)
-class Watch:
+class WatchedFolder:
     """A folder whose files are served as they come. idle: seconds without a new file after which it ends, or None."""
 
     folder: Path
@@ -33,7 +33,7 @@ class Watch:
     settled: float = SETTLED_SECONDS
 
 
-def watch_folder(watch: Watch, stop: threading.Event) -> Iterator[Item | Pause]:
+def watch_folder(watch: WatchedFolder, stop: threading.Event) -> Iterator[Item | Pause]:
     """Files of a folder once they are whole, those that are there first; each name once. Ends when `stop` is set.
 
     Raises UsageError where the folder cannot be listed at first, DiffoodError where it no longer can be.
@@ -43,14 +43,14 @@ def watch_folder(watch: Watch, stop: threading.Event) -> Iterator[Item | Pause]:
     return _watch(watch, stop)
 
 
-def _watch(watch: Watch, stop: threading.Event) -> Iterator[Item | Pause]:
+def _watch(watch: WatchedFolder, stop: threading.Event) -> Iterator[Item | Pause]:
     given: set[str] = set()
     waiting: dict[str, tuple[tuple[int, int, int], float]] = {}  # what a file was like, and since when
     last_change, pending = time.monotonic(), False
     while not stop.is_set():
         began = time.monotonic()
         present: set[str] = set()
-        whole: list[Source] = []
+        whole: list[LocalFile] = []
         for name, path, error in walk(watch.folder):
             if error is not None:
                 if path == watch.folder:
@@ -68,7 +68,7 @@ def _watch(watch: Watch, stop: threading.Event) -> Iterator[Item | Pause]:
                 waiting[name] = (state, now)
                 last_change = now
             elif now - before[1] >= watch.settled:
-                whole.append(Source(name, path))
+                whole.append(LocalFile(name, path))
         for source in whole:
             del waiting[source.id]
             yield source

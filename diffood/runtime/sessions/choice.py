@@ -15,7 +15,7 @@ PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class EngineCandidate:
     """One way to run: a backend and a precision, and why it comes where it does."""
 
     backend: Backend
@@ -29,10 +29,10 @@ def describe_engine(precision: str, backend: str, why: str) -> str:
 
 
 @dataclass(frozen=True)
-class Candidates:
+class EngineCandidates:
     """Ways to run, best first; skipped: what cannot be had here, as (precision on backend, reason)."""
 
-    usable: tuple[Candidate, ...]
+    usable: tuple[EngineCandidate, ...]
     skipped: tuple[tuple[str, str], ...]
 
 
@@ -42,7 +42,7 @@ def list_candidates(
     backend: BackendChoice,
     precision: PrecisionChoice | None,
     batch: int,
-) -> Candidates:
+) -> EngineCandidates:
     """Order the ways to run this bundle here.
 
     precision None: the calibration's, FP32 without one. "auto": what `diffood verify` measured to be fastest first;
@@ -61,19 +61,21 @@ def list_candidates(
             if backend not in (AUTO, found.backend):
                 continue
             if found.usable:
-                usable.append(Candidate(found.backend, choice, found.reason))
+                usable.append(EngineCandidate(found.backend, choice, found.reason))
             else:
                 skipped.append((f"{choice} on {found.backend}", found.reason))
     if precision == "auto":
         usable = list(_fastest_first(bundle, calibration, usable))
-    return Candidates(tuple(usable), tuple(skipped))
+    return EngineCandidates(tuple(usable), tuple(skipped))
 
 
 def _calibrated_precision(calibration: Calibration | None) -> Precision:
     return "fp32" if calibration is None else calibration.fingerprint.precision
 
 
-def _fastest_first(bundle: Bundle, calibration: Calibration | None, usable: list[Candidate]) -> Iterator[Candidate]:
+def _fastest_first(
+    bundle: Bundle, calibration: Calibration | None, usable: list[EngineCandidate]
+) -> Iterator[EngineCandidate]:
     """By the ratio to the calibrated variant's speed, as verified; what was never measured keeps its place behind."""
     speedup: dict[tuple[Backend, Precision], float] = {}
     if calibration is not None:
@@ -83,7 +85,7 @@ def _fastest_first(bundle: Bundle, calibration: Calibration | None, usable: list
     for candidate in sorted(usable, key=lambda c: -speedup.get((c.backend, c.precision), 0.0)):
         found = speedup.get((candidate.backend, candidate.precision))
         why = "not measured by `diffood verify`" if found is None else f"{found:.2f} times the calibrated one's speed"
-        yield Candidate(candidate.backend, candidate.precision, why)
+        yield EngineCandidate(candidate.backend, candidate.precision, why)
 
 
 def passed_records(bundle: Bundle, calibration: Calibration) -> list[ParityRecord]:
@@ -102,7 +104,7 @@ def speed_ratios(records: Iterable[ParityRecord]) -> dict[tuple[Backend, Precisi
     }
 
 
-def nothing_usable(bundle: Bundle, candidates: Candidates) -> UsageError:
+def no_engine_error(bundle: Bundle, candidates: EngineCandidates) -> UsageError:
     """The error where no candidate can run here: every reason, one after the other."""
     reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in candidates.skipped)
     return UsageError(f"Nothing here can run {bundle.path} as asked for: {reasons}.")

@@ -17,7 +17,7 @@ import numpy as np
 from diffood.errors import BundleError, DeviceError, MissingExtraError
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import Bundle, Precision, Role
-from diffood.runtime.bundle.engines import Engine, EngineLibrary, Machine, find_engine, read_plan
+from diffood.runtime.bundle.engines import EngineFolder, EngineHost, EngineLibrary, find_engine, read_plan
 from diffood.runtime.sessions import Array, Classified, Session, StepInputs
 from diffood.runtime.sessions.cuda import Buffer, Cuda, Device, find_device
 from diffood.runtime.sessions.graphs import (
@@ -144,7 +144,7 @@ class Installed:
     """A library that was imported, as its engines' records name it, and the device it would run on."""
 
     module: Any
-    machine: Machine
+    machine: EngineHost
     device: Device
 
 
@@ -159,7 +159,7 @@ def load_library(library: EngineLibrary) -> Installed:
     device = find_device(extra=library)
     try:
         trt = importlib.import_module(name)
-        return Installed(trt, Machine(library, str(trt.__version__), device.compute_capability), device)
+        return Installed(trt, EngineHost(library, str(trt.__version__), device.compute_capability), device)
     except (ImportError, OSError, AttributeError) as error:  # AttributeError: a stray folder of this name
         reason = " ".join(str(error).split())
         raise DeviceError(
@@ -176,7 +176,7 @@ class _Program:
     def __init__(
         self,
         bundle: Bundle,
-        record: Engine,
+        record: EngineFolder,
         installed: Installed,
         runtime: Any,
         cuda: Cuda,

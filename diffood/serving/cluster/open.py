@@ -8,7 +8,7 @@ from diffood.errors import MissingExtraError, UsageError
 from diffood.runtime.backends import BACKENDS
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
-from diffood.runtime.inputs.decoding import Decoding
+from diffood.runtime.inputs.decoding import DecodeOptions
 from diffood.serving.cluster.cluster import Cluster
 from diffood.serving.cluster.connection import connect, count_slots, cpus
 from diffood.serving.cluster.worker import WorkerConfig, identify
@@ -57,7 +57,7 @@ def open_cluster(address: str, request: ScorerRequest) -> Iterator[Cluster]:
             batch=request.batch,
             threads=threads,
             limits=request.limits,
-            decoding=Decoding(decoders, request.decode_timeout),
+            decoding=DecodeOptions(decoders, request.decode_timeout),
             pictures=request.pictures,
         )
         cluster = Cluster(ray, bundle, config, gpu)

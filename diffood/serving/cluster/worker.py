@@ -16,8 +16,8 @@ from diffood.runtime.bundle.bundle import CALIBRATION, MANIFEST, MAX_MANIFEST_BY
 from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, Fingerprint
 from diffood.runtime.bundle.files import read_regular
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import Limits
-from diffood.runtime.inputs.decoding import Decoding
+from diffood.runtime.images.decode import ImageLimits
+from diffood.runtime.inputs.decoding import DecodeOptions
 from diffood.runtime.inputs.items import PAUSE, Item, Pause, load_item
 from diffood.runtime.sessions.choice import PrecisionChoice
 from diffood.serving.local import LocalScorer
@@ -51,8 +51,8 @@ class WorkerConfig:
     precision: PrecisionChoice | None
     batch: int
     threads: int
-    limits: Limits
-    decoding: Decoding
+    limits: ImageLimits
+    decoding: DecodeOptions
     pictures: bool
 
 

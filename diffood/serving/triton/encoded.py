@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffood.runtime.decision import Rule
+from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits, refuse_byte_count
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits, refuse_byte_count
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.pipeline import score_files
 from diffood.serving.local import make_row
@@ -23,14 +23,14 @@ class EncodedImage(Item):
         """See Item.place."""
         return ""
 
-    def read(self, limits: Limits) -> bytes:
+    def read(self, limits: ImageLimits) -> bytes:
         """The bytes. Raises RejectedImage if there are too many, before any of them is hashed."""
         refuse_byte_count(len(self.data), limits)
         return self.data
 
 
 def score_encoded(
-    detector: Detector, rule: Rule, images: Sequence[bytes], limits: Limits = DEFAULT_LIMITS
+    detector: Detector, rule: DecisionRule, images: Sequence[bytes], limits: ImageLimits = DEFAULT_LIMITS
 ) -> list[Row]:
     """One row per image file given as its bytes, in order; a file that cannot be used becomes a rejected row.
 

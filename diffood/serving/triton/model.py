@@ -8,9 +8,9 @@ from typing import Any
 import triton_python_backend_utils as pb_utils  # of the server; no package
 
 from diffood.errors import DiffoodError
-from diffood.runtime.decision import Rule
+from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import Limits
+from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.records import escape_for_terminal
 from diffood.serving.triton.config import INPUT, TritonSettings
 from diffood.serving.triton.encoded import score_encoded
@@ -33,11 +33,11 @@ class TritonPythonModel:
                 batch=settings.batch,
                 threads=settings.threads,
             )
-            self.rule = Rule.of(self.detector.calibration())
+            self.rule = DecisionRule.of(self.detector.calibration())
         except DiffoodError as error:
             reason = escape_for_terminal(str(error))  # it may quote a hostile bundle
             raise pb_utils.TritonModelException(reason) from None
-        self.limits = Limits(settings.max_bytes, settings.max_pixels)
+        self.limits = ImageLimits(settings.max_bytes, settings.max_pixels)
         session = self.detector.session
         pb_utils.Logger.log_info(f"{args['model_name']}: {session.precision} on {session.backend}, {self.detector.why}")
 

@@ -10,9 +10,9 @@ from PIL import Image
 from diffood.errors import DiffoodError, RejectedImage
 from diffood.runtime.bundle.durable import sync, write_durably
 from diffood.runtime.detector import ImageScore
-from diffood.runtime.images.decode import Limits
+from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.images.pixels import to_pixels
-from diffood.runtime.inputs.items import Item, Source
+from diffood.runtime.inputs.items import Item, LocalFile
 from diffood.runtime.sessions import Array
 
 LONGEST_NAME = 48  # characters of a file's own name; with four bytes each a name stays below 255
@@ -25,7 +25,7 @@ class FlaggedFolder:
     is kept before its row is written, and keeping it twice gives the same bytes, so that a resume leaves nothing out.
     """
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: ImageLimits) -> None:
         self.folder, self._limits = folder, limits
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ class FlaggedFolder:
             return
         if hashlib.sha256(data).hexdigest() != sha256:
             return
-        if not isinstance(item, Source):
+        if not isinstance(item, LocalFile):
             write_durably(path, data)
             return
         link = path.with_name(f".{path.name}.tmp")

@@ -34,7 +34,7 @@ from diffood.errors import CalibrationError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import load_image
-from diffood.runtime.inputs.items import Source
+from diffood.runtime.inputs.items import LocalFile
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.fusion import standardise
 from diffood.runtime.method.witnesses.registry import Witness
@@ -44,7 +44,7 @@ from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
 BATCH = 8
 
 
-def parted(sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
+def parted(sources: Sequence[LocalFile]) -> tuple[list[LocalFile], list[LocalFile]]:
     """The files to fit on and those to calibrate on, of a bundle no plan was chosen for."""
     parts = split_sources(sources)
     assert parts.tuned == 0
@@ -115,15 +115,15 @@ def test_fewest_fused_is_what_it_says() -> None:
 
 
 @contextlib.contextmanager
-def files_of(contents: Sequence[bytes], names: Sequence[str]) -> Iterator[list[Source]]:
+def files_of(contents: Sequence[bytes], names: Sequence[str]) -> Iterator[list[LocalFile]]:
     """One file for each content, listed in this order."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in zip(names, contents, strict=True):
             Path(folder, name).write_bytes(content)
-        yield [Source(name, Path(folder, name)) for name in names]
+        yield [LocalFile(name, Path(folder, name)) for name in names]
 
 
-def contents_of(sources: Sequence[Source]) -> list[bytes]:
+def contents_of(sources: Sequence[LocalFile]) -> list[bytes]:
     return [source.path.read_bytes() for source in sources]
 
 

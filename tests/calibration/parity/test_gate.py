@@ -15,7 +15,7 @@ from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import ClassThreshold, ClassThresholds, Fingerprint, save_calibration
 from diffood.runtime.bundle.parity import ParityLimits, add_record, calibration_sha256, load_parity, require_calibrated
-from diffood.runtime.decision import Rule
+from diffood.runtime.decision import DecisionRule
 
 Scores = npt.NDArray[np.float64]
 
@@ -43,7 +43,7 @@ def run_of(fingerprint: Fingerprint, scores: dict[str, Scores], speed: float) ->
 
 
 def is_ood(scores: Scores) -> npt.NDArray[np.bool_]:
-    return Rule.of(CALIBRATION).decide(scores, np.zeros(len(scores), np.int64)).is_ood
+    return DecisionRule.of(CALIBRATION).decide(scores, np.zeros(len(scores), np.int64)).is_ood
 
 
 def test_equal_scores_pass_with_nothing_moved() -> None:

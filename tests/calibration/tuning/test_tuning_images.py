@@ -18,14 +18,14 @@ from diffood.calibration.tuning.images import FEWEST_IND, FIT, gather_images, ta
 from diffood.calibration.tuning.made_ood import MAKINGS
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.images.decode import ImageShape
-from diffood.runtime.inputs.items import Source
+from diffood.runtime.inputs.items import LocalFile
 from diffood.runtime.inputs.open import list_inputs
 
 SHAPE = ImageShape(1, 28, 28)
 
 
 @contextlib.contextmanager
-def folder_of(contents: list[int]) -> Iterator[list[Source]]:
+def folder_of(contents: list[int]) -> Iterator[list[LocalFile]]:
     """Files whose bytes are these numbers; they need not be images to be parted."""
     with tempfile.TemporaryDirectory() as place:
         for index, content in enumerate(contents):

@@ -21,7 +21,7 @@ from diffood import zoo
 from diffood.errors import BundleError, ExportError, UsageError
 from diffood.export.engines.build import ask_platform
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
-from diffood.runtime.bundle.engines import Engine, Machine, Profile, find_engine, list_engines, read_plan
+from diffood.runtime.bundle.engines import EngineFolder, EngineHost, Profile, find_engine, list_engines, read_plan
 
 pytestmark = NEEDS_TENSORRT_RTX
 
@@ -35,8 +35,8 @@ class Built:
     lines: list[str]
     version: str
 
-    def find(self, compute_capability: str, precision: str = "fp32") -> Engine:
-        machine = Machine("tensorrt-rtx", self.version, compute_capability)
+    def find(self, compute_capability: str, precision: str = "fp32") -> EngineFolder:
+        machine = EngineHost("tensorrt-rtx", self.version, compute_capability)
         return find_engine(self.bundle, machine, precision, batch=16)  # type: ignore[arg-type]
 
 
@@ -132,7 +132,7 @@ def test_an_engine_of_another_gpu_or_library_is_refused_with_the_command_that_bu
     with pytest.raises(BundleError, match=r"8\.6, this GPU has 12\.0.* --gpu sm120 --precision fp32"):
         built.find("12.0")
     with pytest.raises(BundleError, match=r"is installed.* --gpu sm86"):
-        find_engine(built.bundle, Machine("tensorrt-rtx", "0.1", "8.6"), "fp32", 16)
+        find_engine(built.bundle, EngineHost("tensorrt-rtx", "0.1", "8.6"), "fp32", 16)
 
 
 def test_a_built_plan_with_one_byte_changed_is_refused(built: Built) -> None:

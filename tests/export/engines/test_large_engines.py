@@ -8,7 +8,7 @@ from outside_weights import move_outside, seal
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
-from diffood.runtime.bundle.engines import Machine, find_engine, list_engines
+from diffood.runtime.bundle.engines import EngineHost, find_engine, list_engines
 
 pytestmark = NEEDS_TENSORRT_RTX
 
@@ -29,7 +29,7 @@ def test_an_engine_holds_the_weights_and_is_bound_to_them(large: Path) -> None:
     (plan,) = engine.record.plans
     assert plan.size > (large / "classify.weights").stat().st_size
     assert plan.onnx_sha256 == bundle.sha256(bundle.graph("classify")) != bundle.manifest.files["classify.onnx"].sha256
-    machine = Machine("tensorrt-rtx", engine.record.library_version, "8.6")
+    machine = EngineHost("tensorrt-rtx", engine.record.library_version, "8.6")
     assert find_engine(bundle, machine, "fp32", 8) == engine
     data = bytearray((large / "classify.weights").read_bytes())
     data[0] ^= 1

@@ -11,8 +11,8 @@ import pytest
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.engines import (
+    EngineHost,
     EngineRecord,
-    Machine,
     PlanFile,
     Profile,
     find_engine,
@@ -22,7 +22,7 @@ from diffood.runtime.bundle.engines import (
     target_name,
 )
 
-HERE = Machine("tensorrt-rtx", "1.7.1", "8.6")
+HERE = EngineHost("tensorrt-rtx", "1.7.1", "8.6")
 PLAN = b"what a builder would write"
 
 Plant = Callable[..., Path]
@@ -84,15 +84,15 @@ def test_the_engine_of_this_machine_is_found_among_others(bundle_copy: Path, pla
 @pytest.mark.parametrize(
     ("machine", "batch", "message"),
     [
-        (Machine("tensorrt-rtx", "1.7.1", "8.9"), 8, "built for compute capability 8.6, this GPU has 8.9"),
-        (Machine("tensorrt-rtx", "1.7.2", "8.6"), 8, "built by tensorrt-rtx 1.7.1, 1.7.2 is installed"),
+        (EngineHost("tensorrt-rtx", "1.7.1", "8.9"), 8, "built for compute capability 8.6, this GPU has 8.9"),
+        (EngineHost("tensorrt-rtx", "1.7.2", "8.6"), 8, "built by tensorrt-rtx 1.7.1, 1.7.2 is installed"),
         (HERE, 1, "takes 2 to 32 rows, --batch is 1"),
         (HERE, 33, "takes 2 to 32 rows, --batch is 33"),
-        (Machine("tensorrt", "10.9.0", "8.6"), 8, "holds no tensorrt engine in fp32"),
+        (EngineHost("tensorrt", "10.9.0", "8.6"), 8, "holds no tensorrt engine in fp32"),
     ],
 )
 def test_an_engine_that_does_not_fit_is_refused_before_its_plans_are_opened(
-    bundle_copy: Path, plant: Plant, machine: Machine, batch: int, message: str
+    bundle_copy: Path, plant: Plant, machine: EngineHost, batch: int, message: str
 ) -> None:
     for plan in plant().glob("*.plan"):
         plan.unlink()  # whoever opened one would find nothing
@@ -109,9 +109,9 @@ def test_the_ends_of_the_profile_are_inside(bundle_copy: Path, plant: Plant, bat
 def test_the_command_in_a_refusal_names_this_machine(bundle_copy: Path, plant: Plant) -> None:
     plant()
     with pytest.raises(BundleError, match=rf"--bundle {bundle_copy} --engine tensorrt-rtx --gpu sm120 "):
-        find_engine(open_bundle(bundle_copy), Machine("tensorrt-rtx", "1.7.1", "12.0"), "fp32", 8)
+        find_engine(open_bundle(bundle_copy), EngineHost("tensorrt-rtx", "1.7.1", "12.0"), "fp32", 8)
     with pytest.raises(BundleError, match=rf"--bundle {bundle_copy} --engine tensorrt --precision fp32"):
-        find_engine(open_bundle(bundle_copy), Machine("tensorrt", "10.9", "8.7"), "fp32", 8)
+        find_engine(open_bundle(bundle_copy), EngineHost("tensorrt", "10.9", "8.7"), "fp32", 8)
 
 
 def test_an_engine_being_built_is_not_looked_at(bundle_copy: Path, plant: Plant) -> None:

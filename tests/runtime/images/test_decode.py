@@ -16,10 +16,10 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, PngImagePlugin
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import ImageShape, Limits, decode, load_image, read_file
+from diffood.runtime.images.decode import ImageLimits, ImageShape, decode, load_image, read_file
 from diffood.runtime.images.pixels import from_pixels
 
-LIMITS = Limits()
+LIMITS = ImageLimits()
 GREY = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
 COLOUR = np.stack([GREY, GREY.T, 255 - GREY], axis=-1)
 ALPHA = np.array([[0, 255, 128, 255]] * 4, np.uint8)
@@ -350,8 +350,8 @@ def test_nothing_is_printed_about_a_file_pillow_warns_of(tmp_path: Path) -> None
     lines = (
         "from pathlib import Path; from diffood.runtime.images.decode import *\n"
         "from diffood.errors import RejectedImage\n"
-        f"data = read_file(Path({str(tmp_path / 'warned.tif')!r}), Limits())\n"
-        "try: decode(data, ImageShape(1, 4, 4), Limits())\n"
+        f"data = read_file(Path({str(tmp_path / 'warned.tif')!r}), ImageLimits())\n"
+        "try: decode(data, ImageShape(1, 4, 4), ImageLimits())\n"
         "except RejectedImage: pass\n"
     )
     done = subprocess.run([sys.executable, "-W", "default", "-c", lines], capture_output=True, text=True, check=False)

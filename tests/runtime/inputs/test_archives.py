@@ -12,13 +12,13 @@ import pytest
 from tars import END, member, png, raw_header, tar
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import DEFAULT_LIMITS, Limits
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs import archives
-from diffood.runtime.inputs.archives import Member, list_shard
-from diffood.runtime.inputs.items import Inline, Item, Refused
-from diffood.runtime.inputs.reading import Reading
+from diffood.runtime.inputs.archives import TarMember, list_shard
+from diffood.runtime.inputs.items import InlineItem, Item, RefusedItem
+from diffood.runtime.inputs.reading import ReadOptions
 
-LIMITS = Limits(max_bytes=10_000)
+LIMITS = ImageLimits(max_bytes=10_000)
 GOOD = [member("a.png", png(1)), member("a.cls", b"3"), member("sub/b.JPG", png(2)), member("c.png", png(3))]
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 
@@ -29,11 +29,11 @@ def write(folder: Path, data: bytes, ending: str = ".tar") -> Path:
     return path
 
 
-def listed(path: Path, limits: Limits = LIMITS) -> list[Item]:
-    return list(list_shard(str(path), path.name, Reading(limits)))
+def listed(path: Path, limits: ImageLimits = LIMITS) -> list[Item]:
+    return list(list_shard(str(path), path.name, ReadOptions(limits)))
 
 
-def rows(items: Iterable[Item], limits: Limits = LIMITS) -> dict[str, bytes | str]:
+def rows(items: Iterable[Item], limits: ImageLimits = LIMITS) -> dict[str, bytes | str]:
     """The bytes of each item, or why there are none, by id; ids must be distinct."""
     found: dict[str, bytes | str] = {}
     for item in items:
@@ -45,9 +45,9 @@ def rows(items: Iterable[Item], limits: Limits = LIMITS) -> dict[str, bytes | st
     return found
 
 
-def shard(path: Path, limits: Limits = LIMITS) -> dict[str, bytes | str]:
+def shard(path: Path, limits: ImageLimits = LIMITS) -> dict[str, bytes | str]:
     """Rows of a shard; ids without its name."""
-    found = rows(list_shard(str(path), path.name, Reading(limits)), limits)
+    found = rows(list_shard(str(path), path.name, ReadOptions(limits)), limits)
     return {name.removeprefix(path.name).removeprefix("/"): value for name, value in found.items()}
 
 
@@ -71,8 +71,8 @@ def test_what_python_and_others_write_is_read(tmp_path: Path, form: int, ending:
 
 
 def test_members_of_a_plain_tar_stay_on_disk_until_they_are_read(tmp_path: Path) -> None:
-    assert {type(item) for item in listed(write(tmp_path, tar(GOOD)))} == {Member}
-    assert {type(item) for item in listed(write(tmp_path, tar(GOOD), ".tar.gz"))} == {Inline}
+    assert {type(item) for item in listed(write(tmp_path, tar(GOOD)))} == {TarMember}
+    assert {type(item) for item in listed(write(tmp_path, tar(GOOD), ".tar.gz"))} == {InlineItem}
 
 
 def test_a_member_is_found_by_another_process_after_pickling(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_names_are_text_and_nothing_is_written(tmp_path: Path, name: str, ending
     path = write(tmp_path, tar([member(name, png(1))]), ending)
     before = sorted(tmp_path.rglob("*"))
     assert list(shard(path).values()) == [png(1)]
-    assert next(iter(list_shard(str(path), "s.tar" if ending == ".tar" else "s.tgz", Reading(LIMITS)))).id.isascii()
+    assert next(iter(list_shard(str(path), "s.tar" if ending == ".tar" else "s.tgz", ReadOptions(LIMITS)))).id.isascii()
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -212,7 +212,7 @@ def test_an_endless_chain_of_empty_members_is_read_lazily(tmp_path: Path) -> Non
     with gzip.open(path, "wb", compresslevel=1) as file:
         for number in range(20_000):
             file.write(member(f"{number}.png"))
-    items = list_shard(str(path), "s.tgz", Reading(LIMITS))
+    items = list_shard(str(path), "s.tgz", ReadOptions(LIMITS))
     assert [next(items).id for _ in range(3)] == ["s.tgz/0.png", "s.tgz/1.png", "s.tgz/2.png"]
 
 
@@ -233,8 +233,8 @@ def test_what_is_no_shard_is_one_row(tmp_path: Path, kind: str) -> None:
         os.mkfifo(path)
     elif kind == "folder":
         path.mkdir()
-    [item] = list_shard(str(path), "s.tar", Reading(LIMITS))
-    assert isinstance(item, Refused)
+    [item] = list_shard(str(path), "s.tar", ReadOptions(LIMITS))
+    assert isinstance(item, RefusedItem)
     assert "missing or no regular file" in item.reason
 
 
@@ -244,7 +244,7 @@ def test_a_name_of_a_megabyte_is_shortened(tmp_path: Path) -> None:
         info = tarfile.TarInfo("x" * 500_000 + ".png")
         info.size = len(png(1))
         archive.addfile(info, io.BytesIO(png(1)))
-    [item] = list_shard(str(path), "s.tar", Reading(DEFAULT_LIMITS))
+    [item] = list_shard(str(path), "s.tar", ReadOptions(DEFAULT_LIMITS))
     assert len(item.id) < 200
     assert item.read(DEFAULT_LIMITS) == png(1)
 
@@ -279,6 +279,6 @@ def test_no_damage_to_a_shard_ends_the_listing_with_an_error(tmp_path: Path) -> 
                 data[header + 148 : header + 156] = b" " * 8
                 data[header + 148 : header + 156] = f"{sum(data[header : header + 512]):06o}\0 ".encode()
         path = write(tmp_path, bytes(data), ".tar" if number % 2 else ".tgz")
-        for item in list_shard(str(path), path.name, Reading(LIMITS)):
+        for item in list_shard(str(path), path.name, ReadOptions(LIMITS)):
             item.id.encode()
             rows([item])

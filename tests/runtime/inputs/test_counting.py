@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from diffood.runtime.inputs.counting import count_beside, count_items
+from diffood.runtime.inputs.counting import count_in_background, count_items
 from diffood.runtime.inputs.open import open_inputs
-from diffood.runtime.inputs.reading import Reading
+from diffood.runtime.inputs.reading import ReadOptions
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_files_folders_globs_and_lists_are_counted(place: Path, inputs: list[str
 
 @pytest.mark.parametrize("inputs", [["a"], ["a", "b"], ["*.png", "*.jpg"], ["@list.txt"]])
 def test_the_count_is_that_of_the_items_served(place: Path, inputs: list[str]) -> None:
-    assert count_items(inputs) == len(list(open_inputs(inputs, Reading())))
+    assert count_items(inputs) == len(list(open_inputs(inputs, ReadOptions())))
 
 
 @pytest.mark.parametrize("name", ["shard.tar", "shard.tar.gz", "table.parquet", "-", "memory://a/1.png"])
@@ -62,7 +62,7 @@ def test_what_cannot_be_counted_is_left_to_the_run_to_refuse(place: Path, name: 
 
 
 def test_it_counts_beside(place: Path) -> None:
-    total = count_beside(["a", "b"])
+    total = count_in_background(["a", "b"])
     for _ in range(1000):
         if total() is not None:
             break

@@ -15,24 +15,24 @@ import pytest
 from faulty_items import CrashesOnce, Faulty
 
 from diffood.errors import DiffoodError
-from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape, Limits, Loaded
+from diffood.runtime.images.decode import DEFAULT_LIMITS, DecodedImage, ImageLimits, ImageShape
 from diffood.runtime.inputs import child as child_module
-from diffood.runtime.inputs.decoding import GROUP, IN_THREADS, Decoding, decode_ahead, default_processes
+from diffood.runtime.inputs.decoding import GROUP, IN_THREADS, DecodeOptions, decode_ahead, default_processes
 from diffood.runtime.inputs.items import PAUSE, Item, Pause
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, limits on memory and /proc as Linux has them")
 
 SHAPE = ImageShape(1, 4, 4)
-PROCESSES = Decoding(processes=2, seconds=30)
+PROCESSES = DecodeOptions(processes=2, seconds=30)
 
 
-def decode(items: list[Item], decoding: Decoding, limits: Limits = DEFAULT_LIMITS) -> dict[str, Loaded]:
+def decode(items: list[Item], decoding: DecodeOptions, limits: ImageLimits = DEFAULT_LIMITS) -> dict[str, DecodedImage]:
     pairs = [pair for pair in decode_ahead(items, SHAPE, limits, 8, decoding) if not isinstance(pair, Pause)]
     assert [item.id for item, _ in pairs] == [item.id for item in items]
     return {item.id: loaded for item, loaded in pairs}
 
 
-def names(pair: tuple[Item, Loaded] | Pause) -> str | Pause:
+def names(pair: tuple[Item, DecodedImage] | Pause) -> str | Pause:
     return pair if isinstance(pair, Pause) else pair[0].id
 
 
@@ -54,7 +54,7 @@ def no_process_is_left() -> Iterator[None]:
 
 @pytest.mark.parametrize("decoding", [IN_THREADS, PROCESSES], ids=["threads", "processes"])
 @pytest.mark.parametrize("count", [0, 1, GROUP, 5 * GROUP + 3])
-def test_every_item_comes_in_its_place(decoding: Decoding, count: int) -> None:
+def test_every_item_comes_in_its_place(decoding: DecodeOptions, count: int) -> None:
     items: list[Item] = [Faulty(f"{index}", grey=index) for index in range(count)]
     found = decode(items, decoding)
     assert [loaded.pixels.max() for loaded in found.values() if loaded.pixels is not None] == list(range(count))
@@ -63,7 +63,7 @@ def test_every_item_comes_in_its_place(decoding: Decoding, count: int) -> None:
 
 def test_processes_and_threads_say_the_same() -> None:
     items: list[Item] = [Faulty(f"{index}", grey=index) for index in range(20)]
-    limits = Limits(max_bytes=10)
+    limits = ImageLimits(max_bytes=10)
     for given in (DEFAULT_LIMITS, limits):
         one, other = decode(items, IN_THREADS, given), decode(items, PROCESSES, given)
         for name in one:
@@ -95,7 +95,7 @@ FAULTS = {
 def test_a_fault_takes_one_item_with_it(fault: str, places: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_module, "END_SECONDS", 0.5)
     items: list[Item] = [Faulty(f"{index}", fault if index in places else "") for index in range(2 * GROUP)]
-    found = decode(items, Decoding(processes=1, seconds=1))
+    found = decode(items, DecodeOptions(processes=1, seconds=1))
     for index in range(2 * GROUP):
         loaded = found[f"{index}"]
         if index in places:
@@ -112,7 +112,7 @@ def test_what_another_item_may_have_done_is_tried_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("decoding", [IN_THREADS, PROCESSES], ids=["threads", "processes"])
-def test_a_pause_brings_out_all_before_it(decoding: Decoding) -> None:
+def test_a_pause_brings_out_all_before_it(decoding: DecodeOptions) -> None:
     pulled = 0
 
     def slow() -> Iterator[Item | Pause]:
@@ -148,7 +148,7 @@ def test_endless_items_are_read_a_window_ahead() -> None:
 
 def test_a_closed_stream_waits_for_no_hanging_item() -> None:
     items = [Faulty(f"{index}", "sleep" if index >= GROUP else "") for index in range(20 * GROUP)]
-    stream = decode_ahead(items, SHAPE, DEFAULT_LIMITS, 8, Decoding(processes=2, seconds=3600))
+    stream = decode_ahead(items, SHAPE, DEFAULT_LIMITS, 8, DecodeOptions(processes=2, seconds=3600))
     assert names(next(stream)) == "0"
     ended = threading.Event()
     closing = threading.Timer(60, lambda: ended.is_set() or os.kill(os.getpid(), signal.SIGABRT))  # else it hangs
@@ -169,8 +169,9 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 import sys, itertools
 from faulty_items import Faulty
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape
-from diffood.runtime.inputs.decoding import Decoding, decode_ahead
-stream = decode_ahead((Faulty(str(i)) for i in itertools.count()), ImageShape(1, 4, 4), DEFAULT_LIMITS, 8, Decoding(2))
+from diffood.runtime.inputs.decoding import DecodeOptions, decode_ahead
+faulty = (Faulty(str(i)) for i in itertools.count())
+stream = decode_ahead(faulty, ImageShape(1, 4, 4), DEFAULT_LIMITS, 8, DecodeOptions(2))
 next(stream)
 print("up", flush=True)
 sys.stdin.read()

@@ -10,7 +10,7 @@ import pytest
 from denied import deny
 
 from diffood.errors import UsageError
-from diffood.runtime.inputs.items import Source
+from diffood.runtime.inputs.items import LocalFile
 from diffood.runtime.inputs.open import list_inputs
 
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a file name be any bytes")
@@ -30,7 +30,7 @@ def make(root: Path, *names: str) -> None:
         (root / name).touch()
 
 
-def ids(sources: Iterable[Source]) -> list[str]:
+def ids(sources: Iterable[LocalFile]) -> list[str]:
     return [source.id for source in sources]
 
 
@@ -188,4 +188,4 @@ def test_names_that_are_not_utf8_get_distinct_ids_of_valid_text(tmp_path: Path) 
 )
 def test_odd_names_are_kept(tmp_path: Path, name: str) -> None:
     make(tmp_path, name)
-    assert list_inputs([str(tmp_path)]) == [Source(name, tmp_path / name)]
+    assert list_inputs([str(tmp_path)]) == [LocalFile(name, tmp_path / name)]

@@ -13,14 +13,14 @@ from denied import deny
 from tars import member, png, tar
 
 from diffood.errors import RejectedImage, UsageError
-from diffood.runtime.images.decode import Limits
+from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs.files import LONGEST_LINE
-from diffood.runtime.inputs.items import Item, Source
+from diffood.runtime.inputs.items import Item, LocalFile
 from diffood.runtime.inputs.open import list_inputs, open_inputs
-from diffood.runtime.inputs.reading import Columns, Reading
-from diffood.runtime.inputs.watch import Watch
+from diffood.runtime.inputs.reading import Columns, ReadOptions
+from diffood.runtime.inputs.watch import WatchedFolder
 
-LIMITS = Limits(max_bytes=10_000)
+LIMITS = ImageLimits(max_bytes=10_000)
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def items(*inputs: str, reading: Reading | None = None) -> list[Item]:
-    return [item for item in open_inputs(inputs, reading or Reading(LIMITS)) if isinstance(item, Item)]
+def items(*inputs: str, reading: ReadOptions | None = None) -> list[Item]:
+    return [item for item in open_inputs(inputs, reading or ReadOptions(LIMITS)) if isinstance(item, Item)]
 
 
 def ids(*inputs: str) -> list[str]:
@@ -78,8 +78,8 @@ def test_a_folder_is_listed_as_it_is_needed(tree: Path, monkeypatch: pytest.Monk
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", note)
-    stream = open_inputs(["one"], Reading(LIMITS))
-    assert next(stream) == Source("a.png", Path("one/a.png"))
+    stream = open_inputs(["one"], ReadOptions(LIMITS))
+    assert next(stream) == LocalFile("a.png", Path("one/a.png"))
     assert scanned == ["one"]
     list(stream)
     assert scanned == ["one", "one/b-", "one/b"]
@@ -99,7 +99,7 @@ def test_loops_of_links_end(tree: Path) -> None:
 
 
 def test_what_is_deleted_after_it_was_listed_is_a_row(tree: Path) -> None:
-    stream = open_inputs(["one", "s.tar"], Reading(LIMITS))
+    stream = open_inputs(["one", "s.tar"], ReadOptions(LIMITS))
     first = next(stream)
     assert isinstance(first, Item)
     (tree / "one" / "a.png").unlink()
@@ -112,7 +112,7 @@ def test_what_is_deleted_after_it_was_listed_is_a_row(tree: Path) -> None:
 
 
 def test_a_folder_deleted_while_it_is_listed_is_a_row(tree: Path) -> None:
-    stream = open_inputs(["one"], Reading(LIMITS))
+    stream = open_inputs(["one"], ReadOptions(LIMITS))
     next(stream)
     (tree / "one" / "b-" / "d.png").unlink()
     (tree / "one" / "b-").rmdir()
@@ -147,7 +147,7 @@ def test_names_and_ids_that_repeat_within_a_shard_and_a_table_are_refused(tree: 
     assert ids("d.tar") == ["d.tar/m.png", "d.tar/m.png#2", "d.tar/m.png#3"]
     assert len(refusals(items("d.tar"))) == 2
     pq.write_table(pa.table({"image": [png(1), png(2)], "key": ["k", "k"]}), tree / "d.parquet")
-    found = items("d.parquet", reading=Reading(LIMITS, Columns(identity="key")))
+    found = items("d.parquet", reading=ReadOptions(LIMITS, Columns(identity="key")))
     assert [item.id for item in found] == ["k", "k#2"]
     assert list(refusals(found)) == ["k#2"]
 
@@ -165,7 +165,7 @@ def test_very_many_members_of_one_name_are_refused_in_no_time(tree: Path) -> Non
 def test_what_names_nothing_is_wrong_usage_at_once(tree: Path, name: str) -> None:
     for inputs in ([name], ["one", name]):
         with pytest.raises(UsageError):
-            open_inputs(inputs, Reading(LIMITS))
+            open_inputs(inputs, ReadOptions(LIMITS))
 
 
 def test_nothing_to_serve_is_wrong_usage(tree: Path) -> None:
@@ -173,9 +173,9 @@ def test_nothing_to_serve_is_wrong_usage(tree: Path) -> None:
     (tree / "list.txt").touch()
     for inputs in (["empty"], ["@list.txt"]):
         with pytest.raises(UsageError, match="No files in"):
-            open_inputs(inputs, Reading(LIMITS))
+            open_inputs(inputs, ReadOptions(LIMITS))
     with pytest.raises(UsageError, match="No INPUT"):
-        open_inputs([], Reading(LIMITS))
+        open_inputs([], ReadOptions(LIMITS))
 
 
 def test_a_list_names_shards_tables_and_missing_files(tree: Path) -> None:
@@ -212,13 +212,13 @@ def test_standard_input_gives_paths(tree: Path, monkeypatch: pytest.MonkeyPatch)
 def test_ids_that_have_their_rows_are_passed_over(tree: Path) -> None:
     done = ["b.png", "b/c.png", "s.tar/m.png", "none"]
     for inputs in (["one"], ["one", "s.tar"]):
-        found = items(*inputs, reading=Reading(LIMITS, done=done))
+        found = items(*inputs, reading=ReadOptions(LIMITS, done=done))
         assert [item.id for item in found] == [name for name in ids(*inputs) if name not in done]
-    watch = Watch(tree / "one", idle=0.1, look=0.02, settled=0.05)
-    found = items(reading=Reading(LIMITS, watch=watch, done=done))
+    watch = WatchedFolder(tree / "one", idle=0.1, look=0.02, settled=0.05)
+    found = items(reading=ReadOptions(LIMITS, watch=watch, done=done))
     assert [item.id for item in found] == ["a.png", "b-/d.png"]
 
 
 def test_a_watched_folder_comes_last(tree: Path) -> None:
-    watch = Watch(tree / "two", idle=0.1, look=0.02, settled=0.05)
-    assert [item.id for item in items("one/a.png", reading=Reading(LIMITS, watch=watch))] == ["one/a.png", "a.png"]
+    watch = WatchedFolder(tree / "two", idle=0.1, look=0.02, settled=0.05)
+    assert [item.id for item in items("one/a.png", reading=ReadOptions(LIMITS, watch=watch))] == ["one/a.png", "a.png"]

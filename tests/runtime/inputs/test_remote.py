@@ -17,22 +17,22 @@ import pytest
 from tars import member, png, tar
 
 from diffood.errors import MissingExtraError, RejectedImage, UsageError
-from diffood.runtime.images.decode import ImageShape, Limits
-from diffood.runtime.inputs.decoding import Decoding, decode_ahead
+from diffood.runtime.images.decode import ImageLimits, ImageShape
+from diffood.runtime.inputs.decoding import DecodeOptions, decode_ahead
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.inputs.open import open_inputs
-from diffood.runtime.inputs.reading import Reading
-from diffood.runtime.inputs.remote import Remote
+from diffood.runtime.inputs.reading import ReadOptions
+from diffood.runtime.inputs.remote import RemoteFile
 
 fsspec = pytest.importorskip("fsspec")
 
-LIMITS = Limits(max_bytes=10_000)
+LIMITS = ImageLimits(max_bytes=10_000)
 FILES = {"a.png": png(1), "a/b.png": png(2), "a/z/c.png": png(3), "b.png": png(4)}
 
 
 def read(*inputs: str) -> dict[str, bytes | str]:
     found: dict[str, bytes | str] = {}
-    for item in open_inputs(inputs, Reading(LIMITS)):
+    for item in open_inputs(inputs, ReadOptions(LIMITS)):
         assert isinstance(item, Item)
         try:
             found[item.id] = item.read(LIMITS)
@@ -122,13 +122,13 @@ def test_the_limit_on_bytes_holds(tree: Path) -> None:
 )
 def test_a_url_that_names_nothing_is_wrong_usage(url: str, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        open_inputs([url], Reading(LIMITS))
+        open_inputs([url], ReadOptions(LIMITS))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("s3fs") is not None, reason="s3fs is installed")
 def test_a_missing_package_of_a_protocol_is_named() -> None:
     with pytest.raises(MissingExtraError, match="s3fs"):
-        open_inputs(["s3://bucket/x.png"], Reading(LIMITS))
+        open_inputs(["s3://bucket/x.png"], ReadOptions(LIMITS))
 
 
 def test_without_fsspec_the_extra_is_named(tree: Path) -> None:
@@ -137,9 +137,9 @@ import sys
 sys.modules["fsspec"] = sys.modules["fsspec.core"] = None
 from diffood.errors import MissingExtraError
 from diffood.runtime.inputs.open import open_inputs
-from diffood.runtime.inputs.reading import Reading
+from diffood.runtime.inputs.reading import ReadOptions
 try:
-    open_inputs(["file://{tree}/tree"], Reading())
+    open_inputs(["file://{tree}/tree"], ReadOptions())
 except MissingExtraError as error:
     assert "pip install 'diffood[remote]'" in str(error)
 else:
@@ -151,11 +151,11 @@ else:
 @pytest.mark.skipif(sys.platform != "linux", reason="decoding processes")
 def test_decoding_processes_read_urls_themselves(tree: Path, zipped: str) -> None:
     items: list[Item] = [
-        Remote(name, f"{base}/{name}{ending}")
+        RemoteFile(name, f"{base}/{name}{ending}")
         for base, ending in ((f"file://{tree}/tree", ""), ("zip://in", zipped))
         for name in FILES
     ]
-    pairs = list(decode_ahead(items, ImageShape(1, 4, 4), LIMITS, 8, Decoding(1)))
+    pairs = list(decode_ahead(items, ImageShape(1, 4, 4), LIMITS, 8, DecodeOptions(1)))
     greys = [int(pair[1].pixels.max()) for pair in pairs if not isinstance(pair, Pause) and pair[1].pixels is not None]
     assert greys == [1, 2, 3, 4] * 2
 

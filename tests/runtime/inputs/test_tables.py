@@ -11,15 +11,15 @@ import pytest
 from tars import png
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import Limits
+from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs import table_worker
-from diffood.runtime.inputs.items import Inline
-from diffood.runtime.inputs.reading import Columns, Reading
+from diffood.runtime.inputs.items import InlineItem
+from diffood.runtime.inputs.reading import Columns, ReadOptions
 from diffood.runtime.inputs.tables import list_table
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes with limits as Linux has them")
 
-LIMITS = Limits(max_bytes=1000)
+LIMITS = ImageLimits(max_bytes=1000)
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -29,9 +29,9 @@ def write(folder: Path, values: Sequence[Any], kind: pa.DataType, name: str = "i
     return path
 
 
-def rows(path: Path, columns: Columns = Columns(), limits: Limits = LIMITS) -> list[tuple[str, bytes | str]]:  # noqa: B008
+def rows(path: Path, columns: Columns = Columns(), limits: ImageLimits = LIMITS) -> list[tuple[str, bytes | str]]:  # noqa: B008
     found = []
-    for item in list_table(str(path), "t.parquet", Reading(limits, columns)):
+    for item in list_table(str(path), "t.parquet", ReadOptions(limits, columns)):
         try:
             found.append((item.id, item.read(limits)))
         except RejectedImage as error:
@@ -120,15 +120,15 @@ def test_no_damage_to_a_table_ends_the_listing_with_an_error(tmp_path: Path, see
     for _ in range(20):
         data[int(rng.integers(max(0, len(data) - 700) * (seed % 2), len(data)))] = int(rng.integers(256))
     path.write_bytes(data)
-    for item in list_table(str(path), "t", Reading(LIMITS)):
+    for item in list_table(str(path), "t", ReadOptions(LIMITS)):
         item.id.encode()
 
 
 def test_rows_are_read_as_they_are_needed(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"image": [bytes(900)] * 20_000}), path, row_group_size=20_000)
-    items = list_table(str(path), "t", Reading(LIMITS))
-    assert isinstance(next(items), Inline)
+    items = list_table(str(path), "t", ReadOptions(LIMITS))
+    assert isinstance(next(items), InlineItem)
     items.close()  # type: ignore[attr-defined]
 
 

@@ -12,7 +12,7 @@ from tars import png
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.inputs.files import LONGEST_LINE
 from diffood.runtime.inputs.items import PAUSE, Pause
-from diffood.runtime.inputs.watch import Watch, read_lines, watch_folder
+from diffood.runtime.inputs.watch import WatchedFolder, read_lines, watch_folder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="select on pipes")
 
@@ -22,7 +22,7 @@ class Watching:
 
     def __init__(self, folder: Path, idle: float | None = None, settled: float = 0.1) -> None:
         self.stop, self.found, self.error = threading.Event(), list[str | Pause](), ""
-        self._items = watch_folder(Watch(folder, idle, look=0.02, settled=settled), self.stop)
+        self._items = watch_folder(WatchedFolder(folder, idle, look=0.02, settled=settled), self.stop)
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
@@ -115,7 +115,7 @@ def test_nothing_depends_on_the_clock_of_the_wall(tmp_path: Path, monkeypatch: p
 
 def test_a_folder_that_is_missing_or_goes_is_explained(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a folder"):
-        watch_folder(Watch(tmp_path / "nowhere"), threading.Event())
+        watch_folder(WatchedFolder(tmp_path / "nowhere"), threading.Event())
     (tmp_path / "here").mkdir()
     watching = Watching(tmp_path / "here")
     (tmp_path / "here").rmdir()

@@ -29,7 +29,7 @@ from diffood.runtime.bundle.fusion import (
     save_bank,
     unpack_bank,
 )
-from diffood.runtime.decision import Rule
+from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.fusion import FittedWitness, bend, combine, fuse
 from diffood.runtime.method.plan import Combination, Plan
@@ -134,7 +134,9 @@ def test_a_witness_that_is_no_number_ends_up_flagged(how: Combination, bad: floa
     z = np.full((2, 3), -5.0)  # the others say as loudly as they can that all is well
     z[1, place] = bad
     score = equally(z, how)
-    decisions = Rule.of(calibration_of([0.0, 1.0, 2.0], threshold=2.0)).decide(score, np.zeros(len(score), np.int64))
+    decisions = DecisionRule.of(calibration_of([0.0, 1.0, 2.0], threshold=2.0)).decide(
+        score, np.zeros(len(score), np.int64)
+    )
     assert decisions.is_ood.tolist() == [False, True]
     assert decisions.p_values.tolist() == [1.0 if score[0] <= 0 else 0.75, 0.25]
 

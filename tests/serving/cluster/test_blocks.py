@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from diffood.runtime.inputs.items import PAUSE, Inline, Source
+from diffood.runtime.inputs.items import PAUSE, InlineItem, LocalFile
 from diffood.serving.cluster import blocks
 from diffood.serving.cluster.blocks import in_blocks
 from diffood.serving.cluster.connection import count_slots
@@ -33,7 +33,7 @@ def test_a_worker_takes_a_gpu_or_the_cpus_of_its_threads() -> None:
 def test_blocks_end_at_their_count_their_weight_and_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK", 3)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 100)
-    light = [Source(str(index), Path(str(index))) for index in range(8)]
-    heavy = Inline("heavy", "shard.tar#1", bytes(101))
+    light = [LocalFile(str(index), Path(str(index))) for index in range(8)]
+    heavy = InlineItem("heavy", "shard.tar#1", bytes(101))
     items = [*light[:4], PAUSE, light[4], heavy, *light[5:]]
     assert list(in_blocks(items)) == [light[:3], light[3:4], [], [light[4], heavy], light[5:]]

@@ -12,7 +12,7 @@ from diffood.runtime.bundle.calibration import load_calibration, save_calibratio
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import DEFAULT_LIMITS
 from diffood.runtime.inputs.decoding import IN_THREADS
-from diffood.runtime.inputs.items import Item, Source
+from diffood.runtime.inputs.items import Item, LocalFile
 from diffood.serving.cluster.worker import FileProbe, Worker, WorkerConfig, identify
 from diffood.serving.local import LocalScorer
 from diffood.serving.rows.row import Row
@@ -70,6 +70,6 @@ def test_a_machine_that_sees_other_files_is_refused(
     assert [row for row, _ in found] == local_rows[:9]
     with pytest.raises(UsageError, match="differs from the file where the run was started"):
         worker.score(sources[:9], FileProbe(sources[1], local_rows[0].sha256))
-    gone = Source("gone.png", Path("/nowhere/gone.png"))
+    gone = LocalFile("gone.png", Path("/nowhere/gone.png"))
     with pytest.raises(UsageError, match="mount the inputs at the same path"):
         worker.score(sources[:9], FileProbe(gone, local_rows[0].sha256))

@@ -13,9 +13,9 @@ from triton_requests import FAST, broken_images, serve_folder
 from diffood.calibration.calibrate import calibrate_files
 from diffood.errors import BundleError, CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
-from diffood.runtime.decision import Rule
+from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import Limits
+from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs.open import list_inputs
 from diffood.serving.rows.row import COLUMNS, Row
 from diffood.serving.triton.config import TritonSettings, make_config
@@ -140,11 +140,11 @@ def test_an_output_with_something_in_it_stays_as_it_is(calibrated: Path, tmp_pat
 
 def test_bytes_give_the_rows_that_files_give(calibrated: Path, clothes_folder: Path, tmp_path: Path) -> None:
     detector = Detector.open(calibrated, batch=8, threads=1)
-    limits = Limits(max_bytes=20_000)
+    limits = ImageLimits(max_bytes=20_000)
     images = {path.name: path.read_bytes() for path in sorted(clothes_folder.iterdir())[:11]} | broken_images()
     rows = serve_folder(detector, images, tmp_path, limits)
     assert {row.status for row in rows.values()} == {"ok", "rejected"}
-    rule = Rule.of(detector.calibration())
+    rule = DecisionRule.of(detector.calibration())
     for order in (list(images), list(reversed(images))):
         found = score_encoded(detector, rule, [images[name] for name in order], limits)
         assert found == [rows[name] for name in order]

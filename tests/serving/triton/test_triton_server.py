@@ -30,7 +30,7 @@ from diffood import zoo
 from diffood.calibration.calibrate import calibrate_files
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import Limits
+from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs.open import list_inputs
 from diffood.serving.rows.row import Row
 from diffood.serving.triton.config import TritonSettings
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.slow  # a server takes seconds to start
 
 PROTOCOLS = ["http", "grpc"]
 BATCH = 8
-LIMITS = Limits(max_bytes=20_000, max_pixels=1_000_000)
+LIMITS = ImageLimits(max_bytes=20_000, max_pixels=1_000_000)
 SETTINGS = TritonSettings(
     backend="onnxruntime-cpu", batch=BATCH, threads=1, max_bytes=LIMITS.max_bytes, max_pixels=LIMITS.max_pixels
 )
