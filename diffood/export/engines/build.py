@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,12 +25,12 @@ from diffood.runtime.bundle.engines import (
     save_record,
     target_name,
 )
+from diffood.runtime.child import child_command
 from diffood.runtime.sessions.graphs import read_model
 
 Report = Callable[[str], None]
 
-# The child imports what this process does, and never from the folder it happens to start in, as `python -m` would.
-START = "import sys; sys.path[:] = {path!r}; from diffood.export.engines.worker import main; main(*sys.argv[1:])"
+WORKER = "diffood.export.engines.worker"
 
 
 @dataclass(frozen=True)
@@ -207,11 +206,10 @@ def _run(library: EngineLibrary, verb: str, argument: str, stdin: IO[bytes] | in
 
     Raises the DiffoodError the worker raised, and ExportError where it crashed, was killed or gave no answer.
     """
-    program = START.format(path=sys.path)
     answer: dict[str, Any] = {}
     with tempfile.TemporaryFile() as noise:
         process = subprocess.Popen(
-            [sys.executable, "-c", program, verb, argument], stdin=stdin, stdout=subprocess.PIPE, stderr=noise
+            child_command(WORKER, verb, argument), stdin=stdin, stdout=subprocess.PIPE, stderr=noise
         )
         assert process.stdout is not None
         try:

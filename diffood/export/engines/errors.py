@@ -1,10 +1,10 @@
 """What can go wrong while an engine is built, in the user's words. Imports no TensorRT: it is given what was said."""
 
 import re
-import signal
 
 from diffood.errors import ExportError, MissingExtraError
 from diffood.runtime.bundle.engines import EngineLibrary
+from diffood.runtime.child import KILLED, describe_exit
 
 # What operators of our graphs ask for, where a builder refuses them.
 NEEDS = {
@@ -87,14 +87,8 @@ def failed(library: str, graph: str, workspace_mb: int | None, logged: list[str]
 
 def died(library: str, code: int, last_words: str) -> ExportError:
     """The builder's process ended without an answer. code: as subprocess gives it, negative for a signal."""
-    if code == -9:  # SIGKILL, which Windows does not have; the kernel sends it where memory runs out
-        return ExportError(
-            f"the {library} builder was killed (signal 9): probably out of memory. Lower --workspace or the largest "
-            "batch of --engine-batch, or close other programs."
-        )
-    how = f"crashed (signal {-code}, {signal.Signals(-code).name})" if code < 0 else f"stopped (exit code {code})"
+    how = f"the {library} builder ended: {describe_exit(code)}"
+    if code == KILLED:
+        return ExportError(f"{how}. Lower --workspace or the largest batch of --engine-batch, or close other programs.")
     said = f"; it said last: {last_words}" if last_words else ""
-    return ExportError(
-        f"the {library} builder {how}{said}. Try another --precision, a lower largest batch, or another version of "
-        f"{library}."
-    )
+    return ExportError(f"{how}{said}. Try another --precision, a lower largest batch, or another version of {library}.")

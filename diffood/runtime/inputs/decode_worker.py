@@ -9,8 +9,8 @@ import signal
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from diffood.runtime.child import serve_parent
 from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape
-from diffood.runtime.inputs.child import serve_parent
 from diffood.runtime.inputs.items import Item, describe_error, load_item
 
 BYTES_A_PIXEL = 16  # Pillow's 4 for the file's mode, as much for the mode it is converted to, twice that for resizing

@@ -1,6 +1,5 @@
 """Reads and decodes ahead of the engine, in order: in threads, or in processes that may crash, hang or be killed."""
 
-import json
 import os
 import pickle
 import queue
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diffood.runtime.child import INVALID, Child, ChildEnded, ChildSilent
 from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape
-from diffood.runtime.inputs.child import Child, ChildEnded, ChildSilent
 from diffood.runtime.inputs.decode_worker import DecodeTask
 from diffood.runtime.inputs.items import PAUSE, Item, Pause, load_item
 from diffood.runtime.sessions.cores import usable_cores
@@ -153,18 +152,16 @@ class _DecoderPool:
         size = shape.channels * shape.height * shape.width
         child.send(pickle.dumps(list(items)))
         for _ in items:
-            header = child.receive(LONGEST_HEADER, seconds)
-            try:
-                fields = {name: str(text) for name, text in json.loads(header).items()}
-                loaded = DecodedImage(None, fields["sha256"], fields["note"], fields["error"])
-            except (ValueError, KeyError, AttributeError, RecursionError):
-                raise ChildEnded("its answer made no sense") from None
+            header = child.receive_fields(LONGEST_HEADER, seconds)
+            if header.keys() != {"sha256", "note", "error"}:
+                raise ChildEnded(INVALID)
+            loaded = DecodedImage(None, **{name: str(text) for name, text in header.items()})
             if loaded.error:
                 yield loaded
                 continue
             pixels = child.receive(size, seconds)
             if len(pixels) != size:
-                raise ChildEnded("its answer made no sense")
+                raise ChildEnded(INVALID)
             array = np.frombuffer(pixels, np.uint8).reshape(shape.channels, shape.height, shape.width)
             yield DecodedImage(array, loaded.sha256, loaded.note)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from diffood.errors import RejectedImage
-from diffood.runtime.inputs.child import serve_parent
+from diffood.runtime.child import serve_parent
 from diffood.runtime.inputs.items import describe_error
 
 MEGABYTES = 4096  # beyond Arrow itself; row groups of images have some hundred

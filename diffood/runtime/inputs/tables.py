@@ -1,9 +1,8 @@
 """Parquet files with a column of images become items, one a row, in the order of rows. The file is read elsewhere."""
 
-import json
 from collections.abc import Iterator
 
-from diffood.runtime.inputs.child import Child, ChildEnded, ChildSilent
+from diffood.runtime.child import INVALID, Child, ChildEnded, ChildSilent
 from diffood.runtime.inputs.items import LONGEST_ID, InlineItem, Item, RefusedItem
 from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
 from diffood.runtime.inputs.table_worker import TableRequest
@@ -26,7 +25,7 @@ def list_table(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
     try:
         child.send(b"go")
         while True:
-            header = json.loads(child.receive(LONGEST_HEADER, SECONDS))
+            header = child.receive_fields(LONGEST_HEADER, SECONDS)
             if "end" in header:
                 if header["end"]:
                     yield _refused_table(name, str(header["end"]))
@@ -46,8 +45,8 @@ def list_table(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
                 yield InlineItem(identity, where, data)
     except (ChildEnded, ChildSilent) as end:
         yield _refused_table(name, f"the process that read it ended: {end or 'no row for minutes'}")
-    except (ValueError, KeyError, TypeError):
-        yield _refused_table(name, "the process that read it made no sense")
+    except (KeyError, TypeError):
+        yield _refused_table(name, f"the process that read it ended: {INVALID}")
     finally:
         child.kill()
 

@@ -76,8 +76,8 @@ LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds t
 @pytest.mark.parametrize(
     ("sent", "message"),
     [
-        (signal.SIGKILL, r"killed \(signal 9\): probably out of memory\. Lower --workspace or the largest batch"),
-        (signal.SIGSEGV, r"crashed \(signal 11, SIGSEGV\).*another version of tensorrt-rtx"),
+        (signal.SIGKILL, r"killed with signal 9, probably out of memory\. Lower --workspace or the largest batch"),
+        (signal.SIGSEGV, r"crashed with signal 11, SIGSEGV.*another version of tensorrt-rtx"),
     ],
 )
 def test_a_builder_that_dies_is_an_error_that_says_what_to_do(

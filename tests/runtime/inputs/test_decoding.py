@@ -15,8 +15,8 @@ import pytest
 from faulty_items import CrashesOnce, Faulty
 
 from diffood.errors import DiffoodError
+from diffood.runtime import child as child_module
 from diffood.runtime.images.decode import DEFAULT_LIMITS, DecodedImage, ImageLimits, ImageShape
-from diffood.runtime.inputs import child as child_module
 from diffood.runtime.inputs.decoding import GROUP, IN_THREADS, DecodeOptions, decode_ahead, default_processes
 from diffood.runtime.inputs.items import PAUSE, Item, Pause
 
@@ -76,10 +76,10 @@ def test_processes_and_threads_say_the_same() -> None:
 
 
 FAULTS = {
-    "signal 11": "ended the process that decoded it, twice (SIGSEGV)",
-    "signal 9": "twice (killed, probably for want of memory)",
-    "exit": "twice (exit code 7)",
-    "answer": "twice (its answer made no sense)",
+    "signal 11": "ended the process that decoded it, twice (crashed with signal 11, SIGSEGV)",
+    "signal 9": "twice (killed with signal 9, probably out of memory)",
+    "exit": "twice (stopped with exit code 7)",
+    "answer": "twice (its answer is invalid)",
     "endless answer": "twice (it broke its pipe)",
     "memory": "could not be read (MemoryError)",
     "error": "could not be read (KeyError",
@@ -160,7 +160,7 @@ def test_a_closed_stream_waits_for_no_hanging_item() -> None:
 
 def test_a_process_that_cannot_start_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_module, "START", "raise SystemExit({path!r} and {module!r} and 3)")
-    with pytest.raises(DiffoodError, match=r"did not start \(exit code 3\).*--decoders 0"):
+    with pytest.raises(DiffoodError, match=r"did not start \(stopped with exit code 3\).*--decoders 0"):
         decode([Faulty("a")], PROCESSES)
 
 

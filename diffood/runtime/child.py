@@ -5,21 +5,40 @@ never unpickled, and a frame has a largest size.
 """
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 from multiprocessing.connection import Connection
+from typing import Any
 
 from diffood.errors import DiffoodError
 
-START = "import sys; sys.path[:] = {path!r}; from {module} import main; main(sys.argv[1])"
+# A child imports what this process does, and never from the folder it happens to start in, as `python -m` would.
+START = "import sys; sys.path[:] = {path!r}; from {module} import main; main(*sys.argv[1:])"
+KILLED = -9  # SIGKILL, which Windows does not have; the kernel sends it where memory runs out
+INVALID = "its answer is invalid"  # of a child that something took over
 READY = b"ready"
 START_SECONDS = 120.0  # a busy SD card; the imports take 0.2 s on a PC
 END_SECONDS = 5.0  # between a closed pipe and the process's end
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # nothing is multiplied there
 EXPENDABLE = 500  # of 1000: the kernel, short of memory, takes a child before the run that can replace it
+
+
+def child_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs `module.main(*arguments)` in a process of its own."""
+    return [sys.executable, "-c", START.format(path=sys.path, module=module), *arguments]
+
+
+def describe_exit(code: int) -> str:
+    """How a process ended, as a clause; `code` as subprocess gives it, negative for a signal."""
+    if code == KILLED:
+        return "killed with signal 9, probably out of memory"
+    if code < 0:
+        return f"crashed with signal {-code}{f', {signal.Signals(-code).name}' if -code in set(signal.Signals) else ''}"
+    return f"stopped with exit code {code}"
 
 
 class ChildEnded(Exception):  # noqa: N818 - what happened, for the caller to judge
@@ -35,10 +54,9 @@ class Child:
 
     def __init__(self, module: str, argument: str) -> None:
         ours, theirs = socket.socketpair()
-        program = START.format(path=sys.path, module=module)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", program, argument],
+                child_command(module, argument),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
@@ -71,6 +89,17 @@ class Child:
         except (EOFError, OSError):  # OSError: a broken socket, or a frame that is larger than it may be
             raise ChildEnded(self._end()) from None
 
+    def receive_fields(self, most: int, seconds: float | None = None) -> dict[str, Any]:
+        """The next frame as a JSON object. Raises as `receive` does, and ChildEnded for another frame."""
+        frame = self.receive(most, seconds)
+        try:
+            fields = json.loads(frame)
+        except (ValueError, RecursionError):
+            fields = None
+        if not isinstance(fields, dict):
+            raise ChildEnded(INVALID)
+        return fields
+
     def kill(self) -> None:
         """End the process, whatever it does; the pipe is closed by its end. May be called from any thread."""
         self._process.kill()
@@ -83,11 +112,7 @@ class Child:
         except subprocess.TimeoutExpired:
             self.kill()
             return "it broke its pipe"
-        if code == -signal.SIGKILL:
-            return "killed, probably for want of memory"
-        if code < 0:
-            return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        return f"exit code {code}"
+        return describe_exit(code)
 
 
 def serve_parent(megabytes: int) -> Connection:
