@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from pages import copy_zoo, diffood, machine_line, machine_options, readable, record, share, table
 
-from diffood.bench.contenders import open_detector
 from diffood.bench.machine import load_average
+from diffood.bench.metered import open_detector
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.images.pixels import from_pixels

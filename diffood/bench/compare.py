@@ -1,4 +1,4 @@
-"""Times contenders side by side: in rounds, in turns, on the same images. Knows no engine and no model."""
+"""Times contenders in rounds, in turns, on the same images. Knows no engine and no model."""
 
 import multiprocessing
 import time
@@ -11,15 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from diffood.bench.machine import Machine, describe_machine, load_average, peak_resident_bytes
+from diffood.bench.machine import MachineInfo, describe_machine, load_average, peak_resident_bytes
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.sessions import Array
 
 ROUNDS = 7
 LATENCY_SHARE = 1 / 3  # of a contender's seconds, for one image at a time
-TRIALS = 3  # single images a number of rows is tried on, before the best is timed
-MOST_SINGLES = 200  # single images a round
-FEWEST_FOR_P95, FEWEST_FOR_P99 = 20, 100  # below these a quantile would be the slowest image by another name
+TRIALS = 3  # single images that each number of rows is tried on, before the fastest is timed
+MOST_SINGLES = 200  # single images per round
+FEWEST_FOR_P95, FEWEST_FOR_P99 = 20, 100  # below these a quantile would only be the slowest image
 SPREAD = (0.1, 0.9)  # quantiles over rounds that are shown beside a median
 
 Clock = Callable[[], float]
@@ -28,7 +28,13 @@ Progress = Callable[[int], None]
 
 @dataclass
 class Meter:
-    """What an engine's calls added up to: seconds inside them, rows of all steps, and how many of those did work."""
+    """Totals over an engine's calls.
+
+    Attributes:
+        seconds: Inside the calls.
+        rows: Of all steps.
+        busy: Those of the rows that did work.
+    """
 
     seconds: float = 0.0
     rows: int = 0
@@ -36,23 +42,27 @@ class Meter:
 
 
 class Runner(Protocol):
-    """A contender that is open."""
+    """An open contender."""
 
     @property
     def meter(self) -> Meter | None:
-        """What is counted while it runs; None where engine and loop cannot be told apart."""
+        """Totals while it runs; None where engine and loop cannot be told apart."""
 
     def run(self, x: Array) -> int:
-        """Score images [N, C, H, W] in [-1, 1]; returns the UNet evaluations that took."""
+        """Score images [N, C, H, W] in [-1, 1]; returns the UNet evaluations spent."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to do the work. open(rows of an engine call) gives what runs.
+    """One implementation to time. It must pickle: memory is measured in a process of its own.
 
-    It must pickle, for memory is measured in a process of its own.
-    rows: of an engine call where many images wait; chunk: images it is given a multiple of; single_rows: numbers of
-    rows worth trying for one image alone, of which the fastest is timed; note: what a reader has to know of it.
+    Attributes:
+        name: Shown in tables and charts.
+        open: Makes what runs, for a number of rows per engine call.
+        rows: Per engine call where many images wait.
+        chunk: It is given multiples of this many images.
+        single_rows: Rows per engine call worth trying for one image alone; the fastest is timed.
+        note: What a reader has to know about it.
     """
 
     name: str
@@ -65,7 +75,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Budget:
-    """Seconds a contender may take in all, and the rounds they are spent in; one round takes one chunk at the least."""
+    """Seconds for each contender in all, and the rounds they are spent in; a round takes at least one chunk."""
 
     seconds: float
     rounds: int = ROUNDS
@@ -73,7 +83,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Spread:
-    """A median over rounds, with the quantiles SPREAD."""
+    """A median over rounds, with the quantiles of SPREAD."""
 
     median: float
     low: float
@@ -82,9 +92,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class Latency:
-    """One image at a time: milliseconds over `count` images, in an engine of `rows` rows; None: too few images.
+    """One image at a time.
 
-    ratio: how many times faster than the first contender, by each round's median.
+    Attributes:
+        rows: Per engine call.
+        count: Images timed.
+        p50: Milliseconds.
+        p95: Milliseconds; None for too few images.
+        p99: Milliseconds; None for too few images.
+        ratio: How many times faster than the first contender, by each round's median.
     """
 
     rows: int
@@ -96,12 +112,20 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Row:
+class ContenderResult:
     """What was measured of one contender.
 
-    ratio: its images a second to the first's, round by round. evaluations: of the UNet, an image. engine_share: of the
-    time many images took, inside engine calls; lanes_busy: of the rows of all steps, those that did work.
-    peak_memory: bytes resident at the most in a process of its own that runs this contender alone on one chunk.
+    Attributes:
+        name: The contender's.
+        note: The contender's.
+        images: Timed in all rounds, many at once.
+        images_per_second: Many at once.
+        ratio: Images per second over the first contender's, round by round.
+        evaluations: UNet evaluations per image.
+        engine_share: Share of that time inside engine calls.
+        lanes_busy: Share of the rows of all steps that did work.
+        latency: One image at a time; None where that cannot run.
+        peak_memory: Bytes resident in a process that runs this contender alone on one chunk.
     """
 
     name: str
@@ -118,15 +142,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows in the contenders' order, those that could not run, as (name, reason), and where it was.
+    """Results of all contenders.
 
-    load_before, load_after: processes that wanted to run, over the last minute; the run itself is in the second.
+    Attributes:
+        rows: In the contenders' order.
+        skipped: Those that could not run, as (name, reason).
+        rounds: How many.
+        machine: Where it was measured.
+        load_before: Load average over one minute.
+        load_after: The same; the run itself is in it.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[ContenderResult, ...]
     skipped: tuple[tuple[str, str], ...]
     rounds: int
-    machine: Machine
+    machine: MachineInfo
     load_before: float | None
     load_after: float | None
 
@@ -137,7 +167,7 @@ class Comparison:
 
 @dataclass
 class _Running:
-    """A contender on its way through the rounds; an entry of a list for each round."""
+    """A contender while it is timed; lists have an entry for each round."""
 
     contender: Contender
     runner: Runner
@@ -162,12 +192,22 @@ def compare(
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
 ) -> Comparison:
-    """Time every contender on images float32 [N, C, H, W] in [-1, 1], taken in a circle where N is too few.
+    """Time every contender.
 
-    Every round runs all contenders, each round beginning with another, so that a change of the machine's load hits all
-    alike; a slow contender takes fewer images a round. One that cannot be opened (DiffoodError) is skipped.
+    Every round runs all contenders, each round beginning with another one, so that a change of the machine's load
+    affects all alike; a slow contender takes fewer images per round. One that cannot be opened (DiffoodError) is
+    skipped.
 
-    Raises UsageError where a contender does.
+    Args:
+        contenders: The first is what ratios refer to.
+        images: float32 [N, C, H, W] in [-1, 1], taken in turn.
+        budget: Of each contender.
+        memory: Whether to measure peak memory.
+        progress: Called with 1 after each round of each contender, twice per round.
+        clock: Seconds; another one for tests.
+
+    Raises:
+        UsageError: A contender raised it.
     """
     before, running, skipped = load_average(), [], []
     for contender in contenders:
@@ -194,19 +234,20 @@ def compare(
 
 
 def turns(count: int, rounds: int) -> list[list[int]]:
-    """The order of `count` contenders in each round: all of them, each round beginning one further on."""
+    """The order of `count` contenders in each round; each round begins with the next one."""
     return [[(begin + place) % count for place in range(count)] for begin in range(rounds)] if count else []
 
 
 def take(images: Array, start: int, count: int) -> Array:
-    """`count` images from place `start` on, in a circle."""
+    """`count` images from index `start` on, from the beginning again after the last."""
     return np.asarray(images[np.arange(start, start + count) % len(images)])
 
 
 def _open(contender: Contender, images: Array, budget: Budget, clock: Clock) -> _Running:
-    """Open, and see how many images fill a round: by chunks that are not counted, the last of two unless one fills it.
+    """Open a contender, and measure how many images fill a round.
 
-    The first is slower, which would make the rounds of a fast contender so short that their ends are most of them.
+    Two chunks are run that are not counted (one where it fills a round): the first is slower, and would make the
+    rounds of a fast contender so short that their overhead dominates.
     """
     runner = contender.open(contender.rows)
     sample, round_seconds = take(images, 0, contender.chunk), budget.seconds * (1 - LATENCY_SHARE) / budget.rounds
@@ -263,11 +304,11 @@ def _time_one(runner: Runner, images: Array, place: int, clock: Clock) -> float:
     return clock() - began
 
 
-def _row(running: _Running, first: _Running, peak: int | None) -> Row:
+def _row(running: _Running, first: _Running, peak: int | None) -> ContenderResult:
     rates, reference = _rates(running), _rates(first)
     total = running.size * len(rates)
     has_meter = running.runner.meter is not None
-    return Row(
+    return ContenderResult(
         name=running.contender.name,
         note=running.contender.note,
         images=total,
@@ -306,16 +347,16 @@ def readable(value: float) -> str:
 
 
 def spread(values: npt.NDArray[np.float64]) -> Spread:
-    """Median and the quantiles SPREAD of one value a round."""
+    """Median and quantiles of one value per round."""
     low, middle, high = np.quantile(values, (SPREAD[0], 0.5, SPREAD[1]))
     return Spread(float(middle), float(low), float(high))
 
 
 def measure_memory(contender: Contender, images: Array) -> int | None:
-    """Bytes resident at the most in a fresh process that opens this contender alone and runs one chunk.
+    """Peak resident bytes of a fresh process that opens this contender alone and runs one chunk; None if it died.
 
-    Fresh, because a peak never falls: in one process every contender would be charged with what ran before it, and
-    those that share a library would look as if it came free. Interpreter and libraries count. None where it died.
+    The process is fresh because a peak never falls: in one process every contender would be charged with what ran
+    before it, and shared libraries would be counted for the first one only. Interpreter and libraries count.
     """
     x = take(images, 0, contender.chunk)
     spawned = multiprocessing.get_context("spawn")  # forked, it would inherit this process's memory

@@ -1,4 +1,4 @@
-"""The machine a figure was measured on: processor, memory, versions, load; and a process's peak memory."""
+"""Describes the machine of a measurement: processor, memory, versions, load, and a process's peak memory."""
 
 import importlib.metadata
 import os
@@ -14,8 +14,16 @@ PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "diffusers", "te
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Where something was measured. memory: bytes; cores: those this process may use; versions by package."""
+class MachineInfo:
+    """Where something was measured.
+
+    Attributes:
+        system: Operating system and architecture.
+        processor: As the system names it.
+        cores: Those this process may use.
+        memory: Bytes; None where the system does not tell.
+        versions: By package.
+    """
 
     system: str
     processor: str
@@ -24,21 +32,28 @@ class Machine:
     versions: dict[str, str]
 
 
-def describe_machine() -> Machine:
-    """What the operating system tells of this machine, and versions; imports none of the packages."""
+def describe_machine() -> MachineInfo:
+    """Describe this machine as the operating system does, and versions; imports none of the packages."""
     versions = {"diffood": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return Machine(
+    return MachineInfo(
         system=f"{platform.system()} {platform.machine()}",
         processor=_field("/proc/cpuinfo", "model name") or platform.processor() or "unknown processor",
         cores=usable_cores(),
-        memory=_kilobytes("/proc/meminfo", "MemTotal"),
+        memory=_physical_memory(),
         versions=versions,
     )
+
+
+def _physical_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):  # Windows; a system that does not know the name
+        return None
 
 
 def load_average() -> float | None:
@@ -49,24 +64,22 @@ def load_average() -> float | None:
 def peak_resident_bytes() -> int | None:
     """The most memory this process ever had resident, in bytes; None where the system does not tell.
 
-    On Linux the kernel's VmHWM: unlike getrusage's, a new program does not inherit it from the one that started it.
+    On Linux it is VmHWM: unlike getrusage's number, a new program does not inherit it from the one that started it,
+    and psutil has none.
     """
-    peak = _kilobytes("/proc/self/status", "VmHWM")
-    if peak is not None or sys.platform == "win32":
-        return peak
+    peak = _field("/proc/self/status", "VmHWM")
+    if peak is not None:
+        return 1024 * int(peak.split()[0])
+    if sys.platform == "win32":
+        return None
     import resource
 
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else 1024 * largest  # bytes there, kilobytes elsewhere
 
 
-def _kilobytes(path: str, name: str) -> int | None:
-    found = _field(path, name)
-    return 1024 * int(found.split()[0]) if found else None
-
-
 def _field(path: str, name: str) -> str | None:
-    """The value of the first line `name: value` of a file of the kernel's."""
+    """The value of the first line `name: value` of a file of the Linux kernel."""
     try:
         lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

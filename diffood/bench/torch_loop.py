@@ -1,8 +1,8 @@
-"""The paper's own loop in torch, written plainly: what `diffood bench` compares with. Nothing here is exported.
+"""The paper's own loop in torch: what `diffood bench` compares with. Nothing here is exported.
 
-One start time after the other, each from its own noising; the repeats of an image are rows of one batch, which guidance
-doubles. Noise comes from torch's generator, as in the paper's code. With an autoencoder all of this is done to latents,
-and what comes of it is decoded before it is clamped and classified.
+One start time after the other, each noised anew; the repeats of an image are rows of one batch, which guidance doubles.
+Noise comes from torch's generator, as in the paper's code. With an autoencoder all of this is done to latents, which
+are decoded before they are clamped and classified.
 """
 
 import itertools
@@ -17,9 +17,7 @@ from diffood.errors import ExportError, MissingExtraError
 from diffood.export.graphs.autoencoder import DecodeGraph, EncodeGraph
 from diffood.export.graphs.modules import ClassifyGraph
 from diffood.export.sources.model_sources import ModelSources, load_models
-from diffood.export.sources.unets.diffusers_model import WEIGHTS
 from diffood.export.sources.unets.unet import UNet
-from diffood.export.sources.weights import hash_file
 from diffood.runtime.bundle.bundle import Bundle, Manifest, open_bundle
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import epsilon_coefficients
@@ -61,7 +59,7 @@ class OfficialLoop:
 
     @torch.inference_mode()
     def run(self, x: Array) -> int:
-        """Score images float32 [N, C, H, W] in [-1, 1], a batch at a time; returns the UNet evaluations that took."""
+        """Score images float32 [N, C, H, W] in [-1, 1], a batch at a time; returns the UNet evaluations spent."""
         before = self.evaluations
         for first in range(0, len(x), self.images):
             images = torch.from_numpy(x[first : first + self.images]).to(self.device)
@@ -96,10 +94,10 @@ class OfficialLoop:
 
     def denoise(self, x: Tensor, label: Tensor, start: int) -> Tensor:
         """DDIM from `start` to the end."""
-        for here, there in itertools.pairwise([*range(start, 0, -self.plan.stride), 0]):
-            level, level_next = self.grid.level(here), self.grid.level(there)
+        for t, t_next in itertools.pairwise([*range(start, 0, -self.plan.stride), 0]):
+            level, level_next = self.grid.level(t), self.grid.level(t_next)
             p_x, p_m = epsilon_coefficients(self.prediction, level)
-            epsilon = p_x * x + p_m * self.guided(x, self.grid.asked(here), label)
+            epsilon = p_x * x + p_m * self.guided(x, self.grid.asked(t), label)
             clean = (x - math.sqrt(1 - level) * epsilon) / math.sqrt(level)
             x = math.sqrt(level_next) * clean + math.sqrt(1 - level_next) * epsilon
         return x
@@ -108,13 +106,13 @@ class OfficialLoop:
         """The UNet's output, guided by (1 + beta)·output(label) - beta·output(null) where the plan guides."""
         beta = self.plan.guidance
         if beta == 0:
-            return self.ask(x, time, label)
-        output = self.ask(torch.cat([x, x]), time, torch.cat([label, torch.full_like(label, self.null)]))
+            return self.predict(x, time, label)
+        output = self.predict(torch.cat([x, x]), time, torch.cat([label, torch.full_like(label, self.null)]))
         conditional, unconditional = output.chunk(2)
         return (1 + beta) * conditional - beta * unconditional
 
-    def ask(self, x: Tensor, time: float, label: Tensor) -> Tensor:
-        """One evaluation a row; of a learned sigma's 2C outputs the first C are the prediction."""
+    def predict(self, x: Tensor, time: float, label: Tensor) -> Tensor:
+        """One evaluation per row; of a learned sigma's 2C outputs the first C are the prediction."""
         self.evaluations += len(x)
         times = torch.full((len(x),), time, device=x.device)
         labels = label if self.labelled else None
@@ -140,21 +138,10 @@ def open_torch_loop(
         image = open_bundle(path).manifest.image
         try:
             loop.run(torch.zeros(loop.images, image.channels, image.height, image.width).numpy())
-        except Exception as error:  # a missing compiler comes as one of a dozen kinds
+        except Exception as error:  # a missing compiler raises one of a dozen types
             reason = " ".join(str(error).split())[:200]
             raise ExportError(f"torch.compile does not work here: {type(error).__name__}: {reason}") from None
     return loop
-
-
-def are_of(manifest: Manifest, models: ModelSources) -> bool:
-    """Whether these are the weights a bundle was exported from."""
-    weights = Path(models.unet) / WEIGHTS
-    classifier = models.classifier.weights
-    return (
-        hash_file(weights) == manifest.unet.weights_sha256
-        and classifier is not None
-        and hash_file(classifier) == manifest.classifier.weights_sha256
-    )
 
 
 def _require_same(manifest: Manifest, unet: UNet, classifier: str) -> None:
@@ -171,7 +158,7 @@ def _require_same(manifest: Manifest, unet: UNet, classifier: str) -> None:
         if found != wanted:
             raise ExportError(
                 f"The {what}'s weights have sha256 {found[:12]}…, the bundle was exported from {wanted[:12]}…: "
-                "give the models it was made from, or the comparison would be of two different things."
+                "give the models that it was exported from."
             )
 
 

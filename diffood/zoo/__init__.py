@@ -5,6 +5,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 DATA = FOLDER / "data"
 UNET = DATA / "weights" / "unet"
+UNET_WEIGHTS = UNET / "diffusion_pytorch_model.safetensors"
 CLASSIFIER = FOLDER / "classifier.py"
 FACTORY = "paired_resnet"
 CLASSIFIER_WEIGHTS = DATA / "weights" / "classifier.safetensors"

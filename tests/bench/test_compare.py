@@ -22,7 +22,8 @@ from diffood.bench.compare import (
 )
 from diffood.bench.machine import describe_machine, peak_resident_bytes
 from diffood.cli.options.shared import require_png
-from diffood.cli.text.comparison import table
+from diffood.cli.text.comparison import describe_comparison
+from diffood.cli.text.tables import WIDTH
 from diffood.errors import BundleError, UsageError
 from diffood.report.charts.bench_comparison import draw_comparison
 from diffood.runtime.sessions import Array
@@ -208,17 +209,16 @@ def test_memory_of_a_process_that_died_is_unknown() -> None:
     assert measure_memory(Contender("a", open_and_die, rows=1, chunk=1, single_rows=(1,)), IMAGES) is None
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(287.9, "288"), (4234.7, "4235"), (28.79, "28.8"), (1.0, "1"), (0.00123, "0.00123")]
-)
-def test_a_number_has_three_digits_and_no_exponent(value: float, text: str) -> None:
-    assert readable(value) == text
+def test_a_number_has_three_digits_and_no_exponent() -> None:
+    values = {287.9: "288", 4234.7: "4235", 28.79: "28.8", 1.0: "1", 0.00123: "0.00123"}
+    assert {value: readable(value) for value in values} == values
 
 
 def test_the_table_and_the_chart_show_every_row(tmp_path: Path) -> None:
     world = World()
     found = run(world, [make(world, "the first", 1.0), make(world, "diffood, b", 0.001)])
-    lines = table(found).splitlines()
+    lines = describe_comparison(found)
+    assert max(map(len, lines)) <= WIDTH
     assert any(line.startswith("the first ") and " 1 (1-1) " in line for line in lines)
     assert any(line.startswith("diffood, b ") and " 1000 (1000-1000) " in line for line in lines)
     assert describe_machine().processor in lines[0]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from second_writing import Classify, Models, by_hand, diffusers, noise_levels, torch
 
-from diffood.bench.contenders import PlainLoop
+from diffood.bench.plain_loop import PlainLoop
 from diffood.calibration.fusing.fusing import fit_fusion
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector

@@ -1,63 +1,85 @@
-"""A comparison as plain text; measures nothing."""
+"""What `diffood bench` prints, in at most a hundred columns; measures nothing."""
 
-from diffood.bench.compare import SPREAD, Comparison, Latency, Row, Spread, readable
+import textwrap
+from collections.abc import Iterator
+
+from diffood.bench.bench import BenchResult
+from diffood.bench.compare import SPREAD, Comparison, ContenderResult, Spread, readable
+from diffood.cli.text.tables import WIDTH, table_lines
 
 NONE = "-"
 
 
-def table(found: Comparison) -> str:
-    """The machine and its load, a line a contender, what was left out and what the columns mean."""
+def describe_bench(result: BenchResult) -> list[str]:
+    """Lines: what was timed and how, the machine, and the tables."""
+    request, manifest, budget = result.request, result.manifest, result.request.budget
+    shape, latent = manifest.image, manifest.latent
+    lane = f"latents of {latent.channels}x{latent.height}x{latent.width} of " if latent else ""
+    return [
+        f"models      a UNet of {manifest.unet.parameters / 1e6:.1f} M parameters on {lane}"
+        f"{shape.channels}x{shape.height}x{shape.width}, {len(request.images)} images in turn",
+        f"engines     batch {request.batch}, {request.threads or 'all'} threads, {budget.seconds:g} s each in "
+        f"{budget.rounds} rounds",
+        *describe_comparison(result.comparison),
+    ]
+
+
+def describe_comparison(found: Comparison) -> list[str]:
+    """Lines: the machine and its load, a table each for throughput, latency and resources, and what was skipped."""
     machine, rows = found.machine, found.rows
     memory = f", {machine.memory / 2**30:.0f} GiB" if machine.memory else ""
     load = " and ".join(
         "unknown" if value is None else f"{value:.2f}" for value in (found.load_before, found.load_after)
     )
-    lines = [
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    low, high = SPREAD
+    return [
         f"machine     {machine.processor}, {machine.cores} cores{memory}, {machine.system}",
-        f"versions    {', '.join(f'{name} {version}' for name, version in machine.versions.items())}",
+        *_labelled("versions", versions),
         f"load        {load} before and after",
         "",
-    ]
-    width = max((len(row.name) for row in rows), default=0)
-    heads = ("images/s", "times the first", "UNet", "p50 ms", "p95", "p99", "times the first", "MB", "engine", "lanes")
-    widths = (20, 21, 6, 8, 8, 8, 21, 6, 8, 7)
-    lines.append(" " * width + "".join(f"{head:>{size}}" for head, size in zip(heads, widths, strict=True)))
-    for row in rows:
-        cells = "".join(f"{cell:>{size}}" for cell, size in zip(_cells(row), widths, strict=True))
-        lines.append(f"{row.name:<{width}}{cells}")
-    lines += [
+        *table_lines(("many images at once", "images/s", "times the first", "UNet"), map(_throughput, rows)),
         "",
-        f"Median over {found.rounds} rounds, in brackets the {SPREAD[0]:.0%} and {SPREAD[1]:.0%} quantiles; ratios are "
-        "of the same round. UNet: evaluations an image.",
-        "p50, p95, p99: one image alone, in the number of lanes that serves it fastest; - where too few were timed. "
-        "MB: peak memory of a process",
-        "that runs this alone, libraries included. engine: share of the time inside engine calls. lanes: share of "
-        "engine rows that did work.",
+        *table_lines(("one image alone", "p50 ms", "p95 ms", "p99 ms", "times the first"), map(_latency, rows)),
+        "",
+        *table_lines(("resources", "peak MB", "in the engine", "busy rows"), map(_resources, rows)),
+        "",
+        *textwrap.wrap(
+            f"Medians over {found.rounds} rounds, with the {low:.0%} and {high:.0%} quantiles; ratios are within a "
+            "round. UNet: evaluations per image. One image alone: with the batch size that serves it fastest; - where "
+            "too few were timed. Peak MB: of a process that runs this alone, libraries included. In the engine: share "
+            "of the time inside engine calls. Busy rows: share of the engine's rows that did work.",
+            WIDTH,
+        ),
+        *_notes(rows),
+        *(line for name, reason in found.skipped for line in _labelled("skipped", f"{name}: {reason}")),
     ]
-    notes = dict.fromkeys(row.note for row in rows if row.note)
-    lines += [f"note        {note}: {', '.join(row.name for row in rows if row.note == note)}" for note in notes]
-    lines += [f"left out    {name}: {reason}" for name, reason in found.skipped]
-    return "\n".join(lines)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    latency = row.latency
-    return (
-        _spread(row.images_per_second),
-        _spread(row.ratio),
-        readable(row.evaluations),
-        *_latency(latency),
-        f"{row.peak_memory / 1e6:.0f}" if row.peak_memory else NONE,
-        _share(row.engine_share),
-        _share(row.lanes_busy),
-    )
+def _notes(rows: tuple[ContenderResult, ...]) -> Iterator[str]:
+    for note in dict.fromkeys(row.note for row in rows if row.note):
+        yield from _labelled("note", f"{note}: {', '.join(row.name for row in rows if row.note == note)}")
 
 
-def _latency(latency: Latency | None) -> tuple[str, ...]:
-    if latency is None:
-        return (NONE,) * 4
-    quantiles = (NONE if value is None else readable(value) for value in (latency.p50, latency.p95, latency.p99))
-    return (*quantiles, _spread(latency.ratio))
+def _labelled(label: str, text: str) -> list[str]:
+    return textwrap.wrap(f"{label:<12}{text}", WIDTH, subsequent_indent=12 * " ", break_on_hyphens=False)
+
+
+def _throughput(row: ContenderResult) -> tuple[str, ...]:
+    return row.name, _spread(row.images_per_second), _spread(row.ratio), readable(row.evaluations)
+
+
+def _latency(row: ContenderResult) -> tuple[str, ...]:
+    if row.latency is None:
+        return (row.name, *4 * (NONE,))
+    quantiles = (row.latency.p50, row.latency.p95, row.latency.p99)
+    cells = (NONE if value is None else readable(value) for value in quantiles)
+    return (row.name, *cells, _spread(row.latency.ratio))
+
+
+def _resources(row: ContenderResult) -> tuple[str, ...]:
+    memory = f"{row.peak_memory / 1e6:.0f}" if row.peak_memory else NONE
+    return row.name, memory, _share(row.engine_share), _share(row.lanes_busy)
 
 
 def _share(value: float | None) -> str:

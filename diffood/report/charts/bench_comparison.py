@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from diffood.bench.compare import Comparison, Row, readable
+from diffood.bench.compare import Comparison, ContenderResult, readable
 from diffood.report.charts.style import PALETTE, Theme, save_chart
 
 TITLES = ("images per second, many at once", "one image alone, ms: median, line to its p99 (p95)")
@@ -33,7 +33,7 @@ def draw_comparison(found: Comparison, path: Path) -> None:
     save_chart(draw, (10, 1.3 + 0.34 * len(rows)), path)
 
 
-def _plot_row(many: Axes, one: Axes, row: Row, place: int) -> None:
+def _plot_row(many: Axes, one: Axes, row: ContenderResult, place: int) -> None:
     colour = PALETTE[0] if row.name.startswith("diffood") else PALETTE[6]
     rate, latency = row.images_per_second, row.latency
     many.plot((rate.low, rate.high), (place, place), color=colour, lw=2)
@@ -49,7 +49,7 @@ def _plot_row(many: Axes, one: Axes, row: Row, place: int) -> None:
 def _set_axis(panel: Axes) -> None:
     panel.set_xscale("log")
     low, high = panel.get_xlim()
-    panel.set_xlim(low / 1.5, high * 6)  # room for the label behind the last dot
+    panel.set_xlim(low / 1.5, high * 9)  # room for the label behind the last dot
     panel.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high > 30 * low else (1, 2, 5)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: readable(value)))
     panel.xaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,121 @@
+"""The loop most people write around an exported UNet: ONNX Runtime for each step, guidance and update in numpy."""
+
+import itertools
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnxruntime import InferenceSession, SessionOptions
+
+from diffood.bench.compare import Meter
+from diffood.runtime.bundle.bundle import Bundle, Role, open_bundle
+from diffood.runtime.method.noise import content_key, draw_noise, mix
+from diffood.runtime.method.plan import Plan
+from diffood.runtime.method.schedule import epsilon_coefficients, noise_scale
+from diffood.runtime.method.scoring import jumps
+from diffood.runtime.sessions import Array
+from diffood.runtime.sessions.graphs import autoencoder_roles, read_graph
+from diffood.runtime.sessions.onnxruntime import give_weights
+
+
+def open_plain_loop(path: Path, plan: Plan, threads: int, rows: int) -> "PlainLoop":
+    """The plain loop, for `rows` // repeats images at a time."""
+    return PlainLoop(open_bundle(path), plan, threads, rows)
+
+
+class PlainLoop:
+    """DDIM around the bundle's FP32 graphs, of which it uses the logits and the noise prediction alone."""
+
+    def __init__(self, bundle: Bundle, plan: Plan, threads: int, rows: int) -> None:
+        self.bundle, self.plan, self.images = bundle, plan, max(1, rows // plan.repeats)
+        self.meter, self.evaluations = Meter(), 0
+        self._grid, self._null = plan.grid(bundle.alpha_bar), bundle.manifest.unet.label_count - 1
+        self._classify, self._unet = (_start(bundle, role, threads) for role in ("classify", "step_plain"))
+        self._unet_inputs = {node.name for node in self._unet.get_inputs()}
+        self._autoencoder = {role: _start(bundle, role, threads) for role in autoencoder_roles(bundle)}
+
+    def run(self, x: Array) -> int:
+        """See Runner.run."""
+        before = self.evaluations
+        for first in range(0, len(x), self.images):
+            self.score(x[first : first + self.images])
+        return self.evaluations - before
+
+    def score(self, x: Array) -> npt.NDArray[np.float64]:
+        """The jump [N, T] of images float32 [N, C, H, W]."""
+        plan, count = self.plan, len(x)
+        logits, shape = self.classify(x), self.bundle.manifest.lane_shape
+        label = np.tile(logits.argmax(axis=1), plan.repeats)
+        noise = np.concatenate(
+            [
+                np.stack([draw_noise(content_key(image), plan.seed, repeat, shape) for image in x])
+                for repeat in range(plan.repeats)
+            ]
+        )
+        repeated = np.tile(self.encode(x), (plan.repeats, 1, 1, 1))
+        origin = np.tile(logits, (plan.repeats, 1))
+        if self._grid.origin_scale()[1]:
+            origin = self.decode_and_classify(mix(self._grid.origin_scale(), repeated, noise))
+        after = []
+        for start in plan.start_times:
+            noised = mix(noise_scale(self._grid.level(start)), repeated, noise)
+            after.append(self.decode_and_classify(self.denoise(noised, label, start)))
+        found = [
+            jumps(origin[image::count], np.stack(after, 1)[image::count], plan.norm, plan.compare).mean(axis=0)
+            for image in range(count)
+        ]
+        return np.stack(found)
+
+    def denoise(self, x: Array, label: npt.NDArray[np.int64], start: int) -> Array:
+        """Denoise images or latents that are noised to `start`."""
+        for t, t_next in itertools.pairwise([*range(start, 0, -self.plan.stride), 0]):
+            p_x, p_m = epsilon_coefficients(self.bundle.manifest.unet.prediction, self._grid.level(t))
+            row = np.tile(np.array([p_x, p_m, 1, 0], np.float32), (len(x), 1))
+            time_asked, beta = np.full(len(x), self._grid.asked(t), np.float32), np.float32(self.plan.guidance)
+            epsilon = self.epsilon(x, time_asked, label, row)
+            if beta:
+                null = np.full_like(label, self._null)
+                epsilon = (1 + beta) * epsilon - beta * self.epsilon(x, time_asked, null, row)
+            level, level_next = self._grid.level(t), self._grid.level(t_next)
+            clean = (x - np.float32(math.sqrt(1 - level)) * epsilon) / np.float32(math.sqrt(level))
+            x = np.float32(math.sqrt(level_next)) * clean + np.float32(math.sqrt(1 - level_next)) * epsilon
+        return x
+
+    def epsilon(self, x: Array, time_asked: Array, label: npt.NDArray[np.int64], row: Array) -> Array:
+        """One evaluation of the UNet per row."""
+        self.evaluations += len(x)
+        self.meter.rows += len(x)
+        self.meter.busy += len(x)
+        feeds: dict[str, npt.NDArray[Any]] = {"x": x, "time": time_asked, "label": label, "coefficients": row}
+        return self._ask(self._unet, "epsilon", {name: feeds[name] for name in self._unet_inputs})
+
+    def encode(self, x: Array) -> Array:
+        """What is noised: the images themselves, or their latents."""
+        return self._ask(self._autoencoder["encode"], "z", {"x": x}) if self._autoencoder else x
+
+    def decode_and_classify(self, z: Array) -> Array:
+        """Logits [N, K] of denoised or noised images or latents."""
+        x = self._ask(self._autoencoder["decode"], "x", {"z": z}) if self._autoencoder else z
+        return self.classify(np.clip(x, -1, 1))
+
+    def classify(self, x: Array) -> Array:
+        """Logits [N, K]."""
+        return self._ask(self._classify, "logits", {"x": x})
+
+    def _ask(self, session: InferenceSession, output: str, feeds: dict[str, npt.NDArray[Any]]) -> Array:
+        began = time.perf_counter()
+        result: Array = session.run([output], feeds)[0]
+        self.meter.seconds += time.perf_counter() - began
+        return result
+
+
+def _start(bundle: Bundle, role: Role, threads: int) -> InferenceSession:
+    """Start a session as ONNX Runtime's documentation does, without our session's settings."""
+    options = SessionOptions()
+    options.intra_op_num_threads = threads
+    graph = read_graph(bundle, role, "fp32")
+    give_weights(options, graph.outside)
+    return InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
