@@ -15,7 +15,7 @@ from diffood.bench.metered import open_detector
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.images.pixels import from_pixels
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array
 from diffood.zoo.images import SETS, load_set, unpack_set
 
 ONE_IN, SEED = 10, 0  # one image in so many is of something else

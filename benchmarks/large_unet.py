@@ -22,7 +22,7 @@ from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.method.plan import REFERENCE
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array
 from diffood.zoo.images import unpack_set
 
 # Sixteen evaluations an image: the official loop's batch, steps and doubling, eighteen times fewer.

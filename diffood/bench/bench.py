@@ -13,7 +13,7 @@ from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.backends import BackendChoice
 from diffood.runtime.bundle.bundle import Manifest, Precision, open_bundle
 from diffood.runtime.detector import DEFAULT_BATCH
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array
 
 OFFICIAL = "reference"  # the bundle's plan that follows the paper's code
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from diffood.bench.machine import MachineInfo, describe_machine, load_average, peak_resident_bytes
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array
 
 ROUNDS = 7
 LATENCY_SHARE = 1 / 3  # of a contender's seconds, for one image at a time

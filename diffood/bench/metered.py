@@ -16,7 +16,8 @@ from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusi
 from diffood.runtime.detector import Detector
 from diffood.runtime.lanes import moving
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.sessions import Array, Classified, Session, StepInputs
+from diffood.runtime.method.scoring import Array
+from diffood.runtime.sessions import Classified, Session, StepInputs
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")

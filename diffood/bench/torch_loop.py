@@ -21,7 +21,7 @@ from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import Bundle, Manifest, open_bundle
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import epsilon_coefficients
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array
 
 Tensor = torch.Tensor
 

@@ -14,7 +14,7 @@ from diffood.cli.options.records import expand_records
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import ImageShape
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array
 
 IMAGES = 1000  # taken evenly from --images, and timed in turn
 

@@ -8,7 +8,7 @@ from diffood.errors import UsageError
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape
 from diffood.runtime.inputs.items import load_item
 from diffood.runtime.inputs.open import list_inputs
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array
 
 
 def read_some(inputs: Sequence[str], shape: ImageShape, most: int, report: Callable[[str], None]) -> Array:

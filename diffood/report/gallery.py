@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffood.runtime.detector import Detector, ImageScore
-from diffood.runtime.method.scoring import Float
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array, Float
 
 KEPT = 6  # images at each end of a set; a page of ten sets stays below some megabytes
 TOP = 3  # classes named for an image

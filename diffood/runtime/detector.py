@@ -20,10 +20,11 @@ from diffood.runtime.decision import DecisionRule
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits, load_image
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.plan import Plan
+from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.definition import Evidence
 from diffood.runtime.method.witnesses.registry import measure
 from diffood.runtime.passes import PassConfig, run_pass
-from diffood.runtime.sessions import Array, Session
+from diffood.runtime.sessions import Session
 from diffood.runtime.sessions.backends import open_session
 from diffood.runtime.sessions.choice import PrecisionChoice, list_candidates, no_engine_error
 from diffood.runtime.sparing import stream_sparing

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.runtime.method.schedule import NO_REGISTER, StepTable
-from diffood.runtime.sessions import Array, Session, StepInputs
+from diffood.runtime.method.scoring import Array
+from diffood.runtime.sessions import Session, StepInputs
 
 Key = TypeVar("Key")
 

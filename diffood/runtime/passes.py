@@ -18,10 +18,10 @@ from diffood.runtime.lanes import Lanes, Trajectory
 from diffood.runtime.method.noise import content_key, draw_noise, mix
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import StepTable
-from diffood.runtime.method.scoring import jumps
+from diffood.runtime.method.scoring import Array, jumps
 from diffood.runtime.method.witnesses.definition import Evidence
 from diffood.runtime.method.witnesses.registry import classify_denoised
-from diffood.runtime.sessions import Array, Classified, Session
+from diffood.runtime.sessions import Classified, Session
 
 Key = TypeVar("Key")
 Found = TypeVar("Found")

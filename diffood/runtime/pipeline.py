@@ -10,8 +10,8 @@ from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.images.decode import DEFAULT_LIMITS, DecodedImage, ImageLimits
 from diffood.runtime.inputs.decoding import IN_THREADS, MOST_HELD, DecodeOptions, decode_ahead
 from diffood.runtime.inputs.items import Item, Pause
+from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.definition import Evidence
-from diffood.runtime.sessions import Array
 
 REFUSED_HELD = 1000  # refused files in a row after which their rows are brought out; some kilobytes each
 

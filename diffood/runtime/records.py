@@ -9,6 +9,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Field,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -42,6 +43,10 @@ def _require_printable(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_require_printable)]
 """Text of a file that may be hostile, and that is printed: control characters are refused."""
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A share of 1."""
 
 
 class Record(BaseModel):

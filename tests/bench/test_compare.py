@@ -26,7 +26,7 @@ from diffood.cli.text.comparison import describe_comparison
 from diffood.cli.text.tables import WIDTH
 from diffood.errors import BundleError, UsageError
 from diffood.report.charts.bench_comparison import draw_comparison
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array
 
 IMAGES = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1) / 10
 MEGABYTE = 10**6

@@ -16,8 +16,9 @@ from diffood.runtime.bundle.calibration import list_kept, load_calibration, save
 from diffood.runtime.bundle.fusion import load_fusion
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
+from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.definition import Evidence
-from diffood.runtime.sessions import Array, Classified
+from diffood.runtime.sessions import Classified
 from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from diffood.zoo.images import unpack_set
 

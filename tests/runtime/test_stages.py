@@ -18,9 +18,10 @@ from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.fusion import fuse
 from diffood.runtime.method.plan import DEFAULT, Plan
+from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.registry import measurable, measure
 from diffood.runtime.passes import MOST_WAITING
-from diffood.runtime.sessions import Array, Classified, Session, StepInputs
+from diffood.runtime.sessions import Classified, Session, StepInputs
 from diffood.zoo.images import unpack_set
 
 Pixels = npt.NDArray[np.uint8]

@@ -15,8 +15,7 @@ from diffood.runtime.bundle.fusion import Fusion, FusionRecord, pack_bank, unpac
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.items import Item
-from diffood.runtime.method.scoring import Float
-from diffood.runtime.method.witnesses.definition import Array
+from diffood.runtime.method.scoring import Array, Float
 from diffood.runtime.method.witnesses.registry import Witness, measurable, measure, measure_in_bank, need_bank
 from diffood.runtime.pipeline import Progress, observe_files
 

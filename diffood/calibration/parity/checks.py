@@ -11,7 +11,8 @@ from diffood.runtime.bundle.bundle import Bundle, Precision, Role
 from diffood.runtime.bundle.engines import list_engines, read_plan
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.schedule import NO_REGISTER
-from diffood.runtime.sessions import Array, StepInputs
+from diffood.runtime.method.scoring import Array
+from diffood.runtime.sessions import StepInputs
 
 # An engine adds its own rounding (TF32, other summation) to what the export measured on the CPU.
 GOLDEN_SLACK, GOLDEN_FLOOR = 4.0, 2e-3

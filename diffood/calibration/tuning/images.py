@@ -10,7 +10,7 @@ from diffood.calibration.tuning.made_ood import MAKINGS, Making
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits, ImageShape
 from diffood.runtime.inputs.items import Item, load_item
-from diffood.runtime.method.witnesses.definition import Array
+from diffood.runtime.method.scoring import Array
 
 FIT = "fit"  # the half of the in-distribution images that fusions are fitted on; IND is the half that measures
 FEWEST_IND = 2 * FEWEST_FITTED

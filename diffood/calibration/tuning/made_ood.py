@@ -11,7 +11,7 @@ import numpy as np
 
 from diffood.runtime.images.pixels import from_pixels, to_pixels
 from diffood.runtime.method.noise import content_key, draw_noise
-from diffood.runtime.method.witnesses.definition import Array
+from diffood.runtime.method.scoring import Array
 
 GRID = 4  # patches a side: small enough that no object is left whole, large enough that its texture is
 NOISE = 0.5  # deviation of the added noise, of pixels in [-1, 1]: plain to the eye, and the object is still there

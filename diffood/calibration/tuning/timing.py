@@ -15,7 +15,7 @@ from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import calibration_sha256
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.method.witnesses.definition import Array
+from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.registry import classify_denoised
 from diffood.runtime.sessions.choice import list_candidates, passed_records, speed_ratios
 

@@ -17,8 +17,7 @@ from diffood.runtime.bundle.fusion import FusionRecord
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.fusion import FittedWitness
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.method.scoring import Float
-from diffood.runtime.method.witnesses.definition import Array
+from diffood.runtime.method.scoring import Array, Float
 from diffood.runtime.method.witnesses.registry import Witness, measurable, measure
 
 Values = dict[str, dict[int, Float]]  # by group and number of repeats, [n, W] of MEASURED; NaN where not measurable

@@ -26,7 +26,7 @@ from diffood.export.onnx.proof import PROOF_BATCHES, Inputs, prove_equal, prove_
 from diffood.export.onnx.samples import count_rows, first_batches
 from diffood.runtime.bundle.bundle import Bundle, FileEntry, GraphEntry, Manifest, Role, open_bundle, write_bundle
 from diffood.runtime.detector import RANGE_SLACK, Detector
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions.graphs import read_graph
 
 IMAGES = 64  # spread over those given

@@ -11,8 +11,9 @@ from diffood.runtime.bundle.bundle import Bundle, Precision, Role
 from diffood.runtime.detector import Detector
 from diffood.runtime.lanes import moving
 from diffood.runtime.method.plan import PLAIN, Plan
+from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.definition import Evidence
-from diffood.runtime.sessions import Array, Classified, Session, StepInputs
+from diffood.runtime.sessions import Classified, Session, StepInputs
 
 Feeds = Mapping[str, npt.NDArray[np.generic]]
 

@@ -10,7 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from diffood.report.charts.style import IND_TEXT, OOD_TEXT, QUIET_TEXT, Theme, save_chart
 from diffood.runtime.images.pixels import to_pixels
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array
 
 COLUMN = 1.12  # inches; shown at a hundred pixels per inch, seven columns are as wide as a page on GitHub
 STRIP_DPI = 200

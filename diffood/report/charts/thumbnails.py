@@ -9,7 +9,7 @@ from PIL import Image
 
 from diffood.report.charts.style import png_uri
 from diffood.runtime.images.pixels import to_pixels
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array
 
 LARGEST_SIDE = 160  # pixels
 FULL_HEAT = 0.5  # difference, as a share of black to white, from which the heat map shows its brightest colour

@@ -18,8 +18,8 @@ from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.bundle.files import read_regular
 from diffood.runtime.method.fusion import FittedWitness, fuse
 from diffood.runtime.method.plan import Combination, Plan
-from diffood.runtime.method.scoring import Float, unit
-from diffood.runtime.method.witnesses.definition import Array, Evidence
+from diffood.runtime.method.scoring import Array, Float, unit
+from diffood.runtime.method.witnesses.definition import Evidence
 from diffood.runtime.method.witnesses.registry import WITNESSES, Witness, measurable, measure, need_bank
 from diffood.runtime.records import Record
 

@@ -13,11 +13,9 @@ from diffood.errors import CalibrationError
 from diffood.runtime.bundle.bundle import CALIBRATION, PARITY, Bundle, Sha256
 from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, Calibration, Fingerprint
 from diffood.runtime.bundle.files import read_record, read_regular, write_record
-from diffood.runtime.records import Record, Text
+from diffood.runtime.records import Record, Share, Text
 
 MAX_PARITY_BYTES = 4 * 2**20
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ParityLimits(Record):

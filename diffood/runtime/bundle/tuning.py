@@ -11,14 +11,13 @@ from pydantic import Field, model_validator
 
 from diffood.runtime.bundle.bundle import TUNING, Bundle, Sha256
 from diffood.runtime.bundle.files import read_record, write_record
-from diffood.runtime.records import Record
+from diffood.runtime.records import Record, Share
 
 MOST_IMAGES = 1_000_000
 MOST_PLANS = 10_000
 # a hash, quotes, a comma, a new line and its indent; seven short lines
 MAX_TUNING_BYTES = 80 * MOST_IMAGES + 300 * MOST_PLANS
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Cost = Annotated[float, Field(gt=0)]
 Unit = Literal["UNet evaluations", "milliseconds"]
 

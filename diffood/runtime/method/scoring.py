@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+Array = npt.NDArray[np.float32]
 Float = npt.NDArray[np.float64]
 
 _SMALLEST_NORM = 1e-12  # as torch's normalize: an all-zero vector stays zero

@@ -8,8 +8,7 @@ import numpy.typing as npt
 
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import Precision
-
-Array = npt.NDArray[np.float32]
+from diffood.runtime.method.scoring import Array
 
 
 @dataclass(frozen=True)

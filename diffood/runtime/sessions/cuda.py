@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.errors import DeviceError, MissingExtraError
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from diffood.runtime.method.schedule import NO_REGISTER
-from diffood.runtime.sessions import Array, StepInputs
+from diffood.runtime.method.scoring import Array
+from diffood.runtime.sessions import StepInputs
 
 
 def run_padded(x: Array, batch: int, run: Callable[[Array], Sequence[Array]]) -> list[Array]:

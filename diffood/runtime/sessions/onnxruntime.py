@@ -12,7 +12,8 @@ import onnxruntime
 from diffood.errors import BundleError, DeviceError, EngineMemoryError, MissingExtraError
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import Bundle, Precision, Role
-from diffood.runtime.sessions import Array, Classified, Session, StepInputs
+from diffood.runtime.method.scoring import Array
+from diffood.runtime.sessions import Classified, Session, StepInputs
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.runtime.sessions.graphs import autoencoder_roles, read_graph, require_tensors, step_role
 from diffood.runtime.sessions.host import combine_registers, run_padded

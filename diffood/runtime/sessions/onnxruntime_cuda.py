@@ -13,7 +13,8 @@ import onnxruntime
 from diffood.errors import DeviceError, MissingExtraError
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import Bundle, Precision, Role
-from diffood.runtime.sessions import Array, Classified, Session, StepInputs
+from diffood.runtime.method.scoring import Array
+from diffood.runtime.sessions import Classified, Session, StepInputs
 from diffood.runtime.sessions.cuda import find_device
 from diffood.runtime.sessions.graphs import INT64, autoencoder_roles, expected_tensors, step_role
 from diffood.runtime.sessions.host import combine_registers, run_padded

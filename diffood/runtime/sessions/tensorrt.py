@@ -18,7 +18,8 @@ from diffood.errors import BundleError, DeviceError, MissingExtraError
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import Bundle, Precision, Role
 from diffood.runtime.bundle.engines import EngineFolder, EngineHost, EngineLibrary, find_engine, read_plan
-from diffood.runtime.sessions import Array, Classified, Session, StepInputs
+from diffood.runtime.method.scoring import Array
+from diffood.runtime.sessions import Classified, Session, StepInputs
 from diffood.runtime.sessions.cuda import Buffer, Cuda, Device, find_device
 from diffood.runtime.sessions.graphs import (
     FLOAT,

@@ -13,7 +13,7 @@ from diffood.runtime.detector import ImageScore
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.images.pixels import to_pixels
 from diffood.runtime.inputs.items import Item, LocalFile
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array
 
 LONGEST_NAME = 48  # characters of a file's own name; with four bytes each a name stays below 255
 

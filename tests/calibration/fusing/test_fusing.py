@@ -37,8 +37,9 @@ from diffood.runtime.images.decode import load_image
 from diffood.runtime.inputs.items import LocalFile
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.fusion import standardise
+from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.registry import Witness
-from diffood.runtime.sessions import Array, Classified
+from diffood.runtime.sessions import Classified
 from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 BATCH = 8

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from diffood.calibration.tuning.made_ood import GRID, MAKINGS, blended, noisy, shuffled, upside_down
 from diffood.runtime.images.pixels import from_pixels
-from diffood.runtime.method.witnesses.definition import Array
+from diffood.runtime.method.scoring import Array
 
 pixels = hnp.arrays(np.uint8, st.tuples(st.sampled_from([1, 3]), st.integers(1, 18), st.integers(1, 18)))
 

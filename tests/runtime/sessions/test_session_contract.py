@@ -21,7 +21,8 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import NO_REGISTER
-from diffood.runtime.sessions import Array, Session, StepInputs, onnxruntime_cuda
+from diffood.runtime.method.scoring import Array
+from diffood.runtime.sessions import Session, StepInputs, onnxruntime_cuda
 from diffood.runtime.sessions.backends import examine_backends, open_session
 from diffood.runtime.sessions.tensorrt import load_library
 

@@ -7,7 +7,7 @@ import pytest
 
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.images.pixels import from_pixels
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions.onnxruntime import SharedGraph
 from diffood.zoo.images import load_set
 

@@ -17,7 +17,7 @@ from diffood.export.sources.classifiers.onnx_heads import Head, Shapes, find_hea
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.weights import hash_files
-from diffood.runtime.sessions import Array
+from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions.onnxruntime import PROVIDER, start
 
 Layout = Literal["NCHW", "NHWC"]

@@ -4,11 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from diffood.runtime.method.scoring import Float, softmax_confidence
-
-Array = npt.NDArray[np.float32]
+from diffood.runtime.method.scoring import Array, Float, softmax_confidence
 
 
 @dataclass(frozen=True)

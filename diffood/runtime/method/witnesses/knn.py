@@ -4,8 +4,8 @@ from functools import partial
 
 import numpy as np
 
-from diffood.runtime.method.scoring import unit
-from diffood.runtime.method.witnesses.definition import Array, Evidence, WitnessDefinition
+from diffood.runtime.method.scoring import Array, unit
+from diffood.runtime.method.witnesses.definition import Evidence, WitnessDefinition
 
 NEIGHBOUR = 5  # of the bank, the distance to which is measured
 

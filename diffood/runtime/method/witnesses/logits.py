@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from diffood.runtime.method.witnesses.definition import Array, WitnessDefinition
+from diffood.runtime.method.scoring import Array
+from diffood.runtime.method.witnesses.definition import WitnessDefinition
 
 
 def logit_norm(logits: Array) -> float:

@@ -4,8 +4,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from diffood.runtime.method.scoring import Float
-from diffood.runtime.method.witnesses.definition import Array, WitnessDefinition
+from diffood.runtime.method.scoring import Array, Float
+from diffood.runtime.method.witnesses.definition import WitnessDefinition
 
 BLUR = 1 / 28  # of the shorter side; one pixel of the zoo's images, where it was chosen
 

@@ -6,8 +6,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator
 
-from diffood.runtime.method.scoring import Float
-from diffood.runtime.method.witnesses.definition import Array, Evidence, WitnessDefinition
+from diffood.runtime.method.scoring import Array, Float
+from diffood.runtime.method.witnesses.definition import Evidence, WitnessDefinition
 from diffood.runtime.method.witnesses.jump import JUMP
 from diffood.runtime.method.witnesses.knn import KNN
 from diffood.runtime.method.witnesses.logits import ENERGY, LOGIT_NORM, MAX_LOGIT, MSP
