@@ -87,6 +87,7 @@ class Output(ABC):
         if self._mode == "resume" and not self.layout.journal.exists() and self.layout.path.is_file():
             self._require_same_run(read_summary(self.layout.summary, self.layout.path).run)
             self.finished = True
+            self._remove_leftovers()
             return
         if self.layout.folder and not self.layout.folder.exists():
             self._new_folder = self.layout.folder
@@ -224,6 +225,10 @@ class Output(ABC):
     @abstractmethod
     def _clear(self) -> None:
         """Remove what an earlier run left unfinished."""
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a run left that was killed after the output had its name."""
+        return
 
     @abstractmethod
     def _start(self) -> None:

@@ -3,13 +3,14 @@
 The rows of the part that is being written are kept as JSON Lines, and in memory, until the part is complete.
 """
 
+import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator
 
 from diffood.runtime.bundle.durable import sync, write_durably
 from diffood.serving.output.base import Output, OutputMode
-from diffood.serving.output.journal import Checkpoint, RunRecord
+from diffood.serving.output.journal import Checkpoint, Journal, RunRecord
 from diffood.serving.output.layout import OutputLayout
 from diffood.serving.output.line_file import LineFile, changed_since_written
 from diffood.serving.rows.formats.base import TableFormat
@@ -46,6 +47,13 @@ class PartFolder(Output):
         others = (self._folder / MERGED, self._folder / SUMMARY)
         for path in (*list_parts(self._folder), *self._folder.glob(".*.tmp"), *others):
             path.unlink(missing_ok=True)
+
+    def _remove_leftovers(self) -> None:
+        if not self._folder.exists():
+            return
+        with contextlib.suppress(FileNotFoundError):  # the run that finished is removing it just now
+            self._journal = Journal(self.layout.journal)  # so that no other run begins there meanwhile
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self) -> None:
         return  # the first row opens the first part

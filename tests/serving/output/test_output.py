@@ -90,7 +90,7 @@ def test_a_crash_between_any_two_changes_of_the_disk_loses_and_repeats_nothing(
         return watched
 
     with monkeypatch.context() as patch:
-        for name_of in ("write", "fsync", "ftruncate"):
+        for name_of in ("write", "fsync", "ftruncate", "unlink", "rmdir"):
             patch.setattr(f"os.{name_of}", before(getattr(os, name_of)))
         for name_of in ("replace", "unlink"):
             patch.setattr(Path, name_of, before(getattr(Path, name_of)))
