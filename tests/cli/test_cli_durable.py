@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cheap_calibration import calibrate_cheaply
 from forked import run_forked
 from PIL import Image
 
+from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.zoo.images import unpack_set
 
@@ -28,52 +31,75 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has
 
 MACHINE = ("--batch", "8", "--threads", "1")
 PART = ("--part-rows", "32")
-KILLS = 50
 # A shell starts background jobs with SIGINT ignored, and children inherit that.
 PROGRAM = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from diffood.cli import main; main()"
 )
 NAMES = ["rows.jsonl", "rows.csv", "rows.parquet", "rows"]
+FEW, MANY = 220, 1020
 
 # A server that has imported what a run needs makes each of many processes in a tenth of the time.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["diffood.cli", "diffood.runtime.sessions.onnxruntime", "pyarrow.parquet", "forked"])
 
 Run = Callable[..., Any]  # gives conftest.Done
+Undisturbed = Callable[..., dict[str, bytes]]  # of inputs and the name of an output
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two hundred clothes and digits, and twenty files that are no images; read-only."""
-    root = tmp_path_factory.mktemp("durable") / "images"
-    unpack_set("fashion-test", root / "clothes", 100)
-    unpack_set("digits", root / "digits", 100)
+def bundle(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle, clothes_folder: Path) -> Path:
+    """A copy of the small bundle, calibrated to flag about half of all images; read-only."""
+    path = Path(shutil.copytree(small_bundle.path, tmp_path_factory.mktemp("durable") / "bundle"))
+    return calibrate_cheaply(path, clothes_folder, 0.5)
+
+
+def unpack(root: Path, each: int) -> Path:
+    """So many clothes and digits, and twenty files that are no images."""
+    unpack_set("fashion-test", root / "clothes", each)
+    unpack_set("digits", root / "digits", each)
     for index in range(20):
         (root / "clothes" / f"{index:04d}-broken.png").write_text("no image")
     return root
 
 
 @pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """FEW files, twenty of them broken; read-only."""
+    return unpack(tmp_path_factory.mktemp("few") / "images", 100)
+
+
+@pytest.fixture(scope="module")
+def many_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MANY files, for runs that must not end before they are disturbed; read-only."""
+    return unpack(tmp_path_factory.mktemp("many") / "images", 500)
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[tuple[Path, str], dict[str, bytes]]:
+    """What `undisturbed` has found already."""
+    return {}
+
+
+@pytest.fixture
 def undisturbed(
-    tmp_path_factory: pytest.TempPathFactory, calibrated: Path, images: Path, start: Run
-) -> Callable[[str], dict[str, bytes]]:
-    """Files of a run to an output of a name, and of its flagged images, that nothing disturbed."""
-    known: dict[str, dict[str, bytes]] = {}
+    tmp_path_factory: pytest.TempPathFactory, bundle: Path, run: Run, known: dict[tuple[Path, str], dict[str, bytes]]
+) -> Undisturbed:
+    """Files of a run over a folder to an output of a name, with its flagged images if asked for."""
 
-    def of(name: str) -> dict[str, bytes]:
-        if name not in known:
+    def find(inputs: Path, name: str, *, flagged: bool = False) -> dict[str, bytes]:
+        if (inputs, name) not in known:
             folder = tmp_path_factory.mktemp("undisturbed")
-            kept = ("--save-flagged", folder / "kept")
-            done = start("serve-batch", calibrated, images, "--output", folder / name, *kept, *PART, *MACHINE)
+            kept = ("--save-flagged", folder / "kept") if flagged else ()
+            done = run("serve-batch", bundle, inputs, "--output", folder / name, *kept, *PART, *MACHINE)
             assert done.code == 3, done
-            known[name] = contents(folder)
-        return known[name]
+            known[inputs, name] = contents(folder)
+        return known[inputs, name]
 
-    return of
+    return find
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Files below a folder but those that hold timings, and the journal."""
+    """Files below a folder except those with timings, and the journal."""
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     return {name: path.read_bytes() for name, path in files.items() if not re.search("journal|summary", name)}
 
@@ -98,47 +124,50 @@ def written(folder: Path) -> int:
     return total
 
 
-def test_fifty_kills_lose_and_repeat_nothing(
-    calibrated: Path, images: Path, tmp_path: Path, start: Run, undisturbed: Callable[[str], dict[str, bytes]]
+@pytest.mark.parametrize(
+    ("kills", "names"), [(5, ["rows.jsonl", "rows"]), pytest.param(50, NAMES, marks=pytest.mark.slow)]
+)
+def test_kills_lose_and_repeat_nothing(
+    bundle: Path, images: Path, tmp_path: Path, run: Run, undisturbed: Undisturbed, kills: int, names: list[str]
 ) -> None:
     """Each kill comes after so many more bytes on the disk, and a moment: in rows, in parts, in the journal, in pauses.
 
-    A run of 220 rows is killed about nine times before it ends, and then begun anew in the next kind of output.
+    A run is killed several times before it ends, and then begun in the next kind of output.
     """
-    moments, kills, finished = random.Random(7), 0, 0
-    while kills < KILLS:
-        name = NAMES[finished % len(NAMES)]
+    moments, done, finished = random.Random(7), 0, 0
+    while done < kills or finished < len(names):
+        name = names[finished % len(names)]
         folder = tmp_path / f"{finished}"
-        words = (calibrated, images, "--output", folder / name, "--save-flagged", folder / "kept", *PART, *MACHINE)
-        while kills < KILLS:
+        words = (bundle, images, "--output", folder / name, "--save-flagged", folder / "kept", *PART, *MACHINE)
+        here = 0
+        while done < kills and here < -(-kills // len(names)):
             process = FORKS.Process(target=run_forked, args=("serve-batch", *map(str, words), "--resume"))
             process.start()
             before, more = written(folder), moments.randrange(1, 40_000)
             wait_for(lambda: process.exitcode is not None or written(folder) > before + more)  # noqa: B023
-            time.sleep(moments.random() * 0.05)
+            time.sleep(moments.random() * 0.02)
             process.kill()
             process.join()
             if process.exitcode != -signal.SIGKILL:
                 break
-            kills += 1
-        done = start("serve-batch", *words, "--resume")
-        assert done.code == 3, done
-        assert contents(folder) == undisturbed(name)
+            done, here = done + 1, here + 1
+        assert run("serve-batch", *words, "--resume").code == 3
+        assert contents(folder) == undisturbed(images, name, flagged=True), f"after {here} kills of {name}"
         finished += 1
-    assert finished >= len(NAMES)
+    assert done == kills
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "rows.jsonl"), (signal.SIGTERM, "rows")])
-def test_a_signal_ends_in_good_order_and_says_how_to_go_on(
-    calibrated: Path,
-    images: Path,
+def test_a_signal_ends_in_good_order_and_says_how_to_resume(
+    bundle: Path,
+    many_images: Path,
     tmp_path: Path,
-    undisturbed: Callable[[str], dict[str, bytes]],
+    run: Run,
+    undisturbed: Undisturbed,
     number: signal.Signals,
     name: str,
 ) -> None:
-    place = ("--output", tmp_path / name, "--save-flagged", tmp_path / "kept")
-    process = launch(calibrated, images, *place, *PART, *MACHINE, "--json")
+    process = launch(bundle, many_images, "--output", tmp_path / name, *PART, *MACHINE, "--json")
     wait_for(lambda: written(tmp_path) > 8000)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -146,21 +175,18 @@ def test_a_signal_ends_in_good_order_and_says_how_to_go_on(
     assert "Traceback" not in err
     summary = json.loads(out)
     assert summary["state"] == "stopped"
-    assert 0 < summary["files"] < 220
+    assert 0 < summary["files"] < MANY
     [command] = re.findall(r"^resume with  diffood (serve-batch .* --resume)$", err, re.MULTILINE)
-    again = subprocess.run(
-        [sys.executable, "-m", "diffood", *command.split()], capture_output=True, text=True, check=False
-    )
-    assert again.returncode == 3, again
-    summary_of_both = json.loads(again.stdout)
-    assert (summary_of_both["resumed"], summary_of_both["files"]) == (summary["files"], 220)
-    assert contents(tmp_path) == undisturbed(name)
+    again = run(*shlex.split(command))
+    assert again.code == 3, again
+    assert (again.content["resumed"], again.content["files"]) == (summary["files"], MANY)
+    assert contents(tmp_path) == undisturbed(many_images, name)
 
 
 def test_a_second_signal_ends_at_once_and_keeps_the_rows(
-    calibrated: Path, images: Path, tmp_path: Path, start: Run, undisturbed: Callable[[str], dict[str, bytes]]
+    bundle: Path, many_images: Path, tmp_path: Path, run: Run, undisturbed: Undisturbed
 ) -> None:
-    words = (calibrated, images, "--output", tmp_path / "rows.csv", "--save-flagged", tmp_path / "kept")
+    words = (bundle, many_images, "--output", tmp_path / "rows.jsonl")
     process = launch(*words, *PART, *MACHINE)
     wait_for(lambda: written(tmp_path) > 8000)
     process.send_signal(signal.SIGTERM)
@@ -170,20 +196,19 @@ def test_a_second_signal_ends_at_once_and_keeps_the_rows(
     assert process.returncode == 128 + signal.SIGTERM, err
     assert "Traceback" not in err
     assert "resume with" in err
-    done = start("serve-batch", *words, *PART, *MACHINE, "--resume")
-    assert done.code == 3
-    assert contents(tmp_path) == undisturbed("rows.csv")
+    assert run("serve-batch", *words, *PART, *MACHINE, "--resume").code == 3
+    assert contents(tmp_path) == undisturbed(many_images, "rows.jsonl")
 
 
-def test_what_would_mix_rows_of_two_kinds_is_refused(
-    run: Run, calibrated: Path, folders: Path, tmp_path: Path, clothes_folder: Path
+def test_a_resume_with_other_settings_or_inputs_is_refused(
+    run: Run, bundle: Path, tmp_path: Path, images: Path, clothes_folder: Path
 ) -> None:
-    bundle = Path(shutil.copytree(calibrated, tmp_path / "bundle"))
+    copy = Path(shutil.copytree(bundle, tmp_path / "bundle"))
     (tmp_path / "in").mkdir()
     for index in range(120):
         (tmp_path / "in" / f"{index}.png").write_text("no image")
-    (tmp_path / "in" / "00.png").hardlink_to(folders / "ind" / "0000.png")
-    serve = ("serve-batch", bundle, tmp_path / "in", "--output", tmp_path / "rows.jsonl")
+    (tmp_path / "in" / "00.png").hardlink_to(images / "digits" / "0000.png")
+    serve = ("serve-batch", copy, tmp_path / "in", "--output", tmp_path / "rows.jsonl")
     stopped = run(*serve, *MACHINE, "--max-reject-rate", 0.5)
     assert stopped.code == 1
     assert "99 of 100 files were refused, more than --max-reject-rate 0.5; the last: " in stopped.err
@@ -196,9 +221,9 @@ def test_what_would_mix_rows_of_two_kinds_is_refused(
     run(*resumed, *MACHINE).assert_wrong_usage("The inputs have changed", "row 3 is of '1.png'", "have '000.png'")
     (tmp_path / "in" / "000.png").unlink()
     other = ("--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0", "--seed", "9")
-    assert run("calibrate", bundle, "--images", clothes_folder, "--plan", "plain", *other, *MACHINE).code == 0
+    assert run("calibrate", copy, "--images", clothes_folder, "--plan", "plain", *other, *MACHINE).code == 0
     run(*resumed, *MACHINE).assert_wrong_usage("resumed with other settings", "plan.seed", "calibration sha256")
-    shutil.copy(calibrated / "calibration.json", bundle)
+    shutil.copy(bundle / "calibration.json", copy)
     done = run(*resumed, *MACHINE, "--max-reject-rate", 0.5)  # twenty more are too few to judge
     assert done.code == 3
     assert done.out.startswith("121 files: 1 scored, ")
@@ -216,7 +241,7 @@ def test_a_finished_run_is_not_run_again_by_resume(run: Run, calibrated: Path, f
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_on_all_cores_goes_on_with_their_number(
+def test_a_run_on_all_cores_resumes_with_their_number(
     run: Run, calibrated: Path, folders: Path, tmp_path: Path
 ) -> None:
     words = ("serve-batch", calibrated, folders / "ind", "--output", tmp_path / "rows.jsonl", "--resume")
@@ -229,15 +254,15 @@ def test_a_run_on_all_cores_goes_on_with_their_number(
 
 
 def test_the_summary_counts_the_rows(
-    run: Run, calibrated: Path, images: Path, tmp_path: Path, undisturbed: Callable[[str], dict[str, bytes]]
+    run: Run, bundle: Path, images: Path, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
-    done = run("serve-batch", calibrated, images, "--output", tmp_path / "rows.jsonl", *MACHINE, "--json")
-    rows = [json.loads(line) for line in undisturbed("rows.jsonl")["rows.jsonl"].splitlines()]
+    done = run("serve-batch", bundle, images, "--output", tmp_path / "rows.jsonl", *MACHINE, "--json")
+    rows = [json.loads(line) for line in undisturbed(images, "rows.jsonl", flagged=True)["rows.jsonl"].splitlines()]
     stored = json.loads((tmp_path / "rows.jsonl.summary.json").read_text())
     assert stored["run"]["batch"] == 8
     for summary in (done.content, stored):
         assert summary["state"] == "finished"
-        assert summary["files"] == len(rows) == 220
+        assert summary["files"] == len(rows) == FEW
         assert summary["scored"] == sum(row["status"] == "ok" for row in rows) == 200
         assert summary["rejected"] == 20
         assert summary["flagged"] == sum(bool(row["is_ood"]) for row in rows) > 50
@@ -245,15 +270,15 @@ def test_the_summary_counts_the_rows(
         assert sum(summary["reasons"].values()) == 20
 
 
-def test_flagged_files_are_kept_with_their_denoised_selves(
-    run: Run, calibrated: Path, images: Path, tmp_path: Path
+def test_flagged_files_are_kept_with_their_denoised_pictures(
+    run: Run, bundle: Path, images: Path, tmp_path: Path
 ) -> None:
     kept = tmp_path / "kept"
     words = (images / "digits", "--output", tmp_path / "rows.jsonl", "--save-flagged", kept)
-    assert run("serve-batch", calibrated, *words, *MACHINE).code == 0
+    assert run("serve-batch", bundle, *words, *MACHINE).code == 0
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     flagged = {f"{number:07d}-{row['id']}": row for number, row in enumerate(rows) if row["is_ood"]}
-    assert len(flagged) > 20
+    assert len(flagged) > 10
     assert {path.name for path in kept.iterdir()} == flagged.keys() | {f"{name}.denoised.png" for name in flagged}
     for name, row in flagged.items():
         assert (kept / name).read_bytes() == (images / "digits" / row["id"]).read_bytes()
@@ -264,9 +289,9 @@ def test_flagged_files_are_kept_with_their_denoised_selves(
 
 
 def test_metrics_are_scraped_from_a_run_and_only_from_this_machine(
-    calibrated: Path, images: Path, tmp_path: Path
+    bundle: Path, many_images: Path, tmp_path: Path
 ) -> None:
-    words = (calibrated, images, "--output", tmp_path / "rows.jsonl", *MACHINE, "--metrics-port", 0)
+    words = (bundle, many_images, "--output", tmp_path / "rows.jsonl", *MACHINE, "--metrics-port", 0)
     process = launch(*words, "--log", tmp_path / "log.jsonl")
     assert process.stderr
     try:
@@ -304,19 +329,19 @@ def scrape(url: str, process: "subprocess.Popen[str]") -> Iterator[str]:
                 urllib.request.urlopen(url + "x", timeout=5)
         except (urllib.error.URLError, ConnectionError):
             return
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
-def test_a_port_or_a_folder_that_cannot_be_had_is_explained(
-    run: Run, calibrated: Path, folders: Path, tmp_path: Path
-) -> None:
+def test_files_that_cannot_be_written_are_explained(run: Run, calibrated: Path, folders: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     serve = ("serve-batch", calibrated, folders / "ind", "--output", tmp_path / "rows.jsonl", *MACHINE)
     for words, message in (
         (("--log", tmp_path / "nowhere" / "log"), "--log"),
         (("--max-reject-rate", 1.5), "--max-reject-rate 1.5"),
         (("--format", "csv"), "--format csv contradicts"),
+        (("--format", "tsv"), "jsonl"),
     ):
         run(*serve, *words).assert_wrong_usage(message)
-    run(*serve, "--save-flagged", tmp_path / "file").assert_one_line(1, "choose another --save-flagged")
+    flags_all = ("--save-flagged", tmp_path / "file")
+    run(*serve, *flags_all).assert_one_line(1, "choose another --save-flagged")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
