@@ -61,7 +61,7 @@ def main() -> None:
         "",
         *table(("images", "lanes busy", "UNet evaluations an image", "in the engine", "images/s"), [row]),
         "",
-        "Asked for: lanes busy ≥ 98 %.",
+        "Target: lanes busy ≥ 98 %.",
     ]
     record("lanes", content, lines)
 

@@ -82,7 +82,7 @@ def main() -> None:
         "",
         *table(heads, rows),
         "",
-        "Asked for: memory ≤ 1.05×, ten times the files ≤ 10.1×.",
+        "Target: memory ≤ 1.05×, ten times the files ≤ 10.1×.",
     ]
     record("serving", content, lines)
 

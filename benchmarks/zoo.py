@@ -8,9 +8,8 @@ from typing import Any
 
 from pages import RESULTS, comparison, copy_zoo, diffood, machine_line, machine_options, readable, record, share, table
 
+from diffood.bench.contenders import EAGER
 from diffood.zoo.images import unpack_set
-
-EAGER = "official loop, torch eager, fp32"
 
 
 def main() -> None:
@@ -43,9 +42,9 @@ def main() -> None:
         *comparison(content["rows"]),
         "",
         *[f"The gate on INT8: {detail}." for detail in gate],
-        *[f"Left out: {name}: {reason}." for name, reason in _left_out(content)],
+        *[f"Skipped: {name}: {reason}." for name, reason in _skipped(content)],
         "",
-        *table(("figure", "asked for", "measured"), list(figures(content["rows"]))),
+        *table(("figure", "target", "measured"), list(figures(content["rows"]))),
         "",
         "![chart](results/zoo.png)",
     ]
@@ -53,24 +52,24 @@ def main() -> None:
 
 
 def figures(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
-    """What was asked for of speed, beside what the rows say; a figure whose rows did not run is left out."""
+    """Targets of speed and what was measured; a figure whose rows did not run is left out."""
     plans = sorted({row["name"].split(" plan, ")[0] for row in rows if " plan, " in row["name"]})
     for plan in plans:
         ours = [row for row in rows if row["name"].startswith(f"{plan} plan, ")]
         for row in ours:
             precision = row["name"].split(" plan, ")[1]
             if plan.endswith(" reference"):
-                asked = {"fp32": "≥ 1.3×", "int8": "≥ 2.5×"}.get(precision.split()[0], "")
-                yield [f"same plan, {precision}, against {EAGER}", asked, f"{readable(row['ratio']['median'])}×"]
+                target = {"fp32": "≥ 1.3×", "int8": "≥ 2.5×"}.get(precision.split()[0], "")
+                yield [f"same plan, {precision}, against {EAGER}", target, f"{readable(row['ratio']['median'])}×"]
                 continue
             name = f"{plan.removeprefix('diffood, ')} plan, {precision}"
-            asked = "≥ 100×" if plan.endswith(" default") else ""
-            yield [f"{name}: images a second", asked, f"{readable(row['ratio']['median'])}×"]
+            target = "≥ 100×" if plan.endswith(" default") else ""
+            yield [f"{name}: images per second", target, f"{readable(row['ratio']['median'])}×"]
             yield [f"{name}: one image alone", "≥ 60×", f"{readable(row['latency']['ratio']['median'])}×"]
             yield [f"{name}: time inside the engine", "≥ 97 %", share(row["engine_share"])]
 
 
-def _left_out(content: dict[str, Any]) -> list[tuple[str, str]]:
+def _skipped(content: dict[str, Any]) -> list[tuple[str, str]]:
     """What was skipped, GPUs apart: every machine without one leaves them out."""
     return [(name, reason) for name, reason in content["skipped"] if "cuda" not in name and "tensorrt" not in name]
 

@@ -47,26 +47,47 @@ Columns = Mapping[Witness, Float]
 
 
 @dataclass(frozen=True)
-class Way:
-    """One row: a witness alone on all repeats (how is None: as measured), or several, combined, in stages or not."""
+class ScoreRule:
+    """How a score is made of witnesses.
+
+    Attributes:
+        name: Of its row.
+        witnesses: One, or several to combine.
+        combine: None for one witness as measured, on all repeats.
+        stages: Repeats after which a clear image ends.
+    """
 
     name: str
     witnesses: tuple[Witness, ...]
-    how: Combination | None
+    combine: Combination | None
     stages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Every witness of every image, by number of repeats. columns: [n], fitted on; sets: [N, W], "ind" among them."""
+class MeasuredWitnesses:
+    """Every witness of every image, by number of repeats.
+
+    Attributes:
+        columns: Of the images that combinations are fitted on, [n] for each witness.
+        sets: Of the test sets, "ind" among them, [N, W].
+    """
 
     columns: Mapping[int, Columns]
     sets: Mapping[str, Mapping[int, Float]]
 
 
 @dataclass(frozen=True)
-class Row:
-    """What one way finds. auroc by set; differences and ratio: the default's less, and over, this one's."""
+class RuleResult:
+    """What one rule detects.
+
+    Attributes:
+        name: Of the rule.
+        auroc: By OOD set.
+        mean: Mean AUROC.
+        fpr: Mean FPR@95.
+        gain: Mean AUROC of the default minus that of this rule.
+        fpr_ratio: Mean FPR@95 of the default over that of this rule; None where it has none.
+    """
 
     name: str
     auroc: dict[str, float]
@@ -76,16 +97,18 @@ class Row:
     fpr_ratio: Interval | None
 
 
-def ways() -> list[Way]:
+def score_rules() -> list[ScoreRule]:
     """The default first, then other fusions, then each witness alone."""
-    chosen, how, stages = DEFAULT.witnesses, DEFAULT.combine, DEFAULT.stages
-    rows = [Way("default", chosen, how, stages), Way("default, not in stages", chosen, how)]
-    rows.append(Way("default, equal sum", chosen, "sum", stages))
+    chosen, combine, stages = DEFAULT.witnesses, DEFAULT.combine, DEFAULT.stages
+    rows = [ScoreRule("default", chosen, combine, stages), ScoreRule("default, not in stages", chosen, combine)]
+    rows.append(ScoreRule("default, equal sum", chosen, "sum", stages))
     for left_out in chosen:
-        rows.append(Way(f"default without {left_out}", tuple(w for w in chosen if w != left_out), how, stages))
-    rows.append(Way("default and knn", (*chosen, "knn"), how, stages))
-    rows.append(Way("jump, reconstruction, knn, equal sum", ("jump", "reconstruction", "knn"), "sum"))
-    return rows + [Way(name, (name,), None) for name in NAMES]
+        rows.append(
+            ScoreRule(f"default without {left_out}", tuple(w for w in chosen if w != left_out), combine, stages)
+        )
+    rows.append(ScoreRule("default and knn", (*chosen, "knn"), combine, stages))
+    rows.append(ScoreRule("jump, reconstruction, knn, equal sum", ("jump", "reconstruction", "knn"), "sum"))
+    return rows + [ScoreRule(name, (name,), None) for name in NAMES]
 
 
 def fashion_sets() -> dict[str, Pixels]:
@@ -107,7 +130,7 @@ def digit_sets(archive: Path) -> dict[str, Pixels]:
 
 def measure_sets(
     bundle_path: Path, sets: Mapping[str, Pixels], plan: Plan, limit: int | None, batch: int, threads: int
-) -> Measured:
+) -> MeasuredWitnesses:
     """Every witness on the images that `calibrate` would fit on, and on all of the other sets; none ends early."""
     plan = plan.changed({"witnesses": NAMES})
     detector = Detector.load(open_bundle(bundle_path), plan, batch=batch, threads=threads)
@@ -122,7 +145,9 @@ def measure_sets(
                 assert outcome.result is not None, outcome.loaded.error
                 for repeats, rows in found[name].items():
                     rows.append(measure(NAMES, outcome.result.first(repeats), bank))
-    return Measured(fitted.columns, {name: {r: np.stack(rows) for r, rows in by.items()} for name, by in found.items()})
+    return MeasuredWitnesses(
+        fitted.columns, {name: {r: np.stack(rows) for r, rows in by.items()} for name, by in found.items()}
+    )
 
 
 def _write(folder: Path, images: Pixels) -> Path:
@@ -132,34 +157,34 @@ def _write(folder: Path, images: Pixels) -> Path:
     return folder
 
 
-def score(way: Way, measured: Measured) -> ScoredSets:
-    """What one way, fitted on the columns, makes of every set."""
-    chosen, last = [NAMES.index(name) for name in way.witnesses], max(measured.columns)
-    if way.how is None:
+def score(rule: ScoreRule, measured: MeasuredWitnesses) -> ScoredSets:
+    """Scores of every set by one rule, fitted on the columns."""
+    chosen, last = [NAMES.index(name) for name in rule.witnesses], max(measured.columns)
+    if rule.combine is None:
         scores = {name: found[last][:, chosen[0]] for name, found in measured.sets.items()}
         return ScoredSets(scores.pop("ind"), scores)
-    columns = {r: {name: found[name] for name in way.witnesses} for r, found in measured.columns.items()}
-    rules = [fit_stage(repeats, columns[repeats], way.how) for repeats in way.stages]
-    fitted, repeats = fit_witnesses(columns[last], way.how), (*way.stages, last)
+    columns = {r: {name: found[name] for name in rule.witnesses} for r, found in measured.columns.items()}
+    stages = [fit_stage(repeats, columns[repeats], rule.combine) for repeats in rule.stages]
+    fitted, repeats = fit_witnesses(columns[last], rule.combine), (*rule.stages, last)
     scores = {
-        name: score_in_stages(rules, fitted, way.how, [found[r][:, chosen] for r in repeats])[0]
+        name: score_in_stages(stages, fitted, rule.combine, [found[r][:, chosen] for r in repeats])[0]
         for name, found in measured.sets.items()
     }
     return ScoredSets(scores.pop("ind"), scores)
 
 
-def scored_ways(measured: Measured, fast: Measured) -> dict[str, ScoredSets]:
+def score_all(measured: MeasuredWitnesses, fast: MeasuredWitnesses) -> dict[str, ScoredSets]:
     """All rows' scores by name, the default's first, the fast plan's from its own pass second."""
-    found = {way.name: score(way, measured) for way in ways()}
+    found = {rule.name: score(rule, measured) for rule in score_rules()}
     default = next(iter(found))
-    return {default: found[default], "fast": score(Way("fast", FAST.witnesses, FAST.combine), fast), **found}
+    return {default: found[default], "fast": score(ScoreRule("fast", FAST.witnesses, FAST.combine), fast), **found}
 
 
-def compare(ways: Mapping[str, ScoredSets]) -> list[Row]:
-    """Every way's numbers, and the default against each on the same images."""
-    default = next(iter(ways.values()))
+def compare(scores: Mapping[str, ScoredSets]) -> list[RuleResult]:
+    """The numbers of every rule, and the default against each on the same images."""
+    default = next(iter(scores.values()))
     return [
-        Row(
+        RuleResult(
             name,
             {key: auroc(scored.ind, found) for key, found in scored.sets.items()},
             mean_auroc_interval(scored),
@@ -167,11 +192,11 @@ def compare(ways: Mapping[str, ScoredSets]) -> list[Row]:
             mean_auroc_difference(default, scored),
             compare_fpr(default, scored).ratio,
         )
-        for name, scored in ways.items()
+        for name, scored in scores.items()
     ]
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[RuleResult]) -> str:
     """The rows in Markdown, in percent."""
     names = list(rows[0].auroc)
     lines = [
@@ -217,7 +242,7 @@ def main() -> None:
             )
             for plan in (DEFAULT, FAST)
         )
-        rows = compare(scored_ways(measured, fast))
+        rows = compare(score_all(measured, fast))
         count = len(measured.columns[DEFAULT.repeats]["jump"])
         print(f"\nseed {seed}, fitted on {count}\n\n{table(rows)}", flush=True)
         found[str(seed)] = {"fitted_on": count, "rows": [asdict(row) for row in rows]}

@@ -15,7 +15,7 @@ from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.plan import DEFAULT, FAST, REFERENCE
 from diffood.zoo import BUNDLE
-from research.compare import Pixels, Way, digit_sets, fashion_sets, measure_sets, score
+from research.compare import Pixels, ScoreRule, digit_sets, fashion_sets, measure_sets, score
 
 
 def score_officially(bundle: Path, sets: Mapping[str, Pixels], batch: int, threads: int) -> ScoredSets:
@@ -43,7 +43,7 @@ def main() -> None:
     found = {}
     for name, plan in (("fast", FAST), ("default", DEFAULT)):
         measured = measure_sets(given.bundle, sets, plan, None, given.batch, given.threads)
-        found[name] = score(Way(name, plan.witnesses, plan.combine, plan.stages), measured)
+        found[name] = score(ScoreRule(name, plan.witnesses, plan.combine, plan.stages), measured)
     scored = {key: images for key, images in sets.items() if key != "fit"}
     official = score_officially(given.bundle, scored, given.batch, given.threads)
     rows = []

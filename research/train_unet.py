@@ -51,7 +51,7 @@ def rate_at(step: int, steps: int) -> float:
     return RATE * min(1.0, step / 200, (steps - step) / (DECAY_SHARE * steps))
 
 
-class Checkpoint:
+class TrainingCheckpoint:
     """Everything needed to go on: weights, their average, optimiser and step, as safetensors."""
 
     def __init__(self, path: Path, model: UNet2DModel) -> None:
@@ -100,7 +100,7 @@ def train(data: Path, output: Path, steps: int, seed: int, *, bf16: bool) -> Non
     images = torch.from_numpy(from_pixels(training.images))[:, None]
     labels = torch.from_numpy(training.labels.astype(np.int64))
     model, scheduler = build_unet(), DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
-    state = Checkpoint(output / "checkpoint.safetensors", model)
+    state = TrainingCheckpoint(output / "checkpoint.safetensors", model)
     start, running = time.monotonic() - state.seconds, 0.0
     while state.step < steps:
         generator = torch.Generator().manual_seed((seed << 32) + state.step)  # each step its own: resume repeats it
