@@ -156,6 +156,7 @@ def main() -> None:
         sources = ModelSources(
             folder / "unet",
             ClassifierSource(f"{folder / 'small_net.py'}:small_net", folder / "small_net.safetensors"),
+            scheduler=folder / "scheduler",
             class_names=tuple(CLASS_NAMES.read_text().splitlines()),
         )
         manifest = export_bundle(ExportRequest(arguments.output, sources, overwrite=True), print)
