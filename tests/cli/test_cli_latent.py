@@ -18,6 +18,8 @@ from diffood.zoo.images import unpack_set
 
 Run = Callable[..., Any]  # gives conftest.Done
 
+pytestmark = pytest.mark.slow  # the bundle takes half a minute to export
+
 BENCH = ("--seconds", 0, "--rounds", 1, "--batch", 8, "--threads", 1, "--no-compile", "--no-memory")
 MACHINE = ("--batch", 8, "--threads", 1)
 PLAN = ("--start-time", 10, "--stride", 5, "--repeats", 1, "--guidance", 1)

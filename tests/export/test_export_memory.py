@@ -12,6 +12,8 @@ pytest.importorskip("resource", reason="peak memory as POSIX tells it")
 
 ALLOWED = 3  # times the weights in FP32, torch's own and those of every copy together
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import tempfile
 from pathlib import Path

@@ -25,10 +25,10 @@ def build(bundle: Path, *gpus: str, report: Callable[[str], None] = lambda _: No
     return build_engines(bundle, EngineRequest("tensorrt-rtx", gpus=gpus, **asked), report)  # type: ignore[arg-type]
 
 
-def keep_classify_alone(bundle: Path) -> None:
-    """Drop the step graphs from a bundle's manifest, for builds of half a second."""
+def keep_graphs(bundle: Path, *roles: str) -> None:
+    """Drop the other graphs from a bundle's manifest, for builds of half a second."""
 
     def change(manifest: dict) -> None:
-        manifest["graphs"] = [graph for graph in manifest["graphs"] if graph["role"] == "classify"]
+        manifest["graphs"] = [graph for graph in manifest["graphs"] if graph["role"] in roles]
 
     reseal(bundle, change)

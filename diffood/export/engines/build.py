@@ -71,7 +71,7 @@ def build_engines(bundle_path: Path, request: EngineRequest, report: Report) -> 
     _check(request)
     root = engines_folder(bundle)
     platform = ask_platform(request.library)
-    capabilities = _choose(request, platform)
+    capabilities = choose_capabilities(request, platform)
     where = f"for {platform.gpu}, {platform.driver}" if platform.gpu else "without a GPU"
     report(f"engines     {request.library} {platform.library_version}, {where}")
     root.mkdir(exist_ok=True)
@@ -98,8 +98,11 @@ def _check(request: EngineRequest) -> None:
         raise UsageError(f"--timing-cache {cache} cannot be written: there is no folder {cache.parent}.")
 
 
-def _choose(request: EngineRequest, platform: BuilderPlatform) -> tuple[str, ...]:
-    """Compute capabilities of the GPUs asked for, each once and in order; this machine's for tensorrt."""
+def choose_capabilities(request: EngineRequest, platform: BuilderPlatform) -> tuple[str, ...]:
+    """Compute capabilities to build for, as "8.6": of the GPUs asked for, each once and in order; tensorrt has its own.
+
+    Raises UsageError for a GPU the library does not know.
+    """
     if request.library == "tensorrt":
         return platform.compute_capabilities
     known = {f"sm{capability.replace('.', '')}": capability for capability in platform.compute_capabilities}

@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-from engine_building import NEEDS_TENSORRT_RTX, PROFILE, build, keep_classify_alone
+from engine_building import NEEDS_TENSORRT_RTX, PROFILE, build, keep_graphs
 
 from diffood import zoo
 from diffood.errors import ExportError, MissingExtraError
 from diffood.export.engines.build import build_plan
 from diffood.export.engines.worker import BuildJob
-from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.engines import list_engines
 
 pytestmark = NEEDS_TENSORRT_RTX
@@ -46,19 +46,19 @@ def test_bytes_that_are_no_onnx_are_said_to_be_none(tmp_path: Path) -> None:
         build_plan(job("bad.onnx", tmp_path), onnx, lambda _: None)
 
 
-def test_a_long_build_reports_where_it_is(tmp_path: Path) -> None:
+def test_a_long_build_reports_where_it_is(small_bundle: Bundle, tmp_path: Path) -> None:
     lines: list[str] = []
-    with (zoo.BUNDLE / "classify.onnx").open("rb") as onnx:
+    with (small_bundle.path / "classify.onnx").open("rb") as onnx:
         build_plan(job("classify.onnx", tmp_path, progress_seconds=0), onnx, lines.append)
     assert len(lines) > 1
     assert all(line.startswith("classify.onnx: ") and " of " in line for line in lines)
 
 
-def test_a_timing_cache_is_written_and_read_again(tmp_path: Path) -> None:
+def test_a_timing_cache_is_written_and_read_again(small_bundle: Bundle, tmp_path: Path) -> None:
     """The option of `--engine tensorrt`, tried with TensorRT-RTX, which keeps the calls though it times nothing."""
     for run in ("first", "second"):
         order = job("classify.onnx", tmp_path, timing_cache=tmp_path / "cache", plan=tmp_path / run)
-        with (zoo.BUNDLE / order.name).open("rb") as onnx:
+        with (small_bundle.path / order.name).open("rb") as onnx:
             assert build_plan(order, onnx, lambda _: None)["timing_cache"] == "yes"
         assert (tmp_path / "cache").stat().st_size > 0
         assert (tmp_path / run).stat().st_size > 0
@@ -81,7 +81,7 @@ LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds t
     ],
 )
 def test_a_builder_that_dies_is_an_error_that_says_what_to_do(
-    tmp_path: Path, sent: signal.Signals, message: str
+    small_bundle: Bundle, tmp_path: Path, sent: signal.Signals, message: str
 ) -> None:
     before = children()
 
@@ -89,12 +89,12 @@ def test_a_builder_that_dies_is_an_error_that_says_what_to_do(
         for pid in children() - before:
             os.kill(pid, sent)
 
-    with (zoo.BUNDLE / "step_plain.onnx").open("rb") as onnx, pytest.raises(ExportError, match=message):
+    with (small_bundle.path / "step_plain.onnx").open("rb") as onnx, pytest.raises(ExportError, match=message):
         build_plan(job("step_plain.onnx", tmp_path, progress_seconds=0), onnx, strike)
 
 
 @LINUX
-def test_an_interrupted_build_leaves_no_process_and_no_folder(bundle_copy: Path) -> None:
+def test_an_interrupted_build_leaves_no_process_and_no_folder(small_bundle_copy: Path) -> None:
     before = children()
 
     def interrupt(line: str) -> None:
@@ -102,9 +102,9 @@ def test_an_interrupted_build_leaves_no_process_and_no_folder(bundle_copy: Path)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(bundle_copy, "sm86", report=interrupt)
+        build(small_bundle_copy, "sm86", report=interrupt)
     assert children() == before
-    assert not list((bundle_copy / "engines").iterdir())
+    assert not list((small_bundle_copy / "engines").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -115,27 +115,27 @@ def test_an_interrupted_build_leaves_no_process_and_no_folder(bundle_copy: Path)
     ],
 )
 def test_a_library_that_cannot_be_imported_names_the_extra(
-    bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, message: str
+    small_bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, message: str
 ) -> None:
     (tmp_path / "tensorrt_rtx.py").write_text(module)  # as a broken installation
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(MissingExtraError, match=rf"{message}.*: pip install 'diffood\[tensorrt-rtx\]'"):
-        build(bundle_copy, "sm86")
+        build(small_bundle_copy, "sm86")
 
 
 def test_a_module_in_the_working_folder_is_never_imported(
-    bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep_classify_alone(bundle_copy)
+    keep_graphs(small_bundle_copy, "classify")
     for name in ("json.py", "numpy.py", "polygraphy.py", "tensorrt_rtx.py"):
-        for folder in (tmp_path, bundle_copy):
+        for folder in (tmp_path, small_bundle_copy):
             (folder / name).write_text("raise SystemExit('foreign code ran')")
-    monkeypatch.chdir(bundle_copy)
-    assert len(build(bundle_copy, "sm86")) == 1
+    monkeypatch.chdir(small_bundle_copy)
+    assert len(build(small_bundle_copy, "sm86")) == 1
 
 
-def test_engines_are_built_where_there_is_no_torch_and_no_onnx(bundle_copy: Path, tmp_path: Path) -> None:
-    keep_classify_alone(bundle_copy)
+def test_engines_are_built_where_there_is_no_torch_and_no_onnx(small_bundle_copy: Path, tmp_path: Path) -> None:
+    keep_graphs(small_bundle_copy, "classify")
     for name in ("torch", "onnx", "onnxruntime", "diffusers", "safetensors"):
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is refused here')")
     program = f"""
@@ -146,13 +146,14 @@ from diffood.export.engines.build import build_engines
 from diffood.export.request import EngineRequest
 from diffood.runtime.bundle.engines import Profile
 request = EngineRequest("tensorrt-rtx", Profile(smallest=1, usual=2, largest=4), gpus=("sm86",), precisions=("fp32",))
-build_engines(Path({str(bundle_copy)!r}), request, print)
+build_engines(Path({str(small_bundle_copy)!r}), request, print)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert [engine.record.profile.largest for engine in list_engines(open_bundle(bundle_copy))] == [4]
+    assert [engine.record.profile.largest for engine in list_engines(open_bundle(small_bundle_copy))] == [4]
 
 
+@pytest.mark.slow
 def test_a_unet_of_35_million_parameters_is_built_in_fp16(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     diffusers = pytest.importorskip("diffusers")

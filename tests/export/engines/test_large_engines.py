@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from engine_building import NEEDS_TENSORRT_RTX, build, keep_classify_alone
+from engine_building import NEEDS_TENSORRT_RTX, build, keep_graphs
 from outside_weights import move_outside, seal
 
 from diffood.errors import BundleError
@@ -14,11 +14,11 @@ pytestmark = NEEDS_TENSORRT_RTX
 
 
 @pytest.fixture
-def large(bundle_copy: Path) -> Path:
+def large(small_bundle_copy: Path) -> Path:
     """A bundle of the classifier alone, its weights outside."""
-    move_outside(bundle_copy, "classify")
-    keep_classify_alone(bundle_copy)
-    return bundle_copy
+    move_outside(small_bundle_copy, "classify")
+    keep_graphs(small_bundle_copy, "classify")
+    return small_bundle_copy
 
 
 def test_an_engine_holds_the_weights_and_is_bound_to_them(large: Path) -> None:

@@ -1,6 +1,7 @@
 """Graphs too large for one file, at a limit that small models exceed: one file of weights, the same outputs."""
 
 import hashlib
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,7 @@ def outside(models: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bun
     return export(models, output, precisions=("fp32", "fp16"), largest_inside=SMALLEST)
 
 
+@pytest.mark.slow
 def test_every_large_graph_names_its_file_and_the_steps_share_one(outside: tuple[Bundle, list[str]]) -> None:
     data = {graph.file: graph.data for graph in outside[0].manifest.graphs}
     assert data == {
@@ -81,6 +83,7 @@ def test_every_large_graph_names_its_file_and_the_steps_share_one(outside: tuple
     assert any("step.weights 0." in line for line in outside[1])
 
 
+@pytest.mark.slow
 def test_shared_weights_are_written_once(outside: tuple[Bundle, list[str]]) -> None:
     folder = outside[0].path
     plain = onnx.load(folder / "step_plain.onnx")  # with what lies outside
@@ -91,19 +94,18 @@ def test_shared_weights_are_written_once(outside: tuple[Bundle, list[str]]) -> N
     assert (folder / "step.fp16.weights").stat().st_size < 0.8 * size
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("plan", ["plain", "reference"])  # without and with guidance
-def test_scores_are_those_of_graphs_in_one_file_to_the_bit(
-    inside: Bundle, outside: tuple[Bundle, list[str]], precision: str, plan: str
-) -> None:
+@pytest.mark.slow
+def test_scores_are_those_of_graphs_in_one_file_to_the_bit(inside: Bundle, outside: tuple[Bundle, list[str]]) -> None:
     x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1)).numpy() * 2 - 1
-    scores = [
-        Detector.load(bundle, bundle.plan(plan), precision=precision, batch=4, threads=1).score(x)
-        for bundle in (inside, outside[0])
-    ]
-    assert np.array_equal(scores[0].score, scores[1].score)
+    for precision, plan in itertools.product(("fp32", "fp16"), ("plain", "reference")):  # without and with guidance
+        scores = [
+            Detector.load(bundle, bundle.plan(plan), precision=precision, batch=4, threads=1).score(x)
+            for bundle in (inside, outside[0])
+        ]
+        assert np.array_equal(scores[0].score, scores[1].score), (precision, plan)
 
 
+@pytest.mark.slow
 def test_graphs_prove_the_same_whatever_file_their_weights_are_in(
     inside: Bundle, outside: tuple[Bundle, list[str]]
 ) -> None:
@@ -111,12 +113,14 @@ def test_graphs_prove_the_same_whatever_file_their_weights_are_in(
     assert proven[0] == proven[1]
 
 
+@pytest.mark.slow
 def test_small_models_keep_one_file(inside: Bundle) -> None:
     assert {graph.data for graph in inside.manifest.graphs} == {None}
     assert not list(inside.path.glob("*.weights"))
     assert LARGEST_INSIDE < 2**31  # protobuf's limit, with room for the graph
 
 
+@pytest.mark.slow
 def test_an_export_is_the_same_on_every_run(models: Path, outside: tuple[Bundle, list[str]], tmp_path: Path) -> None:
     again, _ = export(models, tmp_path / "bundle", precisions=("fp32", "fp16"), largest_inside=SMALLEST)
     files = outside[0].manifest.files
@@ -154,6 +158,7 @@ def test_a_graph_that_keeps_weights_in_another_file_fails_its_proof(tmp_path: Pa
         prove_structure(tmp_path / "twice.onnx", ("x",), ("y",))
 
 
+@pytest.mark.slow
 def test_the_search_for_int8_sees_the_same_model(inside: Bundle, outside: tuple[Bundle, list[str]]) -> None:
     digests = [
         hashlib.sha256(
@@ -164,6 +169,7 @@ def test_the_search_for_int8_sees_the_same_model(inside: Bundle, outside: tuple[
     assert digests[0] == digests[1]
 
 
+@pytest.mark.slow
 def test_int8_of_a_graph_no_message_can_hold_is_refused_by_name(
     outside: tuple[Bundle, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,15 +195,15 @@ def test_a_model_that_can_afford_it_is_proven_at_every_time() -> None:
     assert sorted(time for batch in found[3:] for time in batch) == list(range(60))
 
 
-@pytest.mark.parametrize(("rows", "operations"), [(20, PROOF_OPERATIONS / 20), (FEWEST_PROOFS, 1e18)])
-def test_a_large_model_is_proven_at_times_from_the_first_to_the_last(rows: int, operations: float) -> None:
-    proofs = Proofs(samples(1000), int(operations))
-    found = times(proofs)
-    assert not proofs.every_time
-    assert {len(batch) for batch in found} == {1, 2}  # no batch is frozen
-    flat = [time for batch in found for time in batch]
-    assert (flat[0], flat[-1], len(flat)) == (0, 999, rows)
-    assert np.diff(flat).max() <= 999 / (rows - 1) + 1
+def test_a_large_model_is_proven_at_times_from_the_first_to_the_last() -> None:
+    for rows, operations in ((20, PROOF_OPERATIONS / 20), (FEWEST_PROOFS, 1e18)):
+        proofs = Proofs(samples(1000), int(operations))
+        found = times(proofs)
+        assert not proofs.every_time
+        assert {len(batch) for batch in found} == {1, 2}  # no batch is frozen
+        flat = [time for batch in found for time in batch]
+        assert (flat[0], flat[-1], len(flat)) == (0, 999, rows)
+        assert np.diff(flat).max() <= 999 / (rows - 1) + 1
 
 
 def test_proofs_draw_the_same_inputs_every_time() -> None:
@@ -211,9 +217,8 @@ def test_a_classifier_is_proven_in_every_batch_whatever_it_costs() -> None:
     assert [len(sample["x"]) for sample in Proofs(samples(50, "classify"), 10**18)] == list(PROOF_BATCHES)
 
 
-@pytest.mark.parametrize(
-    ("size", "batches", "rows"),
-    [
+def test_the_larger_the_images_the_fewer_are_proven_at_once_and_every_time_still_is() -> None:
+    for size, batches, rows in (
         ((4, 4), PROOF_BATCHES, PROOF_ROWS),
         ((32, 32), PROOF_BATCHES, PROOF_ROWS),
         ((48, 48), PROOF_BATCHES, 6),
@@ -222,19 +227,15 @@ def test_a_classifier_is_proven_in_every_batch_whatever_it_costs() -> None:
         ((80, 80), (1, 2), 1),
         ((112, 112), (1, 2), 1),
         ((256, 256), (1, 2), 1),
-    ],
-)
-def test_the_larger_the_images_the_fewer_are_proven_at_once_and_every_time_still_is(
-    size: tuple[int, int], batches: tuple[int, ...], rows: int
-) -> None:
-    proofs = Proofs(samples(60, size=size), operations=1)
-    found = times(proofs)
-    assert tuple(map(len, found[: len(batches)])) == batches
-    timed = found[len(batches) :]
-    assert [len(batch) for batch in timed[:-1]] == [rows] * (len(timed) - 1)
-    assert sorted(time for batch in timed for time in batch) == list(range(60))
-    pairs = (size[0] * size[1]) ** 2
-    assert rows * pairs <= PROOF_PAIRS or rows == 1
+    ):
+        proofs = Proofs(samples(60, size=size), operations=1)
+        found = times(proofs)
+        assert tuple(map(len, found[: len(batches)])) == batches, size
+        timed = found[len(batches) :]
+        assert [len(batch) for batch in timed[:-1]] == [rows] * (len(timed) - 1), size
+        assert sorted(time for batch in timed for time in batch) == list(range(60))
+        pairs = (size[0] * size[1]) ** 2
+        assert rows * pairs <= PROOF_PAIRS or rows == 1
 
 
 def test_a_classifier_of_large_images_is_proven_in_every_batch() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
+from refusals import assert_refused
+
 from diffood import zoo
 from diffood.errors import ExportError, MissingExtraError
 from diffood.export.sources.classifiers.classifier import load_classifier
@@ -18,21 +20,19 @@ def load(spec: str, weights: Path | None = None, **options: object) -> object:
     return load_classifier(ClassifierSource(spec, weights, **options), 28, 28)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("resnet18", "'resnet18' is none of FILE.py:FACTORY, .* Did you mean timm:resnet18 or torchvision:resnet18"),
-        ("net.onnx", "Did you mean onnx:net.onnx"),
-        ("timm:", "'timm:' is none of"),
-        ("keras:net", "'keras:net' is none of"),
-        ("onnx:absent.onnx", "No ONNX file absent.onnx"),
-        ("transformers:absent", "absent holds no config.json"),
-        ("absent.py:net", "No classifier file absent.py"),
-    ],
-)
-def test_a_spec_that_names_nothing_is_explained(spec: str, message: str) -> None:
-    with pytest.raises(ExportError, match=message):
-        load(spec)
+NAMELESS = [
+    ("resnet18", "'resnet18' is none of FILE.py:FACTORY, .* Did you mean timm:resnet18 or torchvision:resnet18"),
+    ("net.onnx", "Did you mean onnx:net.onnx"),
+    ("timm:", "'timm:' is none of"),
+    ("keras:net", "'keras:net' is none of"),
+    ("onnx:absent.onnx", "No ONNX file absent.onnx"),
+    ("transformers:absent", "absent holds no config.json"),
+    ("absent.py:net", "No classifier file absent.py"),
+]
+
+
+def test_a_spec_that_names_nothing_is_explained() -> None:
+    assert_refused(ExportError, NAMELESS, load)
 
 
 def test_a_folder_without_its_kind_is_explained(tmp_path: Path) -> None:
@@ -40,10 +40,10 @@ def test_a_folder_without_its_kind_is_explained(tmp_path: Path) -> None:
         load(str(tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["onnx", "transformers"])
-def test_what_holds_its_weights_takes_no_others(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(ExportError, match="holds its own weights: leave --classifier-weights out"):
-        load(f"{kind}:{tmp_path}", zoo.CLASSIFIER_WEIGHTS)
+def test_what_holds_its_weights_takes_no_others(tmp_path: Path) -> None:
+    said = "holds its own weights: leave --classifier-weights out"
+    cases = [(f"onnx:{tmp_path}", said), (f"transformers:{tmp_path}", said)]
+    assert_refused(ExportError, cases, lambda spec: load(spec, zoo.CLASSIFIER_WEIGHTS))
 
 
 def test_tensors_of_a_graph_are_no_words_for_a_module() -> None:
@@ -51,25 +51,26 @@ def test_tensors_of_a_graph_are_no_words_for_a_module() -> None:
         load(f"{zoo.CLASSIFIER}:{zoo.FACTORY}", zoo.CLASSIFIER_WEIGHTS, logits="logits")
 
 
-@pytest.mark.parametrize("kind", ["timm", "torchvision", "transformers"])
-def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path: Path, kind: str) -> None:
+def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["ViTForImageClassification"]}')
     (tmp_path / "model.safetensors").touch()
+    kinds = ("timm", "torchvision", "transformers")
     program = f"""
 import sys
-sys.modules[{kind!r}] = None
 from diffood.errors import MissingExtraError
 from diffood.export.sources.classifiers.classifier import load_classifier
-from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
-try:
-    load_classifier(ClassifierSource({f"{kind}:{tmp_path}"!r}), 28, 28)
-except MissingExtraError as error:
-    print(error)
+for kind in {kinds}:
+    sys.modules[kind] = None
+    try:
+        load_classifier(ClassifierSource(f"{{kind}}:{tmp_path}"), 28, 28)
+    except MissingExtraError as error:
+        print(error)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
-    assert f"`{kind}:` needs {kind}, which is not installed" in done.stdout
-    assert "pip install 'diffood[classifiers]'" in done.stdout
+    for kind, line in zip(kinds, done.stdout.splitlines(), strict=True):
+        assert f"`{kind}:` needs {kind}, which is not installed" in line
+        assert "pip install 'diffood[classifiers]'" in line
 
 
 @pytest.mark.skipif(

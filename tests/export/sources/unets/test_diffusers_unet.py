@@ -2,17 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
+from refusals import assert_refused
 from small_unets import ATTENTION, small_unet
 
 from diffood.errors import ExportError, UsageError
 from diffood.export.sources.unets.load import load_unet
-from diffood.export.sources.unets.scheduler import make_schedule
+from diffood.export.sources.unets.scheduler import betas, make_schedule
 
 
 @pytest.fixture(scope="module")
@@ -32,28 +34,28 @@ def assert_same(network: torch.nn.Module, folder: Path) -> None:
         assert torch.equal(unet.model(*asked, return_dict=False)[0], network(*asked).sample)
 
 
-@pytest.mark.parametrize("safe", [True, False])
-def test_a_folder_gives_what_diffusers_gives(network: torch.nn.Module, safe: bool, tmp_path: Path) -> None:
-    network.save_pretrained(tmp_path / "unet", safe_serialization=safe)
-    assert (tmp_path / "unet" / f"diffusion_pytorch_model.{'safetensors' if safe else 'bin'}").is_file()
-    assert_same(network, tmp_path / "unet")
+def test_a_folder_gives_what_diffusers_gives(network: torch.nn.Module, tmp_path: Path) -> None:
+    for safe, ending in ((True, "safetensors"), (False, "bin")):
+        network.save_pretrained(tmp_path / ending, safe_serialization=safe)
+        assert (tmp_path / ending / f"diffusion_pytorch_model.{ending}").is_file()
+        assert_same(network, tmp_path / ending)
 
 
 @pytest.mark.parametrize(
     ("pipeline", "scheduler"), [("DDPMPipeline", "DDPMScheduler"), ("DDIMPipeline", "DDIMScheduler")]
 )
-@pytest.mark.parametrize("inside", ["", "unet"])
 def test_a_pipelines_folder_brings_its_schedule(
-    network: torch.nn.Module, pipeline: str, scheduler: str, inside: str, tmp_path: Path
+    network: torch.nn.Module, pipeline: str, scheduler: str, tmp_path: Path
 ) -> None:
     schedule = getattr(diffusers, scheduler)(
         num_train_timesteps=30, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"
     )
     getattr(diffusers, pipeline)(network, schedule).save_pretrained(tmp_path)
-    assert_same(network, tmp_path / inside)
-    found = load_unet(tmp_path / inside).schedule
-    assert found.alpha_bar == pytest.approx(schedule.alphas_cumprod.numpy(), rel=1e-4)
-    assert (found.prediction, found.origin) == ("v_prediction", "scheduler_config.json")
+    for folder in (tmp_path, tmp_path / "unet"):
+        assert_same(network, folder)
+        found = load_unet(folder).schedule
+        assert found.alpha_bar == pytest.approx(schedule.alphas_cumprod.numpy(), rel=1e-4)
+        assert (found.prediction, found.origin) == ("v_prediction", "scheduler_config.json")
 
 
 def test_the_users_scheduler_wins(network: torch.nn.Module, tmp_path: Path) -> None:
@@ -73,32 +75,32 @@ def test_attention_under_its_names_of_before_is_found(network: torch.nn.Module, 
     assert_same(network, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"_class_name": "UNet1DModel"}, "is a UNet1DModel; .* DiTTransformer2DModel"),
-        ({"class_embed_type": "timestep"}, "class_embed_type 'timestep'"),
-        ({"time_embedding_type": "fourier"}, "time_embedding_type 'fourier'"),
-        ({"sample_size": None}, "has sample_size None"),
-        ({"sample_size": 10**9}, "has sample_size 1000000000; .* 1 to 4096"),
-        ({"sample_size": "large"}, "has sample_size 'large'"),
-        ({"in_channels": 4}, "has the shape .* where .* belongs"),
-        ({"layers_per_block": 10**9}, "more than 32 blocks or layers"),
-        ({"block_out_channels": [8, 16, 16]}, "diffusers cannot build"),
-        ({"block_out_channels": [8, 10**12]}, "diffusers cannot build|has the shape"),
-        ({"block_out_channels": [8, 24]}, "has the shape .* where .* belongs"),
-        ({"layers_per_block": 2}, "missing"),
-        ({"num_class_embeds": None}, "'class_embedding.weight' does not belong"),
-    ],
-)
-def test_a_config_that_cannot_be_used_is_explained(
-    network: torch.nn.Module, changes: dict[str, object], message: str, tmp_path: Path
-) -> None:
+CONFIGS: list[tuple[dict[str, object], str]] = [
+    ({"_class_name": "UNet1DModel"}, "is a UNet1DModel; .* DiTTransformer2DModel"),
+    ({"class_embed_type": "timestep"}, "class_embed_type 'timestep'"),
+    ({"time_embedding_type": "fourier"}, "time_embedding_type 'fourier'"),
+    ({"sample_size": None}, "has sample_size None"),
+    ({"sample_size": 10**9}, "has sample_size 1000000000; .* 1 to 4096"),
+    ({"sample_size": "large"}, "has sample_size 'large'"),
+    ({"in_channels": 4}, "has the shape .* where .* belongs"),
+    ({"layers_per_block": 10**9}, "more than 32 blocks or layers"),
+    ({"block_out_channels": [8, 16, 16]}, "diffusers cannot build"),
+    ({"block_out_channels": [8, 10**12]}, "diffusers cannot build|has the shape"),
+    ({"block_out_channels": [8, 24]}, "has the shape .* where .* belongs"),
+    ({"layers_per_block": 2}, "missing"),
+    ({"num_class_embeds": None}, "'class_embedding.weight' does not belong"),
+]
+
+
+def test_a_config_that_cannot_be_used_is_explained(network: torch.nn.Module, tmp_path: Path) -> None:
     network.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_bytes())
-    (tmp_path / "config.json").write_text(json.dumps(config | changes))
-    with pytest.raises(ExportError, match=message):
+
+    def load(changes: dict[str, object]) -> None:
+        (tmp_path / "config.json").write_text(json.dumps(config | changes))
         load_unet(tmp_path)
+
+    assert_refused(ExportError, CONFIGS, load)
 
 
 def test_what_is_no_pixel_unet_is_refused(network: torch.nn.Module, tmp_path: Path) -> None:
@@ -115,20 +117,36 @@ def test_what_is_no_pixel_unet_is_refused(network: torch.nn.Module, tmp_path: Pa
             load_unet(folder)
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"_class_name": "ScoreSdeVeScheduler", "sigma_min": 0.01}, "'ScoreSdeVeScheduler' has no betas"),
-        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, "has no betas"),
-        ({"beta_start": "low"}, "beta_start and beta_end are 'low' and 0.02"),
-        ({"beta_schedule": "scaled_linear", "beta_start": -1.0}, "is not supported|leave"),
-        ({"trained_betas": [[0.1], 0.2]}, "trained_betas are no list of numbers"),
-        ({"trained_betas": [0.1]}, "leave"),
-    ],
-)
-def test_a_schedule_that_cannot_be_used_is_explained(config: dict[str, object], message: str) -> None:
-    with pytest.raises(ExportError, match=message):
-        make_schedule(config, "scheduler_config.json")
+SCHEDULES: list[tuple[dict[str, Any], str]] = [
+    ({"beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid'"),
+    ({"prediction_type": "flow"}, "prediction_type 'flow'"),
+    ({"num_train_timesteps": 10**9}, "num_train_timesteps"),
+    ({"beta_end": 1.5}, "leave \\(0, 1\\)"),
+    ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
+    ({"_class_name": "ScoreSdeVeScheduler", "sigma_min": 0.01}, "'ScoreSdeVeScheduler' has no betas"),
+    ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, "has no betas"),
+    ({"beta_start": "low"}, "beta_start and beta_end are 'low' and 0.02"),
+    ({"beta_schedule": "scaled_linear", "beta_start": -1.0}, "is not supported|leave"),
+    ({"trained_betas": [[0.1], 0.2]}, "trained_betas are no list of numbers"),
+    ({"trained_betas": [0.1]}, "leave"),
+]
+
+
+def test_a_schedule_that_cannot_be_used_is_explained() -> None:
+    assert_refused(ExportError, SCHEDULES, lambda config: make_schedule(config, "scheduler_config.json"))
+
+
+def test_betas_are_diffusers_own_in_double_precision() -> None:
+    """diffusers computes them in float32, which is 1e-9 coarser than a schedule's levels can be."""
+    for config in (
+        {"beta_schedule": "linear"},
+        {"beta_schedule": "linear", "num_train_timesteps": 250, "beta_start": 0.001, "beta_end": 0.2},
+        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 4000},
+    ):
+        theirs = diffusers.DDPMScheduler(**config).betas.numpy()
+        assert betas(config) == pytest.approx(theirs, rel=1e-6, abs=3e-9), config
 
 
 def test_the_users_scheduler_stands_in_for_one_that_is_not_supported(network: torch.nn.Module, tmp_path: Path) -> None:

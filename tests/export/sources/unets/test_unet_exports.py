@@ -71,6 +71,7 @@ def run(bundle: Path, role: str, inputs: dict[str, torch.Tensor]) -> torch.Tenso
     return torch.from_numpy(session.run(["epsilon"], given)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_checkpoints_bundle_gives_what_the_published_network_gives(
     name: str, classifier: str, tmp_path: Path
