@@ -15,53 +15,52 @@ Run = Callable[..., Any]  # gives conftest.Done
 MODELS = ("--unet", "models/unet", "--classifier", "net.py:build")
 
 
-@pytest.mark.parametrize(
-    ("words", "part"),
-    [
-        ((), "--unet, --classifier and --output make a bundle"),
-        (MODELS, "--unet, --classifier and --output make a bundle"),
-        ((*MODELS, "--output", "out", "--precision", "fp8"), "'fp8' is not one of fp32, fp16, int8"),
-        ((*MODELS, "--output", "out", "--precision", "int8"), "int8 needs the value ranges of real images"),
-        ((*MODELS, "--output", "out", "--opset", "17"), "--opset 17 is not possible: choose 18 to 21"),
-        ((*MODELS, "--output", "out", "--gpu", "sm86"), "add --engine tensorrt-rtx"),
-        ((*MODELS, "--output", "out", "--engine-batch", "1,2"), "is not of the form MIN,USUAL,MAX"),
-        ((*MODELS, "--output", "out", "--engine-batch", "8,2,16"), "must ascend"),
-    ],
-)
-def test_words_that_do_not_fit_are_explained(run: Run, words: tuple[str, ...], part: str) -> None:
-    run("export", *words).assert_one_line(2, part)
+MISUSES: list[tuple[tuple[str, ...], str]] = [
+    ((), "--unet, --classifier and --output make a bundle"),
+    (MODELS, "--unet, --classifier and --output make a bundle"),
+    ((*MODELS, "--output", "out", "--precision", "fp8"), "'fp8' is not one of fp32, fp16, int8"),
+    ((*MODELS, "--output", "out", "--precision", "int8"), "int8 needs the value ranges of real images"),
+    ((*MODELS, "--output", "out", "--opset", "17"), "--opset 17 is not possible: choose 18 to 21"),
+    ((*MODELS, "--output", "out", "--gpu", "sm86"), "add --engine tensorrt-rtx"),
+    ((*MODELS, "--output", "out", "--engine-batch", "1,2"), "is not of the form MIN,USUAL,MAX"),
+    ((*MODELS, "--output", "out", "--engine-batch", "8,2,16"), "must ascend"),
+]
+NOTHING_TO_ADD: list[tuple[tuple[str, ...], str]] = [
+    ((), "nothing to add"),
+    (("--precision", "fp16"), "nothing to add"),
+    (("--output", "out", "--engine", "tensorrt-rtx"), "leave --unet, --classifier and --output out"),
+    (("--engine", "tensorrt-rtx", "--precision", "int8"), "int8 needs the value ranges of real images"),
+]
 
 
-@pytest.mark.parametrize(
-    ("words", "part"),
-    [
-        ((), "nothing to add"),
-        (("--precision", "fp16"), "nothing to add"),
-        (("--output", "out", "--engine", "tensorrt-rtx"), "leave --unet, --classifier and --output out"),
-        (("--engine", "tensorrt-rtx", "--precision", "int8"), "int8 needs the value ranges of real images"),
-    ],
-)
-def test_what_cannot_be_added_is_explained(run: Run, bundle_copy: Path, words: tuple[str, ...], part: str) -> None:
-    run("export", "--bundle", bundle_copy, *words).assert_one_line(2, part)
+def test_words_that_do_not_fit_are_explained(run: Run) -> None:
+    for words, part in MISUSES:
+        run("export", *words).assert_one_line(2, part)
 
 
-def test_too_few_images_for_int8_leave_the_bundle_as_it_was(run: Run, bundle_copy: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_added_is_explained(run: Run, small_bundle_copy: Path) -> None:
+    for words, part in NOTHING_TO_ADD:
+        run("export", "--bundle", small_bundle_copy, *words).assert_one_line(2, part)
+
+
+def test_too_few_images_for_int8_leave_the_bundle_as_it_was(run: Run, small_bundle_copy: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     unpack_set("fashion-validation", tmp_path / "few", 3)
-    before = (bundle_copy / "manifest.json").read_bytes()
-    done = run("export", "--bundle", bundle_copy, "--precision", "int8", "--images", tmp_path / "few")
+    before = (small_bundle_copy / "manifest.json").read_bytes()
+    done = run("export", "--bundle", small_bundle_copy, "--precision", "int8", "--images", tmp_path / "few")
     done.assert_one_line(2, "3 images are too few")
-    assert (bundle_copy / "manifest.json").read_bytes() == before
+    assert (small_bundle_copy / "manifest.json").read_bytes() == before
 
 
-def test_engines_are_added_to_a_bundle(run: Run, bundle_copy: Path) -> None:
+def test_engines_are_added_to_a_bundle(run: Run, small_bundle_copy: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     pytest.importorskip("polygraphy")
     done = run(
-        "export", "--bundle", bundle_copy, "--engine", "tensorrt-rtx", "--gpu", "sm86", "--engine-batch", "1,8,8"
+        "export", "--bundle", small_bundle_copy, "--engine", "tensorrt-rtx", "--gpu", "sm86", "--engine-batch", "1,8,8"
     )
     assert done.code == 0, done
-    (engine,) = list_engines(open_bundle(bundle_copy))
+    (engine,) = list_engines(open_bundle(small_bundle_copy))
     assert (engine.path.name, engine.record.precision) == ("tensorrt-rtx-sm86-fp32", "fp32")
     assert {plan.role for plan in engine.record.plans} == {"classify", "step_guided", "step_plain"}
-    assert f"next        diffood calibrate {bundle_copy} --images DIR" in done.out  # there is nothing to verify yet
+    # there is nothing to verify yet
+    assert f"next        diffood calibrate {small_bundle_copy} --images DIR" in done.out
