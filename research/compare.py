@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from diffood.calibration.fusing.fitting import fit_witnesses
-from diffood.calibration.fusing.fusing import fit_fusion, split_sources
-from diffood.calibration.fusing.staged import fit_stage, score_in_stages
+from diffood.calibration.fusing.fusion import fit_fusion
+from diffood.calibration.fusing.split import split_sources
+from diffood.calibration.fusing.stages import fit_stage, score_in_stages
+from diffood.calibration.fusing.witnesses import fit_witnesses
 from diffood.calibration.metrics.bootstrap import compare_fpr, mean_fpr_interval
 from diffood.calibration.metrics.intervals import (
     Difference,

@@ -1,4 +1,4 @@
-"""Calibrates a bundle on in-distribution files. The statistics are in `thresholds`, the fusion's fit in `fusing`."""
+"""Calibrates a bundle on in-distribution files. The statistics are in `promises`, the fit of a fusion in `fusing`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,27 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.calibration.checked import require_share
-from diffood.calibration.fusing.fusing import (
-    FittedFusion,
-    Parts,
-    describe_set_aside,
-    fit_fusion,
-    require_enough_fused,
-    split_sources,
-)
+from diffood.calibration.fusing.fusion import FittedFusion, fit_fusion
+from diffood.calibration.fusing.split import SplitFiles, require_enough_fused, split_sources
 from diffood.calibration.promises.contamination import (
     Contamination,
     Suspect,
-    askable_shares,
-    contamination,
+    assess_contamination,
     most_suspicious,
+    usable_shares,
 )
 from diffood.calibration.promises.guarantees import guarantee, guarantee_per_class
-from diffood.calibration.promises.per_class import PerClass, confidence_of_each, fit_per_class
+from diffood.calibration.promises.per_class import PerClassThresholds, confidence_per_promise, fit_per_class
 from diffood.calibration.promises.planning import ImagePlan, plan_images
 from diffood.calibration.promises.thresholds import Method, fit_threshold, images_required
 from diffood.calibration.request import EngineRequest, PlanRequest, ShowProgress, hide_progress, open_detector
-from diffood.calibration.scored_files import ScoredFiles, SeeScore, SetAside, score_sources
+from diffood.calibration.scored_files import ScoredFiles, SeeScore, SetAside, describe_set_aside, score_sources
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import CALIBRATION, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, ClassThreshold, ClassThresholds, save_calibration
@@ -40,7 +34,7 @@ from diffood.runtime.inputs.items import Item
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.pipeline import Progress
 
-SUSPECTS = 5  # calibration images named to the user, to be looked at
+SUSPECTS = 5  # calibration images that the user is asked to inspect
 
 
 @dataclass(frozen=True)
@@ -126,9 +120,11 @@ def _require_shares(request: CalibrateRequest) -> None:
 def require_enough(
     count: int, alpha: float, confidence: float, method: Method, *, fused: bool, classes: int | None = None
 ) -> None:
-    """Refuse, before any image is scored, a folder that cannot be enough. Raises CalibrationError with the number.
+    """Refuse, before any image is scored, too few images; the arguments are those of `plan_images`.
 
-    classes: as in `plan_images`. Raises UsageError as that does.
+    Raises:
+        CalibrationError: The images cannot be enough; the message has the number needed.
+        UsageError: Values are unusable.
     """
     needed = plan_images(alpha, confidence, method, fused=fused, classes=classes).needed
     if fused:
@@ -144,10 +140,15 @@ def require_enough(
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibration and what it was fitted on. files: what was calibrated on; fitted: the fusion, if the plan has one.
+    """A calibration and what it was fitted on.
 
-    contamination: what follows if some of those images were OOD, of the threshold of all images. tuned: how many of the
-    files `diffood tune` had looked at, and which were therefore kept from the threshold.
+    Attributes:
+        calibration: As it is stored in the bundle.
+        detector: What scored the files.
+        files: The files the threshold was fitted on, with their scores.
+        fitted: The fusion; None where the plan has none.
+        contamination: How the threshold of all images would move if some of the files were OOD.
+        tuned: Number of files that `diffood tune` had used and that were therefore kept from the threshold.
     """
 
     calibration: Calibration
@@ -164,18 +165,18 @@ class Calibrated:
 
     @property
     def set_aside(self) -> SetAside:
-        """Every file that could not be used."""
+        """All files that could not be used, as (id, reason)."""
         return (*(self.fitted.set_aside if self.fitted else ()), *self.files.set_aside)
 
     @property
     def suspects(self) -> tuple[Suspect, ...]:
-        """The calibration images that look least like the others, the worst first."""
+        """The calibration images with the highest scores, the highest first."""
         files = self.files
         chosen = most_suspicious(files.scores, min(SUSPECTS, files.scores.size))
         return tuple(Suspect(files.ids[k], float(files.scores[k]), int(files.predicted[k])) for k in chosen)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values: the calibration without its scores, and what was seen besides."""
+        """Plain values for JSON: the calibration without its scores, contamination and the most suspicious images."""
         return {
             **self.calibration.summary(),
             "contamination": [asdict(row) for row in self.contamination],
@@ -184,7 +185,7 @@ class Calibrated:
         }
 
     def save(self) -> Path:
-        """Write the calibration, and before it the bank it needs, into the bundle; returns the calibration's path."""
+        """Write the calibration into the bundle, after the bank that it needs; returns the path of the calibration."""
         bundle = self.detector.bundle
         if self.fitted and (entry := self.fitted.fusion.record.bank):
             save_bank(bundle, entry, self.fitted.bank)
@@ -204,14 +205,25 @@ def calibrate_files(
 ) -> Calibrated:
     """Fit the fusion of the detector's plan, if it has one, on a part of the files, and the threshold on the others.
 
-    `see` sees the files the threshold is fitted on; per_class: a threshold for each predicted class too. Raises
-    CalibrationError for too few images, UsageError as fit_threshold and, per_class, fit_per_class do.
+    Args:
+        detector: What scores the files.
+        sources: In-distribution files that neither model was trained on.
+        alpha: Requested false-alarm rate, in (0, 1).
+        confidence: Requested confidence, in (0, 1).
+        method: See `Threshold`.
+        progress: Called with the number of files done since the last call.
+        see: Called with every score the threshold is fitted on.
+        per_class: Whether each predicted class with enough images gets its own threshold.
+
+    Raises:
+        CalibrationError: Too few images.
+        UsageError: Values are unusable.
     """
     classes = len(detector.bundle.manifest.class_names) if per_class else None
     fused = detector.plan.fused
     require_enough(len(sources), alpha, confidence, method, fused=fused, classes=classes)
-    of_each = confidence_of_each(confidence, classes)
-    needed = images_required(alpha, of_each, method)
+    per_promise = confidence_per_promise(confidence, classes)
+    needed = images_required(alpha, per_promise, method)
     parts = split_sources(sources, tuned=load_tuned(detector.bundle), fused=fused)
     _require_untuned(parts, needed)
     fitted = None
@@ -220,19 +232,19 @@ def calibrate_files(
         detector = detector.with_fusion(fitted.fusion)
     files = score_sources(detector, parts.calibrate, progress=progress, see=see)
     calibration = calibrate(detector, files, alpha, confidence, method, fitted, per_class=per_class)
-    shares = askable_shares(files.scores.size, needed)
-    rows = contamination(files.scores, alpha, of_each, method, shares)
+    shares = usable_shares(files.scores.size, needed)
+    rows = assess_contamination(files.scores, alpha, per_promise, method, shares)
     return Calibrated(calibration, detector, files, fitted, rows, parts.tuned)
 
 
-def _require_untuned(parts: Parts, needed: int) -> None:
-    """Raise CalibrationError, naming the numbers, where what `tune` looked at leaves too few for the threshold."""
+def _require_untuned(parts: SplitFiles, needed: int) -> None:
+    """Raise CalibrationError, with the numbers, where the images `tune` has used leave too few for the threshold."""
     left = len(parts.calibrate)
     if parts.tuned and left < needed:
         raise CalibrationError(
-            f"{parts.tuned} of these {left + len(parts.fit)} images are among those the plan was chosen on by `diffood "
-            f"tune`, so the threshold must not be fitted on them: {left} others are left for it, and {needed} are "
-            f"needed. Add at least {needed - left} images that `tune` has not seen, or accept a higher --fpr."
+            f"{parts.tuned} of these {left + len(parts.fit)} images were used by `diffood tune` to choose the plan, so "
+            f"the threshold must not be fitted on them: {left} others are left for it, and {needed} are needed. Add at "
+            f"least {needed - left} images that `tune` has not used, or accept a higher --fpr."
         )
 
 
@@ -246,14 +258,14 @@ def calibrate(
     *,
     per_class: bool = False,
 ) -> Calibration:
-    """Fit the threshold on scored in-distribution files, and per_class one for each predicted class.
+    """Fit the threshold on scored in-distribution files; with per_class also one per predicted class.
 
-    Raises CalibrationError, UsageError as fit_threshold and fit_per_class do.
+    Raises CalibrationError and UsageError as `fit_threshold` and `fit_per_class` do.
     """
     names = detector.bundle.manifest.class_names
-    of_each = confidence_of_each(confidence, len(names) if per_class else None)
+    per_promise = confidence_per_promise(confidence, len(names) if per_class else None)
     try:
-        threshold = fit_threshold(files.scores, alpha, of_each, method)
+        threshold = fit_threshold(files.scores, alpha, per_promise, method)
     except CalibrationError as error:
         raise CalibrationError(f"{error} {describe_set_aside(files.set_aside)}".rstrip()) from None
     by_class = None
@@ -276,8 +288,8 @@ def calibrate(
     )
 
 
-def _as_stored(fitted: PerClass, classes: npt.NDArray[np.int64]) -> ClassThresholds:
-    """What run time needs of thresholds by class; classes [n] in the order of the sorted scores."""
+def _as_stored(fitted: PerClassThresholds, classes: npt.NDArray[np.int64]) -> ClassThresholds:
+    """Per-class thresholds as calibration.json stores them; classes [n] in the order of the sorted scores."""
     return ClassThresholds(
         needed=fitted.needed,
         overall_bound=fitted.overall_bound,

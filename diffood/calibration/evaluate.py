@@ -15,7 +15,7 @@ from diffood.calibration.metrics.groups import FEWEST_FOR_INTERVAL, Group, Group
 from diffood.calibration.metrics.intervals import Interval, ScoredSets
 from diffood.calibration.metrics.labels import labels_from_folders
 from diffood.calibration.metrics.rates import FalseAlarms, SetMetrics, false_alarms, set_metrics
-from diffood.calibration.metrics.rejection import Rejection, reject
+from diffood.calibration.metrics.rejection import Rejection, measure_rejection
 from diffood.calibration.request import EngineRequest, ShowProgress, hide_progress
 from diffood.calibration.scored_files import IND, ScoredFiles, score_sources
 from diffood.errors import UsageError
@@ -92,15 +92,28 @@ def evaluate_bundle(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Numbers of one evaluation; rates and areas are fractions of 1. scores: by set, "ind" the test set's.
+    """Results of one evaluation; rates and areas are fractions of 1.
 
-    intervals: DeLong's 95 % of each set's AUROC; fpr_intervals: the bootstrap's of its FPR@95. overall: of all sets;
-    groups: of those that are near and of those that are far, where any was said to be. by_class: false alarms by
-    predicted class, the highest rate first. witnesses: of a fused score, each alone; None for a score of one witness
-    and where a side has a single image. rejection: accuracy, where the class of every InD image is known; labelled:
-    of how many it is.
-    thresholds: by set, what each score was compared with, float64 [n]; threshold: that of all images; class_thresholds:
-    those of predicted classes, empty where all share one. unet_evaluations: spent on an InD image, on average.
+    Attributes:
+        false_alarms: On the InD test set.
+        by_class: False alarms by predicted class, the highest rate first.
+        sets: Metrics of each OOD set, by name.
+        intervals: DeLong's 95 % interval of the AUROC, by OOD set.
+        fpr_intervals: 95 % bootstrap interval of the FPR@95, by OOD set.
+        overall: Means over all OOD sets.
+        groups: Means over the near sets and over the far sets, where there are any.
+        witnesses: Each witness of a fused score alone; None for a score of one witness, and where a side has a single
+            image.
+        rejection: Accuracy under rejection; None unless the class of every InD image is known.
+        labelled: Number of InD images whose class is known.
+        threshold: The threshold of all images.
+        class_thresholds: Thresholds of predicted classes with their own; empty where all share one.
+        alpha: The false-alarm rate that the calibration was asked for.
+        guarantee: What the calibration promises.
+        unet_evaluations: Spent on an InD image, on average.
+        set_aside: Number of files that could not be used, by set.
+        scores: By set, IND included, float64 [n].
+        thresholds: What each score was compared with, by set, float64 [n].
     """
 
     false_alarms: FalseAlarms
@@ -124,16 +137,16 @@ class Evaluation:
 
     @property
     def mean_auroc(self) -> float:
-        """Of all sets, each counting the same."""
+        """Mean over all sets, each with the same weight."""
         return self.overall.mean.auroc
 
     @property
     def mean_interval(self) -> Interval:
-        """DeLong's 95 % of the mean AUROC, which knows that all sets share the InD images."""
+        """DeLong's 95 % interval of the mean AUROC; it accounts for the InD images that all sets share."""
         return self.overall.auroc
 
     def as_json(self) -> dict[str, Any]:
-        """The same as plain values, with `auroc` by set; the scores are left out."""
+        """Plain values for JSON, with `auroc` by set and without the scores."""
         return {
             "auroc": {name: metrics.auroc for name, metrics in self.sets.items()},
             "auroc_interval": {name: _ends(found) for name, found in self.intervals.items()},
@@ -166,8 +179,15 @@ def evaluate(
 ) -> Evaluation:
     """Compare each OOD set with the InD test set at the calibrated thresholds.
 
-    groups: near or far, of each OOD set that is either. class_names: the classifier's; InD files in folders of these
-    names have known classes. Raises UsageError for an empty set and for a group of no set.
+    Args:
+        calibration: The thresholds.
+        ind: Scored InD test files.
+        ood: Scored files of each OOD set, by name.
+        groups: "near" or "far" of each OOD set that is either.
+        class_names: Of the classifier; InD files in folders with these names have known classes.
+
+    Raises:
+        UsageError: A set is empty, or a group is given for an unknown set.
     """
     if not ood:
         raise UsageError("No OOD set given: add --ood, --near or --far NAME=DIR, once for each.")
@@ -193,7 +213,7 @@ def evaluate(
         groups=near_and_far(scored, sets, groups or {}),
         witnesses=_each_alone(calibration.fingerprint.plan.witnesses, scored, ind, ood),
         rejection=(
-            reject(ind.scores, labels, ind.predicted, np.concatenate(list(scored.sets.values())))
+            measure_rejection(ind.scores, labels, ind.predicted, np.concatenate(list(scored.sets.values())))
             if labelled == len(labels)
             else None
         ),
@@ -213,7 +233,7 @@ def _each_alone(
     witnesses: Sequence[str], fused: ScoredSets, ind: ScoredFiles, ood: Mapping[str, ScoredFiles]
 ) -> WitnessComparison | None:
     every = (ind, *ood.values())
-    # what ends before anything is denoised has no value of some witnesses
+    # an image that ends before anything is denoised has no value of some witnesses
     whole = [w for w in range(len(witnesses)) if all(np.isfinite(files.witnesses[:, w]).all() for files in every)]
     if len(witnesses) == 1 or not whole or min(len(files.scores) for files in every) < FEWEST_FOR_INTERVAL:
         return None

@@ -1,6 +1,6 @@
 """Scores files with a detector and keeps the numbers; fits and judges nothing."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,3 +71,11 @@ def score_sources(
         repeated=len(hashes) - len(set(hashes)),
         ids=tuple(ids),
     )
+
+
+def describe_set_aside(set_aside: Sequence[tuple[str, str]]) -> str:
+    """A sentence, ended by a space, that names the first of the files that could not be used; "" if there are none."""
+    if not set_aside:
+        return ""
+    name, reason = set_aside[0]
+    return f"The first of {len(set_aside)} that cannot be used is {name!r}: {reason} "

@@ -1,4 +1,4 @@
-"""`diffood verify`: every variant that can run here, checked, and judged by its verdicts against the calibrated one."""
+"""Verifies a bundle on this machine: checks every variant that runs here and compares its verdicts."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffood.calibration.parity.checks import Check, check_contract, check_files, check_golden, name_of
+from diffood.calibration.parity.checks import Check, check_contract, check_files, check_golden, subject_of
 from diffood.calibration.parity.gate import judge
 from diffood.calibration.parity.side_by_side import score_side_by_side
 from diffood.calibration.request import ShowProgress, hide_progress
@@ -53,7 +53,13 @@ class VerifyRequest:
 
 @dataclass(frozen=True)
 class Verification:
-    """Every check in order, the gate's judgements, and the images that could not be used, as (id, reason)."""
+    """The result of a verification.
+
+    Attributes:
+        checks: All checks, in order.
+        records: Judgements of the parity gate.
+        set_aside: Images that could not be used, as (id, reason).
+    """
 
     checks: tuple[Check, ...]
     records: tuple[ParityRecord, ...]
@@ -61,11 +67,11 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing that could be checked failed."""
+        """Whether no check failed; one that could not be made does not count."""
         return all(check.passed is not False for check in self.checks)
 
     def as_json(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """Plain values for JSON."""
         return {
             "passed": self.passed,
             "checks": [asdict(check) for check in self.checks],
@@ -84,7 +90,7 @@ def verify_bundle(request: VerifyRequest, show_progress: ShowProgress = hide_pro
     sets = {name: list_inputs(inputs) for name, inputs in named.items() if inputs}
     bundle = open_bundle(request.bundle)
     calibration = load_calibration(bundle) if os.path.lexists(bundle.path / CALIBRATION) else None
-    # without a calibration nothing says how witnesses are combined; the engines' work is the same
+    # without a calibration no fusion is known; the plain plan runs the same graphs
     plan = bundle.plan().plain if calibration is None else calibration.fingerprint.plan
     checks = check_files(bundle)
     fusion = load_calibrated_fusion(bundle, calibration)
@@ -106,11 +112,11 @@ def verify_bundle(request: VerifyRequest, show_progress: ShowProgress = hide_pro
 def _open_all(
     bundle: Bundle, plan: Plan, fusion: Fusion | None, request: VerifyRequest
 ) -> tuple[list[Detector], list[Check]]:
-    """Every way to run that was asked for and can be had; a check for each that cannot."""
+    """A detector for every requested engine that runs here, and a check for each that does not."""
     detectors, checks = [], []
     for precision in request.precisions or bundle.precisions:
         candidates = list_candidates(bundle, None, request.backend, precision, request.batch)
-        # what was asked for by name must be there; of "auto" only what is
+        # a backend requested by name must run; "auto" takes those that do
         passed = None if request.backend == "auto" else False
         checks += [Check("engine", name, passed, reason) for name, reason in candidates.skipped]
         for candidate in candidates.usable:
@@ -146,7 +152,7 @@ def _judge_all(
         return [reference], (), ()
     others = [detector for detector in detectors if detector.fingerprint != calibration.fingerprint]
     if not others:
-        return [Check("parity", name_of(reference), True, "is what the calibration was fitted on")], (), ()
+        return [Check("parity", subject_of(reference), True, "is what the calibration was fitted on")], (), ()
     scored = score_side_by_side([reference, *others], sets, progress)
     digest = calibration_sha256(bundle)
     checks, records = [], []
@@ -154,7 +160,7 @@ def _judge_all(
         record = judge(scored.runs[0], run, calibration, digest, request.limits)
         add_record(bundle, record)
         records.append(record)
-        checks.append(Check("parity", name_of(detector), record.passed, describe(record)))
+        checks.append(Check("parity", subject_of(detector), record.passed, describe(record)))
     return checks, tuple(records), scored.set_aside
 
 
@@ -165,7 +171,7 @@ def _reference(
     detectors: Sequence[Detector],
     request: VerifyRequest,
 ) -> Detector | Check:
-    """The detector that the calibration was fitted on; a check that says why, where it cannot run here."""
+    """The detector that the calibration was fitted on, or a failed check with the reason why it cannot run here."""
     fitted = calibration.fingerprint
     for detector in detectors:
         if detector.fingerprint == fitted:
@@ -182,7 +188,7 @@ def _reference(
 
 
 def describe(record: ParityRecord) -> str:
-    """One line of what the gate found."""
+    """One line about a judgement."""
     flips = f"{record.flips} of {record.images} verdicts flip (95% interval up to {record.flip_bound:.2%})"
     shifts = [abs(found.auroc_variant - found.auroc_reference) for found in record.sets.values()]
     auroc = f", AUROC moves by {100 * max(shifts):.2f} points at most" if shifts else ""

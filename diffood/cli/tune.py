@@ -48,9 +48,9 @@ def tune(
     Images it looks at are noted in the bundle: `calibrate` fits no threshold on them.
     """
     from diffood.calibration.request import EngineRequest
+    from diffood.calibration.tune import TuneRequest, tune_bundle
     from diffood.calibration.tuning.choice import CostLimit
     from diffood.calibration.tuning.images import FIT
-    from diffood.calibration.tuning.tune import TuneRequest, tune_bundle
     from diffood.cli.text.tuning import describe_speeds, describe_tuning
     from diffood.report.charts.tuning_front import draw_tuning
 

@@ -102,7 +102,7 @@ def test_verify_compares_verdicts_on_a_tar_and_a_table(run: Run, bundle: Path, p
 def test_tune_chooses_on_a_tar_and_a_table(
     run: Run, bundle: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diffood.calibration.tuning.tune.list_plans", lambda _: [CHEAP])
+    monkeypatch.setattr("diffood.calibration.tune.list_plans", lambda _: [CHEAP])
     manifest = open_bundle(bundle).manifest.model_copy(
         update={"plans": {"plain": CHEAP.plain}, "default_plan": "plain"}
     )

@@ -23,7 +23,7 @@ FAST = ("--images", 40, "--batch", 16, "--threads", 1)
 @pytest.fixture
 def bundle(bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the shipped bundle with one cheap plan; few plans are tried: these tests look at the command line."""
-    monkeypatch.setattr("diffood.calibration.tuning.tune.list_plans", lambda _: PLANS)
+    monkeypatch.setattr("diffood.calibration.tune.list_plans", lambda _: PLANS)
     monkeypatch.setattr("diffood.calibration.tuning.timing.BATCHES", (2, 4))
     monkeypatch.setattr("diffood.calibration.tuning.timing.FEWEST_TIMED", 8)
     manifest = open_bundle(bundle_copy).manifest

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from diffood.calibration.fusing.fusing import fit_fusion
+from diffood.calibration.fusing.fusion import fit_fusion
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.detector import Detector

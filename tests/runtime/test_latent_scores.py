@@ -11,7 +11,7 @@ import pytest
 from second_writing import Classify, Models, by_hand, diffusers, noise_levels, torch
 
 from diffood.bench.plain_loop import PlainLoop
-from diffood.calibration.fusing.fusing import fit_fusion
+from diffood.calibration.fusing.fusion import fit_fusion
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels

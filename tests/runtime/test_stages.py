@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pytest
 from endless_stream import Endless
 
-from diffood.calibration.fusing.fusing import fit_fusion
-from diffood.calibration.fusing.staged import stop_early
+from diffood.calibration.fusing.fusion import fit_fusion
+from diffood.calibration.fusing.stages import stop_early
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.bundle.fusion import Fusion

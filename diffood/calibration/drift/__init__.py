@@ -1,1 +1,1 @@
-"""Watches served scores for drift."""
+"""Monitors served scores for drift."""

@@ -1,12 +1,13 @@
-"""Whether served scores still come from where the calibration scores came from: a conformal test martingale.
+"""Tests whether served scores still have the distribution of the calibration scores: a conformal test martingale.
 
 The calibration scores and, after them, the served scores in order are one sequence. While it is exchangeable, the
 online smoothed conformal p-values of the served scores are independent and uniform on (0, 1) (Vovk, Gammerman, Shafer
-2005), a bet on them is fair, and P(wealth ever reaches 1 / level) <= level (Ville 1939). That is over draws of the
-calibration images and the served ones together; streams watched against one calibration share its luck.
-So an alarm says that the images, or what scores them, changed since the calibration, or that the two were never
-exchangeable: another source, images repeated, rows sorted by what is on them. No alarm proves nothing.
-Reads no files and draws nothing.
+2005), a bet on them is fair, and P(wealth ever reaches 1 / level) <= level (Ville 1939). The probability is over draws
+of the calibration images and the served ones together; streams tested against one calibration share its luck.
+
+An alarm says that the images, or what scores them, changed since the calibration, or that the two were never
+exchangeable: another source, repeated images, rows sorted by their content. The absence of an alarm proves nothing.
+Reads no files and draws no charts.
 """
 
 import hashlib
@@ -18,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-FloatArray = npt.NDArray[np.float64]
+from diffood.calibration.checked import FloatArray
 
 JUMP_RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 """Vovk et al. 2021, "Retrain or not retrain", without their rate 1, which cannot win on a lasting drift."""
 
 _BLOCK = 256  # scores compared pairwise at a time: small enough for the cache, large enough to hide numpy's overhead
-_HASH_BITS = 52  # a float64 holds an odd multiple of 2^-53 exactly
+_HASH_BITS = 52  # a float64 represents an odd multiple of 2^-53 exactly
 
 
 def tie_breaker(position: int, sha256: str) -> float:
@@ -35,11 +36,17 @@ def tie_breaker(position: int, sha256: str) -> float:
 
 
 def online_p_values(earlier: FloatArray, scores: FloatArray, ties: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Smoothed conformal p-values [N] of scores [N] in order, and all scores so far, sorted, for the next call.
+    """Smoothed conformal p-values of scores in order, small where the score is high.
 
-    earlier [n]: all scores before these, sorted. ties [N]: uniform in (0, 1). inf is a score like any other, NaN none.
-    p_i = (#{earlier > s_i} + tie_i (1 + #{earlier = s_i})) / (#earlier + 1): Vovk et al. 2005; small where the
-    score is high.
+    p_i = (#{earlier > s_i} + tie_i (1 + #{earlier = s_i})) / (#earlier + 1): Vovk et al. 2005.
+
+    Args:
+        earlier: All scores before these, sorted, float64 [n].
+        scores: float64 [N]; inf is allowed, NaN is not.
+        ties: Uniform in (0, 1), float64 [N].
+
+    Returns:
+        The p-values, float64 [N], and all scores so far, sorted, for the next call.
     """
     p_values = np.empty(len(scores))
     for start in range(0, len(scores), _BLOCK):
@@ -50,41 +57,46 @@ def online_p_values(earlier: FloatArray, scores: FloatArray, ties: FloatArray) -
         equal = right - left + np.sum((block[None] == block[:, None]) & before, 1)
         count = len(earlier) + np.arange(len(block))
         p_values[start : start + _BLOCK] = (above + ties[start : start + _BLOCK] * (1 + equal)) / (count + 1)
-        earlier = np.sort(np.concatenate([earlier, block]), kind="stable")  # two sorted runs: merged, not sorted anew
+        earlier = np.sort(np.concatenate([earlier, block]), kind="stable")  # two sorted runs: a merge
     return p_values, earlier
 
 
 def bet_factors(p_values: FloatArray) -> FloatArray:
-    """What each bet multiplies its stake by, [..., 4] for p-values [...]; each integrates to 1 over (0, 1).
+    """The factor by which each bet multiplies its stake, [..., 4] for p-values [...]; each integrates to 1 over (0, 1).
 
     No bet; 3/2 - p and 1/2 + p on scores that rise and fall, the three of Vovk et al. 2021; and p^(-1/2) / 2 (the power
-    martingale of Vovk et al. 2003) on a few very high scores, the usual drift. The last cuts the median delay
-    for 20 % of scores 4 standard deviations higher from 229 rows to 28 (300 simulations, 1,000 calibration scores,
-    level 0.01), and costs about a seventh more rows on small shifts of all.
+    martingale of Vovk et al. 2003) on a few very high scores, the usual drift. The last reduces the median delay for
+    20 % of scores 4 standard deviations higher from 229 rows to 28 (300 simulations, 1,000 calibration scores, level
+    0.01), and takes about a seventh more rows on small shifts of all scores.
     """
     return np.stack([np.ones_like(p_values), 1.5 - p_values, 0.5 + p_values, 0.5 / np.sqrt(p_values)], -1)
 
 
 @dataclass(frozen=True)
 class Wealth:
-    """What the players own: logs [..., R], one a jump rate; shares [..., R, 4] of it on each bet, summing to 1."""
+    """Wealth of the players, one per jump rate.
+
+    Attributes:
+        logs: Natural logarithm of the wealth, float64 [..., R].
+        shares: Of it on each bet, with the sum 1, float64 [..., R, 4].
+    """
 
     logs: FloatArray
     shares: FloatArray
 
 
 def initial_wealth(sequences: tuple[int, ...] = ()) -> Wealth:
-    """Wealth 1 for every jump rate, equally on all bets; for many sequences at once with their shape."""
+    """Wealth 1 for every jump rate, equally on all bets. `sequences` is the shape of many sequences played at once."""
     bets = bet_factors(np.ones(1)).shape[-1]
     shape = (*sequences, len(JUMP_RATES))
     return Wealth(np.zeros(shape), np.full((*shape, bets), 1 / bets))
 
 
 def play(wealth: Wealth, p_values: FloatArray) -> tuple[Wealth, FloatArray]:
-    """Bet on p-values [..., N] one after another; the wealth after them and log10 of the martingale [..., N].
+    """Bet on p-values [..., N] one after another: the wealth after them and log10 of the martingale [..., N].
 
-    The Composite Jumper martingale (Vovk et al. 2021): each player moves a share J of the money evenly over
-    all bets before each p-value; the martingale is the players' mean wealth. In logarithms, so nothing overflows.
+    The Composite Jumper martingale (Vovk et al. 2021): before each p-value each player spreads a share J of its wealth
+    evenly over all bets; the martingale is the mean wealth of the players. In logarithms, so nothing overflows.
     """
     rates = np.array(JUMP_RATES)[:, None]
     factors = bet_factors(p_values)
@@ -100,11 +112,11 @@ def play(wealth: Wealth, p_values: FloatArray) -> tuple[Wealth, FloatArray]:
     return Wealth(logs, shares), mean / math.log(10)
 
 
-def estimate_beginning(p_values: FloatArray) -> int:
-    """Index at which a drift began that raised an alarm at the last of p_values [N], N >= 1.
+def estimate_start(p_values: FloatArray) -> int:
+    """Index at which a drift started that raised an alarm at the last of p_values [N], N >= 1.
 
-    The most likely change point among uniform before and one bet's density after, over points and bets: where the
-    winning bet's cumulated logarithm was lowest (Page 1954; Hinkley 1970).
+    The most likely change point, over points and bets, from the uniform density before to the density of a bet after:
+    where the cumulated logarithm of the winning bet was lowest (Page 1954; Hinkley 1970).
     """
     gains = np.log(bet_factors(p_values)[:, 1:])
     cumulated = np.concatenate([np.zeros((1, gains.shape[1])), np.cumsum(gains, 0)])
@@ -114,11 +126,16 @@ def estimate_beginning(p_values: FloatArray) -> int:
 
 @dataclass(frozen=True)
 class GroupDrift:
-    """One class or source since the beginning: rows, the share flagged, the mean conformal p-value, and a test's.
+    """One class or source since the start of the drift.
 
-    p_value: one-sided, that the group's scores are not higher than the calibration's, times the number of groups
-    (Bonferroni), at most 1. It ranks; as the rows were chosen after looking, it is no guarantee. A class whose images
-    always score high ranks high too.
+    Attributes:
+        name: Of the class or source.
+        rows: Rows of the group.
+        flagged_share: Share of them that is flagged.
+        mean_p_value: Mean of their conformal p-values against the calibration.
+        p_value: Of "the scores of the group are not higher than those of the calibration", one-sided, times the number
+            of groups (Bonferroni), at most 1. It is for ranking: the rows were chosen after looking, so it is no
+            guarantee. A class whose images always score high ranks high too.
     """
 
     name: str
@@ -131,10 +148,16 @@ class GroupDrift:
 def rank_groups(
     names: Sequence[str], scores: FloatArray, flagged: npt.NDArray[np.bool_], calibration: FloatArray
 ) -> tuple[GroupDrift, ...]:
-    """Compare the scores [N] of each name's rows with the sorted calibration scores [n]; what drifts most comes first.
+    """Compare the rows of each name with the calibration; the group that drifts most comes first.
 
-    Against the calibration alone, since drifted rows that came earlier hide later ones from the online p-values.
-    Mann and Whitney 1947: U, normal, with the correction for continuity and none for ties, which is the safe side.
+    Against the calibration alone, since earlier drifted rows hide later ones from the online p-values. Mann and Whitney
+    1947: U in the normal approximation, with the correction for continuity and none for ties, which is conservative.
+
+    Args:
+        names: Group of each row, [N].
+        scores: float64 [N].
+        flagged: bool [N].
+        calibration: Calibration scores, sorted, float64 [n].
     """
     if not names:
         return ()

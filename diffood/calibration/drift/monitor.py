@@ -1,4 +1,4 @@
-"""Follows the rows that a calibrated bundle served and says whether, since when and where they drift."""
+"""Monitors the rows that a calibrated bundle served: whether, since when and where they drift."""
 
 import contextlib
 import math
@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diffood.calibration.checked import require_share
+from diffood.calibration.checked import FloatArray, require_share
 from diffood.calibration.drift.martingale import (
-    FloatArray,
     GroupDrift,
     Wealth,
-    estimate_beginning,
+    estimate_start,
     initial_wealth,
     online_p_values,
     play,
@@ -29,10 +28,17 @@ from diffood.serving.rows.row import Row
 
 
 @dataclass(frozen=True)
-class Observed:
-    """What is kept of some rows that were bet on, each array [N] in order.
+class ObservedRows:
+    """What is kept of N rows that were bet on, in order.
 
-    numbers: 1-based places among all rows; scores: inf where there was none; path: log10 of the martingale.
+    Attributes:
+        numbers: 1-based positions among all rows, int64 [N].
+        ids: Of the rows.
+        classes: Names of the predicted classes.
+        scores: float64 [N], inf where a row has none.
+        flagged: bool [N].
+        p_values: Online conformal p-values, float64 [N].
+        path: log10 of the martingale after each row, float64 [N].
     """
 
     numbers: npt.NDArray[np.int64]
@@ -45,14 +51,25 @@ class Observed:
 
 
 @dataclass(frozen=True)
-class Watch:
-    """A watch after some rows; `observe` gives the next one. earlier: calibration and served scores, sorted."""
+class DriftWatch:
+    """The state of a watch after some rows; `observe` returns the next state.
+
+    Attributes:
+        calibration: What judged the rows.
+        level: Largest probability of a false alarm.
+        earlier: Calibration scores and served scores so far, sorted, float64.
+        wealth: Of the bets after the last row.
+        blocks: All rows that were bet on.
+        rows: Number of all rows.
+        rejected: Number of rows without a score, which are not bet on.
+        log10_maximum: Highest log10 of the martingale so far.
+    """
 
     calibration: Calibration
     level: float
     earlier: FloatArray
     wealth: Wealth
-    blocks: tuple[Observed, ...] = ()
+    blocks: tuple[ObservedRows, ...] = ()
     rows: int = 0
     rejected: int = 0
     log10_maximum: float = 0.0
@@ -64,18 +81,18 @@ class Watch:
 
     @property
     def log10_alarm(self) -> float:
-        """Where the alarm is: log10 of 1 / level."""
+        """The log10 of 1 / level, at which the alarm is raised."""
         return -math.log10(self.level)
 
     @property
     def alarmed(self) -> bool:
-        """Whether the martingale has ever reached the alarm."""
+        """Whether the martingale has ever reached 1 / level."""
         return self.log10_maximum >= self.log10_alarm
 
 
 @dataclass(frozen=True)
-class Place:
-    """A row: its 1-based place among all rows read, and its id."""
+class RowPlace:
+    """A row: its 1-based position among all rows read, and its id."""
 
     row: int
     id: str
@@ -83,11 +100,22 @@ class Place:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """What a watch found. rows: all that were read; rejected: those among them without a score, not bet on.
+    """The result of a watch.
 
-    alarm: where the martingale reached 1 / level; began: where the drift is estimated to have begun; classes (by
-    prediction) and sources (first folder of the id): what drives it since then. None and empty without an alarm.
-    numbers, path: rows bet on and log10 of the martingale after each.
+    Attributes:
+        rows: Number of rows read.
+        rejected: Number of rows without a score, which were not bet on.
+        flagged: Number of rows flagged.
+        level: Largest probability of a false alarm.
+        log10_martingale: After the last row.
+        log10_maximum: Highest so far.
+        log10_alarm: The log10 of 1 / level.
+        alarm: The row at which the martingale first reached 1 / level; None without an alarm.
+        began: The row at which the drift is estimated to have started; None without an alarm.
+        classes: Drift of each predicted class since then, the largest first; empty without an alarm.
+        sources: Drift of each source (first folder of the id) since then, the largest first; empty without an alarm.
+        numbers: Positions of the rows bet on, int64 [N].
+        path: log10 of the martingale after each of these rows, float64 [N].
     """
 
     rows: int
@@ -97,28 +125,28 @@ class DriftReport:
     log10_martingale: float
     log10_maximum: float
     log10_alarm: float
-    alarm: Place | None
-    began: Place | None
+    alarm: RowPlace | None
+    began: RowPlace | None
     classes: tuple[GroupDrift, ...]
     sources: tuple[GroupDrift, ...]
     numbers: npt.NDArray[np.int64]
     path: FloatArray
 
     def as_json(self) -> dict[str, Any]:
-        """The same as plain values; numbers and path are left out."""
+        """Plain values for JSON, without numbers and path."""
         return {key: value for key, value in asdict(self).items() if key not in ("numbers", "path")}
 
 
-def begin(calibration: Calibration, level: float) -> Watch:
-    """Start a watch that raises a false alarm with probability `level` at most. UsageError unless 0 < level < 1."""
+def begin(calibration: Calibration, level: float) -> DriftWatch:
+    """Start a watch that raises a false alarm with a probability of at most `level`, which must lie in (0, 1)."""
     require_share("--level", level)
-    return Watch(calibration, level, np.array(calibration.scores), initial_wealth())
+    return DriftWatch(calibration, level, np.array(calibration.scores), initial_wealth())
 
 
-def observe(watch: Watch, rows: Sequence[Row]) -> Watch:
+def observe(watch: DriftWatch, rows: Sequence[Row]) -> DriftWatch:
     """The watch after these rows too. Raises CalibrationError for a row that another calibration judged.
 
-    A row that is flagged without a score, as the models gave no finite one, counts as the highest score there is.
+    A row that is flagged without a score, since the models gave no finite one, counts as the highest possible score.
     """
     places = [(watch.rows + place, row) for place, row in enumerate(rows, 1) if row.status != "rejected"]
     rejected = len(rows) - len(places)
@@ -131,7 +159,7 @@ def observe(watch: Watch, rows: Sequence[Row]) -> Watch:
     ties = np.array([tie_breaker(number, row.sha256) for number, row in places])
     p_values, earlier = online_p_values(watch.earlier, scores, ties)
     wealth, path = play(watch.wealth, p_values)
-    block = Observed(
+    block = ObservedRows(
         numbers=np.array([number for number, _ in places]),
         ids=tuple(row.id for row in bet_on),
         classes=tuple(row.class_name or "unknown" for row in bet_on),
@@ -164,7 +192,7 @@ def _require_own(calibration: Calibration, places: Sequence[tuple[int, Row]]) ->
             )
 
 
-def observe_files(watch: Watch, paths: Sequence[Path]) -> Watch:
+def observe_files(watch: DriftWatch, paths: Sequence[Path]) -> DriftWatch:
     """The watch after all rows of these files, in the order given. Raises as `observe` and `read_rows` do."""
     for path in paths:
         for block in read_rows(path):
@@ -172,30 +200,30 @@ def observe_files(watch: Watch, paths: Sequence[Path]) -> Watch:
     return watch
 
 
-def follow_file(watch: Watch, path: Path, interval: float, tell: Callable[[Watch], None]) -> Watch:
-    """The watch after a growing file, left at an alarm or Ctrl-C. `tell` hears of it whenever all new rows are read."""
-    told = -1
+def follow_file(watch: DriftWatch, path: Path, interval: float, report: Callable[[DriftWatch], None]) -> DriftWatch:
+    """Follow a growing file until an alarm or Ctrl-C. `report` is called whenever all new rows are read."""
+    reported = -1
     with contextlib.suppress(KeyboardInterrupt):
         for block in follow_rows(path, interval):
             watch = observe(watch, block)
             if watch.alarmed:
                 break
-            if not block and watch.rows != told:
-                told = watch.rows
-                tell(watch)
+            if not block and watch.rows != reported:
+                reported = watch.rows
+                report(watch)
     return watch
 
 
-def conclude(watch: Watch) -> DriftReport:
-    """Say what the rows so far show."""
+def conclude(watch: DriftWatch) -> DriftReport:
+    """The result of the rows so far."""
     seen = _joined(watch.blocks)
     alarm = began = None
     classes: tuple[GroupDrift, ...] = ()
     sources: tuple[GroupDrift, ...] = ()
     if watch.alarmed:
         last = int(np.argmax(seen.path >= watch.log10_alarm))
-        first = estimate_beginning(seen.p_values[: last + 1])
-        alarm, began = (Place(int(seen.numbers[index]), seen.ids[index]) for index in (last, first))
+        first = estimate_start(seen.p_values[: last + 1])
+        alarm, began = (RowPlace(int(seen.numbers[index]), seen.ids[index]) for index in (last, first))
         compared = (seen.scores[first:], seen.flagged[first:], np.array(watch.calibration.scores))
         classes = rank_groups(seen.classes[first:], *compared)
         sources = rank_groups([source_of(identity) for identity in seen.ids[first:]], *compared)
@@ -222,8 +250,8 @@ def source_of(identity: str) -> str:
     return folder if separator else "."
 
 
-def _joined(blocks: Sequence[Observed]) -> Observed:
-    return Observed(
+def _joined(blocks: Sequence[ObservedRows]) -> ObservedRows:
+    return ObservedRows(
         numbers=np.concatenate([np.empty(0, np.int64), *(block.numbers for block in blocks)]),
         ids=tuple(identity for block in blocks for identity in block.ids),
         classes=tuple(name for block in blocks for name in block.classes),

@@ -1,1 +1,1 @@
-"""Fits how several witnesses become one score."""
+"""Fits how several witnesses are combined into one score."""

@@ -1,7 +1,7 @@
-"""Bootstrap intervals for FPR@95, its mean over OOD sets and its difference between two scores; seeded, no AUROC.
+"""Computes seeded bootstrap intervals of the mean FPR@95 over OOD sets and of its difference between two scores.
 
 FPR@95 is `metrics.fpr_at_95_detection`: the share of InD images at or above the score that catches 95 % of the OOD
-images. That score is estimated too, so a binomial interval is too short; a stratified bootstrap (Efron 1979; Efron and
+images. That score is estimated too, so a binomial interval is too short. A stratified bootstrap (Efron 1979; Efron and
 Tibshirani 1993, ch. 8) draws the InD images, and the images of each set, anew and with replacement. All sets of one
 draw share its InD images, and both scores of a comparison share all images, as they do in the data, so that what the
 estimates have in common cancels. Intervals are percentile intervals.
@@ -33,18 +33,20 @@ DRAWS = 2000
 """Efron and Tibshirani 1993, sec. 13.3, ask for 1,000 or more for percentile limits."""
 
 _MISSED = 0.05
-"""The share of OOD that FPR@95 lets pass."""
+"""The share of OOD that FPR@95 misses."""
 
 _NUMBERS_AT_ONCE = 4_000_000
-"""Resampled image numbers held at a time: 32 MB."""
+"""Resampled image numbers in memory at a time: 32 MB."""
 
 
 @dataclass(frozen=True)
 class FprComparison:
-    """Mean FPR@95 of a first score against a second: their difference, and first / second.
+    """Mean FPR@95 of a first score against a second.
 
-    ratio is None when the second's mean is 0, where no ratio exists. Its high end is infinite where the second's mean
-    is 0 in more than the upper tail of the draws.
+    Attributes:
+        difference: First minus second.
+        ratio: First / second; None when the second's mean is 0. Its high end is infinite where the second's mean is 0
+            in more than the upper tail of the draws.
     """
 
     difference: Difference
@@ -54,7 +56,7 @@ class FprComparison:
 def mean_fpr_interval(
     scored: ScoredSets, confidence: float = CONFIDENCE, draws: int = DRAWS, seed: int = 0
 ) -> Interval:
-    """Mean FPR@95 over the sets (one or more), each counting the same, with its percentile interval.
+    """Mean FPR@95 over one or more sets, each with the same weight, with its percentile interval.
 
     About draws * (n + sum m_k) numbers are drawn; equal arguments give equal intervals. Raises UsageError for unusable
     scores, fewer than two images on a side, confidence outside (0, 1) and fewer than one draw.

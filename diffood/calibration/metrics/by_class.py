@@ -1,9 +1,9 @@
-"""False alarms by predicted class: which classes a threshold treats worse, with intervals and a test; fits nothing."""
+"""Measures false alarms by predicted class, with intervals and a test of each class. Fits nothing."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betainc
+from scipy.stats import binom
 
 from diffood.calibration.checked import FloatArray, IntArray, checked_classes, checked_scores, require_share
 from diffood.calibration.metrics.rates import clopper_pearson
@@ -11,11 +11,16 @@ from diffood.calibration.metrics.rates import clopper_pearson
 
 @dataclass(frozen=True)
 class ClassAlarms:
-    """False alarms among the InD images that the classifier puts into one class: rate = flagged / count.
+    """False alarms among the InD images that the classifier predicts to be of one class.
 
-    interval: Clopper-Pearson 95 % for this class alone. p_value: of "the rate of this class is at most alpha", Holm's
-    for all classes of the table, so that listing each class with a p-value of at most 5 % as too high names a wrong one
-    in at most 5 % of tables.
+    Attributes:
+        predicted: The class.
+        count: Its images.
+        flagged: Those of them above the threshold.
+        rate: flagged / count.
+        interval: Clopper-Pearson 95 % interval of the rate, for this class alone.
+        p_value: Of "the rate of this class is at most alpha", adjusted by Holm for all classes of the table: listing
+            every class with a p-value of at most 5 % as too high names a wrong one in at most 5 % of tables.
     """
 
     predicted: int
@@ -29,11 +34,18 @@ class ClassAlarms:
 def alarms_by_class(
     ind_scores: FloatArray, predicted: IntArray, threshold: float | FloatArray, alpha: float
 ) -> tuple[ClassAlarms, ...]:
-    """False alarms, score > threshold, of each predicted class [n] among InD test scores [n], the highest rate first.
+    """False alarms (score > threshold) of each predicted class, the highest rate first.
 
-    threshold: one for all, or [n], each image's own. Equal rates are ordered by evidence (smaller p-value), then by
-    class. Classes without an image are left out. The scores must have had no part in the calibration. Raises UsageError
-    for unusable scores or classes and for alpha outside (0, 1).
+    Equal rates are ordered by evidence (smaller p-value), then by class. Classes without an image are left out.
+
+    Args:
+        ind_scores: Of InD test images that had no part in the calibration, float64 [n].
+        predicted: Their predicted classes, int64 [n].
+        threshold: One for all images, or float64 [n], each image's own.
+        alpha: The false-alarm rate that each class is tested against, in (0, 1).
+
+    Raises:
+        UsageError: Scores or classes are unusable, or alpha is outside (0, 1).
     """
     require_share("alpha", alpha)
     scores = checked_scores("In-distribution scores", ind_scores)
@@ -41,7 +53,8 @@ def alarms_by_class(
     counts = np.bincount(predicted)
     flags = np.bincount(predicted[scores > threshold], minlength=counts.size)
     classes = np.flatnonzero(counts)
-    p_values = holm([_p_above(int(flags[k]), int(counts[k]), alpha) for k in classes])
+    # the exact binomial test of "at most alpha": the probability of at least as many flagged images
+    p_values = holm(np.asarray(binom.sf(flags[classes] - 1, counts[classes], alpha)).tolist())
     rows = [
         ClassAlarms(
             predicted=int(k),
@@ -57,17 +70,13 @@ def alarms_by_class(
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """Adjusted p-values, in the order given: Holm 1979, valid however the tests depend on one another.
+    """Adjusted p-values, in the order given: Holm 1979, valid whatever the dependence between the tests.
 
-    The i-th smallest of K is multiplied by K - i + 1; none may fall below a smaller one's, nor rise above 1.
+    The i-th smallest of K is multiplied by K - i + 1; an adjusted value is at least that of any smaller p-value, and at
+    most 1.
     """
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, position in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[position]))
         adjusted[position] = highest
     return adjusted
-
-
-def _p_above(flagged: int, count: int, alpha: float) -> float:
-    """P(at least this many of count are flagged) at a rate of alpha: the exact binomial test of "at most alpha"."""
-    return float(betainc(flagged, count - flagged + 1, alpha)) if flagged > 0 else 1.0

@@ -1,4 +1,4 @@
-"""A fused score against each of its witnesses alone, on the same images; the tests are in `intervals`, `bootstrap`."""
+"""Compares a fused score with each of its witnesses alone, on the same images."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,13 +16,18 @@ CLEARLY = 0.005
 
 
 @dataclass(frozen=True)
-class Alone:
-    """What one witness finds without the others.
+class SingleWitness:
+    """Detection by one witness without the others.
 
-    auroc: by set. mean_auroc and mean_fpr_at_95_detection: each set counting the same. difference: mean AUROC of the
-    fusion less the witness's, DeLong's paired 95 % interval and p-value, as if no other witness were compared. fpr:
-    mean FPR@95 of the fusion against the witness's. ahead: the sets on which the witness is above the fusion by more
-    than CLEARLY, with that difference of AUROC.
+    Attributes:
+        auroc: By set.
+        mean_auroc: Each set with the same weight.
+        mean_fpr_at_95_detection: Each set with the same weight.
+        difference: Mean AUROC of the fusion minus that of the witness, with DeLong's paired 95 % interval and p-value,
+            as if no other witness were compared.
+        fpr: Mean FPR@95 of the fusion against that of the witness.
+        ahead: Sets on which the AUROC of the witness exceeds that of the fusion by more than CLEARLY, with the
+            difference.
     """
 
     auroc: dict[str, float]
@@ -35,13 +40,18 @@ class Alone:
 
 @dataclass(frozen=True)
 class WitnessComparison:
-    """All witnesses of a fusion by name. best: the one of the highest mean AUROC, the first of equal ones."""
+    """All witnesses of a fusion, each alone.
 
-    alone: dict[str, Alone]
+    Attributes:
+        alone: By name of the witness.
+        best: The witness with the highest mean AUROC, the first of equal ones.
+    """
+
+    alone: dict[str, SingleWitness]
     best: str
 
     def as_json(self) -> dict[str, Any]:
-        """The same as plain values; the high end of a ratio that has none is None."""
+        """Plain values for JSON; an unbounded high end of a ratio is None."""
         alone = {name: asdict(row) for name, row in self.alone.items()}
         for row in alone.values():
             ratio = row["fpr"]["ratio"]
@@ -51,17 +61,17 @@ class WitnessComparison:
 
 
 def compare_witnesses(fused: ScoredSets, witnesses: Mapping[str, ScoredSets]) -> WitnessComparison:
-    """Compare a fused score with each witness, one or more, by name. All are of the same images in the same order.
+    """Compare a fused score with each of one or more witnesses, by name, on the same images in the same order.
 
-    A witness counts as measured: neither AUROC nor FPR@95 depends on its scale. Raises UsageError for unusable values,
-    other images, and fewer than two images on a side.
+    Witness values are used as measured: neither AUROC nor FPR@95 depends on their scale. Raises UsageError for unusable
+    values, other images, and fewer than two images on a side.
     """
     together = _areas(fused)
     alone = {}
     for name, witness in witnesses.items():
         areas = _areas(witness)
         gains = {key: area - together[key] for key, area in areas.items()}
-        alone[name] = Alone(
+        alone[name] = SingleWitness(
             auroc=areas,
             mean_auroc=float(np.mean(list(areas.values()))),
             mean_fpr_at_95_detection=float(

@@ -1,4 +1,4 @@
-"""Numbers of a group of OOD sets, near, far or all, as benchmark tables give them, and the group's worst sets."""
+"""Computes the metrics of a group of OOD sets (near, far or all) as benchmark tables list them, and its worst sets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -19,11 +19,17 @@ FEWEST_FOR_INTERVAL = 2  # images on a side; one has no variance
 
 @dataclass(frozen=True)
 class GroupMetrics:
-    """Means over the sets of one group, each set counting the same whatever its size (Zhang et al. 2023, OpenOOD 1.5).
+    """Means over the sets of one group, each set with the same weight (Zhang et al. 2023, OpenOOD 1.5).
 
-    sets: their names, in the order given. auroc (DeLong) and fpr_at_95_detection (bootstrap): the means of these names
-    with their 95 % intervals, which know that all sets share the InD images; 0 to 1 where a side has a single image.
-    lowest_auroc and highest_fpr: the set that is worst by AUROC and by FPR@95; of equal ones the first.
+    Both intervals account for the InD images that all sets share; they are 0 to 1 where a side has a single image.
+
+    Attributes:
+        sets: Names of the sets, in the order given.
+        mean: Of each metric.
+        auroc: The mean AUROC with DeLong's 95 % interval.
+        fpr_at_95_detection: The mean FPR@95 with its 95 % bootstrap interval.
+        lowest_auroc: Name of the set that is worst by AUROC; the first of equal ones.
+        highest_fpr: Name of the set that is worst by FPR@95; the first of equal ones.
     """
 
     sets: tuple[str, ...]
@@ -35,7 +41,7 @@ class GroupMetrics:
 
 
 def group_metrics(scored: ScoredSets, sets: Mapping[str, SetMetrics]) -> GroupMetrics:
-    """Metrics of one group: all sets of scored. sets: the metrics of each of them, and of any others."""
+    """Metrics of the group of all sets in `scored`. `sets` has the metrics of each of them, and may have others."""
     rows = {name: sets[name] for name in scored.sets}
     mean = Rates(
         **{one.name: float(np.mean([getattr(row, one.name) for row in rows.values()])) for one in fields(Rates)}
@@ -57,9 +63,9 @@ def group_metrics(scored: ScoredSets, sets: Mapping[str, SetMetrics]) -> GroupMe
 def near_and_far(
     scored: ScoredSets, sets: Mapping[str, SetMetrics], groups: Mapping[str, Group]
 ) -> dict[Group, GroupMetrics]:
-    """Metrics of each group that has sets, near before far. groups: of each set that belongs to one.
+    """Metrics of each group that has sets, near before far. `groups` has the group of each set that belongs to one.
 
-    Raises UsageError, naming them, for groups of sets that were not evaluated and for groups that are none.
+    Raises UsageError for a set that was not evaluated and for an unknown group.
     """
     if unknown := [name for name in groups if name not in scored.sets]:
         raise UsageError(

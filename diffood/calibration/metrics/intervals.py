@@ -1,4 +1,4 @@
-"""Intervals for AUROC, its mean over OOD sets and its difference between two scores, by DeLong's placements.
+"""Computes intervals of the mean AUROC over OOD sets and of its difference between two scores (DeLong).
 
 DeLong, DeLong and Clarke-Pearson 1988, in the n log n time of Sun and Xu 2014. For the in-distribution (InD) images i
 and the images j of OOD set k, let psi_k(i, j) be 1 when image j scores above image i, 1/2 when they tie, else 0. The
@@ -44,7 +44,7 @@ The usual rule for a normal approximation of a count: at least five of the rarer
 """
 
 _ROUNDING = 1e-12
-"""A standard error below this is none: placements are shares, exact to 1e-16."""
+"""A standard error below this counts as 0: placements are shares, exact to 1e-16."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """First minus second, with the ends of its interval and the two-sided p-value of "there is none"."""
+    """First minus second, with the ends of its interval and the two-sided p-value of "they do not differ"."""
 
     value: float
     low: float
@@ -68,9 +68,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class ScoredSets:
-    """One score on all images of an evaluation: ind float64 [n], sets float64 [m_k] by name of the OOD set.
+    """One score on all images of an evaluation.
 
-    To compare two scores, both hold the same sets, and position i of an array is the same image in both.
+    To compare two scores, both have the same sets, and position i of an array is the same image in both.
+
+    Attributes:
+        ind: In-distribution scores, float64 [n].
+        sets: Scores of each OOD set by its name, float64 [m_k].
     """
 
     ind: FloatArray
@@ -109,31 +113,24 @@ def placements(ind: FloatArray, ood: FloatArray) -> tuple[FloatArray, FloatArray
     return 1 - _below(ood, ind), _below(ind, ood)
 
 
-def auroc_interval(ind: FloatArray, ood: FloatArray, confidence: float = CONFIDENCE) -> Interval:
-    """AUROC of InD scores [n] against OOD scores [m], with DeLong's interval on the logit scale.
-
-    The logit keeps it in [0, 1] and lets it be longer toward 1/2 (Qin and Hotilovac 2008 compare such intervals).
-    Near 0 and 1, and for a constant score, the interval is widened as the head of this file says. Raises UsageError for
-    unusable scores, fewer than two images on a side, and confidence outside (0, 1).
-    """
-    return mean_auroc_interval(ScoredSets(ind, {"ood": ood}), confidence)
-
-
 def mean_auroc_interval(scored: ScoredSets, confidence: float = CONFIDENCE) -> Interval:
-    """Mean AUROC, each set counting the same, with its interval; the shared InD images are accounted for.
+    """Mean AUROC over one or more sets, each with the same weight, and DeLong's interval on the logit scale.
 
-    The interval speaks for new images of the same sets, not for other sets. As `auroc_interval` otherwise.
+    The shared InD images are accounted for. The interval is about new images of the same sets, not about other sets.
+    The logit keeps it in [0, 1] and lets it be longer toward 1/2 (Qin and Hotilovac 2008 compare such intervals). Near
+    0 and 1, and for a constant score, the interval is widened as the head of this file explains. Raises UsageError for
+    unusable scores, fewer than two images on a side, and confidence outside (0, 1).
     """
     require_share("confidence", confidence)
     placed = _placed(checked_sets(scored))
     value, blocks, error = float(placed.ind.mean()), placed.blocks, math.sqrt(placed.variance)
     low, high = value, value
     if error > _ROUNDING:
-        # An error implies 0 < value < 1: at either end all placements are alike.
+        # a standard error above 0 implies 0 < value < 1: at either end all placements are equal
         centre, reach = math.log(value / (1 - value)), _quantile(confidence) * error / (value * (1 - value))
         low, high = float(expit(centre - reach)), float(expit(centre + reach))
     elif 0 < value < 1:
-        # All pairs are alike, as of a constant score: bounded by the share of blocks that may be another.
+        # all pairs are equal, as with a constant score: bounded by the share of blocks that may differ
         unseen = clopper_pearson(0, blocks, confidence)[1]
         low, high = max(0.0, value - unseen), min(1.0, value + unseen)
     for perfect in (1.0, 0.0):
@@ -142,18 +139,6 @@ def mean_auroc_interval(scored: ScoredSets, confidence: float = CONFIDENCE) -> I
             exact = clopper_pearson(blocks - misordered if perfect else misordered, blocks, confidence)
             low, high = min(low, exact[0]), max(high, exact[1])
     return Interval(value, low, high)
-
-
-def auroc_difference(
-    first: tuple[FloatArray, FloatArray], second: tuple[FloatArray, FloatArray], confidence: float = CONFIDENCE
-) -> Difference:
-    """AUROC of the first score minus that of the second on the same images, each given as (ind [n], ood [m]).
-
-    As `mean_auroc_difference` with one set.
-    """
-    return mean_auroc_difference(
-        ScoredSets(first[0], {"ood": first[1]}), ScoredSets(second[0], {"ood": second[1]}), confidence
-    )
 
 
 def mean_auroc_difference(first: ScoredSets, second: ScoredSets, confidence: float = CONFIDENCE) -> Difference:
@@ -174,8 +159,8 @@ def mean_auroc_difference(first: ScoredSets, second: ScoredSets, confidence: flo
         return Difference(value, -reach, reach, 1.0)
     error = math.sqrt(placed.variance)
     if error < _ROUNDING:
-        # A constant difference in all blocks, one of two extreme scores for instance: it moves by at most 2 in the
-        # share of blocks in which it is another, and none of the blocks was one.
+        # a constant difference in all blocks, for instance between two extreme scores: it moves by at most 2 in the
+        # share of blocks where it differs, and it differed in none
         reach = 2 * clopper_pearson(0, blocks, confidence)[1]
         p_value = min(1.0, 2 * (1 - abs(value) / 2) ** blocks)
     else:
@@ -185,7 +170,7 @@ def mean_auroc_difference(first: ScoredSets, second: ScoredSets, confidence: flo
 
 
 def checked_sets(scored: ScoredSets) -> ScoredSets:
-    """The same with every array checked. Raises UsageError, naming the array, and for no set or one image alone."""
+    """The same with every array checked. Raises UsageError for unusable scores, no set, or a side with one image."""
     if not scored.sets:
         raise UsageError("No out-of-distribution set given; a comparison needs at least one.")
     ind = checked_scores("In-distribution scores", scored.ind)
@@ -200,7 +185,7 @@ def checked_sets(scored: ScoredSets) -> ScoredSets:
 
 
 def checked_same(first: ScoredSets, second: ScoredSets) -> tuple[ScoredSets, ScoredSets]:
-    """Both checked, the second's sets in the first's order. Raises UsageError when the images cannot be the same."""
+    """Both checked, with the sets in the order of the first. Raises UsageError when the images cannot be the same."""
     first, second = checked_sets(first), checked_sets(second)
     if first.sets.keys() != second.sets.keys():
         raise UsageError(

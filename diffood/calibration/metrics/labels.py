@@ -1,4 +1,4 @@
-"""True classes of in-distribution files, known from the folders they lie in; opens no file."""
+"""Reads the true classes of in-distribution files from the names of their folders; opens no file."""
 
 from collections import Counter
 from collections.abc import Sequence

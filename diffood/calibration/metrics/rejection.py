@@ -1,4 +1,4 @@
-"""Accuracy of the classifier on what the OOD score keeps: accuracy-rejection and open-set (OSCR) curves; no thresholds.
+"""Measures the classifier on images kept by their OOD score: accuracy-rejection and open-set (OSCR) curves.
 
 Images are kept from the lowest OOD score up. Images with the same score are kept together, so a curve has a point only
 where the score changes and does not depend on the order of the images.
@@ -8,24 +8,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 from diffood.calibration.checked import FloatArray, IntArray, checked_classes, checked_pair, checked_scores
 from diffood.calibration.metrics.rates import clopper_pearson
 
 KEPT = (0.95, 0.9, 0.8)
-"""Shares of the images kept at which the accuracy is told."""
+"""Shares of the images kept for which the accuracy is reported."""
 
 
 @dataclass(frozen=True)
 class RejectionCurve:
     """Accuracy of the kept images against the share kept.
 
-    kept: float64 [p], from 1 down to the share of images with the lowest score. accuracy: float64 [p], of those kept.
-    aurc: area under the risk-coverage curve, risk being 1 - accuracy: the mean, over all images, of the risk of the
-      images that score no higher than it (Geifman and El-Yaniv 2017; Geifman, Uziel and El-Yaniv 2019, eq. 2 and 3).
-      Lower is better. 1 - aurc is the area under the accuracy-rejection curve, called AURRA elsewhere.
-    excess_aurc: aurc less that of a score that keeps every correct image before any wrong one (E-AURC, Geifman et al.
-      2019, there approximated, here exact): 0 is best.
+    Attributes:
+        kept: Shares of the images, float64 [p], from 1 down to the share with the lowest score.
+        accuracy: Of the images kept, float64 [p].
+        aurc: Area under the risk-coverage curve, risk being 1 - accuracy: the mean, over all images, of the risk of the
+            images that score no higher than it (Geifman and El-Yaniv 2017; Geifman, Uziel and El-Yaniv 2019, eq. 2 and
+            3). Lower is better. 1 - aurc is the area under the accuracy-rejection curve, also called AURRA.
+        excess_aurc: aurc minus that of a score that keeps every correct image before any wrong one (E-AURC, Geifman et
+            al. 2019, approximated there, exact here); 0 is best.
     """
 
     kept: FloatArray
@@ -40,30 +43,31 @@ class RejectionCurve:
 
 @dataclass(frozen=True)
 class OscrCurve:
-    """Correct classification rate against false positive rate, one point for each score and (0, 0) at the start.
+    """Correct classification rate against false positive rate, one point per score and (0, 0) at the start.
 
-    At a score v, correct_classification_rate [p] is the share of all InD images that score at most v and are
-    classified right; false_positive_rate [p] the share of OOD images that score at most v, that is, are accepted: here
-    InD is the positive class, unlike elsewhere in this package. Both rise, to the accuracy and to 1.
-    area: under the curve by the trapezoid rule: at most the accuracy.
+    InD is the positive class here, unlike elsewhere in this package. Both rates rise, to the accuracy and to 1.
+
+    Attributes:
+        false_positive_rate: At a score v, the share of OOD images that score at most v and so are accepted, float64
+            [p].
+        correct_classification_rate: The share of all InD images that score at most v and are classified correctly,
+            float64 [p].
+        area: Under the curve, by the trapezoid rule; at most the accuracy.
     """
 
     false_positive_rate: FloatArray
     correct_classification_rate: FloatArray
     area: float
 
-    def ccr_at(self, false_positive_rate: float) -> float:
-        """Highest correct classification rate at a false positive rate of at most the given one: CCR@FPR."""
-        allowed = np.searchsorted(self.false_positive_rate, false_positive_rate, side="right") - 1
-        return float(self.correct_classification_rate[allowed])
-
 
 @dataclass(frozen=True)
 class Rejection:
-    """What refusing images by their OOD score does for the classifier.
+    """How rejecting images by their OOD score affects the classifier.
 
-    interval: Clopper-Pearson 95 % of the accuracy on all InD images. curve: of the InD images alone; oscr: against all
-    OOD images together.
+    Attributes:
+        interval: Clopper-Pearson 95 % interval of the accuracy on all InD images.
+        curve: Of the InD images alone.
+        oscr: Against all OOD images together.
     """
 
     interval: tuple[float, float]
@@ -72,11 +76,11 @@ class Rejection:
 
     @property
     def accuracy(self) -> float:
-        """Of all InD images, none rejected."""
+        """On all InD images, without rejection."""
         return float(self.curve.accuracy[0])
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; the curves are left out."""
+        """Plain values for JSON, without the curves."""
         return {
             "accuracy": self.accuracy,
             "accuracy_interval": list(self.interval),
@@ -87,8 +91,8 @@ class Rejection:
         }
 
 
-def reject(scores: FloatArray, labels: IntArray, predicted: IntArray, ood: FloatArray) -> Rejection:
-    """All of this file for InD scores [n] with true and predicted classes [n], and OOD scores [m].
+def measure_rejection(scores: FloatArray, labels: IntArray, predicted: IntArray, ood: FloatArray) -> Rejection:
+    """Both curves for InD scores [n] with true and predicted classes [n], and OOD scores [m].
 
     Raises UsageError for unusable scores and classes.
     """
@@ -96,18 +100,12 @@ def reject(scores: FloatArray, labels: IntArray, predicted: IntArray, ood: Float
     return Rejection(clopper_pearson(int(np.count_nonzero(labels == predicted)), len(labels)), curve, open_set)
 
 
-def rejection_curve(
-    scores: FloatArray, labels: IntArray, predicted: IntArray, ood: FloatArray | None = None
-) -> RejectionCurve:
+def rejection_curve(scores: FloatArray, labels: IntArray, predicted: IntArray) -> RejectionCurve:
     """Accuracy-rejection curve of InD images with OOD scores [n], true classes [n] and predicted classes [n].
 
-    With the scores of OOD images [m], the open variant: these count as images too, and as errors whatever the
-    prediction. Raises UsageError for unusable scores and classes.
+    Raises UsageError for unusable scores and classes.
     """
     scores, correct = _checked_predictions(scores, labels, predicted)
-    if ood is not None:
-        ood = checked_scores("Out-of-distribution scores", ood)
-        scores, correct = np.concatenate([scores, ood]), np.concatenate([correct, np.zeros(ood.size, bool)])
     count, order = scores.size, np.argsort(scores, kind="stable")
     taken = np.append(np.flatnonzero(np.diff(scores[order])) + 1, count)
     right = np.cumsum(correct[order])
@@ -122,7 +120,7 @@ def rejection_curve(
 def oscr(scores: FloatArray, labels: IntArray, predicted: IntArray, ood: FloatArray) -> OscrCurve:
     """Open-set classification rate of InD scores [n] with true and predicted classes [n] against OOD scores [m].
 
-    Dhamija, Guenther and Boult 2018, "Reducing network agnostophobia", sec. 4, with an OOD score in the place of their
+    Dhamija, Guenther and Boult 2018, "Reducing network agnostophobia", sec. 4, with an OOD score instead of their
     probability of the predicted class, as in Vaze et al. 2022. They accept InD below a limit and OOD at or below it;
     here both are accepted at or below it, so that a tie counts half in the area. Raises UsageError for unusable scores
     and classes.
@@ -133,7 +131,7 @@ def oscr(scores: FloatArray, labels: IntArray, predicted: IntArray, ood: FloatAr
     right = np.searchsorted(np.sort(scores[correct]), limits, side="right") / scores.size
     accepted = np.searchsorted(np.sort(ood), limits, side="right") / ood.size
     right, accepted = np.concatenate([[0.0], right]), np.concatenate([[0.0], accepted])
-    area = float(np.dot(np.diff(accepted), (right[1:] + right[:-1]) / 2))
+    area = float(trapezoid(right, accepted))
     return OscrCurve(false_positive_rate=accepted, correct_classification_rate=right, area=area)
 
 

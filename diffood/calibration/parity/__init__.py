@@ -1,1 +1,1 @@
-"""Judges variants of a bundle by the verdicts they give."""
+"""Judges variants of a bundle by their verdicts."""

@@ -1,4 +1,4 @@
-"""What must hold before verdicts are compared: hashes, golden values, the session's contract."""
+"""Checks a bundle and its sessions before verdicts are compared: hashes, golden values, repeatable scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,16 +14,23 @@ from diffood.runtime.method.schedule import NO_REGISTER
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions import StepInputs
 
-# An engine adds its own rounding (TF32, other summation) to what the export measured on the CPU.
+# an engine adds its own rounding (TF32, another order of summation) to the error that the export measured on the CPU
 GOLDEN_SLACK, GOLDEN_FLOOR = 4.0, 2e-3
-# Of the score, for the same image in another lane at one batch shape. FP16 on ONNX Runtime's CPU provider rounds
-# differently where threads part the batch (2e-4 seen), and int8 rounds such differences up to whole steps.
+# relative change of a score for the same image in another lane at one batch shape: FP16 on ONNX Runtime's CPU provider
+# rounds differently where threads split the batch (2e-4 measured), and int8 rounds such differences to whole steps
 REPEAT_LIMITS: dict[Precision, float] = {"fp32": 1e-5, "fp16": 2e-3, "int8": 2e-3}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table: what was checked, of what, whether it held (None: could not be checked), and a detail."""
+    """One row of the table of checks.
+
+    Attributes:
+        what: The kind of check.
+        subject: What was checked.
+        passed: None where it could not be checked.
+        detail: What was found.
+    """
 
     what: str
     subject: str
@@ -32,7 +39,7 @@ class Check:
 
 
 def check_files(bundle: Bundle) -> list[Check]:
-    """Say that every file is as exported (opening the bundle has hashed them) and hash the engines' plan files.
+    """Report the files of the bundle, whose hashes were checked when it was opened, and check those of engines.
 
     Raises BundleError for a plan file that was changed.
     """
@@ -46,7 +53,7 @@ def check_files(bundle: Bundle) -> list[Check]:
 
 
 def check_golden(detector: Detector) -> Check:
-    """Run the golden inputs and compare with the FP32 outputs that the export stored."""
+    """Run the golden inputs and compare the outputs with the FP32 outputs that the export stored."""
     bundle, session = detector.bundle, detector.session
     golden = load_arrays(bundle.read(bundle.manifest.golden), bundle.manifest.golden)
     step: Role = "step_guided" if detector.plan.guidance > 0 else "step_plain"
@@ -66,14 +73,14 @@ def check_golden(detector: Detector) -> Check:
     worst = max(errors, key=lambda role: errors[role] / limits[role])
     return Check(
         "golden",
-        name_of(detector),
+        subject_of(detector),
         passed,
         f"{worst} within {errors[worst]:.0e} of FP32 torch, {limits[worst]:.0e} allowed",
     )
 
 
 def _golden_step(detector: Detector, golden: Mapping[str, npt.NDArray[np.float32]], step: Role) -> Array:
-    """x_next of the golden inputs through lanes, as many at a time as the session has."""
+    """x_next of the golden inputs, in as many lanes at a time as the session has."""
     session, x = detector.session, golden[f"{step}.in.x"]
     registers = detector.bundle.tables(detector.plan)[0].weights.shape[1]
     results = []
@@ -98,24 +105,24 @@ def _golden_step(detector: Detector, golden: Mapping[str, npt.NDArray[np.float32
 
 
 def check_contract(detector: Detector) -> Check:
-    """Score the golden images, once more, and in reverse order: a score must not depend on its lane."""
+    """Score the golden images twice, and in reverse order: a score must not depend on its lane."""
     bundle = detector.bundle
     golden = load_arrays(bundle.read(bundle.manifest.golden), bundle.manifest.golden)["classify.in.x"]
     first = detector.score(golden).score
     again, reverse = detector.score(golden).score, detector.score(golden[::-1]).score[::-1]
-    # of the usual size of a score: a fused one may lie anywhere about 0
+    # relative to the mean size of the scores: a fused score may be close to 0
     shift = float(np.max(np.abs(np.stack([again, reverse]) - first)) / max(float(np.abs(first).mean()), 1e-3))
     passed = shift <= REPEAT_LIMITS[detector.session.precision]
-    return Check("contract", name_of(detector), passed, f"scores repeat within {shift:.0e} in any lane and run")
+    return Check("contract", subject_of(detector), passed, f"scores repeat within {shift:.0e} in any lane and run")
 
 
 def _relative(want: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> float:
-    """Largest difference over the largest wanted value; infinite for another shape or values that are not numbers."""
+    """Largest difference relative to the largest wanted value; infinite for another shape or values not finite."""
     if want.shape != got.shape or not np.isfinite(got).all():
         return float("inf")
     return float(np.abs(want - got).max() / max(1.0, float(np.abs(want).max())))
 
 
-def name_of(detector: Detector) -> str:
-    """Precision and backend, as the table shows them."""
+def subject_of(detector: Detector) -> str:
+    """Precision and backend, as the table of checks shows them."""
     return f"{detector.session.precision} on {detector.session.backend}"

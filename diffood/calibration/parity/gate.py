@@ -1,11 +1,11 @@
-"""The decision-parity gate: judges a variant by the verdicts it gives, not by its numerical error."""
+"""The decision-parity gate: judges a variant by its verdicts, not by its numerical error."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from diffood.calibration.checked import FloatArray, IntArray
 from diffood.calibration.metrics.rates import auroc, clopper_pearson
 from diffood.calibration.promises.thresholds import fit_threshold
 from diffood.errors import CalibrationError
@@ -13,17 +13,21 @@ from diffood.runtime.bundle.calibration import Calibration, Fingerprint
 from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, SetParity
 from diffood.runtime.decision import DecisionRule, Decisions
 
-Scores = npt.NDArray[np.float64]
-Classes = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class Run:
-    """What one variant gave: fingerprint, speed, and by set ("ind" first) scores float64 [n], predicted int64 [n]."""
+    """The results of one variant.
+
+    Attributes:
+        fingerprint: Of the variant.
+        scores: By set, IND first, float64 [n].
+        predicted: Predicted classes by set, int64 [n].
+        images_per_second: Speed of the variant.
+    """
 
     fingerprint: Fingerprint
-    scores: Mapping[str, Scores]
-    predicted: Mapping[str, Classes]
+    scores: Mapping[str, FloatArray]
+    predicted: Mapping[str, IntArray]
     images_per_second: float
 
     def decide(self, name: str, rule: DecisionRule) -> Decisions:
@@ -31,21 +35,31 @@ class Run:
         return rule.decide(self.scores[name], self.predicted[name])
 
 
-def images_required(limits: ParityLimits) -> int:
-    """Fewest InD images with which one flip more or less is no more than the limit; 1 where flips are not limited."""
+def fewest_images(limits: ParityLimits) -> int:
+    """The smallest number of InD images at which a single flip is within the limit; 1 where no flip is allowed."""
     return int(np.ceil(1 / limits.flips)) if limits.flips > 0 else 1
 
 
 def judge(reference: Run, variant: Run, calibration: Calibration, digest: str, limits: ParityLimits) -> ParityRecord:
-    """Compare two runs over the same images at the calibration's thresholds; `digest` is its file's sha256.
+    """Compare two runs over the same images at the thresholds of a calibration.
 
-    Scores that are not numbers count as flagged, as at run time. Raises CalibrationError for too few InD images.
+    Scores that are not numbers count as flagged, as at run time.
+
+    Args:
+        reference: The calibrated variant.
+        variant: The variant to judge.
+        calibration: The thresholds.
+        digest: sha256 of the file of the calibration.
+        limits: The differences that are allowed.
+
+    Raises:
+        CalibrationError: There are too few InD images for the limits.
     """
     known, other = reference.scores["ind"], variant.scores["ind"]
-    if len(known) < images_required(limits):
+    if len(known) < fewest_images(limits):
         raise CalibrationError(
             f"{len(known)} in-distribution images are too few to judge a flip rate of {limits.flips:.2%}: at least "
-            f"{images_required(limits)} are needed. Give more with --images, or a higher --max-flips."
+            f"{fewest_images(limits)} are needed. Give more with --images, or a higher --max-flips."
         )
     rule = DecisionRule.of(calibration)
     before, after = reference.decide("ind", rule), variant.decide("ind", rule)
@@ -87,7 +101,7 @@ def _auroc(run: Run, name: str) -> float:
 def _problems(flips: int, images: int, broken: int, sets: Mapping[str, SetParity], limits: ParityLimits) -> list[str]:
     problems = []
     if flips > limits.flips * images:
-        problems.append(f"{flips} of {images} verdicts flip ({flips / images:.2%}), {limits.flips:.2%} may")
+        problems.append(f"{flips} of {images} verdicts flip ({flips / images:.2%}), {limits.flips:.2%} are allowed")
     if broken:
         problems.append(f"{broken} of {images} scores are not finite")
     for name, found in sets.items():
@@ -99,10 +113,10 @@ def _problems(flips: int, images: int, broken: int, sets: Mapping[str, SetParity
     return problems
 
 
-def _quantile(scores: Scores, alpha: float) -> float:
+def _quantile(scores: FloatArray, alpha: float) -> float:
     return fit_threshold(_ranked(scores), alpha, 0.95, "quantile").value
 
 
-def _ranked(scores: Scores) -> Scores:
-    """Put what is not a number above everything: it is flagged."""
+def _ranked(scores: FloatArray) -> FloatArray:
+    """Scores with those that are not numbers replaced by the largest float64: they are flagged."""
     return np.where(np.isfinite(scores), scores, np.finfo(np.float64).max)

@@ -1,11 +1,11 @@
-"""What a fitted threshold, or one for each predicted class, promises: in sentences a user can repeat."""
+"""Writes what fitted thresholds promise as sentences for users. They are stored in calibration.json."""
 
 from collections.abc import Sequence
 
-from diffood.calibration.promises.per_class import PerClass
+from diffood.calibration.promises.per_class import PerClassThresholds
 from diffood.calibration.promises.thresholds import Threshold
 
-NAMED = 12  # classes named in a sentence; a classifier may have a thousand
+MOST_NAMED = 12  # classes named in a sentence; a classifier may have a thousand
 
 
 def guarantee(threshold: Threshold) -> str:
@@ -26,8 +26,8 @@ def guarantee(threshold: Threshold) -> str:
     )
 
 
-def guarantee_per_class(fitted: PerClass, names: Sequence[str]) -> str:
-    """What thresholds for each predicted class promise, each and together, and which classes they promise nothing."""
+def guarantee_per_class(fitted: PerClassThresholds, names: Sequence[str]) -> str:
+    """What per-class thresholds promise, each and together, and to which classes they promise nothing."""
     own = [threshold for threshold in fitted.own if threshold is not None]
     if not own:
         return f"{_all_together(fitted)} {_fell_back(fitted, names)}"
@@ -46,13 +46,13 @@ def guarantee_per_class(fitted: PerClass, names: Sequence[str]) -> str:
     )
 
 
-def _condition(fitted: PerClass) -> tuple[str, str]:
+def _condition(fitted: PerClassThresholds) -> tuple[str, str]:
     if fitted.delta is None:
         return "On average over calibration sets", "; this one calibration may do worse"
     return f"With {1 - fitted.delta:.1%} confidence for all of this at once", ""
 
 
-def _all_together(fitted: PerClass) -> str:
+def _all_together(fitted: PerClassThresholds) -> str:
     when, end = _condition(fitted)
     return (
         f"{when}, at most {fitted.overall_bound:.2%} of in-distribution images are flagged "
@@ -60,10 +60,10 @@ def _all_together(fitted: PerClass) -> str:
     )
 
 
-def _fell_back(fitted: PerClass, names: Sequence[str]) -> str:
-    named = [f"{names[row.predicted]} ({row.count} of {row.needed})" for row in fitted.fell_back[:NAMED]]
-    if len(fitted.fell_back) > NAMED:
-        named.append(f"{len(fitted.fell_back) - NAMED} more")
+def _fell_back(fitted: PerClassThresholds, names: Sequence[str]) -> str:
+    named = [f"{names[row.predicted]} ({row.count} of {row.needed})" for row in fitted.fell_back[:MOST_NAMED]]
+    if len(fitted.fell_back) > MOST_NAMED:
+        named.append(f"{len(fitted.fell_back) - MOST_NAMED} more")
     return (
         "Too few calibration images for thresholds of their own, so they use that of all images and are promised "
         f"nothing by themselves: {', '.join(named)}."

@@ -1,23 +1,27 @@
-"""How many calibration images a promise takes, and what numbers of them promise; scores nothing and opens nothing."""
+"""Plans a calibration: how many images a promise needs, and what a number of images can promise. Opens no file."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from diffood.calibration.fusing.fusing import FEWEST_FITTED, fitted_count, fused_required
-from diffood.calibration.promises.per_class import confidence_of_each, require_promises
+from diffood.calibration.fusing.split import FEWEST_FITTED, fitted_count, fused_required
+from diffood.calibration.promises.per_class import confidence_per_promise, require_promises
 from diffood.calibration.promises.thresholds import Method, images_required, promise
 from diffood.errors import UsageError
 
 MULTIPLES = (1, 2, 5, 10)
-"""Of the number needed, to show what more images bring, where no numbers are asked about."""
+"""Of the number needed, shown where the user gives no counts."""
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What n images in all give: how many are left to calibrate on, how many of those may lie above the threshold.
+    """What a number of images can promise.
 
-    bound: of the kind of the method (see `thresholds.Threshold`). It and allowed_above are None where n is too few.
+    Attributes:
+        n: Images in all.
+        calibrated: Images left for the threshold, without those a fusion is fitted on.
+        allowed_above: How many of those may lie above the threshold; None where they are too few.
+        bound: Of the FPR, of the kind of the method (see `thresholds.Threshold`); None where they are too few.
     """
 
     n: int
@@ -28,10 +32,18 @@ class Outlook:
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """How many images a calibration takes.
+    """How many images a calibration needs.
 
-    needed: to calibrate on; fitted: others that a fused plan's fusion is fitted on, else 0; total: enough for both.
-    classes: None, or the number of predicted classes of which each takes `needed` images for a threshold of its own.
+    Attributes:
+        method: See `thresholds.Threshold`.
+        alpha: Requested false-alarm rate.
+        confidence: Requested confidence, of all promises together.
+        needed: Images for the threshold.
+        fitted: Other images, for the fusion of a fused plan; else 0.
+        total: Enough for both.
+        classes: Number of predicted classes where each is to have its own threshold, which needs `needed` images of
+            that class; else None.
+        outlooks: One per count asked about.
     """
 
     method: Method
@@ -44,7 +56,7 @@ class ImagePlan:
     outlooks: tuple[Outlook, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """Plain values for JSON."""
         return asdict(self)
 
 
@@ -57,19 +69,28 @@ def plan_images(
     classes: int | None = None,
     counts: Sequence[int] = (),
 ) -> ImagePlan:
-    """What a calibration takes and what `counts` images in all would give; without counts, multiples of what it takes.
+    """Say how many images a calibration needs and what other numbers of images would promise.
 
-    classes: the number of predicted classes where each is to have its own threshold; the confidence is then shared, and
-    the outlooks are of the threshold of all images. Raises UsageError for unusable values.
+    Args:
+        alpha: Requested false-alarm rate, in (0, 1).
+        confidence: Requested confidence, in (0, 1).
+        method: See `thresholds.Threshold`.
+        fused: Whether the plan fuses witnesses, which takes images of its own.
+        classes: Number of predicted classes where each is to have its own threshold. The confidence is then shared,
+            and the outlooks are those of the threshold of all images.
+        counts: Numbers of images to ask about; empty: MULTIPLES of the number needed.
+
+    Raises:
+        UsageError: Values are unusable.
     """
     if classes is not None:
         require_promises(method)
-    of_each = confidence_of_each(confidence, classes)
-    needed = images_required(alpha, of_each, method)
+    per_promise = confidence_per_promise(confidence, classes)
+    needed = images_required(alpha, per_promise, method)
     total = fused_required(needed) if fused else needed
     if refused := [n for n in counts if n < 1]:
-        raise UsageError(f"What {refused[0]} images give cannot be said; ask about 1 or more.")
-    asked = counts or [multiple * total for multiple in MULTIPLES]
+        raise UsageError(f"{refused[0]} images cannot be calibrated on; ask about 1 or more.")
+    counts = counts or [multiple * total for multiple in MULTIPLES]
     return ImagePlan(
         method=method,
         alpha=alpha,
@@ -78,7 +99,7 @@ def plan_images(
         fitted=fitted_count(total) if fused else 0,
         total=total,
         classes=classes,
-        outlooks=tuple(_outlook(n, needed, alpha, of_each, method, fused=fused) for n in asked),
+        outlooks=tuple(_outlook(n, needed, alpha, per_promise, method, fused=fused) for n in counts),
     )
 
 
@@ -86,5 +107,5 @@ def _outlook(n: int, needed: int, alpha: float, confidence: float, method: Metho
     fitted = fitted_count(n) if fused else 0
     if n - fitted < needed or (fused and fitted < FEWEST_FITTED):
         return Outlook(n, n - fitted, None, None)
-    made = promise(n - fitted, alpha, confidence, method)
-    return Outlook(n, n - fitted, made.allowed_above, made.bound)
+    promised = promise(n - fitted, alpha, confidence, method)
+    return Outlook(n, n - fitted, promised.allowed_above, promised.bound)

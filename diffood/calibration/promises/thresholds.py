@@ -1,13 +1,15 @@
-"""Thresholds on the OOD score and what each one promises about false alarms; no scoring, no files, no detection rates.
+"""Fits thresholds on the OOD score and states what each one promises about false alarms.
 
-Throughout, n calibration scores come from in-distribution (InD) images, higher means more out-of-distribution, an image
-is flagged when its score is above the threshold, and FPR is the share of all InD images that would be flagged. The
-promises hold when future InD images are exchangeable with the calibration images. With tied scores they still hold and
-only become safer, because a score that equals the threshold is not flagged.
+Not here: scoring, files, detection rates.
+
+Throughout, n calibration scores come from in-distribution (InD) images; a higher score means more out-of-distribution;
+an image is flagged when its score is above the threshold; the FPR is the share of all InD images that would be flagged.
+The promises hold when future InD images are exchangeable with the calibration images. With tied scores they still hold
+and only become safer, because a score that equals the threshold is not flagged.
 """
 
 import math
-from collections.abc import Callable
+from bisect import bisect_left
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -27,17 +29,23 @@ Method = Literal["pac", "conformal", "quantile"]
 class Threshold:
     """A fitted threshold: flag an image when its score > value.
 
-    value: the (allowed_above + 1)-th largest calibration score.
-    alpha: the false-alarm rate that was asked for, in (0, 1).
-    delta: the accepted risk that the calibration images were unlucky, in (0, 1); None unless method is "pac".
-    n: number of calibration scores. allowed_above: how many of them may lie above value (m below); ties leave fewer.
-    bound: what is known about the FPR, always <= alpha up to rounding, and of a different kind for each method:
-      "pac":       with probability >= 1 - delta over the calibration images, FPR <= bound
-                   (the 1 - delta quantile of Beta(m + 1, n - m));
-      "conformal": averaged over calibration sets, FPR <= bound = (m + 1) / (n + 1), with equality when no scores tie;
-                   the FPR of this very threshold may be above it, and for large n is so about half of the time;
-      "quantile":  bound = m / n is the share seen on the calibration images. It is no guarantee; for most
-                   calibration sets the FPR is higher than this.
+    What `bound` says about the FPR depends on the method. It is always <= alpha up to rounding; m is `allowed_above`.
+
+    - "pac": with probability >= 1 - delta over the calibration images, FPR <= bound, the 1 - delta quantile of
+      Beta(m + 1, n - m).
+    - "conformal": averaged over calibration sets, FPR <= bound = (m + 1) / (n + 1), with equality when no scores tie.
+      The FPR of this very threshold may be above it; for large n it is in about half of the cases.
+    - "quantile": bound = m / n is the share observed on the calibration images. It is no guarantee: for most
+      calibration sets the FPR is higher.
+
+    Attributes:
+        value: The (allowed_above + 1)-th largest calibration score.
+        method: How the threshold was fitted.
+        alpha: The requested false-alarm rate, in (0, 1).
+        delta: The accepted risk that the calibration images were unlucky, in (0, 1); None unless method is "pac".
+        n: Number of calibration scores.
+        allowed_above: How many of them may lie above value; ties leave fewer.
+        bound: Of the FPR, see above.
     """
 
     value: float
@@ -51,7 +59,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Promise:
-    """What n calibration images can promise, whatever their scores: fields as in `Threshold`."""
+    """What n calibration images can promise, whatever their scores. The attributes are those of `Threshold`."""
 
     delta: float | None
     allowed_above: int
@@ -59,22 +67,24 @@ class Promise:
 
 
 def as_written(share: float) -> Fraction:
-    """Return the decimal number the user wrote, exactly: 0.07 as 7/100.
+    """The decimal number that the user wrote, exactly: 0.07 as 7/100.
 
-    In binary floats ceil((n + 1)(1 - alpha)) goes wrong where the product is a whole number: 1000 * (1 - 0.059) is
-    941.0000000000001, which moves the rank from 941 to 942; and 180 * 0.35 is 62.99999999999999. Such n are the
-    usual ones.
+    In binary floats ceil((n + 1)(1 - alpha)) is wrong where the product is a whole number: 1000 * (1 - 0.059) is
+    941.0000000000001, which moves the rank from 941 to 942; and 180 * 0.35 is 62.99999999999999. Such n are common.
     """
     return Fraction(repr(float(share)))
 
 
 def pac_allowed(n: int, alpha: float, delta: float) -> int:
-    """Largest number m of n calibration scores above the threshold such that P(FPR <= alpha) >= 1 - delta.
+    """The largest number m of n calibration scores above the threshold such that P(FPR <= alpha) >= 1 - delta.
 
     With m scores above it, FPR ~ Beta(m + 1, n - m) for continuous scores (Wilks 1941; Vovk 2012, "Conditional validity
     of inductive conformal predictors"), so m is the largest with BetaCDF(alpha; m + 1, n - m) >= 1 - delta.
-    About log2(n) evaluations. Raises CalibrationError, naming the number needed, when even m = 0 does not do;
-    UsageError when alpha or delta is outside (0, 1).
+    Found with about log2(n) evaluations.
+
+    Raises:
+        CalibrationError: Even m = 0 is not enough; the message has the number of images needed.
+        UsageError: alpha or delta is outside (0, 1).
     """
     required = pac_required(alpha, delta)
     if n < required:
@@ -83,11 +93,11 @@ def pac_allowed(n: int, alpha: float, delta: float) -> int:
             f"most {exact_percent(alpha)} with confidence {exact_percent(1 - delta)}. Give more in-distribution "
             "images, accept a higher rate or ask for less confidence."
         )
-    return _first(1, n, lambda m: _risk(m, n, alpha) > delta) - 1
+    return bisect_left(range(n), True, lo=1, key=lambda m: _risk(m, n, alpha) > delta) - 1
 
 
 def pac_required(alpha: float, delta: float, m: int = 0) -> int:
-    """Smallest number of calibration images with which m of them may lie above the threshold of `pac_allowed`.
+    """The smallest number of calibration images of which m may lie above the threshold of `pac_allowed`.
 
     For m = 0 this is the smallest n with (1 - alpha)^n <= delta. Raises UsageError when alpha or delta is outside
     (0, 1).
@@ -97,18 +107,20 @@ def pac_required(alpha: float, delta: float, m: int = 0) -> int:
     enough = m + 1
     while _risk(m, enough, alpha) > delta:
         enough *= 2
-    return _first(m + 1, enough, lambda n: _risk(m, n, alpha) <= delta)
+    return bisect_left(range(enough), True, lo=m + 1, key=lambda n: _risk(m, n, alpha) <= delta)
 
 
 def conformal_allowed(n: int, alpha: float) -> int:
-    """How many, m, of n calibration scores may lie above the split-conformal threshold.
+    """The number m of n calibration scores that may lie above the split-conformal threshold.
 
     That threshold is the calibration score of ascending rank ceil((n + 1)(1 - alpha)) (Vovk et al. 2005; Lei et al.
     2018), so m = n - rank = floor((n + 1) alpha) - 1, and a new InD score is above it with probability at most
     (m + 1) / (n + 1) <= alpha on average over calibration sets. Flagging by it is the same as flagging when the
     p-value (1 + #{calibration scores >= score}) / (n + 1) is at most alpha.
-    Raises CalibrationError, naming the number needed, when the rank is above n; UsageError when alpha is
-    outside (0, 1).
+
+    Raises:
+        CalibrationError: The rank is above n; the message has the number of images needed.
+        UsageError: alpha is outside (0, 1).
     """
     required = conformal_required(alpha)
     if n < required:
@@ -121,7 +133,7 @@ def conformal_allowed(n: int, alpha: float) -> int:
 
 
 def conformal_required(alpha: float) -> int:
-    """Smallest number of calibration images with a finite split-conformal threshold: ceil(1 / alpha) - 1.
+    """The smallest number of calibration images with a finite split-conformal threshold: ceil(1 / alpha) - 1.
 
     Raises UsageError when alpha is outside (0, 1).
     """
@@ -130,7 +142,7 @@ def conformal_required(alpha: float) -> int:
 
 
 def images_required(alpha: float, confidence: float, method: Method) -> int:
-    """Smallest number of calibration images for which `promise` makes one. Raises UsageError as `promise` does."""
+    """The smallest number of calibration images for which `promise` succeeds. Raises UsageError as `promise` does."""
     require_share("alpha", alpha)
     require_share("confidence", confidence)
     if method == "pac":
@@ -143,10 +155,11 @@ def images_required(alpha: float, confidence: float, method: Method) -> int:
 
 
 def promise(n: int, alpha: float, confidence: float, method: Method) -> Promise:
-    """How many of n scores may lie above the threshold, and what that bounds.
+    """How many of n scores may lie above the threshold, and the bound that follows.
 
-    Raises CalibrationError, naming the number needed, when n is too small; UsageError for alpha or confidence outside
-    (0, 1) and an unknown method.
+    Raises:
+        CalibrationError: n is too small; the message has the number of images needed.
+        UsageError: alpha or confidence is outside (0, 1), or the method is unknown.
     """
     require_share("alpha", alpha)
     require_share("confidence", confidence)
@@ -166,17 +179,23 @@ def promise(n: int, alpha: float, confidence: float, method: Method) -> Promise:
 
 
 def fit_threshold(scores: npt.NDArray[np.float64], alpha: float, confidence: float, method: Method) -> Threshold:
-    """Threshold for a false-alarm rate of alpha, from the scores [n] of in-distribution calibration images.
+    """Fit a threshold for a false-alarm rate of alpha. `Threshold` says what each method promises.
 
-    confidence = 1 - delta counts for "pac" alone. "quantile" lets floor(n alpha) scores lie above and promises nothing.
-    See `Threshold` for what each method promises. Raises CalibrationError for scores that are not finite and for too
-    few of them, UsageError for alpha or confidence outside (0, 1), an unknown method, or an array that is not [n].
+    Args:
+        scores: Of in-distribution calibration images, float64 [n].
+        alpha: Requested false-alarm rate, in (0, 1).
+        confidence: 1 - delta, in (0, 1); used by "pac" only.
+        method: "quantile" lets floor(n alpha) scores lie above and promises nothing.
+
+    Raises:
+        CalibrationError: Scores are not finite, or too few.
+        UsageError: alpha or confidence is outside (0, 1), the method is unknown, or the array is not [n].
     """
     require_share("alpha", alpha)
     require_share("confidence", confidence)
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 1:
-        raise UsageError(f"Calibration scores have shape {list(scores.shape)}; expected [n], one score an image.")
+        raise UsageError(f"Calibration scores have shape {list(scores.shape)}; expected [n], one score per image.")
     broken = np.flatnonzero(~np.isfinite(scores))
     if broken.size:
         raise CalibrationError(
@@ -184,10 +203,10 @@ def fit_threshold(scores: npt.NDArray[np.float64], alpha: float, confidence: flo
             f"position {broken[0]}. Remove the images that cannot be scored, or repair the model that scores them."
         )
     n = int(scores.size)
-    made = promise(n, alpha, confidence, method)
-    rank = n - 1 - made.allowed_above
+    promised = promise(n, alpha, confidence, method)
+    rank = n - 1 - promised.allowed_above
     value = float(np.partition(scores, rank)[rank])
-    return Threshold(value, method, alpha, made.delta, n, made.allowed_above, made.bound)
+    return Threshold(value, method, alpha, promised.delta, n, promised.allowed_above, promised.bound)
 
 
 def _delta(confidence: float) -> float:
@@ -204,14 +223,3 @@ def _risk(m: int, n: int, alpha: float) -> float:
     The upper tail is computed directly, since 1 - BetaCDF would lose the digits of a small delta.
     """
     return float(betaincc(m + 1, n - m, alpha))
-
-
-def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
-    """Smallest integer in [low, high) for which a monotone condition holds, or high when none does."""
-    while low < high:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low

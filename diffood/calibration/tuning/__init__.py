@@ -1,1 +1,1 @@
-"""Chooses a plan by cost and detection."""
+"""Measures plans on images and chooses one by cost and detection."""

@@ -20,9 +20,16 @@ from diffood.runtime.method.plan import Plan
 
 @dataclass(frozen=True)
 class PlanCandidate:
-    """One plan, measured. cost: of an InD image on average, in UNet evaluations or milliseconds, as the limit is.
+    """A measured plan.
 
-    evaluations: the same in UNet evaluations; auroc: by OOD set; mean: of them, each counting the same.
+    Attributes:
+        plan: What was measured.
+        cost: Of an InD image on average, in the unit of the limit: UNet evaluations or milliseconds.
+        evaluations: The same in UNet evaluations.
+        auroc: By OOD set.
+        mean: Mean AUROC, each set with the same weight, with its interval.
+        scored: All scores.
+        record: The fitted fusion; None for a score of one witness.
     """
 
     plan: Plan
@@ -39,7 +46,7 @@ class PlanCandidate:
         return min(self.auroc, key=self.auroc.__getitem__)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, without the scores."""
+        """Plain values for JSON, without the scores."""
         return {
             "plan": self.plan.model_dump(mode="json"),
             "cost": self.cost,
@@ -49,7 +56,7 @@ class PlanCandidate:
         }
 
 
-# (plan, share of images that end after each number of repeats) -> cost of an image, in the limit's unit
+# (plan, share of images that end after each number of repeats) -> cost of an image, in the unit of the limit
 CostOf = Callable[[Plan, Mapping[int, float]], float]
 
 
@@ -61,9 +68,20 @@ def measure_candidates(
     cost_of: CostOf,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[PlanCandidate], bool]:
-    """Measure traces in the order given; Ctrl-C ends with those done, True as the second value.
+    """Measure all plans, by trace in the order given.
 
-    progress is told UNet evaluations. A plan whose fusion cannot be fitted (a witness does not vary) is left out.
+    A plan whose fusion cannot be fitted (a witness does not vary) is left out.
+
+    Args:
+        bundle: Whose plans they are.
+        groups: Plans by trace.
+        images: To measure on.
+        open_trace: Opens a detector with a trace as its plan.
+        cost_of: Cost of a plan.
+        progress: Called with the UNet evaluations done since the last call.
+
+    Returns:
+        The measured plans, and whether Ctrl-C ended the measuring early.
     """
     candidates: list[PlanCandidate] = []
     for trace, plans in groups.items():
@@ -99,5 +117,5 @@ def _candidate(bundle: Bundle, plan: Plan, measured: TraceValues, cost_of: CostO
 
 
 def evaluations_of(bundle: Bundle, plan: Plan, shares: Mapping[int, float]) -> float:
-    """UNet evaluations of an image on average, where these shares end after so many repeats."""
+    """UNet evaluations of an image on average, where `shares` of the images end after each number of repeats."""
     return full_cost(bundle, plan, 1) * sum(repeats * share for repeats, share in shares.items())

@@ -1,11 +1,11 @@
 """Chooses among measured plans: the cheapest that is as good as the best, and the front of cost and detection.
 
-**Choice.** Within the limit, the best plan is the one with the highest mean AUROC. It is the winner among hundreds on a
-few hundred images, so part of its lead is luck. A plan is as good where its paired difference to it cannot be told from
-0, or is below ENOUGH: a form of the one-standard-error rule (Breiman et al. 1984, sec. 3.4.3), with the difference's
-95 % interval. Taken is the best of those as good that cost no more than the cheapest of them, give or take AS_CHEAP: a
-hundredth of the cost, saved by a stage that few images end at, is chance too. The AUROC of what was chosen remains one
-that was used to choose it: `evaluate` on other images says what it is.
+Within the limit, the best plan is the one with the highest mean AUROC. It won among hundreds of plans on a few hundred
+images, so part of its lead is luck. A plan is as good as the best where the 95 % interval of the paired difference
+contains 0, or where the difference is below ENOUGH: a form of the one-standard-error rule (Breiman et al. 1984, sec.
+3.4.3). Of the plans as good as the best, the choice is the best among those within a factor of 1 + AS_CHEAP of the
+cheapest: a hundredth of the cost, saved by a stage at which few images end, is chance too. The AUROC of the chosen plan
+is optimistic, as it was used for the choice; `evaluate` measures it on other images.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from diffood.calibration.metrics.intervals import Difference, mean_auroc_differe
 from diffood.calibration.tuning.candidates import PlanCandidate
 from diffood.errors import UsageError
 
-ENOUGH = 0.001  # of mean AUROC: a tenth of a point less is not worth paying for
-AS_CHEAP = 0.05  # of a cost
+ENOUGH = 0.001  # difference of mean AUROC that is not worth a higher cost
+AS_CHEAP = 0.05  # relative difference of costs that does not count
 TUNED = "tuned"  # the plan's name in the bundle
 
 CostKind = Literal["evaluations", "milliseconds"]
@@ -31,16 +31,22 @@ class CostLimit:
     most: float
 
     def describe(self) -> str:
-        """In words."""
-        unit = "UNet evaluations an image" if self.kind == "evaluations" else "ms an image"
+        """The limit as text."""
+        unit = "UNet evaluations per image" if self.kind == "evaluations" else "ms per image"
         return f"at most {self.most:g} {unit}"
 
 
 @dataclass(frozen=True)
 class PlanChoice:
-    """The plan taken, and what it was taken from. below_*: AUROC of the best, within the limit or at all, less its own.
+    """The chosen plan and those it was compared with.
 
-    best, anywhere: the highest mean AUROC within the limit, and at any cost that was measured.
+    Attributes:
+        chosen: The cheapest within the limit that is as good as the best.
+        best: The highest mean AUROC within the limit.
+        anywhere: The highest mean AUROC at any cost that was measured.
+        below_best: AUROC of `best` minus that of `chosen`.
+        below_anywhere: AUROC of `anywhere` minus that of `chosen`.
+        front: Plans that no other plan beats in both cost and AUROC, by ascending cost.
     """
 
     chosen: PlanCandidate
@@ -52,7 +58,7 @@ class PlanChoice:
 
 
 def choose(candidates: Sequence[PlanCandidate], limit: CostLimit) -> PlanChoice:
-    """Choose as the head of this file says. Raises UsageError where nothing is within the limit."""
+    """Choose as the head of this file explains. Raises UsageError where no plan is within the limit."""
     within = [found for found in candidates if found.cost <= limit.most]
     if not within:
         least = min(found.cost for found in candidates)
@@ -72,18 +78,18 @@ def choose(candidates: Sequence[PlanCandidate], limit: CostLimit) -> PlanChoice:
 
 
 def strongest(candidates: Sequence[PlanCandidate]) -> PlanCandidate:
-    """The highest mean AUROC, the cheaper of equals."""
+    """The plan with the highest mean AUROC; of equal ones the cheaper."""
     return max(candidates, key=lambda found: (found.mean.value, -found.cost))
 
 
 def as_good(candidate: PlanCandidate, best: PlanCandidate) -> bool:
-    """Whether the candidate is the best, not told from it by the paired interval, or less than ENOUGH below it."""
+    """Whether the paired interval of the difference to the best contains 0, or the difference is below ENOUGH."""
     below = mean_auroc_difference(best.scored, candidate.scored)
     return below.low <= 0 or below.value < ENOUGH
 
 
 def pareto_front(candidates: Sequence[PlanCandidate]) -> tuple[PlanCandidate, ...]:
-    """Those that no other beats, by ascending cost: nothing as cheap has a higher mean AUROC. One of equals."""
+    """Plans that no other beats, by ascending cost: none as cheap has a higher mean AUROC. One of equal ones."""
     front: list[PlanCandidate] = []
     for found in sorted(candidates, key=lambda found: (found.cost, -found.mean.value)):
         if not front or found.mean.value > front[-1].mean.value:

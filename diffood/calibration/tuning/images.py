@@ -1,11 +1,11 @@
-"""Which images `tune` looks at, and in which part each is; decodes files one at a time and keeps none."""
+"""Gathers the images that `tune` uses, in groups; decodes files one at a time and keeps none in memory."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from diffood.calibration.fusing.fusing import FEWEST_FITTED, describe_set_aside, digest
-from diffood.calibration.scored_files import IND, SetAside
+from diffood.calibration.fusing.split import FEWEST_FITTED, digest
+from diffood.calibration.scored_files import IND, SetAside, describe_set_aside
 from diffood.calibration.tuning.made_ood import MAKINGS, Making
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits, ImageShape
@@ -26,8 +26,13 @@ class ImageGroup:
 
 
 @dataclass(frozen=True)
-class Taken:
-    """Usable files with the sha256 of their bytes, by that hash ascending, no bytes twice; and those set aside."""
+class UsableFiles:
+    """Files that can be used.
+
+    Attributes:
+        files: With the sha256 of their bytes, in ascending order of that hash, no bytes twice.
+        set_aside: Files that could not be used.
+    """
 
     files: tuple[tuple[Item, str], ...]
     set_aside: SetAside
@@ -35,24 +40,30 @@ class Taken:
 
 @dataclass(frozen=True)
 class TuningImages:
-    """Groups by name: FIT (fits fusions and stage limits), IND (measures), then the OOD sets.
+    """The images of a tuning.
 
-    looked_at: sha256 of the bytes of every in-distribution file used. made: whether the OOD sets were made from FIT.
+    Attributes:
+        groups: By name: FIT (for fusions and stage limits), IND (for measuring), then the OOD sets.
+        used: sha256 of the bytes of every in-distribution file used.
+        made: Whether the OOD sets were made from FIT.
+        set_aside: Files that could not be used.
     """
 
     groups: Mapping[str, ImageGroup]
-    looked_at: tuple[str, ...]
+    used: tuple[str, ...]
     made: bool
     set_aside: SetAside
 
     @property
     def count(self) -> int:
-        """Images of all groups together."""
+        """Number of images in all groups."""
         return sum(group.count for group in self.groups.values())
 
 
-def take_files(sources: Sequence[Item], shape: ImageShape, most: int, limits: ImageLimits = DEFAULT_LIMITS) -> Taken:
-    """Up to `most` usable files, the first by the hash of their bytes: names and order do not decide."""
+def take_files(
+    sources: Sequence[Item], shape: ImageShape, most: int, limits: ImageLimits = DEFAULT_LIMITS
+) -> UsableFiles:
+    """Up to `most` usable files, the first by the hash of their bytes: names and order do not matter."""
     digests = [digest(source, limits) for source in sources]
     hashed = {sha256: source for source, sha256 in zip(sources, digests, strict=True) if sha256}
     unread = [source for source, sha256 in zip(sources, digests, strict=True) if not sha256]
@@ -66,7 +77,7 @@ def take_files(sources: Sequence[Item], shape: ImageShape, most: int, limits: Im
             set_aside.append((source.id, loaded.error))
         else:
             files.append((source, sha256))
-    return Taken(tuple(files), tuple(set_aside))
+    return UsableFiles(tuple(files), tuple(set_aside))
 
 
 def gather_images(
@@ -76,18 +87,18 @@ def gather_images(
     most: int,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> TuningImages:
-    """Part up to `most` InD files into halves, and take half as many of each OOD set, or make such sets.
+    """Split up to `most` InD files into halves, and take half as many files of each OOD set, or make OOD sets.
 
-    Made images come from the half that fits: with those of the half that measures they would share an origin, and the
-    intervals count on images that have nothing to do with each other. For the same reason no two sets share one.
-    Raises CalibrationError for too few usable files, naming the number.
+    OOD images are made from the half that fits: made from the half that measures they would not be independent of it,
+    as the intervals assume. For the same reason no two made sets share an image. Raises CalibrationError, with the
+    number needed, for too few usable files.
     """
     taken = take_files(ind, shape, most, limits)
     if len(taken.files) < FEWEST_IND:
         raise CalibrationError(
             f"{len(taken.files)} usable in-distribution images are too few to tune on: at least {FEWEST_IND} are "
-            f"needed (half fit, half measure) and some hundreds are better. {describe_set_aside(taken.set_aside)}"
-            "Add images, or raise --images."
+            "needed (half to fit, half to measure), and some hundreds are better. "
+            f"{describe_set_aside(taken.set_aside)}Add images, or raise --images."
         )
     halves = {FIT: taken.files[::2], IND: taken.files[1::2]}
     groups = {name: _of_files(files, shape, limits) for name, files in halves.items()}
@@ -115,7 +126,7 @@ def _of_files(files: Sequence[tuple[Item, str]], shape: ImageShape, limits: Imag
 
 
 def _made(files: Sequence[tuple[Item, str]], shape: ImageShape, limits: ImageLimits) -> dict[str, ImageGroup]:
-    """Sets of equal size, each of other files."""
+    """OOD sets of equal size, each made from different files."""
     count = len(files) // sum(making.takes for making in MAKINGS.values())
     rest = iter(files)
     parts = {name: tuple(islice(rest, count * making.takes)) for name, making in MAKINGS.items()}
@@ -134,5 +145,5 @@ def _made_of(group: ImageGroup, making: Making) -> ImageGroup:
 def _load(item: Item, sha256: str, shape: ImageShape, limits: ImageLimits) -> Array:
     loaded = load_item(item, shape, limits)
     if loaded.x is None or loaded.sha256 != sha256:
-        raise UsageError(f"{item.place} was changed while `diffood tune` ran; leave the images alone and start again.")
+        raise UsageError(f"{item.place} changed while `diffood tune` ran; leave the images unchanged and start again.")
     return loaded.x

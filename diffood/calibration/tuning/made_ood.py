@@ -1,7 +1,7 @@
-"""Out-of-distribution images made from in-distribution ones, for those who have none. Pure, deterministic functions.
+"""Makes out-of-distribution images from in-distribution ones, for users who have none. Pure, deterministic functions.
 
-They stand in for images nobody has seen yet, and say less than real ones do: whoever has real ones gives those. Each is
-a function of the images alone, with chance drawn from their content, so the same files always make the same images.
+Real OOD images are better evidence; these are a substitute. Each is a function of the images alone, with randomness
+drawn from their content, so the same files always make the same images.
 """
 
 from collections.abc import Callable
@@ -13,18 +13,18 @@ from diffood.runtime.images.pixels import from_pixels, to_pixels
 from diffood.runtime.method.noise import content_key, draw_noise
 from diffood.runtime.method.scoring import Array
 
-GRID = 4  # patches a side: small enough that no object is left whole, large enough that its texture is
-NOISE = 0.5  # deviation of the added noise, of pixels in [-1, 1]: plain to the eye, and the object is still there
-SEED = 0  # of the chance in an image; its content is what tells images apart
+GRID = 4  # patches per side: small enough that no object stays whole, large enough that its texture does
+NOISE = 0.5  # standard deviation of the noise on pixels in [-1, 1]: clearly visible, and the object still is
+SEED = 0  # of the randomness in an image; images differ by their content
 
 
 def upside_down(x: Array) -> Array:
-    """Image [C, H, W] flipped top to bottom. Where things lie any way up this is in-distribution: leave it out then."""
+    """Image [C, H, W] flipped top to bottom. In-distribution where objects have no fixed orientation."""
     return np.ascontiguousarray(x[:, ::-1])
 
 
 def shuffled(x: Array) -> Array:
-    """Image [C, H, W] with the patches of a GRID by GRID grid in another order; a rim that does not divide stays.
+    """Image [C, H, W] with the patches of a GRID by GRID grid in another order; a remainder at the edge stays.
 
     The same textures and brightness, no object (as the jigsaws of Noroozi and Favaro 2016). An image smaller than
     the grid stays as it is.
@@ -55,7 +55,7 @@ def blended(x: Array, other: Array) -> Array:
 
 @dataclass(frozen=True)
 class Making:
-    """One kind of made images: how many in-distribution images one takes, and the function of these."""
+    """A kind of made images: the number of in-distribution images that one needs, and the function of these."""
 
     takes: int
     make: Callable[..., Array]
@@ -70,5 +70,5 @@ MAKINGS = {
 
 
 def _as_pixels(x: Array) -> Array:
-    """Rounded to what a file of 8 bits can hold, since every real image is: else the rounding itself gave it away."""
+    """Rounded to 8-bit values, as every real image is; otherwise unrounded values would reveal a made image."""
     return from_pixels(to_pixels(x))

@@ -1,4 +1,4 @@
-"""How long a plan takes here: milliseconds of one image alone, and images a second at several batch sizes."""
+"""Measures how fast a plan runs: milliseconds per single image, and images per second at several batch sizes."""
 
 import statistics
 import time
@@ -20,14 +20,14 @@ from diffood.runtime.method.witnesses.registry import classify_denoised
 from diffood.runtime.sessions.choice import list_candidates, passed_records, speed_ratios
 
 BATCHES = (8, 32, 64, 128)
-ALONE = 15  # images timed one by one; their median is within a few percent on a quiet machine
+ALONE = 15  # images timed one by one; their median is within a few percent on an idle machine
 WARM_UP = 3
 FEWEST_TIMED, MOST_TIMED = 64, 256  # images of one batch size, four batches where that lies between
 
 
 @dataclass(frozen=True)
 class EngineOption:
-    """A precision on a backend. gated: `diffood verify` let it pass beside the bundle's calibration."""
+    """A precision on a backend; `gated` says whether it passed `diffood verify` against the bundle's calibration."""
 
     precision: Precision
     backend: Backend
@@ -39,7 +39,14 @@ class EngineOption:
 
 @dataclass(frozen=True)
 class Speed:
-    """A plan on an engine. images_per_second: by batch; latency: median ms of one image at batch 1; error: why none."""
+    """Speed of a plan on an engine.
+
+    Attributes:
+        engine: What ran it.
+        images_per_second: By batch size.
+        latency: Median milliseconds of one image at batch 1; None where it could not be measured.
+        error: Why it could not be measured.
+    """
 
     engine: EngineOption
     images_per_second: dict[int, float]
@@ -47,12 +54,12 @@ class Speed:
     error: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """Plain values for JSON."""
         return asdict(self)
 
 
 def list_engines(bundle: Bundle, batch: int) -> list[EngineOption]:
-    """Every precision and backend that runs here, best backend first."""
+    """Every precision and backend that runs on this machine, best backend first."""
     usable = list_candidates(bundle, None, "auto", "auto", batch).usable
     passed = _passed(bundle)
     return [
@@ -61,7 +68,7 @@ def list_engines(bundle: Bundle, batch: int) -> list[EngineOption]:
 
 
 def fastest_gated(bundle: Bundle) -> EngineOption:
-    """The engine with the highest speed among those `diffood verify` let pass; FP32 where none was."""
+    """The fastest engine that passed `diffood verify`; FP32 where none did."""
     engines, passed = list_engines(bundle, 1), _passed(bundle)
     gated = [engine for engine in engines if engine.gated]
     if gated:
@@ -70,7 +77,7 @@ def fastest_gated(bundle: Bundle) -> EngineOption:
 
 
 def _passed(bundle: Bundle) -> dict[tuple[Backend, Precision], float]:
-    """Speed over the calibrated engine's, of each that passed beside the bundle's very calibration."""
+    """Relative speed, to the calibrated engine, of each that passed against the bundle's current calibration."""
     try:
         calibration, digest = load_calibration(bundle), calibration_sha256(bundle)
     except DiffoodError:
@@ -82,10 +89,10 @@ def _passed(bundle: Bundle) -> dict[tuple[Backend, Precision], float]:
 class LatencyModel:
     """Milliseconds of one image at batch 1, from a measured classification and a measured repeat of each denoising.
 
-    Where the bundle has an autoencoder, also from an encoding, once an image, and a decoding.
+    Where the bundle has an autoencoder, also from one encoding per image and a decoding.
 
-    A repeat costs the same whichever it is, an image that ends early is spared those after, and each denoised image
-    costs a classification where a witness needs that: so one timing a denoising gives all its plans.
+    Every repeat costs the same, an image that ends early saves the later ones, and each denoised image costs a
+    classification where a witness needs it: so one timing per denoising gives the cost of all its plans.
     """
 
     def __init__(self, bundle: Bundle, engine: EngineOption, images: Sequence[Array], threads: int) -> None:
@@ -94,7 +101,7 @@ class LatencyModel:
         self._classify = self._encode = self._decode = 0.0  # measured with the first denoising
 
     def cost(self, plan: Plan, shares: Mapping[int, float]) -> float:
-        """Milliseconds on average, where these shares of images end after so many repeats."""
+        """Milliseconds on average, where `shares` of the images end after each number of repeats."""
         repeat = self._repeat(plan.changed({"repeats": 1, "stages": (), "witnesses": ("reconstruction",)}))
         if classify_denoised(plan.witnesses):
             own_origin = plan.grid(self._bundle.alpha_bar).origin_scale()[1] > 0  # classified for each repeat too
@@ -111,7 +118,7 @@ class LatencyModel:
         return self._of_repeat[once]
 
     def _measure_once(self, detector: Detector) -> None:
-        """What does not depend on the denoising."""
+        """Measure the parts that do not depend on the denoising."""
         session = detector.session
         self._classify = _median_ms(lambda x: session.classify(x[None]), self._images)
         if self._bundle.manifest.latent:
@@ -123,7 +130,7 @@ class LatencyModel:
 def time_plan(
     bundle: Bundle, plan: Plan, fusion: Fusion | None, engine: EngineOption, images: Sequence[Array], threads: int
 ) -> Speed:
-    """Score real images at each of BATCHES, and one by one. An engine that cannot be opened is reported, not raised."""
+    """Time real images at each of BATCHES, and one by one. An engine that cannot be opened gives an error."""
     rates: dict[int, float] = {}
     try:
         for batch in BATCHES:
@@ -154,7 +161,7 @@ def _run(detector: Detector, images: Sequence[Array]) -> None:
 
 
 def _median_ms(work: Callable[[Array], object], images: Sequence[Array]) -> float:
-    """Of ALONE images one by one, after a few that do not count."""
+    """Median milliseconds of ALONE images one by one, after WARM_UP that do not count."""
     for x in islice(cycle(images), WARM_UP):
         work(x)
     seconds = []

@@ -1,4 +1,4 @@
-"""What a trace measures of every image, and what any of its plans makes of that. Keeps numbers, never images."""
+"""Measures every image with a trace, and scores it as any plan of the trace would. Keeps numbers, no images."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from diffood.calibration.fusing.fitting import fit_witnesses
-from diffood.calibration.fusing.staged import limit_stage, score_in_stages
+from diffood.calibration.fusing.stages import limit_stage, score_in_stages
+from diffood.calibration.fusing.witnesses import fit_witnesses
 from diffood.calibration.metrics.intervals import ScoredSets
 from diffood.calibration.scored_files import IND
 from diffood.calibration.tuning.images import FIT, TuningImages
@@ -26,9 +26,9 @@ Values = dict[str, dict[int, Float]]  # by group and number of repeats, [n, W] o
 def measure_trace(
     detector: Detector, images: TuningImages, repeats: set[int], progress: Callable[[], None] | None = None
 ) -> Values:
-    """Every witness of every image after each of these numbers of repeats, from one pass of the detector's plan.
+    """Measure every witness of every image after each of these numbers of repeats, in one pass of the detector's plan.
 
-    progress is called after every image. Raises CalibrationError for values that are not finite.
+    `progress` is called after every image. Raises CalibrationError for values that are not finite.
     """
     found: dict[str, dict[int, list[Float]]] = {name: {r: [] for r in repeats} for name in images.groups}
 
@@ -54,10 +54,13 @@ def measure_trace(
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a plan makes of the images. scored: of IND and the OOD sets; record: None for a score of one witness.
+class PlanOutcome:
+    """The images of a tuning scored by one plan.
 
-    repeats int64 [n]: that each image of IND went through.
+    Attributes:
+        scored: Scores of IND and the OOD sets.
+        repeats: Repeats that each image of IND went through, int64 [n].
+        record: The fitted fusion; None for a score of one witness.
     """
 
     scored: ScoredSets
@@ -72,8 +75,8 @@ class TraceValues:
     values: Values
     _fits: dict[tuple[tuple[Witness, ...], str, int], tuple[FittedWitness, ...]] = field(default_factory=dict)
 
-    def outcome(self, plan: Plan) -> Outcome:
-        """Score all groups but FIT as the plan would, fitted on FIT. CalibrationError where a witness does not vary."""
+    def outcome(self, plan: Plan) -> PlanOutcome:
+        """Score all groups but FIT as the plan would, fitted on FIT. CalibrationError as `fit_witnesses` does."""
         record = self._record(plan) if plan.fused else None
         scored, repeats = {}, np.empty(0, np.int64)
         for name, by_repeats in self.values.items():
@@ -87,7 +90,7 @@ class TraceValues:
                 scored[name], stage = score_in_stages(record.stages, record.witnesses, record.combine, values)
             if name == IND:
                 repeats = np.array([*plan.stages, plan.repeats])[stage]
-        return Outcome(ScoredSets(scored.pop(IND), scored), repeats, record)
+        return PlanOutcome(ScoredSets(scored.pop(IND), scored), repeats, record)
 
     def _record(self, plan: Plan) -> FusionRecord:
         stages = [
@@ -99,7 +102,7 @@ class TraceValues:
         return FusionRecord(combine=plan.combine, witnesses=witnesses, n=n, stages=tuple(stages))
 
     def _fit(self, plan: Plan, repeats: int) -> tuple[FittedWitness, ...]:
-        """Fitted once for all plans and stages that fit the same: finding the powers is what takes time here."""
+        """Fitted once for all plans and stages with the same witnesses: finding the powers is slow."""
         key = (measurable(plan.witnesses, repeats), plan.combine, repeats)
         if key not in self._fits:
             self._fits[key] = fit_witnesses(self._columns(plan, repeats), plan.combine)
@@ -113,7 +116,7 @@ class TraceValues:
 
 
 def repeats_of(plans: list[Plan]) -> set[int]:
-    """After how many repeats anything is asked by any of the plans."""
+    """The numbers of repeats at which any of the plans scores an image."""
     return {repeats for plan in plans for repeats in (*plan.stages, plan.repeats)}
 
 

@@ -1,7 +1,7 @@
-"""Which plans `tune` tries. A trace is a pass with all repeats and witnesses: whatever it holds is computed from one.
+"""Lists the plans that `tune` tries, grouped by trace: one pass from which several plans are computed.
 
-A plan's trace denoises as the plan does, as often as any plan does, and measures every witness. After fewer repeats, at
-earlier stages, and with fewer witnesses an image is what its trace says there: `witnesses.Evidence.first`.
+The trace of a plan denoises as the plan does, with the most repeats of any plan, and measures every witness. Plans with
+fewer repeats, earlier stages or fewer witnesses are computed from it (see `Evidence.first`).
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from diffood.runtime.method.schedule import Sampler
 from diffood.runtime.method.witnesses.registry import WITNESSES, Witness, measurable, need_bank
 
 MEASURED: tuple[Witness, ...] = tuple(name for name in WITNESSES if not need_bank([name]))  # a bank is not a number
-REPEATS = (1, 2, 4)  # beyond four nothing was gained on the zoo, at twice the cost
-STAGES = ((), (0,), (1,), (0, 1))  # nothing to denoise for what the classifier is sure of; one repeat for what is clear
+REPEATS = (1, 2, 4)  # more than four gained nothing on the zoo, at twice the cost
+STAGES = ((), (0,), (1,), (0, 1))  # 0: no denoising where the classifier is certain; 1: one repeat for clear images
 WITNESS_SETS: tuple[tuple[Witness, ...], ...] = (
     DEFAULT.witnesses,
-    FAST.witnesses,  # denoised images are not classified: cheaper, as good on the zoo
+    FAST.witnesses,  # denoised images are not classified: cheaper, equally good on the zoo
     ("jump",),  # the paper's score
 )
 STEPS = 1000  # training steps the times below are written for
@@ -26,7 +26,7 @@ STEPS = 1000  # training steps the times below are written for
 
 @dataclass(frozen=True)
 class Denoising:
-    """One way to denoise, in times of STEPS training steps; why: what is to be learned from trying it."""
+    """One way to denoise, in times of STEPS training steps; `why` says what a user learns from trying it."""
 
     start_times: tuple[int, ...]
     stride: int
@@ -50,7 +50,7 @@ GUIDANCES = (0.0, 2.0)  # none, at half the cost; the paper's
 
 
 def trace_of(plan: Plan) -> Plan:
-    """The trace a plan is a part of; UsageError for one with a bank, which is more than numbers of one image."""
+    """The trace that a plan is computed from. Raises UsageError for a witness with a bank, which compares images."""
     if banked := need_bank(plan.witnesses):
         raise UsageError(f"A plan with {banked[0]} cannot be compared: tune measures {', '.join(MEASURED)}.")
     return plan.changed(
@@ -59,15 +59,15 @@ def trace_of(plan: Plan) -> Plan:
 
 
 def list_plans(bundle: Bundle) -> list[Plan]:
-    """Every plan to try, on this bundle's training schedule; without a null class none is guided."""
+    """Every plan to try on the bundle's training schedule; without a null class none is guided."""
     steps, guided = len(bundle.alpha_bar), bundle.manifest.unet.labels == "class+null"
     plans: dict[Plan, None] = {}  # on a short schedule two may become one
-    for way, guidance in product(DENOISINGS, GUIDANCES if guided else GUIDANCES[:1]):
+    for denoising, guidance in product(DENOISINGS, GUIDANCES if guided else GUIDANCES[:1]):
         trace = DEFAULT.changed(
             {
-                "start_times": sorted({_scaled(start, steps) for start in way.start_times}),
-                "stride": _scaled(way.stride, steps),
-                "sampler": way.sampler,
+                "start_times": sorted({_scaled(start, steps) for start in denoising.start_times}),
+                "stride": _scaled(denoising.stride, steps),
+                "sampler": denoising.sampler,
                 "guidance": guidance,
                 "stages": (),
             }
@@ -89,7 +89,7 @@ def group_by_trace(bundle: Bundle, plans: list[Plan]) -> dict[Plan, list[Plan]]:
 
 
 def full_cost(bundle: Bundle, plan: Plan, repeats: int | None = None) -> int:
-    """UNet evaluations of an image that goes all the way, or so many repeats."""
+    """UNet evaluations of an image that goes through all repeats, or through this many."""
     return plan.evaluations(bundle.tables(plan), repeats)
 
 

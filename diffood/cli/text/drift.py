@@ -8,12 +8,12 @@ from diffood.cli.text.tables import table_lines
 
 if TYPE_CHECKING:
     from diffood.calibration.drift.martingale import GroupDrift
-    from diffood.calibration.drift.monitor import DriftReport, Watch
+    from diffood.calibration.drift.monitor import DriftReport, DriftWatch
 
 GROUPS_SHOWN = 5
 
 
-def describe_watch(watch: "Watch") -> str:
+def describe_watch(watch: "DriftWatch") -> str:
     """One line that says where a watch stands."""
     return (
         f"{watch.rows} rows, log10 of the martingale {watch.log10_martingale:.2f}, "

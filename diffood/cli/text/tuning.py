@@ -11,8 +11,8 @@ from diffood.runtime.method.plan import DEFAULT, FAST, Plan
 
 if TYPE_CHECKING:
     from diffood.calibration.metrics.intervals import Difference
+    from diffood.calibration.tune import Tuned
     from diffood.calibration.tuning.candidates import PlanCandidate
-    from diffood.calibration.tuning.tune import Tuned
 
 HEADS = ("starts", "stride", "sampler", "repeats", "stages", "guidance", "witnesses", "cost", "mean AUROC", "worst set")
 SHORT = {  # names of witnesses in the table's narrow column; the line below it says what they are
@@ -27,7 +27,7 @@ def describe_tuning(tuned: "Tuned") -> list[str]:
     sets = ", ".join(f"{name} {group.count}" for name, group in images.groups.items() if name not in (FIT, IND))
     unit = "UNet evaluations" if tuned.limit.kind == "evaluations" else "milliseconds, one image at a time, of"
     lines = [
-        f"images      {len(images.looked_at)} of {tuned.listed} in-distribution files: {images.groups[FIT].count} fit, "
+        f"images      {len(images.used)} of {tuned.listed} in-distribution files: {images.groups[FIT].count} fit, "
         f"{images.groups[IND].count} measure",
         f"ood         {sets}",
     ]
@@ -55,7 +55,7 @@ def describe_tuning(tuned: "Tuned") -> list[str]:
         "on new images expect less",
         f"wrote       plan {TUNED!r} into {bundle.path}, as its default",
         f"next        diffood calibrate {bundle.path} --images DIR: an earlier calibration is not of this plan. The "
-        f"{len(images.looked_at)}",
+        f"{len(images.used)}",
         "            images looked at are noted in tuning.json; no threshold is fitted on them",
     ]
     return lines

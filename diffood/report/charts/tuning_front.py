@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from diffood.calibration.tuning.tune import Tuned
+from diffood.calibration.tune import Tuned
 from diffood.report.charts.style import PAGE_WIDTH, PALETTE, WIDTH, Picture, Theme, chart_picture, save_chart
 from diffood.runtime.bundle.tuning import Measured
 

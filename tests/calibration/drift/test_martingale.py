@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import binomtest, kstest, mannwhitneyu
 
+from diffood.calibration.checked import FloatArray
 from diffood.calibration.drift.martingale import (
-    FloatArray,
     bet_factors,
-    estimate_beginning,
+    estimate_start,
     initial_wealth,
     online_p_values,
     play,
@@ -96,7 +96,7 @@ def test_the_beginning_is_close_to_the_truth(contaminated: Simulation) -> None:
     first = contaminated.first_alarms(LEVEL)
     found = np.array(
         [
-            estimate_beginning(p_values[: int(alarm) + 1])
+            estimate_start(p_values[: int(alarm) + 1])
             for p_values, alarm in zip(contaminated.p_values, first, strict=True)
             if alarm >= BEGINNING
         ]
@@ -112,7 +112,7 @@ def test_lower_scores_are_found_too() -> None:
     p_values, _ = online_p_values(np.sort(generator.normal(size=CALIBRATED)), served, generator.random(600))
     path = play(initial_wealth(), p_values)[1]
     assert path[:300].max() < 2 < path.max()
-    assert abs(estimate_beginning(p_values[: int(np.argmax(path >= 2)) + 1]) - 300) < 30
+    assert abs(estimate_start(p_values[: int(np.argmax(path >= 2)) + 1]) - 300) < 30
 
 
 scores = st.lists(st.sampled_from([0.0, 1.0, 1.5, 2.0, float("inf")]), min_size=1, max_size=12)

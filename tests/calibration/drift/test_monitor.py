@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from made_up import calibration_of
 
-from diffood.calibration.drift.monitor import Watch, begin, conclude, observe, source_of
+from diffood.calibration.drift.monitor import DriftWatch, begin, conclude, observe, source_of
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle.calibration import ClassThreshold, ClassThresholds
 from diffood.serving.rows.row import Row
@@ -35,7 +35,7 @@ MIXED = [*CALM, *(each for pair in zip(HIGH, CALM[:60], strict=True) for each in
 REJECTED = Row("door/broken.png", "", "rejected", error="The file is empty.")
 
 
-def watch_all(rows: list[Row], block: int = 100) -> Watch:
+def watch_all(rows: list[Row], block: int = 100) -> DriftWatch:
     watch = begin(CALIBRATION, 0.01)
     for start in range(0, len(rows), block):
         watch = observe(watch, rows[start : start + block])

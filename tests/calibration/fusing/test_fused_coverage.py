@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import binom
 
-from diffood.calibration.fusing.fitting import fit_witnesses
-from diffood.calibration.fusing.fusing import fitted_count, fused_required
+from diffood.calibration.fusing.split import fitted_count, fused_required
+from diffood.calibration.fusing.witnesses import fit_witnesses
 from diffood.calibration.promises.thresholds import Method, fit_threshold, pac_allowed, pac_required
 from diffood.runtime.bundle.fusion import FusionRecord
 from diffood.runtime.method.plan import DEFAULT, Combination

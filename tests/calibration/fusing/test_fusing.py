@@ -17,18 +17,18 @@ from scipy.stats import skew
 from sklearn.neighbors import NearestNeighbors
 
 from diffood.calibration.calibrate import Calibrated, calibrate_files, require_enough
-from diffood.calibration.fusing.fitting import fit_witnesses, weigh
-from diffood.calibration.fusing.fusing import (
+from diffood.calibration.fusing.fusion import fit_fusion
+from diffood.calibration.fusing.split import (
     FEWEST_FITTED,
     FEWEST_FUSED,
     MOST_FITTED,
     SHARE,
-    fit_fusion,
     fitted_count,
     fused_required,
     require_enough_fused,
     split_sources,
 )
+from diffood.calibration.fusing.witnesses import fit_witnesses, weigh
 from diffood.calibration.promises.thresholds import pac_allowed, pac_required
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.bundle import Bundle

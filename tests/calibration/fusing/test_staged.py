@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from diffood.calibration.fusing.staged import PASSED, fit_stage, stop_early
+from diffood.calibration.fusing.stages import PASSED, fit_stage, stop_early
 from diffood.calibration.promises.thresholds import fit_threshold, pac_required
 from diffood.runtime.bundle.fusion import StageRule
 from diffood.runtime.method.fusion import FittedWitness, fuse

@@ -12,10 +12,11 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from diffood.calibration.metrics.intervals import (
+    CONFIDENCE,
     FEW,
+    Difference,
+    Interval,
     ScoredSets,
-    auroc_difference,
-    auroc_interval,
     mean_auroc_difference,
     mean_auroc_interval,
     placements,
@@ -30,6 +31,17 @@ DOUBT = 1e-4
 """A simulation counts as against a promise when chance alone would give it this rarely."""
 
 tied_scores = hnp.arrays(np.float64, st.integers(2, 40), elements=st.integers(-4, 4).map(float))
+
+
+def auroc_interval(ind: FloatArray, ood: FloatArray, confidence: float = CONFIDENCE) -> Interval:
+    """Of one set."""
+    return mean_auroc_interval(ScoredSets(ind, {"ood": ood}), confidence)
+
+
+def auroc_difference(first: tuple[FloatArray, FloatArray], second: tuple[FloatArray, FloatArray]) -> Difference:
+    """Of one set, each score given as (ind, ood)."""
+    one, other = (ScoredSets(ind, {"ood": ood}) for ind, ood in (first, second))
+    return mean_auroc_difference(one, other)
 
 
 def shift(area: float) -> float:
@@ -246,7 +258,7 @@ def test_what_cannot_be_compared_is_refused_by_name() -> None:
         auroc_interval(one, two)
     with pytest.raises(UsageError, match="Scores of the set near are of one image"):
         mean_auroc_interval(ScoredSets(two, {"near": one}))
-    with pytest.raises(UsageError, match=r"Scores of the set near hold .* nan at position 1"):
+    with pytest.raises(UsageError, match=r"Scores of the set near contain .* nan at position 1"):
         mean_auroc_interval(ScoredSets(two, {"near": np.array([1.0, math.nan])}))
     with pytest.raises(UsageError, match="No out-of-distribution set"):
         mean_auroc_interval(ScoredSets(two, {}))

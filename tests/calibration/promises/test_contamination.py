@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diffood.calibration.promises.contamination import askable_shares, contamination, most_suspicious
+from diffood.calibration.promises.contamination import assess_contamination, most_suspicious, usable_shares
 from diffood.calibration.promises.thresholds import Method, fit_threshold, images_required
 from diffood.errors import CalibrationError, UsageError
 
@@ -26,7 +26,7 @@ tied_scores = hnp.arrays(np.float64, st.integers(120, 300), elements=st.integers
 def test_no_choice_of_wrong_images_leaves_the_bounds(
     scores: FloatArray, method: Method, share: float, seed: int, used: float
 ) -> None:
-    (row,) = contamination(scores, 0.1, 0.9, method, (share,))
+    (row,) = assess_contamination(scores, 0.1, 0.9, method, (share,))
     wrong = np.random.default_rng(seed).permutation(scores.size)[: round(used * row.removed)]
     clean = fit_threshold(np.delete(scores, wrong), 0.1, 0.9, method).value
     assert row.threshold <= clean <= row.highest_threshold
@@ -37,7 +37,7 @@ def test_no_choice_of_wrong_images_leaves_the_bounds(
 
 def test_rows_by_hand() -> None:
     # Conformal at 10 %: floor(101 * 0.1) - 1 = 9 of 100 above; floor(96 * 0.1) - 1 = 8 of 95.
-    one, five = contamination(np.arange(100.0), 0.1, 0.9, "conformal")
+    one, five = assess_contamination(np.arange(100.0), 0.1, 0.9, "conformal")
     assert (five.share, five.removed) == (0.05, 5)
     assert (five.threshold, five.shift, five.highest_threshold) == (86.0, -4.0, 91.0)
     assert (five.flagged_now, five.flagged_refitted) == (4 / 95, 8 / 95)
@@ -46,17 +46,17 @@ def test_rows_by_hand() -> None:
 
 @pytest.mark.parametrize(("share", "removed"), [(0.07, 7), (0.29, 29), (0.001, 0)])
 def test_the_number_removed_is_exact(share: float, removed: int) -> None:
-    assert contamination(np.arange(100.0), 0.1, 0.9, "quantile", (share,))[0].removed == removed
+    assert assess_contamination(np.arange(100.0), 0.1, 0.9, "quantile", (share,))[0].removed == removed
 
 
 def test_too_few_left_and_unusable_arguments_are_refused() -> None:
     with pytest.raises(CalibrationError, match="58 given, at least 59 needed"):
-        contamination(np.arange(59.0), 0.05, 0.95, "pac", (0.02,))
+        assess_contamination(np.arange(59.0), 0.05, 0.95, "pac", (0.02,))
     with pytest.raises(UsageError, match="share is 5"):
-        contamination(np.arange(100.0), 0.05, 0.95, "pac", (5,))
+        assess_contamination(np.arange(100.0), 0.05, 0.95, "pac", (5,))
     with pytest.raises(UsageError, match="Calibration scores are empty"):
         most_suspicious(np.array([]), 0)
-    with pytest.raises(UsageError, match="4 most suspicious of 3"):
+    with pytest.raises(UsageError, match="k is 4; of 3 images"):
         most_suspicious(np.arange(3.0), 4)
 
 
@@ -73,10 +73,10 @@ def test_most_suspicious_are_the_highest_in_order() -> None:
 def test_shares_can_be_asked_about_that_are_an_image_and_leave_enough(
     n: int, needed: int, shares: tuple[float, ...]
 ) -> None:
-    assert askable_shares(n, needed) == shares
+    assert usable_shares(n, needed) == shares
 
 
 @pytest.mark.parametrize("n", range(59, 200, 7))
-def test_an_askable_share_is_answered(n: int) -> None:
-    shares = askable_shares(n, images_required(0.05, 0.95, "pac"))
-    assert [row.share for row in contamination(np.arange(float(n)), 0.05, 0.95, "pac", shares)] == list(shares)
+def test_a_usable_share_is_assessed(n: int) -> None:
+    shares = usable_shares(n, images_required(0.05, 0.95, "pac"))
+    assert [row.share for row in assess_contamination(np.arange(float(n)), 0.05, 0.95, "pac", shares)] == list(shares)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffood.calibration.calibrate import require_enough
-from diffood.calibration.fusing.fusing import fitted_count
-from diffood.calibration.promises.per_class import confidence_of_each
+from diffood.calibration.fusing.split import fitted_count
+from diffood.calibration.promises.per_class import confidence_per_promise
 from diffood.calibration.promises.planning import plan_images
 from diffood.calibration.promises.thresholds import Method, fit_threshold, images_required, promise
 from diffood.errors import CalibrationError, UsageError
@@ -58,7 +58,7 @@ def test_the_number_required_is_the_least_that_is_promised_anything(
 @given(promising, shares, confidences, st.integers(1, 1000))
 def test_classes_share_the_confidence(method: Method, alpha: float, confidence: float, classes: int) -> None:
     planned = plan_images(alpha, confidence, method, fused=False, classes=classes)
-    assert planned.needed == images_required(alpha, confidence_of_each(confidence, classes), method)
+    assert planned.needed == images_required(alpha, confidence_per_promise(confidence, classes), method)
     assert planned.needed >= images_required(alpha, confidence, method)
 
 
@@ -72,9 +72,9 @@ def test_numbers_by_hand() -> None:
 
 
 def test_unusable_values_are_refused() -> None:
-    with pytest.raises(UsageError, match="What 0 images give"):
+    with pytest.raises(UsageError, match="0 images cannot be calibrated on"):
         plan_images(0.05, 0.95, "pac", fused=False, counts=[100, 0])
-    with pytest.raises(UsageError, match="'quantile' makes none"):
+    with pytest.raises(UsageError, match="'quantile' has none"):
         plan_images(0.05, 0.95, "quantile", fused=False, classes=3)
     with pytest.raises(UsageError, match="alpha is 0"):
         plan_images(0, 0.95, "pac", fused=False)

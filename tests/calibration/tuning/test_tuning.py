@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from made_up import calibration_of
 
 from diffood.calibration.calibrate import calibrate_files
-from diffood.calibration.fusing.fusing import digest
+from diffood.calibration.fusing.split import digest
 from diffood.calibration.metrics.intervals import Interval, ScoredSets, mean_auroc_interval
 from diffood.calibration.parity.gate import Run, judge
 from diffood.calibration.request import EngineRequest
 from diffood.calibration.scored_files import IND
+from diffood.calibration.tune import Tuned, TuneRequest, tune_bundle
 from diffood.calibration.tuning.candidates import PlanCandidate, measure_candidates
 from diffood.calibration.tuning.choice import AS_CHEAP, ENOUGH, CostLimit, as_good, choose, pareto_front
 from diffood.calibration.tuning.images import FIT, TuningImages, gather_images
 from diffood.calibration.tuning.timing import EngineOption, LatencyModel, fastest_gated, list_engines, time_plan
 from diffood.calibration.tuning.trace_values import TraceValues, measure_trace, repeats_of
 from diffood.calibration.tuning.traces import MEASURED, full_cost, group_by_trace, list_plans, trace_of
-from diffood.calibration.tuning.tune import Tuned, TuneRequest, tune_bundle
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import TUNING, Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import load_calibration, save_calibration
@@ -214,7 +214,7 @@ def tune_on_forty(bundle: Path, folder: Path, most: float) -> Tuned:
 @pytest.fixture
 def tuned(bundle_copy: Path, clothes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Tuned:
     """What was found among few plans, on forty of eighty clothes, for a copy of the shipped bundle."""
-    monkeypatch.setattr("diffood.calibration.tuning.tune.list_plans", lambda _: PLANS)
+    monkeypatch.setattr("diffood.calibration.tune.list_plans", lambda _: PLANS)
     monkeypatch.setattr("diffood.calibration.tuning.timing.BATCHES", (2, 4))
     monkeypatch.setattr("diffood.calibration.tuning.timing.FEWEST_TIMED", 8)
     manifest = open_bundle(bundle_copy).manifest
@@ -262,7 +262,7 @@ def test_the_chosen_plan_becomes_the_default_and_what_was_looked_at_is_noted(
 def test_a_limit_below_every_plan_is_refused_before_anything_is_looked_at(
     bundle_copy: Path, clothes_folder: Path
 ) -> None:
-    with pytest.raises(UsageError, match=r"at most 0\.5 UNet evaluations an image; the cheapest there is costs 1\."):
+    with pytest.raises(UsageError, match=r"at most 0\.5 UNet evaluations per image; the cheapest there is costs 1\."):
         tune_on_forty(bundle_copy, clothes_folder, most=0.5)
     assert not (bundle_copy / TUNING).exists()
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffood.calibration.fusing.fusing import digest, fitted_count, split_sources
+from diffood.calibration.fusing.split import digest, fitted_count, split_sources
 from diffood.calibration.scored_files import IND
 from diffood.calibration.tuning.images import FEWEST_IND, FIT, gather_images, take_files
 from diffood.calibration.tuning.made_ood import MAKINGS
@@ -50,7 +50,7 @@ def test_no_image_a_plan_was_chosen_on_is_calibrated_on(contents: list[int], see
 def test_halves_share_no_image_and_made_sets_share_no_origin(clothes_folder: Path) -> None:
     images = gather_images(list_inputs([str(clothes_folder)]), {}, SHAPE, 70)
     assert images.made
-    assert len(images.looked_at) == len(set(images.looked_at)) == 70
+    assert len(images.used) == len(set(images.used)) == 70
     groups = {name: [x.tobytes() for x in group.read()] for name, group in images.groups.items()}
     assert {name: len(found) for name, found in groups.items()} == {
         name: group.count for name, group in images.groups.items()
@@ -97,5 +97,5 @@ def test_a_file_changed_meanwhile_ends_the_run(clothes_folder: Path, tmp_path: P
     paths = sorted(tmp_path.iterdir())
     for path, other in zip(paths, [paths[-1].read_bytes()] * len(paths), strict=True):
         path.write_bytes(other)
-    with pytest.raises(UsageError, match=r"was changed while `diffood tune` ran"):
+    with pytest.raises(UsageError, match=r"changed while `diffood tune` ran"):
         list(images.groups[IND].read())

@@ -1,4 +1,4 @@
-"""Tunes a bundle: gathers images, measures what the limit allows, writes the plan taken. `tuning` chooses it."""
+"""Tunes a bundle: measures the plans that the cost limit allows, chooses one and makes it the default plan."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,7 +31,7 @@ from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses.registry import need_bank
 
-COMPARED = ("default", "plain")  # shown beside the front, whatever they cost
+COMPARED = ("default", "plain")  # plans shown with the front, whatever they cost
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Tuned:
     speeds: tuple[Speed, ...]
 
     def measured(self) -> Measured:
-        """Every plan's cost and detection, as the bundle keeps them."""
+        """Cost and detection of every plan, as the bundle stores them."""
         front = {found.plan for found in self.choice.front}
         return Measured(
             unit="UNet evaluations" if self.limit.kind == "evaluations" else "milliseconds",
@@ -108,7 +108,7 @@ class Tuned:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Everything as plain values, the scores apart."""
+        """Plain values for JSON, without the scores."""
         choice = self.choice
         return {
             "limit": asdict(self.limit),
@@ -149,7 +149,7 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
     compared = _compared(bundle)
     groups = group_by_trace(bundle, [*compared.values(), *list_plans(bundle)])
     kept = _within(groups, cost_of, limit, {trace_of(plan) for plan in compared.values()})
-    add_tuned(bundle, images.looked_at)
+    add_tuned(bundle, images.used)
 
     def open_trace(trace: Plan) -> Detector:
         return Detector.load(
@@ -213,6 +213,6 @@ def _time_chosen(bundle: Bundle, chosen: PlanCandidate, images: TuningImages, th
 
 
 def _compared(bundle: Bundle) -> dict[str, Plan]:
-    """The bundle's present default plan and those of COMPARED, by name."""
+    """The current default plan of the bundle and those of COMPARED, by name."""
     plans, names = bundle.manifest.plans, (bundle.manifest.default_plan, *COMPARED)
     return {name: plans[name] for name in names if name in plans and not need_bank(plans[name].witnesses)}

@@ -1,4 +1,4 @@
-"""Makes witnesses comparable on in-distribution values, and weighs them; pure arithmetic, no images."""
+"""Standardises witnesses on in-distribution values, and weights them. Pure arithmetic, no images."""
 
 from collections.abc import Mapping
 
@@ -11,14 +11,14 @@ from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses.registry import Witness
 
 SHRINKAGE = 0.2  # of correlations, so that chance in few images does not decide a weight
-ROUNDING = 1e-6  # of a value: ten times float32's, as engines sum; a deviation below it tells nothing of an image
+ROUNDING = 1e-6  # relative; ten times that of float32, since engines sum; a smaller deviation is rounding alone
 
 
 def fit_witnesses(columns: Mapping[Witness, Float], how: Combination) -> tuple[FittedWitness, ...]:
-    """Make witnesses [n] comparable, and weigh them. Raises CalibrationError where one does not vary.
+    """Standardise witnesses, float64 [n] each, and weight them. Raises CalibrationError where one does not vary.
 
-    "sum" takes them as they are, all alike. For "tail" each is made nearly normal first, as a heavy tail would make
-    what is merely rare look impossible, and weighed by `weigh`.
+    "sum" takes them without a transformation, with equal weights. For "tail" each is first made nearly normal, as a
+    heavy tail would make what is merely rare look impossible, and weighted by `weigh`.
     """
     fitted, standard = [], []
     for name, values in columns.items():
@@ -26,7 +26,7 @@ def fit_witnesses(columns: Mapping[Witness, Float], how: Combination) -> tuple[F
         if scale <= ROUNDING * abs(center):
             raise CalibrationError(
                 f"The witness {name} has mean {center:g} and deviation {scale:g} on these {len(values)} images: "
-                f"it does not vary, so it tells nothing. Give images that differ, or leave {name} out with --witnesses."
+                f"it does not vary, so it is useless. Give images that differ, or leave {name} out with --witnesses."
             )
         found = FittedWitness(name=name, center=center, scale=scale, weight=0.0)
         if how == "tail":
@@ -40,7 +40,7 @@ def fit_witnesses(columns: Mapping[Witness, Float], how: Combination) -> tuple[F
 
 
 def _bent(witness: FittedWitness, values: Float) -> FittedWitness:
-    """With the power under which the values [n] are most likely normal (Yeo and Johnson 2000, sec. 3)."""
+    """The witness with the power that makes its values [n] most likely normal (Yeo and Johnson 2000, sec. 3)."""
     from scipy.stats import yeojohnson_normmax
 
     standard = (values - witness.center) / witness.scale
@@ -52,10 +52,10 @@ def _bent(witness: FittedWitness, values: Float) -> FittedWitness:
 
 
 def weigh(standardised: Float) -> Float:
-    """Weights [W], 1 together, of standardised witnesses [W, n]: those that say the same share what they say.
+    """Weights [W] with the sum 1 of standardised witnesses [W, n]; correlated witnesses share their weight.
 
     The combination with the least variance on in-distribution images (Bates and Granger 1969, "The combination of
-    forecasts"), none below 0, with the correlations shrunk by 1 / (1 + SHRINKAGE).
+    forecasts"), no weight below 0, with the correlations shrunk by 1 / (1 + SHRINKAGE).
     """
     correlation = np.corrcoef(standardised).reshape(len(standardised), -1)
     weights = np.linalg.solve(correlation + SHRINKAGE * np.eye(len(correlation)), np.ones(len(correlation)))

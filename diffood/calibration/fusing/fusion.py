@@ -1,0 +1,117 @@
+"""Fits a fusion on in-distribution files: the usual values of each witness, and the bank of features."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffood.calibration.fusing.split import FEWEST_FITTED
+from diffood.calibration.fusing.stages import fit_stage
+from diffood.calibration.fusing.witnesses import fit_witnesses
+from diffood.calibration.scored_files import SetAside, describe_set_aside
+from diffood.errors import CalibrationError
+from diffood.runtime.bundle.fusion import Fusion, FusionRecord, pack_bank, unpack_bank
+from diffood.runtime.detector import Detector
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
+from diffood.runtime.inputs.items import Item
+from diffood.runtime.method.scoring import Array, Float
+from diffood.runtime.method.witnesses.registry import Witness, measurable, measure, measure_in_bank, need_bank
+from diffood.runtime.pipeline import Progress, observe_files
+
+
+@dataclass(frozen=True)
+class FittedFusion:
+    """A fitted fusion.
+
+    Attributes:
+        fusion: How witnesses are combined.
+        bank: Bytes of the bank of features; b"" without one.
+        set_aside: Files that could not be used.
+        columns: Values of each witness that it was fitted on, float64 [n], by number of repeats, the plan's last.
+    """
+
+    fusion: Fusion
+    bank: bytes
+    set_aside: SetAside
+    columns: Mapping[int, Mapping[Witness, Float]]
+
+
+def fit_fusion(
+    detector: Detector, sources: Iterable[Item], limits: ImageLimits = DEFAULT_LIMITS, progress: Progress | None = None
+) -> FittedFusion:
+    """Fit how the witnesses of the detector's plan are combined.
+
+    Raises CalibrationError for too few usable files, and for witnesses that are not finite or do not vary.
+    """
+    plan, measured = detector.plan, _measure_files(detector, sources, limits, progress)
+    entry, data, bank = None, b"", None
+    in_bank: dict[Witness, Float] = {}
+    if banked := need_bank(plan.witnesses):
+        entry, data = pack_bank(measured.features)
+        bank = unpack_bank(data, entry.file)  # as it will be read
+        # without the image's own row, as a new image has none
+        in_bank = {name: measure_in_bank(name, measured.features, bank) for name in banked}
+    columns = {}
+    for repeats, others in measured.columns.items():
+        found = others | in_bank
+        columns[repeats] = {name: found[name] for name in measurable(plan.witnesses, repeats)}
+    record = FusionRecord(
+        combine=plan.combine,
+        witnesses=fit_witnesses(columns[plan.repeats], plan.combine),
+        n=len(measured.features),
+        bank=entry,
+        stages=tuple(fit_stage(repeats, columns[repeats], plan.combine) for repeats in plan.stages),
+    )
+    return FittedFusion(Fusion(record, bank), data, measured.set_aside, columns)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What is kept of the images.
+
+    Attributes:
+        columns: By number of repeats, each witness that needs no bank, float64 [n].
+        features: For the bank, float32 [n, D].
+        set_aside: Files that could not be used.
+    """
+
+    columns: dict[int, dict[Witness, Float]]
+    features: Array
+    set_aside: SetAside
+
+
+def _measure_files(
+    detector: Detector, sources: Iterable[Item], limits: ImageLimits, progress: Progress | None
+) -> _Measured:
+    """Measure image by image: the denoised ones would fill memory. Raises CalibrationError as `fit_fusion` does."""
+    wanted = detector.plan.witnesses
+    banked = need_bank(wanted)  # measured later, once the bank is complete
+    others = tuple(name for name in wanted if name not in banked)
+    stops = (*detector.plan.stages, detector.plan.repeats)
+    names = {repeats: measurable(others, repeats) for repeats in stops}
+    values: list[list[Float]] = []
+    features: list[Array] = []
+    set_aside: list[tuple[str, str]] = []
+    for outcome in observe_files(detector, sources, limits, progress):
+        if outcome.result is None:
+            set_aside.append((outcome.source.id, outcome.loaded.error))
+            continue
+        values.append([measure(names[repeats], outcome.result.first(repeats)) for repeats in stops])
+        row = outcome.result.features if banked else outcome.result.features[:0]
+        features.append(row.copy())  # not a view that keeps its batch
+        if not (all(np.isfinite(found).all() for found in values[-1]) and np.isfinite(row).all()):
+            raise CalibrationError(
+                f"The models give values that are not finite on {outcome.source.id!r}, so witnesses cannot be fitted "
+                "on it. Remove the image, or check the bundle's precision and the models."
+            )
+    if len(values) < FEWEST_FITTED:
+        raise CalibrationError(
+            f"Only {len(values)} of the {len(values) + len(set_aside)} images set aside to fit the combination of "
+            f"witnesses can be used; at least {FEWEST_FITTED} are needed. {describe_set_aside(set_aside)}"
+            "Replace the broken files or add images."
+        )
+    columns = {
+        repeats: dict(zip(names[repeats], np.stack(found).T, strict=True))
+        for repeats, found in zip(stops, zip(*values, strict=True), strict=True)
+    }
+    return _Measured(columns, np.stack(features), tuple(set_aside))
