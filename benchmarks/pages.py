@@ -1,4 +1,4 @@
-"""What the scripts share: the command line run as a user would, and README.md's sections filled with what was found."""
+"""What the scripts share: running the command line as a user would, and writing results into README.md."""
 
 import argparse
 import json

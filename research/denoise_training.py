@@ -1,6 +1,6 @@
 """Denoises training images for train_steady.py: python -m research.denoise_training --part 0 --output part0.npz.
 
-Guided as a verdict's images are: by the class that a bundle's classifier predicts, from three start times in turn.
+They are guided as in a verdict, by the class that a bundle's classifier predicts, from three start times in turn.
 Parts are disjoint, so that two processes can share the work; 5,000 images take four minutes of one core.
 """
 
@@ -21,7 +21,7 @@ from research.datasets import FASHION_MNIST, load_training_data
 
 START_TIMES = (360, 480, 600)
 STRIDE = 120
-IMAGES = 5_000  # a part
+IMAGES = 5_000  # per part
 SEED = 3
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from diffood.report.charts.style import WIDTH, Theme, save_chart
 from diffood.zoo import FOLDER
 
-TRAINING = Path(__file__).parent / "training"  # what the training scripts wrote beside the weights
+TRAINING = Path(__file__).parent / "training"  # what the training scripts wrote
 
 
 def draw(output: Path) -> None:

@@ -1,6 +1,6 @@
-"""What the paper's own plan finds beside ours, on the same images: python -m research.official --help.
+"""Compares the paper's own plan with ours on the same images: python -m research.official --help.
 
-288 UNet evaluations an image: of each set but the one that is fitted on the first images are taken, not all.
+It costs 288 UNet evaluations per image, so only the first images of each test set are taken.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Trains the steady half of the zoo's classifier and joins both: python -m research.train_steady --help.
 
 Starts from the plain half and adds to the cross-entropy what plain DiffOOD measures: how far the unit vector of the
-logits jumps between a training image and its denoised self. An image known to be in-distribution should not jump. No
+logits jumps between a training image and its denoised version. An image known to be in-distribution should not jump. No
 image of another distribution is used.
 """
 
@@ -20,7 +20,7 @@ from diffood.zoo.classifier import PairedResNet, SmallResNet
 from research.datasets import FASHION_MNIST, load_training_data
 from research.train_classifier import accuracy, as_tensors, augment
 
-THIRD = 32  # rows of a batch: images, images that were denoised, and their denoised selves
+THIRD = 32  # rows of a batch: images, images that were denoised, and their denoised versions
 PEAK_RATE = 0.02
 EMA_DECAY = 0.995
 JUMP_WEIGHT = 1.0
@@ -48,7 +48,7 @@ def train(data: Path, parts: list[Path], plain: Path, output: Path, steps: int, 
     for step in range(1, steps + 1):
         batch = torch.randint(0, len(images), (THIRD,), generator=generator)
         pair = torch.randint(0, len(chosen), (THIRD,), generator=generator)
-        drawn = generator.get_state()  # an image and its denoised self are shifted and mirrored alike
+        drawn = generator.get_state()  # an image and its denoised version are shifted and mirrored in the same way
         before = augment(images[chosen[pair]], generator, mirrored=training.mirrored)
         generator.set_state(drawn)
         after = augment(denoised[pair], generator, mirrored=training.mirrored)

@@ -20,7 +20,7 @@ LATENCY_SHARE = 1 / 3  # of a contender's seconds, for one image at a time
 TRIALS = 3  # single images that each number of rows is tried on, before the fastest is timed
 MOST_SINGLES = 200  # single images per round
 FEWEST_FOR_P95, FEWEST_FOR_P99 = 20, 100  # below these a quantile would only be the slowest image
-SPREAD = (0.1, 0.9)  # quantiles over rounds that are shown beside a median
+SPREAD = (0.1, 0.9)  # quantiles over rounds that are shown with a median
 
 Clock = Callable[[], float]
 Progress = Callable[[int], None]
@@ -171,7 +171,7 @@ class _Running:
 
     contender: Contender
     runner: Runner
-    size: int  # images a round
+    size: int  # images per round
     seconds: list[float] = field(default_factory=list)
     inside: float = 0.0
     rows: int = 0
@@ -179,7 +179,7 @@ class _Running:
     evaluations: int = 0
     single: Runner | None = None
     single_rows: int = 0
-    singles: int = 1  # images a round, one at a time
+    singles: int = 1  # images per round, one at a time
     latencies: list[list[float]] = field(default_factory=list)
 
 

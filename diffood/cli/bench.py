@@ -25,28 +25,30 @@ def bench(
     bundle: options.BundlePath,
     images: Annotated[
         list[str] | None,
-        typer.Option(metavar="INPUT", help="Real images of the kind that is served; without: the embedded ones."),
+        typer.Option(metavar="INPUT", help="Real images of the kind that is served. Default: the embedded ones."),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Each contender's share of the time.", min=0)] = 30.0,
-    rounds: Annotated[int, typer.Option(help="Turns the time is taken in.", min=1, max=1000)] = 7,
-    plan: Annotated[list[str] | None, typer.Option(help="Plan of the bundle, once for each; without: all.")] = None,
+    seconds: Annotated[float, typer.Option(help="Time for each contender.", min=0)] = 30.0,
+    rounds: Annotated[int, typer.Option(help="Rounds the time is divided into.", min=1, max=1000)] = 7,
+    plan: Annotated[
+        list[str] | None, typer.Option(help="Plan of the bundle; give it once for each. Default: all.")
+    ] = None,
     backend: options.BackendName = "auto",
-    precision: Annotated[str, typer.Option(metavar="P[,P]", help="Precisions; without: all there are.")] = "",
+    precision: Annotated[str, typer.Option(metavar="P[,P]", help="Precisions. Default: all of the bundle.")] = "",
     batch: Annotated[
         int, typer.Option(help="Rows of every engine call.", min=1, max=4096, rich_help_panel="Machine")
     ] = DEFAULT_BATCH,
     threads: options.Threads = 0,
     models: ModelOptions,
     compiled: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Also the loop by torch.compile, which takes a minute.")
+        bool, typer.Option("--compile/--no-compile", help="Time the loop by torch.compile too, which takes a minute.")
     ] = True,
     memory: Annotated[
-        bool, typer.Option("--memory/--no-memory", help="Also peak memory, each in a process of its own.")
+        bool, typer.Option("--memory/--no-memory", help="Measure peak memory too, in a process for each contender.")
     ] = True,
     output: Annotated[Path | None, typer.Option(help="File for a chart, .png.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Time the paper's own loop and every way to run this bundle here, in turns on the same images, in one run.
+    """Time the paper's own loop and every way to run this bundle here, in turns on the same images.
 
     The torch models are those of `diffood export`; the embedded ones are found. Without torch they are skipped.
 

@@ -24,7 +24,7 @@ def report(
     batch: options.Batch = DEFAULT_BATCH,
     threads: options.Threads = 0,
 ) -> None:
-    """Write one self-contained page: what was fitted, what it promises, how it does on test images, and which images.
+    """Write one self-contained page: what was fitted, what is guaranteed, and how it performs on test images.
 
     Example: diffood report bundle --ind test --ood digits=ood/digits --output report.html
     """

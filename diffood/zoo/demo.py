@@ -27,9 +27,9 @@ from diffood.zoo.images import SETS, load_set, unpack_set
 CALIBRATION_IMAGES = 700
 TEST_IMAGES = 400
 OOD_IMAGES = 100
-MIXED_IMAGES = 20  # of each set, in the folder that serve-batch is given
+MIXED_IMAGES = 20  # of each set, in the folder for serve-batch
 STRIP_CLOTHES = 2
-HEADER_PIXELS = 60_000  # a side; such a file would take 3.6 GB decoded
+HEADER_PIXELS = 60_000  # per side; decoded, such a file would take 3.6 GB
 OOD_SETS = tuple(name for name, entry in SETS.items() if entry.role == "ood")
 MARKER = ".diffood-demo"  # says that a folder is a demo's and may be replaced, also when the demo was interrupted
 PRODUCTS = {MARKER, "images", "bundle", "verdicts.jsonl", "evaluation", "scores.png", "strip.png", "summary.json"}
@@ -128,7 +128,7 @@ def _measure(output: Path, images: Path, bundle: Path, say: Say) -> DemoResult:
 
 
 def _may_be_replaced(output: Path) -> bool:
-    """Whether a folder is empty or holds what a demo leaves and nothing else."""
+    """Whether a folder is empty or holds only what a demo writes."""
     if not output.is_dir():
         return False
     names = {entry.name for entry in output.iterdir()}
@@ -147,7 +147,7 @@ def _unpack(images: Path) -> None:
 
 
 def _write_broken(folder: Path) -> None:
-    """Write five files as cameras, copies and attackers leave them."""
+    """Write five files that cannot be scored: damaged, empty, no image, several images, too large."""
     folder.mkdir()
     whole = Image.fromarray(load_set(CLOTHES).images[0])
     whole.save(folder / "truncated.png")
@@ -214,7 +214,7 @@ def wrap_command(words: list[str]) -> str:
 
 
 def _draw_strip(bundle: Path, path: Path) -> None:
-    """Draw the first two clothes and the first image of each OOD set: nobody chose them."""
+    """Draw the first two clothes and the first image of each OOD set: none was picked by hand."""
     detector = Detector.open(bundle)
     rule, names = DecisionRule.of(detector.calibration()), detector.bundle.manifest.class_names
     chosen = [(CLOTHES, pixels) for pixels in load_set(CLOTHES).images[:STRIP_CLOTHES]]
@@ -260,7 +260,7 @@ def describe_result(result: DemoResult, output: Path) -> str:
             f"(95% interval {low:.1%} to {high:.1%})",
             guarantee,
             *table,
-            f"Speed          {result.images_per_second:.1f} images a second on this machine, "
+            f"Speed          {result.images_per_second:.1f} images per second on this machine, "
             f"{result.unet_evaluations_per_image:.1f} UNet evaluations each",
             f"Set aside      {len(result.set_aside)} broken files; {output / 'summary.json'} says why",
             f"Pictures       {output / 'scores.png'}, {output / 'strip.png'}",
