@@ -10,6 +10,7 @@ import typer
 from diffood.cli import progress
 from diffood.cli.options import shared as options
 from diffood.cli.options.models import ModelOptions
+from diffood.cli.options.parsers import Precisions, png_file, precisions
 from diffood.cli.options.records import expand_records
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import DEFAULT_BATCH
@@ -33,7 +34,10 @@ def bench(
         list[str] | None, typer.Option(help="Plan of the bundle; give it once for each. Default: all.")
     ] = None,
     backend: options.BackendName = "auto",
-    precision: Annotated[str, typer.Option(metavar="P[,P]", help="Precisions. Default: all of the bundle.")] = "",
+    precision: Annotated[
+        Precisions | None,
+        typer.Option(metavar="P[,P]", parser=precisions, help="Default: all of the bundle."),
+    ] = None,
     batch: Annotated[
         int, typer.Option(help="Rows of every engine call.", min=1, max=4096, rich_help_panel="Machine")
     ] = DEFAULT_BATCH,
@@ -45,10 +49,12 @@ def bench(
     memory: Annotated[
         bool, typer.Option("--memory/--no-memory", help="Measure peak memory too, in a process for each contender.")
     ] = True,
-    output: Annotated[Path | None, typer.Option(help="File for a chart, .png.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE.png", parser=png_file, help="A chart.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Time the paper's own loop and every way to run this bundle here, in turns on the same images.
+    """Time this bundle and the paper's loop on this machine.
+
+    Every way to run the bundle here and the paper's own loop take turns on the same images.
 
     The torch models are those of `diffood export`; the embedded ones are found. Without torch they are skipped.
 
@@ -60,8 +66,6 @@ def bench(
     from diffood.report.charts.bench_comparison import draw_comparison
     from diffood.zoo.models import embedded_models
 
-    if output is not None:
-        options.require_png(output)
     given, manifest = models.read(), open_bundle(bundle).manifest
     request = BenchRequest(
         bundle,
@@ -69,7 +73,7 @@ def bench(
         Budget(seconds, rounds),
         plan or (),
         backend,
-        options.precision_list(precision),
+        precision or (),
         batch,
         threads,
         given or embedded_models(manifest),

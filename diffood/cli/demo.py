@@ -9,7 +9,9 @@ import typer
 def demo(
     output: Annotated[Path, typer.Option(help="Folder to write to; made if it is missing.")] = Path("demo-output"),
 ) -> None:
-    """Export, calibrate, serve and evaluate the embedded models on real images; ends with a table and two pictures.
+    """Run everything on embedded models and real images.
+
+    Export, calibrate, serve and evaluate; ends with a table and pictures.
 
     Example: diffood demo --output demo-output
     """

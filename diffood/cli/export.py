@@ -10,6 +10,8 @@ import typer
 from diffood.cli.options import shared as options
 from diffood.cli.options.engines import EngineOptions
 from diffood.cli.options.models import PANEL, ModelOptions
+from diffood.cli.options.parsers import Precisions
+from diffood.cli.options.parsers import precisions as read_precisions
 from diffood.cli.options.records import expand_records
 from diffood.errors import UsageError
 from diffood.export.request import OPSET, ExportRequest
@@ -31,19 +33,24 @@ def export(
         Path | None, typer.Option(help="Add to this bundle instead: int8 graphs, engines. Needs no torch.")
     ] = None,
     opset: Annotated[int, typer.Option(help="18 to 21; 20 for TensorRT before 10.9, as in JetPack 6.")] = OPSET,
-    precision: Annotated[str, typer.Option(metavar="P[,P]", help="Of fp32, fp16, int8; fp32 is always kept.")] = "",
+    precision: Annotated[
+        Precisions | None,
+        typer.Option(metavar="P[,P]", parser=read_precisions, help="Of fp32, fp16, int8; fp32 is always kept."),
+    ] = None,
     images: Annotated[
         list[str] | None,
         typer.Option(metavar="INPUT", help="In-distribution images, for the value ranges of int8. " + options.INPUTS),
     ] = None,
     engines: EngineOptions,
 ) -> None:
-    """Export a trained UNet and classifier to a bundle of ONNX graphs, proven equal to torch; build engines of them.
+    """Export a trained UNet and classifier to a bundle.
+
+    The bundle has ONNX graphs that were compared with torch and, with --engine, TensorRT engines of them.
 
     Example: diffood export --unet models/unet --classifier net.py:build --classifier-weights net.safetensors
     --output bundle --precision fp32,fp16 --engine tensorrt-rtx --gpu sm89
     """
-    precisions = options.precision_list(precision)
+    precisions = precision or ()
     sources = models.read()
     if sources is not None and class_names is not None:
         sources = replace(sources, class_names=_read_names(class_names))

@@ -31,7 +31,9 @@ def export_triton(
     max_pixels: options.MaxPixels = DEFAULT_MAX_PIXELS,
     max_bytes: options.MaxBytes = DEFAULT_MAX_BYTES,
 ) -> None:
-    """Write a Triton model repository: image files in, the columns of serve-batch's rows out, over HTTP and gRPC.
+    """Write a model repository for Triton Inference Server.
+
+    Image files in, the columns of serve-batch's rows out, over HTTP and gRPC.
 
     Example: diffood export-triton bundle --output models && tritonserver --model-repository "$PWD/models"
     """

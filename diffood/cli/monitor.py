@@ -26,7 +26,9 @@ def monitor(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Test whether served images drift away from the calibration (exit code 4 on an alarm).
+    """Test whether served images drift from the calibration.
+
+    The exit code is 4 on an alarm.
 
     Example: diffood monitor monday.jsonl tuesday.jsonl --bundle bundle --output drift.png
     """

@@ -57,7 +57,9 @@ def serve_batch(
     cluster: serve_options.Cluster = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Score every file with a calibrated bundle; broken files become rows with a reason (exit code 3).
+    """Score images with a calibrated bundle, one row per file.
+
+    A broken file becomes a row with a reason, and the exit code is 3.
 
     Example: diffood serve-batch bundle camera/ --output verdicts.parquet
 

@@ -21,7 +21,6 @@ from diffood.bench.compare import (
     turns,
 )
 from diffood.bench.machine import describe_machine, peak_resident_bytes
-from diffood.cli.options.shared import require_png
 from diffood.cli.text.comparison import describe_comparison
 from diffood.cli.text.tables import WIDTH
 from diffood.errors import BundleError, UsageError
@@ -224,5 +223,3 @@ def test_the_table_and_the_chart_show_every_row(tmp_path: Path) -> None:
     assert describe_machine().processor in lines[0]
     draw_comparison(found, tmp_path / "a.png")
     assert image.imread(tmp_path / "a.png").std() > 0.05  # ink on paper
-    with pytest.raises(UsageError, match=r"chart\.jpeg"):
-        require_png(Path("chart.jpeg"))

@@ -1,5 +1,7 @@
 """Runs the command line for the tests of this folder, in this process and in one of its own; a calibrated bundle."""
 
+import contextlib
+import io
 import json
 import shutil
 import subprocess
@@ -11,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from diffood import cli, zoo
+from diffood import cli
+from diffood.runtime.bundle.bundle import Bundle
 from diffood.zoo.images import unpack_set
 
 # One UNet evaluation an image: these tests look at the command line, not at detection.
-PLAN = ("--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0")
+PLAN = ("--start-time", "360", "--stride", "360", "--repeats", "1", "--guidance", "0")
 
 
 @dataclass(frozen=True)
@@ -46,21 +49,24 @@ class Done:
         self.assert_one_line(2, *words)
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+def run_here(*words: object) -> Done:
     """The command line's own entry point, in this process; it must end by exiting, never by another exception."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
+        patch.setattr(sys, "argv", ["diffood", *map(str, words)])
+        cli.main()
+    return Done(int(end.value.code or 0), out.getvalue(), err.getvalue())
 
-    def call(*words: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["diffood", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(bool(end.code))
-        captured = capfd.readouterr()
-        return Done(code, captured.out, captured.err)
 
-    return call
+@pytest.fixture(scope="session")
+def run() -> Callable[..., Done]:
+    """`run_here`, for tests and fixtures of any scope."""
+    return run_here
 
 
 @pytest.fixture(scope="session")
@@ -79,12 +85,12 @@ def start() -> Callable[..., Done]:
 
 
 @pytest.fixture(scope="package")
-def calibrated(tmp_path_factory: pytest.TempPathFactory, start: Callable[..., Done]) -> Path:
-    """A copy of the shipped bundle that the command line calibrated, 32 images fitted on and 64 scored; read-only."""
+def calibrated(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle) -> Path:
+    """A copy of the small bundle that the command line calibrated, 32 images fitted on and 64 scored; read-only."""
     root = tmp_path_factory.mktemp("cli")
-    bundle = Path(shutil.copytree(zoo.BUNDLE, root / "bundle"))
+    bundle = Path(shutil.copytree(small_bundle.path, root / "bundle"))
     unpack_set("fashion-validation", root / "images", 96)
-    done = start("calibrate", bundle, "--images", root / "images", *PLAN, "--batch", 8, "--threads", 1)
+    done = run_here("calibrate", bundle, "--images", root / "images", *PLAN, "--batch", 8, "--threads", 1)
     assert done.code == 0, done
     assert "guarantee   With 95.0% confidence, at most" in done.out
     assert str(bundle / "calibration.json") in done.out

@@ -265,7 +265,7 @@ def test_the_summary_counts_the_rows(
         assert summary["files"] == len(rows) == FEW
         assert summary["scored"] == sum(row["status"] == "ok" for row in rows) == 200
         assert summary["rejected"] == 20
-        assert summary["flagged"] == sum(bool(row["is_ood"]) for row in rows) > 50
+        assert summary["flagged"] == sum(bool(row["is_ood"]) for row in rows) > 20
         assert summary["unet_evaluations"] == sum(row["unet_evaluations"] for row in rows)
         assert sum(summary["reasons"].values()) == 20
 

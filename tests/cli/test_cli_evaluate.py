@@ -17,7 +17,7 @@ from diffood.calibration.evaluate import evaluate
 from diffood.calibration.metrics.comparison import compare_witnesses
 from diffood.calibration.metrics.intervals import ScoredSets
 from diffood.calibration.scored_files import ScoredFiles
-from diffood.cli.text.evaluation import table
+from diffood.cli.text.evaluation import describe_evaluation
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import Detector
 from diffood.zoo.images import load_set
@@ -150,10 +150,10 @@ def test_some_images_without_a_class_are_counted(
     ("given", "word"),
     [
         ((), "No OOD set given"),
-        (("--near", "x={}", "--far", "x={}"), "--far 'x="),
-        (("--near", "x={}", "--ood", "x={}"), "--ood 'x="),
-        (("--far", "ind={}"), "--far 'ind="),
-        (("--near", "digits"), "--near 'digits'"),
+        (("--near", "x={}", "--far", "x={}"), "Two OOD sets are named 'x'"),
+        (("--near", "x={}", "--ood", "x={}"), "Two OOD sets are named 'x'"),
+        (("--far", "ind={}"), "the name 'ind'"),
+        (("--near", "digits"), "'--near': 'digits' is not"),
     ],
 )
 def test_sets_that_cannot_be_told_apart_are_wrong_usage(
@@ -178,7 +178,11 @@ def test_many_sets_and_all_witnesses_still_fit_a_hundred_columns(calibrated: Pat
     ind, ood = made_up(60, 0), {f"set number {index:02d}": made_up(50, index / 4) for index in range(12)}
     result = evaluate(detector.calibration(), ind, ood)
     fused = ScoredSets(ind.scores, {name: files.scores for name, files in ood.items()})
-    shown = table(replace(result, witnesses=compare_witnesses(fused, dict.fromkeys(names, fused))), ["one"])
-    lines = [line for line in shown.splitlines() if not line.startswith(("false alarms", "guarantee", "class"))]
+    result = replace(result, witnesses=compare_witnesses(fused, dict.fromkeys(names, fused)))
+    lines = [
+        line
+        for line in describe_evaluation(result, ["one"])
+        if not line.startswith(("false alarms", "guarantee", "class"))
+    ]
     assert len(lines) > 2 * len(ood)
     assert max(map(len, lines)) <= COLUMNS

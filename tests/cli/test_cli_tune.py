@@ -40,10 +40,10 @@ def test_tune_prints_the_front_writes_the_plan_and_draws(
     assert done.code == 0, done
     assert "40 of 80 in-distribution files: 20 fit, 20 measure" in done.out
     assert "made: upside-down 4, made: shuffled 4, made: noisy 4, made: blended 4" in done.out
-    assert "for want of real ones" in done.out
+    assert "real ones, given with --ood, say more" in done.out
     rows = [line.split()[0] for line in done.out.splitlines() if " ddim " in line and "%" not in line]
     assert {"chosen", "plain"} <= set(rows)
-    assert "was used to choose this plan among 3" in done.out
+    assert "is optimistic: it selected this plan from 3 candidates" in done.out
     assert f"next        diffood calibrate {bundle} --images DIR" in done.out
     assert f"serve-batch {bundle} INPUT" in done.out
     opened = open_bundle(bundle)

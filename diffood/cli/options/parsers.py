@@ -1,21 +1,12 @@
 """Values of options that are more than one word, number or path, read from what was typed."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 import typer
 
+from diffood.runtime.backends import AUTO, require_backend_choice
 from diffood.runtime.bundle.bundle import Precision
-from diffood.runtime.records import is_control_character
-
-
-@dataclass(frozen=True)
-class NamedSet:
-    """A set of images with a name, typed as NAME=DIR."""
-
-    name: str
-    images: str
 
 
 class Words(tuple[str, ...]):
@@ -30,14 +21,12 @@ class Precisions(tuple[Precision, ...]):
     __slots__ = ()
 
 
-def named_set(text: str) -> NamedSet:
-    """Read NAME=DIR. The name is shown in tables and may not act on a terminal."""
-    name, _, images = text.partition("=")
-    if not name or not images or name == "ind":
-        raise typer.BadParameter(f"{text!r} is not NAME=DIR with a name other than 'ind'.")
-    if any(map(is_control_character, name)):
-        raise typer.BadParameter(f"{text!r} has control characters in its name, which tables cannot show.")
-    return NamedSet(name, images)
+def backend_choice(text: str) -> str:
+    """Read the name of a backend, or auto."""
+    try:
+        return require_backend_choice(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: {error}, and {AUTO}.") from None
 
 
 def words(text: str) -> Words:
@@ -59,4 +48,13 @@ def png_file(text: str) -> Path:
     path = Path(text)
     if path.suffix != ".png":
         raise typer.BadParameter(f"{path.name!r} does not end in .png.")
+    return path
+
+
+def html_file(text: str) -> Path:
+    """Read the path of a report, and check that one can be made."""
+    from diffood.report.page import require_report
+
+    path = Path(text)
+    require_report(path)
     return path

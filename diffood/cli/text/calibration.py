@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from diffood.cli.options import shared as options
 from diffood.cli.text.plan import describe_fusion, describe_plan
+from diffood.cli.text.tables import table_lines
+from diffood.runtime.sessions.choice import describe_engine
 
 if TYPE_CHECKING:
     from diffood.calibration.calibrate import Calibrated
@@ -17,10 +18,10 @@ KINDS = {"pac": "at most", "conformal": "on average", "quantile": "seen, not pro
 
 def describe_calibration(done: "Calibrated") -> list[str]:
     """Lines that say what was fitted on what, what it promises, and what to look at."""
-    calibration, detector = done.calibration, done.detector
+    calibration, detector, session = done.calibration, done.detector, done.detector.session
     return [
         f"plan        {describe_plan(detector.plan, detector.evaluations)}",
-        f"engine      {options.describe_engine(detector)}",
+        f"engine      {describe_engine(session.precision, session.backend, detector.why)}",
         *(describe_fusion(calibration.fusion) if calibration.fusion else []),
         f"images      {calibration.n} scored, {calibration.set_aside} set aside",
         *([_tuned(done)] if done.tuned else []),
@@ -28,7 +29,16 @@ def describe_calibration(done: "Calibrated") -> list[str]:
         *describe_classes(calibration, detector.bundle.manifest.class_names),
         f"guarantee   {calibration.guarantee}",
         *describe_suspicion(done),
+        f"wrote       {done.path}",
     ]
+
+
+def describe_repeated(done: "Calibrated") -> list[str]:
+    """A warning where images occur more than once."""
+    if not done.files.repeated:
+        return []
+    repeat = "files repeat" if done.files.repeated > 1 else "file repeats"
+    return [f"{done.files.repeated} {repeat} another's bytes; the guarantee counts on fresh images."]
 
 
 def _tuned(done: "Calibrated") -> str:
@@ -50,15 +60,16 @@ def describe_images(planned: "ImagePlan") -> list[str]:
     if planned.classes is not None:
         lines.append(
             f"per class   a class of which {planned.needed} images are scored gets its own threshold: at least "
-            f"{planned.classes * planned.needed} for all {planned.classes}. The table is about that of all images"
+            f"{planned.classes * planned.needed} for all {planned.classes}. The table is about the threshold of all"
         )
-    lines += ["", f"{'images':>10}{'scored':>10}{'may lie above':>15}{'false alarms ' + KINDS[planned.method]:>33}"]
-    for row in planned.outlooks:
-        if row.bound is None:
-            lines.append(f"{row.n:>10}{row.calibrated:>10}{'too few':>15}")
-        else:
-            lines.append(f"{row.n:>10}{row.calibrated:>10}{row.allowed_above:>15}{f'{100 * row.bound:.4g}%':>33}")
-    return lines
+    heads = ("images", "scored", "may lie above", f"false alarms {KINDS[planned.method]}")
+    rows = [
+        (str(row.n), str(row.calibrated), str(row.allowed_above), f"{100 * row.bound:.4g}%")
+        if row.bound is not None
+        else (str(row.n), str(row.calibrated), "too few", "")
+        for row in planned.outlooks
+    ]
+    return [*lines, "", *table_lines(heads, rows)]
 
 
 def describe_classes(calibration: "Calibration", names: Sequence[str]) -> list[str]:
