@@ -128,7 +128,7 @@ def test_a_changed_file_ends_the_verification(run: Run, variants: Path) -> None:
     ("words", "part"),
     [
         (("--precision", "fp8"), "'fp8' is not one of fp32, fp16, int8"),
-        (("--precision", "fp16"), "holds no fp16 graphs"),
+        (("--precision", "fp16"), "has no fp16 graphs"),
         (("--ood", "digits"), "is not NAME=DIR"),
     ],
 )

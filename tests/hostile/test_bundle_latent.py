@@ -51,8 +51,8 @@ def swap(manifest: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        (without("encode"), "holds no encode graph"),
-        (without("decode"), "holds no decode graph"),
+        (without("encode"), "has no encode graph"),
+        (without("decode"), "has no decode graph"),
         (swap, "decode.onnx is not an encode graph"),
         (latent(channels=3), "is not a step_guided graph"),
         (latent(height=7), "is not a step_guided graph"),

@@ -99,9 +99,9 @@ def hide_in_a_node(model: Any, weights: list[Any]) -> None:
         (move(location="classify.weights\0"), r"in 'classify\.weights\\x00', where only"),
         (move(location="c" * 10**4), "no text of at most 500 bytes"),
         (move(offset=2**40), "behind the end of"),
-        (move(offset=-4), "'-4' where a whole number belongs"),
-        (move(offset="0x10"), "'0x10' where a whole number belongs"),
-        (move(offset="9" * 400), "where a whole number belongs"),
+        (move(offset=-4), "'-4' where a whole number is expected"),
+        (move(offset="0x10"), "'0x10' where a whole number is expected"),
+        (move(offset="9" * 400), "where a whole number is expected"),
         (move(offset=2), "at byte 2 of classify.weights, between two values"),
         (move(length=0), "values have 0 bytes"),
         (move(checksum="0"), "without location, offset and length"),
@@ -112,7 +112,7 @@ def hide_in_a_node(model: Any, weights: list[Any]) -> None:
         (say_twice, "'offset' twice"),
         (keep_values_too, "field 9 of a weight"),
         (deny_it, "without location, offset and length"),
-        (hide_in_a_node, "none of the graph's own weights"),
+        (hide_in_a_node, "not one of the graph's own weights"),
     ],
 )
 def test_a_graph_that_misplaces_its_weights_is_refused(large: Path, change: Change, message: str) -> None:
@@ -196,5 +196,5 @@ def test_more_weights_than_memory_are_an_error_that_says_so(large: Path, monkeyp
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(module.mmap, "mmap", full)
-    with pytest.raises(EngineMemoryError, match=rf"{NAME} has \d+ bytes and finds no memory"):
+    with pytest.raises(EngineMemoryError, match=rf"{NAME} has \d+ bytes and there is not enough memory"):
         load(large)

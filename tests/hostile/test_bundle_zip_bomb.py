@@ -63,7 +63,7 @@ def test_eight_gigabytes_of_zeros_are_refused_before_they_are_unpacked(bundle_co
         data[at + 24 : at + 28] = struct.pack("<I", 900_000_128)
         at += 4
     reseal("noise_levels.npz", bytes(data))
-    with pytest.raises(BundleError, match=r"it expands to 9000001280 bytes where at most 1073741824 belong"):
+    with pytest.raises(BundleError, match=r"it expands to 9000001280 bytes where at most 1073741824 are allowed"):
         open_bundle(bundle_copy)
 
 

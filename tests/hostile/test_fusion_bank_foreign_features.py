@@ -18,7 +18,7 @@ def test_a_bank_of_another_number_of_features_is_refused(
 ) -> None:
     replace_bank(pack_bank(np.ones((30, width), np.float32))[1])
     text = refusal()
-    assert f"holds {width} features a row where the classifier has 256" in text
+    assert f"has {width} features per row, the classifier has 256" in text
     assert "calibrate again" in text
 
 

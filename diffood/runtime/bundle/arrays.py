@@ -1,4 +1,4 @@
-"""Arrays from the bytes of an .npz that nobody vouches for: bounded, no pickle."""
+"""Arrays from the bytes of an untrusted .npz: bounded in size, no pickle."""
 
 import io
 import zipfile
@@ -13,7 +13,7 @@ MAX_EXPANDED_BYTES = 2**30  # arrays of one file, unpacked; golden values of 102
 
 
 def load_arrays(data: bytes, name: str, remedy: str = "export the bundle anew") -> dict[str, npt.NDArray[Any]]:
-    """Arrays of an .npz given as bytes, without pickle. Raises BundleError where it is none or expands too far."""
+    """Arrays of an .npz given as bytes, without pickle. Raises BundleError if it is invalid or expands too far."""
     try:
         return _read_arrays(data)
     except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for damaged bytes
@@ -27,7 +27,7 @@ def _read_arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
     # zipfile never gives more than file_size bytes, and unpacks piecemeal with these two methods only
     expanded = sum(member.file_size for member in members)
     if expanded > MAX_EXPANDED_BYTES:
-        raise ValueError(f"it expands to {expanded} bytes where at most {MAX_EXPANDED_BYTES} belong")
+        raise ValueError(f"it expands to {expanded} bytes where at most {MAX_EXPANDED_BYTES} are allowed")
     if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
         raise ValueError("it is packed by a method that numpy does not write")
     arrays = {}

@@ -1,4 +1,4 @@
-"""The artefact: a folder of graphs, what proves them, and a manifest. Opens, checks and writes it; runs nothing."""
+"""The bundle: a folder of graphs, golden values and a manifest. Opens, checks and writes it; runs nothing."""
 
 import hashlib
 import json
@@ -32,8 +32,8 @@ MANIFEST = "manifest.json"
 CALIBRATION = "calibration.json"
 PARITY = "parity.json"
 TUNING = "tuning.json"
-KEPT = "calibrations"  # folder of the calibrations that later ones replaced, and of all banks; named by their hashes
-NOT_IN_MANIFEST = (MANIFEST, CALIBRATION, PARITY, TUNING)  # written after export; each says itself what it holds for
+KEPT = "calibrations"  # folder of replaced calibrations and of all banks, named by their hashes
+NOT_IN_MANIFEST = (MANIFEST, CALIBRATION, PARITY, TUNING)  # written after export; each says itself what it is valid for
 MAX_MANIFEST_BYTES = 4 * 2**20  # a manifest is some kilobytes; class names of the largest sets stay below this
 MAX_FILE_BYTES = 2**34  # weights of four billion parameters in FP32; a graph's own limit is protobuf's, 2**31
 MAX_STEPS = 100_000  # training steps of a noise schedule
@@ -46,19 +46,23 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$", max_l
 
 
 class FileEntry(Record):
-    """A file of the bundle's folder: sha256 of its bytes and their number."""
+    """A file of the bundle's folder: sha256 and number of its bytes."""
 
     sha256: Sha256
     size: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
 
 
 class GraphEntry(GrownRecord):
-    """One ONNX graph. role: classify; step_guided (two UNet evaluations a lane); step_plain (one); encode and decode.
+    """One ONNX graph.
 
-    data: the file that holds the large graph's weights, which graphs of the same weights share; None: all in `file`.
-    precision: of the variant it belongs to; that of fp16 or int8 may name the FP32 file of encode or decode.
-    error: the largest difference from FP32 torch over the export's proofs, relative to the largest output.
-    weights: how many weight values the graph holds in each type, e.g. {"float16": 687473}.
+    Attributes:
+        role: classify; step_guided (two UNet evaluations per lane) or step_plain (one); encode and decode.
+        file: Its ONNX file.
+        data: File with the weights of a large graph, shared by graphs of the same weights; None: all are in `file`.
+        precision: Of the variant it belongs to. That of fp16 or int8 may name the FP32 file of encode or decode.
+        opset: ONNX opset.
+        error: Largest difference from FP32 torch in the export's proofs, relative to the largest output.
+        weights: Number of weight values by type, e.g. {"float16": 687473}.
     """
 
     added: ClassVar = ("data",)
@@ -73,7 +77,7 @@ class GraphEntry(GrownRecord):
 
 
 class ModelEntry(Record):
-    """A model the bundle was made from: its origin in words, the hash of its weights, its parameter count."""
+    """A model the bundle was made from: its origin in words, the hash of its weights, its number of parameters."""
 
     origin: Text
     weights_sha256: Sha256
@@ -81,7 +85,7 @@ class ModelEntry(Record):
 
 
 class UNetEntry(ModelEntry):
-    """How the UNet is asked. labels: "none", "class", or "class+null" (the null label is the last one)."""
+    """How the UNet is called; labels "class+null" means that the last label is the null class."""
 
     prediction: Prediction
     labels: Literal["none", "class", "class+null"]
@@ -90,7 +94,7 @@ class UNetEntry(ModelEntry):
 
 
 class LatentEntry(ModelEntry):
-    """The autoencoder whose latents [channels, height, width] are noised and denoised in the place of images."""
+    """The autoencoder whose latents [channels, height, width] are noised and denoised instead of images."""
 
     channels: Annotated[int, Field(ge=1, le=MAX_LATENT_CHANNELS)]
     height: Annotated[int, Field(ge=1)]
@@ -98,9 +102,23 @@ class LatentEntry(ModelEntry):
 
 
 class Manifest(GrownRecord):
-    """The manifest, format 1. `files` names every file that the bundle may open, calibrations apart.
+    """The content of manifest.json.
 
-    latent: None where images are denoised as they are.
+    Attributes:
+        format: Format of the bundle.
+        image: What the models take; other images are resized and converted.
+        class_names: Of the classifier, in its order.
+        feature_count: Length D of the features.
+        classifier: Where the classifier came from.
+        unet: Where the UNet came from and how it is called.
+        noise_levels: File of the training schedule.
+        golden: File of inputs and the FP32 outputs they must give.
+        graphs: All graphs.
+        plans: Plans by name.
+        default_plan: Name of the plan that is used if none is named.
+        files: Every file that may be opened, apart from calibrations.
+        versions: Of the libraries the bundle was made with.
+        latent: The autoencoder; None if images are denoised as they are.
     """
 
     added: ClassVar = ("latent",)
@@ -138,14 +156,23 @@ class Manifest(GrownRecord):
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: every file was hashed, nothing was executed. alpha_bar float64 [T], decreasing in (0, 1)."""
+    """An opened bundle: every file was hashed, nothing was executed.
+
+    Attributes:
+        path: Its folder.
+        manifest: Its manifest.
+        alpha_bar: Noise levels of the training schedule, float64 [T], decreasing in (0, 1).
+    """
 
     path: Path
     manifest: Manifest
     alpha_bar: npt.NDArray[np.float64]
 
     def read(self, name: str) -> bytes:
-        """Bytes of a file of the manifest, hashed again: what is returned is what was checked. Raises BundleError."""
+        """Bytes of a file of the manifest, hashed again: the bytes returned are those that were checked.
+
+        Raises BundleError.
+        """
         data = read_regular(self.path, name, self.entry(name).size)
         self._require_hash(name, hashlib.sha256(data).hexdigest())
         return data
@@ -156,23 +183,23 @@ class Bundle:
             pass
 
     def copy(self, name: str, target: Path) -> None:
-        """Copy a file of the manifest, hashed on the way. Raises BundleError; what `target` holds then is not it."""
+        """Copy a file of the manifest, hashed on the way. Raises BundleError; `target` must not be used then."""
         with target.open("wb") as file:
             for piece in self._pieces(name):
                 file.write(piece)
 
     def load(self, name: str) -> npt.NDArray[np.uint8]:
-        """Bytes of a large file in memory of this process's own, hashed as they came; page-aligned, read-only.
+        """Bytes of a large file in this process's own memory, hashed as they were read; page-aligned, read-only.
 
-        Not a map of the file: who can write to it could change the bytes after they were hashed, or cut them off.
-        Raises BundleError, EngineMemoryError.
+        Not a memory map of the file: others could change or truncate it after it was hashed. Raises BundleError,
+        EngineMemoryError.
         """
         size = self.entry(name).size
         try:
             memory = np.frombuffer(mmap.mmap(-1, max(1, size)), np.uint8)
         except OSError:
             raise EngineMemoryError(
-                f"{self.path / name} has {size} bytes and finds no memory: close other programs, or use fp16."
+                f"{self.path / name} has {size} bytes and there is not enough memory: close programs, or use fp16."
             ) from None
         at = 0
         for piece in self._pieces(name):
@@ -182,7 +209,7 @@ class Bundle:
         return memory[:size]
 
     def _pieces(self, name: str) -> Iterator[bytes]:
-        """A file of the manifest in pieces; BundleError after the last where they are not what was hashed."""
+        """A file of the manifest in pieces; raises BundleError after the last if the hash is another."""
         size, digest = self.entry(name).size, hashlib.sha256()
         with open_regular(self.path, name, size) as file:
             for piece in read_pieces(file, size):
@@ -199,50 +226,50 @@ class Bundle:
             )
 
     def entry(self, name: str) -> FileEntry:
-        """What the manifest says of a file. Raises BundleError where it does not name it."""
+        """The manifest's entry of a file. Raises BundleError if there is none."""
         entry = self.manifest.files.get(name)
         if entry is None:
             raise BundleError(f"{self.path}: {name!r} is not among the manifest's files; export the bundle again.")
         return entry
 
     def sha256(self, graph: GraphEntry) -> str:
-        """Hash of a graph with all its weights: its file's; where some lie in another, of the hashes of both."""
+        """Hash of a graph with all its weights: that of its file, or of the hashes of both files if it has two."""
         own = self.entry(graph.file).sha256
         return own if graph.data is None else hashlib.sha256((own + self.entry(graph.data).sha256).encode()).hexdigest()
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """The precisions this bundle holds graphs in, fp32 first."""
+        """The precisions this bundle has graphs in, fp32 first."""
         held = {entry.precision for entry in self.manifest.graphs}
         return tuple(precision for precision in get_args(Precision) if precision in held)
 
     def graph(self, role: Role, precision: Precision = "fp32") -> GraphEntry:
-        """Return the graph of this role and precision; BundleError where the bundle has none."""
+        """The graph of this role and precision. Raises BundleError if the bundle has none."""
         for entry in self.manifest.graphs:
             if (entry.role, entry.precision) == (role, precision):
                 return entry
         if precision not in self.precisions:
             raise BundleError(
-                f"{self.path} holds no {precision} graphs, only {', '.join(self.precisions)}: "
+                f"{self.path} has no {precision} graphs, only {', '.join(self.precisions)}: "
                 f"export it with `--precision fp32,{precision}`."
             )
         hint = " (its UNet has no null class, so guidance must be 0)" if role == "step_guided" else ""
-        raise BundleError(f"{self.path} holds no {role} graph{hint}; it has {[g.role for g in self.manifest.graphs]}.")
+        raise BundleError(f"{self.path} has no {role} graph{hint}; it has {[g.role for g in self.manifest.graphs]}.")
 
     def plan(self, name: str | None = None) -> Plan:
-        """Return the plan of this name, the default one without; UsageError with the names there are."""
+        """The plan of this name, or the default one. Raises UsageError listing the names there are."""
         name = name or self.manifest.default_plan
         if name not in self.manifest.plans:
             raise UsageError(f"No plan {name!r} in this bundle; it has: {', '.join(sorted(self.manifest.plans))}.")
         return self.manifest.plans[name]
 
     def tables(self, plan: Plan) -> list[StepTable]:
-        """Step tables of a plan on this bundle's noise levels."""
+        """Step tables of a plan for this bundle's noise levels."""
         return plan.tables(self.alpha_bar, self.manifest.unet.prediction)
 
 
 def kept_folder(bundle: Bundle) -> Path:
-    """The bundle's folder of earlier calibrations, which need not exist; BundleError where it is no plain folder."""
+    """The bundle's folder of earlier calibrations, which need not exist. Raises BundleError if it is a link."""
     return plain_folder(bundle.path, KEPT)
 
 
@@ -291,9 +318,9 @@ def _parse_manifest(path: Path, data: bytes) -> Manifest:
 
 
 def write_bundle(path: Path, make_manifest: Callable[[dict[str, FileEntry]], Manifest]) -> Manifest:
-    """Hash every file that lies in folder `path` and write the manifest beside them, last.
+    """Hash every file in the folder `path` and write the manifest last.
 
-    Raises UsageError where what was given cannot be in a manifest, for example a class name with control characters.
+    Raises UsageError for values that cannot be in a manifest, for example a class name with control characters.
     """
     names = sorted(file.name for file in path.iterdir() if file.is_file() and file.name not in NOT_IN_MANIFEST)
     with explain_invalid("The bundle's manifest", "correct what was given", UsageError):
@@ -313,7 +340,7 @@ def describe_file(path: Path) -> FileEntry:
 
 
 def add_default_plan(bundle: Bundle, name: str, plan: Plan) -> Bundle:
-    """Write a plan into the manifest under this name, in place of an earlier one, and make it the default."""
+    """Write a plan into the manifest under this name, replacing an earlier one, and make it the default."""
     plans = bundle.manifest.plans | {name: plan}
     manifest = bundle.manifest.model_copy(update={"plans": plans, "default_plan": name})
     write_record(bundle.path, MANIFEST, manifest)

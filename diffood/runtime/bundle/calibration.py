@@ -1,4 +1,4 @@
-"""calibration.json: the threshold, what it guarantees, the scores behind it, and the fingerprint it holds for."""
+"""calibration.json: the threshold, what it guarantees, the scores it was fitted on, and what it is valid for."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ ClassIndex = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Fingerprint(GrownRecord):
-    """All that a score depends on. Two equal fingerprints give the same scores, so one calibration holds for both."""
+    """Everything a score depends on. Equal fingerprints give equal scores, so one calibration is valid for both."""
 
     added: ClassVar = ("encode_sha256", "decode_sha256")
 
@@ -54,7 +54,7 @@ class Fingerprint(GrownRecord):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:8]
 
     def difference(self, other: "Fingerprint") -> str:
-        """Name the fields in which two fingerprints differ, with both values."""
+        """The fields in which two fingerprints differ, with both values."""
         mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
         changed = [key for key in mine | theirs if mine.get(key) != theirs.get(key)]
         return "; ".join(f"{key}: {mine.get(key)} there, {theirs.get(key)} here" for key in changed)
@@ -71,9 +71,14 @@ def _flat(fields: dict[str, object]) -> dict[str, str]:
 
 
 class ClassThreshold(Record):
-    """The threshold of one predicted class, from its n calibration images: allowed_above of them lie above at most.
+    """The threshold of one predicted class.
 
-    bound: of the class's false-alarm rate, of the kind of the calibration's method.
+    Attributes:
+        predicted: Index of the class.
+        threshold: An image of this class is flagged when its score is above.
+        n: Calibration images of the class.
+        allowed_above: How many of them may lie above the threshold.
+        bound: Bound of the class's false-alarm rate, of the kind that the calibration's method gives.
     """
 
     predicted: ClassIndex
@@ -84,10 +89,14 @@ class ClassThreshold(Record):
 
 
 class ClassThresholds(Record):
-    """Thresholds of the predicted classes that have `needed` calibration images; the others use that of all images.
+    """Thresholds of predicted classes.
 
-    classes: the predicted class of each of the calibration's scores, in their order. overall_bound: of the false-alarm
-    rate of all images together, which is up to twice alpha where some classes have their own threshold and some not.
+    Attributes:
+        needed: Calibration images that a class needs for its own threshold; the others use the global one.
+        overall_bound: Bound of the false-alarm rate of all images together. It is up to twice alpha if some classes
+            have their own threshold and some do not.
+        thresholds: Of the classes that have their own, by ascending class.
+        classes: Predicted class of each of the calibration's scores, in their order.
     """
 
     needed: Annotated[int, Field(ge=1)]
@@ -110,10 +119,22 @@ class ClassThresholds(Record):
 
 
 class Calibration(Record):
-    """calibration.json: a threshold, what it guarantees, the sorted scores behind it and what it holds for.
+    """The content of calibration.json. An image is flagged when its score is above the threshold.
 
-    An image is flagged when its score > threshold, its predicted class's own where per_class holds one. allowed_above
-    of the n scores lie above the threshold of all at most.
+    Attributes:
+        format: Format of the file.
+        method: How the threshold was fitted.
+        alpha: Allowed false-alarm rate.
+        delta: 1 minus the confidence, for the method pac; None for the others.
+        n: Number of calibration images.
+        allowed_above: How many of their scores may lie above the threshold.
+        threshold: Of all images; classes in `per_class` have their own.
+        guarantee: What the threshold guarantees, as a sentence.
+        set_aside: Images that could not be used.
+        fingerprint: What the scores depend on.
+        scores: Of the calibration images, ascending.
+        fusion: How witnesses are combined, None for a plan of one witness.
+        per_class: Thresholds of predicted classes, None if all share one.
     """
 
     format: Literal[1] = 1
@@ -166,16 +187,16 @@ class Calibration(Record):
 
     @property
     def own_thresholds(self) -> dict[int, float]:
-        """Thresholds by predicted class of the classes that have their own; empty where all share one."""
+        """Thresholds by predicted class, of the classes that have their own; empty if all share one."""
         return {entry.predicted: entry.threshold for entry in self.per_class.thresholds} if self.per_class else {}
 
     def summary(self) -> dict[str, Any]:
-        """The same as plain values, without the two that have one entry an image."""
+        """The same as plain values, without the two lists that have one entry per image."""
         return self.model_dump(mode="json", exclude={"scores": True, "per_class": {"classes"}})
 
 
 def load_calibration(bundle: Bundle) -> Calibration:
-    """Read the bundle's calibration. CalibrationError where there is none, BundleError where it is damaged."""
+    """Read the bundle's calibration. Raises CalibrationError if there is none, BundleError if it is damaged."""
     path = bundle.path / CALIBRATION
     if not os.path.lexists(path):
         raise CalibrationError(
@@ -188,14 +209,14 @@ def load_calibration(bundle: Bundle) -> Calibration:
 
 
 def load_calibrated_fusion(bundle: Bundle, calibration: Calibration | None) -> Fusion | None:
-    """The fusion a calibration was fitted with, None where there is none. Raises BundleError as `load_fusion` does."""
+    """The fusion a calibration was fitted with, None if it has none. Raises BundleError as `load_fusion` does."""
     return load_fusion(bundle, calibration.fusion) if calibration and calibration.fusion else None
 
 
 def save_calibration(bundle: Bundle, calibration: Calibration) -> Path:
-    """Write the calibration into the bundle, in one move, and keep the one before; returns its path.
+    """Write the calibration into the bundle, in one move, and keep the previous one; returns its path.
 
-    BundleError where the folder of kept ones is a link or no folder.
+    Raises BundleError if the folder of kept calibrations is a link or not a folder.
     """
     path, data = bundle.path / CALIBRATION, record_bytes(calibration)
     _keep_previous(bundle, data)
@@ -217,7 +238,7 @@ def _keep_previous(bundle: Bundle, new: bytes) -> None:
 
 
 def list_kept(bundle: Bundle) -> dict[str, Calibration]:
-    """Earlier calibrations by file name, in its order; BundleError where one is damaged, changed or a link."""
+    """Earlier calibrations by file name, sorted. Raises BundleError if one is damaged, changed or a link."""
     kept, remedy = {}, "remove it; the bundle's own calibration does not need it"
     for path in sorted(kept_folder(bundle).glob("*.json")):
         data = read_regular(path.parent, path.name, MAX_CALIBRATION_BYTES, remedy)

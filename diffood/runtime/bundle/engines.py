@@ -1,6 +1,6 @@
-"""Engine files of a bundle as read at run time: which there are, what each is bound to, and whether it may be loaded.
+"""Engine files of a bundle at run time: which exist, what each is bound to, and whether it may be loaded.
 
-engines/<target>/ holds one plan file a graph and engine.json. A plan file is executable code, so nothing here
+engines/<target>/ contains one plan file per graph and engine.json. A plan file is executable code, so nothing here
 returns one before its hash, its ONNX graph, its library and its GPU were compared.
 """
 
@@ -25,7 +25,7 @@ EngineLibrary = Literal["tensorrt", "tensorrt-rtx"]
 
 
 class Profile(Record):
-    """Rows of an engine call: the fewest, those it is tuned for, the most."""
+    """Rows of an engine call: the fewest, the number it is tuned for, the most."""
 
     smallest: Annotated[int, Field(ge=1)]
     usual: Annotated[int, Field(ge=1)]
@@ -33,7 +33,7 @@ class Profile(Record):
 
 
 class PlanFile(Record):
-    """One serialised engine; onnx_sha256: of the ONNX graph it was built from, as Bundle.sha256 gives it."""
+    """One serialised engine; onnx_sha256 is that of the ONNX graph it was built from, as Bundle.sha256 gives it."""
 
     role: Role
     file: FileName
@@ -43,7 +43,20 @@ class PlanFile(Record):
 
 
 class EngineRecord(Record):
-    """engine.json. compute_capability: as "8.6"; gpu and driver: None for tensorrt-rtx, whose builder uses no GPU."""
+    """The content of engine.json.
+
+    Attributes:
+        format: Format of the file.
+        library: What built it.
+        library_version: Version of the library; another cannot load the engine.
+        precision: Of the graphs it was built from.
+        compute_capability: Of the GPU it runs on, e.g. "8.6".
+        gpu: Name of the GPU it was built on; None for tensorrt-rtx, whose builder uses none.
+        driver: Its driver; None for tensorrt-rtx.
+        profile: Rows of an engine call.
+        options: Options of the builder.
+        plans: One plan file per graph.
+    """
 
     format: Literal[1] = 1
     library: EngineLibrary
@@ -59,7 +72,7 @@ class EngineRecord(Record):
 
 @dataclass(frozen=True)
 class EngineHost:
-    """What runs here, for one library: its version, and the GPU's compute capability, as "8.6"."""
+    """A library installed here and the GPU it would use; compute_capability e.g. "8.6"."""
 
     library: EngineLibrary
     library_version: str
@@ -68,14 +81,14 @@ class EngineHost:
 
 @dataclass(frozen=True)
 class EngineFolder:
-    """An engine folder whose record was read and validated; its plan files were not opened yet."""
+    """An engine folder whose record was read and validated; its plan files have not been opened."""
 
     path: Path
     record: EngineRecord
 
     @property
     def digest(self) -> str:
-        """One hash over the plan files' own: part of the fingerprint of what runs."""
+        """One hash over those of the plan files; part of the fingerprint."""
         return hashlib.sha256("".join(sorted(plan.sha256 for plan in self.record.plans)).encode()).hexdigest()
 
 
@@ -85,14 +98,14 @@ def target_name(library: EngineLibrary, compute_capability: str, precision: Prec
 
 
 def engines_folder(bundle: Bundle) -> Path:
-    """The bundle's folder of engines, which need not exist; BundleError where it is no plain folder."""
+    """The bundle's folder of engines, which need not exist. Raises BundleError if it is a link or not a folder."""
     return plain_folder(bundle.path, ENGINES)
 
 
 def list_engines(bundle: Bundle) -> list[EngineFolder]:
-    """Read the records of all engine folders, by name; BundleError where one is damaged."""
+    """Read the records of all engine folders, by name. Raises BundleError if one is damaged."""
     root = engines_folder(bundle)
-    # a name with a dot in front is an engine being built, or what a killed build left behind
+    # a name with a leading dot is an engine being built, or the remains of a killed build
     folders = sorted(folder for folder in root.glob("[!.]*") if folder.is_dir()) if root.is_dir() else []
     return [_read(folder) for folder in folders]
 
@@ -115,13 +128,13 @@ def rebuild_command(bundle: Bundle, library: EngineLibrary, precision: Precision
 
 
 def find_engine(bundle: Bundle, machine: EngineHost, precision: Precision, batch: int) -> EngineFolder:
-    """The engine of this bundle that this machine may run. BundleError naming what does not match, and the remedy."""
+    """The engine of this bundle that this machine may run. Raises BundleError naming each mismatch and the remedy."""
     engines = [
         e for e in list_engines(bundle) if (e.record.library, e.record.precision) == (machine.library, precision)
     ]
     remedy = rebuild_command(bundle, machine.library, precision, machine.compute_capability)
     if not engines:
-        raise BundleError(f"{bundle.path} holds no {machine.library} engine in {precision}: run `{remedy}`.")
+        raise BundleError(f"{bundle.path} has no {machine.library} engine in {precision}: run `{remedy}`.")
     problems = {engine.path.name: _mismatch(bundle, engine.record, machine, batch) for engine in engines}
     for engine in engines:
         if not problems[engine.path.name]:
@@ -131,7 +144,7 @@ def find_engine(bundle: Bundle, machine: EngineHost, precision: Precision, batch
 
 
 def _mismatch(bundle: Bundle, record: EngineRecord, machine: EngineHost, batch: int) -> str:
-    """What forbids to run this engine here; "" where nothing does."""
+    """Why this engine must not run here; "" if it may."""
     if record.compute_capability != machine.compute_capability:
         return (
             f"was built for compute capability {record.compute_capability}, this GPU has {machine.compute_capability}"
@@ -148,13 +161,13 @@ def _mismatch(bundle: Bundle, record: EngineRecord, machine: EngineHost, batch: 
 
 
 def read_plan(engine: EngineFolder, role: Role) -> bytes:
-    """Bytes of one plan file, hashed: what is returned is what was checked. Raises BundleError."""
+    """Bytes of one plan file, hashed: the bytes returned are those that were checked. Raises BundleError."""
     remedy = "remove its folder and build the engine again"
     for plan in engine.record.plans:
         if plan.role == role:
             break
     else:
-        raise BundleError(f"{engine.path} holds no {role} engine; {remedy}.")
+        raise BundleError(f"{engine.path} has no {role} engine; {remedy}.")
     data = read_regular(engine.path, plan.file, plan.size, remedy)
     found = hashlib.sha256(data).hexdigest()
     if found != plan.sha256:
@@ -166,5 +179,5 @@ def read_plan(engine: EngineFolder, role: Role) -> bytes:
 
 
 def save_record(folder: Path, record: EngineRecord) -> None:
-    """Write engine.json beside its plan files."""
+    """Write engine.json into the folder of its plan files."""
     write_record(folder, RECORD, record)

@@ -1,7 +1,7 @@
-"""Finds the tensors that an ONNX file keeps in another one, from its bytes alone. Knows nothing else of ONNX.
+"""Finds the tensors that an ONNX file keeps in another file, from its bytes alone.
 
-An engine may follow such a path to any file of the machine; what the manifest does not hash is never opened. So the
-only form that passes is the one an export writes: weights of the graph itself, each field once.
+An engine may follow such a path to any file of the machine, and only files that the manifest hashes may be opened. So
+the only form accepted is the one an export writes: weights of the graph itself, each field once.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ _MAX_VARINT_BYTES = 10
 
 @dataclass(frozen=True)
 class ExternalTensor:
-    """A weight in another file: `length` bytes from `offset` on. data_type: ONNX's number of a type."""
+    """A weight in another file: `length` bytes from `offset` on; data_type is ONNX's number of the type."""
 
     name: str
     data_type: int
@@ -43,13 +43,13 @@ class ExternalTensor:
 
 
 class StrayTensorError(ValueError):
-    """A tensor outside the file, of a form that no export writes."""
+    """A tensor outside the file in a form that no export writes."""
 
 
 def find_external_data(model: bytes) -> list[ExternalTensor]:
-    """The weights of a serialised ONNX model that lie outside it, in its order.
+    """The weights of a serialised ONNX model that are in other files, in its order.
 
-    Raises ValueError where it is no protobuf, StrayTensorError where a tensor outside is no weight as exports write it.
+    Raises ValueError if it is not a protobuf message, StrayTensorError for a tensor outside that no export writes.
     """
     waiting, found = [("model", memoryview(model))], []
     while waiting:
@@ -61,7 +61,7 @@ def find_external_data(model: bytes) -> list[ExternalTensor]:
             elif isinstance(value, memoryview) and number in _CHILDREN[message]:
                 waiting.append((_CHILDREN[message][number], value))
         if outside and message == "tensor":
-            raise StrayTensorError("a tensor that is none of the graph's own weights")
+            raise StrayTensorError("a tensor that is not one of the graph's own weights")
         if outside:
             found.append(_read_weight(data))
     return found[::-1]  # the last was looked at first
@@ -78,10 +78,10 @@ def _read_weight(data: memoryview) -> ExternalTensor:
             entry = dict(_fields(value))
             key = _text(entry.get(_KEY))
             if entry.keys() != {_KEY, _VALUE} or key in places:
-                raise StrayTensorError(f"{key!r} twice, or beside something else")
+                raise StrayTensorError(f"{key!r} twice, or together with another field")
             places[key] = _text(entry[_VALUE])
         elif number in once or number not in (_DATA_TYPE, _NAME, _DATA_LOCATION):
-            raise StrayTensorError(f"field {number} of a weight twice, or one that has no place there")
+            raise StrayTensorError(f"field {number} of a weight twice, or a field that is not allowed there")
         else:
             once[number] = value
     kind = once.get(_DATA_TYPE)
@@ -94,7 +94,7 @@ def _read_weight(data: memoryview) -> ExternalTensor:
 
 
 def _numbers(value: int | memoryview) -> Iterator[int]:
-    """A repeated number: one a field, or several packed in one."""
+    """A repeated number: one per field, or several packed into one field."""
     if isinstance(value, int):
         yield value
         return
@@ -106,13 +106,13 @@ def _numbers(value: int | memoryview) -> Iterator[int]:
 
 def _text(value: int | memoryview | None) -> str:
     if not isinstance(value, memoryview) or len(value) > _MAX_TEXT:
-        raise StrayTensorError(f"no text of at most {_MAX_TEXT} bytes where a name or a place belongs")
+        raise StrayTensorError(f"no text of at most {_MAX_TEXT} bytes where a name or a place is expected")
     return bytes(value).decode()
 
 
 def _whole(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
-        raise StrayTensorError(f"{text[:_MAX_DIGITS]!r} where a whole number belongs")
+        raise StrayTensorError(f"{text[:_MAX_DIGITS]!r} where a whole number is expected")
     return int(text)
 
 

@@ -36,9 +36,15 @@ class BankEntry(Record):
 
 
 class StageRule(Record):
-    """When an image ends after so many repeats: when its score there, of these witnesses, is <= low or > high.
+    """When scoring stops early: after `repeats`, if the score of these witnesses is clear.
 
-    None: never on that side. The score of an image is that of the stage at which it ends.
+    The score of an image is that of the stage at which it stops.
+
+    Attributes:
+        repeats: Repeats after which the score is judged.
+        witnesses: What is combined at this stage.
+        low: Scores at most this stop as in-distribution; None: none does.
+        high: Scores above this stop as out-of-distribution; None: none does.
     """
 
     repeats: Annotated[int, Field(ge=0)]
@@ -47,14 +53,19 @@ class StageRule(Record):
     high: float | None
 
     def ends(self, score: float) -> bool:
-        """Whether a score says enough; one that is not finite says nothing."""
+        """Whether a score is clear enough to stop; one that is not finite never is."""
         return bool((self.low is not None and score <= self.low) or (self.high is not None and score > self.high))
 
 
 class FusionRecord(Record):
-    """What a calibration holds of its fusion. n: images it was fitted on, none of them calibrated on.
+    """How a calibration combines witnesses into one score.
 
-    witnesses: of an image that goes all the way; stages: of those that end before, in the order of the plan's.
+    Attributes:
+        combine: The rule.
+        witnesses: Fitted witnesses for images that go through all repeats.
+        n: Images it was fitted on; the threshold was fitted on others.
+        bank: File of the bank of features, if a witness needs one.
+        stages: Rules of the plan's stages, in their order.
     """
 
     combine: Combination
@@ -76,7 +87,7 @@ class FusionRecord(Record):
         return self
 
     def mismatch(self, plan: Plan) -> str:
-        """What this combines and the plan does not, in words; "" where it belongs to the plan."""
+        """What this combines and the plan does not, as a sentence; "" if it was fitted for the plan."""
         mine = (self.names, self.combine, tuple(rule.repeats for rule in self.stages))
         wanted = (plan.witnesses, plan.combine, plan.stages)
         if mine == wanted:
@@ -94,11 +105,11 @@ class FusionRecord(Record):
 
     @property
     def sha256(self) -> str:
-        """Hash over everything in the record, the bank's own among it: part of the fingerprint of a score."""
+        """Hash of the record, the bank's hash included; part of the fingerprint of a score."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def score(self, values: Float) -> Float:
-        """One score [...] from the witnesses' values [..., W] of images that went all the way."""
+        """Scores [...] from witness values [..., W] of images that went through all repeats."""
         return fuse(self.witnesses, self.combine, values)
 
 
@@ -110,7 +121,7 @@ class Fusion:
     bank: Array | None = None
 
     def values(self, evidence: Evidence) -> Float:
-        """Values float64 [W] of the witnesses; NaN for those that cannot be measured without a repeat."""
+        """Witness values float64 [W]; NaN for those that need a repeat where none was done."""
         names = self.record.names
         here = measurable(names, evidence.repeats)
         found = measure(here, evidence, self.bank)
@@ -121,7 +132,7 @@ class Fusion:
         return values
 
     def score(self, evidence: Evidence, values: Float) -> float:
-        """One number from the witnesses' values [W]: that of the stage the evidence is from."""
+        """One score from witness values [W], by the rule of the stage the evidence is from."""
         for rule in self.record.stages:
             if rule.repeats == evidence.repeats:
                 here = [self.record.names.index(witness.name) for witness in rule.witnesses]
@@ -129,12 +140,12 @@ class Fusion:
         return float(self.record.score(values))
 
     def ends(self, evidence: Evidence, score: float) -> bool:
-        """Whether an image of this score goes no further than what there is of it."""
+        """Whether scoring of an image stops at the stage the evidence is from."""
         return any(rule.ends(score) for rule in self.record.stages if rule.repeats == evidence.repeats)
 
 
 def pack_bank(features: Array) -> tuple[BankEntry, bytes]:
-    """An entry and the bytes of its file, from features [B, D]; float16 of unit rows is a thousandth of distances."""
+    """The entry and the file's bytes of a bank of features [B, D]; float16 changes distances by a thousandth."""
     buffer = io.BytesIO()
     np.savez(buffer, features=unit(features).astype(np.float16))
     data = buffer.getvalue()
@@ -143,7 +154,7 @@ def pack_bank(features: Array) -> tuple[BankEntry, bytes]:
 
 
 def unpack_bank(data: bytes, name: str) -> Array:
-    """Unit rows float32 [B, D] of a bank's bytes. Raises BundleError where they are none.
+    """Unit rows float32 [B, D] from the bytes of a bank. Raises BundleError if they are not one.
 
     Made unit again, since float16 leaves their lengths a little off, which alone moves a small distance by a hundredth.
     """
@@ -161,7 +172,7 @@ def save_bank(bundle: Bundle, entry: BankEntry, data: bytes) -> None:
 
 
 def load_fusion(bundle: Bundle, record: FusionRecord) -> Fusion:
-    """The fusion of a record with its bank. Raises BundleError where that is missing, changed or of other features."""
+    """The fusion of a record with its bank. Raises BundleError if that is missing, changed or has other features."""
     if record.bank is None:
         return Fusion(record)
     entry, remedy = record.bank, f"calibrate again: `diffood calibrate {bundle.path} --images DIR`"
@@ -172,7 +183,7 @@ def load_fusion(bundle: Bundle, record: FusionRecord) -> Fusion:
     bank = unpack_bank(data, entry.file)
     if bank.shape[1] != bundle.manifest.feature_count:
         raise BundleError(
-            f"{folder / entry.file} holds {bank.shape[1]} features a row where the classifier has "
+            f"{folder / entry.file} has {bank.shape[1]} features per row, the classifier has "
             f"{bundle.manifest.feature_count}; {remedy}."
         )
     return Fusion(record, bank)

@@ -1,6 +1,6 @@
-"""parity.json as read at run time: which variants were judged to give the calibrated one's verdicts. Judges nothing.
+"""parity.json at run time: which variants were found to give the verdicts of the calibrated one. Judges nothing.
 
-calibration.parity measures and judges; a record is what it leaves in the bundle.
+calibration.parity measures and judges, and leaves a record in the bundle.
 """
 
 import hashlib
@@ -35,12 +35,23 @@ class SetParity(Record):
 
 
 class ParityRecord(Record):
-    """One judgement. reference: what the calibration was fitted on; variant: what was judged against it.
+    """One judgement of a variant against the calibrated reference.
 
-    images InD images were scored by both. flips: verdicts that differ, flips_to_alarm of them from passed to flagged;
-    flip_bound: upper end of the Clopper-Pearson 95 % interval of their share. p_value_shift: the largest.
-    threshold_shift: the variant's threshold minus the reference's, both at the calibration's rate on these images.
-    images_per_second: of both on these images, alternating in one run on the machine that verified.
+    Attributes:
+        reference: What the calibration was fitted on.
+        variant: What was judged.
+        calibration_sha256: Hash of calibration.json at that time.
+        limits: What the variant may differ by.
+        images: In-distribution images scored by both.
+        flips: Verdicts that differ.
+        flips_to_alarm: Of these, from passed to flagged.
+        flip_bound: Upper end of the Clopper-Pearson 95 % interval of their share.
+        p_value_shift: Largest difference of p-values.
+        threshold_shift: The variant's threshold minus the reference's, both at the calibration's rate on these images.
+        sets: OOD sets by name.
+        images_per_second: Of the variant on these images, in turns with the reference on the machine that verified.
+        reference_images_per_second: Of the reference.
+        problems: Limits that were exceeded.
     """
 
     reference: Fingerprint
@@ -60,19 +71,19 @@ class ParityRecord(Record):
 
     @property
     def passed(self) -> bool:
-        """Whether the variant may stand in for the reference."""
+        """Whether the variant may be used instead of the reference."""
         return not self.problems
 
 
 class ParityFile(Record):
-    """parity.json: at most one record a pair of fingerprints, the newest."""
+    """The content of parity.json: the newest record of each pair of fingerprints."""
 
     format: Literal[1] = 1
     records: tuple[ParityRecord, ...] = ()
 
 
 def load_parity(bundle: Bundle) -> ParityFile:
-    """Read the bundle's judgements, none where it was never verified. BundleError where the file is damaged."""
+    """Read the bundle's judgements, none if it was never verified. Raises BundleError if the file is damaged."""
     if not os.path.lexists(bundle.path / PARITY):
         return ParityFile()
     remedy = "remove it and run `diffood verify` again"
@@ -80,20 +91,20 @@ def load_parity(bundle: Bundle) -> ParityFile:
 
 
 def add_record(bundle: Bundle, record: ParityRecord) -> None:
-    """Write a judgement into the bundle, in place of an earlier one of the same pair."""
+    """Write a judgement into the bundle, replacing an earlier one of the same pair."""
     pair = (record.reference, record.variant)
     kept = [old for old in load_parity(bundle).records if (old.reference, old.variant) != pair]
     write_record(bundle.path, PARITY, ParityFile(records=(*kept, record)))
 
 
 def calibration_sha256(bundle: Bundle) -> str:
-    """Hash of calibration.json: a judgement holds for the threshold it was made at."""
+    """Hash of calibration.json: a judgement is valid for the threshold it was made at."""
     data = read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES, "remove it and calibrate again")
     return hashlib.sha256(data).hexdigest()
 
 
 def find_record(bundle: Bundle, calibration: Calibration, running: Fingerprint) -> ParityRecord | None:
-    """The judgement of what runs against this calibration, if there is one."""
+    """The judgement of the running variant against this calibration, None if there is none."""
     pair = (calibration.fingerprint, running)
     for record in load_parity(bundle).records:
         if (record.reference, record.variant) == pair and record.calibration_sha256 == calibration_sha256(bundle):
@@ -102,7 +113,7 @@ def find_record(bundle: Bundle, calibration: Calibration, running: Fingerprint) 
 
 
 def require_calibrated(bundle: Bundle, calibration: Calibration, running: Fingerprint) -> None:
-    """Refuse a calibration fitted on something else than what runs, unless the parity gate has passed for the pair.
+    """Refuse a calibration that was not fitted on what runs, unless the parity gate has passed for the pair.
 
     Raises CalibrationError naming both, what differs, and what to do.
     """
@@ -112,7 +123,7 @@ def require_calibrated(bundle: Bundle, calibration: Calibration, running: Finger
     if fitted.plan != running.plan:
         remedy = f"Run `diffood calibrate {bundle.path} --images DIR` with the same options"
     elif fitted == running.model_copy(update={"fusion_sha256": fitted.fusion_sha256}):
-        remedy = "The bundle was calibrated anew since this detector was made: open the bundle again"
+        remedy = "The bundle was calibrated again after this detector was made: open the bundle again"
     else:
         remedy = (
             f"Run `diffood verify {bundle.path} --images DIR` to test the pair, "
@@ -123,7 +134,7 @@ def require_calibrated(bundle: Bundle, calibration: Calibration, running: Finger
         return
     judged = f" The parity gate refused it: {'; '.join(record.problems)}." if record is not None else ""
     raise CalibrationError(
-        f"Not calibrated for what is running: calibration.json holds for {fitted.precision} on {fitted.backend} "
+        f"Not calibrated for what is running: calibration.json is for {fitted.precision} on {fitted.backend} "
         f"(fingerprint {fitted.short}…), this is {running.precision} on {running.backend} ({running.short}…); "
         f"{fitted.difference(running)}.{judged} {remedy}."
     )

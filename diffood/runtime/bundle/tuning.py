@@ -1,7 +1,4 @@
-"""tuning.json: the images a plan was chosen on, which no threshold is fitted on, and the plans it was chosen from.
-
-Chooses nothing.
-"""
+"""tuning.json: the images a plan was chosen on, which no threshold is fitted on, and the plans it was chosen from."""
 
 import os
 from collections.abc import Collection
@@ -23,7 +20,16 @@ Unit = Literal["UNet evaluations", "milliseconds"]
 
 
 class MeasuredPlan(Record):
-    """A plan that was measured: its cost, its mean AUROC with the 95 % interval; front: no other beats it in both."""
+    """A plan that was measured.
+
+    Attributes:
+        cost: Per image, in the unit of the tuning.
+        auroc: Mean over the OOD sets.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        front: Whether no other plan is better in both cost and AUROC.
+        chosen: Whether it became the bundle's default.
+    """
 
     cost: Cost
     auroc: Share
@@ -34,7 +40,14 @@ class MeasuredPlan(Record):
 
 
 class Measured(Record):
-    """What the last tuning measured; limit: the most a plan might cost; made: the OOD images were made from others."""
+    """What the last tuning measured.
+
+    Attributes:
+        unit: Of the costs.
+        limit: Largest allowed cost.
+        made: Whether the OOD images were made from in-distribution images.
+        plans: All plans that were measured.
+    """
 
     unit: Unit
     limit: Cost
@@ -49,7 +62,7 @@ class Measured(Record):
 
 
 class TuningRecord(Record):
-    """images: sha256 of the bytes of every in-distribution file that `diffood tune` ever looked at, ascending."""
+    """The content of tuning.json; images: sha256 of every in-distribution file that `diffood tune` used, ascending."""
 
     format: Literal[1] = 1
     images: Annotated[tuple[Sha256, ...], Field(max_length=MOST_IMAGES)] = ()
@@ -57,17 +70,17 @@ class TuningRecord(Record):
 
 
 def load_tuned(bundle: Bundle) -> frozenset[str]:
-    """Hashes of the images a plan of this bundle was chosen on, none where it never was. BundleError where damaged."""
+    """Hashes of the images a plan of this bundle was chosen on. Raises BundleError if the file is damaged."""
     return frozenset(_load(bundle).images)
 
 
 def load_measured(bundle: Bundle) -> Measured | None:
-    """What the last tuning measured, None where there was none to its end. BundleError where damaged."""
+    """What the last complete tuning measured, None if there was none. Raises BundleError if the file is damaged."""
     return _load(bundle).measured
 
 
 def add_tuned(bundle: Bundle, hashes: Collection[str]) -> None:
-    """Write the hashes into the bundle, beside those of earlier runs: whoever tuned twice saw the images of both.
+    """Add the hashes of a tuning to those of earlier ones: after two tunings the plan depends on the images of both.
 
     Raises BundleError as `load_tuned` does.
     """
@@ -76,14 +89,14 @@ def add_tuned(bundle: Bundle, hashes: Collection[str]) -> None:
 
 
 def keep_measured(bundle: Bundle, measured: Measured) -> None:
-    """Write what a tuning measured, in the place of an earlier one's. Raises BundleError as `load_tuned` does."""
+    """Write what a tuning measured, replacing an earlier one. Raises BundleError as `load_tuned` does."""
     _write(bundle, TuningRecord(images=_load(bundle).images, measured=measured))
 
 
 def _load(bundle: Bundle) -> TuningRecord:
     if not os.path.lexists(bundle.path / TUNING):
         return TuningRecord()
-    remedy = "copy the bundle again, whole, or choose the plan anew on other images"
+    remedy = "copy the bundle again, whole, or run `diffood tune` again on other images"
     return read_record(bundle.path, TUNING, TuningRecord, limit=MAX_TUNING_BYTES, remedy=remedy)
 
 

@@ -52,7 +52,7 @@ def list_candidates(
     wanted = bundle.precisions if precision == "auto" else (precision or _calibrated_precision(calibration),)
     if missing := set(wanted) - set(bundle.precisions):
         raise UsageError(
-            f"{bundle.path} holds no {missing.pop()} graphs, only {', '.join(bundle.precisions)}; "
+            f"{bundle.path} has no {missing.pop()} graphs, only {', '.join(bundle.precisions)}; "
             "export it with that --precision."
         )
     usable, skipped = [], []

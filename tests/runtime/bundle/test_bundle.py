@@ -37,7 +37,7 @@ def test_every_role_names_a_graph_of_the_files(zoo_bundle: Bundle, role: Role) -
 def test_a_role_without_graph_is_an_error_that_lists_the_others(zoo_bundle: Bundle, role: Role) -> None:
     others = tuple(entry for entry in zoo_bundle.manifest.graphs if entry.role != role)
     manifest = zoo_bundle.manifest.model_copy(update={"graphs": others})
-    with pytest.raises(BundleError, match=f"holds no {role} graph") as caught:
+    with pytest.raises(BundleError, match=f"has no {role} graph") as caught:
         Bundle(zoo_bundle.path, manifest, zoo_bundle.alpha_bar).graph(role)
     assert all(entry.role in str(caught.value) for entry in others)
     assert ("guidance must be 0" in str(caught.value)) == (role == "step_guided")

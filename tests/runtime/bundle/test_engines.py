@@ -88,7 +88,7 @@ def test_the_engine_of_this_machine_is_found_among_others(bundle_copy: Path, pla
         (EngineHost("tensorrt-rtx", "1.7.2", "8.6"), 8, "built by tensorrt-rtx 1.7.1, 1.7.2 is installed"),
         (HERE, 1, "takes 2 to 32 rows, --batch is 1"),
         (HERE, 33, "takes 2 to 32 rows, --batch is 33"),
-        (EngineHost("tensorrt", "10.9.0", "8.6"), 8, "holds no tensorrt engine in fp32"),
+        (EngineHost("tensorrt", "10.9.0", "8.6"), 8, "has no tensorrt engine in fp32"),
     ],
 )
 def test_an_engine_that_does_not_fit_is_refused_before_its_plans_are_opened(
@@ -123,7 +123,7 @@ def test_an_engine_being_built_is_not_looked_at(bundle_copy: Path, plant: Plant)
 def test_a_bundle_without_engines_says_how_to_build_one(bundle_copy: Path) -> None:
     bundle = open_bundle(bundle_copy)
     assert list_engines(bundle) == []
-    with pytest.raises(BundleError, match=r"holds no tensorrt-rtx engine in fp32: run `diffood export"):
+    with pytest.raises(BundleError, match=r"has no tensorrt-rtx engine in fp32: run `diffood export"):
         find_engine(bundle, HERE, "fp32", 8)
 
 
@@ -145,7 +145,7 @@ def test_an_engine_without_a_role_says_so(bundle_copy: Path, plant: Plant) -> No
     (engine,) = list_engines(open_bundle(bundle_copy))
     record = engine.record.model_copy(update={"plans": engine.record.plans[1:]})
     missing = engine.record.plans[0].role
-    with pytest.raises(BundleError, match=rf"holds no {missing} engine; .*build the engine again"):
+    with pytest.raises(BundleError, match=rf"has no {missing} engine; .*build the engine again"):
         read_plan(type(engine)(engine.path, record), missing)
 
 

@@ -61,7 +61,7 @@ def test_all_backends_are_examined_best_first(zoo_bundle: Bundle) -> None:
 def test_a_precision_the_bundle_does_not_hold_is_no_backends(zoo_bundle: Bundle, backend: Backend) -> None:
     found = next(f for f in examine_backends(zoo_bundle, "int8", 4) if f.backend == backend)
     assert not found.usable
-    assert "holds no int8 graphs, only fp32" in found.reason
+    assert "has no int8 graphs, only fp32" in found.reason
     with pytest.raises(DiffoodError):
         open_session(zoo_bundle, backend, "int8", guided=True, registers=0, batch=4, threads=1)
 
