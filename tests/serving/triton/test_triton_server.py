@@ -26,9 +26,8 @@ import numpy as np
 import pytest
 from triton_requests import broken_images, serve_folder
 
-from diffood import zoo
 from diffood.calibration.calibrate import calibrate_files
-from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs.open import list_inputs
@@ -121,9 +120,9 @@ def is_ready(port: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -> Path:
-    """A copy of the shipped bundle, calibrated with its default plan: four witnesses, two stages; read-only."""
-    path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("served") / "bundle"))
+def bundle(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle, clothes_folder: Path) -> Path:
+    """A copy of the small bundle, calibrated with its default plan: four witnesses, two stages; read-only."""
+    path = Path(shutil.copytree(small_bundle.path, tmp_path_factory.mktemp("served") / "bundle"))
     opened = open_bundle(path)
     detector = Detector.load(opened, opened.plan(), batch=BATCH, threads=1)
     calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
