@@ -133,8 +133,7 @@ def show(result: "ServeResult", output: Path, as_json: bool) -> None:
     """Print what a run did."""
     summary = result.summary
     if as_json:
-        content = summary.model_dump(mode="json", exclude={"run"})
-        typer.echo(json.dumps({**content, "engine": result.engine}))
+        typer.echo(json.dumps(result.as_json()))
         return
     typer.echo(
         f"{summary.files} files: {summary.scored} scored, {summary.flagged} flagged as OOD, "

@@ -14,6 +14,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from diffood import __version__
 from diffood.errors import EXIT_SET_ASIDE, UsageError
@@ -88,6 +89,10 @@ class ServeResult:
     summary: Summary
     engine: str
     exit_code: int
+
+    def as_json(self) -> dict[str, Any]:
+        """What `serve-batch --json` prints."""
+        return {**self.summary.model_dump(mode="json", exclude={"run"}), "engine": self.engine}
 
 
 def serve(request: ServeRequest, stop: Stop, observer: ServeObserver = ServeObserver()) -> ServeResult:
