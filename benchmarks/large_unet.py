@@ -16,7 +16,7 @@ from pages import comparison, diffood, machine_line, machine_options, readable, 
 from diffood import zoo
 from diffood.bench.compare import Budget, Contender, compare
 from diffood.bench.contenders import our_contenders, plain_contender
-from diffood.export.images import read_some
+from diffood.export.images import read_sample
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.model_sources import ModelSources
@@ -135,7 +135,7 @@ def measure(given: argparse.Namespace, place: Path) -> None:
             for name in GEMM
         ),
     ]
-    x = read_some([str(images)], opened.manifest.image, IMAGES, print)
+    x = read_sample([str(images)], opened.manifest.image, IMAGES, print)
     found = compare(contenders, x, Budget(given.seconds, given.rounds)).as_json()
     products = [row for row in found["rows"] if row["name"] in GEMM]
     peak = max(2 * SIDE**3 * row["images_per_second"]["median"] for row in products)

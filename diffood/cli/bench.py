@@ -91,9 +91,9 @@ def bench(
 def _read_images(inputs: list[str], shape: ImageShape) -> Array:
     """The images given, or the embedded ones."""
     if inputs:
-        from diffood.export.images import read_some  # needs no torch
+        from diffood.export.images import read_sample  # needs no torch
 
-        return read_some(inputs, shape, IMAGES, partial(typer.echo, err=True))
+        return read_sample(inputs, shape, IMAGES, partial(typer.echo, err=True))
     from diffood.runtime.images.pixels import from_pixels
     from diffood.zoo.images import load_set
 

@@ -64,7 +64,7 @@ def export_bundle(request: ExportRequest, report: Callable[[str], None]) -> Mani
             report=report,
         )
         numbered = tuple(f"class {index}" for index in range(classifier.classes))
-        manifest = _fill(writer, class_names or numbered, request.precisions)
+        manifest = _write_files(writer, class_names or numbered, request.precisions)
         folder.chmod(0o755)
         if output.exists():
             shutil.rmtree(output)
@@ -113,7 +113,7 @@ def _report_models(
     report(f"features    {classifier.features} values, {classifier.features_from}")
 
 
-def _fill(writer: GraphWriter, class_names: tuple[str, ...], precisions: Collection[Precision]) -> Manifest:
+def _write_files(writer: GraphWriter, class_names: tuple[str, ...], precisions: Collection[Precision]) -> Manifest:
     """Write every file of the bundle, the manifest last."""
     unet, classifier, schedule = writer.unet, writer.classifier, writer.unet.schedule
     labels = unet.labels(classifier.classes)

@@ -11,7 +11,7 @@ from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.scoring import Array
 
 
-def read_some(inputs: Sequence[str], shape: ImageShape, most: int, report: Callable[[str], None]) -> Array:
+def read_sample(inputs: Sequence[str], shape: ImageShape, most: int, report: Callable[[str], None]) -> Array:
     """At most `most` images float32 [N, C, H, W] in [-1, 1], evenly over the inputs; unusable ones reported.
 
     Raises UsageError where none can be used, or an input names nothing.

@@ -17,7 +17,7 @@ LARGEST_INSIDE = 2**28
 
 
 @dataclass(frozen=True)
-class EngineRequest:
+class EngineBuildRequest:
     """The TensorRT engines to build of a bundle's graphs.
 
     Attributes:
@@ -60,7 +60,7 @@ class ExportRequest:
     precisions: tuple[Precision, ...] = ()
     opset: int = OPSET
     images: tuple[str, ...] = ()
-    engines: EngineRequest | None = None
+    engines: EngineBuildRequest | None = None
     largest_inside: int = LARGEST_INSIDE
 
     def __post_init__(self) -> None:

@@ -29,11 +29,11 @@ def run_export(request: ExportRequest, report: Callable[[str], None]) -> None:
         export_bundle(request, report)
     if "int8" in request.precisions and request.images:
         _require("onnx", "torch")
-        from diffood.export.images import read_some
+        from diffood.export.images import read_sample
         from diffood.export.int8.quantize import IMAGES, quantize_bundle
 
         shape = open_bundle(request.bundle).manifest.image
-        quantize_bundle(request.bundle, read_some(request.images, shape, IMAGES, report), report=report)
+        quantize_bundle(request.bundle, read_sample(request.images, shape, IMAGES, report), report=report)
     if request.engines is not None:
         from diffood.export.engines.build import build_engines
 

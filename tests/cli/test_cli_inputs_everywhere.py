@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from diffood.export.images import read_some
+from diffood.export.images import read_sample
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.plan import DEFAULT
@@ -118,9 +118,9 @@ def test_tune_chooses_on_a_tar_and_a_table(
 
 def test_export_and_bench_read_the_pixels_of_the_files(packed: Path) -> None:
     shape, lines = ImageShape(1, 28, 28), list[str]()
-    tar, files = (read_some([f"{packed}/ind{ending}"], shape, 100, lines.append) for ending in (".tar", ""))
+    tar, files = (read_sample([f"{packed}/ind{ending}"], shape, 100, lines.append) for ending in (".tar", ""))
     np.testing.assert_array_equal(tar, files)
-    assert read_some([f"{packed}/ind.parquet"], shape, 10, lines.append).shape == (10, 1, 28, 28)
+    assert read_sample([f"{packed}/ind.parquet"], shape, 10, lines.append).shape == (10, 1, 28, 28)
     assert lines == []
 
 

@@ -8,7 +8,7 @@ import pytest
 from halved_graphs import reseal
 
 from diffood.export.engines.build import build_engines
-from diffood.export.request import EngineRequest
+from diffood.export.request import EngineBuildRequest
 from diffood.runtime.bundle.engines import Profile
 
 MISSING = [name for name in ("tensorrt_rtx", "polygraphy") if importlib.util.find_spec(name) is None]
@@ -22,7 +22,7 @@ PROFILE = Profile(smallest=1, usual=8, largest=32)
 def build(bundle: Path, *gpus: str, report: Callable[[str], None] = lambda _: None, **changes: object) -> list[Path]:
     """build_engines with what most tests ask for."""
     asked = {"precisions": ("fp32",), "profile": PROFILE, **changes}
-    return build_engines(bundle, EngineRequest("tensorrt-rtx", gpus=gpus, **asked), report)  # type: ignore[arg-type]
+    return build_engines(bundle, EngineBuildRequest("tensorrt-rtx", gpus=gpus, **asked), report)  # type: ignore[arg-type]
 
 
 def keep_graphs(bundle: Path, *roles: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from diffood.errors import UsageError
-from diffood.export.request import EngineRequest
+from diffood.export.request import EngineBuildRequest
 from diffood.runtime.bundle.bundle import Precision
 from diffood.runtime.bundle.engines import EngineLibrary, Profile
 
@@ -37,7 +37,7 @@ class EngineOptions:
         Path | None, typer.Option(help="File that makes the next build faster.", rich_help_panel=PANEL)
     ] = None
 
-    def read(self, precisions: tuple[Precision, ...]) -> EngineRequest | None:
+    def read(self, precisions: tuple[Precision, ...]) -> EngineBuildRequest | None:
         """The engines asked for, of graphs in these precisions; None where there are none. Raises UsageError."""
         profile = _read_profile(self.engine_batch)
         if self.engine is None:
@@ -45,7 +45,7 @@ class EngineOptions:
                 raise UsageError("--gpu names what engines are built for: add --engine tensorrt-rtx.")
             return None
         gpus = tuple(self.gpu.split(",")) if self.gpu else ()
-        return EngineRequest(self.engine, profile, gpus, precisions, self.workspace, self.timing_cache)
+        return EngineBuildRequest(self.engine, profile, gpus, precisions, self.workspace, self.timing_cache)
 
 
 def _read_profile(text: str) -> Profile:

@@ -13,9 +13,9 @@ from typing import IO, Any
 
 from diffood import errors
 from diffood.errors import UsageError
-from diffood.export.engines.errors import died
+from diffood.export.engines.errors import builder_died
 from diffood.export.engines.worker import BuilderPlatform, BuildJob
-from diffood.export.request import EngineRequest
+from diffood.export.request import EngineBuildRequest
 from diffood.runtime.bundle.bundle import Bundle, GraphEntry, Precision, describe_file, open_bundle
 from diffood.runtime.bundle.engines import (
     EngineLibrary,
@@ -38,13 +38,13 @@ class _Builder:
     """What all engines of one call have in common."""
 
     bundle: Bundle
-    request: EngineRequest
+    request: EngineBuildRequest
     platform: BuilderPlatform
     root: Path
     report: Report
 
 
-def build_engines(bundle_path: Path, request: EngineRequest, report: Report) -> list[Path]:
+def build_engines(bundle_path: Path, request: EngineBuildRequest, report: Report) -> list[Path]:
     """Build engines of every graph a bundle has in the precisions asked for. Needs no torch.
 
     A folder appears whole or not at all, and replaces the one before; those finished before an error stay.
@@ -80,7 +80,7 @@ def build_engines(bundle_path: Path, request: EngineRequest, report: Report) -> 
     return [_build_target(builder, capability, precision) for capability in capabilities for precision in ordered]
 
 
-def _check(request: EngineRequest) -> None:
+def _check(request: EngineBuildRequest) -> None:
     rows = (request.profile.smallest, request.profile.usual, request.profile.largest)
     if list(rows) != sorted(rows):
         raise UsageError(f"--engine-batch {','.join(map(str, rows))} must ascend: fewest, usual, most rows.")
@@ -98,7 +98,7 @@ def _check(request: EngineRequest) -> None:
         raise UsageError(f"--timing-cache {cache} cannot be written: there is no folder {cache.parent}.")
 
 
-def choose_capabilities(request: EngineRequest, platform: BuilderPlatform) -> tuple[str, ...]:
+def choose_capabilities(request: EngineBuildRequest, platform: BuilderPlatform) -> tuple[str, ...]:
     """Compute capabilities to build for, as "8.6": of the GPUs asked for, each once and in order; tensorrt has its own.
 
     Raises UsageError for a GPU the library does not know.
@@ -232,5 +232,5 @@ def _run(library: EngineLibrary, verb: str, argument: str, stdin: IO[bytes] | in
         kind, message = answer["error"]
         raise getattr(errors, kind)(message)
     if "result" not in answer or process.returncode:
-        raise died(library, process.returncode, last_words)
+        raise builder_died(library, process.returncode, last_words)
     return dict(answer["result"])

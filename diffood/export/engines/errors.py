@@ -35,7 +35,7 @@ def cannot_build_here(reason: str) -> ExportError:
     )
 
 
-def too_old(version: str, oldest: tuple[int, int]) -> ExportError:
+def library_too_old(version: str, oldest: tuple[int, int]) -> ExportError:
     """The installed TensorRT cannot build what diffood exports."""
     return ExportError(
         f"TensorRT {version} is installed, {oldest[0]}.{oldest[1]} or newer is needed: upgrade it, or JetPack."
@@ -58,7 +58,7 @@ def _sentence(said: str) -> str:
     return re.split(r"\. |;|\n", WHERE.sub("", said))[0].strip()
 
 
-def refused(library: str, graph: str, nodes: list[str]) -> ExportError:
+def graph_refused(library: str, graph: str, nodes: list[str]) -> ExportError:
     """The parser refused a graph. library: with its version; nodes: as describe_node gives them."""
     if not nodes:
         return ExportError(f"{library} cannot read {graph} as ONNX. Export the bundle again.")
@@ -69,7 +69,7 @@ def refused(library: str, graph: str, nodes: list[str]) -> ExportError:
     )
 
 
-def failed(library: str, graph: str, workspace_mb: int | None, logged: list[str]) -> ExportError:
+def build_failed(library: str, graph: str, workspace_mb: int | None, logged: list[str]) -> ExportError:
     """A graph that was parsed did not become an engine. logged: errors of the builder, the last of them its verdict."""
     said = " ".join(logged).lower()
     if any(words in said for words in ("outofmemory", "out of memory", "insufficient memory")):
@@ -85,7 +85,7 @@ def failed(library: str, graph: str, workspace_mb: int | None, logged: list[str]
     return ExportError(f"{library} cannot build {graph}: {reason}")
 
 
-def died(library: str, code: int, last_words: str) -> ExportError:
+def builder_died(library: str, code: int, last_words: str) -> ExportError:
     """The builder's process ended without an answer. code: as subprocess gives it, negative for a signal."""
     how = f"the {library} builder ended: {describe_exit(code)}"
     if code == KILLED:

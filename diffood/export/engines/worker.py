@@ -17,7 +17,14 @@ from typing import Annotated, Any, NoReturn
 from pydantic import Field
 
 from diffood.errors import DeviceError, DiffoodError, ExportError
-from diffood.export.engines.errors import cannot_build_here, describe_node, failed, missing_library, refused, too_old
+from diffood.export.engines.errors import (
+    build_failed,
+    cannot_build_here,
+    describe_node,
+    graph_refused,
+    library_too_old,
+    missing_library,
+)
 from diffood.runtime.bundle.engines import EngineLibrary, Profile
 from diffood.runtime.records import Record
 from diffood.runtime.sessions.tensorrt import MODULES, load_library
@@ -68,7 +75,7 @@ def ask(library: EngineLibrary) -> BuilderPlatform:
         raise cannot_build_here(str(error)) from None
     version = found.machine.library_version
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TENSORRT:
-        raise too_old(version, OLDEST_TENSORRT)
+        raise library_too_old(version, OLDEST_TENSORRT)
     return BuilderPlatform(
         library_version=version,
         compute_capabilities=(found.machine.compute_capability,),
@@ -115,7 +122,7 @@ def build(job: BuildJob, onnx: bytes, say: Say) -> dict[str, str]:
     except PolygraphyException as error:
         # polygraphy logs what it raises too; what the builder said comes before
         logged = [line for line in errors if line != str(error)] or [str(error)]
-        raise failed(f"{job.library} {trt.__version__}", job.name, job.workspace_mb, logged) from None
+        raise build_failed(f"{job.library} {trt.__version__}", job.name, job.workspace_mb, logged) from None
     job.plan.write_bytes(memoryview(plan))
     return {
         "strongly_typed": "yes",
@@ -210,7 +217,7 @@ def _refuse(trt: Any, job: BuildJob, onnx: bytes, typed: bool) -> NoReturn:
     parser.supports_model_v2(onnx, **_place(job))  # goes on after the first refused node, as `parse` does not
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     nodes = [describe_node(e.node_name(), e.node_operator(), e.desc()) for e in errors if e.node_operator()]
-    raise refused(f"{job.library} {trt.__version__}", job.name, nodes)
+    raise graph_refused(f"{job.library} {trt.__version__}", job.name, nodes)
 
 
 def main(verb: str, argument: str) -> None:

@@ -1,26 +1,26 @@
 """Exports a classify graph whose classifier is an ONNX graph already: that graph, behind torch's preprocessing."""
 
 import contextlib
-import graphlib
 import sys
 import tempfile
 from pathlib import Path
 
 import onnx
+import onnx_ir
 import torch
 from onnx import compose, helper, version_converter
 from torch import nn
 
 from diffood.errors import ExportError
 from diffood.export.graphs.modules import ClassifyGraph
-from diffood.export.onnx.proof import Inputs, export_onnx, forget_origin, prove_structure
+from diffood.export.onnx.proof import Inputs, export_onnx, prove_structure, strip_metadata
 from diffood.export.sources.classifiers.onnx_classifier import FEATURES, LOGITS, OnnxClassifier, opset_of
 
 _PREFIX = "classifier."
 _IMAGE = "image"
 
 
-class _Before(nn.Module):
+class _Preparation(nn.Module):
     """All that torch does before the classifier's graph."""
 
     def __init__(self, graph: ClassifyGraph, classifier: OnnxClassifier) -> None:
@@ -41,7 +41,7 @@ def export_joined(graph: ClassifyGraph, example: Inputs, outputs: tuple[str, ...
     assert isinstance(classifier, OnnxClassifier)
     with tempfile.TemporaryDirectory() as scratch:
         before = Path(scratch) / f"{path.stem}.onnx"
-        export_onnx(_Before(graph, classifier).eval(), example, (_IMAGE,), before, opset)
+        export_onnx(_Preparation(graph, classifier).eval(), example, (_IMAGE,), before, opset)
         head = onnx.load(before)
     tail = _at_opset(classifier.graph, opset)
     if classifier.halved:
@@ -61,7 +61,7 @@ def export_joined(graph: ClassifyGraph, example: Inputs, outputs: tuple[str, ...
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [batch, width])
         for name, width in zip(outputs, widths, strict=True)
     )
-    forget_origin(joined)
+    strip_metadata(joined)
     onnx.save(joined, path)
     prove_structure(path, tuple(example), outputs, opset)
 
@@ -96,19 +96,11 @@ def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
         sys.path[:] = before  # the package puts its folder there, with modules of common names in it
     try:
         with contextlib.redirect_stdout(None):
-            made: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
-            _sort(made.graph)  # it puts its casts last
+            halved = onnx_ir.from_proto(convert_float_to_float16(model, keep_io_types=True))
+            halved.graph.sort()  # it puts its casts last
+            made: onnx.ModelProto = onnx_ir.to_proto(halved)
     except Exception as error:
         raise ExportError(
             f"ONNX Runtime cannot halve the classifier's graph ({type(error).__name__}: {error}): export without fp16."
         ) from None
     return made
-
-
-def _sort(graph: onnx.GraphProto) -> None:
-    """Put every node after those whose outputs it takes."""
-    maker = {name: index for index, node in enumerate(graph.node) for name in node.output}
-    needs = {index: {maker[name] for name in node.input if name in maker} for index, node in enumerate(graph.node)}
-    nodes = [graph.node[index] for index in graphlib.TopologicalSorter(needs).static_order()]
-    graph.ClearField("node")
-    graph.node.extend(nodes)

@@ -16,7 +16,7 @@ def weight_type(model: nn.Module) -> torch.dtype:
     return next((parameter.dtype for parameter in model.parameters()), torch.float32)
 
 
-class Prepare(nn.Module):
+class PrepareImages(nn.Module):
     """x [B, C, H, W] in [-1, 1] -> what a classifier takes, float32: resized, cut, its channels, normalised."""
 
     def __init__(self, classifier: Classifier, channels: int, height: int, width: int) -> None:
@@ -53,7 +53,7 @@ class ClassifyGraph(nn.Module):
 
     def __init__(self, classifier: Classifier, channels: int, height: int, width: int) -> None:
         super().__init__()
-        self.model, self.prepare = classifier.model, Prepare(classifier, channels, height, width)
+        self.model, self.prepare = classifier.model, PrepareImages(classifier, channels, height, width)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map images of the UNet to logits and features."""

@@ -16,8 +16,16 @@ from diffood.export.graphs.joined import export_joined
 from diffood.export.graphs.modules import ClassifyGraph, StepGuided, StepLabelled, StepPlain
 from diffood.export.graphs.normalisation import fused_group_norms
 from diffood.export.onnx.precision import LIMITS, prove_types
-from diffood.export.onnx.proof import ADVICE, EXAMPLE_BATCH, Inputs, Recording, export_onnx, prove_equal, run_torch
-from diffood.export.onnx.samples import Proofs, Samples
+from diffood.export.onnx.proof import (
+    ADVICE,
+    EXAMPLE_BATCH,
+    Inputs,
+    RecordedOutputs,
+    export_onnx,
+    prove_equal,
+    run_torch,
+)
+from diffood.export.onnx.samples import InputSampler, ProofInputs
 from diffood.export.onnx.weights_file import WeightsFile
 from diffood.export.sources.classifiers.classifier import Classifier
 from diffood.export.sources.classifiers.onnx_classifier import OnnxClassifier
@@ -46,7 +54,7 @@ class GraphWriter:
 
 
 @dataclass(frozen=True)
-class _Written:
+class _SavedGraph:
     """A graph that was saved, and what torch gave for it in FP32, to be proven later."""
 
     role: Role
@@ -54,8 +62,8 @@ class _Written:
     path: Path
     data: str | None
     outputs: tuple[str, ...]
-    proofs: Proofs
-    expected: Recording
+    proofs: ProofInputs
+    expected: RecordedOutputs
 
 
 def write_graphs(writer: GraphWriter, precisions: Collection[Precision]) -> tuple[list[GraphEntry], Golden]:
@@ -71,26 +79,26 @@ def write_graphs(writer: GraphWriter, precisions: Collection[Precision]) -> tupl
         for model in _models(writer):
             model.to("meta")
         gc.collect()  # what the exporter made refers to itself, and to weights
-        proven = [entry for graph in written if (entry := _prove_or_leave(writer, graph))]
-        return proven + _left_exact(proven, precisions), golden
+        proven = [entry for graph in written if (entry := _prove_or_keep_fp32(writer, graph))]
+        return proven + _fp32_stand_ins(proven, precisions), golden
     finally:
         for graph in written:
             graph.expected.close()
 
 
-def _write_fp32(writer: GraphWriter, golden: Golden) -> Iterator[_Written]:
+def _write_fp32(writer: GraphWriter, golden: Golden) -> Iterator[_SavedGraph]:
     """The graphs everything is measured against, and golden values."""
     files: dict[str, WeightsFile] = {}
     for role, module, outputs in _modules(writer.unet, writer.classifier):
-        samples = Samples(writer.unet, writer.classifier.classes, writer.steps, role)
+        samples = InputSampler(writer.unet, writer.classifier.classes, writer.steps, role)
         example = samples.draw(EXAMPLE_BATCH)
-        proofs = Proofs(samples, _count_operations(module, example))
-        expected = Recording(run_torch(module), iter(proofs), writer.folder)
+        proofs = ProofInputs(samples, _count_operations(module, example))
+        expected = RecordedOutputs(run_torch(module), iter(proofs), writer.folder)
         golden |= _golden(role, samples.draw(GOLDEN_IMAGES), outputs, module)
         path = writer.folder / f"{role}.onnx"
         with fused_group_norms(module):
             data = _save(writer, module, example, outputs, path, _weights(writer, files, role, "fp32"))
-        yield _Written(role, "fp32", path, data, outputs, proofs, expected)
+        yield _SavedGraph(role, "fp32", path, data, outputs, proofs, expected)
 
 
 def _golden(role: Role, sample: Inputs, outputs: tuple[str, ...], module: torch.nn.Module) -> Golden:
@@ -102,20 +110,20 @@ def _golden(role: Role, sample: Inputs, outputs: tuple[str, ...], module: torch.
     return found
 
 
-def _write_fp16(writer: GraphWriter, references: dict[Role, _Written]) -> Iterator[_Written]:
+def _write_fp16(writer: GraphWriter, references: dict[Role, _SavedGraph]) -> Iterator[_SavedGraph]:
     """Halve the models, in place, and write them again, to be measured against FP32 at every time."""
     for model in _models(writer):
         model.half()
     files: dict[str, WeightsFile] = {}
     for role, module, outputs in _modules(writer.unet, writer.classifier):
         path, reference = writer.folder / f"{role}.fp16.onnx", references[role]
-        example = Samples(writer.unet, writer.classifier.classes, writer.steps, role).draw(EXAMPLE_BATCH)
+        example = InputSampler(writer.unet, writer.classifier.classes, writer.steps, role).draw(EXAMPLE_BATCH)
         try:
             data = _save(writer, module, example, outputs, path, _weights(writer, files, role, "fp16"))
         except ExportError as error:
-            _leave(writer, role, path, error)
+            _keep_fp32(writer, role, path, error)
             continue
-        yield _Written(role, "fp16", path, data, outputs, reference.proofs, reference.expected)
+        yield _SavedGraph(role, "fp16", path, data, outputs, reference.proofs, reference.expected)
 
 
 def _save(
@@ -147,18 +155,18 @@ def _weights_name(role: Role, precision: Precision) -> str:
     return f"{model}.weights" if precision == "fp32" else f"{model}.{precision}.weights"
 
 
-def _prove_or_leave(writer: GraphWriter, graph: _Written) -> GraphEntry | None:
+def _prove_or_keep_fp32(writer: GraphWriter, graph: _SavedGraph) -> GraphEntry | None:
     """The proven graph; None for a half of an autoencoder that is no longer itself in half precision."""
     try:
         return _prove(writer, graph)
     except ExportError as error:
         if graph.precision == "fp32":
             raise
-        _leave(writer, graph.role, graph.path, error)
+        _keep_fp32(writer, graph.role, graph.path, error)
         return None
 
 
-def _leave(writer: GraphWriter, role: Role, path: Path, error: ExportError) -> None:
+def _keep_fp32(writer: GraphWriter, role: Role, path: Path, error: ExportError) -> None:
     """Some autoencoders overflow in half precision: such a half stays FP32, in this variant too. Others must not."""
     if role not in AUTOENCODER:
         raise error
@@ -167,7 +175,7 @@ def _leave(writer: GraphWriter, role: Role, path: Path, error: ExportError) -> N
     writer.report(f"{role:<17} stays fp32 in the fp16 variant: {str(error).removesuffix(ADVICE)}")
 
 
-def _left_exact(proven: list[GraphEntry], precisions: Collection[Precision]) -> list[GraphEntry]:
+def _fp32_stand_ins(proven: list[GraphEntry], precisions: Collection[Precision]) -> list[GraphEntry]:
     """FP32 graphs that stand in the FP16 variant where it has none of their own."""
     halved = {entry.role for entry in proven if entry.precision == "fp16"}
     missing = [entry for entry in proven if "fp16" in precisions and entry.role not in halved]
@@ -179,7 +187,7 @@ def _models(writer: GraphWriter) -> list[torch.nn.Module]:
     return [writer.unet.model, writer.classifier.model, *([autoencoder.model] if autoencoder else [])]
 
 
-def _prove(writer: GraphWriter, graph: _Written) -> GraphEntry:
+def _prove(writer: GraphWriter, graph: _SavedGraph) -> GraphEntry:
     proof = prove_equal(graph.expected.replay(), graph.path, graph.outputs, iter(graph.proofs), LIMITS[graph.precision])
     weights = prove_types(graph.path, graph.precision)
     what = (

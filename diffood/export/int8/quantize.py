@@ -49,7 +49,7 @@ JUDGED: dict[Role, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Search:
+class Int8SearchResult:
     """What the search found: the graph, its error by group of states, the products left in FP32, the worst first."""
 
     model: onnx.ModelProto
@@ -65,7 +65,7 @@ def quantize_bundle(bundle_path: Path, images: Array, *, report: Callable[[str],
     fit), ExportError (a product or a proof failed); the bundle is unchanged then.
     """
     bundle = open_bundle(bundle_path)
-    chosen = _spread(bundle, images)
+    chosen = _choose_images(bundle, images)
     measures = np.arange(len(chosen)) % MEASURED_EVERY == 0
     calibration = record_states(bundle, chosen[~measures])
     measured = record_states(bundle, chosen[measures])
@@ -78,16 +78,16 @@ def quantize_bundle(bundle_path: Path, images: Array, *, report: Callable[[str],
             if entry.role in JUDGED
         ]
         if "int8" in bundle.precisions:
-            _name_graphs(bundle, ())  # so that whoever is interrupted here has a bundle that opens
+            _update_manifest(bundle, ())  # so that whoever is interrupted here has a bundle that opens
         shared = [entry.model_copy(update={"precision": "int8"}) for entry in exact if entry.role not in JUDGED]
         for entry in shared:
             report(f"{entry.role:<17} stays fp32 in the int8 variant: {entry.file}")
         for entry in entries:
             (Path(scratch) / entry.file).replace(bundle_path / entry.file)
-    return _name_graphs(bundle, [*entries, *shared])
+    return _update_manifest(bundle, [*entries, *shared])
 
 
-def _spread(bundle: Bundle, images: Array) -> Array:
+def _choose_images(bundle: Bundle, images: Array) -> Array:
     """At most IMAGES of the images, evenly over their order: folders are often sorted by class."""
     shape = bundle.manifest.image
     planes = (shape.channels, shape.height, shape.width)
@@ -117,7 +117,7 @@ def _quantize(
     report: Callable[[str], None],
 ) -> GraphEntry:
     role, path = entry.role, folder / f"{entry.role}.int8.onnx"
-    model = load_whole(bundle, entry)
+    model = load_with_weights(bundle, entry)
     rows = max(1, PIXELS_A_BATCH // math.prod(calibration.inputs["x"].shape[2:]))
     clips = measure_clips(model, calibration.split(rows))
     try:
@@ -137,7 +137,7 @@ def _quantize(
     )
     shares = ", ".join(f"{100 * error:.1f} % at {group}" for group, error in found.errors.items())
     report(f"{path.stem:<17} error in {' and '.join(JUDGED[role])} on what the loop feeds it: {shares}")
-    names = _words(model, found.left)
+    names = _name_products(model, found.left)
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     report(f"{path.stem:<17} left in fp32: {', '.join(names[:NAMES_SHOWN]) or 'none'}{more}")
     return GraphEntry(
@@ -145,7 +145,7 @@ def _quantize(
     )
 
 
-def load_whole(bundle: Bundle, entry: GraphEntry) -> onnx.ModelProto:
+def load_with_weights(bundle: Bundle, entry: GraphEntry) -> onnx.ModelProto:
     """An FP32 graph with all its weights in one message, as the search needs it. ExportError where none can hold it."""
     size = sum(bundle.entry(name).size for name in (entry.file, entry.data) if name)
     if size > LARGEST_WHOLE:
@@ -163,19 +163,19 @@ def load_whole(bundle: Bundle, entry: GraphEntry) -> onnx.ModelProto:
 
 def search(
     model: onnx.ModelProto, clips: Clips, measured: States, judged: Sequence[str], budget: float, rows: int
-) -> Search:
+) -> Int8SearchResult:
     """Find the fewest products to leave in FP32 so that the error stays within `budget` in every group of states.
 
     Products are ranked by the squared error each causes when it alone is int8, for each multiplication it would do
     in FP32, worst first: small ones that matter go before large ones. As errors add up in squares, the first that fit
     are found by halving. rows: of an engine call. Raises ExportError where not one product may be int8.
     """
-    ranking = _Measure(model, measured.first(RANKING_ROWS), judged, rows)
+    ranking = _ErrorMeter(model, measured.first(RANKING_ROWS), judged, rows)
     names = [node.output[0] for node in list_products(model)]
     alone = {name: max(ranking.errors(insert_pairs(model, clips, {name})).values()) for name in names}
     work = count_multiplications(model, measured.take(np.arange(1)))
     ranked = sorted(names, key=lambda name: -(alone[name] ** 2) / work[name])
-    deciding = _Measure(model, measured, judged, rows)
+    deciding = _ErrorMeter(model, measured, judged, rows)
     low, high = 0, len(ranked)
     while low < high:
         middle = (low + high) // 2
@@ -189,10 +189,10 @@ def search(
             f"{100 * min(alone.values(), default=0):.1f} % to its output, {100 * budget:.1f} % is allowed. Use fp16."
         )
     quantised = insert_pairs(model, clips, ranked[low:])
-    return Search(quantised, deciding.errors(quantised), tuple(ranked[:low]))
+    return Int8SearchResult(quantised, deciding.errors(quantised), tuple(ranked[:low]))
 
 
-class _Measure:
+class _ErrorMeter:
     """Outputs of the FP32 model on some states, and how far another model's are from them."""
 
     def __init__(self, model: onnx.ModelProto, states: States, outputs: Sequence[str], rows: int) -> None:
@@ -247,14 +247,14 @@ def _tensors(model: onnx.ModelProto, states: States) -> Inputs:
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in fit_inputs(model, states).items()}
 
 
-def _words(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
+def _name_products(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
     """Call products by their weight, as the model's author does, by their own name where they multiply activations."""
     weights = {tensor.name for tensor in model.graph.initializer}
     nodes = {node.output[0]: node for node in list_products(model)}
     return [nodes[name].input[1].removesuffix(".weight") if nodes[name].input[1] in weights else name for name in names]
 
 
-def _name_graphs(bundle: Bundle, entries: Sequence[GraphEntry]) -> Manifest:
+def _update_manifest(bundle: Bundle, entries: Sequence[GraphEntry]) -> Manifest:
     """Write the manifest with these graphs in place of earlier int8 ones; every other file keeps the hash it had."""
     manifest = bundle.manifest
     others = tuple(entry for entry in manifest.graphs if entry.precision != "int8")

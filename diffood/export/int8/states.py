@@ -44,7 +44,7 @@ class States:
         return [self.take(np.arange(start, min(start + rows, len(self)))) for start in range(0, len(self), rows)]
 
 
-class Recorder:
+class RecordingSession:
     """A session that keeps what the loop feeds its step graph, and passes everything on."""
 
     def __init__(self, session: Session) -> None:
@@ -135,6 +135,6 @@ def record_states(bundle: Bundle, images: Array) -> dict[Role, States]:
 
 
 def _run(bundle: Bundle, plan: Plan, images: Array) -> tuple[States, list[Evidence]]:
-    recorder = Recorder(Detector.load(bundle, plan).session)
+    recorder = RecordingSession(Detector.load(bundle, plan).session)
     results = [result for _, result in Detector(bundle, plan, recorder).observe(enumerate(images))]
     return recorder.states(), results

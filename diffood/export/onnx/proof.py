@@ -66,14 +66,14 @@ def export_onnx(
         model = program.model_proto
     except Exception as error:
         raise ExportError(f"torch cannot export {path.name}: {str(error).splitlines()[0]}") from error
-    forget_origin(model)
+    strip_metadata(model)
     onnx.save(model, path)
     data = weights.path.name if weights is not None and outside else None
     prove_structure(path, tuple(example), outputs, opset, data)
     return data
 
 
-def forget_origin(model: onnx.ModelProto) -> None:
+def strip_metadata(model: onnx.ModelProto) -> None:
     """Drop the exporter's notes: stack traces with the paths of the machine that exported, of no use to an engine."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
@@ -128,7 +128,7 @@ def run_onnx(path: Path, outputs: tuple[str, ...]) -> Outputs:
     return lambda sample: session.run(list(outputs), {name: value.numpy() for name, value in sample.items()})
 
 
-class Recording:
+class RecordedOutputs:
     """Outputs of a run on some samples, in a nameless file: what ran may be gone when they are compared with."""
 
     def __init__(self, run: Outputs, samples: Iterator[Inputs], folder: Path) -> None:

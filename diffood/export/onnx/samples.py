@@ -30,7 +30,7 @@ def first_batches(rows: int) -> tuple[int, ...]:
     return tuple(batch for batch in PROOF_BATCHES if batch <= max(2, rows))
 
 
-class Samples:
+class InputSampler:
     """Draws inputs of one graph; the same ones in the same order every time."""
 
     def __init__(self, unet: UNet, classes: int, steps: int, role: Role) -> None:
@@ -80,7 +80,7 @@ class Samples:
         return ((chosen - offset) * scale).permute(0, 3, 1, 2).contiguous()
 
 
-class Proofs:
+class ProofInputs:
     """Inputs to prove a graph on, the same ones each time they are asked for. operations: of one row of the graph.
 
     Batches 1, 2, 5, then every time of the schedule once; of large images in smaller batches. Where that would be more
@@ -88,7 +88,7 @@ class Proofs:
     of one and two.
     """
 
-    def __init__(self, samples: Samples, operations: int) -> None:
+    def __init__(self, samples: InputSampler, operations: int) -> None:
         self._samples, self._start = samples, samples.generator.get_state()
         rows = sum(first_batches(samples.rows)) + (samples.steps if samples.timed else 0)
         self.every_time = not samples.timed or rows * operations <= PROOF_OPERATIONS

@@ -22,7 +22,7 @@ from diffood import zoo
 from diffood.errors import BundleError, ExportError, UsageError
 from diffood.export.engines.build import ask_platform, choose_capabilities
 from diffood.export.engines.worker import BuilderPlatform
-from diffood.export.request import EngineRequest
+from diffood.export.request import EngineBuildRequest
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.engines import EngineFolder, EngineHost, Profile, find_engine, list_engines, read_plan
 
@@ -229,7 +229,7 @@ def test_gpus_are_built_once_each_however_they_are_written() -> None:
     platform = BuilderPlatform(library_version="1.7", compute_capabilities=("7.5", "8.0", "8.6", "12.1"))
 
     def choose(*gpus: str) -> tuple[str, ...]:
-        return choose_capabilities(EngineRequest("tensorrt-rtx", PROFILE, gpus=gpus), platform)
+        return choose_capabilities(EngineBuildRequest("tensorrt-rtx", PROFILE, gpus=gpus), platform)
 
     assert choose("sm80", " SM121", "sm80") == ("8.0", "12.1")
     known = "builds for sm75, sm80, sm86, sm121"

@@ -7,7 +7,7 @@ import pytest
 
 from diffood.errors import ExportError, MissingExtraError
 from diffood.export.engines.build import ask_platform
-from diffood.export.engines.errors import describe_node, died, failed, refused
+from diffood.export.engines.errors import build_failed, builder_died, describe_node, graph_refused
 
 TENSORRT = importlib.util.find_spec("tensorrt") is not None
 
@@ -37,7 +37,7 @@ FAILURES = [
 
 def test_a_failed_build_says_what_to_change() -> None:
     for logged, message in FAILURES:
-        said = str(failed("tensorrt 10.9", "step.onnx", 512, logged))
+        said = str(build_failed("tensorrt 10.9", "step.onnx", 512, logged))
         assert said.startswith("tensorrt 10.9 cannot build step.onnx: ")
         assert message in said
         assert ".cpp" not in said
@@ -51,7 +51,7 @@ def test_an_operator_newer_than_tensorrt_says_which_version_or_opset_it_needs() 
 
 
 def test_many_refused_nodes_are_counted_and_not_listed() -> None:
-    said = str(refused("tensorrt 10.3", "step.onnx", [f"node {index}" for index in range(12)]))
+    said = str(graph_refused("tensorrt 10.3", "step.onnx", [f"node {index}" for index in range(12)]))
     assert "node 4; and 7 more. " in said
     assert "node 5" not in said
 
@@ -63,7 +63,7 @@ def test_a_death_is_told_by_its_cause() -> None:
         (3221225477, "stopped with exit code 3221225477"),
         (0, "stopped with exit code 0"),
     ):
-        said = str(died("tensorrt", code, "terminate called"))
+        said = str(builder_died("tensorrt", code, "terminate called"))
         assert said.startswith("the tensorrt builder ")
         assert message in said
 

@@ -143,9 +143,10 @@ import sys
 sys.path.insert(0, {str(tmp_path)!r})  # the builder's process takes over sys.path
 from pathlib import Path
 from diffood.export.engines.build import build_engines
-from diffood.export.request import EngineRequest
+from diffood.export.request import EngineBuildRequest
 from diffood.runtime.bundle.engines import Profile
-request = EngineRequest("tensorrt-rtx", Profile(smallest=1, usual=2, largest=4), gpus=("sm86",), precisions=("fp32",))
+profile = Profile(smallest=1, usual=2, largest=4)
+request = EngineBuildRequest("tensorrt-rtx", profile, gpus=("sm86",), precisions=("fp32",))
 build_engines(Path({str(small_bundle_copy)!r}), request, print)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)

@@ -18,7 +18,14 @@ from diffood.errors import ExportError
 from diffood.export.build import export_bundle
 from diffood.export.int8 import quantize
 from diffood.export.onnx.proof import PROOF_BATCHES, export_onnx, prove_structure
-from diffood.export.onnx.samples import FEWEST_PROOFS, PROOF_OPERATIONS, PROOF_PAIRS, PROOF_ROWS, Proofs, Samples
+from diffood.export.onnx.samples import (
+    FEWEST_PROOFS,
+    PROOF_OPERATIONS,
+    PROOF_PAIRS,
+    PROOF_ROWS,
+    InputSampler,
+    ProofInputs,
+)
 from diffood.export.onnx.weights_file import LARGEST_INSIDE, WeightsFile
 from diffood.export.request import ExportRequest
 from diffood.export.sources.classifiers.source import ClassifierSource
@@ -162,7 +169,7 @@ def test_a_graph_that_keeps_weights_in_another_file_fails_its_proof(tmp_path: Pa
 def test_the_search_for_int8_sees_the_same_model(inside: Bundle, outside: tuple[Bundle, list[str]]) -> None:
     digests = [
         hashlib.sha256(
-            quantize.load_whole(bundle, bundle.graph("step_guided")).SerializeToString(deterministic=True)
+            quantize.load_with_weights(bundle, bundle.graph("step_guided")).SerializeToString(deterministic=True)
         ).hexdigest()
         for bundle in (inside, outside[0])
     ]
@@ -175,20 +182,20 @@ def test_int8_of_a_graph_no_message_can_hold_is_refused_by_name(
 ) -> None:
     monkeypatch.setattr(quantize, "LARGEST_WHOLE", 10**4)
     with pytest.raises(ExportError, match=r"step_plain\.onnx and its weights have 0\.0 GB; int8 .* Use fp16"):
-        quantize.load_whole(outside[0], outside[0].graph("step_plain"))
+        quantize.load_with_weights(outside[0], outside[0].graph("step_plain"))
 
 
-def samples(steps: int, role: str = "step_plain", size: tuple[int, int] = (4, 4)) -> Samples:
+def samples(steps: int, role: str = "step_plain", size: tuple[int, int] = (4, 4)) -> InputSampler:
     unet = UNet(torch.nn.Identity(), 1, *size, 0, "none", "0" * 64)
-    return Samples(unet, 3, steps, role)  # type: ignore[arg-type]
+    return InputSampler(unet, 3, steps, role)  # type: ignore[arg-type]
 
 
-def times(proofs: Proofs) -> list[list[float]]:
+def times(proofs: ProofInputs) -> list[list[float]]:
     return [sample["time"].tolist() for sample in proofs]
 
 
 def test_a_model_that_can_afford_it_is_proven_at_every_time() -> None:
-    proofs = Proofs(samples(60), operations=10**9)
+    proofs = ProofInputs(samples(60), operations=10**9)
     found = times(proofs)
     assert proofs.every_time
     assert tuple(map(len, found[:3])) == PROOF_BATCHES
@@ -197,7 +204,7 @@ def test_a_model_that_can_afford_it_is_proven_at_every_time() -> None:
 
 def test_a_large_model_is_proven_at_times_from_the_first_to_the_last() -> None:
     for rows, operations in ((20, PROOF_OPERATIONS / 20), (FEWEST_PROOFS, 1e18)):
-        proofs = Proofs(samples(1000), int(operations))
+        proofs = ProofInputs(samples(1000), int(operations))
         found = times(proofs)
         assert not proofs.every_time
         assert {len(batch) for batch in found} == {1, 2}  # no batch is frozen
@@ -208,13 +215,13 @@ def test_a_large_model_is_proven_at_times_from_the_first_to_the_last() -> None:
 
 def test_proofs_draw_the_same_inputs_every_time() -> None:
     for operations in (1, 10**13):
-        proofs = Proofs(samples(50), operations)
+        proofs = ProofInputs(samples(50), operations)
         first, second = ([sample["x"] for sample in proofs] for _ in range(2))
         assert all(torch.equal(left, right) for left, right in zip(first, second, strict=True))
 
 
 def test_a_classifier_is_proven_in_every_batch_whatever_it_costs() -> None:
-    assert [len(sample["x"]) for sample in Proofs(samples(50, "classify"), 10**18)] == list(PROOF_BATCHES)
+    assert [len(sample["x"]) for sample in ProofInputs(samples(50, "classify"), 10**18)] == list(PROOF_BATCHES)
 
 
 def test_the_larger_the_images_the_fewer_are_proven_at_once_and_every_time_still_is() -> None:
@@ -228,7 +235,7 @@ def test_the_larger_the_images_the_fewer_are_proven_at_once_and_every_time_still
         ((112, 112), (1, 2), 1),
         ((256, 256), (1, 2), 1),
     ):
-        proofs = Proofs(samples(60, size=size), operations=1)
+        proofs = ProofInputs(samples(60, size=size), operations=1)
         found = times(proofs)
         assert tuple(map(len, found[: len(batches)])) == batches, size
         timed = found[len(batches) :]
@@ -240,4 +247,4 @@ def test_the_larger_the_images_the_fewer_are_proven_at_once_and_every_time_still
 
 def test_a_classifier_of_large_images_is_proven_in_every_batch() -> None:
     large = samples(50, "classify", size=(224, 224))
-    assert [len(sample["x"]) for sample in Proofs(large, 1)] == list(PROOF_BATCHES)
+    assert [len(sample["x"]) for sample in ProofInputs(large, 1)] == list(PROOF_BATCHES)

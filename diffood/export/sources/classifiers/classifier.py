@@ -59,11 +59,11 @@ def load_classifier(source: ClassifierSource, height: int, width: int) -> Classi
     """
     loaded = _load(source, (height, width))
     model = loaded.model.eval().float().requires_grad_(False)
-    prepared = source.preprocessing.over(loaded.preprocessing)
+    prepared = source.preprocessing.with_defaults_from(loaded.preprocessing)
     require_usable(prepared, f"The preprocessing of {source.spec}")
     size = prepared.size or prepared.resized(height, width)
     channels, output = _try_channels(model, size, source.spec)
-    prepared = source.preprocessing.over(loaded.preprocessing.for_channels(channels))
+    prepared = source.preprocessing.with_defaults_from(loaded.preprocessing.for_channels(channels))
     _require_values_per_channel(prepared, channels)
     features_from = loaded.features_from
     if isinstance(output, torch.Tensor) and output.ndim == 2:

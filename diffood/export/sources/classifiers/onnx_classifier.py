@@ -8,12 +8,13 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnx.utils import Extractor
 from torch import nn
 
 from diffood.errors import ExportError
 from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier
 from diffood.export.sources.classifiers.onnx_file import STANDARD, open_onnx
-from diffood.export.sources.classifiers.onnx_heads import Head, Shapes, find_head, find_logits
+from diffood.export.sources.classifiers.onnx_heads import OnnxHead, Shapes, find_head, find_logits
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.weights import hash_files
@@ -133,7 +134,7 @@ def _shapes(model: onnx.ModelProto, names: list[str], example: Array, path: Path
     return {name: (tuple(value.shape), value.dtype) for name, value in zip(names, found, strict=True)}
 
 
-def _with_outputs(model: onnx.ModelProto, logits: str, head: Head, shapes: Shapes) -> onnx.ModelProto:
+def _with_outputs(model: onnx.ModelProto, logits: str, head: OnnxHead, shapes: Shapes) -> onnx.ModelProto:
     """The graph with LOGITS and FEATURES as its outputs, without what they do not need."""
     for name, option in ((logits, "--logits-output"), (head.features, "--features-output")):
         shape, kind = shapes[name]
@@ -153,29 +154,16 @@ def _with_outputs(model: onnx.ModelProto, logits: str, head: Head, shapes: Shape
     else:
         graph.initializer.append(numpy_helper.from_array(np.array(axes, np.int64), "diffood_axes"))
         added.append(helper.make_node("ReduceMean", [head.features, "diffood_axes"], [FEATURES], keepdims=0))
-    kept = _needed([*graph.node, *added])
-    used = {name for node in kept for name in node.input}
-    weights = [tensor for tensor in graph.initializer if tensor.name in used]
-    for field, values in (("node", kept), ("initializer", weights)):
-        graph.ClearField(field)
-        getattr(graph, field).extend(values)
+    graph.node.extend(added)
     for field in ("output", "value_info", "sparse_initializer", "quantization_annotation"):
         graph.ClearField(field)
     shape = shapes[head.features][0]
     width = math.prod(size for axis, size in enumerate(shape) if axis and axis not in axes)
     for name, size in ((LOGITS, shapes[logits][0][1]), (FEATURES, width)):
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, size]))
-    return made
-
-
-def _needed(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """Those of the nodes, which are in order, that LOGITS and FEATURES are made of."""
-    wanted, kept = {LOGITS, FEATURES}, []
-    for node in reversed(nodes):
-        if wanted & set(node.output):
-            wanted.update(node.input)
-            kept.append(node)
-    return kept[::-1]
+    needed = Extractor(made).extract_model([graph.input[0].name], [LOGITS, FEATURES])
+    needed.graph.name = graph.name
+    return needed
 
 
 def opset_of(model: onnx.ModelProto) -> int:

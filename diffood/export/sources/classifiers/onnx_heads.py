@@ -16,7 +16,7 @@ PROBABILITIES = ("Softmax", "LogSoftmax", "Sigmoid")
 
 
 @dataclass(frozen=True)
-class Head:
+class OnnxHead:
     """features: the tensor that goes into the last layer. words: how it was found. layer: its kind; "": not known."""
 
     features: str
@@ -56,12 +56,12 @@ def find_logits(model: onnx.ModelProto, named: str | None, outputs: Shapes) -> t
     return able[0], f"{able[0]}, its output [batch, classes]"
 
 
-def find_head(model: onnx.ModelProto, logits: str, named: str | None) -> Head:
+def find_head(model: onnx.ModelProto, logits: str, named: str | None) -> OnnxHead:
     """What goes into the product nearest to the logits, of those with weights. ExportError where there is none."""
     made = _producers(model)
     if named is not None:
         _require_tensor(model, named, "--features-output")
-        return Head(named, f"{named}, as named", "")
+        return OnnxHead(named, f"{named}, as named", "")
     fixed = _constants(model)
     waiting, seen = deque([logits]), {logits}
     while waiting:
@@ -71,7 +71,7 @@ def find_head(model: onnx.ModelProto, logits: str, named: str | None) -> Head:
         if node.op_type in PRODUCTS:
             free = [name for name in node.input[:2] if name not in fixed]
             if len(free) == 1:  # of two it is no layer: attention, say
-                return Head(free[0], f"{free[0]}, what goes into its last {node.op_type}", node.op_type)
+                return OnnxHead(free[0], f"{free[0]}, what goes into its last {node.op_type}", node.op_type)
         waiting.extend(name for name in node.input if name not in seen and name not in fixed)
         seen.update(node.input)
     raise ExportError(

@@ -30,7 +30,7 @@ class Preprocessing:
     keep_ratio: bool = False
     filter: Filter = "bilinear"
 
-    def over(self, source: "Preprocessing") -> "Preprocessing":
+    def with_defaults_from(self, source: "Preprocessing") -> "Preprocessing":
         """The values of `source`, but for those given here; a size given here is made straight, without a crop."""
         size, crop = (self.size, None) if self.size else (source.size, source.resize)
         return Preprocessing(

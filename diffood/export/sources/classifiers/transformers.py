@@ -36,7 +36,7 @@ _FILTERS: dict[int, Filter] = {
 Array = npt.NDArray[np.float64]
 
 
-class Logits(nn.Module):
+class LogitsOnly(nn.Module):
     """The logits out of what a model of transformers returns."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -79,7 +79,7 @@ def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
     preprocessing, notes = _preprocessing(library, folder, model.config)
     said = "" if notes else "its image processor"
     origin = f"transformers {type(model).__name__} {folder.name}"
-    return LoadedClassifier(Logits(model), origin, hash_files(files), preprocessing, said, names, notes=notes)
+    return LoadedClassifier(LogitsOnly(model), origin, hash_files(files), preprocessing, said, names, notes=notes)
 
 
 def _preprocessing(library: Any, folder: Path, config: Any) -> tuple[Preprocessing, tuple[str, ...]]:

@@ -111,6 +111,9 @@ def test_tensors_can_be_named(tmp_path: Path) -> None:
     for got, want in zip(found.model(torch.from_numpy(x)), run(model, x, "scores", "flat"), strict=True):
         assert np.abs(got.numpy() - want).max() < 1e-6
     assert found.features_from == "maps, as named"
+    kept = found.model.graph.graph  # without what logits and features do not need
+    assert "other" not in {name for made in kept.node for name in made.output}
+    assert {tensor.name for tensor in kept.initializer} == {"stem", "linear", "bias"}
 
 
 WRONG_NAMES = [

@@ -76,11 +76,11 @@ def test_every_filter_keeps_a_flat_image_flat() -> None:
 
 def test_the_users_values_win_and_a_size_of_theirs_has_no_crop() -> None:
     source = Preprocessing((224, 224), (0.5,), (0.25,), (256, 256), keep_ratio=True, filter="bicubic")
-    assert Preprocessing().over(source) == source
-    assert Preprocessing(mean=(0.1,)).over(source) == Preprocessing(
+    assert Preprocessing().with_defaults_from(source) == source
+    assert Preprocessing(mean=(0.1,)).with_defaults_from(source) == Preprocessing(
         (224, 224), (0.1,), (0.25,), (256, 256), keep_ratio=True, filter="bicubic"
     )
-    own = Preprocessing((96, 96)).over(source)
+    own = Preprocessing((96, 96)).with_defaults_from(source)
     assert (own.size, own.resize, own.mean, own.filter) == ((96, 96), None, (0.5,), "bicubic")
     assert own.resized(32, 32) == (96, 96)
 

@@ -12,7 +12,7 @@ from named_networks import run_unconnected
 from safetensors.torch import save_file
 
 from diffood.errors import ExportError
-from diffood.export.graphs.modules import Prepare
+from diffood.export.graphs.modules import PrepareImages
 from diffood.export.sources.classifiers.classifier import Classifier, load_classifier
 from diffood.export.sources.classifiers.source import ClassifierSource
 
@@ -67,7 +67,7 @@ def test_images_are_prepared_as_timms_transform_prepares_them(tmp_path: Path, na
     config = timm.data.resolve_model_data_config(model)
     expected = timm.data.create_transform(**config, is_training=False)(picture)
     x = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
-    made = Prepare(found, 3, *size)(x)[0]
+    made = PrepareImages(found, 3, *size)(x)[0]
     levels = (made - expected).abs().amax((1, 2)) * torch.tensor(config["std"]) * 255
     assert levels.max() < 2.5  # timm rounds to 8 bits after the resize, twice
     assert f"mean {', '.join(f'{value:.4g}' for value in config['mean'])}" in found.prepared

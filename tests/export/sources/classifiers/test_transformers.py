@@ -10,7 +10,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers, of the extra `classifiers`")
 from diffood.errors import ExportError
-from diffood.export.graphs.modules import Prepare
+from diffood.export.graphs.modules import PrepareImages
 from diffood.export.sources.classifiers.classifier import Classifier, load_classifier
 from diffood.export.sources.classifiers.source import ClassifierSource
 
@@ -115,7 +115,7 @@ def assert_prepared_alike(found: Classifier, kind: str, size: tuple[int, int]) -
     picture = Image.fromarray(blocks).resize(size[::-1], Image.Resampling.BICUBIC)
     expected = torch.as_tensor(np.asarray(PROCESSORS[kind]()(images=picture, return_tensors="np")["pixel_values"][0]))
     x = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
-    made = Prepare(found, 3, *size)(x)[0]
+    made = PrepareImages(found, 3, *size)(x)[0]
     assert made.shape == expected.shape, kind
     levels = (made - expected).abs().amax((1, 2)) * torch.tensor(found.preprocessing.std) * 255
     assert levels.max() < 2.5, kind  # processors round to 8 bits after the resize
