@@ -352,7 +352,7 @@ def test_a_watched_folder_is_resumed_by_ids_whatever_comes_first(
     files = sorted(clothes_folder.iterdir())[:9]
     for file in files[4:]:  # the first ones are not there yet
         shutil.copy(file, drop)
-    watch, stop = WatchedFolder(drop, idle=0, look=0.01, settled=0), Stop()
+    watch, stop = WatchedFolder(drop, idle_seconds=0, poll_seconds=0.01, settle_seconds=0), Stop()
     with open_at(output) as target:
         sources = open_inputs([], ReadOptions(watch=watch, stop=stop.event))
 

@@ -1,8 +1,8 @@
-"""Tar shards become items, one an image member, without a byte extracted to disk. A shard is not trusted.
+"""Lists the image members of tar shards as items, without extracting to disk. A shard is not trusted.
 
-Only headers are read here. Of a plain .tar each member is read at its place by whoever decodes it; a compressed shard
-can only be read from its beginning, so its members' bytes come with the listing. Links, devices and sparse members are
-refused, names are never used as paths.
+Only headers are read here. The members of a plain .tar are read at their offsets when they are decoded. A compressed
+or remote shard can only be read from its beginning, so its members' bytes come with the listing. Links, devices and
+sparse members are refused; names are never used as paths.
 """
 
 import gzip
@@ -24,14 +24,14 @@ IMAGE_ENDINGS = (
     *(".ppm", ".tif", ".tiff", ".webp"),
 )
 HEADER_BYTES = 2**20
-"""That one member's headers may take: long names and PAX records have some hundred, and tarfile reads them whole."""
+"""Limit of one member's headers: long names and PAX records take hundreds, and tarfile reads them whole."""
 SKIPPED_BYTES = 4 * 2**30
-"""That may be decompressed of a shard for nothing, in all: a bomb of zeros costs seconds, not hours."""
+"""Limit of bytes that are decompressed and skipped in a shard: a bomb of zeros costs seconds, not hours."""
 
 
 @dataclass(frozen=True)
 class TarMember(Item):
-    """A member of a plain .tar. stamp: size, time and inode of the shard when it was listed."""
+    """A member of a plain .tar; `stamp` is the size, time and inode of the shard when it was listed."""
 
     path: Path
     offset: int
@@ -40,27 +40,27 @@ class TarMember(Item):
 
     @property
     def place(self) -> str:
-        """The shard and where in it."""
+        """The shard and the offset in it."""
         return f"{utf8_name(os.path.abspath(self.path))}#{self.offset}"  # noqa: PTH100
 
     def read(self, limits: ImageLimits) -> bytes:
-        """The member's bytes; RejectedImage where the shard is no longer as it was listed, or ends before."""
+        """The member's bytes. Raises RejectedImage if the shard has changed since it was listed, or is cut."""
         _refuse_size(self.size, limits)
         try:
             with _open(self.path) as file:
                 if _stamp(file) != self.stamp:
-                    raise RejectedImage("The shard was changed after it was listed; serve it again once it is written.")
+                    raise RejectedImage("The shard was changed after it was listed; try again once it is written.")
                 file.seek(self.offset)
                 data = file.read(self.size)
         except OSError as error:
-            raise RejectedImage(f"The shard cannot be read any more ({error.strerror}); check it.") from error
+            raise RejectedImage(f"The shard can no longer be read ({error.strerror}); check it.") from error
         if len(data) != self.size:
             raise _cut(len(data), self.size)
         return data
 
 
 class _Headers:
-    """A shard's file as tarfile may read it: forwards only, and little of it between two members."""
+    """A shard's file as tarfile may read it: forwards only, and few bytes between two members."""
 
     def __init__(self, file: BinaryIO, *, skipping_costs: bool) -> None:
         self.file, self.last = file, b""
@@ -86,15 +86,15 @@ class _Headers:
         if self._costs:
             self._skipped += step
             if self._skipped > SKIPPED_BYTES:
-                raise tarfile.ReadError(f"more than {SKIPPED_BYTES} bytes that are no images")
+                raise tarfile.ReadError(f"more than {SKIPPED_BYTES} bytes that are not images")
         self.file.seek(position)
 
 
 def list_shard(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
     """The image members of a shard in their order, lazily; their ids are `name`/member.
 
-    Members whose names do not end as an image's are passed over: labels, captions. Where the shard is damaged, what
-    came before is given, and an item called `name` says that the rest could not be read.
+    Members without an image's ending are skipped: labels, captions. If the shard is damaged, the members before the
+    damage are listed, and a refused item with the id `name` says that the rest could not be read.
     """
     remote = is_url(place)
     compressed = not place.partition("::")[0].lower().endswith(".tar")
@@ -116,7 +116,7 @@ TAR = ContainerFormat((".tar", ".tar.gz", ".tgz"), list_shard)
 def list_stream(
     file: BinaryIO, name: str, limits: ImageLimits, on_disk: tuple[Path, tuple[int, int, int]] | None = None
 ) -> Iterator[Item]:
-    """As `list_shard`, of an opened tar; on_disk: its path and stamp, where members can be read at their places."""
+    """As `list_shard`, for an opened tar; on_disk: path and stamp if members can be read at their offsets."""
     headers = _Headers(file, skipping_costs=on_disk is None)
     images = 0
     try:
@@ -133,9 +133,9 @@ def list_stream(
             images += 1
             yield _item(member, f"{name}/{_member_name(member, images)}", f"{name}#{images}", headers, limits, on_disk)
         if headers.last.strip(b"\0"):
-            yield refused_shard(name, "a block that is no header")
+            yield refused_shard(name, "a block that is not a header")
         elif not headers.last:
-            yield refused_shard(name, "it ends without an end mark, so that members may be missing")
+            yield refused_shard(name, "it has no end mark, so members may be missing")
         elif not images:
             yield refused_shard(name, f"no member's name ends in {', '.join(IMAGE_ENDINGS)}")
     except Exception as error:  # tarfile and zlib fail on hostile bytes with any class: ValueError, RecursionError, ...
@@ -152,7 +152,7 @@ def _item(
 ) -> Item:
     if not member.isreg() or member.issparse():
         link = member.islnk() or member.issym()
-        kind = "a link" if link else "a sparse file" if member.isreg() else "no regular file"
+        kind = "a link" if link else "a sparse file" if member.isreg() else "not a regular file"
         return RefusedItem(identity, where, f"The member is {kind}; pack the image itself.")
     if on_disk is not None:
         return TarMember(identity, on_disk[0], member.offset_data, member.size, on_disk[1])
@@ -171,7 +171,7 @@ def refused_shard(name: str, reason: str) -> RefusedItem:
     return RefusedItem(
         name,
         name,
-        f"The shard, or what follows its last row, cannot be read ({reason}); copy it again from its source.",
+        f"The shard, or its rest after the last row, cannot be read ({reason}); copy it again from its source.",
     )
 
 
@@ -186,7 +186,7 @@ def _member_name(member: tarfile.TarInfo, number: int) -> str:
 
 
 def _refuse_negative(member: tarfile.TarInfo) -> None:
-    if member.size < 0:  # which base-256 numbers can say, and which reads whatever follows
+    if member.size < 0:  # possible in base-256, and would read whatever follows
         raise tarfile.ReadError(f"a member of {member.size} bytes")
 
 
@@ -202,9 +202,9 @@ def _cut(found: int, size: int) -> RejectedImage:
 
 
 def _open(path: Path) -> BinaryIO:
-    """Open a regular file; what is none (a FIFO would block) is an OSError."""
+    """Open a regular file; OSError for others, since a FIFO would block."""
     if not path.is_file():
-        raise OSError(0, "it is missing or no regular file")
+        raise OSError(0, "it is missing or not a regular file")
     return path.open("rb")
 
 

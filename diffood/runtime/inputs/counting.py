@@ -1,4 +1,4 @@
-"""Counts what inputs hold, beside the run that already reads them, so that it can say how much is left."""
+"""Counts the items of inputs in the background, so that a run can say how much is left."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -11,10 +11,10 @@ from diffood.runtime.inputs.remote import is_url
 
 
 def count_in_background(inputs: Sequence[str]) -> Callable[[], int | None]:
-    """Start to count the items of inputs in a thread; what is returned tells their number, None until it is known.
+    """Start to count the items of inputs in a thread; returns a function that gives the number, None until it is known.
 
-    It stays None where only reading would tell: shards, tables, URLs, standard input. It is what there was when it was
-    counted, and an image named twice counts twice: for a time that is left, not for rows.
+    It stays None if only reading would tell: shards, tables, URLs, standard input. An image named twice counts twice:
+    the number is for estimates of time, not for rows.
     """
     found: list[int] = []
 
@@ -28,7 +28,7 @@ def count_in_background(inputs: Sequence[str]) -> Callable[[], int | None]:
 
 
 def count_items(inputs: Sequence[str]) -> int | None:
-    """How many items the inputs hold; None where their names do not tell."""
+    """The number of items in the inputs; None if their names do not tell."""
     try:
         counts = [sum(1 for _ in walk(folder)) for folder, _ in folder_bases(inputs).values()]
         counts += [_count_named(name) for name in dict.fromkeys(inputs) if not is_folder(name)]
@@ -38,7 +38,7 @@ def count_items(inputs: Sequence[str]) -> int | None:
 
 
 class _OnlyReadingTellsError(Exception):
-    """Among the inputs is one whose items are not known from its name."""
+    """The items of an input are not known from its name."""
 
 
 def _count_named(name: str) -> int:

@@ -1,6 +1,6 @@
-"""The process in which images are read and decoded: pickled items come in, a header and pixels go out for each.
+"""The child process that reads and decodes images: pickled items come in, a header and pixels go out for each.
 
-Imports numpy, Pillow and what an item needs to be read, no engine. decoding.py starts it.
+decoding.py starts it. It imports numpy, Pillow and what reading an item needs, but no engine.
 """
 
 import json
@@ -20,7 +20,7 @@ ORPHAN_FACTOR = 3
 
 @dataclass(frozen=True)
 class DecodeTask:
-    """What a decoding process is told once. seconds: that one image may take."""
+    """What a decoding process is told at its start; `seconds` is the limit for one image."""
 
     shape: ImageShape
     limits: ImageLimits
@@ -28,11 +28,11 @@ class DecodeTask:
 
     @property
     def megabytes(self) -> int:
-        """MiB that one image may take, its file included."""
+        """MiB of memory that one image may take, its file included."""
         return SLACK_MEGABYTES + (2 * self.limits.max_bytes + BYTES_A_PIXEL * self.limits.max_pixels) // 2**20
 
     def as_json(self) -> str:
-        """As the command line of the process carries it."""
+        """The argument of the process."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -66,6 +66,4 @@ def _load(item: Item, task: DecodeTask) -> DecodedImage:
     try:
         return load_item(item, task.shape, task.limits)
     except Exception as error:  # a MemoryError where not even the file fits, or a fault of ours: one row, not the run
-        return DecodedImage(
-            None, "", error=f"The image could not be read ({describe_error(error)}); look at it by itself."
-        )
+        return DecodedImage(None, "", error=f"The image could not be read ({describe_error(error)}); check the file.")

@@ -19,21 +19,26 @@ from diffood.runtime.inputs.items import PAUSE, Item, Pause, load_item
 from diffood.runtime.sessions.cores import usable_cores
 
 THREADS = 2  # where no processes are used; Pillow releases the lock while it decodes
-GROUP = 8  # items a process is given at a time: enough that the pipe costs little beside a tiny image
+GROUP = 8  # items per message: the pipe then costs little even for tiny images
 MOST_PROCESSES = 64
 DEFAULT_MOST = 4  # some 40 MB each; four decode more small images than an edge device's engine scores
 DEFAULT_SECONDS = 20.0
 LONGEST_HEADER = 2**16  # bytes: a digest, a note and a reason, which are short
 
 MOST_HELD = 128 * 2**20
-"""Bytes that items ahead may hold themselves, as those of a compressed shard do; files of the largest size are few."""
+"""Limit of bytes that items ahead may keep in memory, as those of a compressed shard do."""
 
 Decode = Callable[[Sequence[Item]], list[DecodedImage]]
 
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How items are decoded. processes: 0 for threads of this process. seconds: for one image, in a process only."""
+    """How items are decoded.
+
+    Attributes:
+        processes: Number of child processes; 0: threads of this process.
+        seconds: Limit for one image, in child processes only.
+    """
 
     processes: int = 0
     seconds: float = DEFAULT_SECONDS
@@ -43,7 +48,7 @@ IN_THREADS = DecodeOptions()
 
 
 def default_processes() -> int:
-    """One less than the cores this process may use, within 1 and 4; 0 where there are no POSIX processes."""
+    """One less than the usable cores, between 1 and 4; 0 on systems without POSIX processes."""
     if os.name != "posix":
         return 0
     return max(1, min(DEFAULT_MOST, usable_cores() - 1))
@@ -56,7 +61,7 @@ def decode_ahead(
     window: int,
     decoding: DecodeOptions = IN_THREADS,
 ) -> Generator[tuple[Item, DecodedImage] | Pause, None, None]:
-    """Decode some `window` items ahead, in order. A pause stays in its place: all items before it are given first."""
+    """Decode about `window` items ahead, in order. All items before a pause are given before it."""
     parallel, group = (decoding.processes, GROUP) if decoding.processes else (THREADS, 1)
     window = max(window, 2 * parallel * group)
     # The processes are ended before the threads are awaited, which may wait for them.
@@ -117,7 +122,7 @@ class _DecoderPool:
             self._idle.put(self._start())
 
     def decode(self, items: Sequence[Item]) -> list[DecodedImage]:
-        """What became of each item. One that ends its process is tried once more, alone: it may have been another."""
+        """Decode each item. One that ends its process is tried once more, alone: another may have been the cause."""
         child, answers, suspect = self._idle.get(), list[DecodedImage](), False
         try:
             while len(answers) < len(items):
@@ -140,14 +145,14 @@ class _DecoderPool:
         return answers
 
     def close(self) -> None:
-        """End all processes; a thread that waits for one then ends too."""
+        """End all processes; threads that wait for one then end too."""
         with self._lock:
             self._closed, running = True, list(self._all)
         for child in running:
             child.kill()
 
     def _ask(self, child: Child, items: Sequence[Item]) -> Iterator[DecodedImage]:
-        """Answers one by one, so that it is known which item was under way when the process ended."""
+        """Answers one by one, so that the item at which a process ended is known."""
         shape, seconds = self._task.shape, self._task.seconds
         size = shape.channels * shape.height * shape.width
         child.send(pickle.dumps(list(items)))

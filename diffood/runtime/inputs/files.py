@@ -1,4 +1,4 @@
-"""Files, folders, globs and lists on this machine become items with stable ids, in an order that is always the same."""
+"""Lists files, folders, globs and lists on this machine as items with stable ids, in a stable order."""
 
 import glob
 import os
@@ -18,7 +18,7 @@ LONGEST_LINE = 2**16  # bytes of a line in a list: sixteen times Linux's PATH_MA
 
 
 def folder_bases(inputs: Sequence[str]) -> dict[str, tuple[Path, str]]:
-    """Each folder among the inputs once, by its real path: as written, and what its ids begin with."""
+    """Each folder among the inputs once, by its real path: the folder as written, and the beginning of its ids."""
     folders = {os.path.realpath(name): Path(name) for name in sorted(inputs, reverse=True) if is_folder(name)}
     if len(folders) == 1:
         return {real: (folder, "") for real, folder in folders.items()}
@@ -35,7 +35,7 @@ def is_folder(name: str) -> bool:
 
 
 def named_files(name: str) -> list[Path]:
-    """The file of this name, or the files that match it as a pattern, sorted. Raises UsageError where there is none."""
+    """The file of this name, or the files that match it as a pattern, sorted. Raises UsageError if there are none."""
     if os.path.lexists(name):
         return [Path(name)]
     if not GLOB_CHARACTERS & set(name):
@@ -48,7 +48,7 @@ def named_files(name: str) -> list[Path]:
 
 
 def open_list(path: Path) -> BinaryIO:
-    """A list of paths, one a line; UsageError where it cannot be read."""
+    """Open a list of paths, one per line. Raises UsageError if it cannot be read."""
     try:
         return path.open("rb")
     except OSError as error:
@@ -56,21 +56,21 @@ def open_list(path: Path) -> BinaryIO:
 
 
 def list_entries(file: BinaryIO, name: str) -> Iterator[str]:
-    """What the lines of a list name; only newlines end a line, as names may hold rarer characters. Lazy.
+    """The entries of a list, lazily. Only newlines end a line, as names may contain rarer separators.
 
     Raises UsageError at a line that is too long to be a path.
     """
     while line := file.readline(LONGEST_LINE + 1):
         if len(line) > LONGEST_LINE:
-            raise UsageError(f"A line of {name} has more than {LONGEST_LINE} bytes; give a path a line.")
+            raise UsageError(f"A line of {name} has more than {LONGEST_LINE} bytes; write one path per line.")
         if entry := os.fsdecode(line).strip():
             yield entry
 
 
 def list_folder(folder: Path, base: str) -> Iterator[Item]:
-    """The files below a folder, in the order of their ids; a folder that cannot be listed is an item with the reason.
+    """The files below a folder, in the order of their ids; a folder that cannot be listed is a refused item.
 
-    One folder's names are in memory at a time, with those of the folders above it.
+    In memory are the names of one folder and of the folders above it.
     """
     for name, path, error in walk(folder):
         if error is None:
@@ -79,16 +79,16 @@ def list_folder(folder: Path, base: str) -> Iterator[Item]:
             yield RefusedItem(
                 base + name,
                 utf8_name(os.fspath(path)),
-                f"The folder cannot be listed ({error.strerror}), so that its files have no rows; check its "
-                "permissions and serve it again.",
+                f"The folder cannot be listed ({error.strerror}), so its files have no rows; check its "
+                "permissions and try again.",
             )
 
 
 def walk(folder: Path) -> Iterator[tuple[str, Path, OSError | None]]:
-    """(relative name as text, path, None) of each entry below a folder that is no folder and not hidden, by name.
+    """(relative name, path, None) of each file below a folder but hidden ones, sorted by name.
 
-    The order is that of the sorted names: a folder's name sorts as if it ended in "/". Links to folders are not
-    followed (loops). A folder that cannot be listed comes itself, with the error.
+    A folder's name sorts as if it ended in "/". Links to folders are not followed, since they may be loops. A folder
+    that cannot be listed comes itself, with the error.
     """
     return walk_tree(_entries, folder)
 
@@ -96,7 +96,7 @@ def walk(folder: Path) -> Iterator[tuple[str, Path, OSError | None]]:
 def walk_tree(
     entries_of: Callable[[str, Place], Iterator[tuple[str, Place, Failure | None]]], top: Place
 ) -> Iterator[tuple[str, Place, Failure | None]]:
-    """What a file system's `entries_of` (relative name, folder) gives, and below each name that ends in "/" again."""
+    """Walk a tree in the order of `entries_of(relative name, folder)`, which ends the names of folders in "/"."""
     levels = [entries_of("", top)]
     while levels:
         for name, place, error in levels[-1]:
@@ -129,5 +129,5 @@ def _entries(name: str, folder: Path) -> Iterator[tuple[str, Path, OSError | Non
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a loop of links, a folder without permission: reading it says which
+    except OSError:  # a loop of links or a folder without permission: reading it says which
         return False

@@ -9,33 +9,33 @@ from diffood.errors import RejectedImage
 from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape, error_text, read_and_decode, read_file
 
 LONGEST_ID = 4096
-"""Characters; Linux's PATH_MAX. Names inside archives and tables may be longer, and a row is read by people."""
+"""Characters: Linux's PATH_MAX. Names inside archives and tables may be longer, but people read rows."""
 
 
 @dataclass(frozen=True, order=True)
 class Item(ABC):
-    """One image to score. id: valid UTF-8 text, its name in the rows."""
+    """One image; `id` is its name in rows and reports, valid UTF-8."""
 
     id: str
 
     @property
     @abstractmethod
     def place(self) -> str:
-        """Where its bytes are; two items of one id and one place are the same image."""
+        """Where its bytes are; two items with the same id and place are the same image."""
 
     @abstractmethod
     def read(self, limits: ImageLimits) -> bytes:
-        """The bytes of its image file; RejectedImage where there are none or too many."""
+        """The bytes of its image file. Raises RejectedImage if they cannot be read or are too many."""
 
     @property
     def held(self) -> int:
-        """Bytes of the image that are in memory with the item."""
+        """Bytes of the image that the item itself keeps in memory."""
         return 0
 
 
 @dataclass(frozen=True, order=True)
 class LocalFile(Item):
-    """A file. id: the path relative to the folder given; path: where to read it."""
+    """A file on this machine; `id` is its path relative to the folder that was given."""
 
     path: Path
 
@@ -51,7 +51,7 @@ class LocalFile(Item):
 
 @dataclass(frozen=True)
 class Pause:
-    """Stands among items where the next one may be long in coming: what is there is scored meanwhile."""
+    """Marks a place in a stream of items where the next one may take long: the items before it are scored first."""
 
 
 PAUSE = Pause()
@@ -59,29 +59,29 @@ PAUSE = Pause()
 
 @dataclass(frozen=True)
 class InlineItem(Item):
-    """An image whose bytes came with the listing, since its shard or table can only be read from its beginning."""
+    """An image whose bytes came with the listing, since its container can only be read from the beginning."""
 
     where: str
     data: bytes
 
     @property
     def place(self) -> str:
-        """The shard or table and the number within it."""
+        """The container and the number within it."""
         return self.where
 
     def read(self, limits: ImageLimits) -> bytes:
-        """The bytes at hand; `decode` refuses what is empty or too large."""
+        """The bytes; `decode` refuses empty and too large ones."""
         return self.data
 
     @property
     def held(self) -> int:
-        """All of them."""
+        """All its bytes."""
         return len(self.data)
 
 
 @dataclass(frozen=True)
 class RefusedItem(Item):
-    """What was named and cannot be used: a row with the reason."""
+    """Something that was named and cannot be used; its row has the reason."""
 
     where: str
     reason: str
@@ -102,10 +102,10 @@ def load_item(item: Item, shape: ImageShape, limits: ImageLimits) -> DecodedImag
 
 
 def utf8_name(name: str) -> str:
-    r"""The name as valid UTF-8: bytes that are not become \xNN and \ becomes \\, so that two names never meet."""
+    r"""The name as valid UTF-8: other bytes become \xNN and \ becomes \\, so that names stay distinct."""
     return os.fsencode(name).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
 def describe_error(error: BaseException) -> str:
-    """An error of a library as a short piece of a reason: its class and printable message."""
+    """The class and message of an error, short and printable, as a part of a reason."""
     return f"{type(error).__name__}: {error_text(error)}".rstrip(": ")

@@ -22,11 +22,11 @@ STANDARD_INPUT = "-"
 
 
 CONTAINERS: tuple[ContainerFormat, ...] = (TAR, PARQUET)
-"""Kinds of files that hold several images. A new kind is one module with a Container, and its name here."""
+"""Kinds of files that contain several images. A new kind is a module with a ContainerFormat, and a line here."""
 
 
 def container_of(name: str) -> ContainerFormat | None:
-    """The kind of file that a file of this name is, None where it holds one image."""
+    """The kind of container that a file of this name is, None if it is a single image."""
     return next((container for container in CONTAINERS if container.matches(name)), None)
 
 
@@ -34,15 +34,19 @@ def open_inputs(inputs: Sequence[str], reading: ReadOptions) -> Iterator[Item | 
     """Items of all inputs, lazily: folders, files, globs, @lists, "-", shards, tables, URLs; a watched folder last.
 
     Inputs come in the order given: a folder or glob sorted by id, a list by lines, a shard by members, a table by
-    rows. One place is given once; two places that share an id give a second item that is refused. Live inputs pause.
+    rows. A place that is given twice is listed once. If two places share an id, the second item is refused. Live
+    inputs pause.
 
-    Raises UsageError for an input that names nothing, MissingExtraError for a URL without fsspec; what goes wrong
-    later is an item that is refused.
+    Raises:
+        UsageError: An input names nothing.
+        MissingExtraError: A URL without fsspec.
+
+    What goes wrong later is an item that is refused.
     """
     bases = folder_bases(inputs)
     streams = _streams(inputs, reading, bases)
     items = itertools.chain.from_iterable(streams)
-    lone_folder = len(streams) == 1 and bool(bases) and not reading.done  # whose ids are distinct as they are
+    lone_folder = len(streams) == 1 and bool(bases) and not reading.done  # its ids are distinct already
     found = items if lone_folder else _distinct(items, reading.done)
     if reading.watch or STANDARD_INPUT in inputs or reading.done:
         return found
@@ -72,8 +76,8 @@ def list_inputs(inputs: Sequence[str], reading: ReadOptions | None = None) -> li
         other = found.setdefault(item.id, item)
         if other.place != item.place:
             raise UsageError(
-                f"{other.place} and {item.place} would both be called {item.id!r}; give the folder above both, or each "
-                "its own id."
+                f"{other.place} and {item.place} would both have the id {item.id!r}; give the folder above both, or "
+                "each its own id."
             )
         if other is item and isinstance(item, InlineItem):
             found[item.id] = spool.keep(item)
@@ -101,7 +105,7 @@ def _open(name: str, reading: ReadOptions, unlisted: dict[str, tuple[Path, str]]
     if name == STANDARD_INPUT:
         return _standard_input(reading)
     if is_folder(name):
-        folder = unlisted.pop(os.path.realpath(name), None)  # gone where it was given before, written otherwise
+        folder = unlisted.pop(os.path.realpath(name), None)  # missing if it was given before, written differently
         return list_folder(*folder) if folder else iter(())
     if name.startswith("@"):
         return _list(open_list(Path(name[1:])), Path(name[1:]), reading)
@@ -113,7 +117,7 @@ def _open(name: str, reading: ReadOptions, unlisted: dict[str, tuple[Path, str]]
 
 
 def _expand(name: str, path: Path, reading: ReadOptions) -> Iterator[Item]:
-    """A file that was named, by `name`: itself, or what it holds."""
+    """The file itself, or the items in it if it is a container; `name` is how it was written."""
     identity = utf8_name(Path(name).as_posix())
     container = container_of(name)
     return container.list_items(os.fspath(path), identity, reading) if container else iter([LocalFile(identity, path)])
@@ -161,24 +165,24 @@ def _entry(entry: str, folder: Path, reading: ReadOptions) -> Iterator[Item]:
 
 
 def _refused_list(name: str, error: Exception) -> RefusedItem:
-    return RefusedItem(name, name, f"The list, or what follows its last row, cannot be read: {error}.")
+    return RefusedItem(name, name, f"The list, or its rest after the last row, cannot be read: {error}.")
 
 
 def _distinct(items: Iterator[Item | Pause], done: Iterable[str]) -> Iterator[Item | Pause]:
-    """Each place once; an id that another place has already is refused under a name of its own."""
-    with closing(_Ids()) as ids:
+    """Each place once; an id that another place already has is refused under a new id."""
+    with closing(_SeenIds()) as ids:
         for identity in done:
             ids.add(identity, None)
         for item in items:
             if isinstance(item, Pause) or ids.add(item.id, item.place):
                 yield item
             elif ids.place(item.id) not in (None, item.place):
-                reason = f"Another image of this run is called {item.id!r} too; give each its own id."
+                reason = f"Another image of this run has the id {item.id!r} too; give each its own id."
                 yield RefusedItem(ids.rename(item.id, item.place), item.place, reason)
 
 
-class _Ids:
-    """The ids of a run, in a database that SQLite keeps in memory while it is small, and else in a temporary file."""
+class _SeenIds:
+    """The ids of a run, in a SQLite database: in memory while it is small, otherwise in a temporary file."""
 
     def __init__(self) -> None:
         self._known = sqlite3.connect("")
@@ -186,7 +190,7 @@ class _Ids:
         self._known.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, place TEXT, called INTEGER) WITHOUT ROWID")
 
     def add(self, identity: str, place: str | None) -> bool:
-        """Whether the id was new. place None: whatever is called so. DiffoodError where the file cannot grow."""
+        """Whether the id was new; place None stands for any place. Raises DiffoodError if the file cannot grow."""
         try:
             return self._known.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, 1)", (identity, place)).rowcount == 1
         except sqlite3.Error as error:
@@ -196,12 +200,12 @@ class _Ids:
             ) from None
 
     def place(self, identity: str) -> str | None:
-        """What has this id, which is known."""
+        """The place of a known id."""
         [place] = self._known.execute("SELECT place FROM seen WHERE id = ?", (identity,)).fetchone()
         return None if place is None else str(place)
 
     def rename(self, identity: str, place: str) -> str:
-        """A new id for another place of this id: the next number after it, so that thousands cost no search."""
+        """A new id for another place of this id: the id and the next number, so that thousands take no search."""
         [number] = self._known.execute("SELECT called FROM seen WHERE id = ?", (identity,)).fetchone()
         number += 1
         while not self.add(f"{identity}#{number}", place):
@@ -210,5 +214,5 @@ class _Ids:
         return f"{identity}#{number}"
 
     def close(self) -> None:
-        """Forget all."""
+        """Close the database."""
         self._known.close()

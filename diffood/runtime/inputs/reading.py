@@ -1,4 +1,4 @@
-"""How inputs are read, and what a kind of file that holds several images has to say of itself. Reads nothing."""
+"""How inputs are read, and how a kind of file with several images describes itself. Reads nothing."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -32,8 +32,8 @@ class ReadOptions:
         limits: What one image may cost.
         columns: Columns of tables.
         watch: Folder whose files follow the inputs as they come.
-        done: Ids that have their rows already and are passed over, whatever is called so now.
-        stop: Set it, from a signal's handler too, and live inputs end.
+        done: Ids that already have rows; items with these ids are skipped.
+        stop: Ends live inputs when it is set; a signal handler may set it.
     """
 
     limits: ImageLimits = DEFAULT_LIMITS
@@ -45,7 +45,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class ContainerFormat:
-    """A kind of file that holds several images; `open.CONTAINERS` lists all kinds.
+    """A kind of file that contains several images; `open.CONTAINERS` lists all kinds.
 
     Attributes:
         endings: Endings of its names, in lower case.

@@ -1,4 +1,4 @@
-"""URLs become items through fsspec: a file, a folder or a pattern on any file system it knows: s3, gs, http, zip."""
+"""Lists URLs as items through fsspec: a file, a folder or a pattern on any file system it knows: s3, gs, http, zip."""
 
 import functools
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from diffood.runtime.inputs.items import Item, RefusedItem, describe_error, utf8
 
 @dataclass(frozen=True)
 class RemoteFile(Item):
-    """A file that a URL names."""
+    """A file at a URL."""
 
     url: str
 
@@ -24,7 +24,7 @@ class RemoteFile(Item):
         return utf8_name(self.url)
 
     def read(self, limits: ImageLimits) -> bytes:
-        """The bytes of the file; RejectedImage where it cannot be read or has too many."""
+        """The bytes of the file. Raises RejectedImage if it cannot be read or is too large."""
         try:
             with open_url(self.url) as file:
                 data = file.read(limits.max_bytes + 1)
@@ -36,22 +36,22 @@ class RemoteFile(Item):
 
 
 def is_url(name: str) -> bool:
-    """Whether a name is fsspec's: protocol://path, or a chain of those joined by "::"."""
+    """Whether a name is a URL of fsspec: protocol://path, or several joined by "::"."""
     return "://" in name
 
 
 @contextmanager
 def open_url(url: str) -> Iterator[BinaryIO]:
-    """The file that a URL names, opened for reading; raises what its file system raises."""
-    system, path = _connect(url)  # held while its file is read: a zip's closes with it
+    """Open the file at a URL for reading; raises what its file system raises."""
+    system, path = _connect(url)  # kept while its file is read: a zip closes with it
     with system.open(path, "rb") as file:
         yield file
 
 
 def match_urls(url: str) -> list[str] | None:
-    """The URL of the file that a URL names, those of the files that match it as a pattern, or None for a folder.
+    """The URL itself if it is a file, those of the files that match it as a pattern, or None if it is a folder.
 
-    Raises UsageError for a URL that names nothing, MissingExtraError where fsspec or a package it needs is missing.
+    Raises UsageError for a URL that names nothing, MissingExtraError if fsspec or a package it needs is missing.
     """
     system, path = _connect(url)
     matches: list[str] = []
@@ -73,7 +73,7 @@ def match_urls(url: str) -> list[str] | None:
 
 
 def list_url(url: str) -> Iterator[Item]:
-    """The files below a folder that a URL names, lazily, as `list_folder` does; ids are relative to it."""
+    """The files below a folder at a URL, lazily, as `list_folder` lists them; ids are relative to it."""
     system, path = _connect(url)
     for name, found, error in _walk(system, path):
         full = _full(url, found)
@@ -81,14 +81,14 @@ def list_url(url: str) -> Iterator[Item]:
 
 
 def _full(url: str, path: str) -> str:
-    """The URL of a path in the file system of `url`, which may be a chain such as zip://inner.png::file:///outer.zip."""
+    """The URL of a path in the file system of `url`, which may be a chain: zip://inner.png::file:///outer.zip."""
     first, sign, rest = url.partition("::")
     protocol = first.partition("://")[0] + "://"
     return f"{protocol}{path.removeprefix(protocol)}{sign}{rest}"
 
 
 def require_file_system(url: str) -> None:
-    """Raise as `match_urls` does where a URL's file system cannot be used at all."""
+    """Raise as `match_urls` does if the file system of a URL cannot be used at all."""
     _connect(url)
 
 
@@ -101,7 +101,7 @@ def _connect(url: str) -> tuple[Any, str]:
     first, sign, rest = url.partition("::")
     try:
         if not sign:
-            return cast(tuple[Any, str], url_to_fs(url))  # whose file systems fsspec keeps
+            return cast(tuple[Any, str], url_to_fs(url))  # fsspec caches its file systems
         system = _chained(f"{first.partition('://')[0]}://{sign}{rest}")
         return system, system._strip_protocol(first)
     except ImportError as error:
@@ -114,7 +114,7 @@ def _connect(url: str) -> tuple[Any, str]:
 
 @functools.lru_cache(maxsize=4)
 def _chained(container: str) -> Any:
-    """The file system inside a file, such as a zip, kept: opening it reads its whole directory."""
+    """The file system inside a file such as a zip, cached: opening it reads its whole directory."""
     from fsspec.core import url_to_fs
 
     return url_to_fs(container)[0]
@@ -129,7 +129,7 @@ def _unlisted(name: str, url: str, error: Exception) -> Item:
     return RefusedItem(
         utf8_name(name),
         utf8_name(url),
-        f"The folder cannot be listed ({describe_error(error)}), so that its files have no rows; serve it again.",
+        f"The folder cannot be listed ({describe_error(error)}), so its files have no rows; try again.",
     )
 
 
@@ -149,7 +149,7 @@ def _entries(system: Any, name: str, folder: str) -> Iterator[tuple[str, str, Ex
         path = str(entry["name"])
         base = path.rstrip("/").rpartition("/")[2]
         if base.startswith(".") or not base or path.rstrip("/") == folder.rstrip("/"):
-            continue  # an object store lists a folder's own marker among its files
+            continue  # an object store lists a folder's marker among its files
         is_folder = entry["type"] == "directory" and not entry.get("islink")
         if entry["type"] == "directory" and not is_folder:
             continue  # a link to a folder, which may be a loop

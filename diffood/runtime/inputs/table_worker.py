@@ -1,6 +1,6 @@
-"""The process in which a Parquet file is read, so that Arrow's C++ meets hostile bytes here only. tables.py starts it.
+"""The child process that reads a Parquet file, so that Arrow's C++ meets hostile bytes here only.
 
-For each row a header goes out, and the image's bytes.
+tables.py starts it. For each row it sends a header and the image's bytes.
 """
 
 import json
@@ -30,12 +30,12 @@ class TableRequest:
     max_bytes: int
 
     def as_json(self) -> str:
-        """As the command line of the process carries it."""
+        """The argument of the process."""
         return json.dumps(asdict(self))
 
 
 def main(argument: str) -> None:
-    """Send every row of the table, then a header without an id; an error that ends it comes in that header."""
+    """Send every row of the table, then a header with `end`: "" or the error that ended it."""
     table = TableRequest(**json.loads(argument))
     import pyarrow.compute  # before memory is limited
     import pyarrow.parquet
@@ -60,7 +60,7 @@ def _open(place: str) -> AbstractContextManager[BinaryIO]:
 
 
 def _rows(parquet: Any, table: TableRequest) -> Iterator[tuple[str | None, bytes | str]]:
-    """(id or None, image bytes or why there are none) of every row."""
+    """(id or None, image bytes or the reason why there are none) of every row."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -72,7 +72,7 @@ def _rows(parquet: Any, table: TableRequest) -> Iterator[tuple[str | None, bytes
     kind = schema.field(table.image_column).type
     inner = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
     if not (pa.types.is_binary(inner) or pa.types.is_large_binary(inner)):
-        raise RejectedImage(f"its column {table.image_column!r} holds {kind}, neither bytes nor {{bytes, path}}")
+        raise RejectedImage(f"its column {table.image_column!r} has the type {kind}, neither bytes nor {{bytes, path}}")
     for batch in parquet.iter_batches(ROWS, columns=wanted, use_threads=False):
         images = batch.column(table.image_column)
         if inner is not kind:
@@ -92,7 +92,7 @@ def _identity(value: Any) -> str | None:
 
 def _image(value: Any, max_bytes: int) -> bytes | str:
     if not value.is_valid:
-        return "The row holds no image bytes; store them in the table."
+        return "The row has no image bytes; store them in the table."
     size = value.as_buffer().size
     if size > max_bytes:
         return f"The image has {size} bytes and the limit is {max_bytes}; save it smaller, or raise the limit."

@@ -1,4 +1,4 @@
-"""Parquet files with a column of images become items, one a row, in the order of rows. The file is read elsewhere."""
+"""Lists the rows of Parquet files with a column of images as items. A child process reads the file."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ SECONDS = 600.0  # between two rows; a row group of gigabytes on a slow disk tak
 def list_table(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
     """The rows of a Parquet file, lazily; ids are those of the id column, or `name`/row number from 0.
 
-    place: its path or URL. Where it cannot be read, what came before is given, and an item called `name` says so.
+    If it cannot be read, the rows before the damage are listed, and a refused item with the id `name` says so.
     """
     columns, limits = reading.columns, reading.limits
     child = Child(
@@ -39,7 +39,7 @@ def list_table(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
             data = child.receive(limits.max_bytes, SECONDS)
             if columns.identity and identity is where:
                 yield RefusedItem(
-                    where, where, f"The row's {columns.identity!r} is no id; give a text or a whole number."
+                    where, where, f"The row's {columns.identity!r} is not an id; use a text or a whole number."
                 )
             else:
                 yield InlineItem(identity, where, data)
@@ -59,4 +59,5 @@ def _valid(identity: str) -> str:
 
 
 def _refused_table(name: str, reason: str) -> RefusedItem:
-    return RefusedItem(name, name, f"The table, or what follows its last row, cannot be read as Parquet ({reason}).")
+    what = f"The table, or its rest after the last row, cannot be read as Parquet ({reason}); write it again."
+    return RefusedItem(name, name, what)

@@ -1,6 +1,6 @@
-"""Inputs that go on while they are served: a watched folder, and paths on standard input.
+"""Live inputs: a watched folder, and paths on standard input.
 
-Between items they pause where the next one may be long in coming, so that what is there is scored meanwhile.
+They give a pause when the next item may take long, so that the items before it are scored first.
 """
 
 import os
@@ -16,36 +16,43 @@ from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.inputs.files import LONGEST_LINE, walk
 from diffood.runtime.inputs.items import PAUSE, Item, LocalFile, Pause
 
-LOOK_SECONDS = 0.5
-SETTLED_SECONDS = 1.0
-"""A file is whole when its size and time have not changed for so long; cameras write an image in less."""
-LOOKING_SHARE = 10  # a look at a folder of very many files is followed by a rest of so many times its length
+POLL_SECONDS = 0.5
+SETTLE_SECONDS = 1.0
+"""A file is complete when its size and time have not changed for this long; cameras write an image in less."""
+REST_FACTOR = 10  # listing a folder with very many files is followed by a rest this many times as long
 READ_BYTES = 2**16
 
 
 @dataclass(frozen=True)
 class WatchedFolder:
-    """A folder whose files are served as they come. idle: seconds without a new file after which it ends, or None."""
+    """A folder whose files are served as they come.
+
+    Attributes:
+        folder: The folder.
+        idle_seconds: Time without a new file after which watching ends; None: never.
+        poll_seconds: Time between two listings.
+        settle_seconds: Time without a change after which a file is complete.
+    """
 
     folder: Path
-    idle: float | None = None
-    look: float = LOOK_SECONDS
-    settled: float = SETTLED_SECONDS
+    idle_seconds: float | None = None
+    poll_seconds: float = POLL_SECONDS
+    settle_seconds: float = SETTLE_SECONDS
 
 
 def watch_folder(watch: WatchedFolder, stop: threading.Event) -> Iterator[Item | Pause]:
-    """Files of a folder once they are whole, those that are there first; each name once. Ends when `stop` is set.
+    """Files of a folder once they are complete, existing ones first; each name once. Ends when `stop` is set.
 
-    Raises UsageError where the folder cannot be listed at first, DiffoodError where it no longer can be.
+    Raises UsageError if it is not a folder, DiffoodError if it can no longer be listed.
     """
     if not watch.folder.is_dir():
-        raise UsageError(f"--watch {watch.folder} is not a folder; make it before anything is put into it.")
+        raise UsageError(f"--watch {watch.folder} is not a folder; create it first.")
     return _watch(watch, stop)
 
 
 def _watch(watch: WatchedFolder, stop: threading.Event) -> Iterator[Item | Pause]:
     given: set[str] = set()
-    waiting: dict[str, tuple[tuple[int, int, int], float]] = {}  # what a file was like, and since when
+    waiting: dict[str, tuple[tuple[int, int, int], float]] = {}  # state of a file, and since when
     last_change, pending = time.monotonic(), False
     while not stop.is_set():
         began = time.monotonic()
@@ -54,8 +61,8 @@ def _watch(watch: WatchedFolder, stop: threading.Event) -> Iterator[Item | Pause
         for name, path, error in walk(watch.folder):
             if error is not None:
                 if path == watch.folder:
-                    raise DiffoodError(f"The watched folder {path} cannot be listed any more ({error.strerror}).")
-                continue  # looked for again at the next look
+                    raise DiffoodError(f"The watched folder {path} can no longer be listed ({error.strerror}).")
+                continue  # tried again at the next listing
             present.add(name)
             if name in given:
                 continue
@@ -67,7 +74,7 @@ def _watch(watch: WatchedFolder, stop: threading.Event) -> Iterator[Item | Pause
             if before is None or before[0] != state:
                 waiting[name] = (state, now)
                 last_change = now
-            elif now - before[1] >= watch.settled:
+            elif now - before[1] >= watch.settle_seconds:
                 whole.append(LocalFile(name, path))
         for source in whole:
             del waiting[source.id]
@@ -81,23 +88,23 @@ def _watch(watch: WatchedFolder, stop: threading.Event) -> Iterator[Item | Pause
         now = time.monotonic()
         if whole:
             last_change = now
-        if watch.idle is not None and not waiting and now - last_change >= watch.idle:
+        if watch.idle_seconds is not None and not waiting and now - last_change >= watch.idle_seconds:
             return
-        stop.wait(max(watch.look, LOOKING_SHARE * (now - began)) if not whole else 0)
+        stop.wait(max(watch.poll_seconds, REST_FACTOR * (now - began)) if not whole else 0)
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
     try:
         status = path.stat()
-    except OSError:  # moved away in between; a dangling link never settles
+    except OSError:  # moved away meanwhile; a dangling link never settles
         return None
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def read_lines(stop: threading.Event, descriptor: int | None = None) -> Iterator[str | Pause]:
-    """Lines of standard input as they come, and a pause where the next one is not there yet. Ends when `stop` is set.
+    """Lines of standard input as they come, and a pause when the next one is not there yet. Ends when `stop` is set.
 
-    Raises DiffoodError where it cannot be read, or a line is too long to be a path.
+    Raises DiffoodError if it cannot be read, or a line is too long to be a path.
     """
     fd = sys.stdin.fileno() if descriptor is None else descriptor
     held, pending = b"", False
@@ -110,7 +117,7 @@ def read_lines(stop: threading.Event, descriptor: int | None = None) -> Iterator
         try:
             data = os.read(fd, READ_BYTES)
         except OSError as error:
-            raise DiffoodError(f"standard input cannot be read any more ({error.strerror})") from None
+            raise DiffoodError(f"standard input can no longer be read ({error.strerror})") from None
         *lines, held = (held + data).split(b"\n")
         if not data:
             lines, held = [held], b""
@@ -126,6 +133,6 @@ def read_lines(stop: threading.Event, descriptor: int | None = None) -> Iterator
 
 def _ready(fd: int) -> bool:
     try:
-        return bool(select.select([fd], [], [], LOOK_SECONDS)[0])
+        return bool(select.select([fd], [], [], POLL_SECONDS)[0])
     except (OSError, ValueError):  # Windows selects sockets only; then a read waits
         return True

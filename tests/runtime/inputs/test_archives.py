@@ -89,8 +89,8 @@ def test_a_member_is_found_by_another_process_after_pickling(tmp_path: Path) -> 
         (member("bad.png", kind=tarfile.SYMTYPE, link="/etc/passwd"), "a link"),
         (member("bad.png", kind=tarfile.LNKTYPE, link="a.png"), "a link"),
         (member("bad.png", kind=tarfile.LNKTYPE, link="../../etc/passwd"), "a link"),
-        (member("bad.png", kind=tarfile.CHRTYPE), "no regular file"),
-        (member("bad.png", kind=tarfile.FIFOTYPE), "no regular file"),
+        (member("bad.png", kind=tarfile.CHRTYPE), "not a regular file"),
+        (member("bad.png", kind=tarfile.FIFOTYPE), "not a regular file"),
         (member("bad.png", b"x" * 10_001), "has 10001 bytes and the limit is 10000"),
     ],
 )
@@ -139,9 +139,9 @@ def test_folders_hidden_files_and_labels_are_passed_over(tmp_path: Path) -> None
     [
         (b"", "empty file", 0),
         (b"this is no tar" * 100, "header", 0),
-        (tar(GOOD, end=b""), "ends without an end mark", 3),
-        (tar(GOOD[:1], end=b"garbage" * 100), "a block that is no header", 1),
-        (tar([GOOD[0], b"\xff" * 512, GOOD[3]]), "a block that is no header", 1),
+        (tar(GOOD, end=b""), "has no end mark", 3),
+        (tar(GOOD[:1], end=b"garbage" * 100), "a block that is not a header", 1),
+        (tar([GOOD[0], b"\xff" * 512, GOOD[3]]), "a block that is not a header", 1),
         (tar([member("a.cls", b"1")]), "no member's name ends in", 0),
         (tar([GOOD[0], raw_header("n.png", b"\xff" * 11 + b"\0"), GOOD[3]]), "a member of -", 1),
         (tar([GOOD[0], raw_header("n", b"\xff" * 10 + b"\0\0", b"x"), GOOD[3]]), "", 1),
@@ -157,7 +157,7 @@ def test_what_was_whole_is_kept_of_a_damaged_shard(
     path = write(tmp_path, data, ending)
     found = shard(path)
     said = found.pop("")
-    assert str(said).startswith("The shard, or what follows its last row, cannot be read (")
+    assert str(said).startswith("The shard, or its rest after the last row, cannot be read (")
     assert reason in str(said)
     assert str(said).isprintable()
     assert len(str(said)) < 400
@@ -203,7 +203,7 @@ def test_a_bomb_of_zeros_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
     found = shard(path)
     assert found["a.png"] == png(1)
     assert f"has {2**26} bytes" in str(found["big.png"])
-    assert "that are no images" in str(found[""])
+    assert "that are not images" in str(found[""])
     assert "c.png" not in found
 
 
@@ -223,7 +223,7 @@ def test_a_shard_that_is_changed_after_it_was_listed_is_noticed(tmp_path: Path) 
     os.utime(path, ns=(stamp, stamp + 10**6))
     assert "was changed after it was listed" in str(rows(items)["shard.tar/a.png"])
     path.unlink()
-    assert "cannot be read any more" in str(rows(items)["shard.tar/a.png"])
+    assert "can no longer be read" in str(rows(items)["shard.tar/a.png"])
 
 
 @pytest.mark.parametrize("kind", ["missing", "fifo", "folder"])
@@ -235,7 +235,7 @@ def test_what_is_no_shard_is_one_row(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     [item] = list_shard(str(path), "s.tar", ReadOptions(LIMITS))
     assert isinstance(item, RefusedItem)
-    assert "missing or no regular file" in item.reason
+    assert "missing or not a regular file" in item.reason
 
 
 def test_a_name_of_a_megabyte_is_shortened(tmp_path: Path) -> None:

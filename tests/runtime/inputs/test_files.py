@@ -140,7 +140,7 @@ def test_a_file_given_twice_counts_once(tree: Path) -> None:
 
 def test_two_files_never_share_an_id(tree: Path) -> None:
     make(tree, "a.png")
-    with pytest.raises(UsageError, match=r"would both be called 'a\.png'"):
+    with pytest.raises(UsageError, match=r"would both have the id 'a\.png'"):
         list_inputs(["one", "a.png"])
 
 

@@ -108,7 +108,7 @@ def test_what_is_deleted_after_it_was_listed_is_a_row(tree: Path) -> None:
     (tree / "s.tar").unlink()
     found = refusals([first, *rest])
     assert "No such file or directory" in found["a.png"]
-    assert "cannot be read any more" in found["s.tar/m.png"]
+    assert "can no longer be read" in found["s.tar/m.png"]
 
 
 def test_a_folder_deleted_while_it_is_listed_is_a_row(tree: Path) -> None:
@@ -139,7 +139,7 @@ def test_an_id_that_is_taken_is_refused_under_another(tree: Path) -> None:
     assert ids("two", "a.png", "a.png#2") == ["a.png", "a.png#2", "a.png#2#2"]
     found = refusals(items("two", "a.png", "a.png#2"))
     assert list(found) == ["a.png#2", "a.png#2#2"]
-    assert "called 'a.png' too" in found["a.png#2"]
+    assert "has the id 'a.png' too" in found["a.png#2"]
 
 
 def test_names_and_ids_that_repeat_within_a_shard_and_a_table_are_refused(tree: Path) -> None:
@@ -214,11 +214,11 @@ def test_ids_that_have_their_rows_are_passed_over(tree: Path) -> None:
     for inputs in (["one"], ["one", "s.tar"]):
         found = items(*inputs, reading=ReadOptions(LIMITS, done=done))
         assert [item.id for item in found] == [name for name in ids(*inputs) if name not in done]
-    watch = WatchedFolder(tree / "one", idle=0.1, look=0.02, settled=0.05)
+    watch = WatchedFolder(tree / "one", idle_seconds=0.1, poll_seconds=0.02, settle_seconds=0.05)
     found = items(reading=ReadOptions(LIMITS, watch=watch, done=done))
     assert [item.id for item in found] == ["a.png", "b-/d.png"]
 
 
 def test_a_watched_folder_comes_last(tree: Path) -> None:
-    watch = WatchedFolder(tree / "two", idle=0.1, look=0.02, settled=0.05)
+    watch = WatchedFolder(tree / "two", idle_seconds=0.1, poll_seconds=0.02, settle_seconds=0.05)
     assert [item.id for item in items("one/a.png", reading=ReadOptions(LIMITS, watch=watch))] == ["one/a.png", "a.png"]

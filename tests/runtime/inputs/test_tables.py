@@ -67,7 +67,7 @@ def test_a_row_without_a_usable_id_is_refused_under_its_number(tmp_path: Path) -
     found = rows(write(tmp_path, [png(1)] * 5, pa.binary(), key=keys), Columns("image", "key"))
     assert found[0] == ("good", png(1))
     assert [name for name, _ in found[1:]] == [f"t.parquet/{number}" for number in range(1, 5)]
-    assert all("'key' is no id" in str(reason) for _, reason in found[1:])
+    assert all("'key' is not an id" in str(reason) for _, reason in found[1:])
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_row_without_a_usable_id_is_refused_under_its_number(tmp_path: Path) -
     [
         (Columns("nothing"), "it has no column 'nothing', only image, key"),
         (Columns("image", "nothing"), "it has no column 'nothing'"),
-        (Columns("key"), "its column 'key' holds int64, neither bytes nor {bytes, path}"),
+        (Columns("key"), "its column 'key' has the type int64, neither bytes nor {bytes, path}"),
     ],
 )
 def test_a_missing_column_is_explained_in_a_row(tmp_path: Path, columns: Columns, reason: str) -> None:

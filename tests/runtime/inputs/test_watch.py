@@ -22,7 +22,7 @@ class Watching:
 
     def __init__(self, folder: Path, idle: float | None = None, settled: float = 0.1) -> None:
         self.stop, self.found, self.error = threading.Event(), list[str | Pause](), ""
-        self._items = watch_folder(WatchedFolder(folder, idle, look=0.02, settled=settled), self.stop)
+        self._items = watch_folder(WatchedFolder(folder, idle, poll_seconds=0.02, settle_seconds=settled), self.stop)
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
@@ -120,7 +120,7 @@ def test_a_folder_that_is_missing_or_goes_is_explained(tmp_path: Path) -> None:
     watching = Watching(tmp_path / "here")
     (tmp_path / "here").rmdir()
     watching.thread.join(30)
-    assert "cannot be listed any more" in watching.error
+    assert "can no longer be listed" in watching.error
 
 
 def test_lines_come_as_they_are_written() -> None:
@@ -140,7 +140,7 @@ def test_a_pipe_nobody_writes_to_any_more_ends_the_lines() -> None:
     os.close(writing)
     assert list(read_lines(threading.Event(), reading)) == []
     os.close(reading)
-    with pytest.raises(DiffoodError, match="cannot be read any more"):
+    with pytest.raises(DiffoodError, match="can no longer be read"):
         list(read_lines(threading.Event(), reading))
 
 
