@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
+from draws import at_least, simulated
 from scipy import stats
 
 from diffood.calibration.metrics.bootstrap import compare_fpr, distribution_free, mean_fpr_interval
@@ -12,14 +13,11 @@ from diffood.errors import UsageError
 
 FloatArray = npt.NDArray[np.float64]
 
-DOUBT = 1e-4
-"""A simulation counts as against a promise when chance alone would give it this rarely."""
-
-SAMPLES, DRAWS = 1000, 200
-"""Simulated evaluations, and bootstrap draws in each: a percentile of 200 draws is rough, which costs coverage."""
+RESAMPLES = 200
+"""Bootstrap draws in each simulated evaluation: a percentile of 200 is rough, which costs coverage."""
 
 NOMINAL = 0.93
-"""Below 0.95: percentile intervals are right to first order only, and DRAWS are few."""
+"""Below 0.95: percentile intervals are right to first order only, and RESAMPLES are few."""
 
 
 def true_fpr(distance: float) -> float:
@@ -31,10 +29,6 @@ def two_scores(generator: np.random.Generator, count: int, first: float, second:
     """Two scores [2, count] of the same images, correlated at 0.7, with these means and unit variance."""
     common, own = generator.normal(size=count), generator.normal(size=(2, count))
     return np.sqrt(0.7) * common + np.sqrt(0.3) * own + np.array([[first], [second]])
-
-
-def at_least(count: int, share: float) -> bool:
-    return bool(stats.binomtest(count, SAMPLES, share, alternative="less").pvalue > DOUBT)
 
 
 def test_the_interval_is_that_of_a_slow_bootstrap() -> None:
@@ -69,37 +63,39 @@ def test_the_comparison_is_that_of_a_slow_bootstrap_with_the_same_images_for_bot
     assert (found.ratio.low, found.ratio.high) == pytest.approx(np.quantile(one / other, [0.1, 0.9]), rel=0.06)
 
 
-@pytest.mark.parametrize("distance", [2.0, 3.3])
-def test_the_interval_covers_the_true_rate(distance: float) -> None:
+@simulated(100, 1000)
+def test_the_interval_covers_the_true_rate(draws: int) -> None:
     generator = np.random.default_rng(20261127)
-    truth, held, held_free = true_fpr(distance), 0, 0
-    for _ in range(SAMPLES):
-        scored = ScoredSets(generator.normal(size=300), {"a": generator.normal(distance, 1, 300)})
-        found, free = mean_fpr_interval(scored, draws=DRAWS), distribution_free(scored)
-        held += found.low <= truth <= found.high
-        held_free += free[0] <= truth <= free[1]
-    assert at_least(held, NOMINAL)
-    assert at_least(held_free, 0.95)
+    for distance in (2.0, 3.3):
+        truth, held, held_free = true_fpr(distance), 0, 0
+        for _ in range(draws):
+            scored = ScoredSets(generator.normal(size=300), {"a": generator.normal(distance, 1, 300)})
+            found, free = mean_fpr_interval(scored, draws=RESAMPLES), distribution_free(scored)
+            held += found.low <= truth <= found.high
+            held_free += free[0] <= truth <= free[1]
+        assert at_least(held, draws, NOMINAL), distance
+        assert at_least(held_free, draws, 0.95), distance
 
 
-def test_the_paired_difference_and_ratio_over_sets_are_covered() -> None:
+@simulated(100, 1000)
+def test_the_paired_difference_and_ratio_over_sets_are_covered(draws: int) -> None:
     generator = np.random.default_rng(20261128)
     first, second = {"a": 2.4, "b": 3.0}, {"a": 2.1, "b": 2.8}
     one, other = (np.mean([true_fpr(distance) for distance in sets.values()]) for sets in (first, second))
     held = held_ratio = 0
-    for _ in range(SAMPLES):
+    for _ in range(draws):
         ind = two_scores(generator, 300, 0, 0)
         sets = {name: two_scores(generator, 200, first[name], second[name]) for name in first}
         found = compare_fpr(
             ScoredSets(ind[0], {name: scores[0] for name, scores in sets.items()}),
             ScoredSets(ind[1], {name: scores[1] for name, scores in sets.items()}),
-            draws=DRAWS,
+            draws=RESAMPLES,
         )
         held += found.difference.low <= one - other <= found.difference.high
         assert found.ratio is not None
         held_ratio += found.ratio.low <= one / other <= found.ratio.high
-    assert at_least(held, NOMINAL)
-    assert at_least(held_ratio, NOMINAL)
+    assert at_least(held, draws, NOMINAL)
+    assert at_least(held_ratio, draws, NOMINAL)
 
 
 def test_no_flagged_image_is_bounded_and_no_point() -> None:

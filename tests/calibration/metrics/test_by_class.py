@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from draws import at_most, simulated
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -9,10 +10,6 @@ from scipy import stats
 from diffood.calibration.metrics.by_class import alarms_by_class, holm
 from diffood.calibration.metrics.rates import clopper_pearson
 from diffood.errors import UsageError
-
-DRAWS = 2000
-DOUBT = 1e-4
-"""A simulation counts as against a promise when chance alone would give it this rarely."""
 
 
 def test_rows_count_and_rank_the_classes() -> None:
@@ -48,18 +45,19 @@ def test_holm_rejects_what_its_steps_reject(p_values: list[float]) -> None:
     assert {position for position, adjusted in enumerate(holm(p_values)) if adjusted <= level} == rejected
 
 
-def test_a_table_names_a_wrong_class_in_at_most_five_percent() -> None:
+@simulated(100, 2000)
+def test_a_table_names_a_wrong_class_in_at_most_five_percent(draws: int) -> None:
     generator = np.random.default_rng(20261129)
     alpha, wrong, found = 0.05, 0, 0
-    for _ in range(DRAWS):
+    for _ in range(draws):
         predicted = generator.integers(6, size=900)
         # Class 5 has three times the rate it should have, the others the highest allowed.
         rows = alarms_by_class(generator.random(900) + 0.1 * (predicted == 5), predicted, 1 - alpha, alpha)
         named = {row.predicted for row in rows if row.p_value <= 0.05}
         wrong += bool(named - {5})
         found += 5 in named
-    assert stats.binomtest(wrong, DRAWS, 0.05, alternative="greater").pvalue > DOUBT
-    assert found / DRAWS > 0.9
+    assert at_most(wrong, draws, 0.05)
+    assert found / draws > 0.9
 
 
 def test_unusable_arguments_are_refused_by_name() -> None:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
+from draws import at_least, exactly, simulated
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -26,10 +27,6 @@ from diffood.errors import UsageError
 
 FloatArray = npt.NDArray[np.float64]
 
-DRAWS = 2000
-DOUBT = 1e-4
-"""A simulation counts as against a promise when chance alone would give it this rarely."""
-
 tied_scores = hnp.arrays(np.float64, st.integers(2, 40), elements=st.integers(-4, 4).map(float))
 
 
@@ -47,11 +44,6 @@ def auroc_difference(first: tuple[FloatArray, FloatArray], second: tuple[FloatAr
 def shift(area: float) -> float:
     """Distance of two unit normals with this AUROC."""
     return math.sqrt(2) * float(stats.norm.ppf(area))
-
-
-def covers(count: int, share: float = 0.95) -> bool:
-    """Whether count of DRAWS intervals that hold the truth fit with their confidence."""
-    return bool(stats.binomtest(count, DRAWS, share).pvalue > DOUBT)
 
 
 def pairs(ind: FloatArray, ood: FloatArray) -> FloatArray:
@@ -139,28 +131,30 @@ def named(sets: list[FloatArray]) -> dict[str, FloatArray]:
 def test_delongs_error_equals_the_bootstraps() -> None:
     generator = np.random.default_rng(11)
     ind, ood = generator.normal(size=200), generator.normal(shift(0.85), 1, 150)
-    drawn = [auroc(generator.choice(ind, ind.size), generator.choice(ood, ood.size)) for _ in range(DRAWS)]
+    drawn = [auroc(generator.choice(ind, ind.size), generator.choice(ood, ood.size)) for _ in range(2000)]
     found = auroc_interval(ind, ood)
     log_odds = [math.log(area / (1 - area)) for area in (found.low, found.high)]
     error = (log_odds[1] - log_odds[0]) / (2 * 1.96) * found.value * (1 - found.value)
     assert error == pytest.approx(np.std(drawn), rel=0.08)
 
 
-@pytest.mark.parametrize("area", [0.8, 0.98])
-def test_the_interval_covers_the_true_auroc(area: float) -> None:
+@simulated(300, 2000)
+def test_the_interval_covers_the_true_auroc(draws: int) -> None:
     generator = np.random.default_rng(20261123)
-    held = 0
-    for _ in range(DRAWS):
-        found = auroc_interval(generator.normal(size=300), generator.normal(shift(area), 1, 300))
-        held += found.low <= area <= found.high
-    assert covers(held)
+    for area in (0.8, 0.98):
+        held = 0
+        for _ in range(draws):
+            found = auroc_interval(generator.normal(size=300), generator.normal(shift(area), 1, 300))
+            held += found.low <= area <= found.high
+        assert exactly(held, draws, 0.95), area
 
 
-def test_the_mean_over_sets_is_covered_only_with_the_shared_images_accounted_for() -> None:
+@simulated(300, 2000)
+def test_the_mean_over_sets_is_covered_only_with_the_shared_images_accounted_for(draws: int) -> None:
     generator = np.random.default_rng(20261124)
     areas, sizes = {"a": 0.75, "b": 0.85, "c": 0.95}, {"a": 300, "b": 400, "c": 200}
     truth, held, held_naively = 0.85, 0, 0
-    for _ in range(DRAWS):
+    for _ in range(draws):
         ind = generator.normal(size=150)
         sets = {name: generator.normal(shift(area), 1, sizes[name]) for name, area in areas.items()}
         found = mean_auroc_interval(ScoredSets(ind, sets))
@@ -168,12 +162,13 @@ def test_the_mean_over_sets_is_covered_only_with_the_shared_images_accounted_for
         singles = [auroc_interval(ind, ood) for ood in sets.values()]
         naive = math.sqrt(sum((single.high - single.low) ** 2 for single in singles)) / 3 / 2
         held_naively += abs(found.value - truth) <= naive
-    assert covers(held)
-    assert held_naively / DRAWS < 0.9
+    assert exactly(held, draws, 0.95)
+    assert held_naively / draws < 0.9
 
 
+@simulated(150, 2000)
 @pytest.mark.parametrize("sets", [1, 2])
-def test_the_paired_difference_is_covered_and_its_test_is_level(sets: int) -> None:
+def test_the_paired_difference_is_covered_and_its_test_is_level(sets: int, draws: int) -> None:
     generator = np.random.default_rng(20261125)
     names = [f"set {k}" for k in range(sets)]
 
@@ -183,7 +178,7 @@ def test_the_paired_difference_is_covered_and_its_test_is_level(sets: int) -> No
         return math.sqrt(0.7) * common + math.sqrt(0.3) * own + np.array([[first], [second]])
 
     held = rejected = 0
-    for _ in range(DRAWS):
+    for _ in range(draws):
         ind = two(200, 0, 0)
         unequal = {name: two(150, shift(0.88), shift(0.84)) for name in names}
         found = mean_auroc_difference(
@@ -198,29 +193,30 @@ def test_the_paired_difference_is_covered_and_its_test_is_level(sets: int) -> No
         )
         rejected += found.p_value <= 0.05
         assert (found.p_value <= 0.05) == (not found.low <= 0 <= found.high)
-    assert covers(held)
-    assert covers(rejected, 0.05)
+    assert exactly(held, draws, 0.95)
+    assert exactly(rejected, draws, 0.05)
 
 
-@pytest.mark.parametrize("missed", [0.002, 0.005, 0.02])
-def test_near_one_the_interval_still_covers(missed: float) -> None:
-    # All OOD images are far above, but for a rare kind far below: a sample often holds none of them.
+@simulated(150, 2000)
+def test_near_one_the_interval_still_covers(draws: int) -> None:
+    # all OOD images are far above, but for a rare kind far below: a sample often has none of them
     generator = np.random.default_rng(20261126)
-    held = 0
-    for _ in range(DRAWS):
-        ood = np.where(generator.random(300) < missed, -10.0, 10.0) + generator.random(300)
-        found = auroc_interval(generator.random(300), ood)
-        held += found.low <= 1 - missed <= found.high
-    assert stats.binomtest(held, DRAWS, 0.95, alternative="less").pvalue > DOUBT
+    for missed in (0.002, 0.005, 0.02):
+        held = 0
+        for _ in range(draws):
+            ood = np.where(generator.random(300) < missed, -10.0, 10.0) + generator.random(300)
+            found = auroc_interval(generator.random(300), ood)
+            held += found.low <= 1 - missed <= found.high
+        assert at_least(held, draws, 0.95), missed
 
 
-@pytest.mark.parametrize(("n", "m"), [(10, 300), (300, 300), (10_000, 500)])
-def test_perfect_separation_is_bounded_by_the_number_of_pairs(n: int, m: int) -> None:
-    found = auroc_interval(np.arange(float(n)), n + np.arange(float(m)))
-    assert (found.value, found.high) == (1.0, 1.0)
-    assert found.low == pytest.approx(0.025 ** (1 / min(n, m)))
-    worst = auroc_interval(-np.arange(float(n)), -n - np.arange(float(m)))
-    assert (worst.low, worst.value, worst.high) == pytest.approx((0, 0, 1 - found.low))
+def test_perfect_separation_is_bounded_by_the_number_of_pairs() -> None:
+    for n, m in ((10, 300), (300, 300), (10_000, 500)):
+        found = auroc_interval(np.arange(float(n)), n + np.arange(float(m)))
+        assert (found.value, found.high) == (1.0, 1.0)
+        assert found.low == pytest.approx(0.025 ** (1 / min(n, m)))
+        worst = auroc_interval(-np.arange(float(n)), -n - np.arange(float(m)))
+        assert (worst.low, worst.value, worst.high) == pytest.approx((0, 0, 1 - found.low))
 
 
 def test_one_misordered_image_never_makes_the_interval_shorter_than_none() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from refusals import assert_refused
 from scipy import stats
 from sklearn import metrics as reference
 
@@ -99,21 +101,17 @@ def test_metrics_are_shares(metric: Metric, ind: FloatArray, ood: FloatArray) ->
     assert 0 <= metric(ind, ood) <= 1 + 1e-12
 
 
-@pytest.mark.parametrize(
-    ("ind", "ood", "area", "flagged", "missed"),
-    [
+def test_metrics_by_hand() -> None:
+    for ind, ood, *expected in (
         ([0, 1, 2], [3, 4], 1.0, 0.0, 0.0),
         ([3, 4], [0, 1, 2], 0.0, 1.0, 1.0),
         ([1, 1], [1], 0.5, 1.0, 1.0),
         ([0, 1, 2, 3], [2, 4], 0.8125, 0.5, 0.5),
         (range(20), [18, 19, 20], 1 - 2 / 60, 0.1, 1 / 3),
-    ],
-)
-def test_metrics_by_hand(ind: list[int], ood: list[int], area: float, flagged: float, missed: float) -> None:
-    scores = np.array(ind, dtype=np.float64), np.array(ood, dtype=np.float64)
-    assert auroc(*scores) == pytest.approx(area)
-    assert fpr_at_95_detection(*scores) == pytest.approx(flagged)
-    assert missed_at_95_kept(*scores) == pytest.approx(missed)
+    ):
+        scores = np.array(ind, dtype=np.float64), np.array(ood, dtype=np.float64)
+        found = auroc(*scores), fpr_at_95_detection(*scores), missed_at_95_kept(*scores)
+        assert found == pytest.approx(tuple(expected)), (ind, ood)
 
 
 def test_aupr_by_hand() -> None:
@@ -121,19 +119,24 @@ def test_aupr_by_hand() -> None:
     assert aupr_out(np.array([2.0]), np.array([3.0, 1.0])) == pytest.approx(0.5 + 0.5 * (1 / 2 + 2 / 3) / 2)
 
 
-@given(n=st.integers(1, 5000), share=st.floats(0, 1), confidence=st.sampled_from([0.5, 0.9, 0.95, 0.999]))
-def test_clopper_pearson_equals_scipys_exact_interval(n: int, share: float, confidence: float) -> None:
-    hits = round(share * n)
-    expected = stats.binomtest(hits, n).proportion_ci(confidence, method="exact")
+@given(
+    n=st.integers(1, 5000),
+    share=st.floats(0, 1) | st.sampled_from([0.0, 1.0]),
+    confidence=st.sampled_from([0.5, 0.9, 0.95, 0.999]),
+)
+def test_clopper_pearson_is_the_pair_of_beta_quantiles(n: int, share: float, confidence: float) -> None:
+    hits, tail = round(share * n), (1 - confidence) / 2
     low, high = clopper_pearson(hits, n, confidence)
-    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-10)
+    assert low == pytest.approx(stats.beta.ppf(tail, hits, n - hits + 1) if hits else 0, abs=1e-12)
+    assert high == pytest.approx(stats.beta.isf(tail, hits + 1, n - hits) if hits < n else 1, abs=1e-12)
     assert low <= hits / n <= high
 
 
-@pytest.mark.parametrize(("hits", "n"), [(-1, 10), (11, 10), (0, 0)])
-def test_clopper_pearson_refuses_impossible_counts(hits: int, n: int) -> None:
-    with pytest.raises(UsageError, match=f"{hits} hits in {n} trials"):
-        clopper_pearson(hits, n)
+def test_clopper_pearson_refuses_impossible_counts() -> None:
+    cases = [((hits, n), f"{hits} hits in {n} trials") for hits, n in ((-1, 10), (11, 10), (0, 0))]
+    assert_refused(UsageError, cases, lambda counts: clopper_pearson(*counts))
+    with pytest.raises(UsageError, match="confidence is 95"):
+        clopper_pearson(1, 2, 95)
 
 
 def test_a_score_on_the_threshold_is_not_a_false_alarm() -> None:
@@ -154,15 +157,12 @@ def test_set_metrics_gathers_the_single_functions(ind: FloatArray, ood: FloatArr
     assert found.count == ood.size
 
 
-@pytest.mark.parametrize(
-    ("broken", "message"), [([], "are empty"), ([[1.0]], r"shape \[1, 1\]"), ([0.0, math.nan], "nan at position 1")]
-)
-@pytest.mark.parametrize("metric", [*METRICS, lambda a, b: set_metrics(a, b, 0.0)])
-def test_unusable_scores_are_refused_by_name(metric: Metric, broken: list[float], message: str) -> None:
+def test_unusable_scores_are_refused_by_name() -> None:
     good = np.array([1.0, 2.0])
-    with pytest.raises(UsageError, match=rf"^In-distribution scores .*{message}"):
-        metric(np.array(broken), good)
-    with pytest.raises(UsageError, match=rf"^Out-of-distribution scores .*{message}"):
-        metric(good, np.array(broken))
-    with pytest.raises(UsageError, match=rf"^In-distribution scores .*{message}"):
-        false_alarms(np.array(broken), 0.0)
+    broken = [([], "are empty"), ([[1.0]], r"shape \[1, 1\]"), ([0.0, math.nan], "nan at position 1")]
+    ind = [(np.array(scores), f"^In-distribution scores .*{message}") for scores, message in broken]
+    ood = [(np.array(scores), f"^Out-of-distribution scores .*{message}") for scores, message in broken]
+    for metric in (*METRICS, partial(set_metrics, threshold=0.0)):
+        assert_refused(UsageError, ind, partial(metric, ood=good))
+        assert_refused(UsageError, ood, partial(metric, good))
+    assert_refused(UsageError, ind, partial(false_alarms, threshold=0.0))
