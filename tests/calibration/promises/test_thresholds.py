@@ -2,13 +2,17 @@
 
 import math
 import random
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from draws import at_least, exactly
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from refusals import assert_refused
 from scipy import stats
 
 from diffood.calibration.promises.thresholds import (
@@ -23,9 +27,6 @@ from diffood.calibration.promises.thresholds import (
 from diffood.errors import CalibrationError, UsageError
 
 DRAWS = 4000
-DOUBT = 1e-4
-"""A simulation counts as against a promise when chance alone would give it this rarely."""
-
 METHODS: tuple[Method, ...] = ("pac", "conformal", "quantile")
 tied_scores = hnp.arrays(np.float64, st.integers(60, 300), elements=st.integers(-8, 8).map(float))
 rates = st.integers(50, 900).map(lambda thousandths: thousandths / 1000)
@@ -37,19 +38,15 @@ def uniform_calibrations(n: int) -> npt.NDArray[np.float64]:
     return np.random.default_rng(20261122).random((DRAWS, n))
 
 
-@pytest.mark.parametrize(("n", "expected"), [(59, 0), (92, 0), (93, 1), (1000, 38), (10_000, 463)])
-def test_pac_allowed_at_five_percent_and_95_confidence(n: int, expected: int) -> None:
-    assert pac_allowed(n, 0.05, 0.05) == expected
+def test_pac_allowed_at_five_percent_and_95_confidence() -> None:
+    expected = {59: 0, 92: 0, 93: 1, 1000: 38, 10_000: 463}
+    assert {n: pac_allowed(n, 0.05, 0.05) for n in expected} == expected
 
 
-@pytest.mark.parametrize(("alpha", "expected"), [(0.05, 59), (0.01, 299), (0.001, 2995)])
-def test_pac_required_at_95_confidence(alpha: float, expected: int) -> None:
-    assert pac_required(alpha, 0.05) == expected
-
-
-@pytest.mark.parametrize(("m", "expected"), [(0, 59), (1, 93), (38, 991)])
-def test_pac_required_for_m_scores_above(m: int, expected: int) -> None:
-    assert pac_required(0.05, 0.05, m) == expected
+def test_pac_required_at_95_confidence() -> None:
+    by_alpha, by_allowed = {0.05: 59, 0.01: 299, 0.001: 2995}, {0: 59, 1: 93, 38: 991}
+    assert {alpha: pac_required(alpha, 0.05) for alpha in by_alpha} == by_alpha
+    assert {m: pac_required(0.05, 0.05, m) for m in by_allowed} == by_allowed
 
 
 @given(n=st.integers(60, 10**6), alpha=rates, delta=st.sampled_from([0.001, 0.01, 0.05, 0.5]))
@@ -73,12 +70,17 @@ def test_pac_keeps_the_digits_of_a_tiny_delta() -> None:
     assert pac_required(0.05, 1e-30) == math.ceil(math.log(1e-30) / math.log1p(-0.05))
 
 
-@pytest.mark.parametrize(
-    ("n", "alpha", "expected"),
-    [(19, 0.05, 0), (999, 0.05, 49), (1000, 0.05, 49), (9, 0.1, 0), (999, 0.059, 58), (149, 0.18, 26), (19, 0.95, 18)],
-)
-def test_conformal_allowed(n: int, alpha: float, expected: int) -> None:
-    assert conformal_allowed(n, alpha) == expected
+def test_conformal_allowed() -> None:
+    expected = {
+        (19, 0.05): 0,
+        (999, 0.05): 49,
+        (1000, 0.05): 49,
+        (9, 0.1): 0,
+        (999, 0.059): 58,
+        (149, 0.18): 26,
+        (19, 0.95): 18,
+    }
+    assert {given: conformal_allowed(*given) for given in expected} == expected
 
 
 def test_conformal_rank_is_exact_where_binary_floats_are_not() -> None:
@@ -94,41 +96,39 @@ def test_conformal_rank_is_exact_where_binary_floats_are_not() -> None:
     assert naive_is_wrong > 0
 
 
-@pytest.mark.parametrize(("alpha", "expected"), [(0.05, 19), (0.01, 99), (0.001, 999), (0.3, 3), (0.9, 1)])
-def test_conformal_required_is_the_smallest_that_works(alpha: float, expected: int) -> None:
-    assert conformal_required(alpha) == expected
-    assert conformal_allowed(expected, alpha) >= 0
-    with pytest.raises(CalibrationError):
-        conformal_allowed(expected - 1, alpha)
+def test_conformal_required_is_the_smallest_that_works() -> None:
+    for alpha, expected in ((0.05, 19), (0.01, 99), (0.001, 999), (0.3, 3), (0.9, 1)):
+        assert conformal_required(alpha) == expected
+        assert conformal_allowed(expected, alpha) >= 0
+        with pytest.raises(CalibrationError):
+            conformal_allowed(expected - 1, alpha)
 
 
-@pytest.mark.parametrize("n", [59, 100, 300])
-def test_pac_promise_holds_and_one_score_more_breaks_it(n: int) -> None:
-    scores = uniform_calibrations(n)
-    values = np.array([fit_threshold(row, 0.05, 0.95, "pac").value for row in scores])
-    kept = int(np.count_nonzero(1 - values <= 0.05))
-    assert stats.binomtest(kept, DRAWS, 0.95, alternative="less").pvalue > DOUBT
+def test_pac_promise_holds_and_one_score_more_breaks_it() -> None:
+    for n in (59, 100, 300):
+        scores = uniform_calibrations(n)
+        values = np.array([fit_threshold(row, 0.05, 0.95, "pac").value for row in scores])
+        assert at_least(int(np.count_nonzero(1 - values <= 0.05)), DRAWS, 0.95), n
 
-    m = pac_allowed(n, 0.05, 0.05)
-    looser = np.partition(scores, n - 2 - m, axis=1)[:, n - 2 - m]
-    kept_looser = int(np.count_nonzero(1 - looser <= 0.05))
-    assert stats.binomtest(kept_looser, DRAWS, 0.95, alternative="less").pvalue < DOUBT
+        m = pac_allowed(n, 0.05, 0.05)
+        looser = np.partition(scores, n - 2 - m, axis=1)[:, n - 2 - m]
+        assert not at_least(int(np.count_nonzero(1 - looser <= 0.05)), DRAWS, 0.95), n
 
 
 def test_pac_bound_covers_the_realised_rate_at_exactly_the_confidence() -> None:
     fitted = [fit_threshold(row, 0.05, 0.9, "pac") for row in uniform_calibrations(200)]
     covered = sum(1 - threshold.value <= threshold.bound for threshold in fitted)
-    assert stats.binomtest(covered, DRAWS, 0.9).pvalue > DOUBT
+    assert exactly(covered, DRAWS, 0.9)
 
 
-@pytest.mark.parametrize("n", [19, 100, 1000])
-def test_conformal_is_right_on_average_and_no_more(n: int) -> None:
-    fitted = [fit_threshold(row, 0.05, 0.95, "conformal") for row in uniform_calibrations(n)]
-    realised = np.array([1 - threshold.value for threshold in fitted])
-    standard_error = realised.std() / math.sqrt(DRAWS)
-    assert abs(realised.mean() - fitted[0].bound) < 4 * standard_error
-    assert fitted[0].bound <= 0.05
-    assert np.mean(realised > 0.05) > 0.3
+def test_conformal_is_right_on_average_and_no_more() -> None:
+    for n in (19, 100, 1000):
+        fitted = [fit_threshold(row, 0.05, 0.95, "conformal") for row in uniform_calibrations(n)]
+        realised = np.array([1 - threshold.value for threshold in fitted])
+        standard_error = realised.std() / math.sqrt(DRAWS)
+        assert abs(realised.mean() - fitted[0].bound) < 4 * standard_error, n
+        assert fitted[0].bound <= 0.05
+        assert np.mean(realised > 0.05) > 0.3, n
 
 
 def test_quantile_bound_is_mostly_exceeded() -> None:
@@ -187,33 +187,29 @@ def test_threshold_carries_all_that_explains_it() -> None:
     assert fit_threshold(np.arange(1000.0), 0.05, 0.95, "conformal").delta is None
 
 
-@pytest.mark.parametrize(
-    ("n", "method", "needed"), [(58, "pac", 59), (0, "pac", 59), (18, "conformal", 19), (0, "quantile", 1)]
-)
-def test_too_few_images_says_how_many_are_given_and_needed(n: int, method: Method, needed: int) -> None:
-    with pytest.raises(CalibrationError, match=rf"{n} given, at least {needed} needed"):
-        fit_threshold(np.zeros(n), 0.05, 0.95, method)
+def test_too_few_images_says_how_many_are_given_and_needed() -> None:
+    few: list[tuple[int, Method, int]] = [(58, "pac", 59), (0, "pac", 59), (18, "conformal", 19), (0, "quantile", 1)]
+    cases = [((n, method), f"{n} given, at least {needed} needed") for n, method, needed in few]
+    assert_refused(CalibrationError, cases, lambda case: fit_threshold(np.zeros(case[0]), 0.05, 0.95, case[1]))
 
 
-@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("method", METHODS)
-def test_scores_that_are_not_finite_are_refused(broken: float, method: Method) -> None:
+def test_scores_that_are_not_finite_are_refused() -> None:
     scores = np.arange(100.0)
-    scores[[7, 9]] = broken
-    with pytest.raises(CalibrationError, match=rf"2 of 100 .* {broken} at position 7"):
-        fit_threshold(scores, 0.05, 0.95, method)
+    for broken in (math.nan, math.inf, -math.inf):
+        scores[[7, 9]] = broken
+        cases = [(method, f"2 of 100 .* {broken} at position 7") for method in METHODS]
+        assert_refused(CalibrationError, cases, partial(fit_threshold, scores, 0.05, 0.95))
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, 5.0, math.nan])
-def test_shares_outside_zero_and_one_are_refused(value: float) -> None:
-    with pytest.raises(UsageError, match="alpha is"):
-        fit_threshold(np.arange(100.0), value, 0.95, "quantile")
-    with pytest.raises(UsageError, match="confidence is"):
-        fit_threshold(np.arange(100.0), 0.05, value, "conformal")
-    with pytest.raises(UsageError, match="delta is"):
-        pac_allowed(100, 0.05, value)
-    with pytest.raises(UsageError, match="alpha is"):
-        conformal_allowed(100, value)
+def test_shares_outside_zero_and_one_are_refused() -> None:
+    def refuse(name: str, act: Callable[[float], object]) -> None:
+        assert_refused(UsageError, [(value, f"{name} is") for value in (0.0, 1.0, -0.1, 5.0, math.nan)], act)
+
+    scores = np.arange(100.0)
+    refuse("alpha", lambda value: fit_threshold(scores, value, 0.95, "quantile"))
+    refuse("confidence", lambda value: fit_threshold(scores, 0.05, value, "conformal"))
+    refuse("delta", lambda value: pac_allowed(100, 0.05, value))
+    refuse("alpha", lambda value: conformal_allowed(100, value))
 
 
 def test_unknown_method_and_wrong_shape_are_refused() -> None:
