@@ -5,10 +5,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
+from draws import at_least, simulated
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy import stats
 
 from diffood.calibration.fusing.stages import PASSED, fit_stage, stop_early
 from diffood.calibration.promises.thresholds import fit_threshold, pac_required
@@ -17,10 +17,7 @@ from diffood.runtime.method.fusion import FittedWitness, fuse
 
 FloatArray = npt.NDArray[np.float64]
 
-DRAWS = 2000
 ALPHA, DELTA = 0.05, 0.1
-DOUBT = 1e-4
-"""A simulation counts as against a promise when chance alone would give it this rarely."""
 
 ENERGY = FittedWitness(name="energy", center=0, scale=1, weight=1)
 
@@ -81,31 +78,32 @@ RULES = {
 }
 
 
+@simulated(400, 2000)
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
-def test_the_pac_promise_holds_for_the_rule_as_a_whole(rules: list[StageRule]) -> None:
+def test_the_pac_promise_holds_for_the_rule_as_a_whole(rules: list[StageRule], draws: int) -> None:
     generator = np.random.default_rng(20261201)
-    # Scores of the stages get better and depend on one another; a large sample is the population.
+    # the scores of later stages are better, and all depend on one another; a large sample is the population
     truth, noise = generator.normal(size=(40_000, 1)), generator.normal(size=(40_000, 3))
     population = np.sort(stop_early(truth + noise * [1.0, 0.6, 0.3], rules)[0])
-    # The smallest number with which three may lie above: there the risk is delta, with little to spare.
+    # the smallest number of which three may lie above: there the risk is close to delta
     allowed, kept, kept_looser = 3, 0, 0
     n = pac_required(ALPHA, DELTA, allowed)
-    for _ in range(DRAWS):
+    for _ in range(draws):
         scores = generator.choice(population, n)
         fitted = fit_threshold(scores, ALPHA, 1 - DELTA, "pac").value
         looser = np.sort(scores)[n - 2 - allowed]
         kept += population.size - np.searchsorted(population, fitted, "right") <= ALPHA * population.size
         kept_looser += population.size - np.searchsorted(population, looser, "right") <= ALPHA * population.size
-    assert stats.binomtest(kept, DRAWS, 1 - DELTA, alternative="less").pvalue > DOUBT
-    # And it is no looser than that: one image more above would break it.
-    assert stats.binomtest(kept_looser, DRAWS, 1 - DELTA, alternative="less").pvalue < DOUBT
+    assert at_least(kept, draws, 1 - DELTA)
+    assert not at_least(kept_looser, draws, 1 - DELTA)  # one image more above breaks it, so the bound is sharp
 
 
-def test_the_promise_holds_when_limits_are_fitted_too() -> None:
-    """As `calibrate` does it: limits from one part of the images, the threshold from the other, anew in each draw."""
+@simulated(150, 2000)
+def test_the_promise_holds_when_limits_are_fitted_too(draws: int) -> None:
+    """As `calibrate` does it: limits from one part of the images, the threshold from the other, in each draw."""
     generator = np.random.default_rng(20261202)
     held = 0
-    for _ in range(DRAWS):
+    for _ in range(draws):
         truth, noise = generator.normal(size=(300, 1)), generator.normal(size=(300, 2))
         scores = truth + noise * [1.0, 0.3]
         fitted = scores[:60, 0]
@@ -113,7 +111,7 @@ def test_the_promise_holds_when_limits_are_fitted_too() -> None:
         threshold = fit_threshold(stop_early(scores[60:], limits)[0], ALPHA, 1 - DELTA, "pac").value
         truth, noise = generator.normal(size=(20_000, 1)), generator.normal(size=(20_000, 2))
         held += (stop_early(truth + noise * [1.0, 0.3], limits)[0] > threshold).mean() <= ALPHA
-    assert stats.binomtest(held, DRAWS, 1 - DELTA, alternative="less").pvalue > DOUBT
+    assert at_least(held, draws, 1 - DELTA)
 
 
 @pytest.mark.parametrize("repeats", [0, 1])
