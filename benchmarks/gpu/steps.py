@@ -31,7 +31,7 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Timing:
-    """Rows a second of one contender: median, lowest and highest of the bursts; error relative to torch in FP32."""
+    """Rows per second of one contender: median, lowest and highest of the bursts; error relative to torch in FP32."""
 
     name: str
     rows: int
@@ -49,7 +49,7 @@ class Timing:
         )
 
 
-class Rows:
+class CallSize:
     """One size of call: its inputs, what torch in FP32 made of them, and the timings so far."""
 
     def __init__(self, given: argparse.Namespace, bundle: Bundle, rows: int) -> None:
@@ -102,7 +102,7 @@ class Rows:
         return rates
 
 
-def add_session(rows: Rows, precision: Precision, options: dict[str, str] | None = None, label: str = "") -> None:
+def add_session(rows: CallSize, precision: Precision, options: dict[str, str] | None = None, label: str = "") -> None:
     """Our session, on the GPU with other options of the provider where given."""
     backend = "onnxruntime-cuda" if rows.given.device == "cuda" else "onnxruntime-cpu"
     kept = dict(onnxruntime_cuda.OPTIONS)
@@ -125,7 +125,7 @@ def add_session(rows: Rows, precision: Precision, options: dict[str, str] | None
         onnxruntime_cuda.OPTIONS.update(kept)
 
 
-def add_recorded(rows: Rows, precision: Precision) -> None:
+def add_recorded(rows: CallSize, precision: Precision) -> None:
     """ONNX Runtime's own CUDA graph of the guided step with one binding: what recording would gain."""
     import onnxruntime
 
@@ -149,7 +149,7 @@ def add_recorded(rows: Rows, precision: Precision) -> None:
     rows.run(f"onnxruntime recorded (enable_cuda_graph), {precision}", contender)
 
 
-def add_torch(rows: Rows, name: str, *, half: bool = False, tf32: bool = False, mode: str = "") -> None:
+def add_torch(rows: CallSize, name: str, *, half: bool = False, tf32: bool = False, mode: str = "") -> None:
     """The same guided step in torch, eager or compiled (mode of torch.compile)."""
     import torch
     from diffusers import UNet2DModel
@@ -191,7 +191,7 @@ def add_torch(rows: Rows, name: str, *, half: bool = False, tf32: bool = False, 
         torch.cuda.empty_cache()
 
 
-def measure(rows: Rows) -> None:
+def measure(rows: CallSize) -> None:
     """Every contender at one size, one after the other."""
     cuda = rows.given.device == "cuda"
     add_torch(rows, "torch eager, fp32")
@@ -230,7 +230,7 @@ def main() -> None:
     bundle = open_bundle(given.bundle)
     timings: list[Timing] = []
     for count in map(int, given.rows.split(",")):
-        rows = Rows(given, bundle, count)
+        rows = CallSize(given, bundle, count)
         measure(rows)
         timings += rows.timings
         given.json.write_text(

@@ -1,6 +1,7 @@
 """diffood bench: the paper's own loop and every way to run a bundle, side by side on this machine."""
 
 import json
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,20 @@ from diffood.runtime.method.scoring import Array
 IMAGES = 1000  # taken evenly from --images, and timed in turn
 
 
+@dataclass(frozen=True)
+class TimingOptions:
+    """How long is timed, and what besides speed."""
+
+    seconds: Annotated[float, typer.Option(help="Time for each contender.", min=0)] = 30.0
+    rounds: Annotated[int, typer.Option(help="Rounds the time is divided into.", min=1, max=1000)] = 7
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Time the loop by torch.compile too, which takes a minute.")
+    ] = True
+    memory: Annotated[
+        bool, typer.Option("--memory/--no-memory", help="Measure peak memory too, in a process for each contender.")
+    ] = True
+
+
 @expand_records
 def bench(
     *,
@@ -28,8 +43,7 @@ def bench(
         list[str] | None,
         typer.Option(metavar="INPUT", help="Real images of the kind that is served. Default: the embedded ones."),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Time for each contender.", min=0)] = 30.0,
-    rounds: Annotated[int, typer.Option(help="Rounds the time is divided into.", min=1, max=1000)] = 7,
+    timing: TimingOptions,
     plan: Annotated[
         list[str] | None, typer.Option(help="Plan of the bundle; give it once for each. Default: all.")
     ] = None,
@@ -43,12 +57,6 @@ def bench(
     ] = DEFAULT_BATCH,
     threads: options.Threads = 0,
     models: ModelOptions,
-    compiled: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Time the loop by torch.compile too, which takes a minute.")
-    ] = True,
-    memory: Annotated[
-        bool, typer.Option("--memory/--no-memory", help="Measure peak memory too, in a process for each contender.")
-    ] = True,
     output: Annotated[Path | None, typer.Option(metavar="FILE.png", parser=png_file, help="A chart.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -70,15 +78,15 @@ def bench(
     request = BenchRequest(
         bundle,
         _read_images(images or [], manifest.image),
-        Budget(seconds, rounds),
+        Budget(timing.seconds, timing.rounds),
         plan or (),
         backend,
         precision or (),
         batch,
         threads,
         given or embedded_models(manifest),
-        compiled,
-        memory,
+        timing.compiled,
+        timing.memory,
     )
     result = run_bench(request, progress.show_progress)
     if output is not None:
