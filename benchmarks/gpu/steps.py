@@ -21,7 +21,7 @@ from diffood.runtime.method.schedule import NO_REGISTER
 from diffood.runtime.sessions import StepInputs, onnxruntime_cuda
 from diffood.runtime.sessions.backends import open_session
 from diffood.runtime.sessions.graphs import read_graph
-from diffood.runtime.sessions.onnxruntime import start
+from diffood.runtime.sessions.onnxruntime import start_session
 
 BURSTS, WARM_UPS = 5, 3
 GUIDANCE = 2
@@ -132,7 +132,7 @@ def add_recorded(rows: CallSize, precision: Precision) -> None:
     def contender() -> tuple[Array, Callable[[], Any], Callable[[], Any]]:
         graph = read_graph(rows.bundle, "step_guided", precision)
         options = {**onnxruntime_cuda.OPTIONS, "enable_cuda_graph": "1"}
-        session = start(graph.model, onnxruntime_cuda.PROVIDER, options, 0, graph.outside)
+        session = start_session(graph.model, onnxruntime_cuda.PROVIDER, options, 0, graph.outside)
         names = [node.name for node in session.get_inputs()]
         values = {name: rows.x if name == "x" else getattr(rows.inputs, name) for name in names}
         made = onnxruntime.OrtValue.ortvalue_from_shape_and_type

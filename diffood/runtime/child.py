@@ -1,7 +1,7 @@
-"""A process of our own for work on hostile bytes: it may crash, hang or run out of memory, and the run goes on.
+"""Child processes for work on hostile bytes: they may crash, hang or run out of memory, and the run continues.
 
-Frames of bytes go both ways over a socket that is the child's standard input. What a child sends is not trusted: it is
-never unpickled, and a frame has a largest size.
+Frames of bytes go both ways over a socket, which is the child's standard input. What a child sends is not trusted: it
+is never unpickled, and frames have a largest size.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from diffood.errors import DiffoodError
 # A child imports what this process does, and never from the folder it happens to start in, as `python -m` would.
 START = "import sys; sys.path[:] = {path!r}; from {module} import main; main(*sys.argv[1:])"
 KILLED = -9  # SIGKILL, which Windows does not have; the kernel sends it where memory runs out
-INVALID = "its answer is invalid"  # of a child that something took over
+INVALID = "its answer is invalid"  # hostile bytes may have taken the child over
 READY = b"ready"
 START_SECONDS = 120.0  # a busy SD card; the imports take 0.2 s on a PC
 END_SECONDS = 5.0  # between a closed pipe and the process's end

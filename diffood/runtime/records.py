@@ -1,4 +1,4 @@
-"""What all records of a bundle's files have in common: no unknown field, no infinite number, no text that can act."""
+"""Base classes of the records in files: no unknown field, no infinite number, no control characters."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ from pydantic import (
 
 from diffood.errors import DiffoodError
 
-# Control characters, halves of a character, and what ends a line. Other invisible characters stay: without the
-# joiners of Persian, Hindi and emoji, and the wide or unbreakable spaces of others, their names cannot be written.
-_ACTING = frozenset(("Cc", "Cs", "Zl", "Zp"))
-_TURNING = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))  # the line, for the eye alone
+# Control characters, surrogates, and line separators. Other invisible characters are allowed: Persian, Hindi and emoji
+# need joiners, other scripts need wide or non-breaking spaces.
+_CONTROL = frozenset(("Cc", "Cs", "Zl", "Zp"))
+_BIDI = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))  # reorder what is shown
 
 
 def is_control_character(letter: str) -> bool:
-    """Whether a character does something to a terminal, or to the order in which a line is read, when printed."""
-    return unicodedata.category(letter) in _ACTING or unicodedata.bidirectional(letter) in _TURNING
+    """Whether printing a character acts on a terminal or changes the order in which a line is read."""
+    return unicodedata.category(letter) in _CONTROL or unicodedata.bidirectional(letter) in _BIDI
 
 
 def escape_for_terminal(text: str) -> str:
-    """A text of unknown origin as it can be printed: control characters become escapes."""
+    """A text of unknown origin, printable: control characters become escapes."""
     return "".join(
         letter.encode("unicode_escape").decode() if is_control_character(letter) else letter for letter in text
     )
@@ -50,15 +50,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Record(BaseModel):
-    """A record of a bundle's file: frozen; a field it does not know, or a number that is not finite, is refused."""
+    """A record in a file: frozen; unknown fields and numbers that are not finite are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class GrownRecord(Record):
-    """A record with fields that it did not always have: one of `added` that is None is left out when it is written.
+    """A record with fields that were added later: those in `added` are left out of the file while they are None.
 
-    So what has no use for them keeps the bytes, and the hash, that it had before.
+    So records that do not use them keep the bytes, and the hash, that they had before.
     """
 
     added: ClassVar[tuple[str, ...]] = ()
@@ -81,12 +81,12 @@ def explain_invalid(what: str, remedy: str, error: type[DiffoodError]) -> Iterat
 
 
 def first_problem(error: ValueError) -> str:
-    """One line for the first thing pydantic found wrong: where, what, and the value given."""
+    """The first thing pydantic found wrong, in one line: where, what, and the value."""
     if not isinstance(error, ValidationError):
         return str(error)
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"])[:MAX_PLACE] or "the file"
-    if not where.isprintable():  # keys come from the file, and must not reach a terminal as escapes
+    if not where.isprintable():  # keys come from the file and must not act on a terminal
         where = where.encode("unicode_escape").decode()
     given = "" if problem["type"] == "missing" or not problem["loc"] else f", got {str(problem['input'])[:80]!r}"
     return f"{where}: {problem['msg']}{given}"

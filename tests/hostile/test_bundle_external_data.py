@@ -55,7 +55,7 @@ def test_an_initialiser_outside_is_refused(
     reseal("classify.onnx", model.SerializeToString())
     monkeypatch.chdir(bundle_copy)
     bundle = open_bundle(bundle_copy)
-    with pytest.raises(BundleError, match=r"classify\.onnx keeps weights in other files, which nothing proves; export"):
+    with pytest.raises(BundleError, match=r"classify\.onnx keeps weights in other files, which are not hashed; export"):
         Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
 
 

@@ -91,14 +91,14 @@ def hide_in_a_node(model: Any, weights: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (move(location="golden.npz"), r"in 'golden\.npz', where only classify\.weights is proven"),
+        (move(location="golden.npz"), r"in 'golden\.npz', where only classify\.weights is hashed"),
         (move(location="./classify.weights"), r"in '\./classify\.weights', where only"),
         (move(location="../classify.weights"), r"in '\.\./classify\.weights', where only"),
         (move(location="/etc/hostname"), "in '/etc/hostname', where only"),
         (move(location=""), "in '', where only"),
         (move(location="classify.weights\0"), r"in 'classify\.weights\\x00', where only"),
         (move(location="c" * 10**4), "no text of at most 500 bytes"),
-        (move(offset=2**40), "behind the end of"),
+        (move(offset=2**40), "beyond the end of"),
         (move(offset=-4), "'-4' where a whole number is expected"),
         (move(offset="0x10"), "'0x10' where a whole number is expected"),
         (move(offset="9" * 400), "where a whole number is expected"),
@@ -107,7 +107,7 @@ def hide_in_a_node(model: Any, weights: list[Any]) -> None:
         (move(checksum="0"), "without location, offset and length"),
         (overlap, "weights that overlap in"),
         (enlarge, "values have"),
-        (retype, "of type 6 in classify.weights, where float32 and float16 belong"),
+        (retype, "of type 6 in classify.weights, only float32 and float16 are allowed"),
         (name_twice, "two weights of one name"),
         (say_twice, "'offset' twice"),
         (keep_values_too, "field 9 of a weight"),
@@ -128,7 +128,7 @@ def test_weights_that_the_graphs_entry_does_not_name_are_refused(large: Path) ->
     for graph in manifest["graphs"]:
         graph["data"] = None
     (large / "manifest.json").write_text(json.dumps(manifest))
-    assert "keeps weights in other files, which nothing proves" in refusal(large)
+    assert "keeps weights in other files, which are not hashed" in refusal(large)
 
 
 def test_a_weights_file_that_the_manifest_does_not_hash_is_refused(large: Path) -> None:

@@ -33,14 +33,14 @@ from diffood.errors import RejectedImage
 from diffood.runtime.images.modes import to_grey_or_rgb
 from diffood.runtime.images.pixels import from_pixels
 
-# What Pillow has to say about a hostile file belongs in that file's row, not on stderr. Set here, once: changing
-# warning filters while threads run is not safe.
+# Pillow's warnings about a hostile file belong in that file's row, not on stderr. Set once, here: changing warning
+# filters while threads run is not safe.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-"""Raster formats whose decoders run inside this process; never EPS or PDF, for which Pillow starts other programs."""
+"""Raster formats that Pillow decodes itself; never EPS or PDF, for which it starts other programs."""
 
 DEFAULT_MAX_BYTES = 64 * 2**20
 """64 MiB: an uncompressed 20-megapixel photo fits, and a few decoding workers still fit into an edge device's RAM."""
@@ -51,9 +51,9 @@ STRETCH_TOLERANCE = 1.01
 REDUCING_GAP = 3.0
 """Pillow's own advice for `Image.resize`: box-shrink to 3x the target first, then filter; memory stays small."""
 MOST_FRAMES_COUNTED = 100
-"""Frames of a refused file are counted this far: a long chain of tiny frames must not cost minutes."""
+"""Frames of a refused file are counted up to this: a long chain of tiny frames must not take minutes."""
 LONGEST_REASON = 160
-"""Characters of a decoder's own message that are kept: a row is read by people."""
+"""Characters of a decoder's message that are kept: people read rows."""
 
 # TIFF 6.0 tags and the EXIF 2.3 orientation tag, by their numbers in those documents.
 ORIENTATION, TILE_WIDTH, TILE_LENGTH = 274, 322, 323
@@ -66,12 +66,12 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""The transposition that turns an image with this EXIF orientation upright (EXIF 2.3, tag 274); 1 is upright."""
+"""The transposition that turns an image with this EXIF orientation upright; 1 is upright."""
 
 
 @dataclass(frozen=True)
 class ImageShape:
-    """The shape a model takes: channels (1 grey, 3 RGB), height and width in pixels; ValueError for any other."""
+    """The shape a model takes: channels (1 grey, 3 RGB), height and width in pixels."""
 
     channels: int
     height: int
@@ -88,7 +88,7 @@ class ImageShape:
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What one image may cost: bytes of its file, and pixels its header announces."""
+    """Limits of one image: bytes of its file, and pixels that its header announces."""
 
     max_bytes: int = DEFAULT_MAX_BYTES
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -99,10 +99,13 @@ DEFAULT_LIMITS = ImageLimits()
 
 @dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """One file as decoded: pixels uint8 [C, H, W], or None and the reason in `error`.
+    """One decoded file, or the reason why it was refused.
 
-    sha256 is the hex digest of the file's bytes ("" where they could not be read); note says what was changed on
-    the way, or is "".
+    Attributes:
+        pixels: uint8 [C, H, W]; None if it was refused.
+        sha256: Of the file's bytes; "" if they could not be read.
+        note: What was changed while decoding; "" if nothing.
+        error: The reason; "" if it was not refused.
     """
 
     pixels: npt.NDArray[np.uint8] | None
@@ -117,10 +120,10 @@ class DecodedImage:
 
 
 def read_file(path: Path, limits: ImageLimits) -> bytes:
-    """Read the bytes of one regular file; RejectedImage when it is missing, unreadable, special, empty or too big.
+    """Read the bytes of one regular file. Raises RejectedImage if it is missing, unreadable, special, empty or too big.
 
-    The type is asked before opening, since opening a device can act on it, and again of the descriptor, since the
-    name may by then be another file. O_NONBLOCK keeps a FIFO put there in between from blocking for ever.
+    The type is checked before opening, since opening a device can act on it, and again on the descriptor, since the
+    name may be another file by then. O_NONBLOCK keeps a FIFO that was put there meanwhile from blocking for ever.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # each is missing on one platform
     try:
@@ -140,7 +143,7 @@ def read_file(path: Path, limits: ImageLimits) -> bytes:
         raise RejectedImage(f"The file cannot be read ({reason}); check that it exists and its permissions.") from error
     if len(data) != status.st_size:
         raise RejectedImage(
-            f"The file's size was not {status.st_size} bytes any more while it was read; wait until it is written."
+            f"The file's size changed from {status.st_size} bytes while it was read; wait until it is written."
         )
     if touched:
         raise RejectedImage("The file was written to while it was read; wait until it is written.")
@@ -153,7 +156,7 @@ def load_image(path: Path, shape: ImageShape, limits: ImageLimits = DEFAULT_LIMI
 
 
 def read_and_decode(read: Callable[[], bytes], shape: ImageShape, limits: ImageLimits) -> DecodedImage:
-    """Decode what `read` gives for a model of this shape; a refusal, of `read` too, is returned, not raised."""
+    """Decode the bytes of `read` for a model of this shape; a refusal, also by `read`, is returned, not raised."""
     sha256 = ""
     try:
         data = read()
@@ -171,8 +174,8 @@ def decode(data: bytes, shape: ImageShape, limits: ImageLimits) -> tuple[npt.NDA
     without keeping the aspect ratio by box reduction and then BICUBIC, both antialiased. 16-bit grey is rounded from
     value / 257; of 16-bit RGB Pillow keeps the high byte, which is at most one level away from that.
 
-    RejectedImage, and no other exception, when the bytes are empty, too many, damaged, of another format, announce
-    too many pixels, hold several frames, or hold values without a known white (float, 32-bit integers).
+    Raises RejectedImage, and nothing else, if the bytes are empty, too many, damaged, of another format, announce
+    too many pixels, have several frames, or have values without a known white (float, 32-bit integers).
     """
     try:
         refuse_byte_count(len(data), limits)
@@ -196,7 +199,7 @@ def decode(data: bytes, shape: ImageShape, limits: ImageLimits) -> tuple[npt.NDA
     except Image.DecompressionBombError as error:  # reached when max_pixels is set above Pillow's own limit
         raise RejectedImage(f"The image is too large ({error_text(error)}); scale it down.") from error
     except MemoryError as error:
-        raise RejectedImage("The image takes more memory to decode than is allowed; scale it down.") from error
+        raise RejectedImage("The image needs more memory to decode than is allowed; scale it down.") from error
     except Exception as error:  # decoders fail on hostile bytes with any class: zlib.error, struct.error, KeyError, ...
         raise RejectedImage(
             f"The image is damaged or uses a feature that cannot be decoded ({type(error).__name__}: "
@@ -205,7 +208,7 @@ def decode(data: bytes, shape: ImageShape, limits: ImageLimits) -> tuple[npt.NDA
 
 
 def error_text(error: BaseException) -> str:
-    """What an error says, as a short printable line that is the same on every run."""
+    """The message of an error as a short printable line that is the same on every run."""
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", str(error))  # addresses would make rows differ from run to run
     text = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(text.split())[:LONGEST_REASON]
@@ -226,7 +229,7 @@ def _refuse_special(mode: int) -> None:
 
 
 def refuse_byte_count(count: int, limits: ImageLimits) -> None:
-    """RejectedImage where a file has no bytes or too many."""
+    """Raise RejectedImage if a file has no bytes or too many."""
     if count == 0:
         raise RejectedImage("The file is empty (0 bytes); copy it again from its source.")
     if count > limits.max_bytes:
@@ -244,7 +247,7 @@ def _refuse_size(width: int, height: int, what: str, limits: ImageLimits) -> Non
 
 
 def _refuse_webp_canvas(data: bytes, limits: ImageLimits) -> None:
-    """Pillow creates WebP's decoder, and with it two canvases, when it opens a file: its size is read here before.
+    """Read a WebP's size before Pillow opens it, which creates the decoder and two canvases.
 
     Offsets from RFC 9649, section 2; a header that fits none of the three kinds is left to the decoder to refuse.
     """

@@ -1,4 +1,4 @@
-"""Images of any mode to grey or RGB of 8 bits: alpha, 16 bits, palettes. Of decoded images, no bytes and no sizes."""
+"""Converts decoded images of any mode to 8-bit grey or RGB: alpha, 16 bits, palettes."""
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -13,10 +13,10 @@ WHITE_IS_ZERO = 0
 
 
 def to_grey_or_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Convert a loaded image of any mode to mode L or RGB, and note what is no longer as in the file."""
+    """Convert a loaded image of any mode to mode L or RGB, and note what was changed."""
     if image.mode == "F":
         raise RejectedImage(
-            "The image holds floating-point values, which have no fixed black and white; save it as 8- or 16-bit PNG."
+            "The image has floating-point values, which have no fixed black and white; save it as 8- or 16-bit PNG."
         )
     if image.mode.startswith("I"):
         return _from_16_bit(image, notes)
@@ -52,10 +52,10 @@ def _from_16_bit(image: Image.Image, notes: list[str]) -> Image.Image:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         if image.mode == "I":
             raise RejectedImage(
-                "The image holds signed or 32-bit integers, whose white is not known; save it as 8- or 16-bit PNG."
+                "The image has signed or 32-bit integers, whose white is not known; save it as 8- or 16-bit PNG."
             )
         white = 2 ** int(image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0]) - 1
-        white_is_zero = image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO  # which Pillow does not look at in 16 bits
+        white_is_zero = image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO  # Pillow ignores it for 16 bits
     levels = np.minimum(np.arange(65536), white)
     table = ((2 * 255 * levels + white) // (2 * white)).astype(np.uint8)
     if white_is_zero:
@@ -67,7 +67,7 @@ def _from_16_bit(image: Image.Image, notes: list[str]) -> Image.Image:
     values = np.asarray(image)
     if values.min() < 0 or values.max() > white:
         raise RejectedImage(
-            f"The image holds the value {values.max() if values.max() > white else values.min()} outside 0 to {white}; "
+            f"The image has the value {values.max() if values.max() > white else values.min()} outside 0 to {white}; "
             f"save it as 8- or 16-bit PNG."
         )
     return Image.fromarray(table[values])

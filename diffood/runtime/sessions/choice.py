@@ -1,4 +1,4 @@
-"""Which backend and precision a bundle runs on here: asked for, to be had, and allowed by the calibration."""
+"""Chooses the backend and precision that a bundle runs on here: requested, available, allowed by the calibration."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
 
 @dataclass(frozen=True)
 class EngineCandidate:
-    """One way to run: a backend and a precision, and why it comes where it does."""
+    """One way to run; `why` explains its position among the candidates."""
 
     backend: Backend
     precision: Precision
@@ -30,7 +30,12 @@ def describe_engine(precision: str, backend: str, why: str) -> str:
 
 @dataclass(frozen=True)
 class EngineCandidates:
-    """Ways to run, best first; skipped: what cannot be had here, as (precision on backend, reason)."""
+    """Ways to run, best first.
+
+    Attributes:
+        usable: Those that this machine has.
+        skipped: The others, as ("PRECISION on BACKEND", reason).
+    """
 
     usable: tuple[EngineCandidate, ...]
     skipped: tuple[tuple[str, str], ...]
@@ -45,9 +50,16 @@ def list_candidates(
 ) -> EngineCandidates:
     """Order the ways to run this bundle here.
 
-    precision None: the calibration's, FP32 without one. "auto": what `diffood verify` measured to be fastest first;
-    that speed is read from the bundle, so the same bundle gives the same choice. backend "auto": engines before ONNX
-    Runtime, GPU before CPU. Raises UsageError for a precision the bundle does not hold.
+    Args:
+        bundle: The bundle.
+        calibration: Its calibration, if it has one for the plan.
+        backend: "auto": engines before ONNX Runtime, GPU before CPU.
+        precision: "auto": the fastest first, as `diffood verify` measured it; the speeds are read from the bundle, so
+            the same bundle gives the same choice. None: the calibration's, FP32 without one.
+        batch: Rows of every engine call.
+
+    Raises:
+        UsageError: The bundle has no graphs in this precision.
     """
     wanted = bundle.precisions if precision == "auto" else (precision or _calibrated_precision(calibration),)
     if missing := set(wanted) - set(bundle.precisions):
@@ -76,7 +88,7 @@ def _calibrated_precision(calibration: Calibration | None) -> Precision:
 def _fastest_first(
     bundle: Bundle, calibration: Calibration | None, usable: list[EngineCandidate]
 ) -> Iterator[EngineCandidate]:
-    """By the ratio to the calibrated variant's speed, as verified; what was never measured keeps its place behind."""
+    """Sorted by measured speed relative to the calibrated variant; those never measured come last, in their order."""
     speedup: dict[tuple[Backend, Precision], float] = {}
     if calibration is not None:
         records = passed_records(bundle, calibration)
@@ -89,13 +101,13 @@ def _fastest_first(
 
 
 def passed_records(bundle: Bundle, calibration: Calibration) -> list[ParityRecord]:
-    """What `diffood verify` let pass beside what was calibrated. Raises BundleError as `load_parity` does."""
+    """Variants that passed `diffood verify` for this calibration. Raises BundleError as `load_parity` does."""
     records = load_parity(bundle).records
     return [record for record in records if record.passed and record.reference == calibration.fingerprint]
 
 
 def speed_ratios(records: Iterable[ParityRecord]) -> dict[tuple[Backend, Precision], float]:
-    """Speed of each judged variant over the calibrated one's, as measured beside it; the last of several counts."""
+    """Speed of each judged variant relative to the calibrated one; of several records the last counts."""
     return {
         (record.variant.backend, record.variant.precision): record.images_per_second
         / record.reference_images_per_second
@@ -105,6 +117,6 @@ def speed_ratios(records: Iterable[ParityRecord]) -> dict[tuple[Backend, Precisi
 
 
 def no_engine_error(bundle: Bundle, candidates: EngineCandidates) -> UsageError:
-    """The error where no candidate can run here: every reason, one after the other."""
+    """The error if no candidate can run here, with every reason."""
     reasons = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in candidates.skipped)
-    return UsageError(f"Nothing here can run {bundle.path} as asked for: {reasons}.")
+    return UsageError(f"No engine here can run {bundle.path} with these options: {reasons}.")

@@ -1,4 +1,4 @@
-"""What every session needs of a bundle's graphs: proven bytes, and the inputs and outputs that belong. Runs nothing."""
+"""What every session needs of a bundle's graphs: hashed bytes, and the expected inputs and outputs. Runs nothing."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,29 +6,35 @@ from pathlib import Path
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import Bundle, GraphEntry, Precision, Role
 from diffood.runtime.bundle.external_data import ExternalTensor, StrayTensorError, find_external_data
-from diffood.runtime.sessions.outside import Weight, find_problem, view_weights
+from diffood.runtime.sessions.weights_file import Weight, find_problem, view_weights
 
 Tensor = tuple[str | int | None, ...]  # ONNX's word for the type, then dimensions; a name or None for a free one
 Tensors = dict[str, Tensor]
 
 FLOAT, INT64 = "tensor(float)", "tensor(int64)"
 _BATCH = "batch"
-_UNPROVEN = "keeps weights in other files, which nothing proves"
+_UNPROVEN = "keeps weights in other files, which are not hashed"
 
 
 def step_role(*, guided: bool) -> Role:
-    """The step graph of a plan with or without guidance."""
+    """The role of the step graph, with or without guidance."""
     return "step_guided" if guided else "step_plain"
 
 
 def autoencoder_roles(bundle: Bundle) -> tuple[Role, ...]:
-    """The graphs into latents and back; none where images are denoised as they are."""
+    """The roles of the graphs into latents and back; none if images are denoised as they are."""
     return ("encode", "decode") if bundle.manifest.latent else ()
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph whose every byte was hashed: the ONNX file's, and the weights it keeps in a file beside it, by name."""
+    """A graph whose bytes were all hashed.
+
+    Attributes:
+        where: Its ONNX file, for messages.
+        model: The bytes of that file.
+        outside: Weights that are in a second file, by name.
+    """
 
     where: Path
     model: bytes
@@ -44,15 +50,15 @@ def read_graph(bundle: Bundle, role: Role, precision: Precision) -> Graph:
 
 
 def read_model(bundle: Bundle, entry: GraphEntry) -> tuple[bytes, list[ExternalTensor]]:
-    """Bytes of a graph's ONNX file, and the weights it keeps in entry.data, of which no byte was read yet.
+    """Bytes of a graph's ONNX file, and what it says of the weights in entry.data, which is not read.
 
-    Raises BundleError where it is no ONNX, or keeps a tensor anywhere but within that file.
+    Raises BundleError if it is not ONNX, or keeps a tensor in any other file.
     """
     where, model = bundle.path / entry.file, bundle.read(entry.file)
     try:
         tensors = find_external_data(model)
     except StrayTensorError as error:
-        detail = f" It holds {error}." if entry.data else ""
+        detail = f" It has {error}." if entry.data else ""
         raise BundleError(f"{where} {_UNPROVEN}; export the bundle again.{detail}") from None
     except ValueError as error:
         raise BundleError(f"{where} is not an ONNX graph ({error}); export the bundle again.") from None
@@ -64,7 +70,7 @@ def read_model(bundle: Bundle, entry: GraphEntry) -> tuple[bytes, list[ExternalT
 
 
 def expected_tensors(bundle: Bundle, role: Role) -> tuple[Tensors, Tensors]:
-    """Inputs and outputs the loop relies on, by name; the same in every precision."""
+    """Inputs and outputs by name that the loop relies on; the same in every precision."""
     manifest = bundle.manifest
     image = (FLOAT, _BATCH, manifest.image.channels, manifest.image.height, manifest.image.width)
     if role == "classify":
@@ -91,13 +97,13 @@ def require_tensors(
     outputs: Tensors,
     remedy: str = "Export the bundle again",
 ) -> None:
-    """Compare what a loaded graph or engine takes and gives with what belongs. Raises BundleError naming both."""
+    """Compare inputs and outputs of a loaded graph or engine with the expected ones. Raises BundleError naming both."""
     wanted_inputs, wanted_outputs = expected_tensors(bundle, role)
     a_role = f"an {role}" if role == "encode" else f"a {role}"
     for kind, wanted, found in ("inputs", wanted_inputs, inputs), ("outputs", wanted_outputs, outputs):
         if found.keys() != wanted.keys() or not all(_fits(found[name], wanted[name]) for name in wanted):
             raise BundleError(
-                f"{where} is not {a_role} graph: its {kind} are {_words(found)}, where {_words(wanted)} belong. "
+                f"{where} is not {a_role} graph: its {kind} are {_words(found)}, expected are {_words(wanted)}. "
                 f"{remedy}."
             )
 

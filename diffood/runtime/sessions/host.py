@@ -1,4 +1,4 @@
-"""The host's share of a session's work: padding to the fixed batch, and multistep samplers' registers. No engine."""
+"""What sessions do on the host: padding to the fixed batch, and the registers of multistep samplers. No engine."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,9 +10,9 @@ from diffood.runtime.sessions import StepInputs
 
 
 def run_padded(x: Array, batch: int, run: Callable[[Array], Sequence[Array]]) -> list[Array]:
-    """The outputs [N, ...] for images or latents [N, C, H, W], `batch` rows a call; `run` maps [B, C, H, W] to them.
+    """The outputs [N, ...] of `run` for images or latents [N, C, H, W], `batch` rows per call.
 
-    The last call is filled up with zeros and their rows are dropped: an engine sees one shape only.
+    The last call is padded with zeros, whose rows are dropped: an engine sees one shape only.
     """
     parts = []
     for start in range(0, max(1, len(x)), batch):
@@ -24,9 +24,9 @@ def run_padded(x: Array, batch: int, run: Callable[[Array], Sequence[Array]]) ->
 
 
 def combine_registers(x: Array, registers: Array, inputs: StepInputs, epsilon: Array) -> None:
-    """Add the registers' share of a multistep update to x, then keep this step's epsilon where the row says so.
+    """Add the registers' part of a multistep update to x, then store this step's epsilon if the row says so.
 
-    In place: x [B, C, H, W], registers [H, B, C, H, W]; epsilon [B, C, H, W].
+    Changes x [B, C, H, W] and registers [H, B, C, H, W] in place; epsilon is [B, C, H, W].
     """
     for register, weight in zip(registers, inputs.weights.T, strict=True):
         x += weight[:, None, None, None] * register

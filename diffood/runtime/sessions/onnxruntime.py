@@ -1,4 +1,4 @@
-"""The CPU session: ONNX Runtime on the bundle's graphs, lanes held in numpy arrays. Thin."""
+"""The CPU session: ONNX Runtime on the bundle's graphs, with the lanes in numpy arrays."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -17,20 +17,20 @@ from diffood.runtime.sessions import Classified, Session, StepInputs
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.runtime.sessions.graphs import autoencoder_roles, read_graph, require_tensors, step_role
 from diffood.runtime.sessions.host import combine_registers, run_padded
-from diffood.runtime.sessions.outside import Weight
+from diffood.runtime.sessions.weights_file import Weight
 
 PROVIDER = "CPUExecutionProvider"
 NONE: Mapping[str, Weight] = {}
 
-# Words of its arena, of C++, and of CUDA.
+# Messages of its arena, of C++ and of CUDA.
 OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "Available memory of", "out of memory")
 
 
 def require_backend(backend: Backend, bundle: Bundle | None, precision: Precision, batch: int) -> str:
-    """What this backend runs on. Raises MissingExtraError where the package is not whole."""
+    """What this backend runs on. Raises MissingExtraError if the package is incomplete."""
     try:
         return f"onnxruntime {onnxruntime.__version__}"
-    except AttributeError as error:  # the folder that uninstalling one of its two packages leaves
+    except AttributeError as error:  # what uninstalling one of its two packages leaves behind
         raise MissingExtraError(
             f"onnxruntime cannot be imported ({error}): pip install --force-reinstall onnxruntime."
         ) from None
@@ -116,11 +116,11 @@ class OnnxRuntimeSession:
 
 
 class SharedGraph:
-    """One graph whose calls of `batch` rows are shared evenly among `threads` threads.
+    """One graph whose calls of `batch` rows are divided evenly among `threads` threads.
 
-    Each runs its own rows alone. Half of a step is small operations that ONNX Runtime does not divide among threads, so
-    two of them on one call are 1.4 times as fast as one, and on a call each nearly twice (docs/parity.md). Where there
-    are more threads than rows they all work on one call, as there is nothing to share.
+    Each thread runs its own rows. Half of a step is small operations that ONNX Runtime does not divide among threads:
+    two threads on one call are 1.4 times as fast as one, with a call each nearly twice (docs/parity.md). With more
+    threads than rows, all threads work on one call.
     """
 
     def __init__(self, bundle: Bundle, role: Role, precision: Precision, batch: int, threads: int) -> None:
@@ -128,46 +128,46 @@ class SharedGraph:
         parts = -(-batch // size)
         self._session = load_graph(bundle, role, precision, PROVIDER, {}, threads if parts == 1 else 1)
         self._inputs = {node.name for node in self._session.get_inputs()}
-        # All parts are of one size, so that an engine sees one shape only: the last may begin within the one before.
+        # All parts have one size, so that an engine sees one shape only: the last may overlap the one before.
         self._parts = [slice(start, start + size) for start in (min(size * i, batch - size) for i in range(parts))]
-        self._beside = ThreadPoolExecutor(parts - 1) if parts > 1 else None
+        self._pool = ThreadPoolExecutor(parts - 1) if parts > 1 else None
 
     def run(self, outputs: list[str], feeds: Mapping[str, npt.NDArray[Any]]) -> Any:
-        """The outputs of one call, whole; what the graph does not take of the feeds is left out."""
+        """The outputs of one call; feeds that the graph does not take are left out."""
         asked = {name: value for name, value in feeds.items() if name in self._inputs}
-        if self._beside is None:
+        if self._pool is None:
             return run_graph(self._session, outputs, asked)
 
         def run_part(part: slice) -> Any:
             return run_graph(self._session, outputs, {name: value[part] for name, value in asked.items()})
 
-        others = [self._beside.submit(run_part, part) for part in self._parts[1:]]
+        others = [self._pool.submit(run_part, part) for part in self._parts[1:]]
         try:
             found = [run_part(self._parts[0])]
         finally:
-            wait(others)  # whatever became of the first: none may work on when this returns
+            wait(others)  # also if the first failed: no call may run on after this returns
         found += [other.result() for other in others]
-        done = self._parts[-2].stop - self._parts[-1].start  # rows of the last part that the one before has too
+        done = self._parts[-2].stop - self._parts[-1].start  # rows that the last part shares with the one before
         found[-1] = [value[done:] for value in found[-1]]
         return [np.concatenate(values) for values in zip(*found, strict=True)]
 
 
 def run_graph(session: Any, outputs: list[str], feeds: Mapping[str, Any]) -> Any:
-    """The outputs of one call. EngineMemoryError where ONNX Runtime finds no memory for it."""
-    with naming_lack_of_memory():
+    """The outputs of one call. Raises EngineMemoryError if ONNX Runtime runs out of memory."""
+    with explain_lack_of_memory():
         return session.run(outputs, feeds)
 
 
 @contextlib.contextmanager
-def naming_lack_of_memory() -> Iterator[None]:
-    """Have ONNX Runtime's errors about memory, which have no class of their own, as EngineMemoryError."""
+def explain_lack_of_memory() -> Iterator[None]:
+    """Raise ONNX Runtime's errors about memory, which have no class of their own, as EngineMemoryError."""
     try:
         yield
     except Exception as error:
         if not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         raise EngineMemoryError(
-            "The engine found no memory for a call: use a smaller --batch, or close other programs. ONNX Runtime "
+            "The engine ran out of memory: use a smaller --batch, or close other programs. ONNX Runtime "
             f"says: {' '.join(str(error).split())[-200:]}"
         ) from None
 
@@ -180,14 +180,14 @@ def load_graph(
     options: Mapping[str, str],
     threads: int = 0,
 ) -> Any:
-    """An onnxruntime.InferenceSession of one graph on one provider; what it takes and gives is as it should be.
+    """An onnxruntime.InferenceSession of one graph on one provider, with the expected inputs and outputs.
 
-    Raises BundleError, and DeviceError where ONNX Runtime took another provider than it was told, as it does silently.
+    Raises BundleError, and DeviceError if ONNX Runtime silently chose another provider.
     """
     graph = read_graph(bundle, role, precision)
     where = graph.where
     try:
-        session = start(graph.model, provider, options, threads, graph.outside)
+        session = start_session(graph.model, provider, options, threads, graph.outside)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise BundleError(
@@ -207,26 +207,26 @@ def load_graph(
     return session
 
 
-def start(
+def start_session(
     model: bytes, provider: str, options: Mapping[str, str], threads: int, outside: Mapping[str, Weight] = NONE
 ) -> Any:
-    """An onnxruntime.InferenceSession as ONNX Runtime gives it; its provider may be another one."""
+    """An onnxruntime.InferenceSession; ONNX Runtime may have chosen another provider."""
     settings = onnxruntime.SessionOptions()
     give_weights(settings, outside)
     settings.intra_op_num_threads = threads
-    settings.log_severity_level = 4  # errors come as exceptions; warnings about the machine are doctor's to give
-    settings.add_session_config_entry("session.load_model_format", "ONNX")  # else the bytes choose the parser
-    # Idle threads of a pool that spin take the cores from the decoders, from the other graph's pool, from other work.
+    settings.log_severity_level = 4  # errors come as exceptions; `diffood doctor` warns about the machine
+    settings.add_session_config_entry("session.load_model_format", "ONNX")  # otherwise the bytes choose the parser
+    # Spinning idle threads of a pool take the cores from the decoders and from the other graph's pool.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model, settings, providers=[(provider, dict(options))], enable_fallback=0)
-    session.disable_fallback()  # while it runs; enable_fallback=0: while it is made, though not from CUDA to the CPU
+    session.disable_fallback()  # while it runs; enable_fallback=0 covers its creation, but not CUDA to CPU
     return session
 
 
 def give_weights(settings: Any, outside: Mapping[str, Weight]) -> None:
-    """Have a session take these weights from memory, by name, where the model says that they lie in a file.
+    """Give a session these weights by name from memory, where the model says that they are in a file.
 
-    ONNX Runtime compares types and shapes, and copies while the session is made.
+    ONNX Runtime compares types and shapes, and copies them while it makes the session.
     """
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(weight) for weight in outside.values()]
     settings.add_external_initializers(list(outside), values)

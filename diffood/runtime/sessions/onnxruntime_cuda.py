@@ -18,7 +18,7 @@ from diffood.runtime.sessions import Classified, Session, StepInputs
 from diffood.runtime.sessions.cuda import find_device
 from diffood.runtime.sessions.graphs import INT64, autoencoder_roles, expected_tensors, step_role
 from diffood.runtime.sessions.host import combine_registers, run_padded
-from diffood.runtime.sessions.onnxruntime import load_graph, naming_lack_of_memory, start
+from diffood.runtime.sessions.onnxruntime import explain_lack_of_memory, load_graph, start_session
 from diffood.runtime.sessions.onnxruntime import require_backend as require_onnxruntime
 
 PROVIDER, DEVICE = "CUDAExecutionProvider", "cuda"
@@ -116,7 +116,7 @@ class OnnxRuntimeCudaSession:
             self._x[self._current].update_inplace(self._lanes)
         for name, rows in self._rows.items():
             rows.update_inplace(getattr(inputs, name))
-        with naming_lack_of_memory():
+        with explain_lack_of_memory():
             self._step.run_with_iobinding(self._bindings[self._current])
         self._current = 1 - self._current
         self._host_is_old, self._device_is_old = True, False
@@ -151,7 +151,7 @@ class _Map:
     def run(self, rows: Array) -> list[Array]:
         """Copies of the outputs for rows [B, C, H, W]."""
         self._rows.update_inplace(rows)
-        with naming_lack_of_memory():
+        with explain_lack_of_memory():
             self._session.run_with_iobinding(self._binding)
         return [np.array(result.numpy()) for result in self._results]
 
@@ -170,7 +170,7 @@ def require_cuda() -> None:
             onnxruntime.preload_dlls()  # CUDA and cuDNN as pip installs them; it prints what it misses
     onnxruntime.set_default_logger_severity(_FATAL)  # what it would log is in our message
     try:
-        taken = start(PROBE, PROVIDER, OPTIONS, threads=1).get_providers()[0]
+        taken = start_session(PROBE, PROVIDER, OPTIONS, threads=1).get_providers()[0]
     except Exception as error:  # a driver without a usable GPU; the class of the exception depends on the version
         reason = " ".join(str(error).split())
         raise DeviceError(f"onnxruntime {version} cannot use CUDA: {_why_not(said.getvalue())} ({reason})") from None

@@ -132,7 +132,10 @@ def test_the_probe_is_what_it_says() -> None:
     onnx.checker.check_model(model)
     assert [node.op_type for node in model.graph.node] == ["Identity"]
     assert [entry.version for entry in model.opset_import] == [13]
-    assert onnxruntime_cuda.start(onnxruntime_cuda.PROBE, "CPUExecutionProvider", {}, 1).get_inputs()[0].name == "x"
+    assert (
+        onnxruntime_cuda.start_session(onnxruntime_cuda.PROBE, "CPUExecutionProvider", {}, 1).get_inputs()[0].name
+        == "x"
+    )
 
 
 def test_a_folder_that_an_uninstalled_onnxruntime_left_is_no_onnxruntime() -> None:

@@ -19,7 +19,7 @@ from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.weights import hash_files
 from diffood.runtime.method.scoring import Array
-from diffood.runtime.sessions.onnxruntime import PROVIDER, start
+from diffood.runtime.sessions.onnxruntime import PROVIDER, start_session
 
 Layout = Literal["NCHW", "NHWC"]
 
@@ -44,7 +44,7 @@ class OnnxClassifier(nn.Module):
         super().__init__()
         self.graph, self.layout, self.halved = graph, layout, False
         self.input = graph.graph.input[0].name
-        self._session = start(graph.SerializeToString(), PROVIDER, {}, 0)
+        self._session = start_session(graph.SerializeToString(), PROVIDER, {}, 0)
 
     def half(self) -> "OnnxClassifier":
         """Have the exported graph compute in FP16."""
@@ -123,7 +123,7 @@ def _shapes(model: onnx.ModelProto, names: list[str], example: Array, path: Path
     known = {value.name for value in watched.graph.output}
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in known)
     try:
-        session = start(watched.SerializeToString(), PROVIDER, {}, 0)
+        session = start_session(watched.SerializeToString(), PROVIDER, {}, 0)
         found = session.run(names, {model.graph.input[0].name: example})
     except Exception as error:
         reason = " ".join(str(error).split())[-300:]

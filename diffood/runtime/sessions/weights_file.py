@@ -1,4 +1,4 @@
-"""Weights that a large graph keeps in a file beside it: whether what it says of them holds, and views of the bytes."""
+"""The weights of a large graph that are in a second file: checks what the graph says of them, and gives views."""
 
 import itertools
 import math
@@ -11,13 +11,16 @@ from diffood.runtime.bundle.external_data import ExternalTensor
 
 Weight = npt.NDArray[np.floating]
 
-_TYPES: dict[int, type[np.floating]] = {1: np.float32, 10: np.float16}  # by ONNX's numbers; an export moves no others
+_TYPES: dict[int, type[np.floating]] = {
+    1: np.float32,
+    10: np.float16,
+}  # by ONNX's numbers; exports move no other
 
 
 def find_problem(tensors: Sequence[ExternalTensor], file: str, size: int) -> str:
-    """What is wrong with weights that should lie in `file`, of `size` bytes, as the end of a sentence; "" if nothing.
+    """What is wrong with weights that should be in `file`, of `size` bytes, as the end of a sentence; "" if nothing.
 
-    Two may share one range, as equal weights do; ranges that overlap otherwise are no export's.
+    Two may share one range, as equal weights do; no export writes ranges that overlap otherwise.
     """
     for tensor in tensors:
         if problem := _problem_of(tensor, file, size):
@@ -33,13 +36,13 @@ def find_problem(tensors: Sequence[ExternalTensor], file: str, size: int) -> str
 def _problem_of(tensor: ExternalTensor, file: str, size: int) -> str:
     item = np.dtype(_TYPES.get(tensor.data_type, np.float32)).itemsize
     if tensor.location != file:
-        return f"looks for {tensor.name!r} in {tensor.location!r}, where only {file} is proven"
+        return f"looks for {tensor.name!r} in {tensor.location!r}, where only {file} is hashed"
     if tensor.data_type not in _TYPES:
-        return f"keeps {tensor.name!r} of type {tensor.data_type} in {file}, where float32 and float16 belong"
+        return f"keeps {tensor.name!r} of type {tensor.data_type} in {file}, only float32 and float16 are allowed"
     if math.prod(tensor.dims) * item != tensor.length:
         return f"says of {tensor.name!r} that {list(tensor.dims)} values have {tensor.length} bytes"
     if tensor.offset + tensor.length > size:
-        return f"looks for {tensor.name!r} behind the end of {file}"
+        return f"looks for {tensor.name!r} beyond the end of {file}"
     if tensor.offset % item:
         return f"looks for {tensor.name!r} at byte {tensor.offset} of {file}, between two values"
     return ""
