@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from diffood.calibration.metrics.formatting import percent
 from diffood.report.charts.style import IND_TEXT, OOD_TEXT, QUIET_TEXT, Theme, save_chart
 from diffood.runtime.images.pixels import to_pixels
 from diffood.runtime.method.scoring import Array
@@ -51,7 +52,7 @@ def draw_strip(images: Sequence[StripImage], path: Path) -> None:
             _show(above, image.original)
             _show(below, image.denoised)
             above.set_title(image.title, loc="center", fontsize=9.5)
-            above.set_xlabel(f"{image.class_name}, {image.confidence:.0%}", fontsize=8, color=QUIET_TEXT)
+            above.set_xlabel(f"{image.class_name}, {percent(image.confidence, 0)}", fontsize=8, color=QUIET_TEXT)
             colour = OOD_TEXT if image.is_ood else IND_TEXT
             verdict = "OOD" if image.is_ood else "in-distribution"
             text = f"{verdict}\np = {image.p_value:.2g}"
