@@ -12,6 +12,7 @@ from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.records import escape_for_terminal
+from diffood.runtime.sessions.choice import describe_engine
 from diffood.serving.triton.config import INPUT, TritonSettings
 from diffood.serving.triton.encoded import score_encoded
 from diffood.serving.triton.repository import BUNDLE_FOLDER
@@ -39,7 +40,8 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(reason) from None
         self.limits = ImageLimits(settings.max_bytes, settings.max_pixels)
         session = self.detector.session
-        pb_utils.Logger.log_info(f"{args['model_name']}: {session.precision} on {session.backend}, {self.detector.why}")
+        engine = describe_engine(session.precision, session.backend, self.detector.why)
+        pb_utils.Logger.log_info(f"{args['model_name']}: {engine}")
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer requests, with at most max_batch_size images in all; a refused image is a row like any other."""
