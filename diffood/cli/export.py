@@ -73,7 +73,7 @@ def _choose_target(sources: ModelSources | None, output: Path | None, bundle: Pa
     """The folder to make or to add to. Raises UsageError where it is not clear which."""
     if bundle is not None:
         if sources is not None or output is not None:
-            raise UsageError("--bundle adds to a bundle there is; leave --unet, --classifier and --output out.")
+            raise UsageError("--bundle adds to an existing bundle; leave --unet, --classifier and --output out.")
         return bundle
     if sources is None or output is None:
         raise UsageError("--unet, --classifier and --output make a bundle; --bundle adds to one.")

@@ -79,9 +79,11 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not (output / MANIFEST).is_file():
-        raise UsageError(f"{output} exists and is not a bundle; choose another --output, it would be deleted.")
+        raise UsageError(
+            f"{output} exists and is not a bundle; choose another --output, since an export replaces the folder."
+        )
     if not overwrite:
-        raise UsageError(f"{output} is a bundle already; choose another --output, or replace it with --overwrite.")
+        raise UsageError(f"{output} is already a bundle; choose another --output, or replace it with --overwrite.")
 
 
 def _class_names(sources: ModelSources, classifier: Classifier) -> tuple[str, ...] | None:
@@ -98,7 +100,7 @@ def _report_models(
     labels, schedule = unet.labels(classifier.classes), unet.schedule
     report(f"unet        {unet.origin}: {unet.channels}x{unet.height}x{unet.width}, labels: {labels}")
     if labels != "class+null":
-        report(f"guidance    none: {UNGUIDED[labels]}; the plans are without")
+        report(f"guidance    none: {UNGUIDED[labels]}; the plans are unguided")
     if unet.autoencoder:
         image = unet.image
         report(f"autoencoder {unet.autoencoder.origin}: from and to {image.channels}x{image.height}x{image.width}")

@@ -107,7 +107,7 @@ def test_int8_graphs_are_added_and_replaced(
     }
     write_bundle(path, lambda files: manifest.model_copy(update={**unguided, "files": files}))
     words = ("export", "--bundle", path, "--precision", "int8", "--images", tmp_path / "images")
-    run(*words).assert_one_line(1, "classify.onnx: no product of it can be int8")  # it has but two small products
+    run(*words).assert_one_line(1, "classify.onnx: none of its 2 products can be int8")  # it has but two small products
     monkeypatch.setattr(quantize, "BUDGETS", dict.fromkeys(quantize.BUDGETS, 0.2))
     for _ in range(2):
         done = run(*words)

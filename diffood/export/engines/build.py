@@ -85,7 +85,7 @@ def _check(request: EngineBuildRequest) -> None:
     if list(rows) != sorted(rows):
         raise UsageError(f"--engine-batch {','.join(map(str, rows))} must ascend: fewest, usual, most rows.")
     if request.workspace_mb is not None and request.workspace_mb < 1:
-        raise UsageError(f"--workspace {request.workspace_mb} is no memory to work with; give 1 MB or more.")
+        raise UsageError(f"--workspace {request.workspace_mb} is too small; give 1 MB or more.")
     if request.library == "tensorrt" and request.gpus:
         raise UsageError(
             f"--gpu {','.join(request.gpus)} is for --engine tensorrt-rtx: tensorrt builds for this machine's own GPU. "
@@ -93,7 +93,7 @@ def _check(request: EngineBuildRequest) -> None:
         )
     cache = request.timing_cache
     if request.library == "tensorrt-rtx" and cache:
-        raise UsageError("tensorrt-rtx times nothing while it builds, so it has no timing cache: leave it out.")
+        raise UsageError("tensorrt-rtx does not use a timing cache: leave --timing-cache out.")
     if cache and not cache.parent.is_dir():
         raise UsageError(f"--timing-cache {cache} cannot be written: there is no folder {cache.parent}.")
 

@@ -30,8 +30,8 @@ def missing_library(library: EngineLibrary, error: Exception) -> MissingExtraErr
 def cannot_build_here(reason: str) -> ExportError:
     """TensorRT was asked for where it finds no GPU, or cannot be loaded; reason: a sentence that says which."""
     return ExportError(
-        f"`--engine tensorrt` builds on the GPU the engine will run on, and that fails here: {reason} Or build with "
-        "`--engine tensorrt-rtx --gpu sm89`, which needs no GPU."
+        f"`--engine tensorrt` builds on the GPU that the engine will run on, which failed: {reason} "
+        "`--engine tensorrt-rtx --gpu sm89` builds without a GPU."
     )
 
 

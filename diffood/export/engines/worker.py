@@ -33,7 +33,14 @@ OLDEST_TENSORRT = (10, 3)  # JetPack 6 has it; the first whose parser names ever
 
 
 class BuilderPlatform(Record):
-    """What a library can build for here, as "8.6"; gpu and driver are None for tensorrt-rtx, which asks for neither."""
+    """What a library can build for on this machine.
+
+    Attributes:
+        library_version: Of TensorRT or TensorRT-RTX.
+        compute_capabilities: Of the GPUs it builds for, as "8.6".
+        gpu: Name of this machine's; None for tensorrt-rtx, which needs none.
+        driver: Its version; None for tensorrt-rtx.
+    """
 
     library_version: str
     compute_capabilities: tuple[str, ...]
@@ -42,9 +49,18 @@ class BuilderPlatform(Record):
 
 
 class BuildJob(Record):
-    """One engine to build of the graph called `name`, into the file `plan`. progress_seconds: between two reports.
+    """One engine to build.
 
-    model: where the graph would lie, so that weights it keeps in another file are found beside it; None: it keeps none.
+    Attributes:
+        library: What builds it.
+        name: Of the graph, for messages.
+        model: Where the graph would lie, so that weights in another file are found beside it; None: it has none.
+        plan: The file to write.
+        compute_capability: Of the GPU, as "8.6".
+        profile: Rows of an engine call.
+        workspace_mb: Memory the builder may use; None for all.
+        timing_cache: File that makes the next build faster.
+        progress_seconds: Between two reports.
     """
 
     library: EngineLibrary

@@ -42,7 +42,17 @@ Golden = dict[str, npt.NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class GraphWriter:
-    """What all graphs of an export have in common. steps: of the noise schedule; largest_inside: see WeightsFile."""
+    """What all graphs of an export have in common.
+
+    Attributes:
+        folder: Where they are written.
+        unet: The denoiser, with its schedule and autoencoder.
+        classifier: The classifier.
+        steps: Of the noise schedule.
+        opset: Of the graphs.
+        largest_inside: Bytes of weights above which a graph keeps them in a file of their own.
+        report: Gets a line for each graph.
+    """
 
     folder: Path
     unet: UNet
@@ -55,7 +65,17 @@ class GraphWriter:
 
 @dataclass(frozen=True)
 class _SavedGraph:
-    """A graph that was saved, and what torch gave for it in FP32, to be proven later."""
+    """A graph that was saved, and what torch gave for it in FP32, to be proven later.
+
+    Attributes:
+        role: What the detector uses it for.
+        precision: Of its weights.
+        path: Its file.
+        data: Name of the file with its weights, None where it holds them itself.
+        outputs: Names of its outputs.
+        proofs: Inputs to prove it on.
+        expected: What torch gave for them in FP32.
+    """
 
     role: Role
     precision: Precision
@@ -67,9 +87,15 @@ class _SavedGraph:
 
 
 def write_graphs(writer: GraphWriter, precisions: Collection[Precision]) -> tuple[list[GraphEntry], Golden]:
-    """Write FP32 graphs, FP16 ones where asked for, and prove them; returns them and golden values.
+    """Write FP32 graphs, FP16 ones where asked for, and prove them.
 
-    Torch's weights are gone afterwards: the models are left on torch's meta device. Raises ExportError.
+    Torch's weights are gone afterwards: the models are left on torch's meta device.
+
+    Returns:
+        The graphs for the manifest, and golden inputs and outputs by "role.in.name" and "role.out.name".
+
+    Raises:
+        ExportError: torch cannot export a model, or a proof failed.
     """
     golden: Golden = {}
     written = list(_write_fp32(writer, golden))
@@ -156,7 +182,7 @@ def _weights_name(role: Role, precision: Precision) -> str:
 
 
 def _prove_or_keep_fp32(writer: GraphWriter, graph: _SavedGraph) -> GraphEntry | None:
-    """The proven graph; None for a half of an autoencoder that is no longer itself in half precision."""
+    """The proven graph; None for a half of an autoencoder that is not accurate enough in half precision."""
     try:
         return _prove(writer, graph)
     except ExportError as error:
@@ -167,7 +193,7 @@ def _prove_or_keep_fp32(writer: GraphWriter, graph: _SavedGraph) -> GraphEntry |
 
 
 def _keep_fp32(writer: GraphWriter, role: Role, path: Path, error: ExportError) -> None:
-    """Some autoencoders overflow in half precision: such a half stays FP32, in this variant too. Others must not."""
+    """Leave a half of an autoencoder that overflows in half precision FP32 in this variant too; raise for others."""
     if role not in AUTOENCODER:
         raise error
     for file in (path, writer.folder / _weights_name(role, "fp16")):  # which no other graph shares

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,19 +50,54 @@ JUDGED: dict[Role, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Int8SearchResult:
-    """What the search found: the graph, its error by group of states, the products left in FP32, the worst first."""
+    """What the search found.
+
+    Attributes:
+        model: The graph with INT8 products.
+        errors: Root mean square error by group of states, as a share of the output.
+        left: Products left in FP32, the most sensitive first.
+    """
 
     model: onnx.ModelProto
     errors: dict[str, float]
     left: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Task:
+    """What all graphs that are quantised in one call have in common.
+
+    Attributes:
+        bundle: Where they come from.
+        calibration: What ranges are measured on.
+        measured: What the error is measured on.
+        noised: Images, or their latents, for proofs at every time of the schedule.
+        folder: Where graphs are written.
+        report: Gets lines on each graph.
+    """
+
+    bundle: Bundle
+    calibration: Mapping[Role, States]
+    measured: Mapping[Role, States]
+    noised: Array
+    folder: Path
+    report: Callable[[str], None]
+
+
 def quantize_bundle(bundle_path: Path, images: Array, *, report: Callable[[str], None]) -> Manifest:
     """Write INT8 graphs into a bundle, in place of those it may have, and name them in its manifest, last.
 
-    images: in-distribution, float32 [N, C, H, W] in [-1, 1], N >= 16; those a threshold is calibrated on will do.
-    `report` gets lines on each graph. Deterministic. Raises BundleError (not a bundle), UsageError (images that do not
-    fit), ExportError (a product or a proof failed); the bundle is unchanged then.
+    The result is the same on every run. The bundle is unchanged where an error is raised.
+
+    Args:
+        bundle_path: The bundle's folder.
+        images: In-distribution, float32 [N, C, H, W] in [-1, 1], N >= 16. The images of the calibration will do.
+        report: Gets lines on each graph.
+
+    Raises:
+        BundleError: It is not a bundle.
+        UsageError: The images do not fit.
+        ExportError: No product can be INT8, or a proof failed.
     """
     bundle = open_bundle(bundle_path)
     chosen = _choose_images(bundle, images)
@@ -71,12 +106,9 @@ def quantize_bundle(bundle_path: Path, images: Array, *, report: Callable[[str],
     measured = record_states(bundle, chosen[measures])
     noised = Detector.load(bundle, bundle.plan()).session.encode(chosen) if bundle.manifest.latent else chosen
     with tempfile.TemporaryDirectory(prefix=".int8.", dir=bundle_path) as scratch:
+        task = _Task(bundle, calibration, measured, noised, Path(scratch), report)
         exact = [entry for entry in bundle.manifest.graphs if entry.precision == "fp32"]
-        entries = [
-            _quantize(bundle, entry, calibration[entry.role], measured[entry.role], noised, Path(scratch), report)
-            for entry in exact
-            if entry.role in JUDGED
-        ]
+        entries = [_quantize(task, entry) for entry in exact if entry.role in JUDGED]
         if "int8" in bundle.precisions:
             _update_manifest(bundle, ())  # so that whoever is interrupted here has a bundle that opens
         shared = [entry.model_copy(update={"precision": "int8"}) for entry in exact if entry.role not in JUDGED]
@@ -107,17 +139,11 @@ def _choose_images(bundle: Bundle, images: Array) -> Array:
     return np.asarray(images[rows])
 
 
-def _quantize(
-    bundle: Bundle,
-    entry: GraphEntry,
-    calibration: States,
-    measured: States,
-    noised: Array,
-    folder: Path,
-    report: Callable[[str], None],
-) -> GraphEntry:
-    role, path = entry.role, folder / f"{entry.role}.int8.onnx"
-    model = load_with_weights(bundle, entry)
+def _quantize(task: _Task, entry: GraphEntry) -> GraphEntry:
+    """Write the INT8 graph of an FP32 one, and prove it."""
+    role, path = entry.role, task.folder / f"{entry.role}.int8.onnx"
+    calibration, measured, report = task.calibration[role], task.measured[role], task.report
+    model = load_with_weights(task.bundle, entry)
     rows = max(1, PIXELS_A_BATCH // math.prod(calibration.inputs["x"].shape[2:]))
     clips = measure_clips(model, calibration.split(rows))
     try:
@@ -128,8 +154,8 @@ def _quantize(
     outputs = tuple(value.name for value in model.graph.output)
     prove_structure(path, tuple(value.name for value in model.graph.input), outputs, entry.opset)
     weights = prove_types(path, "int8")
-    samples = _proofs(bundle, model, noised, measured)
-    proof = prove_equal(run_onnx(bundle.path / entry.file, outputs), path, outputs, samples, LIMITS["int8"])
+    samples = _proofs(task.bundle, model, task.noised, measured)
+    proof = prove_equal(run_onnx(task.bundle.path / entry.file, outputs), path, outputs, samples, LIMITS["int8"])
     products = count_products(path)
     report(
         f"{path.stem:<17} {path.stat().st_size / 1e6:.1f} MB, opset {entry.opset}, {products['int8']} of "
@@ -150,8 +176,8 @@ def load_with_weights(bundle: Bundle, entry: GraphEntry) -> onnx.ModelProto:
     size = sum(bundle.entry(name).size for name in (entry.file, entry.data) if name)
     if size > LARGEST_WHOLE:
         raise ExportError(
-            f"{entry.file} and its weights have {size / 1e9:.1f} GB; int8 graphs are made of at most "
-            f"{LARGEST_WHOLE / 1e9:.1f} GB, since each candidate is one message of ONNX, whose limit that is. Use fp16."
+            f"{entry.file} and its weights have {size / 1e9:.1f} GB; int8 supports at most "
+            f"{LARGEST_WHOLE / 1e9:.1f} GB, since each candidate is one ONNX message. Use fp16."
         )
     graph = read_graph(bundle, entry.role, entry.precision)
     model = onnx.load_from_string(graph.model)
@@ -168,7 +194,18 @@ def search(
 
     Products are ranked by the squared error each causes when it alone is int8, for each multiplication it would do
     in FP32, worst first: small ones that matter go before large ones. As errors add up in squares, the first that fit
-    are found by halving. rows: of an engine call. Raises ExportError where not one product may be int8.
+    are found by halving.
+
+    Args:
+        model: The FP32 graph.
+        clips: Largest magnitudes that int8 shows, by tensor.
+        measured: What it is fed.
+        judged: Outputs whose error counts.
+        budget: Largest error, as a share of the output.
+        rows: Of an engine call.
+
+    Raises:
+        ExportError: Not one product can be INT8 within the budget.
     """
     ranking = _ErrorMeter(model, measured.first(RANKING_ROWS), judged, rows)
     names = [node.output[0] for node in list_products(model)]
@@ -185,7 +222,7 @@ def search(
             low = middle + 1
     if low == len(ranked):
         raise ExportError(
-            f"no product of it can be int8: of {len(ranked)}, the least sensitive adds "
+            f"none of its {len(ranked)} products can be int8: the least sensitive adds "
             f"{100 * min(alone.values(), default=0):.1f} % to its output, {100 * budget:.1f} % is allowed. Use fp16."
         )
     quantised = insert_pairs(model, clips, ranked[low:])

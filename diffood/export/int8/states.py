@@ -22,7 +22,12 @@ FEWEST_TIMES = 3  # of a trajectory that is recorded
 
 @dataclass(frozen=True)
 class States:
-    """N rows of a graph's inputs [N, ...] by name. groups [N]: the time of a step, or "images" and "denoised"."""
+    """Inputs that a graph was fed, N rows of them.
+
+    Attributes:
+        inputs: Values [N, ...] by name.
+        groups: [N], the time of a step, or "images" and "denoised".
+    """
 
     inputs: Feeds
     groups: npt.NDArray[np.str_]
@@ -114,11 +119,18 @@ class RecordingSession:
 
 
 def record_states(bundle: Bundle, images: Array) -> dict[Role, States]:
-    """Denoise images float32 [N, C, H, W] in [-1, 1] with the default plan and keep what classify and steps are fed.
+    """Denoise images with the default plan and keep what the classifier and the steps are fed.
 
     From the plan's start times down in FEWEST_TIMES steps or more: another plan asks at other times, and what rounds
     well at one may not at another. With the labels the classifier gave. step_plain is fed by the same plan without
-    guidance; classify by the images and by what they were denoised to. Raises UsageError for images that do not fit.
+    guidance; classify by the images and by what they were denoised to.
+
+    Args:
+        bundle: With FP32 graphs.
+        images: float32 [N, C, H, W] in [-1, 1].
+
+    Raises:
+        UsageError: The images do not fit.
     """
     plan = bundle.plan()
     stride = min(plan.stride, max(1, max(plan.start_times) // FEWEST_TIMES))

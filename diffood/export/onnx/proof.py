@@ -31,7 +31,12 @@ Inputs = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Proof:
-    """What was measured: the largest error against torch, relative to the largest output, and over how many rows."""
+    """What was measured.
+
+    Attributes:
+        error: Largest error against torch, relative to the largest output.
+        rows: Inputs it was measured on.
+    """
 
     error: float
     rows: int
@@ -45,9 +50,21 @@ def export_onnx(
     opset: int = OPSET,
     weights: WeightsFile | None = None,
 ) -> str | None:
-    """Write `module` with a dynamic batch; large weights go into `weights`, whose name is returned then.
+    """Write a module as ONNX with a dynamic batch.
 
-    Raises ExportError where torch cannot or the batch froze.
+    Args:
+        module: In evaluation mode.
+        example: Inputs by name, at least two rows: with one row torch freezes the batch.
+        outputs: Names of its outputs.
+        path: The file to write.
+        opset: Of the graph.
+        weights: File for large weights; None to keep them inside.
+
+    Returns:
+        Name of the file that holds the weights, None where the graph does.
+
+    Raises:
+        ExportError: torch cannot export it, or the batch froze.
     """
     batch = torch.export.Dim("batch", min=1, max=65536)
     try:
@@ -84,7 +101,10 @@ def strip_metadata(model: onnx.ModelProto) -> None:
 def prove_structure(
     path: Path, inputs: tuple[str, ...], outputs: tuple[str, ...], opset: int = OPSET, data: str | None = None
 ) -> None:
-    """Check the saved file: opset, names, a symbolic first dimension everywhere, no weight outside it and `data`."""
+    """Check a saved file: valid ONNX of this opset, names, a free batch everywhere, all weights inside or in `data`.
+
+    Raises ExportError saying what is wrong.
+    """
     model = onnx.load(path, load_external_data=False)
     try:
         onnx.checker.check_model(path)
@@ -129,7 +149,7 @@ def run_onnx(path: Path, outputs: tuple[str, ...]) -> Outputs:
 
 
 class RecordedOutputs:
-    """Outputs of a run on some samples, in a nameless file: what ran may be gone when they are compared with."""
+    """Outputs of a run on some samples, kept in a nameless file so that the model may be freed before a comparison."""
 
     def __init__(self, run: Outputs, samples: Iterator[Inputs], folder: Path) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - close() closes it
@@ -154,7 +174,18 @@ class RecordedOutputs:
 def prove_equal(
     expected: Outputs, path: Path, outputs: tuple[str, ...], samples: Iterator[Inputs], limit: float
 ) -> Proof:
-    """Compare the saved graph with what is expected on every sample. Raises ExportError above `limit`."""
+    """Compare a saved graph with what is expected on every sample.
+
+    Args:
+        expected: Gives the outputs wanted for a sample.
+        path: The graph.
+        outputs: Names of the outputs to compare.
+        samples: Inputs by name.
+        limit: Largest error allowed, relative to the largest output.
+
+    Raises:
+        ExportError: The error is larger, or an output has another shape.
+    """
     run, worst, rows = run_onnx(path, outputs), 0.0, 0
     for sample in samples:
         batch = len(next(iter(sample.values())))

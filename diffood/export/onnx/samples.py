@@ -31,7 +31,7 @@ def first_batches(rows: int) -> tuple[int, ...]:
 
 
 class InputSampler:
-    """Draws inputs of one graph; the same ones in the same order every time."""
+    """Draws inputs of one graph, seeded: the same ones in the same order every time."""
 
     def __init__(self, unet: UNet, classes: int, steps: int, role: Role) -> None:
         self.unet, self.classes, self.steps, self.role = unet, classes, steps, role
@@ -46,7 +46,7 @@ class InputSampler:
 
     @property
     def rows(self) -> int:
-        """Of a batch it is proven in. An autoencoder attends to latents, as a UNet; a classifier to patches, a few."""
+        """Rows of a batch. An autoencoder attends to latents, as a UNet does; a classifier to a few patches."""
         return PROOF_ROWS if self.role == "classify" else count_rows(self.unet.height, self.unet.width)
 
     def draw(self, batch: int, time: torch.Tensor | None = None) -> Inputs:
@@ -81,11 +81,15 @@ class InputSampler:
 
 
 class ProofInputs:
-    """Inputs to prove a graph on, the same ones each time they are asked for. operations: of one row of the graph.
+    """Inputs to prove a graph on, the same ones each time they are iterated over.
 
     Batches 1, 2, 5, then every time of the schedule once; of large images in smaller batches. Where that would be more
     than PROOF_OPERATIONS: as many times as that allows, spread over the schedule from its first to its last, in batches
     of one and two.
+
+    Args:
+        samples: Draws them.
+        operations: Floating-point operations of one row of the graph.
     """
 
     def __init__(self, samples: InputSampler, operations: int) -> None:

@@ -16,14 +16,19 @@ TYPES = (onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16)  # what the runtime t
 
 
 class WeightsFile:
-    """A file that grows with the graphs that are written beside it; values that are in it are not written twice."""
+    """A file that grows with the graphs that use it; equal values are written once.
+
+    Args:
+        path: The file, in the folder of the graphs.
+        largest_inside: Bytes of weights up to which a graph keeps them itself.
+    """
 
     def __init__(self, path: Path, largest_inside: int = LARGEST_INSIDE) -> None:
         self.path, self.largest_inside = path, largest_inside
         self._places: dict[bytes, int] = {}
 
     def move(self, model: Any) -> bool:
-        """Move the weights of an onnx_ir.Model here where they are too large for its own file; whether they were."""
+        """Move the weights of an onnx_ir.Model here if they are too large for its own file; returns whether."""
         weights = [value for value in model.graph.initializers.values() if value.const_value is not None]
         if sum(value.const_value.nbytes for value in weights) <= self.largest_inside:
             return False
@@ -42,7 +47,7 @@ class WeightsFile:
         return True
 
     def _place(self, values: npt.NDArray[Any]) -> int:
-        """Where the file holds these values; they are added where it does not."""
+        """Offset of these values in the file, to which they are added if need be."""
         data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
         digest = hashlib.sha256(data).digest()
         if digest not in self._places:

@@ -74,12 +74,12 @@ def _require_stored_zip(path: Path) -> None:
         raise ExportError(f"{path.name} is a damaged archive ({_reason(error)}); copy it again.") from None
     if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size for entry in entries):
         raise ExportError(
-            f"{path.name} is compressed, which torch.save never does; load it where you trust it, save it."
+            f"{path.name} is compressed, which torch.save never does; load it where you trust it and save it again."
         )
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise ExportError(f"{path.name} claims more bytes than it has; copy it again from its source.")
     if any(entry.filename.endswith(".pkl") and entry.file_size > MAX_PICKLE_BYTES for entry in entries):
-        raise ExportError(f"The names in {path.name} take more than {MAX_PICKLE_BYTES} bytes; it is no checkpoint.")
+        raise ExportError(f"The names in {path.name} take more than {MAX_PICKLE_BYTES} bytes; it is not a checkpoint.")
 
 
 def _find_weights(loaded: object, path: Path) -> Weights:
@@ -105,7 +105,7 @@ def _require_plain(name: str, value: Any, path: Path, limit: int) -> None:
         )
     if value.layout is not torch.strided or value.device.type != "cpu" or value.is_complex() or value.is_quantized:
         raise ExportError(
-            f"{shorten_name(name)} in {path.name} is {value.dtype}, {value.layout}; weights are dense numbers."
+            f"{shorten_name(name)} in {path.name} is {value.dtype}, {value.layout}; weights are dense real tensors."
         )
     if value.numel() * value.element_size() > limit:
         raise ExportError(

@@ -260,7 +260,7 @@ def test_options_that_cannot_be_are_refused_before_anything_is_built(small_bundl
         ({"profile": Profile(smallest=4, usual=2, largest=8)}, "4,2,8 must ascend"),
         ({"profile": Profile(smallest=1, usual=16, largest=8)}, "1,16,8 must ascend"),
         ({"workspace_mb": 0}, "--workspace 0"),
-        ({"timing_cache": Path("cache.bin")}, "no timing cache"),
+        ({"timing_cache": Path("cache.bin")}, "does not use a timing cache"),
     ]
     assert_refused(UsageError, cases, lambda changes: build(small_bundle_copy, "sm86", **changes))
     assert not (small_bundle_copy / "engines").exists()

@@ -116,4 +116,6 @@ def _try_channels(model: nn.Module, size: tuple[int, int], spec: str) -> tuple[i
                 return channels, model(torch.zeros(2, channels, *size))
         except Exception as error:
             problems.append(f"{channels} channels: {str(error).splitlines()[0] if str(error) else error!r}")
-    raise ExportError(f"{spec} takes no image of {size[0]}x{size[1]} ({'; '.join(problems)}). Set --input-size.")
+    raise ExportError(
+        f"{spec} does not accept images of {size[0]}x{size[1]} ({'; '.join(problems)}). Set --input-size."
+    )

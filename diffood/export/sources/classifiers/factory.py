@@ -31,7 +31,7 @@ def _call_factory(file: Path, name: str) -> nn.Module:
         raise ExportError(f"No classifier file {file}; give FILE.py:FACTORY.")
     module_spec = importlib.util.spec_from_file_location(f"_diffood_classifier_{file.stem}", file)
     if module_spec is None or module_spec.loader is None:
-        raise ExportError(f"{file} cannot be imported as Python.")
+        raise ExportError(f"{file} cannot be imported as Python; give FILE.py:FACTORY.")
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
@@ -43,5 +43,7 @@ def _call_factory(file: Path, name: str) -> nn.Module:
     except Exception as error:
         raise ExportError(f"{file.name}:{name} failed with {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
-        raise ExportError(f"{file.name}:{name} returned {type(model).__name__}, not a torch.nn.Module.")
+        raise ExportError(
+            f"{file.name}:{name} returned {type(model).__name__}, not a torch.nn.Module; return the classifier."
+        )
     return model

@@ -48,7 +48,7 @@ def find_features(model: nn.Module, x: torch.Tensor, classes: int) -> tuple[With
     heads = heads or [call for call in called if isinstance(layers[call[0]], nn.Linear)]
     if not heads:
         raise ExportError(
-            "The classifier has no linear layer, and no convolution with an output a class, to take features from; "
+            "The classifier has no linear layer, and no convolution with one output per class, to take features from; "
             "return (logits, features)."
         )
     name, shape = heads[-1]

@@ -52,6 +52,6 @@ def import_library(name: str, kind: str) -> ModuleType:
     except Exception as error:  # torchvision beside another torch is a RuntimeError about an operator
         reason = " ".join(str(error).split())[:200]
         raise ExportError(
-            f"{name} is installed but cannot be imported beside torch {torch.__version__} ({reason}): "
+            f"{name} is installed but cannot be imported with torch {torch.__version__} ({reason}): "
             "install the release that goes with it."
         ) from None

@@ -17,8 +17,8 @@ def refuse_name(name: str, kind: str, known: Iterable[str]) -> NoReturn:
     """ExportError for a name the library does not know, with those near to it."""
     names = list(known)
     near = difflib.get_close_matches(name, names, 4)
-    meant = f"Did you mean {', '.join(near)}?" if near else f"It knows {len(names)}, such as {', '.join(names[:3])}."
-    raise ExportError(f"{kind} knows no classifier {name!r}. {meant}")
+    meant = f"Did you mean {', '.join(near)}?" if near else f"It has {len(names)}, such as {', '.join(names[:3])}."
+    raise ExportError(f"{kind} has no classifier {name!r}. {meant}")
 
 
 def refuse_without_weights(spec: str) -> NoReturn:

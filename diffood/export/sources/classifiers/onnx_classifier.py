@@ -34,10 +34,13 @@ _FREE = (
 
 
 class OnnxClassifier(nn.Module):
-    """The graph as a module: x float32 [B, C, H, W] -> (logits [B, K], features [B, D]). export/joined.py exports it.
+    """The graph as a module: x float32 [B, C, H, W] -> (logits [B, K], features [B, D]). graphs/joined.py exports it.
 
-    graph: the file's own nodes, and after them the outputs LOGITS and FEATURES. halved: whether the exported graph is
-    to compute in FP16; what runs here is always the file's own arithmetic.
+    Attributes:
+        graph: The file's own nodes, and after them the outputs LOGITS and FEATURES.
+        layout: Order of the axes of its input.
+        halved: Whether the exported graph is to compute in FP16; what runs here is always the file's own arithmetic.
+        input: Name of its input.
     """
 
     def __init__(self, graph: onnx.ModelProto, layout: Layout) -> None:

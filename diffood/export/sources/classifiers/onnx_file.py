@@ -21,7 +21,7 @@ def open_onnx(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
     if not path.is_file():
         raise ExportError(f"No ONNX file {path}; give onnx:FILE.")
     if path.stat().st_size > MAX_BYTES:
-        raise ExportError(f"{path} has {path.stat().st_size} bytes; {MAX_BYTES} are possible.")
+        raise ExportError(f"{path} has {path.stat().st_size} bytes; at most {MAX_BYTES} are supported.")
     try:
         model = onnx.load_model_from_string(path.read_bytes())
     except Exception as error:  # protobuf's DecodeError, and what else damaged bytes give
@@ -57,14 +57,14 @@ def _load_beside(model: onnx.ModelProto, path: Path) -> list[Path]:
         place = path.parent / name
         if not name or Path(name).name != name or name in (".", "..") or place.is_symlink() or not place.is_file():
             raise ExportError(
-                f"{path} keeps {tensor.name} in {name!r}, which is no plain file of its folder; put it there, or save "
-                "the model as one file: onnx.save(onnx.load(path), other_path)."
+                f"{path} keeps {tensor.name} in {name!r}, which is not a regular file of its folder; put it there, or "
+                "save the model as one file: onnx.save(onnx.load(path), other_path)."
             )
         files[name] = place
         length = entries.get("length", "")
         total += int(length) if length.isdecimal() else place.stat().st_size
         if total > MAX_BYTES:
-            raise ExportError(f"{path} and the weights beside it have more than {MAX_BYTES} bytes, which are possible.")
+            raise ExportError(f"{path} and the weights beside it have more than {MAX_BYTES} bytes, the limit of ONNX.")
     try:
         for tensor in outside:
             external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
@@ -86,6 +86,6 @@ def _require_standard(model: onnx.ModelProto, path: Path) -> None:
     branches = sorted({node.op_type for node in model.graph.node for part in node.attribute if part.HasField("g")})
     if branches:
         raise ExportError(
-            f"{path} branches by {', '.join(branches)}, which an engine of a fixed graph does not; export it without: "
-            "torch.onnx.export(..., dynamo=True), or simplified."
+            f"{path} has control flow ({', '.join(branches)}), which an engine of a fixed graph cannot run; export it "
+            "without: torch.onnx.export(..., dynamo=True), or simplified."
         )

@@ -17,7 +17,13 @@ PROBABILITIES = ("Softmax", "LogSoftmax", "Sigmoid")
 
 @dataclass(frozen=True)
 class OnnxHead:
-    """features: the tensor that goes into the last layer. words: how it was found. layer: its kind; "": not known."""
+    """Where the features of a graph are.
+
+    Attributes:
+        features: The tensor that goes into the last layer.
+        words: How it was found, for the user.
+        layer: Operator of the last layer; "" where it is not known.
+    """
 
     features: str
     words: str
@@ -84,7 +90,7 @@ def _require_tensor(model: onnx.ModelProto, name: str, option: str) -> None:
     made = _producers(model)
     if name not in made:
         near = ", ".join(list(made)[-8:])
-        raise ExportError(f"{option} names {name!r}, which no node of the graph makes; its last ones make {near}.")
+        raise ExportError(f"{option} names {name!r}, which no node of the graph produces; its last tensors are {near}.")
 
 
 def _producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:

@@ -1,4 +1,4 @@
-"""How an image becomes what a classifier was trained on: its size, its filter, its crop, its mean and deviation."""
+"""Prepares images for a classifier: size, filter, crop, mean and standard deviation."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -17,10 +17,15 @@ MOST_PIXELS = 2**13  # of a side; beyond, a typing error or a hostile config, no
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a classifier does not do itself; None where nobody said. mean and std are of pixels in [0, 1].
+    """What has to be done to an image before a classifier sees it; None where nobody said.
 
-    size: (H, W) it takes. The image is resized to `resize` by `filter`, with `keep_ratio` so that it covers it, and the
-    centre of `size` is cut out; without `resize` it is resized to `size` straight.
+    Attributes:
+        size: (H, W) the classifier takes.
+        mean: Subtracted from pixels in [0, 1]; one value, or one per channel.
+        std: What is divided by then.
+        resize: (H, W) the image is resized to before the centre of `size` is cut out; None: straight to `size`.
+        keep_ratio: Whether the resized image keeps its ratio and covers `resize`.
+        filter: Of the resizing, as Pillow names it.
     """
 
     size: tuple[int, int] | None = None
@@ -89,9 +94,9 @@ def require_usable(preprocessing: Preprocessing, origin: str) -> None:
     for what in ("size", "resize"):
         sides = getattr(preprocessing, what)
         if sides is not None and not all(1 <= side <= MOST_PIXELS for side in sides):
-            raise ExportError(f"{origin} says {what} {sides}; 1 to {MOST_PIXELS} pixels a side are possible.")
+            raise ExportError(f"{origin} says {what} {sides}; 1 to {MOST_PIXELS} pixels a side are supported.")
     if preprocessing.filter not in get_args(Filter):
-        raise ExportError(f"{origin} resizes by {preprocessing.filter!r}; {', '.join(get_args(Filter))} are possible.")
+        raise ExportError(f"{origin} resizes by {preprocessing.filter!r}; {', '.join(get_args(Filter))} are supported.")
     size, resize = preprocessing.size, preprocessing.resize
     if size and resize and any(made < cut for made, cut in zip(resize, size, strict=True)):
         raise ExportError(f"{origin} cuts {size} out of {resize}, which is smaller: give --input-size HxW.")
@@ -99,7 +104,9 @@ def require_usable(preprocessing: Preprocessing, origin: str) -> None:
         if values is not None and not all(np.isfinite(value) for value in values):
             raise ExportError(f"{origin} has a {what} of {values}; give finite numbers with --{what}.")
     if preprocessing.std is not None and not all(value > 0 for value in preprocessing.std):
-        raise ExportError(f"{origin} has a std of {preprocessing.std}, which divides; give numbers above 0 with --std.")
+        raise ExportError(
+            f"{origin} has a std of {preprocessing.std}, by which it divides; give numbers above 0 with --std."
+        )
 
 
 def resize_matrix(have: int, make: int, kind: Filter) -> Matrix:

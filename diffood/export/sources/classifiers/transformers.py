@@ -64,7 +64,7 @@ def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
         )
     kinds = [str(kind) for kind in read_config(folder / "config.json", MAX_CONFIG_BYTES).get("architectures") or ()]
     if not any("ForImageClassification" in kind for kind in kinds):
-        raise ExportError(f"{folder} is a {', '.join(kinds) or 'model without a name'}, no image classifier.")
+        raise ExportError(f"{folder} is a {', '.join(kinds) or 'model without a name'}, not an image classifier.")
     library = import_library("transformers", "transformers")
     try:
         model, found = library.AutoModelForImageClassification.from_pretrained(
@@ -111,8 +111,8 @@ def _preprocessing(library: Any, folder: Path, config: Any) -> tuple[Preprocessi
             if levels.max() <= CLOSE:
                 return replace(able, mean=tuple(map(float, mean)), std=tuple(map(float, std))), ()
     raise ExportError(
-        f"{type(processor).__name__} of {folder} prepares images in a way that is not known here: write a factory, "
-        "FILE.py:FACTORY, that does it and loads the model."
+        f"{type(processor).__name__} of {folder} prepares images in a way that is not supported: write a factory "
+        "(FILE.py:FACTORY) that prepares them and loads the model."
     )
 
 

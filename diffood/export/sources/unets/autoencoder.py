@@ -18,9 +18,18 @@ FOLDERS = ("vae", "vqvae")  # as diffusers' pipelines name them
 class Autoencoder:
     """An autoencoder, the images it takes, and how its latents are scaled.
 
-    model: encoder, quant_conv, post_quant_conv, decoder and, where vector-quantised, quantize.embedding. A latent
-    [channels, height, width] is (encoded - offset)·scale, with one offset and scale a channel; of AutoencoderKL's
-    distribution the mean is taken.
+    A latent is (encoded - offset)·scale; of AutoencoderKL's distribution the mean is taken.
+
+    Attributes:
+        model: Has encoder, quant_conv, post_quant_conv, decoder and, where vector-quantised, quantize.embedding.
+        image: Its images.
+        channels: Of its latents.
+        height: Of its latents.
+        width: Of its latents.
+        offset: One value per channel.
+        scale: One value per channel.
+        origin: What it was loaded from, for the user.
+        sha256: Hash of its file of weights.
     """
 
     model: Any
@@ -63,8 +72,8 @@ def load_autoencoder(folder: Path, latent: tuple[int, int, int]) -> Autoencoder:
     channels = config.get("vq_embed_dim") or config["latent_channels"]
     if config["in_channels"] != config["out_channels"] or config["in_channels"] not in (1, 3):
         raise ExportError(
-            f"The autoencoder maps images of {config['in_channels']} channels to {config['out_channels']}; 1 or 3 "
-            "channels to as many work."
+            f"The autoencoder maps images of {config['in_channels']} channels to {config['out_channels']}; the "
+            "same number, 1 or 3, is supported."
         )
     if channels != latent[0]:
         raise ExportError(
@@ -87,7 +96,7 @@ def _require_sizes(model: Any, inner: int, latent: tuple[int, int, int], image: 
     if tuple(encoded) != latent[1:] or tuple(decoded) != (image.height, image.width):
         raise ExportError(
             f"The autoencoder encodes {image.height}x{image.width} to {'x'.join(map(str, encoded))} and decodes "
-            f"{latent[1]}x{latent[2]} to {'x'.join(map(str, decoded))}: one is not the way back from the other."
+            f"{latent[1]}x{latent[2]} to {'x'.join(map(str, decoded))}: they do not invert each other."
         )
 
 

@@ -37,5 +37,5 @@ def _count_labels(weights: Weights, path: Path) -> int:
         return 0
     shape = weights[LABELS].shape
     if len(shape) != 2 or math.prod(shape) == 0:
-        raise ExportError(f"{LABELS!r} in {path.name} has the shape {list(shape)}; labels x width belong there.")
+        raise ExportError(f"{LABELS!r} in {path.name} has the shape {list(shape)}; [labels, width] is expected.")
     return shape[0]

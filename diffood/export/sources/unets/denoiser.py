@@ -29,7 +29,7 @@ def make_unet(
     channels, outputs = loaded.config["in_channels"], loaded.config["out_channels"]
     if outputs not in (channels, None, 2 * channels):
         raise ExportError(
-            f"{loaded.folder} maps {channels} to {outputs} channels; to as many, or twice as many, works."
+            f"{loaded.folder} maps {channels} to {outputs} channels; the same number, or twice as many, is supported."
         )
     return UNet(module or loaded.model, channels, *size, labels, loaded.origin, loaded.sha256)
 

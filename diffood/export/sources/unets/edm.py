@@ -24,8 +24,18 @@ CONSISTENCY_TIME = 1000.0  # OpenAI's networks are asked at 1000·log(sigma)/4
 class Preconditioning:
     """How a network F becomes a denoiser D(x, sigma) = c_skip·x + c_out·F(c_in·x, c_noise) on `steps` levels of sigma.
 
-    boundary: c_skip and c_out of Song et al. 2023, appendix C, with which D(x, sigma_min) = x; else of Karras et al.
-    2022, table 1. sign: of c_out. time_scale: of c_noise = log(sigma)/4. clip: D is clamped to [-1, 1].
+    Attributes:
+        steps: Levels of sigma.
+        sigma_min: The lowest.
+        sigma_max: The highest.
+        sigma_data: Standard deviation of the training data.
+        rho: Exponent of Karras' spacing.
+        spacing: Karras et al. 2022, eq. 5, or equal steps of the logarithm.
+        time_scale: Factor of c_noise = log(sigma)/4.
+        sign: Of c_out.
+        boundary: c_skip and c_out of Song et al. 2023, appendix C, with which D(x, sigma_min) = x; else of Karras et
+            al. 2022, table 1.
+        clip: Whether D is clamped to [-1, 1].
     """
 
     steps: int = 1000
@@ -107,7 +117,7 @@ def read_preconditioning(config: dict[str, Any], max_steps: int) -> Precondition
         raise ExportError(f"num_train_timesteps is {steps!r}; 2 to {max_steps} are possible.")
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 1e-6 <= value <= 1e6:
-            raise ExportError(f"{name} of the {kind} is {value!r}; a number from 1e-6 to 1e6 belongs there.")
+            raise ExportError(f"{name} of the {kind} is {value!r}; it must be a number from 1e-6 to 1e6.")
     if values["sigma_min"] >= values["sigma_max"]:
         raise ExportError(f"sigma_min {values['sigma_min']} is not below sigma_max {values['sigma_max']}.")
     if consistency:

@@ -1,4 +1,4 @@
-"""Which source opens a UNet: a diffusers folder, or a checkpoint with its config."""
+"""Opens a UNet: a folder that diffusers saved, or a checkpoint with its hyper-parameters."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +10,16 @@ from diffood.export.sources.unets.unet import UNet
 
 
 def load_unet(spec: str | Path, config: str | None = None, scheduler: Path | None = None) -> UNet:
-    """Open a diffusers folder, or a checkpoint file with `config`, a preset's name or a .json file.
+    """Open a diffusers folder or a checkpoint file.
 
-    scheduler: a scheduler config, or the folder of one, that wins over what the source says of its schedule.
-    Raises ExportError and UsageError saying what is missing or does not fit.
+    Args:
+        spec: The folder or the file.
+        config: Name of a preset or a .json file of hyper-parameters, for a checkpoint.
+        scheduler: A scheduler config, or the folder of one, that wins over what the source says of its schedule.
+
+    Raises:
+        ExportError: Something is missing or does not fit.
+        UsageError: A config is missing, or is given for a folder.
     """
     path = Path(spec)
     if path.is_dir():

@@ -26,9 +26,13 @@ _MAX_BETA = 0.999  # squaredcos_cap_v2, Nichol & Dhariwal 2021
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """alpha_bar float64 [T], what the UNet predicts, and where both were read.
+    """The noise levels a UNet was trained on.
 
-    preconditioning: what makes the network a denoiser first, where it is of EDM's kind.
+    Attributes:
+        alpha_bar: float64 [T], decreasing.
+        prediction: What the UNet predicts.
+        origin: Where both were read, for the user.
+        preconditioning: What makes the network a denoiser, for networks of EDM's kind.
     """
 
     alpha_bar: npt.NDArray[np.float64]
@@ -73,7 +77,7 @@ def make_schedule(config: dict[str, Any], origin: str) -> NoiseSchedule:
     if "_class_name" in config and not config.keys() & {"beta_schedule", "beta_start", "beta_end", "trained_betas"}:
         raise ExportError(
             f"{str(config['_class_name'])[:80]!r} has no betas: schedules of betas, {', '.join(EDM_SCHEDULERS)} and "
-            f"{CONSISTENCY_SCHEDULER} are supported. Give another with --scheduler if the UNet was trained so."
+            f"{CONSISTENCY_SCHEDULER} are supported. Give the one the UNet was trained with by --scheduler."
         )
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "sample", "v_prediction"):
@@ -96,12 +100,14 @@ def betas(config: dict[str, Any]) -> npt.NDArray[np.float64]:
     if not isinstance(steps, int) or not 2 <= steps <= MAX_STEPS:
         raise ExportError(f"num_train_timesteps is {steps!r}; 2 to {MAX_STEPS} are possible.")
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (start, end)):
-        raise ExportError(f"beta_start and beta_end are {start!r} and {end!r}; numbers belong there.")
+        raise ExportError(f"beta_start and beta_end are {start!r} and {end!r}; both must be numbers.")
     if config.get("trained_betas") is not None:
         try:
             values = np.asarray(config["trained_betas"], np.float64)
         except (TypeError, ValueError) as error:
-            raise ExportError(f"trained_betas are no list of numbers ({error}); check the scheduler config.") from None
+            raise ExportError(
+                f"trained_betas is not a list of numbers ({error}); check the scheduler config."
+            ) from None
     elif kind == "linear":
         values = np.linspace(start, end, steps)
     elif kind == "scaled_linear" and min(start, end) >= 0:

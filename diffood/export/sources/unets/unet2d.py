@@ -21,8 +21,8 @@ def load(folder: Path) -> UNet:
     embedding = config.get("time_embedding_type", "positional")
     if embedding != "positional":
         raise ExportError(
-            f"time_embedding_type {embedding!r} is not supported: such a UNet is not asked with a step of its "
-            "schedule. Only positional works."
+            f"time_embedding_type {embedding!r} is not supported: only positional is, which takes a step of the "
+            "schedule."
         )
     layers = config.get("layers_per_block", 2)
     if not isinstance(layers, int) or max(layers, len(config.get("block_out_channels", ()))) > MAX_LAYERS:

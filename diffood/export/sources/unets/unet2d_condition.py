@@ -43,8 +43,8 @@ def load(folder: Path) -> UNet:
             )
     if any(getattr(module, "is_cross_attention", False) for module in loaded.model.modules()):
         raise ExportError(
-            f"{folder} attends to encoder_hidden_states, the embedding of a text, and an image to be judged has none: "
-            "an empty one would ask for something else than the class. UNet2DConditionModel works with blocks without "
-            "CrossAttn (DownBlock2D, AttnDownBlock2D, UNetMidBlock2D, …) and num_class_embeds."
+            f"{folder} attends to encoder_hidden_states, the embedding of a text, which images do not have. A "
+            "UNet2DConditionModel is supported with blocks without CrossAttn (DownBlock2D, AttnDownBlock2D, "
+            "UNetMidBlock2D, …) and with num_class_embeds."
         )
     return make_unet(loaded, size, loaded.config["num_class_embeds"] or 0, WithoutText(loaded.model))

@@ -58,5 +58,5 @@ def test_features_are_what_goes_into_the_last_layer(build: type, words: str, exp
 
 def test_a_module_without_a_last_layer_is_explained() -> None:
     model = nn.Sequential(nn.Conv2d(3, 9, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with pytest.raises(ExportError, match="no linear layer, and no convolution with an output a class"):
+    with pytest.raises(ExportError, match="no linear layer, and no convolution with one output per class"):
         find_features(nn.Sequential(model, nn.Softmax(1), nn.LPPool1d(2, 3)), X[:2], CLASSES)

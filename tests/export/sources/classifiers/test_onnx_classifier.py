@@ -117,7 +117,7 @@ def test_tensors_can_be_named(tmp_path: Path) -> None:
 
 
 WRONG_NAMES = [
-    ({"logits": "scoers"}, "--logits-output names 'scoers', which no node of the graph makes; its last ones make"),
+    ({"logits": "scoers"}, "--logits-output names 'scoers', which no node of the graph produces; its last tensors are"),
     ({"features": "deep"}, "--features-output names 'deep'"),
     ({"logits": "maps"}, r"maps has shape \[2, 6, 12, 12\], logits have \[2, K\]"),
 ]

@@ -87,8 +87,8 @@ def test_classes_are_named_where_timm_knows_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet81", "timm knows no classifier 'resnet81'. Did you mean .*resnet18"),
-        ("hf-hub:timm/resnet18", "timm knows no classifier 'hf-hub:timm/resnet18'"),
+        ("resnet81", "timm has no classifier 'resnet81'. Did you mean .*resnet18"),
+        ("hf-hub:timm/resnet18", "timm has no classifier 'hf-hub:timm/resnet18'"),
         ("resnet18.nonsense", "nonsense"),
         ("resnet18", "needs its weights: give --classifier-weights FILE, or --download"),
     ],

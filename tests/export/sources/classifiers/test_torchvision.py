@@ -89,9 +89,9 @@ def test_a_file_of_torchvisions_own_is_known_by_its_name(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet81", "torchvision knows no classifier 'resnet81'. Did you mean .*resnet18"),
-        ("fcn_resnet50", "torchvision knows no classifier 'fcn_resnet50'"),
-        ("resnet50.IMAGENET1K_V9", "ResNet50_Weights knows no .*IMAGENET1K_V9.*Did you mean IMAGENET1K_V"),
+        ("resnet81", "torchvision has no classifier 'resnet81'. Did you mean .*resnet18"),
+        ("fcn_resnet50", "torchvision has no classifier 'fcn_resnet50'"),
+        ("resnet50.IMAGENET1K_V9", "ResNet50_Weights has no .*IMAGENET1K_V9.*Did you mean IMAGENET1K_V"),
         ("resnet18", "needs its weights: give --classifier-weights FILE, or --download"),
     ],
 )

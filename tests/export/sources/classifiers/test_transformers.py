@@ -135,7 +135,7 @@ def change(folder: Path, **values: object) -> None:
 def test_a_model_that_is_no_classifier_is_explained(tmp_path: Path) -> None:
     saved(tmp_path, vit())
     change(tmp_path, architectures=["ViTModel"])
-    with pytest.raises(ExportError, match="is a ViTModel, no image classifier"):
+    with pytest.raises(ExportError, match="is a ViTModel, not an image classifier"):
         load(tmp_path)
 
 

@@ -127,7 +127,7 @@ SCHEDULES: list[tuple[dict[str, Any], str]] = [
     ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, "has no betas"),
     ({"beta_start": "low"}, "beta_start and beta_end are 'low' and 0.02"),
     ({"beta_schedule": "scaled_linear", "beta_start": -1.0}, "is not supported|leave"),
-    ({"trained_betas": [[0.1], 0.2]}, "trained_betas are no list of numbers"),
+    ({"trained_betas": [[0.1], 0.2]}, "trained_betas is not a list of numbers"),
     ({"trained_betas": [0.1]}, "leave"),
 ]
 
