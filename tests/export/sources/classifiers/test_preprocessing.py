@@ -96,7 +96,7 @@ def test_what_is_done_is_said() -> None:
 IMPOSSIBLE = [
     (Preprocessing((10**9, 224)), "1 to 8192 pixels"),
     (Preprocessing((224, 224), resize=(200, 256)), "which is smaller"),
-    (Preprocessing(std=(0.0,)), "which divides"),
+    (Preprocessing(std=(0.0,)), "by which it divides"),
     (Preprocessing(mean=(float("nan"),)), "finite numbers"),
     (Preprocessing(filter="random"), "resizes by 'random'"),  # type: ignore[arg-type]
 ]
