@@ -83,8 +83,12 @@ def choose_engine(bundle: Bundle, engine: EngineRequest) -> EngineCandidate:
 def open_detector(bundle: Bundle, plan: Plan, engine: EngineRequest) -> Detector:
     """A detector for a plan, whatever the bundle is calibrated for. Raises UsageError as `choose_engine` does."""
     best = choose_engine(bundle, engine)
-    detector = Detector.load(
-        bundle, plan, backend=best.backend, precision=best.precision, batch=engine.batch, threads=engine.threads
+    return Detector.load(
+        bundle,
+        plan,
+        backend=best.backend,
+        precision=best.precision,
+        batch=engine.batch,
+        threads=engine.threads,
+        why=best.why,
     )
-    detector.why = best.why
-    return detector

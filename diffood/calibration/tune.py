@@ -25,7 +25,7 @@ from diffood.calibration.tuning.traces import full_cost, group_by_trace, list_pl
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import Bundle, add_default_plan, open_bundle
 from diffood.runtime.bundle.fusion import Fusion
-from diffood.runtime.bundle.tuning import Measured, MeasuredPlan, add_tuned, keep_measured
+from diffood.runtime.bundle.tuning import MeasuredPlan, TuningMeasurement, add_tuned, keep_measured
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import Plan
@@ -87,10 +87,10 @@ class Tuned:
     interrupted: bool
     speeds: tuple[Speed, ...]
 
-    def measured(self) -> Measured:
+    def measured(self) -> TuningMeasurement:
         """Cost and detection of every plan, as the bundle stores them."""
         front = {found.plan for found in self.choice.front}
-        return Measured(
+        return TuningMeasurement(
             unit="UNet evaluations" if self.limit.kind == "evaluations" else "milliseconds",
             limit=self.limit.most,
             made=self.images.made,

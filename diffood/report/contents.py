@@ -11,7 +11,7 @@ from diffood.report.charts.thumbnails import Thumbnails
 from diffood.report.facts import Fact, WitnessFact
 from diffood.report.gallery import ClassGuess
 from diffood.report.operating import OperatingPoint
-from diffood.runtime.bundle.tuning import Measured
+from diffood.runtime.bundle.tuning import TuningMeasurement
 from diffood.runtime.method.plan import Plan
 
 
@@ -50,7 +50,7 @@ class FittedBundle:
     n: int
     guarantee: str
     evaluations: int
-    tuned: Measured | None
+    tuned: TuningMeasurement | None
     front: Picture | None
 
 

@@ -1,4 +1,4 @@
-"""The calibration as read at run time: score in, p-value and verdict out. Fits nothing."""
+"""Applies a calibration: score in, p-value and verdict out. Fits nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,13 @@ from diffood.runtime.bundle.calibration import Calibration
 
 @dataclass(frozen=True)
 class Decisions:
-    """p_values float64 [N] in (0, 1], is_ood bool [N], thresholds float64 [N] that the scores were compared with."""
+    """Decisions on N scores.
+
+    Attributes:
+        p_values: In (0, 1], float64 [N].
+        is_ood: bool [N].
+        thresholds: That the scores were compared with, float64 [N].
+    """
 
     p_values: npt.NDArray[np.float64]
     is_ood: npt.NDArray[np.bool_]
@@ -20,9 +26,12 @@ class Decisions:
 
 @dataclass(frozen=True)
 class DecisionRule:
-    """How a calibration judges scores: make it once and ask it often, as its scores are laid out when it is made.
+    """How a calibration judges scores; make it once and use it often.
 
-    known float64 [n]: the calibration's scores, sorted; own: of each class with its own threshold that, and its scores.
+    Attributes:
+        calibration: The calibration.
+        known: Its scores, sorted, float64 [n].
+        own: Threshold and sorted scores of each class that has its own.
     """
 
     calibration: Calibration
@@ -42,7 +51,7 @@ class DecisionRule:
 
         p = (1 + #{calibration scores >= s}) / (n + 1): Vovk et al. 2005. Where the class has its own threshold the
         scores counted are those of its images (Mondrian: sec. 4.5 there), so that a p-value and a verdict speak of the
-        same images. A score that is not finite, -inf too, is flagged, never passed; -1 is a class without its own.
+        same images. A score that is not finite, even -inf, is flagged. Class -1 has no threshold of its own.
         """
         finite = np.where(np.isfinite(scores), scores, np.inf)
         p_values, thresholds = _p_values(finite, self.known), np.full(len(finite), self.calibration.threshold)
@@ -53,6 +62,6 @@ class DecisionRule:
 
 
 def _p_values(scores: npt.NDArray[np.float64], known: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Of scores [N] among sorted calibration scores [n]."""
+    """p-values of scores [N] among sorted calibration scores [n]."""
     at_least = len(known) - np.searchsorted(known, scores, side="left")
     return np.asarray((1 + at_least) / (len(known) + 1))

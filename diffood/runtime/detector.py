@@ -1,4 +1,4 @@
-"""Images in, scores and verdicts out: the one object a Python user needs. Decodes no files but through `images`."""
+"""Images in, scores and verdicts out: the one object a Python user needs."""
 
 import gc
 import os
@@ -17,6 +17,7 @@ from diffood.runtime.bundle.calibration import Calibration, Fingerprint, load_ca
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import require_calibrated
 from diffood.runtime.decision import DecisionRule
+from diffood.runtime.halving import stream_halving
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits, load_image
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.plan import Plan
@@ -27,7 +28,6 @@ from diffood.runtime.passes import PassConfig, run_pass
 from diffood.runtime.sessions import Session
 from diffood.runtime.sessions.backends import open_session
 from diffood.runtime.sessions.choice import PrecisionChoice, list_candidates, no_engine_error
-from diffood.runtime.sparing import stream_sparing
 
 DEFAULT_BATCH = 32
 RANGE_SLACK = 1e-3  # rounding of a caller's own scaling
@@ -37,9 +37,14 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What one image gave. witnesses float64 [W]: the plan's, as measured; evidence: what they were measured on.
+    """Score of one image.
 
-    stage: that at which it ended, from 1; evaluations: of the UNet.
+    Attributes:
+        score: Higher is more out-of-distribution.
+        witnesses: Raw witness values, float64 [W], in plan order.
+        evidence: What they were measured on.
+        stage: Stage at which scoring stopped, from 1.
+        evaluations: UNet evaluations spent.
     """
 
     score: float
@@ -51,11 +56,15 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of N images, in their order; higher is more out-of-distribution.
+    """Scores of N images, in their order. What was not measured at an early stage is NaN.
 
-    score float64 [N], witnesses float64 [N, W] (one column a witness of the plan), by_start float64 [N, T] (the jump,
-    one column a start time), predicted int64 [N] (class index), confidence float64 [N] (largest softmax probability),
-    evaluations int64 [N] (UNet evaluations spent on it). What was not measured at an early stage is NaN.
+    Attributes:
+        score: Higher is more out-of-distribution, float64 [N].
+        witnesses: Raw witness values in plan order, float64 [N, W].
+        by_start: The jump by start time, float64 [N, T].
+        predicted: Class index, int64 [N].
+        confidence: Largest softmax probability, float64 [N].
+        evaluations: UNet evaluations spent, int64 [N].
     """
 
     score: npt.NDArray[np.float64]
@@ -70,9 +79,15 @@ class Scores:
 class Verdicts:
     """Verdicts on N files, in their order.
 
-    is_ood bool [N], p_value float64 [N], score float64 [N], predicted int64 [N], threshold float64 [N] (that of the
-    predicted class, or of all images); error: a reason for each file that was refused, else "". A refused file has
-    is_ood True, NaN for numbers and -1 for its class: it was never shown to be in-distribution.
+    A refused file has is_ood True, NaN for numbers and -1 for its class: it was never shown to be in-distribution.
+
+    Attributes:
+        is_ood: Whether the image is flagged, bool [N].
+        p_value: Conformal p-value, float64 [N].
+        score: Higher is more out-of-distribution, float64 [N].
+        predicted: Class index, int64 [N].
+        threshold: Of the predicted class, or of all images, float64 [N].
+        error: Why each file was refused; "" if it was not.
     """
 
     is_ood: npt.NDArray[np.bool_]
@@ -84,20 +99,34 @@ class Verdicts:
 
 
 class Detector:
-    """A bundle opened for scoring with one plan on one backend.
+    """A bundle opened for scoring with one plan on one backend. Not for use by two threads at once.
 
-    batch: rows of every engine call; threads: of the engine, 0 for all cores. Not for use by two threads at once.
+    Attributes:
+        bundle: The bundle.
+        plan: What fixes a score, apart from the models.
+        session: The engine.
+        fusion: How witnesses are combined, None for a plan of one witness.
+        evaluations: UNet evaluations of an image that goes through all repeats.
+        why: Why this backend and precision; "" if they were given.
     """
 
-    def __init__(self, bundle: Bundle, plan: Plan, session: Session, fusion: Fusion | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        plan: Plan,
+        session: Session,
+        fusion: Fusion | None = None,
+        *,
+        why: str = "",
+        halve_batch: bool = False,
+    ) -> None:
         if fusion is not None and (problem := fusion.record.mismatch(plan)):
             raise UsageError(f"{problem}: give the fusion that was fitted for this plan.")
         self.bundle, self.plan, self.session, self.fusion = bundle, plan, session, fusion
         latent = bundle.manifest.latent is not None
-        self._way = PassConfig(plan, bundle.tables(plan), plan.grid(bundle.alpha_bar).origin_scale(), latent)
-        self.evaluations = plan.evaluations(self._way.tables)  # of an image that goes all the way
-        self.spares_memory = False  # go on with half the rows where the engine finds no memory for all
-        self.why = ""  # why this backend and precision, where `open` chose them
+        self._config = PassConfig(plan, bundle.tables(plan), plan.grid(bundle.alpha_bar).origin_scale(), latent)
+        self.evaluations = plan.evaluations(self._config.tables)
+        self.why, self._halve_batch = why, halve_batch
 
     @classmethod
     def open(
@@ -109,14 +138,23 @@ class Detector:
         precision: PrecisionChoice | None = None,
         batch: int = DEFAULT_BATCH,
         threads: int = 0,
+        halve_batch: bool = False,
     ) -> "Detector":
-        """Open a bundle folder. Without a plan: the calibration's if there is one, else the bundle's default.
+        """Open a bundle folder.
 
-        precision None: the calibration's, FP32 without one; "auto": the fastest that `diffood verify` let pass.
-        backend "auto": the best this machine has for which the calibration holds. `why` tells what was chosen.
+        Args:
+            path: The folder.
+            plan: A plan or the name of one; None: the calibration's, or the bundle's default without one.
+            backend: "auto": the best this machine has for which the calibration is valid.
+            precision: None: the calibration's, FP32 without one; "auto": the fastest that passed `diffood verify`.
+            batch: Rows of every engine call.
+            threads: Of the engine; 0: all cores.
+            halve_batch: Continue with half the batch when the engine runs out of memory.
 
-        Raises BundleError (damaged or foreign bundle), UsageError (unknown plan, impossible batch, nothing here can
-        run it), MissingExtraError (a library of the backend that was asked for).
+        Raises:
+            BundleError: The bundle is damaged or foreign.
+            UsageError: An unknown plan, an impossible batch, or no engine here can run it.
+            MissingExtraError: A library of the backend is not installed.
         """
         bundle = open_bundle(Path(path))
         calibration = load_calibration(bundle) if os.path.lexists(bundle.path / CALIBRATION) else None
@@ -125,7 +163,7 @@ class Detector:
         chosen = plan if isinstance(plan, Plan) else bundle.plan(plan)
         require_size(batch, threads)
         if calibration is not None and calibration.fingerprint.plan != chosen:
-            calibration = None  # no backend can make it hold
+            calibration = None  # it is valid on no backend
         candidates = list_candidates(bundle, calibration, backend, precision, batch)
         fusion = load_calibrated_fusion(bundle, calibration)
         refused: CalibrationError | None = None
@@ -138,8 +176,9 @@ class Detector:
                 batch=batch,
                 threads=threads,
                 fusion=fusion,
+                why=candidate.why,
+                halve_batch=halve_batch,
             )
-            detector.why = candidate.why
             if calibration is None or "auto" not in (backend, precision):
                 return detector
             try:
@@ -161,23 +200,33 @@ class Detector:
         batch: int = DEFAULT_BATCH,
         threads: int = 0,
         fusion: Fusion | None = None,
+        why: str = "",
+        halve_batch: bool = False,
     ) -> "Detector":
-        """Load the graphs a plan needs from an opened bundle, on the backend and in the precision named.
+        """Load the graphs that a plan needs from an opened bundle, on this backend and in this precision.
 
-        fusion: what a calibration fitted, for a plan that fuses witnesses; without it `observe` alone works.
+        Args:
+            bundle: The bundle.
+            plan: The plan.
+            backend: Name of the backend.
+            precision: Of the graphs.
+            batch: Rows of every engine call.
+            threads: Of the engine; 0: all cores.
+            fusion: What a calibration fitted, for a plan that fuses witnesses; without it only `observe` works.
+            why: Why this backend and precision.
+            halve_batch: Continue with half the batch when the engine runs out of memory.
         """
         require_size(batch, threads)
-        return cls(bundle, plan, _open_session(bundle, plan, backend, precision, batch, threads), fusion)
+        session = _open_session(bundle, plan, backend, precision, batch, threads)
+        return cls(bundle, plan, session, fusion, why=why, halve_batch=halve_batch)
 
     def with_fusion(self, fusion: Fusion) -> "Detector":
-        """The same detector, on the same session, that combines witnesses as `fusion` says."""
-        detector = Detector(self.bundle, self.plan, self.session, fusion)
-        detector.why = self.why
-        return detector
+        """The same detector on the same session, with this fusion."""
+        return Detector(self.bundle, self.plan, self.session, fusion, why=self.why, halve_batch=self._halve_batch)
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """All that the scores of this detector depend on."""
+        """Everything the scores of this detector depend on."""
         manifest, precision = self.bundle.manifest, self.session.precision
 
         def sha256(role: Role) -> str:
@@ -198,7 +247,7 @@ class Detector:
         )
 
     def calibration(self) -> Calibration:
-        """Read the bundle's calibration; CalibrationError where there is none or it does not hold for what runs."""
+        """Read the bundle's calibration. Raises CalibrationError if there is none or it is not valid for what runs."""
         calibration = load_calibration(self.bundle)
         require_calibrated(self.bundle, calibration, self.fingerprint)
         return calibration
@@ -206,8 +255,8 @@ class Detector:
     def score(self, images: npt.NDArray[Any]) -> Scores:
         """Score N images: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W], or float32 [N, C, H, W] in [-1, 1].
 
-        Raises UsageError for another type or shape than the bundle's; arrays are never resized. CalibrationError for a
-        plan that fuses witnesses in a bundle that was not calibrated.
+        Arrays are never resized. Raises UsageError for another type or shape, CalibrationError for a plan that fuses
+        witnesses in a bundle that was not calibrated.
         """
         x = self._as_input(np.asarray(images))
         scores = Scores(
@@ -218,7 +267,7 @@ class Detector:
             confidence=np.empty(len(x)),
             evaluations=np.empty(len(x), np.int64),
         )
-        for index, result in self.stream(enumerate(x)):  # whose evidence, the denoised images, is let go at once
+        for index, result in self.stream(enumerate(x)):  # the evidence, with the denoised images, is freed at once
             scores.score[index], scores.witnesses[index] = result.score, result.witnesses
             scores.by_start[index] = result.evidence.by_start
             scores.predicted[index], scores.confidence[index] = result.evidence.predicted, result.evidence.confidence
@@ -226,9 +275,9 @@ class Detector:
         return scores
 
     def predict(self, paths: Sequence[str | Path], limits: ImageLimits = DEFAULT_LIMITS) -> Verdicts:
-        """Verdicts on image files; a file that cannot be used is reported in `error`, the others go on.
+        """Verdicts on image files; a file that cannot be used has its reason in `error`.
 
-        Raises CalibrationError where the bundle is not calibrated for this plan.
+        Raises CalibrationError if the bundle is not calibrated for this plan.
         """
         rule = DecisionRule.of(self.calibration())
         errors = [""] * len(paths)
@@ -259,7 +308,7 @@ class Detector:
         """Score (key, x float32 [C, H, W] in [-1, 1]) pairs lazily and yield them in their order.
 
         Memory is bounded by the batch, not by the number of items. Raises CalibrationError as `score` does, and
-        EngineMemoryError where the engine finds no memory: with one row, where `spares_memory` is set.
+        EngineMemoryError if the engine runs out of memory: even for one row, if the detector may halve its batch.
         """
         if self.plan.fused and self.fusion is None:
             raise CalibrationError(
@@ -267,20 +316,20 @@ class Detector:
                 "--images DIR` fits on in-distribution images: calibrate first, or use the paper's score alone, "
                 'plan="plain".'
             )
-        if self.spares_memory:
-            return stream_sparing(self._score, self._halve, items)
+        if self._halve_batch:
+            return stream_halving(self._score, self._halve, items)
         return self._score(items)
 
     def _score(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, ImageScore]]:
-        return run_pass(self.session, self._way, items, self._judge)
+        return run_pass(self.session, self._config, items, self._judge)
 
     def _halve(self) -> bool:
-        """Load the session anew for half the rows; False where there is but one."""
+        """Load the session again for half the batch; False if that is one row already."""
         backend, precision = self.session.backend, self.session.precision
         batch, threads = self.session.batch, self.session.threads
         if batch == 1:
             return False
-        del self.session  # its memory first
+        del self.session  # free its memory first
         gc.collect()
         self.session = _open_session(self.bundle, self.plan, backend, precision, batch // 2, threads)
         return True
@@ -294,12 +343,12 @@ class Detector:
             score = self.fusion.score(evidence, values)
             ends = self.fusion.ends(evidence, score)
         stage = 1 + sum(earlier < evidence.repeats for earlier in self.plan.stages)
-        spent = self.plan.evaluations(self._way.tables, evidence.repeats)
+        spent = self.plan.evaluations(self._config.tables, evidence.repeats)
         return ImageScore(score, values, evidence, stage, spent), ends
 
     def observe(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, Evidence]]:
-        """The pass itself, to its end whatever the stages: what it leaves of each item, lazily and in order."""
-        return run_pass(self.session, self._way, items, lambda evidence: (evidence, False))
+        """The evidence of each item after all repeats, whatever the stages, lazily and in order."""
+        return run_pass(self.session, self._config, items, lambda evidence: (evidence, False))
 
     def _as_input(self, images: npt.NDArray[Any]) -> Array:
         shape = self.bundle.manifest.image
@@ -338,7 +387,7 @@ def _open_session(
 
 
 def require_size(batch: int, threads: int) -> None:
-    """UsageError where no engine can be asked for so many rows or threads."""
+    """Raise UsageError for an impossible number of rows or threads."""
     if not 1 <= batch <= 4096:
         raise UsageError(f"A batch of {batch} rows is not possible: choose 1 to 4096.")
     if not 0 <= threads <= 1024:

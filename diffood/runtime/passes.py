@@ -1,8 +1,8 @@
-"""The pass over images: classify, noise, denoise in lanes, classify again; in stages where a rule may end it early.
+"""The pass over images: classify, noise, denoise in lanes, classify again; in stages after which a rule may stop it.
 
-Where the bundle has an autoencoder, it is the latents that are noised and denoised: encode stands before, decode after.
+If the bundle has an autoencoder, images are encoded first, and their latents are noised, denoised and decoded.
 
-Knows nothing of files, calibrations and verdicts. What an image shares the lanes with does not change its evidence.
+The evidence of an image does not depend on the images it shares the lanes with.
 """
 
 import itertools
@@ -28,14 +28,18 @@ Found = TypeVar("Found")
 # What is made of an image after each stage, and whether it goes no further.
 Judge = Callable[[Evidence], tuple[Found, bool]]
 
-MOST_WAITING = 4  # batches of images under way or behind one that is; those that end early must not fill memory
+MOST_WAITING = 4  # batches of images that are not finished, or wait for one that is not; must not fill memory
 
 
 @dataclass(frozen=True)
 class PassConfig:
-    """What a pass does with every image: plan, its tables by start time, (scale of x, of noise) of the original.
+    """What a pass does with every image.
 
-    latent: whether images are encoded, and what was made of their latents decoded.
+    Attributes:
+        plan: The plan.
+        tables: Its step tables, by start time.
+        origin_scale: (scale of x, scale of noise) of the image that denoised ones are compared with.
+        latent: Whether latents are denoised instead of images.
     """
 
     plan: Plan
@@ -55,24 +59,24 @@ class PassConfig:
 
 
 class _Image(Generic[Key, Found]):
-    """An image on its way: outputs of a stage arrive in any order until none is missing. z: what is noised of it."""
+    """The state of an image: outputs of a stage arrive in any order until none is missing. z: image or latent."""
 
     def __init__(
-        self, key: Key, x: Array, z: Array, logits: Array, features: Array, origin: Array, way: PassConfig
+        self, key: Key, x: Array, z: Array, logits: Array, features: Array, origin: Array, config: PassConfig
     ) -> None:
-        repeats, starts = way.plan.repeats, len(way.tables)
+        repeats, starts = config.plan.repeats, len(config.tables)
         self.key, self.x, self.z, self.logits, self.features = key, x, z, logits, features
-        self.origin = np.zeros((repeats, len(origin)), np.float32) if way.own_origin else origin[None]
+        self.origin = np.zeros((repeats, len(origin)), np.float32) if config.own_origin else origin[None]
         self.after = np.zeros((repeats, starts, len(origin)), np.float32)
         self.denoised = np.zeros((repeats, starts, *x.shape), np.float32)
         self.repeats = self.missing = 0  # done or under way; outputs that are awaited
         self.found: Found | None = None  # what was made of it after the last stage it reached
         self.begun = self.ended = False
 
-    def evidence(self, way: PassConfig) -> Evidence:
+    def evidence(self, config: PassConfig) -> Evidence:
         """What the repeats so far left."""
-        done, plan = self.repeats, way.plan
-        if way.jumps:
+        done, plan = self.repeats, config.plan
+        if config.jumps:
             found = jumps(self.origin[:done], self.after[:done], plan.norm, plan.compare)
         else:
             found = np.full(self.after[:done].shape[:2], np.nan)
@@ -85,7 +89,7 @@ _Trajectory = Trajectory[tuple[_Image[Key, Found], int, int]]  # image, repeat, 
 
 @dataclass(frozen=True)
 class StageResult(Generic[Key, Found]):
-    """What came of an image between two of its stages: what is made of it so far, and what is next for it."""
+    """What the worker thread made of an image after a stage, and what is next for it."""
 
     image: _Image[Key, Found]
     found: Found | None
@@ -97,29 +101,29 @@ class StageResult(Generic[Key, Found]):
 class _Pass(Generic[Key, Found]):
     """The state of one pass. Memory is bounded by the batch: images are pulled when lanes are free, not before.
 
-    Images are judged and noised by a thread beside the engine, which is asked by the caller's thread alone; a batch of
+    Images are judged and noised by a worker thread, while the caller's thread alone calls the engine; a batch of
     images is classified ahead, so that the lanes never wait for their noise.
     """
 
     def __init__(
-        self, session: Session, way: PassConfig, judge: Judge[Found], items: Iterable[tuple[Key, Array]]
+        self, session: Session, config: PassConfig, judge: Judge[Found], items: Iterable[tuple[Key, Array]]
     ) -> None:
-        self.session, self.way, self.judge, self.items = session, way, judge, iter(items)
+        self.session, self.config, self.judge, self.items = session, config, judge, iter(items)
         self.lanes: Lanes[tuple[_Image[Key, Found], int, int]] = Lanes(session)
         self.waiting: deque[_Image[Key, Found]] = deque()  # in the order of items
         self.whole: list[_Image[Key, Found]] = []  # images of which no output is missing
-        self.turns: deque[Future[list[StageResult[Key, Found]]]] = deque()  # images in the hands of the thread beside
+        self.stage_results: deque[Future[list[StageResult[Key, Found]]]] = deque()  # images that the worker thread has
         self.noised: deque[_Trajectory[Key, Found]] = deque()
         self.latents: list[_Finished[Key, Found]] = []  # to be decoded, a batch at a time
         self.finished: list[_Finished[Key, Found]] = []  # to be classified, likewise
         self.more = True
 
     def run(self) -> Iterator[tuple[Key, Found]]:
-        with ThreadPoolExecutor(1) as self.beside:
+        with ThreadPoolExecutor(1) as self.worker:
             while self.more or self.waiting:
                 starved = not self._fill()
                 # whole batches, so that none is padded; a part of one where lanes wait for what it lets go on
-                early = starved and bool(self.way.plan.stages or not self.lanes.busy)
+                early = starved and bool(self.config.plan.stages or not self.lanes.busy)
                 if latents := self._due(self.latents, early=early):
                     self._decode(latents)
                 elif finished := self._due(self.finished, early=early):
@@ -141,7 +145,7 @@ class _Pass(Generic[Key, Found]):
 
     def _receive(self, rows: list[_Finished[Key, Found]]) -> None:
         """What the lanes let go, or originals that were noised: latents wait for their decoding."""
-        if self.way.latent:
+        if self.config.latent:
             self.latents += rows
         else:
             self._keep(rows)
@@ -155,7 +159,7 @@ class _Pass(Generic[Key, Found]):
             x = np.clip(unclamped, -1, 1)
             if start is not None:
                 image.denoised[repeat, start] = x
-            if self.way.jumps:
+            if self.config.jumps:
                 self.finished.append((image, repeat, start, x))
             else:
                 self._count(image)
@@ -166,28 +170,28 @@ class _Pass(Generic[Key, Found]):
             self._collect(wait=not self.noised)
             if self.noised:
                 self.lanes.load(self.noised.popleft())
-            elif not self.turns and not self._classify_next_images():
+            elif not self.stage_results and not self._classify_next_images():
                 return False
-        if not self.noised and not self.turns:
+        if not self.noised and not self.stage_results:
             self._classify_next_images()
         return True
 
     def _collect(self, *, wait: bool) -> None:
-        """Take what the thread beside is done with; wait: at least for the next of what it has."""
-        while self.turns and (wait or self.turns[0].done()):
+        """Take what the worker thread has finished; wait: at least for the next result."""
+        while self.stage_results and (wait or self.stage_results[0].done()):
             wait = False
-            for turn in self.turns.popleft().result():
-                turn.image.found, turn.image.ended = turn.found, turn.ended
-                self._receive(turn.originals)
-                if turn.image.begun:  # before new ones, so that few images are on their way
-                    self.noised.extendleft(reversed(turn.trajectories))
+            for done in self.stage_results.popleft().result():
+                done.image.found, done.image.ended = done.found, done.ended
+                self._receive(done.originals)
+                if done.image.begun:  # before new ones, so that few images are on their way
+                    self.noised.extendleft(reversed(done.trajectories))
                 else:
-                    self.noised.extend(turn.trajectories)
-                turn.image.begun = True
+                    self.noised.extend(done.trajectories)
+                done.image.begun = True
 
     def _hand_over(self, images: list[_Image[Key, Found]]) -> None:
         if images:
-            self.turns.append(self.beside.submit(lambda: [self._take_turn(image) for image in images]))
+            self.stage_results.append(self.worker.submit(lambda: [self._finish_stage(image) for image in images]))
 
     def _classify_next_images(self) -> bool:
         """Start on a batch of images; False where there are none, or too many wait for one before them."""
@@ -199,39 +203,39 @@ class _Pass(Generic[Key, Found]):
             return False
         stacked = np.stack([x for _, x in chunk])
         before = self.session.classify(stacked)
-        noised = self.session.encode(stacked) if self.way.latent else [x for _, x in chunk]
+        noised = self.session.encode(stacked) if self.config.latent else [x for _, x in chunk]
         rows = zip(chunk, noised, before.logits, before.features, self._space(before), strict=True)
         images: list[_Image[Key, Found]] = [
-            _Image(key, x, z, logits, features, origin, self.way) for (key, x), z, logits, features, origin in rows
+            _Image(key, x, z, logits, features, origin, self.config) for (key, x), z, logits, features, origin in rows
         ]
         self.waiting += images
         self._hand_over(images)
         return True
 
-    def _take_turn(self, image: _Image[Key, Found]) -> StageResult[Key, Found]:
-        """Judge an image after a stage, and noise it for the next; run beside the engine, touches the image alone."""
+    def _finish_stage(self, image: _Image[Key, Found]) -> StageResult[Key, Found]:
+        """Judge an image after a stage, and noise it for the next; run by the worker thread, touches only the image."""
         found, ended = None, False
-        if image.repeats or 0 in self.way.plan.stages:
-            found, ended = self.judge(image.evidence(self.way))
-            ended = ended or image.repeats == self.way.plan.repeats
+        if image.repeats or 0 in self.config.plan.stages:
+            found, ended = self.judge(image.evidence(self.config))
+            ended = ended or image.repeats == self.config.plan.repeats
         return StageResult(image, found, ended, *(([], []) if ended else self._noise_next_stage(image)))
 
     def _noise_next_stage(
         self, image: _Image[Key, Found]
     ) -> tuple[list[_Trajectory[Key, Found]], list[_Finished[Key, Found]]]:
-        plan, done = self.way.plan, image.repeats
+        plan, done = self.config.plan, image.repeats
         image.repeats = next((stage for stage in plan.stages if stage > done), plan.repeats)
         content, label = content_key(image.x), int(image.logits.argmax())
         trajectories: list[_Trajectory[Key, Found]] = []
         originals: list[_Finished[Key, Found]] = []
         for repeat in range(done, image.repeats):
             noise = draw_noise(content, plan.seed, repeat, image.z.shape)
-            if self.way.own_origin:
-                originals.append((image, repeat, None, mix(self.way.origin_scale, image.z, noise)))
-            for start, table in enumerate(self.way.tables):
+            if self.config.own_origin:
+                originals.append((image, repeat, None, mix(self.config.origin_scale, image.z, noise)))
+            for start, table in enumerate(self.config.tables):
                 noised = mix(table.noise_scale, image.z, noise)
                 trajectories.append(Trajectory((image, repeat, start), noised, table, label, plan.guidance))
-        image.missing = (image.repeats - done) * (len(self.way.tables) + self.way.own_origin)
+        image.missing = (image.repeats - done) * (len(self.config.tables) + self.config.own_origin)
         # the longest first: the last lanes then end nearly together
         return sorted(trajectories, key=lambda trajectory: -len(trajectory.table)), originals
 
@@ -250,14 +254,14 @@ class _Pass(Generic[Key, Found]):
             self.whole.append(image)
 
     def _space(self, outputs: Classified) -> Array:
-        return outputs.logits if self.way.plan.space == "logits" else outputs.features
+        return outputs.logits if self.config.plan.space == "logits" else outputs.features
 
 
 def run_pass(
-    session: Session, way: PassConfig, items: Iterable[tuple[Key, Array]], judge: Judge[Found]
+    session: Session, config: PassConfig, items: Iterable[tuple[Key, Array]], judge: Judge[Found]
 ) -> Iterator[tuple[Key, Found]]:
-    """What `judge` makes of each (key, x float32 [C, H, W] in [-1, 1]) where its way ends, lazily and in order.
+    """What `judge` makes of each (key, x float32 [C, H, W] in [-1, 1]), lazily and in order.
 
-    It is asked after each of the plan's stages and after the last repeat, and may end an image's way.
+    It is called after each of the plan's stages and after the last repeat, and may stop an image there.
     """
-    return _Pass(session, way, judge, items).run()
+    return _Pass(session, config, judge, items).run()

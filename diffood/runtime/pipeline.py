@@ -1,4 +1,4 @@
-"""Files to rows: decodes ahead of the engine, keeps the order, sets bad files aside. Memory is bounded by the batch."""
+"""Scores items: decodes ahead of the engine, keeps the order, sets bad items aside. Memory is bounded by the batch."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,15 +13,15 @@ from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.definition import Evidence
 
-REFUSED_HELD = 1000  # refused files in a row after which their rows are brought out; some kilobytes each
+REFUSED_HELD = 1000  # consecutive refused items after which their results are given; some kilobytes each
 
 Result = TypeVar("Result")
-Progress = Callable[[int], None]  # called with the number of files done since the last call
+Progress = Callable[[int], None]  # called with the number of items done since the last call
 
 
 @dataclass(frozen=True)
 class ItemResult(Generic[Result]):
-    """One file's way through: result is None where the file was refused (loaded.error says why)."""
+    """What became of one item; `result` is None if it was refused, and `loaded.error` says why."""
 
     source: Item
     loaded: DecodedImage
@@ -35,9 +35,9 @@ def score_files(
     progress: Progress | None = None,
     decoding: DecodeOptions = IN_THREADS,
 ) -> Iterator[ItemResult[ImageScore]]:
-    """Score files lazily; outcomes come in the order of `sources`, refused files among them.
+    """Score items lazily; results come in the order of `sources`, those of refused items among them.
 
-    Where the sources pause, all outcomes before the pause are given first.
+    All results before a pause are given before it.
     """
     return _pass_files(detector, detector.stream, sources, limits, progress, decoding)
 
@@ -45,7 +45,7 @@ def score_files(
 def observe_files(
     detector: Detector, sources: Iterable[Item], limits: ImageLimits = DEFAULT_LIMITS, progress: Progress | None = None
 ) -> Iterator[ItemResult[Evidence]]:
-    """As `score_files`, but with what a pass leaves of each file, before anything is made of it."""
+    """As `score_files`, but with the evidence of each item instead of its score."""
     return _pass_files(detector, detector.observe, sources, limits, progress)
 
 
@@ -59,12 +59,12 @@ def _pass_files(
 ) -> Iterator[ItemResult[Result]]:
     waiting: deque[tuple[Item, DecodedImage]] = deque()  # in order; those before the next result were refused
     decoded = decode_ahead(sources, detector.bundle.manifest.image, limits, detector.session.batch, decoding)
-    more, held = True, 0  # held: bytes that the waiting items hold themselves
+    more, held = True, 0  # held: bytes that the waiting items keep in memory
 
     def accepted() -> Iterator[tuple[Item, Array]]:
-        """Feed the detector; ends early in a long run of refused files or heavy items, which must not fill memory.
+        """Feed the detector; ends early after many refused or heavy items, which must not fill memory.
 
-        And where the sources pause: an unfilled batch must not wait for the next file.
+        It ends at a pause, too: a partial batch must not wait for the next item.
         """
         nonlocal more, held
         refused_in_a_row = 0
@@ -91,7 +91,7 @@ def _pass_files(
         while waiting and waiting[0][1].x is None:
             yield oldest(None)
 
-    with closing(decoded):  # whose processes end at once where the pass ends early
+    with closing(decoded):  # ends its processes at once if the pass ends early
         while more:
             for _, result in work(accepted()):
                 yield from refused()

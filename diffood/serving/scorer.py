@@ -43,8 +43,8 @@ def open_scorer(request: ScorerRequest) -> Iterator[OpenedScorer]:
         precision=request.precision,
         batch=request.batch,
         threads=request.threads,
+        halve_batch=True,
     )
-    detector.spares_memory = True
     decoders = default_processes() if request.decoders is None else request.decoders
     decoding = DecodeOptions(decoders, request.decode_timeout)
     scorer = LocalScorer(detector, detector.calibration(), request.limits, decoding, request.pictures)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from diffood import zoo
 from diffood.runtime.bundle.bundle import open_bundle
-from diffood.runtime.bundle.tuning import Measured, MeasuredPlan, keep_measured
+from diffood.runtime.bundle.tuning import MeasuredPlan, TuningMeasurement, keep_measured
 from diffood.zoo.images import load_set, unpack_set
 
 MACHINE = ("--batch", "8", "--threads", "1")
@@ -165,7 +165,7 @@ def test_report_shows_the_accuracy_of_accepted_images_and_the_front_of_a_tuning(
         MeasuredPlan(cost=cost, auroc=auroc, low=auroc - 0.01, high=1, front=cost < 4, chosen=cost == 2)
         for cost, auroc in ((1, 0.9), (2, 0.97), (4, 0.96))
     )
-    keep_measured(bundle, Measured(unit="UNet evaluations", limit=3, made=True, plans=plans))
+    keep_measured(bundle, TuningMeasurement(unit="UNet evaluations", limit=3, made=True, plans=plans))
     assert run(*given, "--output", tmp_path / "after.html").code == 0
     after = page_of(tmp_path / "after.html")
     assert "The 3 plans that diffood tune measured" in words(after)

@@ -16,7 +16,7 @@ from diffood.report.charts.score_histogram import draw_histograms, histogram_pic
 from diffood.report.charts.style import LIGHT
 from diffood.report.charts.thumbnails import LARGEST_SIDE, make_thumbnails
 from diffood.report.charts.tuning_front import plot_front
-from diffood.runtime.bundle.tuning import Measured, MeasuredPlan
+from diffood.runtime.bundle.tuning import MeasuredPlan, TuningMeasurement
 
 
 def test_names_of_sets_and_classes_are_no_formulas(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_front_rises_from_the_cheapest_plan_on() -> None:
         for cost, auroc, front in known
     )
     panel = Figure().subplots()
-    plot_front(panel, Measured(unit="UNet evaluations", limit=3, made=False, plans=plans), LIGHT)
+    plot_front(panel, TuningMeasurement(unit="UNet evaluations", limit=3, made=False, plans=plans), LIGHT)
     line = next(line for line in panel.lines if line.get_drawstyle() == "steps-post")
     assert [list(line.get_xdata()), [round(value) for value in line.get_ydata()]] == [[1, 2, 4], [90, 94, 96]]
 

@@ -10,7 +10,7 @@ import pytest
 from cheap_calibration import calibrate_cheaply
 
 from diffood.errors import EngineMemoryError
-from diffood.runtime.sparing import stream_sparing
+from diffood.runtime.halving import stream_halving
 from diffood.zoo.images import unpack_set
 
 ROWS = 1024  # per call, for which the engine needs some 100 megabytes
@@ -81,7 +81,7 @@ def test_what_fails_is_begun_again_from_the_first_item_without_a_result() -> Non
         items = [(index, str(index)) for index in range(13)]
         if len(failing) > 3:
             with pytest.raises(EngineMemoryError, match="none"):
-                list(stream_sparing(stream, halve, items))
+                list(stream_halving(stream, halve, items))
         else:
-            assert list(stream_sparing(stream, halve, items)) == items, failing
+            assert list(stream_halving(stream, halve, items)) == items, failing
             assert halved == [len(failing)], failing

@@ -8,10 +8,10 @@ from matplotlib.ticker import NullFormatter
 
 from diffood.calibration.tune import Tuned
 from diffood.report.charts.style import PAGE_WIDTH, PALETTE, WIDTH, Picture, Theme, chart_picture, save_chart
-from diffood.runtime.bundle.tuning import Measured
+from diffood.runtime.bundle.tuning import TuningMeasurement
 
 
-def plot_front(panel: Axes, found: Measured, theme: Theme) -> None:
+def plot_front(panel: Axes, found: TuningMeasurement, theme: Theme) -> None:
     """Draw every plan, the front with its intervals, the plan chosen and the limit."""
     best = sorted((plan for plan in found.plans if plan.front), key=lambda plan: plan.cost)
     chosen = next(plan for plan in found.plans if plan.chosen)
@@ -63,7 +63,7 @@ def draw_tuning(found: Tuned, path: Path) -> None:
     save_chart(draw, (WIDTH, 4.2), path)
 
 
-def front_picture(found: Measured) -> Picture:
+def front_picture(found: TuningMeasurement) -> Picture:
     """Draw every plan, the front and the plan chosen, for a page."""
     chosen = next(plan for plan in found.plans if plan.chosen)
     alt = (

@@ -39,7 +39,7 @@ class MeasuredPlan(Record):
     chosen: bool
 
 
-class Measured(Record):
+class TuningMeasurement(Record):
     """What the last tuning measured.
 
     Attributes:
@@ -55,7 +55,7 @@ class Measured(Record):
     plans: Annotated[tuple[MeasuredPlan, ...], Field(min_length=1, max_length=MOST_PLANS)]
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Measured":
+    def _consistent(self) -> "TuningMeasurement":
         if sum(plan.chosen for plan in self.plans) != 1 or not any(plan.front for plan in self.plans):
             raise ValueError("exactly one plan is chosen, and some are on the front")
         return self
@@ -66,7 +66,7 @@ class TuningRecord(Record):
 
     format: Literal[1] = 1
     images: Annotated[tuple[Sha256, ...], Field(max_length=MOST_IMAGES)] = ()
-    measured: Measured | None = None
+    measured: TuningMeasurement | None = None
 
 
 def load_tuned(bundle: Bundle) -> frozenset[str]:
@@ -74,7 +74,7 @@ def load_tuned(bundle: Bundle) -> frozenset[str]:
     return frozenset(_load(bundle).images)
 
 
-def load_measured(bundle: Bundle) -> Measured | None:
+def load_measured(bundle: Bundle) -> TuningMeasurement | None:
     """What the last complete tuning measured, None if there was none. Raises BundleError if the file is damaged."""
     return _load(bundle).measured
 
@@ -88,7 +88,7 @@ def add_tuned(bundle: Bundle, hashes: Collection[str]) -> None:
     _write(bundle, TuningRecord(images=tuple(sorted({*record.images, *hashes})), measured=record.measured))
 
 
-def keep_measured(bundle: Bundle, measured: Measured) -> None:
+def keep_measured(bundle: Bundle, measured: TuningMeasurement) -> None:
     """Write what a tuning measured, replacing an earlier one. Raises BundleError as `load_tuned` does."""
     _write(bundle, TuningRecord(images=_load(bundle).images, measured=measured))
 

@@ -15,11 +15,17 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class FittedWitness(Record):
-    """A witness and what its values are on in-distribution images.
+    """A witness and the distribution of its values on in-distribution images.
 
-    center, scale: their mean and standard deviation; power: of Yeo and Johnson's transformation of what is then left,
-    1 for none, at 0 and 2 a logarithm of one side; center_bent, scale_bent: mean and deviation after it; weight: in the
-    combination, of 1 together.
+    Attributes:
+        name: The witness.
+        center: Mean of the values.
+        scale: Their standard deviation.
+        power: Of Yeo and Johnson's transformation of the standardised values: 1 for none; at 0 and 2 it is a logarithm
+            of one side.
+        center_bent: Mean after the transformation.
+        scale_bent: Standard deviation after it.
+        weight: In the combination; all weights add up to 1.
     """
 
     name: Witness
@@ -31,7 +37,7 @@ class FittedWitness(Record):
     weight: Annotated[float, Field(ge=0, le=1)]
 
     def standardised(self, values: Float) -> Float:
-        """Values [...] in standard deviations above what is usual in-distribution, where they are nearly normal."""
+        """Values [...] in standard deviations above the in-distribution mean, after the transformation."""
         return standardise([self], values[..., None])[..., 0]
 
 
@@ -41,7 +47,7 @@ def fuse(witnesses: Sequence[FittedWitness], how: Combination, values: Float) ->
 
 
 def standardise(witnesses: Sequence[FittedWitness], values: Float) -> Float:
-    """Values [..., W] of fitted witnesses in standard deviations above what is usual in-distribution."""
+    """Values [..., W] of fitted witnesses in standard deviations above their in-distribution means."""
     fitted = [(w.center, w.scale, w.power, w.center_bent, w.scale_bent) for w in witnesses]
     center, scale, power, center_bent, scale_bent = np.array(fitted).T
     return np.asarray((bend((values - center) / scale, power) - center_bent) / scale_bent)
@@ -51,7 +57,7 @@ def bend(values: Float, power: float | Float) -> Float:
     """Transform values [...] monotonically so that a skewed sample becomes nearly normal; power 1 leaves them.
 
     Yeo and Johnson 2000, "A new family of power transformations", sec. 2: Box and Cox's power of 1 + v for v >= 0, and
-    of 1 - v with 2 - power, mirrored, below. power in 0 … 2, where no side is bounded: what is not finite stays so.
+    of 1 - v with 2 - power, mirrored, below. For power in 0 … 2 neither side is bounded, and infinities stay infinite.
     """
     from scipy.special import boxcox1p
 
@@ -62,8 +68,8 @@ def combine(standardised: Float, weights: Float, how: Combination) -> Float:
     """One score [...] from standardised witnesses [..., W] and their weights [W].
 
     "sum": their weighted mean. "tail": that of -log P(Z > z), Z standard normal: Fisher's statistic (1932), weighted.
-    Far out it grows with the square, so that one witness that is sure is not talked down by others that say nothing.
-    NaN where a witness is not finite: the tail of -inf is 0, and would pass for in-distribution.
+    Far out it grows with the square, so that one clear witness outweighs others that say nothing. NaN if a witness is
+    not finite: the tail of -inf is 0, which would pass as in-distribution.
     """
     standardised = np.where(np.isfinite(standardised), standardised, np.nan)
     if how == "sum":

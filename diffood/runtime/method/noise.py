@@ -1,4 +1,4 @@
-"""Noise that belongs to an image: keyed by its content, a seed and the repeat. Nothing of batches or order."""
+"""Noise of an image: a function of its content, a seed and the repeat, never of batch or order."""
 
 import hashlib
 
@@ -36,5 +36,5 @@ def draw_noise(content: bytes, seed: int, repeat: int, shape: tuple[int, ...]) -
 def mix(
     scale: tuple[float, float], x: npt.NDArray[np.float32], noise: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """scale[0]·x + scale[1]·noise in float32: an image, or several, noised to the level the scales are of."""
+    """scale[0]·x + scale[1]·noise in float32: one or several images, noised to the level of the scales."""
     return np.asarray(np.float32(scale[0]) * x + np.float32(scale[1]) * noise, np.float32)

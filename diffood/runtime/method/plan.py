@@ -1,4 +1,4 @@
-"""A plan: every choice that fixes a score, apart from the models. Small, validated, kept in the manifest."""
+"""A plan: every choice that fixes a score, apart from the models. Validated, and kept in the manifest."""
 
 from typing import Annotated, Any, Literal
 
@@ -19,13 +19,23 @@ MAX_STARTS, MAX_REPEATS = 32, 256
 class Plan(BaseModel):
     """How an image is noised, denoised and compared.
 
-    guidance is the paper's beta: eps = (1 + beta)·eps(class) - beta·eps(null); diffusers' guidance_scale is 1 + beta.
-    compare: "origin" sets each x̂ against the image itself, "neighbour" against the x̂ of the next smaller start time
-    (the paper's global and local scores). The witness "jump" is the mean of that over start times and repeats.
-    witnesses: one alone is the score as it is, "jump" the paper's; several are standardised by what `calibrate` fits
-    and combined. See `witnesses` and `fusion`.
-    stages: numbers of repeats, 0 for the classifier alone, after which an image that is clearly in- or
-    out-of-distribution goes no further; where the limits lie is fitted by `calibrate` too.
+    Attributes:
+        schedule: "textbook", or "reference" for the conventions of the paper's code.
+        sampler: How x̂ is denoised.
+        start_times: Noising steps from which denoising starts, ascending.
+        stride: Noising steps that one denoising step takes.
+        repeats: Noise draws per image.
+        guidance: The paper's beta: eps = (1 + beta)·eps(class) - beta·eps(null); diffusers' guidance_scale is 1 + beta.
+        space: What of the classifier is compared.
+        norm: Of the difference.
+        compare: "origin" compares each x̂ with the image, "neighbour" with the x̂ of the next smaller start time (the
+            paper's global and local scores).
+        seed: Of the noise.
+        witnesses: One alone is the score as it is, "jump" is the paper's; several are standardised by what `calibrate`
+            fits, and combined.
+        combine: How several witnesses become one score.
+        stages: Numbers of repeats, 0 for the classifier alone, after which scoring of a clear image stops; `calibrate`
+            fits the limits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,19 +81,18 @@ class Plan(BaseModel):
 
     @property
     def fused(self) -> bool:
-        """Whether a score needs what `calibrate` fits: several witnesses, stages, a bank of features."""
+        """Whether a score needs a fit by `calibrate`: several witnesses, stages, or a bank of features."""
         return len(self.witnesses) > 1 or bool(need_bank(self.witnesses) or self.stages)
 
     @property
     def plain(self) -> "Plan":
-        """The same with the paper's score alone, on all repeats."""
+        """The same plan with the paper's score alone, on all repeats."""
         return self.model_copy(update={"witnesses": ("jump",), "stages": ()})
 
     def changed(self, overrides: dict[str, Any]) -> "Plan":
-        """Return this plan with the fields of `overrides` that are not None; UsageError where they do not fit.
+        """Return this plan with the fields of `overrides` that are not None. Raises UsageError if they do not fit.
 
-        Where no stages are given, the plan loses those beyond fewer repeats, and all with one witness: alone it is the
-        score as it is.
+        Unless stages are given, those beyond fewer repeats are dropped, and all of them if one witness is left.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
         if len(given.get("witnesses", ())) == 1:
@@ -98,12 +107,12 @@ class Plan(BaseModel):
         return Grid(alpha_bar, self.schedule)
 
     def tables(self, alpha_bar: npt.NDArray[np.float64], prediction: Prediction) -> list[StepTable]:
-        """One table a start time, in the order of `start_times`. Raises UsageError for a time out of range."""
+        """One table per start time, in their order. Raises UsageError for a time out of range."""
         grid = self.grid(alpha_bar)
         return [build_table(grid, self.sampler, prediction, start, self.stride) for start in self.start_times]
 
     def evaluations(self, tables: list[StepTable], repeats: int | None = None) -> int:
-        """UNet evaluations of an image that goes all the way, or so many repeats."""
+        """UNet evaluations of an image after all repeats, or after so many."""
         return sum(map(len, tables)) * (self.repeats if repeats is None else repeats) * (2 if self.guidance > 0 else 1)
 
 
@@ -111,7 +120,7 @@ class Plan(BaseModel):
 REFERENCE = Plan(schedule="reference", sampler="ddim", start_times=(120, 240, 360), stride=20, repeats=4, guidance=2.0)
 # The paper's score at a seventy-second of its cost: one step of 360 finds as much as three of 120, at a third of them.
 PLAIN = Plan(start_times=(360,), stride=360, repeats=2, guidance=2.0)
-# With what else the same pass says. docs/detection.md: what each witness adds, what was left out, what stages save.
+# With the other witnesses of the same pass. docs/detection.md: what each adds, what was left out, what stages save.
 DEFAULT = PLAIN.changed({"witnesses": ("jump", "reconstruction", "logit_norm", "energy"), "stages": (1,)})
 # One evaluation an image: no guidance, and no denoised image is classified.
 FAST = Plan(

@@ -1,4 +1,4 @@
-"""Score functions, pure numpy: how far a classifier's output moved. Nothing of engines or thresholds."""
+"""Score functions in numpy: how far a classifier's output moved."""
 
 from typing import Literal
 

@@ -74,7 +74,9 @@ class OnnxRuntimeCudaSession:
         self.precision, self.batch = precision, batch
         role = step_role(guided=guided)
         self._step = load_graph(bundle, role, precision, PROVIDER, OPTIONS)
-        self._maps = {name: _Map(bundle, name, precision, batch) for name in ("classify", *autoencoder_roles(bundle))}
+        self._maps = {
+            name: _BoundMap(bundle, name, precision, batch) for name in ("classify", *autoencoder_roles(bundle))
+        }
         shape = (batch, *bundle.manifest.lane_shape)
         x = [_allocate(shape), _allocate(shape)]
         self._epsilon = _allocate(shape)
@@ -136,7 +138,7 @@ class OnnxRuntimeCudaSession:
             self._host_is_old = False
 
 
-class _Map:
+class _BoundMap:
     """A graph of one input, which keeps nothing between two calls; its buffers are bound once."""
 
     def __init__(self, bundle: Bundle, role: Role, precision: Precision, batch: int) -> None:

@@ -95,7 +95,7 @@ class TensorRtSession:
         self._cuda = cuda = Cuda(library)
         runtime = _create_runtime(installed.module)
         load = functools.partial(_Program, bundle, record, installed, runtime, cuda, batch)
-        self._maps = {role: _Map(load(role), cuda, batch) for role in ("classify", *autoencoder_roles(bundle))}
+        self._maps = {role: _EngineMap(load(role), cuda, batch) for role in ("classify", *autoencoder_roles(bundle))}
         self._step = load(step_role(guided=guided), carry=("x_next", "x"))
         row = bundle.manifest.lane_shape
         self._lanes, self._taken = cuda.pinned((batch, *row)), cuda.pinned(row)
@@ -217,7 +217,7 @@ class _Program:
         self.run = _record(work, cuda, context, installed.machine.library)
 
 
-class _Map:
+class _EngineMap:
     """A program of one input, which keeps nothing between two runs; page-locked arrays for what goes in and out."""
 
     def __init__(self, program: _Program, cuda: Cuda, batch: int) -> None:

@@ -114,8 +114,8 @@ class Worker:
                 precision=config.precision,
                 batch=config.batch,
                 threads=config.threads,
+                halve_batch=True,
             )
-            self._detector.spares_memory = True
             calibration = self._detector.calibration()
             scorer = LocalScorer(self._detector, calibration, config.limits, config.decoding, config.pictures)
             self._rows = scorer.rows(self._feed())

@@ -29,7 +29,14 @@ from diffood.runtime.bundle.bundle import TUNING, Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import load_calibration, save_calibration
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import ParityLimits, add_record, calibration_sha256
-from diffood.runtime.bundle.tuning import Measured, MeasuredPlan, add_tuned, keep_measured, load_measured, load_tuned
+from diffood.runtime.bundle.tuning import (
+    MeasuredPlan,
+    TuningMeasurement,
+    add_tuned,
+    keep_measured,
+    load_measured,
+    load_tuned,
+)
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.inputs.open import list_inputs
@@ -328,8 +335,8 @@ def test_hashes_of_earlier_runs_stay(bundle_copy: Path) -> None:
     assert load_tuned(bundle) == frozenset()
     add_tuned(bundle, ["b" * 64, "a" * 64])
     plan = MeasuredPlan(cost=1, auroc=0.9, low=0.8, high=1, front=True, chosen=True)
-    keep_measured(bundle, Measured(unit="milliseconds", limit=2, made=False, plans=(plan,)))
+    keep_measured(bundle, TuningMeasurement(unit="milliseconds", limit=2, made=False, plans=(plan,)))
     add_tuned(bundle, ["c" * 64, "a" * 64])
     assert load_tuned(bundle) == {"a" * 64, "b" * 64, "c" * 64}
-    assert load_measured(bundle) == Measured(unit="milliseconds", limit=2, made=False, plans=(plan,))
+    assert load_measured(bundle) == TuningMeasurement(unit="milliseconds", limit=2, made=False, plans=(plan,))
     open_bundle(bundle_copy)  # is not among the manifest's files, and need not be

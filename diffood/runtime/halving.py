@@ -1,4 +1,4 @@
-"""Goes on where the engine finds no memory: with half the rows, from the first image that has no result."""
+"""Continues with half the batch when the engine runs out of memory, from the first image without a result."""
 
 import itertools
 from collections import deque
@@ -13,13 +13,13 @@ Found = TypeVar("Found")
 Stream = Callable[[Iterable[tuple[Key, Given]]], Iterator[tuple[Key, Found]]]
 
 
-def stream_sparing(
+def stream_halving(
     stream: Stream[Key, Given, Found], halve: Callable[[], bool], items: Iterable[tuple[Key, Given]]
 ) -> Iterator[tuple[Key, Found]]:
-    """What `stream` gives of the items, in their order; where it raises EngineMemoryError, `halve` and begin again.
+    """The results of `stream`, in order; when it raises EngineMemoryError, call `halve` and stream again.
 
-    Only with the items that have no result: those are kept, some batches. Raises what `stream` raised where `halve`
-    says that there is nothing to halve.
+    Only items without a result are streamed again; they are kept, some batches at most. Raises what `stream` raised
+    if `halve` says that there is nothing to halve.
     """
     without_result: deque[tuple[Key, Given]] = deque()
 
@@ -36,7 +36,7 @@ def stream_sparing(
                 without_result.popleft()
                 yield key, found
         except EngineMemoryError as error:
-            failure = str(error)  # and not the error itself, which holds the frames that hold the session
+            failure = str(error)  # not the error itself: its frames keep the session alive
         if failure is None:
             return
         if not halve():
