@@ -32,6 +32,7 @@ from diffood.runtime.bundle.tuning import load_tuned
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.inputs.open import list_inputs
+from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 from diffood.runtime.pipeline import Progress
 
 SUSPECTS = 5  # calibration images that the user is asked to inspect
@@ -50,6 +51,7 @@ class CalibrateRequest:
         per_class: Whether each predicted class with enough images gets its own threshold.
         plan: The plan to calibrate.
         engine: The engine to calibrate for.
+        columns: Columns of tables among the inputs.
 
     """
 
@@ -61,6 +63,7 @@ class CalibrateRequest:
     per_class: bool = False
     plan: PlanRequest = field(default_factory=PlanRequest)
     engine: EngineRequest = field(default_factory=EngineRequest)
+    columns: Columns = DEFAULT_COLUMNS
 
 
 def plan_calibration(request: CalibrateRequest, counts: Sequence[int] = ()) -> ImagePlan:
@@ -70,7 +73,7 @@ def plan_calibration(request: CalibrateRequest, counts: Sequence[int] = ()) -> I
     """
     _require_shares(request)
     bundle = open_bundle(request.bundle)
-    found = [len(list_inputs(request.images))] if request.images else []
+    found = [len(list_inputs(request.images, request.columns))] if request.images else []
     return plan_images(
         request.fpr,
         request.confidence,
@@ -93,7 +96,7 @@ def calibrate_bundle(
         raise UsageError(
             "Give in-distribution images with --images DIR, or --plan-only to ask how many are needed before."
         )
-    sources = list_inputs(request.images)
+    sources = list_inputs(request.images, request.columns)
     bundle = open_bundle(request.bundle)
     detector = open_detector(bundle, request.plan.plan_of(bundle), request.engine)
     session = detector.session  # named while it works: hours may be spent on an engine that was not meant

@@ -23,6 +23,7 @@ from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.inputs.open import list_inputs
+from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 
 SeeSetScore = Callable[[str, str, ImageScore], None]  # called with set name, id and result of every scored file
 
@@ -37,6 +38,7 @@ class EvaluateRequest:
         ood: Inputs of each OOD set, by its name.
         groups: "near" or "far" of each OOD set that is either.
         engine: The engine to score with.
+        columns: Columns of tables among the inputs.
 
     """
 
@@ -45,6 +47,7 @@ class EvaluateRequest:
     ood: Mapping[str, tuple[str, ...]]
     groups: Mapping[str, Group] = field(default_factory=dict)
     engine: EngineRequest = field(default_factory=EngineRequest)
+    columns: Columns = DEFAULT_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def evaluate_bundle(
         request.bundle, backend=engine.backend, precision=engine.precision, batch=engine.batch, threads=engine.threads
     )
     calibration = detector.calibration()
-    sources = {name: list_inputs(inputs) for name, inputs in {IND: request.ind, **request.ood}.items()}
+    sources = {name: list_inputs(inputs, request.columns) for name, inputs in {IND: request.ind, **request.ood}.items()}
     files = {}
     with show_progress("evaluating", sum(map(len, sources.values()))) as advance:
         for name, listed in sources.items():

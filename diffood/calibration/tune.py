@@ -28,6 +28,7 @@ from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.tuning import MeasuredPlan, TuningMeasurement, add_tuned, keep_measured
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
+from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses.registry import need_bank
 
@@ -45,6 +46,7 @@ class TuneRequest:
         ood: Inputs of each OOD set, by its name; none: OOD images are made from the in-distribution ones.
         images: The most in-distribution images to use; the others are left for `calibrate`.
         engine: What plans are measured on.
+        columns: Columns of tables among the inputs.
 
     """
 
@@ -54,6 +56,7 @@ class TuneRequest:
     ood: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     images: int = 400  # half measure: 200 tell a mean AUROC of 98 to about a point, and differences to a few tenths
     engine: EngineRequest = field(default_factory=EngineRequest)
+    columns: Columns = DEFAULT_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -141,8 +144,8 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
         raise UsageError(f"--images {request.images} leaves nothing to measure on; give some hundreds.")
     bundle, limit, engine = open_bundle(request.bundle), request.limit, request.engine
     best = choose_engine(bundle, engine)
-    sources = list_inputs(request.ind)
-    ood = {name: list_inputs(inputs) for name, inputs in request.ood.items()}
+    sources = list_inputs(request.ind, request.columns)
+    ood = {name: list_inputs(inputs, request.columns) for name, inputs in request.ood.items()}
     images = gather_images(sources, ood, bundle.manifest.image, request.images)
     latency_engine = fastest_gated(bundle) if limit.kind == "milliseconds" else None
     cost_of = _cost_function(bundle, latency_engine, images, engine.threads)

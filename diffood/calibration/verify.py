@@ -20,6 +20,7 @@ from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, add_record
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.inputs.open import list_inputs
+from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.pipeline import Progress
 from diffood.runtime.sessions.choice import list_candidates
@@ -38,6 +39,7 @@ class VerifyRequest:
         limits: What the parity gate allows.
         batch: Images per engine call.
         threads: Threads of the engine, 0 for all cores.
+        columns: Columns of tables among the inputs.
 
     """
 
@@ -49,6 +51,7 @@ class VerifyRequest:
     limits: ParityLimits = field(default_factory=ParityLimits)
     batch: int = DEFAULT_BATCH
     threads: int = 0
+    columns: Columns = DEFAULT_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def verify_bundle(request: VerifyRequest, show_progress: ShowProgress = hide_pro
     UsageError for inputs that name nothing.
     """
     named = {IND: request.images, **request.ood}
-    sets = {name: list_inputs(inputs) for name, inputs in named.items() if inputs}
+    sets = {name: list_inputs(inputs, request.columns) for name, inputs in named.items() if inputs}
     bundle = open_bundle(request.bundle)
     calibration = load_calibration(bundle) if os.path.lexists(bundle.path / CALIBRATION) else None
     # without a calibration no fusion is known; the plain plan runs the same graphs

@@ -13,9 +13,11 @@ from diffood.cli.options import shared as options
 from diffood.cli.options.models import ModelOptions
 from diffood.cli.options.parsers import Precisions, png_file, precisions
 from diffood.cli.options.records import expand_records
+from diffood.cli.options.tables import TableOptions
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import ImageShape
+from diffood.runtime.inputs.reading import Columns
 from diffood.runtime.method.scoring import Array
 
 IMAGES = 1000  # taken evenly from --images, and timed in turn
@@ -43,6 +45,7 @@ def bench(
         list[str] | None,
         typer.Option(metavar="INPUT", help="Real images of the kind that is served. Default: the embedded ones."),
     ] = None,
+    tables: TableOptions,
     timing: TimingOptions,
     plan: Annotated[
         list[str] | None, typer.Option(help="Plan of the bundle; give it once for each. Default: all.")
@@ -77,7 +80,7 @@ def bench(
     given, manifest = models.read(), open_bundle(bundle).manifest
     request = BenchRequest(
         bundle,
-        _read_images(images or [], manifest.image),
+        _read_images(images or [], manifest.image, tables.request()),
         Budget(timing.seconds, timing.rounds),
         plan or (),
         backend,
@@ -96,12 +99,12 @@ def bench(
         typer.echo(f"wrote       {output}")
 
 
-def _read_images(inputs: list[str], shape: ImageShape) -> Array:
+def _read_images(inputs: list[str], shape: ImageShape, columns: Columns) -> Array:
     """The images given, or the embedded ones."""
     if inputs:
         from diffood.export.images import read_sample  # needs no torch
 
-        return read_sample(inputs, shape, IMAGES, partial(typer.echo, err=True))
+        return read_sample(inputs, shape, IMAGES, partial(typer.echo, err=True), columns)
     from diffood.runtime.images.pixels import from_pixels
     from diffood.zoo.images import load_set
 

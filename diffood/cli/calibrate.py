@@ -12,6 +12,7 @@ from diffood.cli.options.machine import FixedMachineOptions
 from diffood.cli.options.parsers import html_file
 from diffood.cli.options.plan import PlanOptions
 from diffood.cli.options.records import expand_records
+from diffood.cli.options.tables import TableOptions
 from diffood.cli.text.calibration import describe_calibration, describe_images, describe_repeated
 from diffood.errors import UsageError
 
@@ -48,6 +49,7 @@ def calibrate(
         Path | None, typer.Option(metavar="FILE", parser=html_file, help="HTML file for a page about what was fitted.")
     ] = None,
     machine: FixedMachineOptions,
+    tables: TableOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Fit a bundle's threshold on in-distribution images.
@@ -72,6 +74,7 @@ def calibrate(
         per_class=per_class,
         plan=plan.request(),
         engine=machine.request(),
+        columns=tables.request(),
     )
     if plan_only:
         planned = plan_calibration(request, n or ())

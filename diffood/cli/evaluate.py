@@ -12,6 +12,7 @@ from diffood.cli.options.machine import MachineOptions
 from diffood.cli.options.parsers import html_file
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
+from diffood.cli.options.tables import TableOptions
 from diffood.errors import EXIT_SET_ASIDE, UsageError
 
 
@@ -36,6 +37,7 @@ def evaluate(
         typer.Option(metavar="FILE", parser=html_file, help="HTML file for the page that `diffood report` writes."),
     ] = None,
     machine: MachineOptions,
+    tables: TableOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure false alarms and detection on test images.
@@ -53,7 +55,7 @@ def evaluate(
     from diffood.report.report import report_on_sets
 
     groups: dict[str, Group] = {**dict.fromkeys(collect_sets(near), "near"), **dict.fromkeys(collect_sets(far), "far")}
-    request = EvaluateRequest(bundle, (ind,), collect_sets(near, far, ood), groups, machine.request())
+    request = EvaluateRequest(bundle, (ind,), collect_sets(near, far, ood), groups, machine.request(), tables.request())
     if not request.ood:
         raise UsageError("No OOD set given: add --ood, --near or --far NAME=DIR, once for each.")
     extremes = SetExtremes()

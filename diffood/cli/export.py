@@ -13,6 +13,7 @@ from diffood.cli.options.models import PANEL, ModelOptions
 from diffood.cli.options.parsers import Precisions
 from diffood.cli.options.parsers import precisions as read_precisions
 from diffood.cli.options.records import expand_records
+from diffood.cli.options.tables import TableOptions
 from diffood.errors import UsageError
 from diffood.export.request import OPSET, ExportRequest
 from diffood.export.run import run_export
@@ -41,6 +42,7 @@ def export(
         list[str] | None,
         typer.Option(metavar="INPUT", help="In-distribution images, for the value ranges of int8. " + options.INPUTS),
     ] = None,
+    tables: TableOptions,
     engines: EngineOptions,
 ) -> None:
     """Export a trained UNet and classifier to a bundle.
@@ -61,6 +63,7 @@ def export(
         precisions=precisions,
         opset=opset,
         images=tuple(images or ()),
+        columns=tables.request(),
         engines=engines.read(precisions),
     )
     run_export(request, typer.echo)

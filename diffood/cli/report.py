@@ -10,6 +10,7 @@ from diffood.cli.options import shared as options
 from diffood.cli.options.machine import MachineOptions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
+from diffood.cli.options.tables import TableOptions
 from diffood.errors import EXIT_SET_ASIDE
 
 
@@ -21,6 +22,7 @@ def report(
     output: Annotated[Path, typer.Option(metavar="FILE", help="The HTML file to write.")],
     ood: Annotated[list[NamedSet] | None, sets_option("An OOD set; repeatable.")] = None,
     machine: MachineOptions,
+    tables: TableOptions,
 ) -> None:
     """Write one HTML page about a calibrated bundle.
 
@@ -31,7 +33,7 @@ def report(
     from diffood.calibration.evaluate import EvaluateRequest
     from diffood.report.report import ReportRequest, make_report
 
-    tests = EvaluateRequest(bundle, (ind,), collect_sets(ood), engine=machine.request())
+    tests = EvaluateRequest(bundle, (ind,), collect_sets(ood), engine=machine.request(), columns=tables.request())
     written = make_report(ReportRequest(tests, output), progress.show_progress)
     aside = {name: count for name, count in written.set_aside.items() if count}
     typer.echo(f"scored      {', '.join(f'{count} of {name}' for name, count in written.scored.items())}")

@@ -13,6 +13,7 @@ import typer
 from diffood.cli import progress
 from diffood.cli.options import serving as serve_options
 from diffood.cli.options import shared as options
+from diffood.cli.options.tables import IdColumn, ImageColumn
 from diffood.errors import UsageError
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits
@@ -50,8 +51,8 @@ def serve_batch(
     max_bytes: options.MaxBytes = DEFAULT_MAX_BYTES,
     decode_timeout: serve_options.DecodeTimeout = DEFAULT_SECONDS,
     decoders: serve_options.Decoders = None,
-    image_column: serve_options.ImageColumn = DEFAULT_COLUMN,
-    id_column: serve_options.IdColumn = "",
+    image_column: ImageColumn = DEFAULT_COLUMN,
+    id_column: IdColumn = "",
     watch: serve_options.WatchFolder = None,
     watch_idle: serve_options.WatchIdle = None,
     cluster: serve_options.Cluster = None,

@@ -12,6 +12,7 @@ from diffood.cli.options.machine import FixedMachineOptions
 from diffood.cli.options.parsers import png_file
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
+from diffood.cli.options.tables import TableOptions
 from diffood.errors import EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def tune(
         Path | None, typer.Option(metavar="FILE.png", parser=png_file, help="Picture of cost against detection.")
     ] = None,
     machine: FixedMachineOptions,
+    tables: TableOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Find the cheapest plan that detects as well as any.
@@ -65,6 +67,7 @@ def tune(
         ood=collect_sets(ood, reserved=(FIT,)),
         images=images,
         engine=machine.request(),
+        columns=tables.request(),
     )
     tuned = tune_bundle(request, progress.show_progress)
     if output is not None:

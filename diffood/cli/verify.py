@@ -8,7 +8,9 @@ import typer
 from diffood.cli import progress
 from diffood.cli.options import shared as options
 from diffood.cli.options.parsers import Precisions, precisions
+from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
+from diffood.cli.options.tables import TableOptions
 from diffood.errors import EXIT_FAILED
 from diffood.runtime.bundle.parity import ParityLimits
 from diffood.runtime.detector import DEFAULT_BATCH
@@ -16,7 +18,9 @@ from diffood.runtime.detector import DEFAULT_BATCH
 _DEFAULT = ParityLimits()
 
 
+@expand_records
 def verify(
+    *,
     bundle: options.BundlePath,
     images: Annotated[
         list[str] | None,
@@ -34,6 +38,7 @@ def verify(
     ] = _DEFAULT.auroc_shift,
     batch: options.Batch = DEFAULT_BATCH,
     threads: options.Threads = 0,
+    tables: TableOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Check that a bundle gives its verdicts on this machine.
@@ -55,6 +60,7 @@ def verify(
         limits=ParityLimits(flips=max_flips, auroc_shift=max_auroc_shift),
         batch=batch,
         threads=threads,
+        columns=tables.request(),
     )
     result = verify_bundle(request, progress.show_progress)
     typer.echo(json.dumps(result.as_json()) if as_json else "\n".join(describe_checks(result.checks)))

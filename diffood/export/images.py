@@ -8,15 +8,22 @@ from diffood.errors import UsageError
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape
 from diffood.runtime.inputs.items import load_item
 from diffood.runtime.inputs.open import list_inputs
+from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 from diffood.runtime.method.scoring import Array
 
 
-def read_sample(inputs: Sequence[str], shape: ImageShape, most: int, report: Callable[[str], None]) -> Array:
+def read_sample(
+    inputs: Sequence[str],
+    shape: ImageShape,
+    most: int,
+    report: Callable[[str], None],
+    columns: Columns = DEFAULT_COLUMNS,
+) -> Array:
     """At most `most` images float32 [N, C, H, W] in [-1, 1], evenly over the inputs; unusable ones reported.
 
     Raises UsageError where none can be used, or an input names nothing.
     """
-    sources = list_inputs(inputs)
+    sources = list_inputs(inputs, columns)
     chosen = [sources[index] for index in np.unique(np.linspace(0, len(sources) - 1, most).round().astype(int))]
     loaded = [(source, load_item(source, shape, DEFAULT_LIMITS)) for source in chosen]
     for source, image in loaded:

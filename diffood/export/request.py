@@ -7,6 +7,7 @@ from diffood.errors import UsageError
 from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import Precision
 from diffood.runtime.bundle.engines import EngineLibrary, Profile
+from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 
 OPSET = 21  # the first with GroupNormalization, which FP16 graphs keep; below, it is written as smaller nodes
 OLDEST_OPSET = 18
@@ -49,6 +50,7 @@ class ExportRequest:
         precisions: Of the graphs; fp32 is always made.
         opset: Of the graphs.
         images: In-distribution images for the value ranges of int8: files, folders and whatever else holds images.
+        columns: Columns of tables among the images.
         engines: Engines to build of them, if any.
         largest_inside: Bytes of weights above which a graph keeps them in a file of their own.
 
@@ -60,6 +62,7 @@ class ExportRequest:
     precisions: tuple[Precision, ...] = ()
     opset: int = OPSET
     images: tuple[str, ...] = ()
+    columns: Columns = DEFAULT_COLUMNS
     engines: EngineBuildRequest | None = None
     largest_inside: int = LARGEST_INSIDE
 

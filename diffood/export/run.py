@@ -33,7 +33,9 @@ def run_export(request: ExportRequest, report: Callable[[str], None]) -> None:
         from diffood.export.int8.quantize import IMAGES, quantize_bundle
 
         shape = open_bundle(request.bundle).manifest.image
-        quantize_bundle(request.bundle, read_sample(request.images, shape, IMAGES, report), report=report)
+        quantize_bundle(
+            request.bundle, read_sample(request.images, shape, IMAGES, report, request.columns), report=report
+        )
     if request.engines is not None:
         from diffood.export.engines.build import build_engines
 

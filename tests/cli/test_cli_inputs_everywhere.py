@@ -14,6 +14,7 @@ import pytest
 from diffood.export.images import read_sample
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.images.decode import ImageShape
+from diffood.runtime.inputs.reading import Columns
 from diffood.runtime.method.plan import DEFAULT
 from diffood.zoo.images import load_set, unpack_set
 
@@ -40,7 +41,10 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             with tarfile.open(root / f"{name}.{ending}", mode) as archive:  # type: ignore[call-overload]
                 for file, member in zip(files, names, strict=True):
                     archive.add(file, member)
-        pq.write_table(pa.table({"image": [file.read_bytes() for file in files]}), root / f"{name}.parquet")
+        images = [file.read_bytes() for file in files]
+        pq.write_table(pa.table({"image": images}), root / f"{name}.parquet")
+        if name == "ind":
+            pq.write_table(pa.table({"photo": images, "name": names}), root / "named.parquet")
     return root
 
 
@@ -88,6 +92,10 @@ def test_evaluate_and_report_measure_what_they_do_on_files(
         done = run("report", bundle, *sets, "--output", tmp_path / "report.html", *MACHINE)
         assert (done.code, done.err) == (0, ""), ending
         assert "scored      80 of ind, 20 of digits" in done.out
+    sets = ("--ind", f"{packed}/named.parquet", "--ood", f"digits={packed}/ood.tar")
+    columns = ("--image-column", "photo", "--id-column", "name")
+    assert run("evaluate", bundle, *sets, *columns, "--json", *MACHINE).content == found[0]
+    run("evaluate", bundle, *sets, *MACHINE).assert_wrong_usage("has no column 'image', only photo, name")
     assert found[0]["labelled"] == 80
     assert found[1] == found[0]  # members of a tar lie in folders of their classes too
     for name in ("false_alarms", "auroc", "sets", "threshold"):
@@ -121,6 +129,10 @@ def test_export_and_bench_read_the_pixels_of_the_files(packed: Path) -> None:
     tar, files = (read_sample([f"{packed}/ind{ending}"], shape, 100, lines.append) for ending in (".tar", ""))
     np.testing.assert_array_equal(tar, files)
     assert read_sample([f"{packed}/ind.parquet"], shape, 10, lines.append).shape == (10, 1, 28, 28)
+    assert lines == []
+    columns = Columns("photo", "name")
+    named = read_sample([f"{packed}/named.parquet"], shape, 100, lines.append, columns)
+    np.testing.assert_array_equal(named, files)
     assert lines == []
 
 

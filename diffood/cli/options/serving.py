@@ -32,12 +32,6 @@ Inputs = Annotated[
     list[str] | None,
     typer.Argument(metavar="INPUT...", help="Files, folders, 'globs', @list.txt, - (paths), .tar, .parquet, URLs."),
 ]
-ImageColumn = Annotated[
-    str, typer.Option(help="Column of a table with images: bytes or {bytes, path}.", rich_help_panel="Inputs")
-]
-IdColumn = Annotated[
-    str, typer.Option(help="Column of a table with ids; default: row numbers.", rich_help_panel="Inputs")
-]
 WatchFolder = Annotated[
     Path | None,
     typer.Option("--watch", help="Serve files as they arrive in this folder.", rich_help_panel="Inputs"),

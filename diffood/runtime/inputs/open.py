@@ -12,7 +12,7 @@ from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.inputs.archives import TAR
 from diffood.runtime.inputs.files import folder_bases, is_folder, list_entries, list_folder, named_files, open_list
 from diffood.runtime.inputs.items import InlineItem, Item, LocalFile, Pause, RefusedItem, utf8_name
-from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
+from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns, ContainerFormat, ReadOptions
 from diffood.runtime.inputs.remote import RemoteFile, is_url, list_url, match_urls, require_file_system
 from diffood.runtime.inputs.spool import Spool
 from diffood.runtime.inputs.tables import PARQUET
@@ -56,7 +56,7 @@ def open_inputs(inputs: Sequence[str], reading: ReadOptions) -> Iterator[Item | 
     return itertools.chain([first], found)
 
 
-def list_inputs(inputs: Sequence[str], reading: ReadOptions | None = None) -> list[Item]:
+def list_inputs(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS) -> list[Item]:
     """All items of all inputs, sorted by id, for a verb that goes through them more than once.
 
     Standard input is read once, here. Bytes that come with a listing (of compressed shards, tables and remote shards)
@@ -67,7 +67,7 @@ def list_inputs(inputs: Sequence[str], reading: ReadOptions | None = None) -> li
         MissingExtraError: A URL without fsspec.
         DiffoodError: No space for the temporary file.
     """
-    reading = reading or ReadOptions()
+    reading = ReadOptions(columns=columns)
     spool = Spool()
     found: dict[str, Item] = {}
     for item in itertools.chain.from_iterable(_streams(inputs, reading, folder_bases(inputs))):

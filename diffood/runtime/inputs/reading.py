@@ -24,6 +24,9 @@ class Columns:
     identity: str = ""
 
 
+DEFAULT_COLUMNS = Columns()
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """How inputs are read.
@@ -37,7 +40,7 @@ class ReadOptions:
     """
 
     limits: ImageLimits = DEFAULT_LIMITS
-    columns: Columns = field(default_factory=Columns)
+    columns: Columns = DEFAULT_COLUMNS
     watch: WatchedFolder | None = None
     done: Iterable[str] = ()
     stop: threading.Event = field(default_factory=threading.Event)
