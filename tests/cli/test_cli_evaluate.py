@@ -32,9 +32,13 @@ Run = Callable[..., Any]  # gives conftest.Done
 
 
 @pytest.fixture(scope="module")
-def sorted_folder(tmp_path_factory: pytest.TempPathFactory, zoo_bundle: Bundle) -> Path:
+def sorted_folder(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle) -> Path:
     """In-distribution images in one folder a class, "T-shirt/top" being a folder in a folder; read-only."""
-    root, clothes, names = tmp_path_factory.mktemp("sorted"), load_set("fashion-test"), zoo_bundle.manifest.class_names
+    root, clothes, names = (
+        tmp_path_factory.mktemp("sorted"),
+        load_set("fashion-test"),
+        small_bundle.manifest.class_names,
+    )
     assert clothes.labels is not None
     for index in range(IMAGES):
         path = root / names[clothes.labels[index]] / f"{index:04d}.png"
@@ -144,23 +148,6 @@ def test_some_images_without_a_class_are_counted(
         (tmp_path / place).write_bytes(source.read_bytes())
     done = run("evaluate", calibrated, "--ind", tmp_path, "--ood", f"digits={folders / 'digits'}", *MACHINE)
     assert "not measured: 1 of 2 in-distribution images lie in a folder named like a class" in done.out
-
-
-@pytest.mark.parametrize(
-    ("given", "word"),
-    [
-        ((), "No OOD set given"),
-        (("--near", "x={}", "--far", "x={}"), "Two OOD sets are named 'x'"),
-        (("--near", "x={}", "--ood", "x={}"), "Two OOD sets are named 'x'"),
-        (("--far", "ind={}"), "the name 'ind'"),
-        (("--near", "digits"), "'--near': 'digits' is not"),
-    ],
-)
-def test_sets_that_cannot_be_told_apart_are_wrong_usage(
-    run: Run, calibrated: Path, folders: Path, given: tuple[str, ...], word: str
-) -> None:
-    parts = [part.format(folders / "digits") for part in given]
-    run("evaluate", calibrated, "--ind", folders / "ind", *parts, *MACHINE).assert_wrong_usage(word)
 
 
 def test_many_sets_and_all_witnesses_still_fit_a_hundred_columns(calibrated: Path) -> None:
