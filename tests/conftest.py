@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pytest
 from fast_plans import WITH_KNN
 from filelock import FileLock
+from small_models import SMALL_BUNDLE
 
 from diffood import zoo
 from diffood.calibration.calibrate import Calibrated, calibrate_files
@@ -29,7 +30,6 @@ from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.inputs.open import list_inputs
 from diffood.zoo.images import load_set, unpack_set
 
-SMALL_BUNDLE = Path(__file__).parent / "data" / "small_bundle"
 for profile, examples in (("dev", 25), ("ci", 200)):  # pytest --hypothesis-profile=ci
     hypothesis.settings.register_profile(profile, max_examples=examples, derandomize=True, deadline=None)
 hypothesis.settings.load_profile("dev")

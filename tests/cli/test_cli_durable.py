@@ -144,7 +144,7 @@ def test_kills_lose_and_repeat_nothing(
             process = FORKS.Process(target=run_forked, args=("serve-batch", *map(str, words), "--resume"))
             process.start()
             before, more = written(folder), moments.randrange(1, 40_000)
-            wait_for(lambda: process.exitcode is not None or written(folder) > before + more)  # noqa: B023
+            wait_for(lambda: process.exitcode is not None or written(folder) > before + more)
             time.sleep(moments.random() * 0.02)
             process.kill()
             process.join()

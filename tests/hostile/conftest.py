@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_models import SMALL_BUNDLE
 
-from diffood import zoo
 from diffood.calibration.calibrate import calibrate_files
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
@@ -24,11 +24,17 @@ Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]
 
 
 @pytest.fixture
-def rewrite(bundle_copy: Path) -> Rewrite:
-    """Let a function change the parsed manifest of `bundle_copy` and write it back."""
+def victim(small_bundle_copy: Path) -> Path:
+    """A bundle for an attack to change."""
+    return small_bundle_copy
+
+
+@pytest.fixture
+def rewrite(victim: Path) -> Rewrite:
+    """Let a function change the parsed manifest of `victim` and write it back."""
 
     def apply(change: Callable[[dict[str, Any]], object]) -> None:
-        path = bundle_copy / "manifest.json"
+        path = victim / "manifest.json"
         manifest = json.loads(path.read_bytes())
         change(manifest)
         path.write_text(json.dumps(manifest))
@@ -37,11 +43,11 @@ def rewrite(bundle_copy: Path) -> Rewrite:
 
 
 @pytest.fixture
-def reseal(bundle_copy: Path, rewrite: Rewrite) -> Reseal:
-    """Replace a file of `bundle_copy` and give the manifest its new hash and size."""
+def reseal(victim: Path, rewrite: Rewrite) -> Reseal:
+    """Replace a file of `victim` and give the manifest its new hash and size."""
 
     def replace(name: str, data: bytes) -> None:
-        (bundle_copy / name).write_bytes(data)
+        (victim / name).write_bytes(data)
         entry = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         rewrite(lambda manifest: manifest["files"].update({name: entry}))
 
@@ -51,7 +57,7 @@ def reseal(bundle_copy: Path, rewrite: Rewrite) -> Reseal:
 @pytest.fixture(scope="session")
 def fused_original(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -> Path:
     """A copy of the shipped bundle, calibrated with a fusion that has a bank; read-only."""
-    path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("fused") / "bundle"))
+    path = Path(shutil.copytree(SMALL_BUNDLE, tmp_path_factory.mktemp("fused") / "bundle"))
     changes = {"start_times": (120,), "stride": 120, "repeats": 1, "guidance": 0.0, "witnesses": ("jump", "knn")}
     detector = Detector.load(open_bundle(path), DEFAULT.changed(changes), batch=8, threads=1)
     calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()

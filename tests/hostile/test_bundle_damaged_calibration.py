@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks import undone
 from made_up import calibration_of, fingerprint_of
 
 from diffood.errors import BundleError, CalibrationError
@@ -17,9 +18,9 @@ Fields = dict[str, Any]
 
 
 @pytest.fixture
-def calibration_file(bundle_copy: Path) -> Path:
+def calibration_file(victim: Path) -> Path:
     """A calibration of made-up scores that loads."""
-    bundle = open_bundle(bundle_copy)
+    bundle = open_bundle(victim)
     calibration = calibration_of(
         [0.1, 0.2, 0.3, 0.4, 0.5], 0.4, method="pac", delta=0.05, fingerprint=fingerprint_of(bundle.plan("plain"))
     )
@@ -121,28 +122,31 @@ def test_a_calibration_from_before_there_were_thresholds_by_class_loads(calibrat
     assert load_calibration(open_bundle(calibration_file.parent)).own_thresholds == {}
 
 
-@pytest.mark.parametrize("name", CLASS_CHANGES)
-def test_thresholds_by_class_that_contradict_the_rest_are_refused(calibration_file: Path, name: str) -> None:
-    change, expected = CLASS_CHANGES[name]
-    fields = json.loads(calibration_file.read_bytes())
-    change(fields)
-    calibration_file.write_text(json.dumps(fields))
-    assert expected in refusal(calibration_file)
+def test_thresholds_by_class_that_contradict_the_rest_are_refused(
+    calibration_file: Path, subtests: pytest.Subtests
+) -> None:
+    for name, (change, expected) in CLASS_CHANGES.items():
+        with subtests.test(name=name), undone(calibration_file.parent):
+            fields = json.loads(calibration_file.read_bytes())
+            change(fields)
+            calibration_file.write_text(json.dumps(fields))
+            assert expected in refusal(calibration_file)
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_calibration_that_contradicts_itself_is_refused(calibration_file: Path, name: str) -> None:
-    change, expected = CHANGES[name]
-    fields = json.loads(calibration_file.read_bytes())
-    change(fields)
-    calibration_file.write_text(json.dumps(fields))
-    assert expected in refusal(calibration_file)
+def test_a_calibration_that_contradicts_itself_is_refused(calibration_file: Path, subtests: pytest.Subtests) -> None:
+    for name, (change, expected) in CHANGES.items():
+        with subtests.test(name=name), undone(calibration_file.parent):
+            fields = json.loads(calibration_file.read_bytes())
+            change(fields)
+            calibration_file.write_text(json.dumps(fields))
+            assert expected in refusal(calibration_file)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 1_000_000, b'{"a":' * 100_000])
-def test_what_is_no_calibration_is_refused(calibration_file: Path, data: bytes) -> None:
-    calibration_file.write_bytes(data)
-    assert "is invalid" in refusal(calibration_file)
+def test_what_is_no_calibration_is_refused(calibration_file: Path, subtests: pytest.Subtests) -> None:
+    for data in [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 1_000_000, b'{"a":' * 100_000]:
+        with subtests.test(data=data), undone(calibration_file.parent):
+            calibration_file.write_bytes(data)
+            assert "is invalid" in refusal(calibration_file)
 
 
 def test_a_sparse_file_above_the_limit_is_refused_unread(calibration_file: Path) -> None:
@@ -172,6 +176,6 @@ def test_a_fifo_or_a_folder_is_refused_at_once(calibration_file: Path) -> None:
     assert "is not a regular file" in refusal(calibration_file)
 
 
-def test_no_calibration_at_all_says_how_to_make_one(bundle_copy: Path) -> None:
+def test_no_calibration_at_all_says_how_to_make_one(victim: Path) -> None:
     with pytest.raises(CalibrationError, match="is not calibrated: run `diffood calibrate"):
-        load_calibration(open_bundle(bundle_copy))
+        load_calibration(open_bundle(victim))

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from attacks import undone
 
 from diffood.calibration.calibrate import calibrate_files
 from diffood.errors import BundleError
@@ -27,36 +28,37 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_record_is_refused(bundle_copy: Path, data: bytes) -> None:
-    (bundle_copy / TUNING).write_bytes(data)
-    with pytest.raises(BundleError, match=r"tuning\.json is invalid: .*; copy the bundle again"):
-        load_tuned(open_bundle(bundle_copy))
+def test_a_damaged_record_is_refused(victim: Path, subtests: pytest.Subtests) -> None:
+    for case, data in DAMAGED.items():
+        with subtests.test(case=case), undone(victim):
+            (victim / TUNING).write_bytes(data)
+            with pytest.raises(BundleError, match=r"tuning\.json is invalid: .*; copy the bundle again"):
+                load_tuned(open_bundle(victim))
 
 
-def test_a_link_a_folder_and_a_fifo_are_refused(bundle_copy: Path, tmp_path: Path) -> None:
+def test_a_link_a_folder_and_a_fifo_are_refused(victim: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.json"
     secret.write_text(json.dumps({"images": []}))
-    record = bundle_copy / TUNING
+    record = victim / TUNING
     record.symlink_to(secret)
     with pytest.raises(BundleError, match="cannot be opened"):
-        load_tuned(open_bundle(bundle_copy))
+        load_tuned(open_bundle(victim))
     record.unlink()
     record.symlink_to(tmp_path / "nothing")  # not taken for a bundle that was never tuned
     with pytest.raises(BundleError, match="cannot be opened"):
-        load_tuned(open_bundle(bundle_copy))
+        load_tuned(open_bundle(victim))
     record.unlink()
     record.mkdir()
     with pytest.raises(BundleError, match="not a regular file"):
-        load_tuned(open_bundle(bundle_copy))
+        load_tuned(open_bundle(victim))
     record.rmdir()
     os.mkfifo(record)
     with pytest.raises(BundleError, match="not a regular file"):
-        load_tuned(open_bundle(bundle_copy))
+        load_tuned(open_bundle(victim))
 
 
-def test_calibrate_asks_it_first(bundle_copy: Path, clothes_folder: Path) -> None:
-    (bundle_copy / TUNING).write_bytes(b"{")
-    detector = Detector.load(open_bundle(bundle_copy), open_bundle(bundle_copy).plan("plain"), batch=8, threads=1)
+def test_calibrate_asks_it_first(victim: Path, clothes_folder: Path) -> None:
+    (victim / TUNING).write_bytes(b"{")
+    detector = Detector.load(open_bundle(victim), open_bundle(victim).plan("plain"), batch=8, threads=1)
     with pytest.raises(BundleError, match=r"tuning\.json"):
         calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.05, 0.95, "pac")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attacks import undone
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
@@ -43,33 +44,36 @@ def model_with(node: Any = None, **graph_fields: Any) -> Any:
     return onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [value], **graph_fields))
 
 
-@pytest.mark.parametrize("location", LOCATIONS)
 def test_an_initialiser_outside_is_refused(
-    bundle_copy: Path, reseal: Reseal, location: str, monkeypatch: pytest.MonkeyPatch
+    victim: Path, reseal: Reseal, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:
-    model = onnx.load(bundle_copy / "classify.onnx")
-    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
-    for folder in (bundle_copy, bundle_copy.parent):
-        (folder / "x").write_bytes(largest.raw_data)  # were it opened, the graph would load and run
-    point_outside(largest, location)
-    reseal("classify.onnx", model.SerializeToString())
-    monkeypatch.chdir(bundle_copy)
-    bundle = open_bundle(bundle_copy)
-    with pytest.raises(BundleError, match=r"classify\.onnx keeps weights in other files, which are not hashed; export"):
-        Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
+    for location in LOCATIONS:
+        with subtests.test(location=location), undone(victim):
+            model = onnx.load(victim / "classify.onnx")
+            largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+            for folder in (victim, victim.parent):
+                (folder / "x").write_bytes(largest.raw_data)  # were it opened, the graph would load and run
+            point_outside(largest, location)
+            reseal("classify.onnx", model.SerializeToString())
+            monkeypatch.chdir(victim)
+            bundle = open_bundle(victim)
+            with pytest.raises(
+                BundleError, match=r"classify\.onnx keeps weights in other files, which are not hashed; export"
+            ):
+                Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="FIFOs as POSIX has them")
 def test_the_file_outside_is_never_opened(
-    bundle_copy: Path, reseal: Reseal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    victim: Path, reseal: Reseal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    model = onnx.load(bundle_copy / "step_guided.onnx")
+    model = onnx.load(victim / "step_guided.onnx")
     point_outside(model.graph.initializer[0], "../fifo")
     reseal("step_guided.onnx", model.SerializeToString())
-    monkeypatch.chdir(bundle_copy)
-    bundle = open_bundle(bundle_copy)
+    monkeypatch.chdir(victim)
+    bundle = open_bundle(victim)
     # A reader of the FIFO would wait for a writer for ever, and this writer finds whether there was one.
     with pytest.raises(BundleError, match="keeps weights in other files"):
         Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attacks import undone
 from json_mutations import mutated_records
 from made_up import fingerprint_of
 
@@ -52,12 +53,12 @@ def judgement(bundle: Bundle) -> ParityRecord:
     )
 
 
-def test_damaged_manifests(bundle_copy: Path) -> None:
-    path = bundle_copy / "manifest.json"
+def test_damaged_manifests(victim: Path) -> None:
+    path = victim / "manifest.json"
     original, seen = path.read_bytes(), {True: 0, False: 0}
 
     def use() -> None:
-        bundle = open_bundle(bundle_copy)
+        bundle = open_bundle(victim)
         Detector.load(bundle, bundle.plan(), batch=2, threads=1)
 
     for record in mutated_records(original, MANIFESTS, seed=11):
@@ -82,18 +83,19 @@ def test_damaged_calibrations(fused: Path) -> None:
     assert min(seen.values()) > 5, seen
 
 
-@pytest.mark.parametrize("name", ["tuning.json", "parity.json"])
-def test_damaged_records_of_tuning_and_parity(bundle_copy: Path, name: str) -> None:
-    bundle, path = open_bundle(bundle_copy), bundle_copy / name
-    add_tuned(bundle, [hashlib.sha256(bytes([number])).hexdigest() for number in range(5)])
-    add_record(bundle, judgement(bundle))
-    read: dict[str, Callable[[Bundle], object]] = {
-        "tuning.json": lambda bundle: (load_tuned(bundle), load_measured(bundle)),
-        "parity.json": load_parity,
-    }
-    read[name](bundle)
-    seen = {True: 0, False: 0}
-    for record in mutated_records(path.read_bytes(), RECORDS, seed=13):
-        path.write_bytes(record)
-        seen[ends(lambda: read[name](bundle), record)] += 1
-    assert seen[False] > 5, seen
+def test_damaged_records_of_tuning_and_parity(victim: Path, subtests: pytest.Subtests) -> None:
+    for name in ["tuning.json", "parity.json"]:
+        with subtests.test(name=name), undone(victim):
+            bundle, path = open_bundle(victim), victim / name
+            add_tuned(bundle, [hashlib.sha256(bytes([number])).hexdigest() for number in range(5)])
+            add_record(bundle, judgement(bundle))
+            read: dict[str, Callable[[Bundle], object]] = {
+                "tuning.json": lambda bundle: (load_tuned(bundle), load_measured(bundle)),
+                "parity.json": load_parity,
+            }
+            read[name](bundle)
+            seen = {True: 0, False: 0}
+            for record in mutated_records(path.read_bytes(), RECORDS, seed=13):
+                path.write_bytes(record)
+                seen[ends(lambda: read[name](bundle), record)] += 1
+            assert seen[False] > 5, seen

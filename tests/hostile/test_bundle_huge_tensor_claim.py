@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from attacks import undone
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
@@ -17,15 +18,16 @@ Reseal = Callable[[str, bytes], None]
 MAX_MEMORY_KB = 2**20  # the claims are of two gigabytes and more
 
 
-@pytest.mark.parametrize("dims", [[2**29 + 1], [2**31], [2**16, 2**16, 2**16], [2**62, 4]])
 def test_a_claim_is_refused_without_setting_the_memory_aside(
-    bundle_copy: Path, reseal: Reseal, dims: list[int]
+    victim: Path, reseal: Reseal, subtests: pytest.Subtests
 ) -> None:
-    model = onnx.load(bundle_copy / "classify.onnx")
-    model.graph.initializer[0].dims[:] = dims
-    reseal("classify.onnx", model.SerializeToString())
-    bundle = open_bundle(bundle_copy)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(BundleError, match=r"cannot load .*classify\.onnx"):
-        Detector.load(bundle, bundle.plan("plain"), batch=1, threads=1)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MAX_MEMORY_KB
+    for dims in [[2**29 + 1], [2**31], [2**16, 2**16, 2**16], [2**62, 4]]:
+        with subtests.test(dims=dims), undone(victim):
+            model = onnx.load(victim / "classify.onnx")
+            model.graph.initializer[0].dims[:] = dims
+            reseal("classify.onnx", model.SerializeToString())
+            bundle = open_bundle(victim)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            with pytest.raises(BundleError, match=r"cannot load .*classify\.onnx"):
+                Detector.load(bundle, bundle.plan("plain"), batch=1, threads=1)
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MAX_MEMORY_KB

@@ -20,12 +20,12 @@ def calibration_of(bundle: Bundle, threshold: float) -> Calibration:
 
 
 @pytest.fixture
-def kept(bundle_copy: Path) -> Path:
+def kept(victim: Path) -> Path:
     """The one kept calibration of a bundle that was calibrated twice."""
-    bundle = open_bundle(bundle_copy)
+    bundle = open_bundle(victim)
     for threshold in (0.1, 0.2):
         save_calibration(bundle, calibration_of(bundle, threshold))
-    (path,) = (bundle_copy / "calibrations").iterdir()
+    (path,) = (victim / "calibrations").iterdir()
     return path
 
 
@@ -37,10 +37,11 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"\xff"])
-def test_a_kept_calibration_that_was_changed_is_refused(kept: Path, data: bytes) -> None:
-    kept.write_bytes(data)
-    assert "its name is not its hash" in refusal(kept)
+def test_a_kept_calibration_that_was_changed_is_refused(kept: Path, subtests: pytest.Subtests) -> None:
+    for data in [b"", b"{}", b"\xff"]:
+        with subtests.test(data=data):
+            kept.write_bytes(data)
+            assert "its name is not its hash" in refusal(kept)
 
 
 def test_a_kept_file_that_is_no_calibration_is_refused(kept: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks import undone
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
@@ -48,9 +49,8 @@ def swap(manifest: dict[str, Any]) -> None:
         graph["role"] = other.get(graph["role"], graph["role"])
 
 
-@pytest.mark.parametrize(
-    ("change", "part"),
-    [
+def test_latents_that_do_not_fit_are_refused(latent_copy: Path, subtests: pytest.Subtests) -> None:
+    for change, part in [
         (without("encode"), "has no encode graph"),
         (without("decode"), "has no decode graph"),
         (swap, "decode.onnx is not an encode graph"),
@@ -68,15 +68,12 @@ def swap(manifest: dict[str, Any]) -> None:
         (lambda manifest: manifest.update(latent=None), "is not a step_guided graph"),
         (lambda manifest: manifest.pop("latent"), "is not a step_guided graph"),
         (lambda manifest: manifest["image"].update(height=14, width=14), "is not a classify graph"),
-    ],
-)
-def test_latents_that_do_not_fit_are_refused(
-    latent_copy: Path, change: Callable[[dict[str, Any]], object], part: str
-) -> None:
-    assert part in refusal(latent_copy, change)
+    ]:
+        with subtests.test(change=change, part=part), undone(latent_copy):
+            assert part in refusal(latent_copy, change)
 
 
-def test_latents_claimed_of_a_bundle_of_images_are_refused(bundle_copy: Path, dit_bundle: Bundle) -> None:
+def test_latents_claimed_of_a_bundle_of_images_are_refused(victim: Path, dit_bundle: Bundle) -> None:
     assert dit_bundle.manifest.latent is not None
     entry = dit_bundle.manifest.latent.model_dump(mode="json")
-    assert "is not a step_guided graph" in refusal(bundle_copy, lambda manifest: manifest.update(latent=entry))
+    assert "is not a step_guided graph" in refusal(victim, lambda manifest: manifest.update(latent=entry))

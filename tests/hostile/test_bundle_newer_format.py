@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks import undone
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import FORMAT, open_bundle
@@ -12,15 +13,19 @@ from diffood.runtime.bundle.bundle import FORMAT, open_bundle
 Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]
 
 
-@pytest.mark.parametrize("number", [FORMAT + 1, 10**9])
-def test_a_newer_format_asks_for_an_upgrade(bundle_copy: Path, rewrite: Rewrite, number: int) -> None:
-    rewrite(lambda manifest: manifest.update({"format": number, "engines": ["of a later version"]}))
-    with pytest.raises(BundleError, match=f"has format {number}; this diffood reads format {FORMAT}. Upgrade diffood"):
-        open_bundle(bundle_copy)
+def test_a_newer_format_asks_for_an_upgrade(victim: Path, rewrite: Rewrite, subtests: pytest.Subtests) -> None:
+    for number in [FORMAT + 1, 10**9]:
+        with subtests.test(number=number), undone(victim):
+            rewrite(lambda manifest: manifest.update({"format": number, "engines": ["of a later version"]}))
+            with pytest.raises(
+                BundleError, match=f"has format {number}; this diffood reads format {FORMAT}. Upgrade diffood"
+            ):
+                open_bundle(victim)
 
 
-@pytest.mark.parametrize("value", [0, -1, "2", 1.5, [], {}, False, None])
-def test_any_other_format_is_refused_as_damage(bundle_copy: Path, rewrite: Rewrite, value: Any) -> None:
-    rewrite(lambda manifest: manifest.update({"format": value}))
-    with pytest.raises(BundleError, match="is invalid: format"):
-        open_bundle(bundle_copy)
+def test_any_other_format_is_refused_as_damage(victim: Path, rewrite: Rewrite, subtests: pytest.Subtests) -> None:
+    for value in [0, -1, "2", 1.5, [], {}, False, None]:
+        with subtests.test(value=value), undone(victim):
+            rewrite(lambda manifest: manifest.update({"format": value}))
+            with pytest.raises(BundleError, match="is invalid: format"):
+                open_bundle(victim)

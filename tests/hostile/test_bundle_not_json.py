@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+from attacks import undone
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import MAX_MANIFEST_BYTES, open_bundle
@@ -41,16 +42,18 @@ def refusal(folder: Path, data: bytes) -> str:
     return message
 
 
-@pytest.mark.parametrize("name", DAMAGED)
-def test_damaged_json_is_refused(bundle_copy: Path, name: str) -> None:
-    assert "is not JSON: the file is damaged. Copy the bundle again" in refusal(bundle_copy, DAMAGED[name])
+def test_damaged_json_is_refused(victim: Path, subtests: pytest.Subtests) -> None:
+    for name, data in DAMAGED.items():
+        with subtests.test(name=name), undone(victim):
+            assert "is not JSON: the file is damaged. Copy the bundle again" in refusal(victim, data)
 
 
-@pytest.mark.parametrize("name", NOT_A_MANIFEST)
-def test_json_that_is_no_manifest_is_refused(bundle_copy: Path, name: str) -> None:
-    assert "is invalid" in refusal(bundle_copy, NOT_A_MANIFEST[name])
+def test_json_that_is_no_manifest_is_refused(victim: Path, subtests: pytest.Subtests) -> None:
+    for name, data in NOT_A_MANIFEST.items():
+        with subtests.test(name=name), undone(victim):
+            assert "is invalid" in refusal(victim, data)
 
 
-def test_a_manifest_of_ten_megabytes_is_refused_unread(bundle_copy: Path) -> None:
-    message = refusal(bundle_copy, b"[" * 10_000_000)
+def test_a_manifest_of_ten_megabytes_is_refused_unread(victim: Path) -> None:
+    message = refusal(victim, b"[" * 10_000_000)
     assert f"has 10000000 bytes where at most {MAX_MANIFEST_BYTES} are allowed" in message

@@ -1,10 +1,12 @@
 """Attack: a graph file that is no ONNX graph, under a hash that fits."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from attacks import undone
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
@@ -26,37 +28,41 @@ GARBAGE = {
 }
 
 
-@pytest.mark.parametrize("file", ["classify.onnx", "step_guided.onnx"])
-@pytest.mark.parametrize("name", GARBAGE)
 def test_garbage_is_refused_in_one_line(
-    bundle_copy: Path, reseal: Reseal, file: str, name: str, capfd: pytest.CaptureFixture[str]
+    victim: Path, reseal: Reseal, capfd: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
-    reseal(file, GARBAGE[name])
-    bundle = open_bundle(bundle_copy)
-    with pytest.raises(BundleError, match=rf"{file}.*[Ee]xport the bundle again") as caught:
-        Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
-    assert "\n" not in str(caught.value)
-    assert capfd.readouterr() == ("", "")
+    for file, name in itertools.product(["classify.onnx", "step_guided.onnx"], GARBAGE):
+        with subtests.test(file=file, name=name), undone(victim):
+            reseal(file, GARBAGE[name])
+            bundle = open_bundle(victim)
+            with pytest.raises(BundleError, match=rf"{file}.*[Ee]xport the bundle again") as caught:
+                Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
+            assert "\n" not in str(caught.value)
+            assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
-def test_a_graph_cut_off_is_refused(bundle_copy: Path, reseal: Reseal, share: float) -> None:
-    data = (bundle_copy / "classify.onnx").read_bytes()
-    reseal("classify.onnx", data[: int(share * len(data))])
-    bundle = open_bundle(bundle_copy)
-    with pytest.raises(BundleError, match=r"classify\.onnx"):
-        Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
+def test_a_graph_cut_off_is_refused(victim: Path, reseal: Reseal, subtests: pytest.Subtests) -> None:
+    for share in [0.1, 0.5, 0.999]:
+        with subtests.test(share=share), undone(victim):
+            data = (victim / "classify.onnx").read_bytes()
+            reseal("classify.onnx", data[: int(share * len(data))])
+            bundle = open_bundle(victim)
+            with pytest.raises(BundleError, match=r"classify\.onnx"):
+                Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_a_damaged_graph_is_refused_or_runs_but_nothing_else(bundle_copy: Path, reseal: Reseal, seed: int) -> None:
-    data = bytearray((bundle_copy / "classify.onnx").read_bytes())
-    random = np.random.default_rng(seed)
-    for at in random.integers(0, len(data), 40):
-        data[at] = random.integers(256)
-    reseal("classify.onnx", bytes(data))
-    bundle = open_bundle(bundle_copy)
-    try:
-        Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
-    except BundleError as error:
-        assert "\n" not in str(error)
+def test_a_damaged_graph_is_refused_or_runs_but_nothing_else(
+    victim: Path, reseal: Reseal, subtests: pytest.Subtests
+) -> None:
+    for seed in range(12):
+        with subtests.test(seed=seed), undone(victim):
+            data = bytearray((victim / "classify.onnx").read_bytes())
+            random = np.random.default_rng(seed)
+            for at in random.integers(0, len(data), 40):
+                data[at] = random.integers(256)
+            reseal("classify.onnx", bytes(data))
+            bundle = open_bundle(victim)
+            try:
+                Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
+            except BundleError as error:
+                assert "\n" not in str(error)

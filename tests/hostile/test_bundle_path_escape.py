@@ -1,10 +1,12 @@
 """Attack: a manifest whose file names lead out of the bundle's folder or hide."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks import undone
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
@@ -33,34 +35,36 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("field", ["golden", "noise_levels", "graph", "files"])
-def test_an_escaping_name_is_refused(bundle_copy: Path, rewrite: Rewrite, field: str, name: str) -> None:
-    def change(manifest: dict[str, Any]) -> None:
-        if field == "files":
-            manifest["files"][name] = manifest["files"]["golden.npz"]
-        elif field == "graph":
-            manifest["graphs"][0]["file"] = name
-        else:
-            manifest[field] = name
+def test_an_escaping_name_is_refused(victim: Path, rewrite: Rewrite, subtests: pytest.Subtests) -> None:
+    for name, field in itertools.product(NAMES, ["golden", "noise_levels", "graph", "files"]):
+        with subtests.test(name=name, field=field), undone(victim):
 
-    (bundle_copy.parent / "golden.npz").write_bytes((bundle_copy / "golden.npz").read_bytes())
-    rewrite(change)
-    where = {"graph": r"graphs\.0\.file"}.get(field, field)
-    with pytest.raises(BundleError, match=rf"manifest\.json is invalid: {where}"):
-        open_bundle(bundle_copy)
+            def change(manifest: dict[str, Any]) -> None:
+                if field == "files":
+                    manifest["files"][name] = manifest["files"]["golden.npz"]
+                elif field == "graph":
+                    manifest["graphs"][0]["file"] = name
+                else:
+                    manifest[field] = name
 
-
-@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "manifest.json", "calibration.json", ""])
-def test_read_gives_only_files_of_the_manifest(bundle_copy: Path, name: str) -> None:
-    (bundle_copy.parent / "secret").write_bytes(b"x")
-    with pytest.raises(BundleError, match="is not among the manifest's files"):
-        open_bundle(bundle_copy).read(name)
+            (victim.parent / "golden.npz").write_bytes((victim / "golden.npz").read_bytes())
+            rewrite(change)
+            where = {"graph": r"graphs\.0\.file"}.get(field, field)
+            with pytest.raises(BundleError, match=rf"manifest\.json is invalid: {where}"):
+                open_bundle(victim)
 
 
-def test_a_graph_outside_the_manifests_files_is_refused_when_read(bundle_copy: Path, rewrite: Rewrite) -> None:
-    (bundle_copy / "planted.onnx").write_bytes((bundle_copy / "classify.onnx").read_bytes())
+def test_read_gives_only_files_of_the_manifest(victim: Path, subtests: pytest.Subtests) -> None:
+    for name in ["../secret", "/etc/hostname", "manifest.json", "calibration.json", ""]:
+        with subtests.test(name=name), undone(victim):
+            (victim.parent / "secret").write_bytes(b"x")
+            with pytest.raises(BundleError, match="is not among the manifest's files"):
+                open_bundle(victim).read(name)
+
+
+def test_a_graph_outside_the_manifests_files_is_refused_when_read(victim: Path, rewrite: Rewrite) -> None:
+    (victim / "planted.onnx").write_bytes((victim / "classify.onnx").read_bytes())
     rewrite(lambda manifest: manifest["graphs"][0].update({"file": "planted.onnx"}))
-    bundle = open_bundle(bundle_copy)
+    bundle = open_bundle(victim)
     with pytest.raises(BundleError, match=r"'planted\.onnx' is not among the manifest's files"):
         bundle.read(bundle.graph("classify").file)

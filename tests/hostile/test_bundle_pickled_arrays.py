@@ -25,24 +25,24 @@ class Payload:
         return Path.touch, (self.target,)
 
 
-def test_an_object_array_is_refused_and_not_executed(bundle_copy: Path, tmp_path: Path, reseal: Reseal) -> None:
+def test_an_object_array_is_refused_and_not_executed(victim: Path, tmp_path: Path, reseal: Reseal) -> None:
     target = tmp_path / "executed"
     data = io.BytesIO()
     np.savez(data, alpha_bar=np.array([Payload(target)], dtype=object))
     reseal("noise_levels.npz", data.getvalue())
     with pytest.raises(BundleError, match=r"noise_levels\.npz is not a readable array file"):
-        open_bundle(bundle_copy)
+        open_bundle(victim)
     assert not target.exists()
-    with np.load(bundle_copy / "noise_levels.npz", allow_pickle=True) as archive:
+    with np.load(victim / "noise_levels.npz", allow_pickle=True) as archive:
         archive["alpha_bar"]
     assert target.exists(), "the attack itself does not work, so this test proves nothing"
 
 
-def test_a_bare_pickle_is_refused_and_not_executed(bundle_copy: Path, tmp_path: Path, reseal: Reseal) -> None:
+def test_a_bare_pickle_is_refused_and_not_executed(victim: Path, tmp_path: Path, reseal: Reseal) -> None:
     target = tmp_path / "executed"
     reseal("noise_levels.npz", pickle.dumps(Payload(target)))
     with pytest.raises(BundleError, match=r"noise_levels\.npz is not a readable array file"):
-        open_bundle(bundle_copy)
+        open_bundle(victim)
     assert not target.exists()
 
 

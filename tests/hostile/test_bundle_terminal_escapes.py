@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks import undone
 from made_up import calibration_of, fingerprint_of
 from planted_engine import plant_engine
 
@@ -68,93 +69,100 @@ def refusal(call: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("text", ACTING.values(), ids=ACTING)
-def test_a_class_name_that_acts_is_refused_and_named(bundle_copy: Path, rewrite: Rewrite, text: str) -> None:
-    rewrite(lambda manifest: PLACES["class_names.3"](manifest, text))
-    found = refusal(lambda: open_bundle(bundle_copy))
-    assert "manifest.json is invalid: class_names.3: " in found
-    assert "control characters" in found
+def test_a_class_name_that_acts_is_refused_and_named(victim: Path, rewrite: Rewrite, subtests: pytest.Subtests) -> None:
+    for case, text in ACTING.items():
+        with subtests.test(case=case), undone(victim):
+            rewrite(lambda manifest: PLACES["class_names.3"](manifest, text))
+            found = refusal(lambda: open_bundle(victim))
+            assert "manifest.json is invalid: class_names.3: " in found
+            assert "control characters" in found
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_no_text_of_a_manifest_reaches_a_terminal_as_it_is(bundle_copy: Path, rewrite: Rewrite, place: str) -> None:
-    rewrite(lambda manifest: PLACES[place](manifest, CLEAR))
-    assert f"manifest.json is invalid: {place}" in refusal(lambda: open_bundle(bundle_copy))
+def test_no_text_of_a_manifest_reaches_a_terminal_as_it_is(
+    victim: Path, rewrite: Rewrite, subtests: pytest.Subtests
+) -> None:
+    for place, put in PLACES.items():
+        with subtests.test(place=place), undone(victim):
+            rewrite(lambda manifest: put(manifest, CLEAR))
+            assert f"manifest.json is invalid: {place}" in refusal(lambda: open_bundle(victim))
 
 
-@pytest.mark.parametrize("name", LEGITIMATE)
-def test_names_of_all_languages_are_opened_as_written(bundle_copy: Path, rewrite: Rewrite, name: str) -> None:
-    rewrite(lambda manifest: PLACES["class_names.3"](manifest, name))
-    assert open_bundle(bundle_copy).manifest.class_names[3] == name
-    assert escape_for_terminal(name) == name
+def test_names_of_all_languages_are_opened_as_written(
+    victim: Path, rewrite: Rewrite, subtests: pytest.Subtests
+) -> None:
+    for name in LEGITIMATE:
+        with subtests.test(name=name), undone(victim):
+            rewrite(lambda manifest: PLACES["class_names.3"](manifest, name))
+            assert open_bundle(victim).manifest.class_names[3] == name
+            assert escape_for_terminal(name) == name
 
 
 def test_what_acts_is_shown_as_escapes() -> None:
     assert escape_for_terminal("a\x1b[31m\u202e\nü猫 \u2028b") == "a\\x1b[31m\\u202e\\nü猫 \\u2028b"
 
 
-def test_a_bundle_with_such_a_name_cannot_be_made(bundle_copy: Path) -> None:
-    fields = json.loads((bundle_copy / "manifest.json").read_text()) | {"class_names": ["a", CLEAR]}
+def test_a_bundle_with_such_a_name_cannot_be_made(victim: Path) -> None:
+    fields = json.loads((victim / "manifest.json").read_text()) | {"class_names": ["a", CLEAR]}
     with pytest.raises(UsageError, match=r"class_names\.1: .*control characters"):
-        write_bundle(bundle_copy, lambda files: Manifest.model_validate_json(json.dumps(fields)))
+        write_bundle(victim, lambda files: Manifest.model_validate_json(json.dumps(fields)))
 
 
-@pytest.mark.parametrize(
-    ("change", "place"),
-    [
+def test_no_text_of_a_calibration_reaches_a_terminal_as_it_is(victim: Path, subtests: pytest.Subtests) -> None:
+    for change, place in [
         (lambda fields: fields.update(guarantee=CLEAR), "guarantee"),
         (lambda fields: fields["fingerprint"].update(noise_rule=CLEAR), "fingerprint.noise_rule"),
         (lambda fields: fields["fingerprint"].update(classify_sha256=CLEAR), "fingerprint.classify_sha256"),
         (lambda fields: fields["fingerprint"].update(engine_sha256=CLEAR), "fingerprint.engine_sha256"),
-    ],
-)
-def test_no_text_of_a_calibration_reaches_a_terminal_as_it_is(
-    bundle_copy: Path, change: Callable[[Fields], object], place: str
-) -> None:
-    bundle = open_bundle(bundle_copy)
-    path = save_calibration(bundle, calibration_of([0.1, 0.2], 0.1, fingerprint=fingerprint_of(bundle.plan("plain"))))
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-    assert f"calibration.json is invalid: {place}" in refusal(lambda: load_calibration(bundle))
+    ]:
+        with subtests.test(change=change, place=place), undone(victim):
+            bundle = open_bundle(victim)
+            path = save_calibration(
+                bundle, calibration_of([0.1, 0.2], 0.1, fingerprint=fingerprint_of(bundle.plan("plain")))
+            )
+            content = json.loads(path.read_text())
+            change(content)
+            path.write_text(json.dumps(content))
+            assert f"calibration.json is invalid: {place}" in refusal(lambda: load_calibration(bundle))
 
 
-def test_an_engine_folder_with_such_a_name_is_refused(bundle_copy: Path) -> None:
-    folder = plant_engine(bundle_copy)
-    assert len(list_engines(open_bundle(bundle_copy))) == 1
+def test_an_engine_folder_with_such_a_name_is_refused(victim: Path) -> None:
+    folder = plant_engine(victim)
+    assert len(list_engines(open_bundle(victim))) == 1
     folder.rename(folder.parent / f"tensorrt{CLEAR.replace('/', '')}")
-    assert "whose name contains control characters" in refusal(lambda: list_engines(open_bundle(bundle_copy)))
+    assert "whose name contains control characters" in refusal(lambda: list_engines(open_bundle(victim)))
 
 
-@pytest.mark.parametrize("field", ["library_version", "gpu", "driver"])
-def test_no_text_of_an_engine_record_reaches_a_terminal_as_it_is(bundle_copy: Path, field: str) -> None:
-    path = plant_engine(bundle_copy) / "engine.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: CLEAR}))
-    assert f"engine.json is invalid: {field}" in refusal(lambda: list_engines(open_bundle(bundle_copy)))
+def test_no_text_of_an_engine_record_reaches_a_terminal_as_it_is(victim: Path, subtests: pytest.Subtests) -> None:
+    for field in ["library_version", "gpu", "driver"]:
+        with subtests.test(field=field), undone(victim):
+            path = plant_engine(victim) / "engine.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {field: CLEAR}))
+            assert f"engine.json is invalid: {field}" in refusal(lambda: list_engines(open_bundle(victim)))
 
 
-@pytest.mark.parametrize("where", ["class name", "kept calibration", "bundle's own name"])
 def test_the_command_line_prints_no_escape(
-    bundle_copy: Path,
+    victim: Path,
     rewrite: Rewrite,
-    where: str,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
+    subtests: pytest.Subtests,
 ) -> None:
-    path = bundle_copy
-    if where == "class name":
-        rewrite(lambda manifest: PLACES["class_names.3"](manifest, CLEAR))
-    elif where == "kept calibration":
-        (path / "calibrations").mkdir()
-        (path / "calibrations" / f"{CLEAR}.json").write_text("{}")
-    else:
-        path = Path(shutil.move(path, path.with_name(f"b{CLEAR}")))
-        (path / "manifest.json").write_text("[")
-    monkeypatch.setattr(sys, "argv", ["diffood", "inspect", str(path)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    captured = capfd.readouterr()
-    assert end.value.code == 1
-    assert captured.out == ""
-    assert captured.err.startswith("error: ")
-    assert captured.err.removesuffix("\n").isprintable()
+    for where in ["class name", "kept calibration", "bundle's own name"]:
+        with subtests.test(where=where), undone(victim):
+            path = victim
+            if where == "class name":
+                rewrite(lambda manifest: PLACES["class_names.3"](manifest, CLEAR))
+            elif where == "kept calibration":
+                (path / "calibrations").mkdir()
+                (path / "calibrations" / f"{CLEAR}.json").write_text("{}")
+            else:
+                path = Path(shutil.move(path, path.with_name(f"b{CLEAR}")))
+                (path / "manifest.json").write_text("[")
+            monkeypatch.setattr(sys, "argv", ["diffood", "inspect", str(path)])
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+            captured = capfd.readouterr()
+            assert end.value.code == 1
+            assert captured.out == ""
+            assert captured.err.startswith("error: ")
+            assert captured.err.removesuffix("\n").isprintable()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attacks import undone
 from outside_weights import move_outside, point_outside, seal
 
 from diffood.errors import BundleError
@@ -21,11 +22,11 @@ Change = Callable[[Any, list[Any]], None]
 
 
 @pytest.fixture
-def large(bundle_copy: Path) -> Path:
+def large(victim: Path) -> Path:
     """A bundle whose classify graph keeps its weights outside, and opens."""
-    assert move_outside(bundle_copy, "classify") == NAME
-    load(bundle_copy)
-    return bundle_copy
+    assert move_outside(victim, "classify") == NAME
+    load(victim)
+    return victim
 
 
 def load(path: Path) -> Any:
@@ -88,9 +89,8 @@ def hide_in_a_node(model: Any, weights: list[Any]) -> None:
     model.graph.node.append(onnx.helper.make_node("Constant", [], ["hidden"], value=weights[0]))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_a_graph_that_misplaces_its_weights_is_refused(large: Path, subtests: pytest.Subtests) -> None:
+    for change, message in [
         (move(location="golden.npz"), r"in 'golden\.npz', where only classify\.weights is hashed"),
         (move(location="./classify.weights"), r"in '\./classify\.weights', where only"),
         (move(location="../classify.weights"), r"in '\.\./classify\.weights', where only"),
@@ -113,14 +113,13 @@ def hide_in_a_node(model: Any, weights: list[Any]) -> None:
         (keep_values_too, "field 9 of a weight"),
         (deny_it, "without location, offset and length"),
         (hide_in_a_node, "not one of the graph's own weights"),
-    ],
-)
-def test_a_graph_that_misplaces_its_weights_is_refused(large: Path, change: Change, message: str) -> None:
-    change_graph(large, change)
-    with pytest.raises(BundleError, match=message):
-        load(large)
-    with pytest.raises(BundleError, match=message):  # as engines are built from it
-        read_model(open_bundle(large), open_bundle(large).graph("classify"))
+    ]:
+        with subtests.test(change=change, message=message), undone(large):
+            change_graph(large, change)
+            with pytest.raises(BundleError, match=message):
+                load(large)
+            with pytest.raises(BundleError, match=message):  # as engines are built from it
+                read_model(open_bundle(large), open_bundle(large).graph("classify"))
 
 
 def test_weights_that_the_graphs_entry_does_not_name_are_refused(large: Path) -> None:
@@ -138,13 +137,14 @@ def test_a_weights_file_that_the_manifest_does_not_hash_is_refused(large: Path) 
     assert f"{NAME!r} is not among the manifest's files" in refusal(large)
 
 
-@pytest.mark.parametrize("name", ["../classify.weights", "/etc/hostname", "", "a/b"])
-def test_a_path_in_the_place_of_the_files_name_is_refused(large: Path, name: str) -> None:
-    manifest = json.loads((large / "manifest.json").read_bytes())
-    for graph in manifest["graphs"]:
-        graph["data"] = name
-    (large / "manifest.json").write_text(json.dumps(manifest))
-    assert "manifest.json is invalid" in refusal(large)
+def test_a_path_in_the_place_of_the_files_name_is_refused(large: Path, subtests: pytest.Subtests) -> None:
+    for name in ["../classify.weights", "/etc/hostname", "", "a/b"]:
+        with subtests.test(name=name), undone(large):
+            manifest = json.loads((large / "manifest.json").read_bytes())
+            for graph in manifest["graphs"]:
+                graph["data"] = name
+            (large / "manifest.json").write_text(json.dumps(manifest))
+            assert "manifest.json is invalid" in refusal(large)
 
 
 def test_one_changed_byte_is_refused(large: Path) -> None:

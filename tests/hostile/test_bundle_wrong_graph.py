@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks import undone
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
@@ -22,60 +23,55 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("role", "other"),
-    [
+def test_a_graph_in_the_role_of_another_is_refused(victim: Path, reseal: Reseal, subtests: pytest.Subtests) -> None:
+    for role, other in [
         ("step_guided", "classify"),
         ("step_guided", "step_plain"),
         ("classify", "step_plain"),
         ("classify", "step_guided"),
-    ],
-)
-def test_a_graph_in_the_role_of_another_is_refused(bundle_copy: Path, reseal: Reseal, role: str, other: str) -> None:
-    reseal(f"{role}.onnx", (bundle_copy / f"{other}.onnx").read_bytes())
-    assert f"{role}.onnx is not a {role} graph: its inputs are" in refusal(bundle_copy)
+    ]:
+        with subtests.test(role=role, other=other), undone(victim):
+            reseal(f"{role}.onnx", (victim / f"{other}.onnx").read_bytes())
+            assert f"{role}.onnx is not a {role} graph: its inputs are" in refusal(victim)
 
 
-def test_an_entry_that_names_the_file_of_another_role_is_refused(bundle_copy: Path, rewrite: Rewrite) -> None:
+def test_an_entry_that_names_the_file_of_another_role_is_refused(victim: Path, rewrite: Rewrite) -> None:
     def change(manifest: dict[str, Any]) -> None:
         for entry in manifest["graphs"]:
             entry["file"] = "classify.onnx"
 
     rewrite(change)
-    assert "classify.onnx is not a step_guided graph" in refusal(bundle_copy)
+    assert "classify.onnx is not a step_guided graph" in refusal(victim)
 
 
-@pytest.mark.parametrize(
-    ("change", "part"),
-    [
-        (lambda manifest: manifest["image"].update(height=32), "inputs"),
-        (lambda manifest: manifest["image"].update(channels=3), "inputs"),
-        (lambda manifest: manifest["class_names"].append("one more"), "outputs"),
-        (lambda manifest: manifest.update(feature_count=127), "outputs"),
-    ],
-    ids=["height", "channels", "class_names", "feature_count"],
-)
 def test_shapes_that_the_manifest_tells_otherwise_are_refused(
-    bundle_copy: Path, rewrite: Rewrite, change: Any, part: str
+    victim: Path, rewrite: Rewrite, subtests: pytest.Subtests
 ) -> None:
-    rewrite(change)
-    assert f"classify.onnx is not a classify graph: its {part} are" in refusal(bundle_copy)
+    for case, (change, part) in {
+        "height": (lambda manifest: manifest["image"].update(height=32), "inputs"),
+        "channels": (lambda manifest: manifest["image"].update(channels=3), "inputs"),
+        "class_names": (lambda manifest: manifest["class_names"].append("one more"), "outputs"),
+        "feature_count": (lambda manifest: manifest.update(feature_count=127), "outputs"),
+    }.items():
+        with subtests.test(case=case), undone(victim):
+            rewrite(change)
+            assert f"classify.onnx is not a classify graph: its {part} are" in refusal(victim)
 
 
-def test_labels_that_the_manifest_denies_are_refused(bundle_copy: Path, rewrite: Rewrite) -> None:
+def test_labels_that_the_manifest_denies_are_refused(victim: Path, rewrite: Rewrite) -> None:
     rewrite(lambda manifest: manifest["unet"].update(labels="none"))
-    assert "label tensor(int64)" in refusal(bundle_copy)
+    assert "label tensor(int64)" in refusal(victim)
 
 
-def test_a_frozen_batch_and_another_type_are_refused(bundle_copy: Path, reseal: Reseal) -> None:
+def test_a_frozen_batch_and_another_type_are_refused(victim: Path, reseal: Reseal) -> None:
     onnx = pytest.importorskip("onnx", reason="needs the extra: export")
-    path = bundle_copy / "classify.onnx"
+    path = victim / "classify.onnx"
     frozen = onnx.load(path)
     for value in (*frozen.graph.input, *frozen.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 1
     frozen.graph.ClearField("value_info")
     reseal("classify.onnx", frozen.SerializeToString())
-    assert "x tensor(float)[1, 1, 28, 28]" in refusal(bundle_copy)
+    assert "x tensor(float)[1, 1, 28, 28]" in refusal(victim)
     made = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, ["batch", *rest])
         for name, rest in (("x", [1, 28, 28]), ("logits", [10]), ("features", [256]))
@@ -92,4 +88,4 @@ def test_a_frozen_batch_and_another_type_are_refused(bundle_copy: Path, reseal: 
     graph = onnx.helper.make_graph(nodes, "doubles", made[:1], made[1:], numbers)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
     reseal("classify.onnx", model.SerializeToString())
-    assert "x tensor(double)" in refusal(bundle_copy)
+    assert "x tensor(double)" in refusal(victim)

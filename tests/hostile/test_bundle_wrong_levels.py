@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from attacks import undone
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import MAX_STEPS, open_bundle
@@ -46,18 +47,19 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_levels_are_refused(bundle_copy: Path, reseal: Reseal, name: str) -> None:
-    data = io.BytesIO()
-    np.savez(data, alpha_bar=WRONG[name])
-    reseal("noise_levels.npz", data.getvalue())
-    with pytest.raises(BundleError, match=r"noise_levels\.npz needs 2 or more float64 noise levels .*Export"):
-        open_bundle(bundle_copy)
+def test_wrong_levels_are_refused(victim: Path, reseal: Reseal, subtests: pytest.Subtests) -> None:
+    for name, alpha_bar in WRONG.items():
+        with subtests.test(name=name), undone(victim):
+            data = io.BytesIO()
+            np.savez(data, alpha_bar=alpha_bar)
+            reseal("noise_levels.npz", data.getvalue())
+            with pytest.raises(BundleError, match=r"noise_levels\.npz needs 2 or more float64 noise levels .*Export"):
+                open_bundle(victim)
 
 
-def test_levels_of_another_name_are_refused(bundle_copy: Path, reseal: Reseal) -> None:
+def test_levels_of_another_name_are_refused(victim: Path, reseal: Reseal) -> None:
     data = io.BytesIO()
     np.savez(data, betas=FALLING)
     reseal("noise_levels.npz", data.getvalue())
     with pytest.raises(BundleError, match="named alpha_bar"):
-        open_bundle(bundle_copy)
+        open_bundle(victim)

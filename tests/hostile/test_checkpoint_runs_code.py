@@ -21,13 +21,14 @@ class Touch:
         return os.mkdir, (str(self.place),)
 
 
-@pytest.mark.parametrize("inside", ["alone", "beside weights"])
-def test_no_code_of_a_checkpoint_runs(inside: str, tmp_path: Path) -> None:
-    attack = Touch(tmp_path / "owned")
-    torch.save(attack if inside == "alone" else {"x": torch.zeros(1), "y": attack}, tmp_path / "model.pt")
-    with pytest.raises(ExportError, match=r"mkdir.*If you trust the file, convert it once: .*safetensors"):
-        load_checkpoint(tmp_path / "model.pt")
-    assert not (tmp_path / "owned").exists()
+def test_no_code_of_a_checkpoint_runs(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for inside in ["alone", "beside weights"]:
+        with subtests.test(inside=inside):
+            attack = Touch(tmp_path / "owned")
+            torch.save(attack if inside == "alone" else {"x": torch.zeros(1), "y": attack}, tmp_path / "model.pt")
+            with pytest.raises(ExportError, match=r"mkdir.*If you trust the file, convert it once: .*safetensors"):
+                load_checkpoint(tmp_path / "model.pt")
+            assert not (tmp_path / "owned").exists()
 
 
 def test_a_whole_pickled_module_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks import undone
 from planted_engine import plant_engine
 
 from diffood.errors import BundleError
@@ -13,46 +14,51 @@ from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.engines import MAX_RECORD_BYTES, list_engines
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"not json", b"[]", b"null", b"\xff\xfe", b"{", b"[" * 100_000, b'{"a":' * 100_000, b"9" * 100_000],
-    ids=["empty", "words", "list", "null", "bytes", "cut", "deep list", "deep object", "long number"],
-)
-def test_a_record_that_is_none_is_refused(bundle_copy: Path, data: bytes) -> None:
-    (plant_engine(bundle_copy) / "engine.json").write_bytes(data)
-    with pytest.raises(BundleError, match=r"engine.json is invalid: .*; remove that folder and build"):
-        list_engines(open_bundle(bundle_copy))
+def test_a_record_that_is_none_is_refused(victim: Path, subtests: pytest.Subtests) -> None:
+    for case, data in {
+        "empty": b"",
+        "words": b"not json",
+        "list": b"[]",
+        "null": b"null",
+        "bytes": b"\xff\xfe",
+        "cut": b"{",
+        "deep list": b"[" * 100_000,
+        "deep object": b'{"a":' * 100_000,
+        "long number": b"9" * 100_000,
+    }.items():
+        with subtests.test(case=case), undone(victim):
+            (plant_engine(victim) / "engine.json").write_bytes(data)
+            with pytest.raises(BundleError, match=r"engine.json is invalid: .*; remove that folder and build"):
+                list_engines(open_bundle(victim))
 
 
-def test_an_oversized_record_is_refused_unread(bundle_copy: Path) -> None:
-    record = plant_engine(bundle_copy) / "engine.json"
+def test_an_oversized_record_is_refused_unread(victim: Path) -> None:
+    record = plant_engine(victim) / "engine.json"
     record.write_bytes(record.read_bytes() + b" " * MAX_RECORD_BYTES)
     with pytest.raises(BundleError, match=rf"bytes where at most {MAX_RECORD_BYTES} are allowed"):
-        list_engines(open_bundle(bundle_copy))
+        list_engines(open_bundle(victim))
     if os.name == "posix":
         os.truncate(record, 2**40)
         with pytest.raises(BundleError, match=rf"has {2**40} bytes"):
-            list_engines(open_bundle(bundle_copy))
+            list_engines(open_bundle(victim))
 
 
-def test_an_engine_folder_without_a_record_is_refused(bundle_copy: Path) -> None:
-    (plant_engine(bundle_copy) / "engine.json").unlink()
+def test_an_engine_folder_without_a_record_is_refused(victim: Path) -> None:
+    (plant_engine(victim) / "engine.json").unlink()
     with pytest.raises(BundleError, match=r"engine.json cannot be opened"):
-        list_engines(open_bundle(bundle_copy))
+        list_engines(open_bundle(victim))
 
 
-@pytest.mark.parametrize(
-    "name", ["../classify.plan", "/etc/passwd", "..", "", "a/b", "a\\b", "plan\n", "\0", "x" * 200]
-)
-def test_a_plan_named_outside_the_folder_is_refused(bundle_copy: Path, name: str) -> None:
-    change(plant_engine(bundle_copy), lambda record: record["plans"][0].update(file=name))
-    with pytest.raises(BundleError, match=r"is invalid: plans.0.file"):
-        list_engines(open_bundle(bundle_copy))
+def test_a_plan_named_outside_the_folder_is_refused(victim: Path, subtests: pytest.Subtests) -> None:
+    for name in ["../classify.plan", "/etc/passwd", "..", "", "a/b", "a\\b", "plan\n", "\0", "x" * 200]:
+        with subtests.test(name=name), undone(victim):
+            change(plant_engine(victim), lambda record: record["plans"][0].update(file=name))
+            with pytest.raises(BundleError, match=r"is invalid: plans.0.file"):
+                list_engines(open_bundle(victim))
 
 
-@pytest.mark.parametrize(
-    "field",
-    [
+def test_a_field_that_does_not_belong_is_refused(victim: Path, subtests: pytest.Subtests) -> None:
+    for field in [
         {"format": 2},
         {"library": "tensorflow"},
         {"precision": "fp4"},
@@ -63,20 +69,19 @@ def test_a_plan_named_outside_the_folder_is_refused(bundle_copy: Path, name: str
         {"options": {"tf32": ["no"]}},
         {"plugin_library": "evil.so"},
         {"plans": "all"},
-    ],
-    ids=lambda field: next(iter(field)),
-)
-def test_a_field_that_does_not_belong_is_refused(bundle_copy: Path, field: dict[str, Any]) -> None:
-    change(plant_engine(bundle_copy), lambda record: record.update(field))
-    with pytest.raises(BundleError, match=rf"is invalid: {next(iter(field))}"):
-        list_engines(open_bundle(bundle_copy))
+    ]:
+        with subtests.test(field=field), undone(victim):
+            change(plant_engine(victim), lambda record: record.update(field))
+            with pytest.raises(BundleError, match=rf"is invalid: {next(iter(field))}"):
+                list_engines(open_bundle(victim))
 
 
-@pytest.mark.parametrize("size", [0, -1, 2**63, 1.5])
-def test_a_plan_of_an_impossible_size_is_refused(bundle_copy: Path, size: float) -> None:
-    change(plant_engine(bundle_copy), lambda record: record["plans"][0].update(size=size))
-    with pytest.raises(BundleError, match=r"is invalid: plans.0.size"):
-        list_engines(open_bundle(bundle_copy))
+def test_a_plan_of_an_impossible_size_is_refused(victim: Path, subtests: pytest.Subtests) -> None:
+    for size in [0, -1, 2**63, 1.5]:
+        with subtests.test(size=size), undone(victim):
+            change(plant_engine(victim), lambda record: record["plans"][0].update(size=size))
+            with pytest.raises(BundleError, match=r"is invalid: plans.0.size"):
+                list_engines(open_bundle(victim))
 
 
 def change(folder: Path, apply: Any) -> None:

@@ -8,60 +8,53 @@ from planted_engine import plant_engine
 
 from diffood.errors import BundleError
 from diffood.export.engines.build import build_engines
+from diffood.export.request import EngineBuildRequest
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.engines import Profile, list_engines, read_plan
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and FIFOs as POSIX has them")
 
 
-def test_a_plan_that_is_a_link_to_the_same_bytes_is_refused(bundle_copy: Path, tmp_path: Path) -> None:
-    plan = plant_engine(bundle_copy) / "classify.plan"
+def test_a_plan_that_is_a_link_to_the_same_bytes_is_refused(victim: Path, tmp_path: Path) -> None:
+    plan = plant_engine(victim) / "classify.plan"
     plan.rename(tmp_path / "classify.plan")
     plan.symlink_to(tmp_path / "classify.plan")
-    (engine,) = list_engines(open_bundle(bundle_copy))
+    (engine,) = list_engines(open_bundle(victim))
     with pytest.raises(BundleError, match=r"classify.plan cannot be opened \(.+\); remove its folder"):
         read_plan(engine, "classify")
 
 
-def test_a_plan_that_is_a_pipe_is_refused_and_not_waited_for(bundle_copy: Path) -> None:
-    plan = plant_engine(bundle_copy) / "classify.plan"
+def test_a_plan_that_is_a_pipe_is_refused_and_not_waited_for(victim: Path) -> None:
+    plan = plant_engine(victim) / "classify.plan"
     plan.unlink()
     os.mkfifo(plan)
-    (engine,) = list_engines(open_bundle(bundle_copy))
+    (engine,) = list_engines(open_bundle(victim))
     with pytest.raises(BundleError, match="not a regular file"):
         read_plan(engine, "classify")
 
 
-def test_a_record_that_is_a_link_is_refused(bundle_copy: Path, tmp_path: Path) -> None:
-    record = plant_engine(bundle_copy) / "engine.json"
+def test_a_record_that_is_a_link_is_refused(victim: Path, tmp_path: Path) -> None:
+    record = plant_engine(victim) / "engine.json"
     record.rename(tmp_path / "engine.json")
     record.symlink_to(tmp_path / "engine.json")
     with pytest.raises(BundleError, match=r"engine.json cannot be opened"):
-        list_engines(open_bundle(bundle_copy))
+        list_engines(open_bundle(victim))
 
 
-def test_an_engine_folder_that_is_a_link_is_refused(bundle_copy: Path, tmp_path: Path) -> None:
-    folder = plant_engine(bundle_copy)
+def test_an_engine_folder_that_is_a_link_is_refused(victim: Path, tmp_path: Path) -> None:
+    folder = plant_engine(victim)
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(BundleError, match="is a link"):
-        list_engines(open_bundle(bundle_copy))
+        list_engines(open_bundle(victim))
 
 
-def test_engines_that_are_a_link_are_neither_read_nor_written_to(bundle_copy: Path, tmp_path: Path) -> None:
+def test_engines_that_are_a_link_are_neither_read_nor_written_to(victim: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    (bundle_copy / "engines").symlink_to(tmp_path / "elsewhere")
+    (victim / "engines").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(BundleError, match="engines is a link"):
-        list_engines(open_bundle(bundle_copy))
+        list_engines(open_bundle(victim))
     with pytest.raises(BundleError, match="engines is a link"):
-        build_engines(
-            bundle_copy,
-            "tensorrt-rtx",
-            gpus=("sm86",),
-            precisions=("fp32",),
-            profile=Profile(smallest=1, usual=2, largest=4),
-            workspace_mb=None,
-            timing_cache=None,
-            report=lambda _: None,
-        )
+        request = EngineBuildRequest("tensorrt-rtx", Profile(smallest=1, usual=2, largest=4), ("sm86",), ("fp32",))
+        build_engines(victim, request, lambda _: None)
     assert not list((tmp_path / "elsewhere").iterdir())

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks import undone
 
 Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
+def test_a_bank_outside_its_folder_is_refused(
+    fused: Path, bank: Path, change_fusion: Rewrite, refusal: Callable[[], str], subtests: pytest.Subtests
+) -> None:
+    for name in [
         "../outside.npz",
         "../../outside.npz",
         "..",
@@ -24,14 +26,11 @@ Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]
         "bank.npz\n",
         "bank\x00.npz",
         "x" * 101,
-    ],
-)
-def test_a_bank_outside_its_folder_is_refused(
-    fused: Path, bank: Path, change_fusion: Rewrite, refusal: Callable[[], str], name: str
-) -> None:
-    shutil.copy(bank, fused / "outside.npz")
-    shutil.copy(bank, fused.parent / "outside.npz")
-    change_fusion(lambda fusion: fusion["bank"].update(file=name.format(root=fused)))
-    text = refusal()
-    assert "calibration.json is invalid: fusion.bank.file" in text
-    assert text.endswith("calibrate again.")
+    ]:
+        with subtests.test(name=name), undone(fused):
+            shutil.copy(bank, fused / "outside.npz")
+            shutil.copy(bank, fused.parent / "outside.npz")
+            change_fusion(lambda fusion: fusion["bank"].update(file=name.format(root=fused)))
+            text = refusal()
+            assert "calibration.json is invalid: fusion.bank.file" in text
+            assert text.endswith("calibrate again.")

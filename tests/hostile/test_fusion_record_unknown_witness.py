@@ -1,9 +1,11 @@
 """Attack: a fusion of witnesses that there are none of, that count twice, or that are not the plan's."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks import undone
 
 Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]
 
@@ -14,9 +16,10 @@ def leave_one(fusion: dict[str, Any]) -> None:
     fusion["witnesses"] = [{**fusion["witnesses"][1], "weight": 1.0}]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_a_fusion_of_other_witnesses_is_refused(
+    fused: Path, change_fusion: Rewrite, refusal: Callable[[], str], subtests: pytest.Subtests
+) -> None:
+    for change, message in [
         (lambda fusion: fusion["witnesses"][0].update(name="__class__"), "fusion.witnesses.0.name"),
         (lambda fusion: fusion["witnesses"][0].update(name="Jump"), "fusion.witnesses.0.name"),
         (lambda fusion: fusion["witnesses"][0].update(name=""), "fusion.witnesses.0.name"),
@@ -35,12 +38,9 @@ def leave_one(fusion: dict[str, Any]) -> None:
         (lambda fusion: fusion.update(bank=None), "a bank goes with knn"),
         (lambda fusion: fusion.update(note="x"), "fusion.note"),
         (lambda fusion: fusion.update({"n\x1b[31m": 1}), "fusion.n\\x1b[31m"),
-    ],
-)
-def test_a_fusion_of_other_witnesses_is_refused(
-    change_fusion: Rewrite, refusal: Callable[[], str], change: Callable[[dict[str, Any]], object], message: str
-) -> None:
-    change_fusion(change)
-    text = refusal()
-    assert "calibration.json is invalid" in text
-    assert message in text
+    ]:
+        with subtests.test(change=change, message=message), undone(fused):
+            change_fusion(change)
+            text = refusal()
+            assert "calibration.json is invalid" in text
+            assert message in text

@@ -23,19 +23,18 @@ def test_the_limit_itself_is_allowed(tmp_path: Path) -> None:
         read_file(tmp_path / "x.png", ImageLimits(max_bytes=4))
 
 
-@pytest.mark.parametrize("new_size", [3, 10**6])
-def test_a_size_that_changes_after_it_was_checked_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_size: int
-) -> None:
-    path = tmp_path / "x.png"
-    path.write_bytes(b"12345")
-    really_fstat = os.fstat
+def test_a_size_that_changes_after_it_was_checked_is_refused(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for new_size in [3, 10**6]:
+        with subtests.test(new_size=new_size), pytest.MonkeyPatch.context() as patch:
+            path = tmp_path / "x.png"
+            path.write_bytes(b"12345")
+            really_fstat = os.fstat
 
-    def fstat_then_resize(descriptor: int) -> os.stat_result:
-        status = really_fstat(descriptor)
-        os.truncate(path, new_size)
-        return status
+            def fstat_then_resize(descriptor: int) -> os.stat_result:
+                status = really_fstat(descriptor)
+                os.truncate(path, new_size)
+                return status
 
-    monkeypatch.setattr(os, "fstat", fstat_then_resize)
-    with pytest.raises(RejectedImage, match="changed from 5 bytes"):
-        read_file(path, ImageLimits())
+            patch.setattr(os, "fstat", fstat_then_resize)
+            with pytest.raises(RejectedImage, match="changed from 5 bytes"):
+                read_file(path, ImageLimits())

@@ -1,6 +1,7 @@
 """Attack: files of rows that are damaged, made up, or too long, in each format; every refusal names file and place."""
 
 import csv
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -70,39 +71,39 @@ def refusal(path: Path) -> str:
     return message
 
 
-@pytest.mark.parametrize("ending", WRITERS)
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_row_that_is_none_is_refused_with_its_place(tmp_path: Path, ending: str, name: str) -> None:
-    change, expected = CHANGES[name]
-    path = tmp_path / f"rows{ending}"
-    # in Parquet a column has one type, so that the good row cannot stand before the bad one
-    rows = [GOOD | change] if ending == ".parquet" else [GOOD, GOOD | change]
-    WRITERS[ending](path, rows)
-    message = refusal(path)
-    assert expected in message
-    assert {".jsonl": "line 2", ".csv": "line 3", ".parquet": "row 1"}[ending] in message
+def test_a_row_that_is_none_is_refused_with_its_place(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for ending, name in itertools.product(WRITERS, CHANGES):
+        with subtests.test(ending=ending, name=name):
+            change, expected = CHANGES[name]
+            path = tmp_path / f"rows{ending}"
+            # in Parquet a column has one type, so that the good row cannot stand before the bad one
+            rows = [GOOD | change] if ending == ".parquet" else [GOOD, GOOD | change]
+            WRITERS[ending](path, rows)
+            message = refusal(path)
+            assert expected in message
+            assert {".jsonl": "line 2", ".csv": "line 3", ".parquet": "row 1"}[ending] in message
 
 
-@pytest.mark.parametrize("ending", WRITERS)
-@pytest.mark.parametrize("column", LACKING)
-def test_a_missing_column_is_named(tmp_path: Path, ending: str, column: str) -> None:
-    path = tmp_path / f"rows{ending}"
-    WRITERS[ending](path, [{name: value for name, value in GOOD.items() if name != column}])
-    assert column in refusal(path)
+def test_a_missing_column_is_named(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for ending, column in itertools.product(WRITERS, LACKING):
+        with subtests.test(ending=ending, column=column):
+            path = tmp_path / f"rows{ending}"
+            WRITERS[ending](path, [{name: value for name, value in GOOD.items() if name != column}])
+            assert column in refusal(path)
 
 
-@pytest.mark.parametrize("ending", WRITERS)
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("column", ["score", "threshold"])
-def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, ending: str, value: float, column: str) -> None:
-    path = tmp_path / f"rows{ending}"
-    WRITERS[ending](path, [GOOD | {column: value}])
-    refusal(path)
+def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for ending, value, column in itertools.product(
+        WRITERS, [float("nan"), float("inf"), float("-inf")], ["score", "threshold"]
+    ):
+        with subtests.test(ending=ending, value=value, column=column):
+            path = tmp_path / f"rows{ending}"
+            WRITERS[ending](path, [GOOD | {column: value}])
+            refusal(path)
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
+def test_a_line_that_is_no_row_is_refused_with_its_number(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for line in [
         b"{",
         b"",
         b"null",
@@ -115,26 +116,24 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, ending: str, val
         json.dumps(GOOD).replace("0.5", "1e999").encode(),
         json.dumps(GOOD).replace("0.5", "9" * 10_000).encode(),
         json.dumps(GOOD).replace("a.png", "\\ud800").encode(),
-    ],
-    ids=lambda line: line[:12].decode("latin-1"),
-)
-def test_a_line_that_is_no_row_is_refused_with_its_number(tmp_path: Path, line: bytes) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(json.dumps(GOOD).encode() + b"\n" + line + b"\n")
-    assert "line 2" in refusal(path)
+    ]:
+        with subtests.test(line=line):
+            path = tmp_path / "rows.jsonl"
+            path.write_bytes(json.dumps(GOOD).encode() + b"\n" + line + b"\n")
+            assert "line 2" in refusal(path)
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.partial", ".csv"])
-def test_a_huge_line_is_refused_unread(tmp_path: Path, ending: str) -> None:
-    path = tmp_path / f"rows{ending}"
-    with path.open("wb") as file:
-        file.truncate(2**36)  # sparse: 64 GB without a line's end
-    assert f"line 1 has more than {MAX_LINE_BYTES} bytes" in refusal(path)
+def test_a_huge_line_is_refused_unread(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for ending in [".jsonl", ".jsonl.partial", ".csv"]:
+        with subtests.test(ending=ending):
+            path = tmp_path / f"rows{ending}"
+            with path.open("wb") as file:
+                file.truncate(2**36)  # sparse: 64 GB without a line's end
+            assert f"line 1 has more than {MAX_LINE_BYTES} bytes" in refusal(path)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
+def test_a_damaged_csv_is_refused(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for text, expected in [
         (b"", "lacks 'id'"),
         (b"\xff\n", "line 1 is not UTF-8"),
         (b"id,sha256\na,b\n", "line 1 lacks 'status'"),
@@ -142,16 +141,13 @@ def test_a_huge_line_is_refused_unread(tmp_path: Path, ending: str) -> None:
         (b'%s\n"a"b,1\n', "line 2 is not CSV"),
         (b'%s\n"open\n', "is not CSV"),
         (b"%s\na,b\n", "line 2"),
-    ],
-)
-def test_a_damaged_csv_is_refused(tmp_path: Path, text: bytes, expected: str) -> None:
-    path = tmp_path / "rows.csv"
-    write_csv(path, [GOOD])
-    header, row = path.read_bytes().splitlines()
-    for part in (header, row):
-        text = text.replace(b"%s", part, 1)
-    path.write_bytes(text)
-    assert expected in refusal(path)
+    ]:
+        with subtests.test(text=text, expected=expected):
+            path = tmp_path / "rows.csv"
+            write_csv(path, [GOOD])
+            header, row = path.read_bytes().splitlines()
+            path.write_bytes(text.replace(b"%s", header, 1).replace(b"%s", row, 1))
+            assert expected in refusal(path)
 
 
 def test_a_damaged_parquet_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from attacks import undone
 from planted_engine import plant_engine
 
 from diffood.errors import BundleError
@@ -25,34 +26,30 @@ def link(path: Path) -> None:
     path.symlink_to(path.with_suffix(".away"))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda bundle, bank: flip(bundle / "classify.onnx"), "was changed after export"),
-        (lambda bundle, bank: flip(bundle / "golden.npz"), "was changed after export"),
-        (lambda bundle, bank: flip(bank), "was changed after the calibration"),
-        (lambda bundle, bank: link(bank), "cannot be opened"),
-        (lambda bundle, bank: link(bundle / "calibration.json"), "cannot be opened"),
-        (lambda bundle, bank: (bundle / "parity.json").write_text("{}]"), "is invalid"),
-        (lambda bundle, bank: flip(plant_engine(bundle) / "classify.plan"), "was changed after it was built"),
-    ],
-    ids=["graph", "golden values", "bank", "linked bank", "linked calibration", "parity", "engine"],
-)
-def test_a_changed_bundle_is_not_copied(fused: Path, bank: Path, tmp_path: Path, change: Change, message: str) -> None:
-    change(fused, bank)
-    with pytest.raises(BundleError, match=message):
-        write_repository(fused, tmp_path / "models", SETTINGS)
-    assert list(tmp_path.iterdir()) == [fused]
+def test_a_changed_bundle_is_not_copied(fused: Path, bank: Path, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for case, (change, message) in {
+        "graph": (lambda bundle, bank: flip(bundle / "classify.onnx"), "was changed after export"),
+        "golden values": (lambda bundle, bank: flip(bundle / "golden.npz"), "was changed after export"),
+        "bank": (lambda bundle, bank: flip(bank), "was changed after the calibration"),
+        "linked bank": (lambda bundle, bank: link(bank), "cannot be opened"),
+        "linked calibration": (lambda bundle, bank: link(bundle / "calibration.json"), "cannot be opened"),
+        "parity": (lambda bundle, bank: (bundle / "parity.json").write_text("{}]"), "is invalid"),
+        "engine": (lambda bundle, bank: flip(plant_engine(bundle) / "classify.plan"), "was changed after it was built"),
+    }.items():
+        with subtests.test(case=case), undone(fused):
+            change(fused, bank)
+            with pytest.raises(BundleError, match=message):
+                write_repository(fused, tmp_path / "models", SETTINGS)
+            assert not (tmp_path / "models").exists()
 
 
-@pytest.mark.parametrize(
-    ("backend", "copied"), [("auto", True), ("tensorrt-rtx", True), ("tensorrt", False), ("onnxruntime-cpu", False)]
-)
-def test_engines_go_where_they_are_run(fused: Path, tmp_path: Path, backend: str, copied: bool) -> None:
-    engine = plant_engine(fused)
-    model = write_repository(fused, tmp_path / "models", TritonSettings.model_validate({"backend": backend}))
-    place = model / "1" / "bundle" / engine.relative_to(fused)
-    assert place.exists() is copied
-    assert not copied or {p.name: p.read_bytes() for p in engine.iterdir()} == {
-        p.name: p.read_bytes() for p in place.iterdir()
-    }
+def test_engines_go_where_they_are_run(fused: Path, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for backend, copied in [("auto", True), ("tensorrt-rtx", True), ("tensorrt", False), ("onnxruntime-cpu", False)]:
+        with subtests.test(backend=backend, copied=copied), undone(fused):
+            engine = plant_engine(fused)
+            model = write_repository(fused, tmp_path / backend, TritonSettings.model_validate({"backend": backend}))
+            place = model / "1" / "bundle" / engine.relative_to(fused)
+            assert place.exists() is copied
+            assert not copied or {p.name: p.read_bytes() for p in engine.iterdir()} == {
+                p.name: p.read_bytes() for p in place.iterdir()
+            }

@@ -55,9 +55,8 @@ def calibration_by_class(images: list[tuple[float, int]], needed: int) -> Calibr
     )
 
 
-@pytest.mark.parametrize(
-    ("score", "at_least", "flagged"),
-    [
+def test_p_values_by_hand(subtests: pytest.Subtests) -> None:
+    for score, at_least, flagged in [
         (0.0, 4, False),
         (1.0, 4, False),  # a tie counts as at least as large
         (1.5, 3, False),
@@ -68,13 +67,14 @@ def calibration_by_class(images: list[tuple[float, int]], needed: int) -> Calibr
         (INFINITE, 0, True),
         (float("nan"), 0, True),
         (-INFINITE, 0, True),  # as an energy with an infinite logit
-    ],
-)
-def test_p_values_by_hand(score: float, at_least: int, flagged: bool) -> None:
-    decisions = DecisionRule.of(calibration_of([1.0, 2.0, 2.0, 3.0], 2.0)).decide(np.array([score]), NO_CLASS[:1])
-    assert decisions.p_values.tolist() == [(1 + at_least) / 5]
-    assert decisions.is_ood.tolist() == [flagged]
-    assert decisions.thresholds.tolist() == [2.0]
+    ]:
+        with subtests.test(score=score):
+            decisions = DecisionRule.of(calibration_of([1.0, 2.0, 2.0, 3.0], 2.0)).decide(
+                np.array([score]), NO_CLASS[:1]
+            )
+            assert decisions.p_values.tolist() == [(1 + at_least) / 5]
+            assert decisions.is_ood.tolist() == [flagged]
+            assert decisions.thresholds.tolist() == [2.0]
 
 
 def test_a_score_on_the_threshold_passes_and_the_next_number_does_not() -> None:
@@ -142,9 +142,8 @@ def test_a_summary_leaves_out_what_has_an_entry_an_image() -> None:
     assert calibration_of([1.0], 1.0).summary()["per_class"] is None
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
+def test_a_difference_is_named_with_both_values(subtests: pytest.Subtests) -> None:
+    for change, expected in [
         ({"precision": "fp16"}, "precision: fp32 there, fp16 here"),
         ({"backend": "tensorrt"}, "backend: onnxruntime-cpu there, tensorrt here"),
         ({"encode_sha256": "d" * 64}, f"encode_sha256: None there, {'d' * 16} here"),
@@ -157,14 +156,13 @@ def test_a_summary_leaves_out_what_has_an_entry_an_image() -> None:
         ({"plan": PLAN.changed({"repeats": 4})}, "plan.repeats: 2 there, 4 here"),
         ({"plan": PLAN.changed({"start_times": (100,)})}, "plan.start_times: [100, 200] there, [100] here"),
         ({"plan": PLAN.changed({"seed": 1})}, "plan.seed: 0 there, 1 here"),
-    ],
-)
-def test_a_difference_is_named_with_both_values(change: dict[str, object], expected: str) -> None:
-    running = FINGERPRINT.model_copy(update=change)
-    difference = FINGERPRINT.difference(running)
-    assert difference.startswith(expected)
-    assert ";" not in difference
-    assert FINGERPRINT.short != running.short
+    ]:
+        with subtests.test(change=change, expected=expected):
+            running = FINGERPRINT.model_copy(update=change)
+            difference = FINGERPRINT.difference(running)
+            assert difference.startswith(expected)
+            assert ";" not in difference
+            assert FINGERPRINT.short != running.short
 
 
 def test_several_differences_are_all_named() -> None:
@@ -192,35 +190,35 @@ def test_a_fingerprint_from_before_there_were_latents_is_the_same_one() -> None:
     assert FINGERPRINT.model_dump_json() == old  # and so has the hash it had
 
 
-def test_a_saved_calibration_loads_as_it_was(bundle_copy: Path) -> None:
-    bundle = open_bundle(bundle_copy)
+def test_a_saved_calibration_loads_as_it_was(small_bundle_copy: Path) -> None:
+    bundle = open_bundle(small_bundle_copy)
     scores = [float(value) for value in np.random.default_rng(0).random(100)]
     for threshold in (sorted(scores)[90], np.nextafter(sorted(scores)[50], 0)):  # replaces the first by the second
         calibration = calibration_of(scores, float(threshold))
-        assert save_calibration(bundle, calibration) == bundle_copy / "calibration.json"
+        assert save_calibration(bundle, calibration) == small_bundle_copy / "calibration.json"
         assert load_calibration(bundle) == calibration
-    assert not list(bundle_copy.glob(".*.tmp"))
+    assert not list(small_bundle_copy.glob(".*.tmp"))
 
 
-def test_a_replaced_calibration_is_kept_once_by_its_hash(bundle_copy: Path) -> None:
-    bundle = open_bundle(bundle_copy)
+def test_a_replaced_calibration_is_kept_once_by_its_hash(small_bundle_copy: Path) -> None:
+    bundle = open_bundle(small_bundle_copy)
     first, second = calibration_of([1.0, 2.0], 1.0), calibration_of([1.0, 2.0], 1.5)
     save_calibration(bundle, first)
-    data = (bundle_copy / "calibration.json").read_bytes()
+    data = (small_bundle_copy / "calibration.json").read_bytes()
     save_calibration(bundle, first)  # the same again replaces nothing
     assert list_kept(bundle) == {}
     save_calibration(bundle, second)
     name = f"{hashlib.sha256(data).hexdigest()[:12]}.json"
-    assert list_kept(open_bundle(bundle_copy)) == {name: first}
-    assert (bundle_copy / "calibrations" / name).read_bytes() == data
+    assert list_kept(open_bundle(small_bundle_copy)) == {name: first}
+    assert (small_bundle_copy / "calibrations" / name).read_bytes() == data
     for calibration in (first, second):  # there and back again
         save_calibration(bundle, calibration)
     assert sorted(list_kept(bundle).values(), key=lambda kept: kept.threshold) == [first, second]
     assert load_calibration(bundle) == second
 
 
-def test_a_damaged_calibration_is_replaced_and_not_kept(bundle_copy: Path) -> None:
-    bundle = open_bundle(bundle_copy)
-    (bundle_copy / "calibration.json").write_text("{}")
+def test_a_damaged_calibration_is_replaced_and_not_kept(small_bundle_copy: Path) -> None:
+    bundle = open_bundle(small_bundle_copy)
+    (small_bundle_copy / "calibration.json").write_text("{}")
     save_calibration(bundle, calibration_of([1.0], 1.0))
     assert list_kept(bundle) == {}

@@ -43,9 +43,9 @@ def images(clothes: Pixels, digits: Pixels) -> Pixels:
 
 
 @pytest.fixture(scope="module", params=PLANS)
-def detector(request: pytest.FixtureRequest, zoo_bundle: Bundle) -> Detector:
+def detector(request: pytest.FixtureRequest, small_bundle: Bundle) -> Detector:
     """A detector of each plan at one batch shape."""
-    return Detector.load(zoo_bundle, plan(request.param), batch=BATCH, threads=1)
+    return Detector.load(small_bundle, plan(request.param), batch=BATCH, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +66,21 @@ def test_scores_are_worth_comparing(together: Scores, images: Pixels) -> None:
     assert len(np.unique(together.score)) == len(images)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_score_does_not_depend_on_order(detector: Detector, together: Scores, images: Pixels, seed: int) -> None:
-    order = np.random.default_rng(seed).permutation(len(images))
-    assert_identical(detector.score(images[order]), together, order)
-
-
-@pytest.mark.parametrize("rows", [[0, 1], [6, 2, 4], [5]], ids=str)
-def test_score_does_not_depend_on_company(
-    detector: Detector, together: Scores, images: Pixels, rows: list[int]
+def test_score_does_not_depend_on_order(
+    detector: Detector, together: Scores, images: Pixels, subtests: pytest.Subtests
 ) -> None:
-    assert_identical(detector.score(images[rows]), together, rows)
+    for seed in [0, 1]:
+        with subtests.test(seed=seed):
+            order = np.random.default_rng(seed).permutation(len(images))
+            assert_identical(detector.score(images[order]), together, order)
+
+
+def test_score_does_not_depend_on_company(
+    detector: Detector, together: Scores, images: Pixels, subtests: pytest.Subtests
+) -> None:
+    for rows in [[0, 1], [6, 2, 4], [5]]:
+        with subtests.test(rows=rows):
+            assert_identical(detector.score(images[rows]), together, rows)
 
 
 def test_score_alone_is_the_score_in_company(detector: Detector, together: Scores, images: Pixels) -> None:
@@ -90,12 +94,12 @@ def test_the_same_image_twice_scores_the_same(detector: Detector, together: Scor
 
 
 def test_score_does_not_depend_on_what_was_scored_before(
-    detector: Detector, together: Scores, images: Pixels, zoo_bundle: Bundle
+    detector: Detector, together: Scores, images: Pixels, small_bundle: Bundle
 ) -> None:
     """Lanes and registers hold another image's leavings; a stream that was dropped half way leaves some too."""
     next(detector.stream(enumerate(from_pixels(images[::-1, None]))))
     assert_identical(detector.score(images), together, slice(None))
-    fresh = Detector.load(zoo_bundle, detector.plan, batch=BATCH, threads=1)
+    fresh = Detector.load(small_bundle, detector.plan, batch=BATCH, threads=1)
     assert_identical(fresh.score(images[3:5]), together, slice(3, 5))
 
 
@@ -105,30 +109,32 @@ def test_no_images_have_no_scores(detector: Detector, images: Pixels) -> None:
     assert none.by_start.shape == (0, len(detector.plan.start_times))
 
 
-@pytest.mark.parametrize(("batch", "threads"), [(1, 1), (3, 1), (8, 2)])
 def test_score_across_batch_shapes_and_threads_differs_by_rounding_only(
-    zoo_bundle: Bundle, detector: Detector, together: Scores, images: Pixels, batch: int, threads: int
+    small_bundle: Bundle, detector: Detector, together: Scores, images: Pixels, subtests: pytest.Subtests
 ) -> None:
-    other = Detector.load(zoo_bundle, detector.plan, batch=batch, threads=threads)
-    found = other.score(images[:4])
-    np.testing.assert_allclose(found.by_start, together.by_start[:4], rtol=0, atol=ACROSS_SHAPES)
-    np.testing.assert_allclose(found.confidence, together.confidence[:4], rtol=0, atol=ACROSS_SHAPES)
-    np.testing.assert_array_equal(found.predicted, together.predicted[:4])
+    for batch, threads in [(1, 1), (3, 1), (8, 2)]:
+        with subtests.test(batch=batch, threads=threads):
+            other = Detector.load(small_bundle, detector.plan, batch=batch, threads=threads)
+            found = other.score(images[:4])
+            np.testing.assert_allclose(found.by_start, together.by_start[:4], rtol=0, atol=ACROSS_SHAPES)
+            np.testing.assert_allclose(found.confidence, together.confidence[:4], rtol=0, atol=ACROSS_SHAPES)
+            np.testing.assert_array_equal(found.predicted, together.predicted[:4])
 
 
-@pytest.mark.parametrize("batch", [1, 3, BATCH])
-def test_stream_pulls_no_more_than_it_works_on(zoo_bundle: Bundle, images: Pixels, batch: int) -> None:
+def test_stream_pulls_no_more_than_it_works_on(small_bundle: Bundle, images: Pixels, subtests: pytest.Subtests) -> None:
     """An endless source: results come in order, and the stream never runs ahead by more than two batches.
 
     One batch of images is classified ahead of its lanes; the lanes and what waits to be classified after them hold
     at most one batch of trajectories each.
     """
-    source = Endless(images)
-    choice = Plan(start_times=(60, 120), stride=60, repeats=1, guidance=0.0)
-    streaming = Detector.load(zoo_bundle, choice, batch=batch, threads=1)
-    expected = streaming.score(images)
-    for number, (key, result) in enumerate(itertools.islice(streaming.stream(source), 5)):
-        assert key == number
-        assert result.score == expected.score[number % len(images)]
-        np.testing.assert_array_equal(result.evidence.by_start, expected.by_start[number % len(images)])
-        assert source.pulled <= number + 1 + 3 * batch
+    for batch in [1, 3, BATCH]:
+        with subtests.test(batch=batch):
+            source = Endless(images)
+            choice = Plan(start_times=(60, 120), stride=60, repeats=1, guidance=0.0)
+            streaming = Detector.load(small_bundle, choice, batch=batch, threads=1)
+            expected = streaming.score(images)
+            for number, (key, result) in enumerate(itertools.islice(streaming.stream(source), 5)):
+                assert key == number
+                assert result.score == expected.score[number % len(images)]
+                np.testing.assert_array_equal(result.evidence.by_start, expected.by_start[number % len(images)])
+                assert source.pulled <= number + 1 + 3 * batch

@@ -107,23 +107,27 @@ def assert_same_scores(models: Models, bundle: Bundle, plan: Plan, pixels: Pixel
     assert np.abs(np.stack(found)).max() <= 1
 
 
-@pytest.mark.parametrize(
-    "plan",
-    [PLAN, UNGUIDED, REFERENCE, PLAN.changed({"sampler": "pndm4"}), REFERENCE.changed({"space": "features"})],
-    ids=["textbook", "unguided", "reference", "pndm4", "features"],
-)
 def test_a_dit_scores_as_a_second_writing_of_the_method(
-    dit_models: Models, dit_bundle: Bundle, four: Pixels, plan: Plan
+    dit_models: Models, dit_bundle: Bundle, four: Pixels, subtests: pytest.Subtests
 ) -> None:
-    assert_same_scores(dit_models, dit_bundle, plan, four)
+    for case, plan in {
+        "textbook": PLAN,
+        "unguided": UNGUIDED,
+        "reference": REFERENCE,
+        "pndm4": PLAN.changed({"sampler": "pndm4"}),
+        "features": REFERENCE.changed({"space": "features"}),
+    }.items():
+        with subtests.test(case=case):
+            assert_same_scores(dit_models, dit_bundle, plan, four)
 
 
-@pytest.mark.parametrize("schedule", ["textbook", "reference"])
 def test_a_latent_unet_with_a_code_book_scores_as_a_second_writing_of_the_method(
-    vq_models: Models, vq_bundle: Bundle, four: Pixels, schedule: str
+    vq_models: Models, vq_bundle: Bundle, four: Pixels, subtests: pytest.Subtests
 ) -> None:
-    plan = UNGUIDED.changed({"schedule": schedule, "repeats": 1})
-    assert_same_scores(vq_models, vq_bundle, plan, four)
+    for schedule in ["textbook", "reference"]:
+        with subtests.test(schedule=schedule):
+            plan = UNGUIDED.changed({"schedule": schedule, "repeats": 1})
+            assert_same_scores(vq_models, vq_bundle, plan, four)
 
 
 def test_half_precision_is_near_and_a_half_that_overflows_in_it_stays_as_it_was(
@@ -146,19 +150,20 @@ def test_half_precision_is_near_and_a_half_that_overflows_in_it_stays_as_it_was(
     np.testing.assert_allclose(exact.score, halved.score, rtol=0.05)
 
 
-@pytest.mark.parametrize("schedule", ["textbook", "reference"])
 def test_a_score_does_not_depend_on_the_order_or_the_company(
-    dit_bundle: Bundle, clothes: Pixels, digits: Pixels, schedule: str
+    dit_bundle: Bundle, clothes: Pixels, digits: Pixels, subtests: pytest.Subtests
 ) -> None:
-    pixels = np.concatenate([clothes[:4], digits[:5]])[:, None]
-    detector = Detector.load(dit_bundle, PLAN.changed({"schedule": schedule}), batch=4, threads=1)
-    together = detector.score(pixels)
-    order = np.random.default_rng(0).permutation(len(pixels))
-    np.testing.assert_array_equal(detector.score(pixels[order]).by_start, together.by_start[order])
-    for row in (0, 8):
-        np.testing.assert_array_equal(detector.score(pixels[[row]]).by_start[0], together.by_start[row])
-    wider = Detector.load(dit_bundle, detector.plan, batch=7, threads=1).score(pixels)
-    np.testing.assert_allclose(wider.by_start, together.by_start, rtol=0, atol=1e-4)
+    for schedule in ["textbook", "reference"]:
+        with subtests.test(schedule=schedule):
+            pixels = np.concatenate([clothes[:4], digits[:5]])[:, None]
+            detector = Detector.load(dit_bundle, PLAN.changed({"schedule": schedule}), batch=4, threads=1)
+            together = detector.score(pixels)
+            order = np.random.default_rng(0).permutation(len(pixels))
+            np.testing.assert_array_equal(detector.score(pixels[order]).by_start, together.by_start[order])
+            for row in (0, 8):
+                np.testing.assert_array_equal(detector.score(pixels[[row]]).by_start[0], together.by_start[row])
+            wider = Detector.load(dit_bundle, detector.plan, batch=7, threads=1).score(pixels)
+            np.testing.assert_allclose(wider.by_start, together.by_start, rtol=0, atol=1e-4)
 
 
 def test_plans_that_end_images_early_give_the_scores_of_the_stage_they_ended_at(
@@ -183,13 +188,13 @@ def test_the_loop_by_hand_around_the_graphs_gives_the_same_scores(dit_bundle: Bu
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
-def test_a_fingerprint_names_both_halves_of_the_autoencoder(dit_bundle: Bundle, zoo_bundle: Bundle) -> None:
+def test_a_fingerprint_names_both_halves_of_the_autoencoder(dit_bundle: Bundle, small_bundle: Bundle) -> None:
     mine = Detector.load(dit_bundle, UNGUIDED, batch=2, threads=1).fingerprint
     files = dit_bundle.manifest.files
     assert (mine.encode_sha256, mine.decode_sha256) == (files["encode.onnx"].sha256, files["decode.onnx"].sha256)
     other = mine.model_copy(update={"decode_sha256": "0" * 64})
     assert other != mine
     assert mine.difference(other) == f"decode_sha256: {files['decode.onnx'].sha256[:16]} there, {'0' * 16} here"
-    pixel = Detector.load(zoo_bundle, zoo_bundle.plan("plain"), batch=2, threads=1).fingerprint
+    pixel = Detector.load(small_bundle, small_bundle.plan("plain"), batch=2, threads=1).fingerprint
     assert "decode_sha256" not in pixel.model_dump_json()  # as it was written before there were latents
     assert "decode_sha256: None there" in pixel.difference(mine)

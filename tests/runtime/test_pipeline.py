@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_models import SMALL_BUNDLE
 from written import open_at
 
-from diffood import zoo
 from diffood.calibration.calibrate import calibrate
 from diffood.calibration.scored_files import score_sources
 from diffood.runtime import pipeline
@@ -67,7 +67,7 @@ PLAIN = {f"good/{index}.png" for index in range(10)} | {"x.png/inside.png", "not
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -> Detector:
     """A copy of the shipped bundle, calibrated on eighty images with a fast plan, opened with batch 8."""
-    path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("pipeline") / "bundle"))
+    path = Path(shutil.copytree(SMALL_BUNDLE, tmp_path_factory.mktemp("pipeline") / "bundle"))
     fresh = Detector.load(open_bundle(path), FAST, batch=BATCH, threads=1)
     files = score_sources(fresh, list_inputs([str(clothes_folder)]))
     save_calibration(fresh.bundle, calibrate(fresh, files, 0.05, 0.95, "pac"))
@@ -196,20 +196,26 @@ def test_scores_hardly_depend_on_the_batch(detector: Detector, mixed: Path, tmp_
     )
 
 
-@pytest.mark.parametrize(
-    ("pattern", "scored"),
-    [("xg", 1), ("gx", 1), ("xgx", 1), ("xxxxxxxxxxgg", 2), ("ggxxxxxxxxxxxxxxxxxxg", 3), ("x", 0), ("xxxxxxxxxxx", 0)],
-)
 def test_refused_files_keep_their_places(
-    detector: Detector, mixed: Path, tmp_path: Path, pattern: str, scored: int
+    detector: Detector, mixed: Path, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    paths = {"x": mixed / "broken" / "zero.png", "g": mixed / "good" / "0.png"}
-    sources = [LocalFile(f"{index:02d}{kind}", paths[kind]) for index, kind in enumerate(pattern)]
-    rows, summary = serve(detector, sources, tmp_path / "rows.jsonl")
-    assert [row.id for row in rows] == [source.id for source in sources]
-    assert [row.status for row in rows] == ["rejected" if kind == "x" else "ok" for kind in pattern]
-    assert (summary.files, summary.scored, summary.rejected) == (len(pattern), scored, len(pattern) - scored)
-    assert len(summary.reasons) == 1
+    for pattern, scored in [
+        ("xg", 1),
+        ("gx", 1),
+        ("xgx", 1),
+        ("xxxxxxxxxxgg", 2),
+        ("ggxxxxxxxxxxxxxxxxxxg", 3),
+        ("x", 0),
+        ("xxxxxxxxxxx", 0),
+    ]:
+        with subtests.test(pattern=pattern, scored=scored):
+            paths = {"x": mixed / "broken" / "zero.png", "g": mixed / "good" / "0.png"}
+            sources = [LocalFile(f"{index:02d}{kind}", paths[kind]) for index, kind in enumerate(pattern)]
+            rows, summary = serve(detector, sources, tmp_path / "rows.jsonl")
+            assert [row.id for row in rows] == [source.id for source in sources]
+            assert [row.status for row in rows] == ["rejected" if kind == "x" else "ok" for kind in pattern]
+            assert (summary.files, summary.scored, summary.rejected) == (len(pattern), scored, len(pattern) - scored)
+            assert len(summary.reasons) == 1
 
 
 def test_no_files_give_no_rows(detector: Detector, tmp_path: Path) -> None:
@@ -218,19 +224,24 @@ def test_no_files_give_no_rows(detector: Detector, tmp_path: Path) -> None:
     assert (summary.files, summary.scored, summary.images_per_second) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("name", ["good/0.png", "broken/zero.png"])
-def test_endless_sources_are_read_as_they_are_needed(detector: Detector, mixed: Path, name: str) -> None:
-    pulled = 0
+def test_endless_sources_are_read_as_they_are_needed(
+    detector: Detector, mixed: Path, subtests: pytest.Subtests
+) -> None:
+    for name in ["good/0.png", "broken/zero.png"]:
+        with subtests.test(name=name):
+            pulled = 0
 
-    def endless() -> Iterator[LocalFile]:
-        nonlocal pulled
-        for index in range(10**9):
-            pulled += 1
-            yield LocalFile(str(index), mixed / name)
+            def endless() -> Iterator[LocalFile]:
+                nonlocal pulled
+                for index in range(10**9):
+                    pulled += 1
+                    yield LocalFile(str(index), mixed / name)
 
-    outcomes = score_files(detector, endless())
-    assert [outcome.source.id for outcome in itertools.islice(outcomes, 20)] == [str(index) for index in range(20)]
-    assert pulled <= pipeline.REFUSED_HELD + 10 * BATCH
+            outcomes = score_files(detector, endless())
+            assert [outcome.source.id for outcome in itertools.islice(outcomes, 20)] == [
+                str(index) for index in range(20)
+            ]
+            assert pulled <= pipeline.REFUSED_HELD + 10 * BATCH
 
 
 def test_rows_that_are_slow_to_write_keep_files_from_being_read(
@@ -265,27 +276,30 @@ def test_long_runs_of_refused_files_lose_no_row(
         assert [outcome.result is None for outcome in outcomes] == [kind == "x" for kind in pattern]
 
 
-@pytest.mark.parametrize("decoding", [IN_THREADS, DecodeOptions(processes=1)], ids=["threads", "processes"])
-@pytest.mark.parametrize("pattern", ["g_", "x_", "gg_xg_", "_g", "g__g", "ggggggggggg_g", "_", "xg_gx_x"])
 def test_a_pause_of_the_sources_brings_out_every_outcome(
-    detector: Detector, mixed: Path, pattern: str, decoding: DecodeOptions
+    detector: Detector, mixed: Path, subtests: pytest.Subtests
 ) -> None:
-    paths = {"x": mixed / "broken" / "zero.png", "g": mixed / "good" / "0.png"}
-    found: list[str] = []
+    for (case, decoding), pattern in itertools.product(
+        {"threads": IN_THREADS, "processes": DecodeOptions(processes=1)}.items(),
+        ["g_", "x_", "gg_xg_", "_g", "g__g", "ggggggggggg_g", "_", "xg_gx_x"],
+    ):
+        with subtests.test(case=case, pattern=pattern):
+            paths = {"x": mixed / "broken" / "zero.png", "g": mixed / "good" / "0.png"}
+            found: list[str] = []
 
-    def sources() -> Iterator[LocalFile | Pause]:
-        for index, kind in enumerate(pattern):
-            if kind == "_":
-                yield PAUSE
-                # The pass asks for more only after all that came before is out.
-                assert len(found) == sum(other != "_" for other in pattern[:index])
-            else:
-                yield LocalFile(f"{index}{kind}", paths[kind])
+            def sources() -> Iterator[LocalFile | Pause]:
+                for index, kind in enumerate(pattern):
+                    if kind == "_":
+                        yield PAUSE
+                        # The pass asks for more only after all that came before is out.
+                        assert len(found) == sum(other != "_" for other in pattern[:index])
+                    else:
+                        yield LocalFile(f"{index}{kind}", paths[kind])
 
-    for outcome in score_files(detector, sources(), decoding=decoding):
-        found.append(outcome.source.id)
-        assert (outcome.result is None) == (outcome.source.id[-1] == "x")
-    assert found == [f"{index}{kind}" for index, kind in enumerate(pattern) if kind != "_"]
+            for outcome in score_files(detector, sources(), decoding=decoding):
+                found.append(outcome.source.id)
+                assert (outcome.result is None) == (outcome.source.id[-1] == "x")
+            assert found == [f"{index}{kind}" for index, kind in enumerate(pattern) if kind != "_"]
 
 
 def test_rows_are_the_same_bytes_from_processes(detector: Detector, mixed: Path, tmp_path: Path) -> None:
@@ -297,27 +311,28 @@ def test_rows_are_the_same_bytes_from_processes(detector: Detector, mixed: Path,
     assert (tmp_path / "other.jsonl").read_bytes().splitlines() == wanted
 
 
-@pytest.mark.parametrize("decoding", [IN_THREADS, DecodeOptions(processes=1)], ids=["threads", "processes"])
 def test_items_that_hold_their_bytes_do_not_fill_memory(
-    detector: Detector, mixed: Path, monkeypatch: pytest.MonkeyPatch, decoding: DecodeOptions
+    detector: Detector, mixed: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:
-    data = (mixed / "good" / "0.png").read_bytes()
-    monkeypatch.setattr(pipeline, "MOST_HELD", 5 * len(data))
-    monkeypatch.setattr("diffood.runtime.inputs.decoding.MOST_HELD", 5 * len(data))
-    pulled = 0
+    for case, decoding in {"threads": IN_THREADS, "processes": DecodeOptions(processes=1)}.items():
+        with subtests.test(case=case):
+            data = (mixed / "good" / "0.png").read_bytes()
+            monkeypatch.setattr(pipeline, "MOST_HELD", 5 * len(data))
+            monkeypatch.setattr("diffood.runtime.inputs.decoding.MOST_HELD", 5 * len(data))
+            pulled = 0
 
-    def sources() -> Iterator[InlineItem]:
-        nonlocal pulled
-        for index in range(60):
-            pulled += 1
-            yield InlineItem(str(index), str(index), data if index % 7 else b"no image" * 100)
+            def sources() -> Iterator[InlineItem]:
+                nonlocal pulled
+                for index in range(60):
+                    pulled += 1
+                    yield InlineItem(str(index), str(index), data if index % 7 else b"no image" * 100)
 
-    given = 0
-    for outcome in score_files(detector, sources(), decoding=decoding):
-        assert outcome.source.id == str(given)
-        given += 1
-        assert pulled - given <= 14  # five under way, as many ahead, and what goes over the limit
-    assert given == pulled == 60
+            given = 0
+            for outcome in score_files(detector, sources(), decoding=decoding):
+                assert outcome.source.id == str(given)
+                given += 1
+                assert pulled - given <= 14  # five under way, as many ahead, and what goes over the limit
+            assert given == pulled == 60
 
 
 def test_progress_counts_every_file_once(detector: Detector, mixed: Path) -> None:

@@ -61,18 +61,18 @@ def images(clothes: Pixels, digits: Pixels) -> Pixels:
 
 
 @pytest.fixture(scope="module")
-def fusion(zoo_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Fusion:
+def fusion(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Fusion:
     """Fitted on forty clothes, with a limit at stage 1 that lets a few digits through, so that all stages are seen."""
     folder = tmp_path_factory.mktemp("staged") / "images"
     unpack_set("fashion-validation", folder, 40)
-    detector = Detector.load(zoo_bundle, STAGED, batch=BATCH, threads=1)
+    detector = Detector.load(small_bundle, STAGED, batch=BATCH, threads=1)
     return fit_fusion(detector, list_inputs([str(folder)])).fusion
 
 
 @pytest.fixture(scope="module")
-def detector(zoo_bundle: Bundle, fusion: Fusion) -> Detector:
+def detector(small_bundle: Bundle, fusion: Fusion) -> Detector:
     """A detector that ends images early."""
-    return Detector.load(zoo_bundle, STAGED, batch=BATCH, threads=1, fusion=fusion)
+    return Detector.load(small_bundle, STAGED, batch=BATCH, threads=1, fusion=fusion)
 
 
 def stages_of(detector: Detector, images: Pixels) -> list[int]:
@@ -100,59 +100,62 @@ def test_scores_are_those_of_a_pass_that_never_ends_early(detector: Detector, fu
     assert found.evaluations.tolist() == [repeats[j] * cost for j in stage]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_score_and_stage_do_not_depend_on_order_or_company(detector: Detector, images: Pixels, seed: int) -> None:
-    together, stages = detector.score(images), stages_of(detector, images)
-    rows = np.random.default_rng(seed).permutation(len(images))[: 40 - 13 * seed]
-    np.testing.assert_array_equal(detector.score(images[rows]).score, together.score[rows])
-    assert stages_of(detector, images[rows]) == [stages[row] for row in rows]
+def test_score_and_stage_do_not_depend_on_order_or_company(
+    detector: Detector, images: Pixels, subtests: pytest.Subtests
+) -> None:
+    for seed in [0, 1]:
+        with subtests.test(seed=seed):
+            together, stages = detector.score(images), stages_of(detector, images)
+            rows = np.random.default_rng(seed).permutation(len(images))[: 40 - 13 * seed]
+            np.testing.assert_array_equal(detector.score(images[rows]).score, together.score[rows])
+            assert stages_of(detector, images[rows]) == [stages[row] for row in rows]
 
 
-def test_no_evaluation_is_spent_that_is_not_counted(zoo_bundle: Bundle, fusion: Fusion, images: Pixels) -> None:
-    session = Counting(Detector.load(zoo_bundle, STAGED, batch=BATCH, threads=1).session)
-    found = Detector(zoo_bundle, STAGED, session, fusion).score(images)
-    assert 2 * session.steps == found.evaluations.sum() < 40 * STAGED.evaluations(zoo_bundle.tables(STAGED))
+def test_no_evaluation_is_spent_that_is_not_counted(small_bundle: Bundle, fusion: Fusion, images: Pixels) -> None:
+    session = Counting(Detector.load(small_bundle, STAGED, batch=BATCH, threads=1).session)
+    found = Detector(small_bundle, STAGED, session, fusion).score(images)
+    assert 2 * session.steps == found.evaluations.sum() < 40 * STAGED.evaluations(small_bundle.tables(STAGED))
     assert session.classified == 40 + found.evaluations.sum() // 6 * 2  # of three guided rows two x̂ come
 
 
-@pytest.mark.parametrize("high", [-1e9, None], ids=["all end at once", "as fitted"])
 def test_a_stream_pulls_no_more_than_it_works_on(
-    zoo_bundle: Bundle, fusion: Fusion, images: Pixels, high: float | None
+    small_bundle: Bundle, fusion: Fusion, images: Pixels, subtests: pytest.Subtests
 ) -> None:
-    record = fusion.record
-    if high is not None:
-        first = record.stages[0].model_copy(update={"high": high})
-        record = record.model_copy(update={"stages": (first, *record.stages[1:])})
-    streaming = Detector.load(zoo_bundle, STAGED, batch=BATCH, threads=1, fusion=Fusion(record))
-    source = Endless(images)
-    for number, (key, _) in enumerate(itertools.islice(streaming.stream(source), 60)):
-        assert key == number
-        assert source.pulled <= number + 1 + (MOST_WAITING + 1) * BATCH
+    for case, high in {"all end at once": -1e9, "as fitted": None}.items():
+        with subtests.test(case=case):
+            record = fusion.record
+            if high is not None:
+                first = record.stages[0].model_copy(update={"high": high})
+                record = record.model_copy(update={"stages": (first, *record.stages[1:])})
+            streaming = Detector.load(small_bundle, STAGED, batch=BATCH, threads=1, fusion=Fusion(record))
+            source = Endless(images)
+            for number, (key, _) in enumerate(itertools.islice(streaming.stream(source), 60)):
+                assert key == number
+                assert source.pulled <= number + 1 + (MOST_WAITING + 1) * BATCH
 
 
-def test_without_the_jump_no_denoised_image_is_classified(zoo_bundle: Bundle, images: Pixels) -> None:
+def test_without_the_jump_no_denoised_image_is_classified(small_bundle: Bundle, images: Pixels) -> None:
     kept = ONE_STEP.changed({"witnesses": ("reconstruction",)})
-    session = Counting(Detector.load(zoo_bundle, kept, batch=BATCH, threads=1).session)
-    found = Detector(zoo_bundle, kept, session).score(images)
+    session = Counting(Detector.load(small_bundle, kept, batch=BATCH, threads=1).session)
+    found = Detector(small_bundle, kept, session).score(images)
     assert session.classified == len(images)
     assert np.isnan(found.by_start).all()
     both = ONE_STEP.changed({"witnesses": ("jump", "reconstruction")})
-    with_jump = Detector.load(zoo_bundle, both, batch=BATCH, threads=1).observe(enumerate(from_pixels(images[:, None])))
+    with_jump = Detector.load(small_bundle, both, batch=BATCH, threads=1).observe(
+        enumerate(from_pixels(images[:, None]))
+    )
     expected = [measure(("reconstruction",), evidence)[0] for _, evidence in with_jump]
     np.testing.assert_array_equal(found.score, expected)
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
+def test_impossible_stages_are_refused(subtests: pytest.Subtests) -> None:
+    for fields, words in [
         ({"stages": (4,)}, "end before the last of 4 repeats"),
         ({"stages": (2, 1)}, "ascend"),
         ({"stages": (0,), "witnesses": ("jump", "reconstruction")}, "cannot be measured there"),
-    ],
-)
-def test_impossible_stages_are_refused(fields: dict[str, object], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        STAGED.changed(fields)
+    ]:
+        with subtests.test(fields=fields, words=words), pytest.raises(UsageError, match=words):
+            STAGED.changed(fields)
 
 
 def test_fewer_repeats_lose_the_stages_after_them() -> None:
@@ -160,16 +163,16 @@ def test_fewer_repeats_lose_the_stages_after_them() -> None:
     assert STAGED.changed({"repeats": 2, "stages": (1,)}).stages == (1,)
 
 
-def test_a_fusion_of_other_stages_is_refused(zoo_bundle: Bundle, fusion: Fusion) -> None:
+def test_a_fusion_of_other_stages_is_refused(small_bundle: Bundle, fusion: Fusion) -> None:
     other: Plan = STAGED.changed({"stages": (1,)})
     with pytest.raises(UsageError, match=r"stages \[0, 1, 2\].*the plan .*stages \[1\]"):
-        Detector.load(zoo_bundle, other, batch=BATCH, threads=1, fusion=fusion)
+        Detector.load(small_bundle, other, batch=BATCH, threads=1, fusion=fusion)
 
 
-def test_one_witness_in_stages_is_fitted_too(zoo_bundle: Bundle, clothes_folder: Path) -> None:
+def test_one_witness_in_stages_is_fitted_too(small_bundle: Bundle, clothes_folder: Path) -> None:
     alone = ONE_STEP.changed({"witnesses": ("jump",), "repeats": 2, "stages": (1,)})
     assert alone.fused
     found = fit_fusion(
-        Detector.load(zoo_bundle, alone, batch=BATCH, threads=1), list_inputs([str(clothes_folder)])[:24]
+        Detector.load(small_bundle, alone, batch=BATCH, threads=1), list_inputs([str(clothes_folder)])[:24]
     ).fusion
     assert [rule.repeats for rule in found.record.stages] == [1]

@@ -2,12 +2,12 @@
 
 A UNet of 8 thousand parameters and a classifier of 3 thousand, trained for two minutes of one core on the zoo's
 validation images (without the first 500, which tests calibrate on) and exported as any other models are. Images and
-classes are those of the zoo, so that tests exchange one bundle for the other. Seeds are fixed; another torch version
-or processor may still round differently, so the files are committed and not made anew by each test run.
+classes are those of the zoo, so that tests exchange one bundle for the other. Seeds are fixed, and another run on the
+same machine gives the same weights; another torch version or processor may round differently, so the files are
+committed.
 """
 
 import argparse
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,13 @@ from diffood.runtime.images.pixels import from_pixels
 from diffood.zoo import CLASS_NAMES
 from diffood.zoo.images import load_set
 
-OUTPUT = Path(__file__).parent.parent / "data" / "small_bundle"
+DATA = Path(__file__).parent.parent / "data"
+MODELS, BUNDLE = "small_models", "small_bundle"  # folders there: what is exported, and what comes of it
 CLASSES = 10
 HELD_OUT = 500  # of the validation images
 GOLDEN_ROWS = 2
 UNET_STEPS, CLASSIFIER_STEPS, BATCH = 2000, 1000, 32
-CLASSIFIER = '''
+CLASSIFIER = '''\
 """The classifier of the tests: two convolutions and a linear layer; returns logits and features."""
 
 import torch
@@ -41,21 +42,24 @@ from torch import nn
 
 
 class SmallNet(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(1, 6, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(6, 12, 3, stride=2, padding=1), nn.ReLU(),
-            nn.AvgPool2d(2, ceil_mode=True), nn.Flatten(),
+            nn.Conv2d(1, 6, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(6, 12, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.AvgPool2d(2, ceil_mode=True),
+            nn.Flatten(),
         )
         self.head = nn.Linear(192, 10)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         features = self.layers((x - 0.286) / 0.353)
         return self.head(features), features
 
 
-def small_net():
+def small_net() -> SmallNet:
     return SmallNet()
 '''
 
@@ -82,7 +86,7 @@ def train(model: torch.nn.Module, loss_of: Callable[[torch.Generator], torch.Ten
             print(f"step {step + 1}: loss {loss.item():.4f}", flush=True)
 
 
-def train_unet(folder: Path, steps: int) -> None:
+def train_unet(folder: Path) -> None:
     """Train the UNet with a null class in a tenth of the samples, and save it with its scheduler."""
     images, labels = load_training()
     torch.manual_seed(0)
@@ -110,12 +114,12 @@ def train_unet(folder: Path, steps: int) -> None:
         predicted = model(noisy, times, class_labels=labels[chosen].masked_fill(null, CLASSES)).sample
         return functional.mse_loss(predicted, noise)
 
-    train(model, loss_of, steps, 4e-3)
+    train(model, loss_of, UNET_STEPS, 4e-3)
     model.save_pretrained(folder / "unet", safe_serialization=True)
     scheduler.save_pretrained(folder / "scheduler")
 
 
-def train_classifier(folder: Path, steps: int) -> None:
+def train_classifier(folder: Path) -> None:
     """Train the classifier on images in [0, 1], and save its code and weights."""
     code: dict[str, Any] = {}
     exec(CLASSIFIER, code)
@@ -129,7 +133,7 @@ def train_classifier(folder: Path, steps: int) -> None:
         chosen = torch.randint(0, len(images), (BATCH,), generator=generator)
         return functional.cross_entropy(model((images[chosen] + 1) / 2)[0], labels[chosen])
 
-    train(model, loss_of, steps, 1e-2)
+    train(model, loss_of, CLASSIFIER_STEPS, 1e-2)
     save_file(model.state_dict(), folder / "small_net.safetensors")
 
 
@@ -144,23 +148,20 @@ def shorten_golden(bundle: Path, manifest: Manifest) -> None:
 def main() -> None:
     """Train both models and export them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=OUTPUT)
-    parser.add_argument("--unet-steps", type=int, default=UNET_STEPS)
-    parser.add_argument("--classifier-steps", type=int, default=CLASSIFIER_STEPS)
+    parser.add_argument("--output", type=Path, default=DATA)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        train_unet(folder, arguments.unet_steps)
-        train_classifier(folder, arguments.classifier_steps)
-        sources = ModelSources(
-            folder / "unet",
-            ClassifierSource(f"{folder / 'small_net.py'}:small_net", folder / "small_net.safetensors"),
-            scheduler=folder / "scheduler",
-            class_names=tuple(CLASS_NAMES.read_text().splitlines()),
-        )
-        manifest = export_bundle(ExportRequest(arguments.output, sources, overwrite=True), print)
-        shorten_golden(arguments.output, manifest)
+    models, bundle = arguments.output / MODELS, arguments.output / BUNDLE
+    models.mkdir(parents=True, exist_ok=True)
+    train_unet(models)
+    train_classifier(models)
+    sources = ModelSources(
+        models / "unet",
+        ClassifierSource(f"{models / 'small_net.py'}:small_net", models / "small_net.safetensors"),
+        scheduler=models / "scheduler",
+        class_names=tuple(CLASS_NAMES.read_text().splitlines()),
+    )
+    shorten_golden(bundle, export_bundle(ExportRequest(bundle, sources, overwrite=True), print))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ rule and not a formula.
 
 import itertools
 import math
+import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from small_models import CLASSIFIER, CLASSIFIER_WEIGHTS, FACTORY, SCHEDULER, UNET
 
-from diffood import zoo
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.method.noise import content_key, draw_noise
 from diffood.runtime.method.plan import Plan
@@ -193,21 +194,20 @@ def noise_levels(scheduler: Any) -> Tensor:
     return torch.cumprod(1 - scheduler.betas.double(), dim=0)
 
 
-def load_zoo_models(bundle: Bundle) -> Models:
-    """The weights the zoo's bundle was exported from."""
+def load_small_models(bundle: Bundle) -> Models:
+    """The weights the small bundle was exported from."""
     from safetensors.torch import load_file
 
     from diffood.export.sources.weights import hash_file
-    from diffood.zoo.classifier import paired_resnet
 
     exported = bundle.manifest.classifier.weights_sha256, bundle.manifest.unet.weights_sha256
-    present = hash_file(zoo.CLASSIFIER_WEIGHTS), hash_file(zoo.UNET / "diffusion_pytorch_model.safetensors")
-    assert exported == present, "the zoo's bundle was exported from other weights than those beside it"
-    classifier = paired_resnet()
-    classifier.load_state_dict(load_file(zoo.CLASSIFIER_WEIGHTS))
+    present = hash_file(CLASSIFIER_WEIGHTS), hash_file(UNET / "diffusion_pytorch_model.safetensors")
+    assert exported == present, "the small bundle was exported from other weights than those beside it"
+    classifier = runpy.run_path(str(CLASSIFIER))[FACTORY]()
+    classifier.load_state_dict(load_file(CLASSIFIER_WEIGHTS))
     classifier.eval()
-    scheduler = diffusers.DDPMScheduler.from_pretrained(zoo.UNET.parent / "scheduler")
-    unet = diffusers.UNet2DModel.from_pretrained(zoo.UNET).eval()
+    scheduler = diffusers.DDPMScheduler.from_pretrained(SCHEDULER)
+    unet = diffusers.UNet2DModel.from_pretrained(UNET).eval()
     return Models(
         unet=unet,
         labels=unet.config.num_class_embeds,

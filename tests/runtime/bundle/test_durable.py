@@ -14,29 +14,33 @@ def test_a_written_file_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_pa
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("planted", ["calibration.json", ".calibration.json.tmp"])
-def test_a_link_planted_in_the_way_is_not_followed(tmp_path: Path, planted: str) -> None:
-    victim, folder = tmp_path / "victim", tmp_path / "bundle"
-    victim.write_bytes(b"untouched")
-    folder.mkdir()
-    (folder / planted).symlink_to(victim)
-    write_durably(folder / "calibration.json", b"new")
-    assert victim.read_bytes() == b"untouched"
-    assert (folder / "calibration.json").read_bytes() == b"new"
-    assert not (folder / "calibration.json").is_symlink()
+def test_a_link_planted_in_the_way_is_not_followed(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for planted in ["calibration.json", ".calibration.json.tmp"]:
+        with subtests.test(planted=planted):
+            victim, folder = tmp_path / "victim", tmp_path / planted.strip(".")
+            victim.write_bytes(b"untouched")
+            folder.mkdir()
+            (folder / planted).symlink_to(victim)
+            write_durably(folder / "calibration.json", b"new")
+            assert victim.read_bytes() == b"untouched"
+            assert (folder / "calibration.json").read_bytes() == b"new"
+            assert not (folder / "calibration.json").is_symlink()
 
 
-@pytest.mark.parametrize("call", ["write", "fsync"])
-def test_a_disk_that_fills_up_leaves_the_old_file(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "calibration.json"
-    write_durably(path, b"old")
+def test_a_disk_that_fills_up_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
+    for call in ["write", "fsync"]:
+        with subtests.test(call=call):
+            path = tmp_path / "calibration.json"
+            write_durably(path, b"old")
 
-    def full(*_: object) -> int:
-        raise OSError(28, "No space left on device")
+            def full(*_: object) -> int:
+                raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, call, full)
-    with pytest.raises(OSError, match="No space left"):
-        write_durably(path, b"new")
-    monkeypatch.undo()
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
+            monkeypatch.setattr(os, call, full)
+            with pytest.raises(OSError, match="No space left"):
+                write_durably(path, b"new")
+            monkeypatch.undo()
+            assert path.read_bytes() == b"old"
+            assert list(tmp_path.iterdir()) == [path]

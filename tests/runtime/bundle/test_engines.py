@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from attacks import undone
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
@@ -29,9 +30,9 @@ Plant = Callable[..., Path]
 
 
 @pytest.fixture
-def plant(bundle_copy: Path) -> Plant:
-    """Put an engine folder with a true record into `bundle_copy`; its plan files hold PLAN, for none is run here."""
-    bundle = open_bundle(bundle_copy)
+def plant(small_bundle_copy: Path) -> Plant:
+    """Put an engine folder with a true record into the copy; its plan files hold PLAN, for none is run here."""
+    bundle = open_bundle(small_bundle_copy)
 
     def put(**changes: object) -> Path:
         plans = []
@@ -59,7 +60,9 @@ def plant(bundle_copy: Path) -> Plant:
             "plans": tuple(plans),
         }
         record = EngineRecord.model_validate({**truth, **changes})
-        folder = bundle_copy / "engines" / target_name(record.library, record.compute_capability, record.precision)
+        folder = (
+            small_bundle_copy / "engines" / target_name(record.library, record.compute_capability, record.precision)
+        )
         folder.mkdir(parents=True)
         for plan in record.plans:
             (folder / plan.file).write_bytes(PLAN + plan.role.encode())
@@ -69,11 +72,11 @@ def plant(bundle_copy: Path) -> Plant:
     return put
 
 
-def test_the_engine_of_this_machine_is_found_among_others(bundle_copy: Path, plant: Plant) -> None:
+def test_the_engine_of_this_machine_is_found_among_others(small_bundle_copy: Path, plant: Plant) -> None:
     plant(compute_capability="12.0")
     wanted = plant()
     plant(library="tensorrt", gpu="a GPU", driver="CUDA 12.8")
-    bundle = open_bundle(bundle_copy)
+    bundle = open_bundle(small_bundle_copy)
     engine = find_engine(bundle, HERE, "fp32", batch=8)
     assert engine.path == wanted
     for graph in bundle.manifest.graphs:
@@ -81,55 +84,56 @@ def test_the_engine_of_this_machine_is_found_among_others(bundle_copy: Path, pla
     assert len(list_engines(bundle)) == 3
 
 
-@pytest.mark.parametrize(
-    ("machine", "batch", "message"),
-    [
+def test_an_engine_that_does_not_fit_is_refused_before_its_plans_are_opened(
+    small_bundle_copy: Path, plant: Plant, subtests: pytest.Subtests
+) -> None:
+    for machine, batch, message in [
         (EngineHost("tensorrt-rtx", "1.7.1", "8.9"), 8, "built for compute capability 8.6, this GPU has 8.9"),
         (EngineHost("tensorrt-rtx", "1.7.2", "8.6"), 8, "built by tensorrt-rtx 1.7.1, 1.7.2 is installed"),
         (HERE, 1, "takes 2 to 32 rows, --batch is 1"),
         (HERE, 33, "takes 2 to 32 rows, --batch is 33"),
         (EngineHost("tensorrt", "10.9.0", "8.6"), 8, "has no tensorrt engine in fp32"),
-    ],
-)
-def test_an_engine_that_does_not_fit_is_refused_before_its_plans_are_opened(
-    bundle_copy: Path, plant: Plant, machine: EngineHost, batch: int, message: str
-) -> None:
-    for plan in plant().glob("*.plan"):
-        plan.unlink()  # whoever opened one would find nothing
-    with pytest.raises(BundleError, match=rf"{message}.*[Rr]un `diffood export --bundle .* --engine {machine.library}"):
-        find_engine(open_bundle(bundle_copy), machine, "fp32", batch)
+    ]:
+        with subtests.test(machine=machine), undone(small_bundle_copy):
+            for plan in plant().glob("*.plan"):
+                plan.unlink()  # whoever opened one would find nothing
+            with pytest.raises(
+                BundleError, match=rf"{message}.*[Rr]un `diffood export --bundle .* --engine {machine.library}"
+            ):
+                find_engine(open_bundle(small_bundle_copy), machine, "fp32", batch)
 
 
-@pytest.mark.parametrize("batch", [2, 32])
-def test_the_ends_of_the_profile_are_inside(bundle_copy: Path, plant: Plant, batch: int) -> None:
+def test_the_ends_of_the_profile_are_inside(small_bundle_copy: Path, plant: Plant, subtests: pytest.Subtests) -> None:
+    for batch in [2, 32]:
+        with subtests.test(batch=batch), undone(small_bundle_copy):
+            plant()
+            assert find_engine(open_bundle(small_bundle_copy), HERE, "fp32", batch).record.profile.largest == 32
+
+
+def test_the_command_in_a_refusal_names_this_machine(small_bundle_copy: Path, plant: Plant) -> None:
     plant()
-    assert find_engine(open_bundle(bundle_copy), HERE, "fp32", batch).record.profile.largest == 32
+    with pytest.raises(BundleError, match=rf"--bundle {small_bundle_copy} --engine tensorrt-rtx --gpu sm120 "):
+        find_engine(open_bundle(small_bundle_copy), EngineHost("tensorrt-rtx", "1.7.1", "12.0"), "fp32", 8)
+    with pytest.raises(BundleError, match=rf"--bundle {small_bundle_copy} --engine tensorrt --precision fp32"):
+        find_engine(open_bundle(small_bundle_copy), EngineHost("tensorrt", "10.9", "8.7"), "fp32", 8)
 
 
-def test_the_command_in_a_refusal_names_this_machine(bundle_copy: Path, plant: Plant) -> None:
-    plant()
-    with pytest.raises(BundleError, match=rf"--bundle {bundle_copy} --engine tensorrt-rtx --gpu sm120 "):
-        find_engine(open_bundle(bundle_copy), EngineHost("tensorrt-rtx", "1.7.1", "12.0"), "fp32", 8)
-    with pytest.raises(BundleError, match=rf"--bundle {bundle_copy} --engine tensorrt --precision fp32"):
-        find_engine(open_bundle(bundle_copy), EngineHost("tensorrt", "10.9", "8.7"), "fp32", 8)
-
-
-def test_an_engine_being_built_is_not_looked_at(bundle_copy: Path, plant: Plant) -> None:
+def test_an_engine_being_built_is_not_looked_at(small_bundle_copy: Path, plant: Plant) -> None:
     folder = plant()
     (folder.parent / ".tensorrt-rtx-sm86-fp16.k3x").mkdir()
-    assert [engine.path for engine in list_engines(open_bundle(bundle_copy))] == [folder]
+    assert [engine.path for engine in list_engines(open_bundle(small_bundle_copy))] == [folder]
 
 
-def test_a_bundle_without_engines_says_how_to_build_one(bundle_copy: Path) -> None:
-    bundle = open_bundle(bundle_copy)
+def test_a_bundle_without_engines_says_how_to_build_one(small_bundle_copy: Path) -> None:
+    bundle = open_bundle(small_bundle_copy)
     assert list_engines(bundle) == []
     with pytest.raises(BundleError, match=r"has no tensorrt-rtx engine in fp32: run `diffood export"):
         find_engine(bundle, HERE, "fp32", 8)
 
 
-def test_the_digest_changes_with_any_plan_and_not_with_their_order(bundle_copy: Path, plant: Plant) -> None:
+def test_the_digest_changes_with_any_plan_and_not_with_their_order(small_bundle_copy: Path, plant: Plant) -> None:
     plant()
-    (engine,) = list_engines(open_bundle(bundle_copy))
+    (engine,) = list_engines(open_bundle(small_bundle_copy))
     plans = engine.record.plans
     other = plans[0].model_copy(update={"sha256": "0" * 64})
 
@@ -140,9 +144,9 @@ def test_the_digest_changes_with_any_plan_and_not_with_their_order(bundle_copy: 
     assert digest(other, *plans[1:]) != engine.digest
 
 
-def test_an_engine_without_a_role_says_so(bundle_copy: Path, plant: Plant) -> None:
+def test_an_engine_without_a_role_says_so(small_bundle_copy: Path, plant: Plant) -> None:
     plant()
-    (engine,) = list_engines(open_bundle(bundle_copy))
+    (engine,) = list_engines(open_bundle(small_bundle_copy))
     record = engine.record.model_copy(update={"plans": engine.record.plans[1:]})
     missing = engine.record.plans[0].role
     with pytest.raises(BundleError, match=rf"has no {missing} engine; .*build the engine again"):

@@ -1,6 +1,7 @@
 """The fusion as read: how witnesses are combined, what the record's hash is over, and the bank's way to a file."""
 
 import io
+import itertools
 import json
 import math
 from pathlib import Path
@@ -127,18 +128,17 @@ def test_one_sure_witness_is_talked_down_by_the_sum_and_not_by_the_tail() -> Non
     assert equally(one_sure, "tail") > equally(all_unsure, "tail")
 
 
-@pytest.mark.parametrize("how", BOTH)
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("place", range(3))
-def test_a_witness_that_is_no_number_ends_up_flagged(how: Combination, bad: float, place: int) -> None:
-    z = np.full((2, 3), -5.0)  # the others say as loudly as they can that all is well
-    z[1, place] = bad
-    score = equally(z, how)
-    decisions = DecisionRule.of(calibration_of([0.0, 1.0, 2.0], threshold=2.0)).decide(
-        score, np.zeros(len(score), np.int64)
-    )
-    assert decisions.is_ood.tolist() == [False, True]
-    assert decisions.p_values.tolist() == [1.0 if score[0] <= 0 else 0.75, 0.25]
+def test_a_witness_that_is_no_number_ends_up_flagged(subtests: pytest.Subtests) -> None:
+    for how, bad, place in itertools.product(BOTH, [math.nan, math.inf, -math.inf], range(3)):
+        with subtests.test(how=how, bad=bad, place=place):
+            z = np.full((2, 3), -5.0)  # the others say as loudly as they can that all is well
+            z[1, place] = bad
+            score = equally(z, how)
+            decisions = DecisionRule.of(calibration_of([0.0, 1.0, 2.0], threshold=2.0)).decide(
+                score, np.zeros(len(score), np.int64)
+            )
+            assert decisions.is_ood.tolist() == [False, True]
+            assert decisions.p_values.tolist() == [1.0 if score[0] <= 0 else 0.75, 0.25]
 
 
 def calibration_of(scores: list[float], threshold: float) -> Calibration:
@@ -169,20 +169,20 @@ def test_bending_is_scipys_transformation_and_keeps_the_order(values: Float, pow
     assert np.all(np.diff(bend(np.sort(values), power)) >= 0)
 
 
-@pytest.mark.parametrize("how", BOTH)
-@pytest.mark.parametrize("power", [0.0, 1e-9, 0.5, 1.0, 1.5, 2.0])
-@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
-def test_what_is_not_finite_is_not_bounded_by_any_power(bad: float, power: float, how: Combination) -> None:
-    assert not np.isfinite(bend(np.array([bad]), power)).any()
-    witness = FittedWitness(name="energy", center=0.5, scale=0.25, power=power, weight=1)
-    assert np.isnan(fuse([witness], how, np.array([bad])))
+def test_what_is_not_finite_is_not_bounded_by_any_power(subtests: pytest.Subtests) -> None:
+    for how, power, bad in itertools.product(BOTH, [0.0, 1e-9, 0.5, 1.0, 1.5, 2.0], [math.inf, -math.inf, math.nan]):
+        with subtests.test(how=how, power=power, bad=bad):
+            assert not np.isfinite(bend(np.array([bad]), power)).any()
+            witness = FittedWitness(name="energy", center=0.5, scale=0.25, power=power, weight=1)
+            assert np.isnan(fuse([witness], how, np.array([bad])))
 
 
-@pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
-def test_bending_is_right_where_its_formula_changes(power: float) -> None:
-    values = np.array([-7.0, -0.5, 0.0, 0.25, 90.0])
-    assert bend(values, power) == pytest.approx(yeojohnson(values, power))
-    assert bend(values, 1.0) == pytest.approx(values)
+def test_bending_is_right_where_its_formula_changes(subtests: pytest.Subtests) -> None:
+    for power in [0.0, 1.0, 2.0]:
+        with subtests.test(power=power):
+            values = np.array([-7.0, -0.5, 0.0, 0.25, 90.0])
+            assert bend(values, power) == pytest.approx(yeojohnson(values, power))
+            assert bend(values, 1.0) == pytest.approx(values)
 
 
 def test_a_weight_of_nought_leaves_a_witness_out() -> None:
@@ -203,19 +203,22 @@ def places(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 OTHER = {"combine": "sum", "name": "msp", "file": "bank.npz", "sha256": "1" * 64}
 
 
-@pytest.mark.parametrize("path", places(fields()), ids=lambda path: ".".join(map(str, path)))
-def test_the_hash_of_a_record_is_over_every_field(path: tuple[Any, ...]) -> None:
-    content = fields()
-    inner: Any = content
-    for key in path[:-1]:
-        inner = inner[key]
-    value = inner[path[-1]]
-    if path == ("witnesses", 1, "name"):  # no other needs the bank
-        content["bank"] = None
-    inner[path[-1]] = OTHER.get(path[-1]) or (value + 1 if isinstance(value, int) else float(np.nextafter(value, 9)))
-    changed = FusionRecord.model_validate_json(json.dumps(content))
-    assert changed != RECORD
-    assert changed.sha256 != RECORD.sha256
+def test_the_hash_of_a_record_is_over_every_field(subtests: pytest.Subtests) -> None:
+    for path in places(fields()):
+        with subtests.test(path=path):
+            content = fields()
+            inner: Any = content
+            for key in path[:-1]:
+                inner = inner[key]
+            value = inner[path[-1]]
+            if path == ("witnesses", 1, "name"):  # no other needs the bank
+                content["bank"] = None
+            inner[path[-1]] = OTHER.get(path[-1]) or (
+                value + 1 if isinstance(value, int) else float(np.nextafter(value, 9))
+            )
+            changed = FusionRecord.model_validate_json(json.dumps(content))
+            assert changed != RECORD
+            assert changed.sha256 != RECORD.sha256
 
 
 def test_the_hash_tells_the_order_of_the_witnesses() -> None:
@@ -230,9 +233,8 @@ def test_a_record_comes_back_from_json_with_the_same_hash(center: float, scale: 
     assert (again, again.sha256) == (record, record.sha256)
 
 
-@pytest.mark.parametrize(
-    ("change", "where"),
-    [
+def test_a_record_that_does_not_hold_is_refused(subtests: pytest.Subtests) -> None:
+    for change, where in [
         ({"combine": "max"}, "combine"),
         ({"witnesses": []}, "witnesses"),
         ({"witnesses": [{"name": "colour", "center": 0, "scale": 1, "weight": 1}], "bank": None}, "witnesses.0.name"),
@@ -252,22 +254,21 @@ def test_a_record_comes_back_from_json_with_the_same_hash(center: float, scale: 
         ({"note": "x"}, "note"),
         ({"bank": {**BANK.model_dump(), "size": 2**40}}, "bank.size"),
         ({"bank": {**BANK.model_dump(), "sha256": "xyz"}}, "bank.sha256"),
-    ],
-)
-def test_a_record_that_does_not_hold_is_refused(change: dict[str, Any], where: str) -> None:
-    with pytest.raises(ValidationError) as caught:
-        FusionRecord.model_validate_json(json.dumps({**fields(), **change}))
-    problem = caught.value.errors()[0]
-    found = ".".join(map(str, problem["loc"])) or problem["msg"].removeprefix("Value error, ")
-    assert found == where
+    ]:
+        with subtests.test(change=change, where=where):
+            with pytest.raises(ValidationError) as caught:
+                FusionRecord.model_validate_json(json.dumps({**fields(), **change}))
+            problem = caught.value.errors()[0]
+            found = ".".join(map(str, problem["loc"])) or problem["msg"].removeprefix("Value error, ")
+            assert found == where
 
 
-def test_a_detector_refuses_the_fusion_of_another_plan(zoo_bundle: Bundle) -> None:
-    plain = zoo_bundle.plan("plain").changed({"guidance": 0.0})
-    detector = Detector.load(zoo_bundle, plain, batch=1, threads=1)
+def test_a_detector_refuses_the_fusion_of_another_plan(small_bundle: Bundle) -> None:
+    plain = small_bundle.plan("plain").changed({"guidance": 0.0})
+    detector = Detector.load(small_bundle, plain, batch=1, threads=1)
     with pytest.raises(UsageError, match="The fusion combines jump, knn by tail, the plan jump by tail"):
         detector.with_fusion(Fusion(RECORD, np.eye(3, dtype=np.float32)))
-    fused = Detector(zoo_bundle, plain.changed({"witnesses": ("jump", "knn"), "combine": "sum"}), detector.session)
+    fused = Detector(small_bundle, plain.changed({"witnesses": ("jump", "knn"), "combine": "sum"}), detector.session)
     with pytest.raises(UsageError, match="jump, knn by tail, the plan jump, knn by sum"):
         fused.with_fusion(Fusion(RECORD, np.eye(3, dtype=np.float32)))
 
@@ -304,9 +305,8 @@ def test_float16_moves_small_distances_by_a_thousandth() -> None:
     assert stored == pytest.approx(exact, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    "features",
-    [
+def test_what_is_no_bank_is_refused(subtests: pytest.Subtests) -> None:
+    for features in [
         np.zeros((0, 4), np.float16),
         np.zeros((4, 0), np.float16),
         np.zeros(4, np.float16),
@@ -314,22 +314,20 @@ def test_float16_moves_small_distances_by_a_thousandth() -> None:
         np.zeros((4, 4), np.float32),
         np.array([[0, np.nan]], np.float16),
         np.array([[0, np.inf]], np.float16),
-    ],
-    ids=lambda features: f"{features.shape}-{features.dtype}",
-)
-def test_what_is_no_bank_is_refused(features: npt.NDArray[Any]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, features=features)
-    with pytest.raises(BundleError, match=r"bank needs finite float16 features \[B, D\]; calibrate again"):
-        unpack_bank(buffer.getvalue(), "bank")
-    buffer = io.BytesIO()
-    np.savez(buffer, other=features)
-    with pytest.raises(BundleError, match="bank needs finite float16 features"):
-        unpack_bank(buffer.getvalue(), "bank")
+    ]:
+        with subtests.test(features=features):
+            buffer = io.BytesIO()
+            np.savez(buffer, features=features)
+            with pytest.raises(BundleError, match=r"bank needs finite float16 features \[B, D\]; calibrate again"):
+                unpack_bank(buffer.getvalue(), "bank")
+            buffer = io.BytesIO()
+            np.savez(buffer, other=features)
+            with pytest.raises(BundleError, match="bank needs finite float16 features"):
+                unpack_bank(buffer.getvalue(), "bank")
 
 
-def test_a_saved_bank_is_what_the_fusion_measures_with(bundle_copy: Path) -> None:
-    bundle = open_bundle(bundle_copy)
+def test_a_saved_bank_is_what_the_fusion_measures_with(small_bundle_copy: Path) -> None:
+    bundle = open_bundle(small_bundle_copy)
     features = rows(30, bundle.manifest.feature_count)
     entry, data = pack_bank(features)
     record = RECORD.model_copy(update={"bank": entry})

@@ -1,7 +1,5 @@
 """Plans: what is refused and by which name, what a plan costs, and how one is changed."""
 
-from typing import Any
-
 import pytest
 
 from diffood.errors import UsageError
@@ -9,9 +7,8 @@ from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.method.plan import DEFAULT, MAX_REPEATS, MAX_STARTS, REFERENCE, Plan
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
+def test_a_value_that_does_not_fit_is_refused_by_name(subtests: pytest.Subtests) -> None:
+    for name, value in [
         ("start_times", ()),
         ("start_times", (200, 100)),
         ("start_times", (100, 100)),
@@ -34,13 +31,12 @@ from diffood.runtime.method.plan import DEFAULT, MAX_REPEATS, MAX_STARTS, REFERE
         ("space", "pixels"),
         ("norm", "l3"),
         ("compare", "local"),
-    ],
-)
-def test_a_value_that_does_not_fit_is_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(UsageError, match=f"The plan is invalid: {name}") as caught:
-        DEFAULT.changed({name: value})
-    assert "got " in str(caught.value)
-    assert "\n" not in str(caught.value)
+    ]:
+        with subtests.test(name=name, value=value):
+            with pytest.raises(UsageError, match=f"The plan is invalid: {name}") as caught:
+                DEFAULT.changed({name: value})
+            assert "got " in str(caught.value)
+            assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_field_is_refused_by_name() -> None:
@@ -48,16 +44,16 @@ def test_an_unknown_field_is_refused_by_name() -> None:
         DEFAULT.changed({"eta": 0.5})
 
 
-@pytest.mark.parametrize("start_times", [(1000,), (10**9,), (120, 1000)])
-def test_a_start_time_beyond_the_schedule_is_a_usage_error(zoo_bundle: Bundle, start_times: tuple[int, ...]) -> None:
-    with pytest.raises(UsageError, match=str(start_times[-1])):
-        zoo_bundle.tables(DEFAULT.changed({"start_times": start_times}))
+def test_a_start_time_beyond_the_schedule_is_a_usage_error(small_bundle: Bundle, subtests: pytest.Subtests) -> None:
+    for start_times in [(1000,), (10**9,), (120, 1000)]:
+        with subtests.test(start_times=start_times), pytest.raises(UsageError, match=str(start_times[-1])):
+            small_bundle.tables(DEFAULT.changed({"start_times": start_times}))
 
 
-@pytest.mark.parametrize("start_times", [(0,), (-120, 120)])
-def test_a_start_time_below_the_schedule_is_a_usage_error(zoo_bundle: Bundle, start_times: tuple[int, ...]) -> None:
-    with pytest.raises(UsageError, match=str(start_times[0])):
-        zoo_bundle.tables(DEFAULT.changed({"start_times": start_times}))
+def test_a_start_time_below_the_schedule_is_a_usage_error(small_bundle: Bundle, subtests: pytest.Subtests) -> None:
+    for start_times in [(0,), (-120, 120)]:
+        with subtests.test(start_times=start_times), pytest.raises(UsageError, match=str(start_times[0])):
+            small_bundle.tables(DEFAULT.changed({"start_times": start_times}))
 
 
 def test_changed_leaves_out_what_is_none_and_the_plan_itself() -> None:
@@ -73,22 +69,20 @@ def test_a_plan_survives_its_json() -> None:
         assert Plan.model_validate_json(plan.model_dump_json()) == plan
 
 
-def test_the_papers_plan_costs_36_rows_twice_for_each_of_4_repeats(zoo_bundle: Bundle) -> None:
-    tables = zoo_bundle.tables(REFERENCE)
+def test_the_papers_plan_costs_36_rows_twice_for_each_of_4_repeats(small_bundle: Bundle) -> None:
+    tables = small_bundle.tables(REFERENCE)
     assert [len(table) for table in tables] == [6, 12, 18]
     assert REFERENCE.evaluations(tables) == 36 * 2 * 4 == 288
 
 
-@pytest.mark.parametrize(
-    ("overrides", "expected"),
-    [
+def test_evaluations_by_hand(small_bundle: Bundle, subtests: pytest.Subtests) -> None:
+    for overrides, expected in [
         ({"start_times": (480,), "stride": 120, "repeats": 2, "guidance": 2.0}, 16),
         ({"start_times": (480,), "stride": 240, "repeats": 2, "guidance": 2.0}, 8),
         ({"start_times": (360,), "stride": 360, "repeats": 2, "guidance": 2.0}, 4),
         ({"start_times": (360,), "stride": 360, "repeats": 2, "guidance": 0.0}, 2),
         ({"start_times": (360,), "stride": 360, "repeats": 1, "guidance": 0.0}, 1),
-    ],
-)
-def test_evaluations_by_hand(zoo_bundle: Bundle, overrides: dict[str, Any], expected: int) -> None:
-    plan = DEFAULT.changed(overrides)
-    assert plan.evaluations(zoo_bundle.tables(plan)) == expected
+    ]:
+        with subtests.test(overrides=overrides, expected=expected):
+            plan = DEFAULT.changed(overrides)
+            assert plan.evaluations(small_bundle.tables(plan)) == expected

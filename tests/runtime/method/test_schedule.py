@@ -107,11 +107,9 @@ images = hnp.arrays(np.float64, (6,), elements=st.floats(-1, 1, width=32))
 noises = hnp.arrays(np.float64, (6,), elements=st.floats(-4, 4, width=32))
 
 
-@pytest.mark.parametrize("convention", CONVENTIONS)
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@given(data=st.data(), clean=images, noise=noises)
+@given(st.data(), st.sampled_from(CONVENTIONS), st.sampled_from(SAMPLERS), images, noises)
 def test_a_perfect_unet_is_led_home(
-    convention: Convention, sampler: Sampler, data: st.DataObject, clean: FloatArray, noise: FloatArray
+    data: st.DataObject, convention: Convention, sampler: Sampler, clean: FloatArray, noise: FloatArray
 ) -> None:
     grid, start, stride = data.draw(grids(convention))
     table = build_table(grid, sampler, "epsilon", start, stride)
@@ -125,60 +123,68 @@ def test_a_perfect_unet_is_led_home(
     np.testing.assert_allclose(walk(table, x, oracle(grid, table, clean)), home, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("convention", CONVENTIONS)
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize(("start", "stride"), [(120, 20), (360, 20), (480, 120), (333, 60)])
-def test_a_perfect_unet_is_led_home_within_1e_5(
-    kind: str, convention: Convention, sampler: Sampler, start: int, stride: int
-) -> None:
+def test_a_perfect_unet_is_led_home_within_1e_5() -> None:
     """The plans people run, against a number: float32 coefficients cost no more than float32 images do."""
-    grid = Grid(levels(kind), convention)
-    generator = np.random.default_rng(start)
-    clean, noise = generator.uniform(-1, 1, 50), generator.standard_normal(50)
-    table = build_table(grid, sampler, "epsilon", start, stride)
-    x = table.noise_scale[0] * clean + table.noise_scale[1] * noise
-    scale = grid.origin_scale()
-    found = walk(table, x, oracle(grid, table, clean))
-    np.testing.assert_allclose(found, scale[0] * clean + scale[1] * noise, rtol=0, atol=1e-5)
+    plans = ((120, 20), (360, 20), (480, 120), (333, 60))
+    for kind, convention, sampler, (start, stride) in itertools.product(KINDS, CONVENTIONS, SAMPLERS, plans):
+        grid = Grid(levels(kind), convention)
+        generator = np.random.default_rng(start)
+        clean, noise = generator.uniform(-1, 1, 50), generator.standard_normal(50)
+        table = build_table(grid, sampler, "epsilon", start, stride)
+        x = table.noise_scale[0] * clean + table.noise_scale[1] * noise
+        scale = grid.origin_scale()
+        found, home = walk(table, x, oracle(grid, table, clean)), scale[0] * clean + scale[1] * noise
+        case = f"{kind}, {convention}, {sampler}, {start} by {stride}"
+        np.testing.assert_allclose(found, home, rtol=0, atol=1e-5, err_msg=case)
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("convention", CONVENTIONS)
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize(("start", "stride"), [(200, 20), (120, 120), (240, 120)])
-def test_what_a_unet_predicts_does_not_change_the_way(
-    prediction: Prediction, convention: Convention, sampler: Sampler, start: int, stride: int
-) -> None:
+def test_what_a_unet_predicts_does_not_change_the_way() -> None:
     """The same wrong eps told as eps, as the clean image or as v: nothing but rounding differs."""
-    grid = Grid(levels("linear"), convention)
-    told = build_table(grid, sampler, prediction, start, stride)
-    plain = build_table(grid, sampler, "epsilon", start, stride)
     x = np.random.default_rng(1).standard_normal(50)
+    plans = ((200, 20), (120, 120), (240, 120))
+    for prediction, convention, sampler, (start, stride) in itertools.product(
+        PREDICTIONS, CONVENTIONS, SAMPLERS, plans
+    ):
+        grid = Grid(levels("linear"), convention)
+        told = build_table(grid, sampler, prediction, start, stride)
+        plain = build_table(grid, sampler, "epsilon", start, stride)
+        case = f"{prediction}, {convention}, {sampler}, {start} by {stride}"
+        np.testing.assert_array_equal(told.times, plain.times, err_msg=case)
+        wrong = wrong_model(plain)
+        found = walk(told, x, told_as(prediction, grid, told, wrong))
+        np.testing.assert_allclose(found, walk(plain, x, wrong), rtol=0, atol=1e-5, err_msg=case)
 
-    def wrong(x: FloatArray, row: int) -> FloatArray:
-        return np.tanh(x) + 1e-3 * float(plain.times[row])
 
-    def model(x: FloatArray, row: int) -> FloatArray:
-        level, eps = level_asked(grid, float(told.times[row])), wrong(x, row)
+def wrong_model(table: StepTable) -> Model:
+    """An eps that no image explains, other at every time."""
+    return lambda x, row: np.asarray(np.tanh(x) + 1e-3 * float(table.times[row]))
+
+
+def told_as(prediction: Prediction, grid: Grid, table: StepTable, model: Model) -> Model:
+    """The same eps, given as a UNet of that prediction gives it."""
+
+    def told(x: FloatArray, row: int) -> FloatArray:
+        level, eps = level_asked(grid, float(table.times[row])), model(x, row)
         clean = (x - math.sqrt(1 - level) * eps) / math.sqrt(level)
         outputs = {
             "epsilon": eps,
             "sample": clean,
             "v_prediction": math.sqrt(level) * eps - math.sqrt(1 - level) * clean,
         }
-        return outputs[prediction]
+        return np.asarray(outputs[prediction])
 
-    np.testing.assert_array_equal(told.times, plain.times)
-    np.testing.assert_allclose(walk(told, x, model), walk(plain, x, wrong), rtol=0, atol=1e-5)
+    return told
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("start", "stride"), [(360, 20), (480, 40), (500, 125), (250, 250), (999, 100)])
-def test_textbook_ddim_rows_are_the_steps_of_diffusers(
-    kind: str, prediction: Prediction, start: int, stride: int
-) -> None:
+def test_textbook_ddim_rows_are_the_steps_of_diffusers(prediction: Prediction) -> None:
+    plans = ((360, 20), (480, 40), (500, 125), (250, 250), (999, 100))
+    for kind, (start, stride) in itertools.product(KINDS, plans):
+        assert_rows_of_diffusers(kind, prediction, start, stride)
+
+
+def assert_rows_of_diffusers(kind: str, prediction: Prediction, start: int, stride: int) -> None:
+    """Every row of a table moves an image as a step of DDIMScheduler does."""
     diffusers = pytest.importorskip("diffusers")
     torch = pytest.importorskip("torch")
     scheduler = diffusers.DDIMScheduler(
@@ -200,29 +206,28 @@ def test_textbook_ddim_rows_are_the_steps_of_diffusers(
         # Every coefficient is rounded once. What their rounding moves, with a factor of two for their products:
         terms = abs(c_x * x) + abs(c_eps) * (abs(p_x * x) + abs(p_m * output))
         found = c_x * x + c_eps * (p_x * x + p_m * output)
-        assert (abs(found - expected) <= 2 * 2 * HALF_ULP * terms + 1e-12).all(), f"row {row}, time {time}"
+        close = abs(found - expected) <= 2 * 2 * HALF_ULP * terms + 1e-12
+        assert close.all(), f"{kind}, {start} by {stride}: row {row}, time {time}"
 
 
-@pytest.mark.parametrize("steps", [10, 1000, 4000])
-@pytest.mark.parametrize(
-    "config",
-    [
-        *({"beta_schedule": kind} for kind in KINDS),
-        {"beta_schedule": "linear", "beta_start": 0.0015, "beta_end": 0.0195},
-        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
-    ],
-    ids=lambda config: "-".join(map(str, config.values())),
-)
-@pytest.mark.parametrize("scheduler", ["DDPMScheduler", "DDIMScheduler", "PNDMScheduler"])
-def test_betas_are_those_of_diffusers(scheduler: str, config: dict[str, Any], steps: int) -> None:
+def test_betas_are_those_of_diffusers() -> None:
     diffusers = pytest.importorskip("diffusers")
     from diffood.export.sources.unets.scheduler import betas
 
-    made = getattr(diffusers, scheduler)(num_train_timesteps=steps, **config)
-    found = betas(dict(made.config))
-    # Its betas are float32 and linear in float32: an ulp of the largest, not of each.
-    np.testing.assert_allclose(found, made.betas.double().numpy(), rtol=1e-6, atol=2 * HALF_ULP * found.max())
-    np.testing.assert_allclose(np.cumprod(1 - found), made.alphas_cumprod.double().numpy(), rtol=2e-4, atol=1e-12)
+    schedulers = (diffusers.DDPMScheduler, diffusers.DDIMScheduler, diffusers.PNDMScheduler)
+    configs: list[dict[str, Any]] = [
+        *({"beta_schedule": kind} for kind in KINDS),
+        {"beta_schedule": "linear", "beta_start": 0.0015, "beta_end": 0.0195},
+        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    ]
+    for scheduler, config, steps in itertools.product(schedulers, configs, (10, 1000, 4000)):
+        made = scheduler(num_train_timesteps=steps, **config)
+        found, case = betas(dict(made.config)), f"{scheduler.__name__}, {config}, {steps} steps"
+        # Its betas are float32 and linear in float32: an ulp of the largest, not of each.
+        atol = 2 * HALF_ULP * found.max()
+        np.testing.assert_allclose(found, made.betas.double().numpy(), rtol=1e-6, atol=atol, err_msg=case)
+        alpha_bar = made.alphas_cumprod.double().numpy()
+        np.testing.assert_allclose(np.cumprod(1 - found), alpha_bar, rtol=2e-4, atol=1e-12, err_msg=case)
 
 
 def test_trained_betas_are_taken_as_they_are() -> None:
@@ -234,13 +239,11 @@ def test_trained_betas_are_taken_as_they_are() -> None:
     np.testing.assert_array_equal(betas(dict(made.config)), trained)
 
 
-@pytest.mark.parametrize("convention", CONVENTIONS)
-@pytest.mark.parametrize(("start", "rows"), [(120, 6), (240, 12), (360, 18)])
-def test_rows_of_the_papers_start_times(convention: Convention, start: int, rows: int) -> None:
-    grid = Grid(levels("linear"), convention)
-    assert len(build_table(grid, "ddim", "epsilon", start, 20)) == rows
-    assert len(build_table(grid, "pndm2", "epsilon", start, 20)) == rows + 1
-    assert len(build_table(grid, "pndm4", "epsilon", start, 20)) == rows + 3 * 3
+def test_rows_of_the_papers_start_times() -> None:
+    for convention, (start, rows) in itertools.product(CONVENTIONS, ((120, 6), (240, 12), (360, 18))):
+        grid = Grid(levels("linear"), convention)
+        lengths = [len(build_table(grid, sampler, "epsilon", start, 20)) for sampler in ("ddim", "pndm2", "pndm4")]
+        assert lengths == [rows, rows + 1, rows + 3 * 3], f"{convention}, {start}"
 
 
 def test_reference_plan_costs_what_the_papers_code_costs() -> None:
@@ -250,14 +253,15 @@ def test_reference_plan_costs_what_the_papers_code_costs() -> None:
     assert DEFAULT.evaluations(DEFAULT.tables(levels("linear"), "epsilon")) <= 288 / 12
 
 
-@pytest.mark.parametrize(
-    ("convention", "times"), [("textbook", [120, 100, 80, 60, 40, 20]), ("reference", [119, 99, 79, 59, 39, 19])]
-)
-def test_unet_is_asked_at_the_conventions_times(convention: Convention, times: list[int]) -> None:
-    grid = Grid(levels("linear"), convention)
-    table = build_table(grid, "ddim", "epsilon", 120, 20)
-    assert table.times.tolist() == times
-    assert table.noise_scale == pytest.approx((math.sqrt(grid.alpha_bar[120]), math.sqrt(1 - grid.alpha_bar[120])))
+def test_unet_is_asked_at_the_conventions_times(subtests: pytest.Subtests) -> None:
+    for convention, times in [("textbook", [120, 100, 80, 60, 40, 20]), ("reference", [119, 99, 79, 59, 39, 19])]:
+        with subtests.test(convention=convention, times=times):
+            grid = Grid(levels("linear"), convention)
+            table = build_table(grid, "ddim", "epsilon", 120, 20)
+            assert table.times.tolist() == times
+            assert table.noise_scale == pytest.approx(
+                (math.sqrt(grid.alpha_bar[120]), math.sqrt(1 - grid.alpha_bar[120]))
+            )
 
 
 @given(grids("textbook"), st.sampled_from(SAMPLERS), st.sampled_from(PREDICTIONS))
@@ -290,30 +294,22 @@ def test_ddim_steps_compose_and_keep_still(a: float, b: float, c: float) -> None
     assert second[0] * first[1] + second[1] == pytest.approx(across[1], rel=1e-9, abs=1e-9 * (1 + across[0]))
 
 
-@pytest.mark.parametrize("convention", CONVENTIONS)
-@pytest.mark.parametrize(
-    ("start", "stride", "named"),
-    [(0, 20, "Start time 0"), (-1, 20, "Start time -1"), (1000, 20, "Start time 1000"), (100, 0, "Stride 0")],
-)
-def test_a_start_or_stride_outside_the_schedule_is_refused(
-    convention: Convention, start: int, stride: int, named: str
-) -> None:
-    grid = Grid(levels("linear"), convention)
-    with pytest.raises(UsageError, match=rf"{named} is outside 1\.\.999"):
-        build_table(grid, "ddim", "epsilon", start, stride)
+def test_a_start_or_stride_outside_the_schedule_is_refused() -> None:
+    outside = {(0, 20): "Start time 0", (-1, 20): "Start time -1", (1000, 20): "Start time 1000", (9, 0): "Stride 0"}
+    for convention, ((start, stride), named) in itertools.product(CONVENTIONS, outside.items()):
+        with pytest.raises(UsageError, match=rf"{named} is outside 1\.\.999"):
+            build_table(Grid(levels("linear"), convention), "ddim", "epsilon", start, stride)
 
 
-@pytest.mark.parametrize(("starts", "stride"), [((0, 120), 20), ((120, 1000), 20), ((120,), 1000)])
-def test_a_plan_outside_the_schedule_is_refused(starts: tuple[int, ...], stride: int) -> None:
-    plan = Plan(start_times=starts, stride=stride, repeats=1, guidance=0.0)
-    with pytest.raises(UsageError, match=r"is outside 1\.\.999"):
-        plan.tables(levels("linear"), "epsilon")
+def test_a_plan_outside_the_schedule_is_refused() -> None:
+    for starts, stride in (((0, 120), 20), ((120, 1000), 20), ((120,), 1000)):
+        plan = Plan(start_times=starts, stride=stride, repeats=1, guidance=0.0)
+        with pytest.raises(UsageError, match=r"is outside 1\.\.999"):
+            plan.tables(levels("linear"), "epsilon")
 
 
-@pytest.mark.parametrize("convention", CONVENTIONS)
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("start", [1, 2, 999])
-def test_the_ends_of_the_schedule_can_be_started_from(convention: Convention, sampler: Sampler, start: int) -> None:
-    table = build_table(Grid(levels("linear"), convention), sampler, "epsilon", start, 999)
-    assert np.isfinite(table.coefficients).all()
-    assert table.times[0] == (start if convention == "textbook" else start - 1)
+def test_the_ends_of_the_schedule_can_be_started_from() -> None:
+    for convention, sampler, start in itertools.product(CONVENTIONS, SAMPLERS, (1, 2, 999)):
+        table = build_table(Grid(levels("linear"), convention), sampler, "epsilon", start, 999)
+        assert np.isfinite(table.coefficients).all(), f"{convention}, {sampler}, {start}"
+        assert table.times[0] == (start if convention == "textbook" else start - 1), f"{convention}, {sampler}, {start}"

@@ -1,5 +1,6 @@
 """Laws of the score functions: tables by hand, and what holds for every pair of vectors."""
 
+import itertools
 import math
 from typing import Literal
 
@@ -24,9 +25,8 @@ vectors = sizes.flatmap(
 )
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "l1", "l2"),
-    [
+def test_jump_by_hand(subtests: pytest.Subtests) -> None:
+    for before, after, l1, l2 in [
         ([1, 0], [1, 0], 0, 0),
         ([1, 0], [5, 0], 0, 0),
         ([1, 0], [0, 1], 2, math.sqrt(2)),
@@ -36,12 +36,11 @@ vectors = sizes.flatmap(
         ([0, 0], [3, 4], 1.4, 1),  # a zero vector stays zero
         ([0, 0], [0, 0], 0, 0),
         ([1, 1, 1, 1], [-1, -1, -1, -1], 4, 2),
-    ],
-)
-def test_jump_by_hand(before: list[float], after: list[float], l1: float, l2: float) -> None:
-    pair = np.array(before, np.float32), np.array(after, np.float32)
-    assert jump(*pair, "l1") == pytest.approx(l1, abs=ROUNDING)
-    assert jump(*pair, "l2") == pytest.approx(l2, abs=ROUNDING)
+    ]:
+        with subtests.test(before=before):
+            pair = np.array(before, np.float32), np.array(after, np.float32)
+            assert jump(*pair, "l1") == pytest.approx(l1, abs=ROUNDING)
+            assert jump(*pair, "l2") == pytest.approx(l2, abs=ROUNDING)
 
 
 def test_unit_of_zero_is_zero_and_of_others_has_length_one() -> None:
@@ -76,13 +75,13 @@ def test_each_repeat_has_its_own_origin() -> None:
     assert jumps(origin[::-1], denoised, "l1", "origin").mean(axis=0).tolist() == [2]
 
 
-@pytest.mark.parametrize("compare", ["origin", "neighbour"])
-@pytest.mark.parametrize("norm", NORMS)
-def test_a_number_that_is_none_is_never_hidden_by_the_mean(norm: Norm, compare: Literal["origin", "neighbour"]) -> None:
-    denoised = np.ones((3, 2, 4), np.float32)
-    denoised[1, 0, 2] = np.nan
-    scores = jumps(np.ones((1, 4), np.float32), denoised, norm, compare).mean(axis=0)
-    assert np.isnan(scores.mean())
+def test_a_number_that_is_none_is_never_hidden_by_the_mean(subtests: pytest.Subtests) -> None:
+    for compare, norm in itertools.product(["origin", "neighbour"], NORMS):
+        with subtests.test(compare=compare, norm=norm):
+            denoised = np.ones((3, 2, 4), np.float32)
+            denoised[1, 0, 2] = np.nan
+            scores = jumps(np.ones((1, 4), np.float32), denoised, norm, compare).mean(axis=0)
+            assert np.isnan(scores.mean())
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -108,9 +107,13 @@ def test_l1_is_at_least_l2_and_at_most_the_root_of_d_times_it(
     assert l1 <= math.sqrt(len(before)) * l2 + ROUNDING
 
 
-@pytest.mark.parametrize(
-    ("logits", "expected"),
-    [([0, 0], 1 / 2), ([0, 0, 0, 0], 1 / 4), ([math.log(3), 0], 3 / 4), ([1e4, 0], 1), ([-1e4, -1e4], 1 / 2)],
-)
-def test_confidence_by_hand(logits: list[float], expected: float) -> None:
-    assert softmax_confidence(np.array([logits], np.float32)) == pytest.approx([expected], rel=1e-6)
+def test_confidence_by_hand(subtests: pytest.Subtests) -> None:
+    for logits, expected in [
+        ([0, 0], 1 / 2),
+        ([0, 0, 0, 0], 1 / 4),
+        ([math.log(3), 0], 3 / 4),
+        ([1e4, 0], 1),
+        ([-1e4, -1e4], 1 / 2),
+    ]:
+        with subtests.test(logits=logits, expected=expected):
+            assert softmax_confidence(np.array([logits], np.float32)) == pytest.approx([expected], rel=1e-6)

@@ -1,5 +1,6 @@
 """Witnesses: each against a second writing of its formula, and the laws it must keep whatever the image."""
 
+import itertools
 import math
 from typing import Any
 
@@ -65,16 +66,17 @@ def blurred_by_loops(image: npt.NDArray[np.float64], width: float) -> npt.NDArra
     return out
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 1), (1, 28, 28), (3, 30, 17), (1, 2, 40), (3, 56, 33)])
-def test_reconstruction_is_the_rms_of_differences_convolved_with_a_gaussian(shape: tuple[int, int, int]) -> None:
-    x, denoised = pictures(shape=shape), pictures(2, 1, shape=shape, seed=1)
-    width = min(shape[1:]) / 28
-    squares = [
-        blurred_by_loops((image[plane].astype(np.float64) - x[plane]), width) ** 2
-        for image in denoised[:, 0]
-        for plane in range(shape[0])
-    ]
-    assert reconstruction(x, denoised) == pytest.approx(math.sqrt(np.mean(squares)), rel=1e-9)
+def test_reconstruction_is_the_rms_of_differences_convolved_with_a_gaussian(subtests: pytest.Subtests) -> None:
+    for shape in [(1, 1, 1), (3, 1, 1), (1, 28, 28), (3, 30, 17), (1, 2, 40), (3, 56, 33)]:
+        with subtests.test(shape=shape):
+            x, denoised = pictures(shape=shape), pictures(2, 1, shape=shape, seed=1)
+            width = min(shape[1:]) / 28
+            squares = [
+                blurred_by_loops((image[plane].astype(np.float64) - x[plane]), width) ** 2
+                for image in denoised[:, 0]
+                for plane in range(shape[0])
+            ]
+            assert reconstruction(x, denoised) == pytest.approx(math.sqrt(np.mean(squares)), rel=1e-9)
 
 
 @given(shapes, st.integers(0, 2**16))
@@ -162,23 +164,25 @@ def unit_rows(count: int, width: int, seed: int) -> Array:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("count", "width"), [(1, 4), (4, 3), (5, 8), (6, 8), (300, 64)])
-def test_knn_is_the_distance_scikit_learn_finds(count: int, width: int) -> None:
-    bank, asked = unit_rows(count, width, 0), 7 * unit_rows(20, width, 1)  # of any length
-    rank = min(NEIGHBOUR, count)
-    search = NearestNeighbors(n_neighbors=rank, algorithm="brute").fit(bank)
-    expected = search.kneighbors(asked / np.linalg.norm(asked, axis=1, keepdims=True))[0][:, -1]
-    assert [knn(row, bank) for row in asked] == pytest.approx(expected, rel=1e-4)
+def test_knn_is_the_distance_scikit_learn_finds(subtests: pytest.Subtests) -> None:
+    for count, width in [(1, 4), (4, 3), (5, 8), (6, 8), (300, 64)]:
+        with subtests.test(count=count, width=width):
+            bank, asked = unit_rows(count, width, 0), 7 * unit_rows(20, width, 1)  # of any length
+            rank = min(NEIGHBOUR, count)
+            search = NearestNeighbors(n_neighbors=rank, algorithm="brute").fit(bank)
+            expected = search.kneighbors(asked / np.linalg.norm(asked, axis=1, keepdims=True))[0][:, -1]
+            assert [knn(row, bank) for row in asked] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("count", [6, 40])
-def test_a_row_of_the_bank_does_not_count_itself(count: int) -> None:
-    bank = unit_rows(count, 8, 2)
-    search = NearestNeighbors(n_neighbors=min(NEIGHBOUR, count - 1), algorithm="brute").fit(bank)
-    expected = search.kneighbors()[0][:, -1]  # without X: scikit-learn leaves each row's own out
-    assert [knn(row, bank, in_bank=True) for row in bank] == pytest.approx(expected, rel=1e-4)
-    for index, row in enumerate(bank):
-        assert knn(row, bank, in_bank=True) == pytest.approx(knn(row, np.delete(bank, index, axis=0)), rel=1e-5)
+def test_a_row_of_the_bank_does_not_count_itself(subtests: pytest.Subtests) -> None:
+    for count in [6, 40]:
+        with subtests.test(count=count):
+            bank = unit_rows(count, 8, 2)
+            search = NearestNeighbors(n_neighbors=min(NEIGHBOUR, count - 1), algorithm="brute").fit(bank)
+            expected = search.kneighbors()[0][:, -1]  # without X: scikit-learn leaves each row's own out
+            assert [knn(row, bank, in_bank=True) for row in bank] == pytest.approx(expected, rel=1e-4)
+            for index, row in enumerate(bank):
+                assert knn(row, bank, in_bank=True) == pytest.approx(knn(row, np.delete(bank, index, axis=0)), rel=1e-5)
 
 
 @given(st.integers(1, 12), st.integers(2, 16), st.integers(0, 2**16), st.floats(0.01, 100))
@@ -221,14 +225,14 @@ def test_every_witness_is_measured_in_the_order_asked() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("name", tuple(WITNESSES))
-def test_what_is_no_number_never_becomes_one(name: Witness, bad: float) -> None:
+def test_what_is_no_number_never_becomes_one(subtests: pytest.Subtests) -> None:
     """A finite value here would let an image pass that the models could not say anything of."""
-    sound = evidence_of(np.array([3, 1, -2], np.float32))
-    for found in (sound.logits, sound.features, sound.jumps, sound.denoised):
-        found.flat[0] = bad
-    assert not math.isfinite(measure((name,), sound, unit_rows(9, 3, 5))[0])
+    for bad, name in itertools.product([math.nan, math.inf], tuple(WITNESSES)):
+        with subtests.test(bad=bad, name=name):
+            sound = evidence_of(np.array([3, 1, -2], np.float32))
+            for found in (sound.logits, sound.features, sound.jumps, sound.denoised):
+                found.flat[0] = bad
+            assert not math.isfinite(measure((name,), sound, unit_rows(9, 3, 5))[0])
 
 
 def test_every_witness_says_what_it_means_under_its_own_name() -> None:

@@ -1,5 +1,6 @@
 """Which backends can run, and the refusals of those that cannot: the right class, the reason, and no crash."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 
 from diffood.errors import BundleError, DeviceError, DiffoodError, MissingExtraError
-from diffood.runtime.backends import BACKENDS, Backend
+from diffood.runtime.backends import BACKENDS
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.sessions import onnxruntime_cuda
 from diffood.runtime.sessions.backends import examine_backends, open_session
@@ -48,8 +49,8 @@ def open_elsewhere(bundle: Bundle, backend: str, before: str = "") -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_all_backends_are_examined_best_first(zoo_bundle: Bundle) -> None:
-    for bundle in (None, zoo_bundle):
+def test_all_backends_are_examined_best_first(small_bundle: Bundle) -> None:
+    for bundle in (None, small_bundle):
         found = examine_backends(bundle, "fp32", 4)
         assert tuple(entry.backend for entry in found) == tuple(BACKENDS)
         assert all(entry.reason and "\n" not in entry.reason for entry in found)
@@ -57,56 +58,60 @@ def test_all_backends_are_examined_best_first(zoo_bundle: Bundle) -> None:
         assert found[-1].reason.startswith("onnxruntime 1.")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_precision_the_bundle_does_not_hold_is_no_backends(zoo_bundle: Bundle, backend: Backend) -> None:
-    found = next(f for f in examine_backends(zoo_bundle, "int8", 4) if f.backend == backend)
-    assert not found.usable
-    assert "has no int8 graphs, only fp32" in found.reason
-    with pytest.raises(DiffoodError):
-        open_session(zoo_bundle, backend, "int8", guided=True, registers=0, batch=4, threads=1)
+def test_a_precision_the_bundle_does_not_hold_is_no_backends(small_bundle: Bundle, subtests: pytest.Subtests) -> None:
+    for backend in BACKENDS:
+        with subtests.test(backend=backend):
+            found = next(f for f in examine_backends(small_bundle, "int8", 4) if f.backend == backend)
+            assert not found.usable
+            assert "has no int8 graphs, only fp32" in found.reason
+            with pytest.raises(DiffoodError):
+                open_session(small_bundle, backend, "int8", guided=True, registers=0, batch=4, threads=1)
 
 
-@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"])
-def test_without_a_gpu_a_session_is_refused_and_nothing_crashes(zoo_bundle: Bundle, backend: str) -> None:
-    refusal, imported = open_elsewhere(zoo_bundle, backend)
-    kind, _, message = refusal.partition(": ")
-    if kind == "MissingExtraError":
-        assert f"pip install 'diffood[{EXTRAS[backend]}]'" in message
-    else:
-        assert kind == "DeviceError"
-        assert "CUDA finds no GPU here (cudaError" in message
-    assert imported == ""  # the device is asked for first
+def test_without_a_gpu_a_session_is_refused_and_nothing_crashes(
+    small_bundle: Bundle, subtests: pytest.Subtests
+) -> None:
+    for backend in ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"]:
+        with subtests.test(backend=backend):
+            refusal, imported = open_elsewhere(small_bundle, backend)
+            kind, _, message = refusal.partition(": ")
+            if kind == "MissingExtraError":
+                assert f"pip install 'diffood[{EXTRAS[backend]}]'" in message
+            else:
+                assert kind == "DeviceError"
+                assert "CUDA finds no GPU here (cudaError" in message
+            assert imported == ""  # the device is asked for first
 
 
-@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
-@pytest.mark.parametrize("package", ["tensorrt", "tensorrt_rtx", "cuda"])
-def test_a_package_that_is_missing_names_its_extra(zoo_bundle: Bundle, backend: str, package: str) -> None:
-    if package == "cuda":
-        pytest.importorskip(backend.replace("-", "_"))
-    elif package != backend.replace("-", "_"):
-        pytest.skip("that package is the other backend's")
-    refusal, _ = open_elsewhere(zoo_bundle, backend, f"import sys; sys.modules[{package!r}] = None\n")
-    assert refusal.startswith("MissingExtraError: ")
-    assert refusal.endswith(f"pip install 'diffood[{backend}]'.")
+def test_a_package_that_is_missing_names_its_extra(small_bundle: Bundle, subtests: pytest.Subtests) -> None:
+    for backend, package in itertools.product(["tensorrt", "tensorrt-rtx"], ["tensorrt", "tensorrt_rtx", "cuda"]):
+        with subtests.test(backend=backend, package=package):
+            if package == "cuda":
+                pytest.importorskip(backend.replace("-", "_"))
+            elif package != backend.replace("-", "_"):
+                pytest.skip("that package is the other backend's")
+            refusal, _ = open_elsewhere(small_bundle, backend, f"import sys; sys.modules[{package!r}] = None\n")
+            assert refusal.startswith("MissingExtraError: ")
+            assert refusal.endswith(f"pip install 'diffood[{backend}]'.")
 
 
-def test_a_bundle_without_an_engine_for_this_gpu_names_the_command(zoo_bundle: Bundle) -> None:
+def test_a_bundle_without_an_engine_for_this_gpu_names_the_command(small_bundle: Bundle) -> None:
     usable = [found.backend for found in examine_backends(None, "fp32", 4) if found.usable]
     engines = [backend for backend in usable if backend in ("tensorrt", "tensorrt-rtx")]
     if not engines:
         pytest.skip("; ".join(f.reason for f in examine_backends(None, "fp32", 4) if "tensorrt" in f.backend))
     for backend in engines:
         with pytest.raises(BundleError, match=rf"run `diffood export --bundle .* --engine {backend}"):
-            open_session(zoo_bundle, backend, "fp32", guided=True, registers=0, batch=4, threads=1)
+            open_session(small_bundle, backend, "fp32", guided=True, registers=0, batch=4, threads=1)
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_a_provider_that_silently_fell_back_is_refused(zoo_bundle: Bundle) -> None:
+def test_a_provider_that_silently_fell_back_is_refused(small_bundle: Bundle) -> None:
     import onnxruntime
 
     missing = sorted(set(onnxruntime.get_all_providers()) - set(onnxruntime.get_available_providers()))
     with pytest.raises(DeviceError, match=f"fell back to .*, {missing[0]} cannot be used here"):
-        load_graph(zoo_bundle, "classify", "fp32", missing[0], {})
+        load_graph(small_bundle, "classify", "fp32", missing[0], {})
 
 
 def test_cuda_that_onnxruntime_was_not_built_with_names_the_extra() -> None:

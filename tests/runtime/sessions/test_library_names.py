@@ -69,14 +69,15 @@ def source(module: Any) -> str:
     return Path(module.__file__).read_text()
 
 
-@pytest.mark.parametrize("library", ["tensorrt", "tensorrt-rtx"])
-def test_tensorrt_has_every_name_that_is_used(library: str) -> None:
-    trt = pytest.importorskip(tensorrt.MODULES[library])  # type: ignore[index]
-    names = names_used(source(tensorrt), {"trt", *TENSORRT_VARIABLES})
-    if library == "tensorrt":
-        names -= ONLY_RTX
-    roots = {"trt": trt, **{name: getattr(trt, kind, None) for name, kind in TENSORRT_VARIABLES.items()}}
-    assert missing(names, roots) == []
+def test_tensorrt_has_every_name_that_is_used(subtests: pytest.Subtests) -> None:
+    for library in ["tensorrt", "tensorrt-rtx"]:
+        with subtests.test(library=library):
+            trt = pytest.importorskip(tensorrt.MODULES[library])  # type: ignore[index]
+            names = names_used(source(tensorrt), {"trt", *TENSORRT_VARIABLES})
+            if library == "tensorrt":
+                names -= ONLY_RTX
+            roots = {"trt": trt, **{name: getattr(trt, kind, None) for name, kind in TENSORRT_VARIABLES.items()}}
+            assert missing(names, roots) == []
 
 
 def test_the_cuda_runtime_has_every_name_that_is_used() -> None:

@@ -99,23 +99,38 @@ class Opened:
         return Detector.load(self.bundle, self.plan.changed(changes), batch=BATCH, threads=1)
 
 
-VARIANTS: list[tuple[str, Precision]] = [
+def why_not(backend: Backend, bundle: Bundle | None, precision: Precision) -> str:
+    """The reason a backend cannot be used; "" where it can."""
+    found = next(entry for entry in examine_backends(bundle, precision, BATCH) if entry.backend == backend)
+    return "" if found.usable else found.reason
+
+
+ALL: list[tuple[str, Precision]] = [
     (backend, precision) for backend in (*BACKENDS, ON_CPU) for precision in AGAINST_FP32
 ]
+REASONS = {variant: "" if variant[0] == ON_CPU else why_not(variant[0], None, variant[1]) for variant in ALL}
+VARIANTS = [variant for variant in ALL if not REASONS[variant]]
+
+
+def test_the_variants_left_out_cannot_run_here(subtests: pytest.Subtests) -> None:
+    """Skipped with the reason of each; all other tests of this file run on the rest."""
+    for variant, reason in REASONS.items():
+        with subtests.test(variant=variant):
+            assert variant in VARIANTS or reason
+            if reason:
+                pytest.skip(reason)
 
 
 @pytest.fixture(scope="module", params=VARIANTS, ids="-".join)
 def opened(
     request: pytest.FixtureRequest,
-    zoo_bundle: Bundle,
+    small_bundle: Bundle,
     clothes: npt.NDArray[np.uint8],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Opened:
-    """Each backend in FP32 on the zoo's models and in FP16 on small random ones; skipped where it cannot run."""
+    """Each backend that runs here, in FP32 on small trained models and in FP16 on random ones."""
     backend, precision = request.param
-    if backend != ON_CPU and (reason := why_not(backend, None, precision)):
-        pytest.skip(reason)
-    bundle = zoo_bundle if precision == "fp32" else request.getfixturevalue("half_bundle")
+    bundle = small_bundle if precision == "fp32" else request.getfixturevalue("half_bundle")
     images = from_pixels(clothes[: 2 * BATCH + 1, None])
     if precision == "fp16":
         images = np.ascontiguousarray(images[:, :, 10:18, 10:18])
@@ -129,12 +144,6 @@ def opened(
         return open_session(bundle, backend, precision, guided=guided, registers=registers, batch=BATCH, threads=1)
 
     return Opened(bundle, precision, images, open_here)
-
-
-def why_not(backend: Backend, bundle: Bundle | None, precision: Precision) -> str:
-    """The reason a backend cannot be used; "" where it can."""
-    found = next(entry for entry in examine_backends(bundle, precision, BATCH) if entry.backend == backend)
-    return "" if found.usable else found.reason
 
 
 def with_engine(bundle: Bundle, library: Any, precision: Precision, folder: Path) -> Bundle:
@@ -196,32 +205,33 @@ def assert_close(found: Array, wanted: Array, limit: float) -> None:
 def latent_session(
     request: pytest.FixtureRequest, dit_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
 ) -> Session:
-    """Each backend and precision on a bundle with an autoencoder; skipped where it cannot run."""
+    """Each backend and precision that runs here, on a bundle with an autoencoder."""
     backend, precision = request.param
     if backend == ON_CPU:
         return bound_on_cpu(dit_bundle, precision, guided=True, registers=0)
-    if reason := why_not(backend, None, precision):
-        pytest.skip(reason)
     bundle = dit_bundle
     if backend in ("tensorrt", "tensorrt-rtx"):
         bundle = with_engine(bundle, backend, precision, tmp_path_factory.mktemp("engines") / "bundle")
     return open_session(bundle, backend, precision, guided=True, registers=0, batch=BATCH, threads=1)
 
 
-@pytest.mark.parametrize("count", [0, 1, BATCH, 2 * BATCH + 1])
 def test_an_autoencoder_takes_any_number_and_is_that_of_fp32_on_the_cpu(
-    latent_session: Session, dit_bundle: Bundle, clothes: npt.NDArray[np.uint8], count: int
+    latent_session: Session, dit_bundle: Bundle, clothes: npt.NDArray[np.uint8], subtests: pytest.Subtests
 ) -> None:
-    exact = open_session(dit_bundle, "onnxruntime-cpu", "fp32", guided=True, registers=0, batch=BATCH, threads=1)
-    x, limit = from_pixels(clothes[:count, None]), AGAINST_FP32[latent_session.precision]
-    z = exact.encode(x)
-    assert z.shape == (count, *dit_bundle.manifest.lane_shape)
-    found = latent_session.encode(x)
-    assert_close(found, z, limit)
-    assert_close(latent_session.decode(z), exact.decode(z), limit)
-    kept = found.copy()
-    latent_session.encode(from_pixels(clothes[5 : 5 + BATCH, None]))
-    np.testing.assert_array_equal(found, kept)
+    for count in [0, 1, BATCH, 2 * BATCH + 1]:
+        with subtests.test(count=count):
+            exact = open_session(
+                dit_bundle, "onnxruntime-cpu", "fp32", guided=True, registers=0, batch=BATCH, threads=1
+            )
+            x, limit = from_pixels(clothes[:count, None]), AGAINST_FP32[latent_session.precision]
+            z = exact.encode(x)
+            assert z.shape == (count, *dit_bundle.manifest.lane_shape)
+            found = latent_session.encode(x)
+            assert_close(found, z, limit)
+            assert_close(latent_session.decode(z), exact.decode(z), limit)
+            kept = found.copy()
+            latent_session.encode(from_pixels(clothes[5 : 5 + BATCH, None]))
+            np.testing.assert_array_equal(found, kept)
 
 
 def test_lanes_hold_latents(latent_session: Session, dit_bundle: Bundle) -> None:
@@ -242,15 +252,16 @@ def test_a_session_says_what_it_is(opened: Opened, session: Session) -> None:
     assert (session.threads > 0) == (session.backend == "onnxruntime-cpu")
 
 
-@pytest.mark.parametrize("count", [0, 1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH + 1])
-def test_classify_takes_any_number_of_images(opened: Opened, session: Session, count: int) -> None:
-    whole, part = session.classify(opened.images), session.classify(opened.images[:count])
-    manifest = opened.bundle.manifest
-    assert part.logits.shape == (count, len(manifest.class_names))
-    assert part.features.shape == (count, manifest.feature_count)
-    assert_close(part.logits, whole.logits[:count], REPEATED)
-    assert_close(part.features, whole.features[:count], REPEATED)
-    assert len(np.unique(whole.logits[:, 0])) == len(opened.images)  # each image has its own row
+def test_classify_takes_any_number_of_images(opened: Opened, session: Session, subtests: pytest.Subtests) -> None:
+    for count in [0, 1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH + 1]:
+        with subtests.test(count=count):
+            whole, part = session.classify(opened.images), session.classify(opened.images[:count])
+            manifest = opened.bundle.manifest
+            assert part.logits.shape == (count, len(manifest.class_names))
+            assert part.features.shape == (count, manifest.feature_count)
+            assert_close(part.logits, whole.logits[:count], REPEATED)
+            assert_close(part.features, whole.features[:count], REPEATED)
+            assert len(np.unique(whole.logits[:, 0])) == len(opened.images)  # each image has its own row
 
 
 def test_results_are_the_callers_own(opened: Opened, session: Session) -> None:
@@ -312,17 +323,19 @@ def test_classify_and_step_are_those_of_fp32_on_the_cpu(opened: Opened, session:
         assert_close(stepped(session, images, inputs), stepped(reference, images, inputs), limit)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"sampler": "pndm4"}, {"sampler": "pndm2", "schedule": "reference"}, {"guidance": 0.0, "space": "features"}],
-    ids=["ddim", "pndm4", "reference pndm2", "unguided"],
-)
-def test_scores_are_the_images_own_and_those_of_fp32(opened: Opened, changes: dict[str, Any]) -> None:
-    detector, images = opened.detector(**changes), opened.images[: BATCH + 1]
-    found = detector.score(images)
-    order = np.random.default_rng(0).permutation(len(images))
-    again = detector.score(images[order])
-    np.testing.assert_allclose(again.by_start, found.by_start[order], rtol=REPEATED, atol=REPEATED)
-    wanted = opened.reference(**changes).score(images)
-    assert (wanted.by_start > 0).all()
-    np.testing.assert_allclose(found.by_start, wanted.by_start, rtol=0, atol=2 * AGAINST_FP32[opened.precision])
+def test_scores_are_the_images_own_and_those_of_fp32(opened: Opened, subtests: pytest.Subtests) -> None:
+    for case, changes in {
+        "ddim": {},
+        "pndm4": {"sampler": "pndm4"},
+        "reference pndm2": {"sampler": "pndm2", "schedule": "reference"},
+        "unguided": {"guidance": 0.0, "space": "features"},
+    }.items():
+        with subtests.test(case=case):
+            detector, images = opened.detector(**changes), opened.images[: BATCH + 1]
+            found = detector.score(images)
+            order = np.random.default_rng(0).permutation(len(images))
+            again = detector.score(images[order])
+            np.testing.assert_allclose(again.by_start, found.by_start[order], rtol=REPEATED, atol=REPEATED)
+            wanted = opened.reference(**changes).score(images)
+            assert (wanted.by_start > 0).all()
+            np.testing.assert_allclose(found.by_start, wanted.by_start, rtol=0, atol=2 * AGAINST_FP32[opened.precision])

@@ -1,5 +1,6 @@
 """A call of the CPU session shared among threads: whole, in order, the same rows whoever computes them."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -24,27 +25,30 @@ def rows(bundle: Bundle, x: Array, threads: int) -> list[Array]:
     return list(SharedGraph(bundle, "classify", "fp32", len(x), threads).run(OUTPUTS, {"x": x, "unused": x}))
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5, 7, 32])
-@pytest.mark.parametrize("threads", [1, 2, 3, 4, 6, 33])
-def test_every_row_is_there_once_and_in_order(zoo_bundle: Bundle, x: Array, batch: int, threads: int) -> None:
-    alone = rows(zoo_bundle, x[:batch], 1)
-    for found, expected in zip(rows(zoo_bundle, x[:batch], threads), alone, strict=True):
-        assert found.shape == expected.shape
-        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+def test_every_row_is_there_once_and_in_order(small_bundle: Bundle, x: Array, subtests: pytest.Subtests) -> None:
+    for batch, threads in itertools.product([1, 2, 5, 7, 32], [1, 2, 3, 4, 6, 33]):
+        with subtests.test(batch=batch, threads=threads):
+            alone = rows(small_bundle, x[:batch], 1)
+            for found, expected in zip(rows(small_bundle, x[:batch], threads), alone, strict=True):
+                assert found.shape == expected.shape
+                np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_a_row_does_not_depend_on_the_thread_that_computes_it(zoo_bundle: Bundle, x: Array, threads: int) -> None:
-    graph = SharedGraph(zoo_bundle, "classify", "fp32", 8, threads)
-    expected = graph.run(OUTPUTS, {"x": x[:8]})
-    for shift in range(1, 8):
-        found = graph.run(OUTPUTS, {"x": np.roll(x[:8], shift, axis=0)})
-        for one, other in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(one, np.roll(other, shift, axis=0))
+def test_a_row_does_not_depend_on_the_thread_that_computes_it(
+    small_bundle: Bundle, x: Array, subtests: pytest.Subtests
+) -> None:
+    for threads in [1, 2, 3]:
+        with subtests.test(threads=threads):
+            graph = SharedGraph(small_bundle, "classify", "fp32", 8, threads)
+            expected = graph.run(OUTPUTS, {"x": x[:8]})
+            for shift in range(1, 8):
+                found = graph.run(OUTPUTS, {"x": np.roll(x[:8], shift, axis=0)})
+                for one, other in zip(found, expected, strict=True):
+                    np.testing.assert_array_equal(one, np.roll(other, shift, axis=0))
 
 
-def test_an_error_in_any_share_is_raised(zoo_bundle: Bundle, x: Array, tmp_path: Path) -> None:
-    graph = SharedGraph(zoo_bundle, "classify", "fp32", 4, 2)
+def test_an_error_in_any_share_is_raised(small_bundle: Bundle, x: Array, tmp_path: Path) -> None:
+    graph = SharedGraph(small_bundle, "classify", "fp32", 4, 2)
     with pytest.raises(Exception, match=r"[Ii]nvalid"):
         graph.run(OUTPUTS, {"x": x[:4, :, :14]})
-    np.testing.assert_array_equal(graph.run(OUTPUTS, {"x": x[:4]})[0], rows(zoo_bundle, x[:4], 2)[0])
+    np.testing.assert_array_equal(graph.run(OUTPUTS, {"x": x[:4]})[0], rows(small_bundle, x[:4], 2)[0])
