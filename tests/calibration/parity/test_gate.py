@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import calibration_of, fingerprint_of
+from refusals import assert_refused
 
 from diffood.calibration.parity.gate import Run, fewest_images, judge
 from diffood.errors import BundleError, CalibrationError
@@ -96,18 +97,18 @@ def test_a_variant_is_judged_at_the_thresholds_of_the_classes_it_predicts() -> N
     assert not record.passed
 
 
-@pytest.mark.parametrize(("flips", "needed"), [(0.005, 200), (0.001, 1000), (0.5, 2), (0.0, 1)])
-def test_too_few_images_to_see_the_limit_are_refused(flips: float, needed: int) -> None:
-    assert fewest_images(ParityLimits(flips=flips)) == needed
-    few = KNOWN[: needed - 1]
-    if len(few):
-        reference, variant = run_of(REFERENCE, {"ind": few}, 1.0), run_of(VARIANT, {"ind": few}, 1.0)
-        with pytest.raises(CalibrationError, match=f"at least {needed}"):
-            judge(reference, variant, CALIBRATION, DIGEST, ParityLimits(flips=flips))
+def test_too_few_images_to_see_the_limit_are_refused() -> None:
+    for flips, needed in ((0.005, 200), (0.001, 1000), (0.5, 2), (0.0, 1)):
+        assert fewest_images(ParityLimits(flips=flips)) == needed
+        few = KNOWN[: needed - 1]
+        if len(few):
+            reference, variant = run_of(REFERENCE, {"ind": few}, 1.0), run_of(VARIANT, {"ind": few}, 1.0)
+            with pytest.raises(CalibrationError, match=f"at least {needed}"):
+                judge(reference, variant, CALIBRATION, DIGEST, ParityLimits(flips=flips))
 
 
-def test_only_a_passed_judgement_of_this_pair_lets_the_variant_run(bundle_copy: Path) -> None:
-    bundle = open_bundle(bundle_copy)
+def test_only_a_passed_judgement_of_this_pair_lets_the_variant_run(small_bundle_copy: Path) -> None:
+    bundle = open_bundle(small_bundle_copy)
     save_calibration(bundle, CALIBRATION)
     require_calibrated(bundle, CALIBRATION, REFERENCE)
     with pytest.raises(CalibrationError, match=r"fp32 on onnxruntime-cpu.*int8 on onnxruntime-cpu.*diffood verify"):
@@ -125,8 +126,8 @@ def test_only_a_passed_judgement_of_this_pair_lets_the_variant_run(bundle_copy: 
         require_calibrated(bundle, CALIBRATION, VARIANT.model_copy(update={"engine_sha256": "1" * 64}))
 
 
-def test_a_judgement_ends_with_the_threshold_it_was_made_at(bundle_copy: Path) -> None:
-    bundle = open_bundle(bundle_copy)
+def test_a_judgement_ends_with_the_threshold_it_was_made_at(small_bundle_copy: Path) -> None:
+    bundle = open_bundle(small_bundle_copy)
     save_calibration(bundle, CALIBRATION)
     add_record(bundle, judge(*runs(KNOWN, STRANGE), CALIBRATION, calibration_sha256(bundle), ParityLimits()))
     stricter = CALIBRATION.model_copy(update={"threshold": 0.95})
@@ -135,16 +136,20 @@ def test_a_judgement_ends_with_the_threshold_it_was_made_at(bundle_copy: Path) -
         require_calibrated(bundle, stricter, VARIANT)
 
 
-def test_another_plan_is_never_excused(bundle_copy: Path) -> None:
-    bundle = open_bundle(bundle_copy)
+def test_another_plan_is_never_excused(small_bundle_copy: Path) -> None:
+    bundle = open_bundle(small_bundle_copy)
     save_calibration(bundle, CALIBRATION)
     other = REFERENCE.model_copy(update={"plan": REFERENCE.plan.changed({"repeats": 2})})
     with pytest.raises(CalibrationError, match=r"plan.repeats: 1 there, 2 here.* with the same options"):
         require_calibrated(bundle, CALIBRATION, other)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"format": 2}', b'{"format": 1, "records": [{}]}'])
-def test_damaged_judgements_are_refused(bundle_copy: Path, content: bytes) -> None:
-    (bundle_copy / "parity.json").write_bytes(content)
-    with pytest.raises(BundleError, match=r"parity.json is invalid.*diffood verify"):
-        load_parity(open_bundle(bundle_copy))
+def test_damaged_judgements_are_refused(small_bundle_copy: Path) -> None:
+    bundle = open_bundle(small_bundle_copy)
+
+    def load(content: bytes) -> object:
+        (small_bundle_copy / "parity.json").write_bytes(content)
+        return load_parity(bundle)
+
+    contents = [b"", b"{", b'{"format": 2}', b'{"format": 1, "records": [{}]}']
+    assert_refused(BundleError, [(content, r"parity.json is invalid.*diffood verify") for content in contents], load)

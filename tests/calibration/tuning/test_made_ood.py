@@ -7,17 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diffood.calibration.tuning.made_ood import GRID, MAKINGS, blended, noisy, shuffled, upside_down
+from diffood.calibration.tuning.made_ood import GRID, MAKINGS, Making, blended, noisy, shuffled, upside_down
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.scoring import Array
 
 pixels = hnp.arrays(np.uint8, st.tuples(st.sampled_from([1, 3]), st.integers(1, 18), st.integers(1, 18)))
 
 
-@pytest.mark.parametrize("name", MAKINGS)
-@given(pixels, st.integers(0, 255))
-def test_made_images_are_like_images_of_a_file(name: str, given_pixels: npt.NDArray[np.uint8], other: int) -> None:
-    making = MAKINGS[name]
+@given(st.sampled_from(list(MAKINGS.values())), pixels, st.integers(0, 255))
+def test_made_images_are_like_images_of_a_file(making: Making, given_pixels: npt.NDArray[np.uint8], other: int) -> None:
     inputs = [from_pixels(given_pixels), from_pixels(np.full_like(given_pixels, other))][: making.takes]
     before = [x.copy() for x in inputs]
     made = making.make(*inputs)
