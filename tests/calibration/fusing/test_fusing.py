@@ -5,6 +5,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from fast_plans import FAST, WITH_KNN
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import assert_refused
 from scipy.stats import skew
 from sklearn.neighbors import NearestNeighbors
 
@@ -29,7 +31,7 @@ from diffood.calibration.fusing.split import (
     split_sources,
 )
 from diffood.calibration.fusing.witnesses import fit_witnesses, weigh
-from diffood.calibration.promises.thresholds import pac_allowed, pac_required
+from diffood.calibration.promises.thresholds import Method, pac_allowed, pac_required
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import Detector
@@ -53,9 +55,9 @@ def parted(sources: Sequence[LocalFile]) -> tuple[list[LocalFile], list[LocalFil
 
 
 @pytest.fixture(scope="module")
-def detector(zoo_bundle: Bundle) -> Detector:
-    """A detector of the fast plan on the shipped bundle, not calibrated."""
-    return Detector.load(zoo_bundle, FAST, batch=BATCH, threads=1)
+def detector(small_bundle: Bundle) -> Detector:
+    """A detector of the fast plan, not calibrated."""
+    return Detector.load(small_bundle, FAST, batch=BATCH, threads=1)
 
 
 # --- how many ----------------------------------------------------------------------------------------------------
@@ -89,22 +91,20 @@ def test_the_number_in_the_error_is_enough_and_one_less_is_not(count: int, alpha
         require_enough(count, alpha, 1 - delta, "pac", fused=True)
 
 
-@pytest.mark.parametrize(
-    ("count", "method", "total", "rate"),
-    [
+def test_the_error_offers_what_would_help() -> None:
+    cases: list[tuple[int, Method, int, bool]] = [
         (88, "pac", 89, True),
         (57, "pac", 89, False),  # no rate makes 57 enough, so none is offered
         (57, "quantile", 58, False),
         (57, "conformal", 58, False),
         (0, "quantile", 58, False),
-    ],
-)
-def test_the_error_offers_what_would_help(count: int, method: str, total: int, rate: bool) -> None:
-    with pytest.raises(CalibrationError, match=f"^{count} images are too few.* so {total} in all") as caught:
-        require_enough(count, 0.05, 0.95, method, fused=True)  # type: ignore[arg-type]
-    assert ("--fpr" in str(caught.value)) == rate
-    assert str(caught.value).endswith("or use a plan of one witness: --plan plain.")
-    require_enough(total, 0.05, 0.95, method, fused=True)  # type: ignore[arg-type]
+    ]
+    for count, method, total, rate in cases:
+        with pytest.raises(CalibrationError, match=f"^{count} images are too few.* so {total} in all") as caught:
+            require_enough(count, 0.05, 0.95, method, fused=True)
+        assert ("--fpr" in str(caught.value)) == rate, (count, method)
+        assert str(caught.value).endswith("or use a plan of one witness: --plan plain.")
+        require_enough(total, 0.05, 0.95, method, fused=True)
 
 
 def test_fewest_fused_is_what_it_says() -> None:
@@ -295,18 +295,18 @@ class Overflowing(OnnxRuntimeSession):
         return Classified(out.logits, features.astype(np.float32))
 
 
-def test_values_that_are_not_finite_are_refused_by_the_files_name(zoo_bundle: Bundle, folder: Path) -> None:
-    session = Overflowing(zoo_bundle, guided=False, registers=0, batch=BATCH, threads=1)
+def test_values_that_are_not_finite_are_refused_by_the_files_name(small_bundle: Bundle, folder: Path) -> None:
+    session = Overflowing(small_bundle, guided=False, registers=0, batch=BATCH, threads=1)
     sources = list_inputs([str(folder)])
     bright = {
         source.id
         for source in sources
-        if (x := load_image(source.path, zoo_bundle.manifest.image).x) is not None and x.mean() > -0.1
+        if (x := load_image(source.path, small_bundle.manifest.image).x) is not None and x.mean() > -0.1
     }
     with pytest.raises(CalibrationError, match=r"values that are not finite on '.*', so witnesses cannot") as caught:
-        fit_fusion(Detector(zoo_bundle, WITH_KNN, session), sources)
+        fit_fusion(Detector(small_bundle, WITH_KNN, session), sources)
     assert str(caught.value).split("'")[1] in bright
-    fit_fusion(Detector(zoo_bundle, FAST, session), sources[:24])  # which does not look at features
+    fit_fusion(Detector(small_bundle, FAST, session), sources[:24])  # this plan does not use features
 
 
 def test_images_that_are_all_one_are_refused_with_the_witness(tmp_path: Path, folder: Path, detector: Detector) -> None:
@@ -329,15 +329,13 @@ def test_a_folder_of_broken_files_says_what_is_wrong_with_the_first(tmp_path: Pa
     assert "not an image in a format diffood reads" in str(caught.value)
 
 
-@pytest.mark.parametrize("method", ["pac", "conformal", "quantile"])
-def test_a_calibration_part_that_is_all_broken_says_so(
-    tmp_path: Path, folder: Path, detector: Detector, method: str
-) -> None:
+def test_a_calibration_part_that_is_all_broken_says_so(tmp_path: Path, folder: Path, detector: Detector) -> None:
     shutil.copytree(folder, tmp_path / "images")
     sources = list_inputs([str(tmp_path / "images")])
     fitted, rest = parted(sources)
     for source in rest:
         source.path.write_bytes(b"")  # unreadable: stays in the part that is calibrated on
     assert [source.id for source in split_sources(sources).fit] == [source.id for source in fitted]
-    with pytest.raises(CalibrationError, match=rf"0 given, .* The first of {len(rest)} that cannot be used is"):
-        calibrate_files(detector, sources, 0.05, 0.95, method)  # type: ignore[arg-type]
+    methods: tuple[Method, ...] = ("pac", "conformal", "quantile")
+    cases = [(method, rf"0 given, .* The first of {len(rest)} that cannot be used is") for method in methods]
+    assert_refused(CalibrationError, cases, partial(calibrate_files, detector, sources, 0.05, 0.95))

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from fast_plans import WITH_KNN
 from halved_graphs import add_halved_graphs
+from rounded_graphs import add_rounded_graphs
 
 from diffood import zoo
 from diffood.calibration.calibrate import calibrate_files
 from diffood.calibration.verify import Verification, VerifyRequest, verify_bundle
 from diffood.errors import BundleError, CalibrationError
-from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.bundle.parity import ParityLimits
 from diffood.runtime.detector import Detector
@@ -23,12 +24,19 @@ BATCH = 16
 LENIENT = ParityLimits(flips=0.02, auroc_shift=0.01)
 
 
-@pytest.fixture(scope="module")
-def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the shipped bundle with FP16 graphs, calibrated in FP32 with every default witness and knn."""
+@pytest.fixture(scope="module", params=["small", pytest.param("zoo", marks=pytest.mark.slow)])
+def calibrated(request: pytest.FixtureRequest, small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of a bundle with graphs that stand for FP16, calibrated in FP32 with every default witness and knn.
+
+    Those of the small bundle have rounded weights; those of the zoo were exported in FP16, which takes a while.
+    """
     root = tmp_path_factory.mktemp("fused")
-    path = Path(shutil.copytree(zoo.BUNDLE, root / "bundle"))
-    add_halved_graphs(path, ("classify", "step_plain"))
+    zoo_asked = request.param == "zoo"
+    path = Path(shutil.copytree(zoo.BUNDLE if zoo_asked else small_bundle.path, root / "bundle"))
+    if zoo_asked:
+        add_halved_graphs(path, ("classify", "step_plain"))
+    else:
+        add_rounded_graphs(path, "fp16")
     unpack_set("fashion-validation", root / "images", 150)
     detector = Detector.load(open_bundle(path), WITH_KNN, batch=BATCH, threads=1)
     calibrate_files(detector, list_inputs([str(root / "images")]), 0.05, 0.95, "pac").save()

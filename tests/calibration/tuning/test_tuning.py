@@ -1,7 +1,6 @@
 """Choosing a plan: the front and the choice are what they say, and a trace says what each of its plans would."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import calibration_of
+from rounded_graphs import add_rounded_graphs
 
 from diffood.calibration.calibrate import calibrate_files
 from diffood.calibration.fusing.split import digest
@@ -116,25 +116,25 @@ def test_a_saving_by_chance_does_not_decide() -> None:
 # --- plans and traces --------------------------------------------------------------------------------------------
 
 
-def test_plans_are_grouped_by_what_one_pass_gives(zoo_bundle: Bundle) -> None:
-    plans = list_plans(zoo_bundle)
-    groups = group_by_trace(zoo_bundle, plans)
+def test_plans_are_grouped_by_what_one_pass_gives(small_bundle: Bundle) -> None:
+    plans = list_plans(small_bundle)
+    groups = group_by_trace(small_bundle, plans)
     assert sorted(map(str, plans)) == sorted(str(plan) for members in groups.values() for plan in members)
-    costs = [full_cost(zoo_bundle, trace) for trace in groups]
+    costs = [full_cost(small_bundle, trace) for trace in groups]
     assert costs == sorted(costs)
     for trace, members in groups.items():
         assert trace.witnesses == MEASURED
         for plan in members:
             assert plan.changed({"repeats": 4, "stages": (), "witnesses": MEASURED}) == trace
-            assert full_cost(zoo_bundle, plan) <= full_cost(zoo_bundle, trace)
+            assert full_cost(small_bundle, plan) <= full_cost(small_bundle, trace)
 
 
-def test_without_a_null_class_none_is_guided_and_short_schedules_shrink(zoo_bundle: Bundle) -> None:
-    unet = zoo_bundle.manifest.unet.model_copy(update={"labels": "class"})
+def test_without_a_null_class_none_is_guided_and_short_schedules_shrink(small_bundle: Bundle) -> None:
+    unet = small_bundle.manifest.unet.model_copy(update={"labels": "class"})
     bundle = replace(
-        zoo_bundle,
-        manifest=zoo_bundle.manifest.model_copy(update={"unet": unet}),
-        alpha_bar=zoo_bundle.alpha_bar[::100],
+        small_bundle,
+        manifest=small_bundle.manifest.model_copy(update={"unet": unet}),
+        alpha_bar=small_bundle.alpha_bar[::100],
     )
     plans = list_plans(bundle)
     assert {plan.guidance for plan in plans} == {0.0}
@@ -149,12 +149,12 @@ def test_knn_is_no_number_of_one_image() -> None:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path, zoo_bundle: Bundle) -> TuningImages:
+def images(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path, small_bundle: Bundle) -> TuningImages:
     """Eighty clothes in halves, and ten digits."""
     place = tmp_path_factory.mktemp("tuning") / "digits"
     unpack_set("digits", place, 10)
     ood = {"digits": list_inputs([str(place)])}
-    return gather_images(list_inputs([str(clothes_folder)]), ood, zoo_bundle.manifest.image, 80)
+    return gather_images(list_inputs([str(clothes_folder)]), ood, small_bundle.manifest.image, 80)
 
 
 PLANS = [
@@ -166,31 +166,31 @@ PLANS = [
 
 
 @pytest.fixture(scope="module")
-def traced(zoo_bundle: Bundle, images: TuningImages) -> TraceValues:
+def traced(small_bundle: Bundle, images: TuningImages) -> TraceValues:
     """The values of PLANS' one trace."""
     (trace,) = {trace_of(plan) for plan in PLANS}
-    detector = Detector.load(zoo_bundle, trace, batch=BATCH, threads=1)
+    detector = Detector.load(small_bundle, trace, batch=BATCH, threads=1)
     return TraceValues(measure_trace(detector, images, repeats_of(PLANS)))
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=["fused, two stages", "jump in stages", "jump", "sum"])
 def test_a_trace_says_what_the_plan_itself_says(
-    zoo_bundle: Bundle, images: TuningImages, traced: TraceValues, plan: Plan
+    small_bundle: Bundle, images: TuningImages, traced: TraceValues, plan: Plan
 ) -> None:
     outcome = traced.outcome(plan)
     fusion = Fusion(outcome.record) if outcome.record else None
     assert (fusion is not None) == plan.fused
-    detector = Detector.load(zoo_bundle, plan, batch=BATCH, threads=1, fusion=fusion)
+    detector = Detector.load(small_bundle, plan, batch=BATCH, threads=1, fusion=fusion)
     for name, scores in {IND: outcome.scored.ind, **outcome.scored.sets}.items():
         found = detector.score(np.stack(list(images.groups[name].read())))
         np.testing.assert_allclose(found.score, scores, rtol=1e-4, atol=1e-5)
         if name == IND:
-            spent = full_cost(zoo_bundle, plan, 1) * outcome.repeats
+            spent = full_cost(small_bundle, plan, 1) * outcome.repeats
             assert found.evaluations.tolist() == spent.tolist()
     assert FIT not in outcome.scored.sets
 
 
-def test_ctrl_c_keeps_what_was_measured(zoo_bundle: Bundle, images: TuningImages) -> None:
+def test_ctrl_c_keeps_what_was_measured(small_bundle: Bundle, images: TuningImages) -> None:
     other = [plan.changed({"start_times": (100,)}) for plan in PLANS]
     groups = {trace_of(PLANS[0]): PLANS, trace_of(other[0]): other}
     opened: list[Plan] = []
@@ -199,14 +199,14 @@ def test_ctrl_c_keeps_what_was_measured(zoo_bundle: Bundle, images: TuningImages
         opened.append(trace)
         if len(opened) == 2:
             raise KeyboardInterrupt
-        return Detector.load(zoo_bundle, trace, batch=BATCH, threads=1)
+        return Detector.load(small_bundle, trace, batch=BATCH, threads=1)
 
-    found, interrupted = measure_candidates(zoo_bundle, groups, images, open_trace, lambda plan, _: 1.0)
+    found, interrupted = measure_candidates(small_bundle, groups, images, open_trace, lambda plan, _: 1.0)
     assert interrupted
     assert [one.plan for one in found] == PLANS
     with pytest.raises(KeyboardInterrupt):  # nothing to keep
         opened[:] = opened[:1]
-        measure_candidates(zoo_bundle, groups, images, open_trace, lambda *_: 1.0)
+        measure_candidates(small_bundle, groups, images, open_trace, lambda *_: 1.0)
 
 
 # --- a whole run ------------------------------------------------------------------------------------------------
@@ -219,21 +219,21 @@ def tune_on_forty(bundle: Path, folder: Path, most: float) -> Tuned:
 
 
 @pytest.fixture
-def tuned(bundle_copy: Path, clothes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Tuned:
-    """What was found among few plans, on forty of eighty clothes, for a copy of the shipped bundle."""
+def tuned(small_bundle_copy: Path, clothes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Tuned:
+    """What was found among few plans, on forty of eighty clothes, for a copy of the small bundle."""
     monkeypatch.setattr("diffood.calibration.tune.list_plans", lambda _: PLANS)
     monkeypatch.setattr("diffood.calibration.tuning.timing.BATCHES", (2, 4))
     monkeypatch.setattr("diffood.calibration.tuning.timing.FEWEST_TIMED", 8)
-    manifest = open_bundle(bundle_copy).manifest
+    manifest = open_bundle(small_bundle_copy).manifest
     cheap = manifest.model_copy(update={"plans": {"cheap": ONE_STEP}, "default_plan": "cheap"})
-    (bundle_copy / "manifest.json").write_text(cheap.model_dump_json())
-    return tune_on_forty(bundle_copy, clothes_folder, most=2)
+    (small_bundle_copy / "manifest.json").write_text(cheap.model_dump_json())
+    return tune_on_forty(small_bundle_copy, clothes_folder, most=2)
 
 
 def test_the_chosen_plan_becomes_the_default_and_what_was_looked_at_is_noted(
-    tuned: Tuned, bundle_copy: Path, clothes_folder: Path, tmp_path: Path
+    tuned: Tuned, small_bundle_copy: Path, clothes_folder: Path, tmp_path: Path
 ) -> None:
-    bundle = open_bundle(bundle_copy)
+    bundle = open_bundle(small_bundle_copy)
     assert bundle.manifest.default_plan == "tuned"
     assert bundle.plan() == tuned.choice.chosen.plan
     assert bundle.plan("cheap") == ONE_STEP
@@ -267,20 +267,20 @@ def test_the_chosen_plan_becomes_the_default_and_what_was_looked_at_is_noted(
 
 
 def test_a_limit_below_every_plan_is_refused_before_anything_is_looked_at(
-    bundle_copy: Path, clothes_folder: Path
+    small_bundle_copy: Path, clothes_folder: Path
 ) -> None:
     with pytest.raises(UsageError, match=r"at most 0\.5 UNet evaluations per image; the cheapest there is costs 1\."):
-        tune_on_forty(bundle_copy, clothes_folder, most=0.5)
-    assert not (bundle_copy / TUNING).exists()
+        tune_on_forty(small_bundle_copy, clothes_folder, most=0.5)
+    assert not (small_bundle_copy / TUNING).exists()
 
 
 # --- time --------------------------------------------------------------------------------------------------------
 
 
-def test_milliseconds_grow_with_repeats_and_with_what_is_classified(zoo_bundle: Bundle) -> None:
+def test_milliseconds_grow_with_repeats_and_with_what_is_classified(small_bundle: Bundle) -> None:
     """No figure is compared with a clock: a busy machine would fail it."""
     pictures = list(from_pixels(load_set("fashion-test").images[:4, None]))
-    model = LatencyModel(zoo_bundle, CPU, pictures, threads=1)
+    model = LatencyModel(small_bundle, CPU, pictures, threads=1)
     once, twice = (model.cost(ONE_STEP, {repeats: 1.0}) for repeats in (1, 2))
     assert 0 < once < twice
     assert model.cost(ONE_STEP, {1: 0.5, 2: 0.5}) == pytest.approx((once + twice) / 2)
@@ -290,24 +290,25 @@ def test_milliseconds_grow_with_repeats_and_with_what_is_classified(zoo_bundle: 
 
 
 def test_an_engine_is_timed_at_every_batch_and_a_missing_one_is_explained(
-    zoo_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("diffood.calibration.tuning.timing.BATCHES", (2, 4))
     monkeypatch.setattr("diffood.calibration.tuning.timing.FEWEST_TIMED", 8)
     pictures = list(from_pixels(load_set("fashion-test").images[:4, None]))
     cheap = ONE_STEP.changed({"repeats": 1, "witnesses": ("reconstruction",)})
-    assert list_engines(zoo_bundle, 1) == [EngineOption("fp32", "onnxruntime-cpu", gated=False)]
-    assert fastest_gated(zoo_bundle).precision == "fp32"
-    speed = time_plan(zoo_bundle, cheap, None, CPU, pictures, 1)
+    assert list_engines(small_bundle, 1) == [EngineOption("fp32", "onnxruntime-cpu", gated=False)]
+    assert fastest_gated(small_bundle).precision == "fp32"
+    speed = time_plan(small_bundle, cheap, None, CPU, pictures, 1)
     assert speed.latency is not None
     assert list(speed.images_per_second) == [2, 4]
-    missing = time_plan(zoo_bundle, cheap, None, EngineOption("int8", "onnxruntime-cpu", gated=False), pictures, 1)
+    missing = time_plan(small_bundle, cheap, None, EngineOption("int8", "onnxruntime-cpu", gated=False), pictures, 1)
     assert missing.latency is None
     assert "has no int8 graphs" in missing.error
 
 
-def test_the_fastest_engine_is_the_fastest_that_was_judged_to_agree(int8_bundle: Path, tmp_path: Path) -> None:
-    bundle = open_bundle(Path(shutil.copytree(int8_bundle, tmp_path / "bundle")))
+def test_the_fastest_engine_is_the_fastest_that_was_judged_to_agree(small_bundle_copy: Path) -> None:
+    add_rounded_graphs(small_bundle_copy, "int8")
+    bundle = open_bundle(small_bundle_copy)
     fp32, int8 = (
         Detector.load(bundle, ONE_STEP.plain, precision=precision, batch=1, threads=1).fingerprint
         for precision in PRECISIONS
@@ -330,8 +331,8 @@ def test_the_fastest_engine_is_the_fastest_that_was_judged_to_agree(int8_bundle:
 # --- tuning.json -------------------------------------------------------------------------------------------------
 
 
-def test_hashes_of_earlier_runs_stay(bundle_copy: Path) -> None:
-    bundle = open_bundle(bundle_copy)
+def test_hashes_of_earlier_runs_stay(small_bundle_copy: Path) -> None:
+    bundle = open_bundle(small_bundle_copy)
     assert load_tuned(bundle) == frozenset()
     add_tuned(bundle, ["b" * 64, "a" * 64])
     plan = MeasuredPlan(cost=1, auroc=0.9, low=0.8, high=1, front=True, chosen=True)
@@ -339,4 +340,4 @@ def test_hashes_of_earlier_runs_stay(bundle_copy: Path) -> None:
     add_tuned(bundle, ["c" * 64, "a" * 64])
     assert load_tuned(bundle) == {"a" * 64, "b" * 64, "c" * 64}
     assert load_measured(bundle) == TuningMeasurement(unit="milliseconds", limit=2, made=False, plans=(plan,))
-    open_bundle(bundle_copy)  # is not among the manifest's files, and need not be
+    open_bundle(small_bundle_copy)  # is not among the manifest's files, and need not be
