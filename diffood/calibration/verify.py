@@ -194,10 +194,10 @@ def describe(record: ParityRecord) -> str:
     """One line about a judgement."""
     flips = f"{record.flips} of {record.images} verdicts flip (95% interval up to {record.flip_bound:.2%})"
     shifts = [abs(found.auroc_variant - found.auroc_reference) for found in record.sets.values()]
-    auroc = f", AUROC moves by {100 * max(shifts):.2f} points at most" if shifts else ""
+    auroc = f", the AUROC by at most {100 * max(shifts):.2f} points" if shifts else ""
     speed = record.images_per_second / record.reference_images_per_second if record.reference_images_per_second else 0
     problems = f"; refused: {'; '.join(record.problems)}" if record.problems else ""
     return (
-        f"{flips}, p-values by {record.p_value_shift:.3f} at most, threshold by {record.threshold_shift:+.4f}{auroc}; "
-        f"{speed:.2f} times the reference's speed{problems}"
+        f"{flips}; p-values shift by at most {record.p_value_shift:.3f}, the threshold by "
+        f"{record.threshold_shift:+.4f}{auroc}; {speed:.2f} times the reference's speed{problems}"
     )

@@ -1,4 +1,4 @@
-"""A fused calibration from end to end: saved, opened again, replaced by another; and what it holds in memory."""
+"""A fused calibration from end to end: saved, opened again, replaced by another; and its use of memory."""
 
 import gc
 import shutil
@@ -38,7 +38,7 @@ def test_a_saved_calibration_scores_as_it_did(calibrated: Calibrated, clothes: n
     assert [fusion.record.score(row) for row in found.witnesses] == found.score.tolist()
 
 
-def test_digits_are_found(calibrated: Calibrated, digits: npt.NDArray[np.uint8]) -> None:
+def test_most_digits_are_flagged(calibrated: Calibrated, digits: npt.NDArray[np.uint8]) -> None:
     """Even one UNet evaluation, on a threshold from 64 images, flags most of them."""
     assert (calibrated.detector.score(digits).score > calibrated.calibration.threshold).mean() > 0.5
 
@@ -95,7 +95,7 @@ class Counting(OnnxRuntimeSession):
         return super().classify(x)
 
 
-def test_evidence_is_let_go_image_by_image(
+def test_evidence_of_a_folder_is_not_kept_in_memory(
     small_bundle: Bundle, folder: Path, clothes: npt.NDArray[np.uint8], digits: npt.NDArray[np.uint8]
 ) -> None:
     """Denoised images of a whole folder would fill memory: at 256x256 in colour, ten megabytes each."""
@@ -119,7 +119,7 @@ def test_without_calibration_an_error_says_what_to_do_and_the_plain_plan_works(
     assert plain.witnesses.tolist() == plain.by_start.tolist() == plain.score[:, None].tolist()
 
 
-def test_one_witness_alone_is_the_score_as_it_is(small_bundle: Bundle, clothes: npt.NDArray[np.uint8]) -> None:
+def test_the_score_of_one_witness_is_the_witness(small_bundle: Bundle, clothes: npt.NDArray[np.uint8]) -> None:
     for name in ("reconstruction", "energy", "msp"):
         alone = Detector.load(small_bundle, FAST.changed({"witnesses": (name,)}), batch=BATCH, threads=1)
         found = alone.score(clothes[:3])

@@ -77,7 +77,7 @@ def test_pac_promises_by_class_hold_at_once_in_what_is_served(detector: Detector
 
 @pytest.mark.parametrize("method", ["pac", "conformal"])
 @pytest.mark.parametrize("n", [120, 3000])
-def test_what_is_stored_decides_as_what_was_fitted(detector: Detector, method: Method, n: int) -> None:
+def test_stored_thresholds_decide_as_the_fitted_ones(detector: Detector, method: Method, n: int) -> None:
     generator = np.random.default_rng(n)
     files, fresh = draw(generator, n), draw(generator, 500)
     fitted = fit_per_class(files.scores, files.predicted, SHARES.size, ALPHA, 1 - DELTA, method)
@@ -95,14 +95,14 @@ def test_what_is_stored_decides_as_what_was_fitted(detector: Detector, method: M
         np.testing.assert_array_equal(decisions.is_ood, decisions.p_values <= ALPHA)
 
 
-def test_the_threshold_of_all_is_the_one_that_was_fitted_with_the_others(detector: Detector) -> None:
+def test_the_overall_threshold_is_fitted_at_the_shared_confidence(detector: Detector) -> None:
     files = draw(np.random.default_rng(5), N)
     fitted = fit_per_class(files.scores, files.predicted, SHARES.size, ALPHA, 1 - DELTA, "pac")
     calibration = stored(detector, files)
     assert (calibration.threshold, calibration.allowed_above) == (fitted.overall.value, fitted.overall.allowed_above)
 
 
-def test_scores_that_cannot_be_calibrated_on_are_no_wrong_usage(detector: Detector) -> None:
+def test_unusable_calibration_scores_are_a_calibration_error(detector: Detector) -> None:
     broken = draw(np.random.default_rng(5), N)
     broken.scores[0] = np.nan
     cases = [(draw(np.random.default_rng(5), 0), "0 given"), (broken, "1 of 700 calibration scores are not finite")]
@@ -115,7 +115,7 @@ def promised(counts: list[int], method: Method = "pac") -> str:
     return guarantee_per_class(fitted, [f"c{k}" for k in range(len(counts))])
 
 
-def test_the_guarantee_says_what_each_class_and_all_together_are_promised() -> None:
+def test_the_guarantee_names_what_each_class_and_all_together_are_promised() -> None:
     every = promised([200, 200])
     assert every.startswith("With 90.0% confidence for all of this at once, at most ")
     assert "any of the 2 predicted classes" in every

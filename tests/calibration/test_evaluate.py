@@ -1,4 +1,4 @@
-"""What an evaluation collects: intervals that agree with the statistics beside it, and classes by false alarms."""
+"""An evaluation: its intervals agree with its metrics, and classes are ordered by false alarms."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def calibration() -> Calibration:
 
 @pytest.fixture
 def evaluation(calibration: Calibration) -> Evaluation:
-    """Class 1's images are flagged, class 0's are not; one OOD set apart, one amid the clothes."""
+    """Class 1 is flagged, class 0 is not; one OOD set is far from the in-distribution scores, one among them."""
     rng = np.random.default_rng(0)
     low, high = rng.uniform(0, 1, 40).tolist(), rng.uniform(1.1, 2, 12).tolist()
     ind = scored(low + high, [0] * 40 + [1] * 12)
@@ -37,14 +37,14 @@ def evaluation(calibration: Calibration) -> Evaluation:
     return evaluate(calibration, ind, ood, {"far": "far"})
 
 
-def test_the_class_that_alarms_comes_first_and_is_told_apart(evaluation: Evaluation) -> None:
+def test_the_class_with_the_most_alarms_comes_first(evaluation: Evaluation) -> None:
     first, second = evaluation.by_class
     assert (first.predicted, first.count, first.flagged) == (1, 12, 12)
     assert (second.predicted, second.count, second.flagged) == (0, 40, 0)
     assert first.p_value < 1e-6 < second.p_value
 
 
-def test_intervals_hold_the_areas_and_the_mean_counts_the_shared_images_once(evaluation: Evaluation) -> None:
+def test_intervals_contain_the_areas_and_account_for_shared_images(evaluation: Evaluation) -> None:
     for name, metrics in evaluation.sets.items():
         found = evaluation.intervals[name]
         assert found.low <= metrics.auroc <= found.high
@@ -54,7 +54,7 @@ def test_intervals_hold_the_areas_and_the_mean_counts_the_shared_images_once(eva
     assert evaluation.mean_interval.value == pytest.approx(evaluation.mean_auroc)
 
 
-def test_groups_and_sets_have_the_intervals_of_both_numbers(evaluation: Evaluation) -> None:
+def test_groups_and_sets_have_intervals_of_auroc_and_fpr(evaluation: Evaluation) -> None:
     assert evaluation.groups.keys() == {"far"}
     assert evaluation.groups["far"].auroc == evaluation.intervals["far"]
     assert evaluation.groups["far"].fpr_at_95_detection == evaluation.fpr_intervals["far"]
@@ -89,7 +89,7 @@ def test_accuracy_is_known_where_all_classes_are(calibration: Calibration) -> No
         assert result.rejection is None or result.rejection.oscr.area == pytest.approx((0.25 + 0.75) / 2)
 
 
-def test_json_names_what_the_table_shows(evaluation: Evaluation) -> None:
+def test_json_has_intervals_and_classes(evaluation: Evaluation) -> None:
     content = evaluation.as_json()
     assert content["auroc_interval"]["near"] == [evaluation.intervals["near"].low, evaluation.intervals["near"].high]
     assert content["mean_auroc_interval"][0] < content["mean_auroc"] < content["mean_auroc_interval"][1]
@@ -111,7 +111,7 @@ def test_rates_are_at_the_threshold_of_each_class(calibration: Calibration) -> N
     assert result.sets["ood"].auroc == auroc(ind.scores, ood.scores)  # ranks know no threshold
 
 
-def test_of_a_set_of_one_image_nothing_is_known(calibration: Calibration) -> None:
+def test_a_set_of_one_image_has_an_interval_from_0_to_1(calibration: Calibration) -> None:
     result = evaluate(calibration, scored([0.1, 0.2], [0, 0]), {"one": scored([2.0], [0])})
     assert result.intervals["one"] == result.mean_interval == Interval(1.0, 0.0, 1.0)
     assert result.fpr_intervals["one"] == result.overall.fpr_at_95_detection == Interval(0.0, 0.0, 1.0)

@@ -10,8 +10,8 @@ scores of calibration images and of a future in-distribution image are exchangea
 for a single score holds for this one: it is calibrated and served as a whole. Nothing is assumed about the limits, the
 scores of the stages or their dependence.
 
-**Poor limits** keep the promise and cost money or detection: a low above the threshold ends images that are flagged
-though later repeats might have cleared them, a high below it ends images that pass.
+**Poor limits** keep the promise and cost time or detection: a low limit above the threshold flags images that later
+repeats might have cleared, a high limit below it passes images that later repeats might have flagged.
 """
 
 from collections.abc import Mapping, Sequence

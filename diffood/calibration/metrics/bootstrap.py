@@ -6,7 +6,7 @@ Tibshirani 1993, ch. 8) draws the InD images, and the images of each set, anew a
 draw share its InD images, and both scores of a comparison share all images, as they do in the data, so that what the
 estimates have in common cancels. Intervals are percentile intervals.
 
-A bootstrap cannot see what the sample does not hold: where no InD image is flagged, none is in any draw. Where the
+A bootstrap draws only what the sample contains: where no InD image is flagged, none is in any draw. Where the
 draws do not differ the interval is `distribution_free`, which assumes nothing and is wider. In a mean over sets, a set
 that flags none adds nothing to the length unless all others flag none too.
 """
@@ -79,7 +79,7 @@ def compare_fpr(
 
     The p-value is twice the smaller share of draws with a difference on one side of 0, 0 included, counting the data as
     one draw more, so that it is never 0 (Davison and Hinkley 1997, sec. 4.2). It is 1 where the draws do not differ and
-    the interval holds 0. Where both means of a draw are 0 their ratio counts as 1. Raises UsageError as
+    the interval contains 0. Where both means of a draw are 0 their ratio counts as 1. Raises UsageError as
     `mean_fpr_interval` and for unequal sets.
     """
     _require(confidence, draws)
@@ -92,7 +92,7 @@ def compare_fpr(
     at_most, at_least = np.count_nonzero(change <= 0), np.count_nonzero(change >= 0)
     p_value = min(1.0, 2 * (min(at_most, at_least) + 1) / (draws + 1))
     if np.ptp(change) == 0:
-        # Each interval at half the risk, so that both hold at once (Bonferroni).
+        # each interval at half the risk, so that both hold at once (Bonferroni)
         each = (1 + confidence) / 2
         (low_one, high_one), (low_other, high_other) = distribution_free(first, each), distribution_free(second, each)
         low, high = low_one - high_other, high_one - low_other

@@ -17,11 +17,11 @@ variance, covariances between the scores included.
 
 Near 1 a normal law does not hold: a few misordered images say little about how rare misordering is. Take the b =
 min(n, m_1, ..., m_K) disjoint blocks of one InD image and one image of each set. They are independent, and 1 - A is at
-most the probability q that a block holds a misordered pair. At most h blocks do, where h is the smaller of the numbers
-of InD and of OOD images that take part in any misordered pair, so A >= 1 - q >= the Clopper-Pearson limit for b - h of
-b. This lower limit assumes nothing. Where h is below `FEW` the interval is widened to the Clopper-Pearson interval for
-b - h of b. At AUROC = 1 it is [tail^(1/b), 1], tail being 2.5 % for a 95 % interval. Near 0 all
-is mirrored.
+most the probability q that a block contains a misordered pair. At most h blocks do, where h is the smaller of the
+numbers of InD and of OOD images that take part in any misordered pair, so A >= 1 - q >= the Clopper-Pearson limit for
+b - h of b. This lower limit assumes nothing. Where h is below `FEW` the interval is widened to the Clopper-Pearson
+interval for b - h of b. At AUROC = 1 it is [tail^(1/b), 1], tail being 2.5 % for a 95 % interval. Near 0 everything is
+mirrored.
 """
 
 import math

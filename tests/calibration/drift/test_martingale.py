@@ -92,7 +92,7 @@ def test_p_values_of_scores_full_of_ties_are_uniform() -> None:
 
 
 @few_and_many
-def test_a_fifth_of_higher_scores_is_found_soon(sequences: int) -> None:
+def test_a_fifth_of_higher_scores_is_detected_soon(sequences: int) -> None:
     first = contaminated(sequences).first_alarms(LEVEL)
     assert np.isfinite(first).all()
     in_time = first[first >= BEGINNING]
@@ -117,7 +117,7 @@ def test_the_estimated_start_is_close_to_the_truth(sequences: int) -> None:
     assert np.mean(np.abs(error) <= 30) >= 0.9
 
 
-def test_lower_scores_are_found_too() -> None:
+def test_lower_scores_are_detected_too() -> None:
     generator = np.random.default_rng(4)
     served = np.concatenate([generator.normal(size=300), generator.normal(-1, size=300)])
     p_values, _ = online_p_values(np.sort(generator.normal(size=CALIBRATED)), served, generator.random(600))
@@ -211,7 +211,7 @@ def test_groups_are_ranked_by_a_corrected_rank_test() -> None:
     assert groups[1].p_value > 0.01
 
 
-def test_one_row_is_no_proof_against_a_group() -> None:
+def test_one_row_gives_no_small_p_value() -> None:
     flagged = np.array([True])
     (group,) = rank_groups(["a"], np.array([np.inf]), flagged, np.arange(1000.0))
     assert 0.04 < group.p_value < 0.05

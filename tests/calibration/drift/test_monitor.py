@@ -51,7 +51,7 @@ def test_calm_rows_raise_no_alarm() -> None:
     assert report.flagged == sum(bool(each.is_ood) for each in CALM)
 
 
-def test_a_drift_is_placed_and_blamed() -> None:
+def test_a_drift_has_a_start_and_ranked_groups() -> None:
     report = conclude(watch_all(MIXED))
     assert report.alarm is not None
     assert report.began is not None
@@ -67,7 +67,7 @@ def test_a_drift_is_placed_and_blamed() -> None:
     assert "path" not in report.as_json()
 
 
-def test_a_rerun_says_the_same_whatever_the_blocks() -> None:
+def test_a_rerun_gives_the_same_report_whatever_the_blocks() -> None:
     whole = conclude(watch_all(MIXED)).as_json()
     for block in (1, 7, 420):
         assert conclude(watch_all(MIXED, block)).as_json() == whole, block
@@ -85,7 +85,7 @@ def test_rejected_rows_are_counted_and_not_bet_on() -> None:
     assert conclude(begin(CALIBRATION, 0.01)).rows == 0
 
 
-def test_rows_without_a_score_are_the_highest_there_are() -> None:
+def test_rows_without_a_score_count_as_the_highest_scores() -> None:
     invalid = replace(CALM[0], status="invalid", score=None, is_ood=True)
     watch = watch_all([invalid] * 8)
     assert all(math.isinf(score) for score in watch.blocks[0].scores)
@@ -101,7 +101,7 @@ def test_rows_of_another_calibration_are_refused() -> None:
         watch_all([CALM[0], old])
 
 
-def test_rows_are_held_against_the_threshold_of_their_class() -> None:
+def test_rows_are_checked_against_the_threshold_of_their_class() -> None:
     own = ClassThreshold(predicted=1, threshold=0.9, n=200, allowed_above=20, bound=0.2)
     per_class = ClassThresholds(needed=150, overall_bound=0.3, thresholds=(own,), classes=[0, 1, 2, 1] * 100)
     calibration = CALIBRATION.model_copy(update={"method": "conformal", "per_class": per_class})

@@ -1,4 +1,4 @@
-"""Fitting a fusion: how files are parted, how many are needed, what is fitted, and what cannot be used."""
+"""Fitting a fusion: how files are split, how many are needed, what is fitted, and what is refused."""
 
 import contextlib
 import hashlib
@@ -47,7 +47,7 @@ from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
 BATCH = 8
 
 
-def parted(sources: Sequence[LocalFile]) -> tuple[list[LocalFile], list[LocalFile]]:
+def split(sources: Sequence[LocalFile]) -> tuple[list[LocalFile], list[LocalFile]]:
     """The files to fit on and those to calibrate on, of a bundle no plan was chosen for."""
     parts = split_sources(sources)
     assert parts.tuned == 0
@@ -107,7 +107,7 @@ def test_the_error_offers_what_would_help() -> None:
         require_enough(total, 0.05, 0.95, method, fused=True)
 
 
-def test_fewest_fused_is_what_it_says() -> None:
+def test_fewest_fused_leaves_enough_for_the_fusion() -> None:
     assert fitted_count(FEWEST_FUSED) == FEWEST_FITTED > fitted_count(FEWEST_FUSED - 1)
     require_enough_fused(FEWEST_FUSED, 1)
 
@@ -133,10 +133,10 @@ contents = st.lists(st.binary(min_size=1, max_size=3), min_size=1, max_size=25)
 
 @settings(max_examples=40, deadline=None)
 @given(contents, st.randoms(use_true_random=False))
-def test_files_are_parted_by_their_bytes_alone(given_contents: list[bytes], random: object) -> None:
+def test_files_are_split_by_their_bytes_alone(given_contents: list[bytes], random: object) -> None:
     names = [f"{index}.png" for index in range(len(given_contents))]
     with files_of(given_contents, names) as sources:
-        fitted, rest = parted(sources)
+        fitted, rest = split(sources)
         assert len(fitted) == fitted_count(len(sources))
         assert sorted(fitted + rest) == sorted(sources)
         for part in (fitted, rest):
@@ -147,24 +147,26 @@ def test_files_are_parted_by_their_bytes_alone(given_contents: list[bytes], rand
     shuffled, other_names = list(given_contents), list(reversed(names))
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     with files_of(shuffled, other_names) as sources:
-        fitted, rest = parted(sources)
+        fitted, rest = split(sources)
         assert (sorted(contents_of(fitted)), sorted(contents_of(rest))) == expected
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from([b"a", b"b", b"c", b"d", b"e"]), min_size=1, max_size=30))
-def test_copies_stay_together_but_for_those_of_one_image(given_contents: list[bytes]) -> None:
+def test_copies_stay_together_except_those_of_one_image(given_contents: list[bytes]) -> None:
     with files_of(given_contents, [f"{index}.png" for index in range(len(given_contents))]) as sources:
-        fitted, rest = parted(sources)
+        fitted, rest = split(sources)
         assert len(set(contents_of(fitted)) & set(contents_of(rest))) <= 1
 
 
-def test_unreadable_files_are_calibrated_on_and_reported(folder: Path, tmp_path: Path, detector: Detector) -> None:
+def test_unreadable_files_go_to_the_threshold_and_are_reported(
+    folder: Path, tmp_path: Path, detector: Detector
+) -> None:
     shutil.copytree(folder, tmp_path / "images")
     (tmp_path / "images" / "0000-gone.png").symlink_to(tmp_path / "nowhere")
     (tmp_path / "images" / "0000-empty.png").touch()
     sources = list_inputs([str(tmp_path / "images")])
-    fitted, rest = parted(sources)
+    fitted, rest = split(sources)
     broken = {"0000-gone.png", "0000-empty.png"}
     assert broken <= {source.id for source in rest}
     assert len(fitted) == fitted_count(98) == 33
@@ -200,7 +202,7 @@ def test_a_file_that_can_be_read_but_is_no_image_is_reported_from_either_part(
 # --- what is fitted ----------------------------------------------------------------------------------------------
 
 
-def test_centres_and_scales_are_those_of_what_was_observed(folder: Path, calibrated: Calibrated) -> None:
+def test_centres_and_scales_are_those_of_the_fitted_images(folder: Path, calibrated: Calibrated) -> None:
     sources = list_inputs([str(folder)])
     fitted = split_sources(sources).fit
     bare = Detector.load(calibrated.detector.bundle, WITH_KNN, batch=BATCH, threads=1)
@@ -225,7 +227,7 @@ def test_centres_and_scales_are_those_of_what_was_observed(folder: Path, calibra
         assert witness.scale == pytest.approx(np.std(columns[witness.name], ddof=1), **close), witness.name
 
 
-def test_what_was_calibrated_on_is_standardised_about_nought(calibrated: Calibrated) -> None:
+def test_calibration_images_have_standardised_witnesses(calibrated: Calibrated) -> None:
     """The parts are exchangeable, so the other one's mean is within some standard errors of the fitted."""
     record = calibrated.calibration.fusion
     assert record is not None
@@ -247,7 +249,7 @@ def skewed(count: int, seed: int = 0) -> dict[Witness, npt.NDArray[np.float64]]:
     }
 
 
-def test_the_tail_makes_skewed_witnesses_nearly_normal_and_the_sum_takes_them_as_they_are() -> None:
+def test_tail_makes_skewed_witnesses_nearly_normal_and_sum_keeps_them() -> None:
     columns = skewed(1000)
     bent, straight = fit_witnesses(columns, "tail"), fit_witnesses(columns, "sum")
     assert skew(columns["jump"]) > 0.8
@@ -259,7 +261,7 @@ def test_the_tail_makes_skewed_witnesses_nearly_normal_and_the_sum_takes_them_as
     assert {(found.power, found.weight) for found in straight} == {(1.0, 1 / 3)}
 
 
-def test_however_heavy_the_tail_an_extreme_value_stands_out() -> None:
+def test_an_extreme_value_stands_out_of_a_heavy_tail() -> None:
     """A negative power would make a lognormal sample normal, and bound what any image can reach at three deviations."""
     lognormal = np.exp(np.random.default_rng(0).normal(size=1000))
     (found,) = fit_witnesses({"jump": lognormal}, "tail")
@@ -267,7 +269,7 @@ def test_however_heavy_the_tail_an_extreme_value_stands_out() -> None:
     assert float(found.standardised(np.array(1e9))) > 20
 
 
-def test_witnesses_that_say_the_same_share_a_weight() -> None:
+def test_correlated_witnesses_share_a_weight() -> None:
     jump, energy, logit = (found.weight for found in fit_witnesses(skewed(1000), "tail"))
     assert jump + energy + logit == pytest.approx(1)
     assert jump > 1.5 * max(energy, logit)
@@ -287,7 +289,7 @@ def test_weights_are_equal_for_unrelated_witnesses_and_never_negative() -> None:
 
 
 class Overflowing(OnnxRuntimeSession):
-    """The engine of a precision that cannot hold the features of bright images."""
+    """The engine of a precision that overflows on the features of bright images."""
 
     def classify(self, x: Array) -> Classified:
         out = super().classify(x)
@@ -309,7 +311,9 @@ def test_values_that_are_not_finite_are_refused_by_the_files_name(small_bundle: 
     fit_fusion(Detector(small_bundle, FAST, session), sources[:24])  # this plan does not use features
 
 
-def test_images_that_are_all_one_are_refused_with_the_witness(tmp_path: Path, folder: Path, detector: Detector) -> None:
+def test_identical_images_are_refused_with_the_name_of_the_witness(
+    tmp_path: Path, folder: Path, detector: Detector
+) -> None:
     content = (folder / "0000.png").read_bytes()
     for index in range(24):
         (tmp_path / f"{index}.png").write_bytes(content)
@@ -332,7 +336,7 @@ def test_a_folder_of_broken_files_says_what_is_wrong_with_the_first(tmp_path: Pa
 def test_a_calibration_part_that_is_all_broken_says_so(tmp_path: Path, folder: Path, detector: Detector) -> None:
     shutil.copytree(folder, tmp_path / "images")
     sources = list_inputs([str(tmp_path / "images")])
-    fitted, rest = parted(sources)
+    fitted, rest = split(sources)
     for source in rest:
         source.path.write_bytes(b"")  # unreadable: stays in the part that is calibrated on
     assert [source.id for source in split_sources(sources).fit] == [source.id for source in fitted]

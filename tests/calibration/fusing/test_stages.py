@@ -1,4 +1,4 @@
-"""Rules in stages: stage by stage they say what the whole says, and the promise holds whatever the limits."""
+"""Rules in stages: the vectorised rule equals a loop, and the promise holds whatever the limits."""
 
 import math
 
@@ -47,7 +47,7 @@ def by_hand(scores: FloatArray, rules: list[StageRule]) -> tuple[float, int]:
 
 
 @given(scores=three_scores, rules=two_rules)
-def test_all_at_once_is_stage_by_stage(scores: FloatArray, rules: list[StageRule]) -> None:
+def test_vectorised_stages_equal_a_loop_over_stages(scores: FloatArray, rules: list[StageRule]) -> None:
     expected, stages = zip(*(by_hand(row, rules) for row in scores), strict=True)
     found, stage = stop_early(scores, rules)
     np.testing.assert_array_equal(found, expected)
@@ -55,7 +55,7 @@ def test_all_at_once_is_stage_by_stage(scores: FloatArray, rules: list[StageRule
 
 
 @given(scores=three_scores, rules=two_rules)
-def test_scores_never_computed_do_not_count(scores: FloatArray, rules: list[StageRule]) -> None:
+def test_scores_of_later_stages_are_not_used(scores: FloatArray, rules: list[StageRule]) -> None:
     found, stage = stop_early(scores, rules)
     never = np.arange(3) > stage[:, None]
     again = stop_early(np.where(never, math.nan, scores), rules)

@@ -1,4 +1,4 @@
-"""FPR@95's intervals: equal to a slow bootstrap, right in simulation, and honest where a bootstrap sees nothing."""
+"""Intervals of FPR@95: equal to a slow bootstrap, with their coverage, and wider where all draws agree."""
 
 import numpy as np
 import numpy.typing as npt
@@ -98,7 +98,7 @@ def test_the_paired_difference_and_ratio_over_sets_are_covered(draws: int) -> No
     assert at_least(held_ratio, draws, NOMINAL)
 
 
-def test_no_flagged_image_is_bounded_and_no_point() -> None:
+def test_without_flagged_images_the_interval_has_positive_length() -> None:
     perfect = ScoredSets(np.arange(1000.0), {"a": 2000 + np.arange(500.0), "b": 3000 + np.arange(500.0)})
     found = mean_fpr_interval(perfect, draws=50)
     assert (found.value, found.low) == (0.0, 0.0)

@@ -67,7 +67,7 @@ def test_a_scale_of_a_witness_changes_nothing() -> None:
     )
 
 
-def test_a_ratio_without_an_end_is_json() -> None:
+def test_an_unbounded_ratio_is_null_in_json() -> None:
     """A witness that flags one image: it flags none in a third of the draws, and then no ratio is high enough."""
     ind = np.arange(100.0)
     rare, often = ScoredSets(ind, {"a": np.full(50, 98.5)}), ScoredSets(ind, {"a": np.full(50, 89.5)})

@@ -25,7 +25,7 @@ SETS = {name: set_metrics(SCORED.ind, scores, 95.0) for name, scores in SCORED.s
 GROUPS: dict[str, Group] = {"dogs": "near", "noise": "far", "cats": "near"}
 
 
-def test_means_weigh_sets_alike_and_the_worst_are_named() -> None:
+def test_means_weight_sets_equally_and_the_worst_sets_are_named() -> None:
     found = near_and_far(SCORED, SETS, GROUPS)
     assert list(found) == ["near", "far"]
     near, far = found["near"], found["far"]
@@ -47,7 +47,7 @@ def test_intervals_are_those_of_the_mean_over_the_groups_sets() -> None:
     assert near.fpr_at_95_detection.value == pytest.approx(near.mean.fpr_at_95_detection)
 
 
-def test_of_a_set_of_one_image_nothing_is_known() -> None:
+def test_a_set_of_one_image_has_an_interval_from_0_to_1() -> None:
     scored = ScoredSets(SCORED.ind, {"one": np.array([99.5])})
     found = group_metrics(scored, {"one": set_metrics(scored.ind, scored.sets["one"], 95.0)})
     assert (found.auroc, found.fpr_at_95_detection) == (Interval(1.0, 0.0, 1.0), Interval(0.0, 0.0, 1.0))
@@ -59,6 +59,6 @@ def test_a_group_without_sets_and_sets_without_a_group_are_left_out() -> None:
     assert found["far"].sets == ("noise",)
 
 
-def test_groups_that_do_not_fit_are_refused() -> None:
+def test_unknown_sets_and_groups_are_refused() -> None:
     cases = [({**GROUPS, "fish": "far"}, "not evaluated: fish"), ({**GROUPS, "cats": "middle"}, "cats as 'middle'")]
     assert_refused(UsageError, cases, lambda groups: near_and_far(SCORED, SETS, groups))

@@ -1,4 +1,4 @@
-"""DeLong's intervals: equal to a slow writing, right in simulation, and honest where a normal law is not."""
+"""DeLong's intervals: equal to a slow computation, with their coverage, and wider where a normal law fails."""
 
 import math
 
@@ -71,7 +71,7 @@ def test_placements_are_the_means_of_all_pairs(ind: FloatArray, ood: FloatArray)
 
 
 @given(ind=tied_scores, ood=tied_scores)
-def test_the_estimate_is_the_auroc_of_metrics_and_of_scikit_learn(ind: FloatArray, ood: FloatArray) -> None:
+def test_the_estimate_is_the_auroc_of_rates_and_of_scikit_learn(ind: FloatArray, ood: FloatArray) -> None:
     found = auroc_interval(ind, ood)
     labels = np.repeat([0, 1], [ind.size, ood.size])
     assert found.value == pytest.approx(auroc(ind, ood), abs=1e-12)
@@ -87,7 +87,9 @@ def test_swapped_sides_mirror_the_interval(ind: FloatArray, ood: FloatArray) -> 
 
 
 @given(ind=tied_scores, ood=tied_scores, slope=st.sampled_from([1.0, 3.0]))
-def test_a_score_does_not_differ_from_a_rising_map_of_itself(ind: FloatArray, ood: FloatArray, slope: float) -> None:
+def test_a_score_does_not_differ_from_an_increasing_map_of_itself(
+    ind: FloatArray, ood: FloatArray, slope: float
+) -> None:
     found = auroc_difference((ind, ood), (slope * ind - 1, slope * ood - 1))
     assert (found.value, found.p_value) == (0.0, 1.0)
     assert found.low < 0 < found.high
@@ -228,7 +230,7 @@ def test_one_misordered_image_never_makes_the_interval_shorter_than_none() -> No
         assert auroc_interval(ind, some).low < none.low
 
 
-def test_a_constant_score_and_perfect_rivals_have_intervals_that_are_not_points() -> None:
+def test_constant_and_perfect_scores_have_intervals_of_positive_length() -> None:
     ind, ood = np.arange(100.0), 100 + np.arange(100.0)
     constant = auroc_interval(np.zeros(100), np.zeros(100))
     assert constant.low < constant.value == 0.5 < constant.high
@@ -247,7 +249,7 @@ def test_a_higher_confidence_is_longer() -> None:
     assert longer.low < shorter.low < shorter.value < shorter.high < longer.high
 
 
-def test_what_cannot_be_compared_is_refused_by_name() -> None:
+def test_scores_that_cannot_be_compared_are_refused_by_name() -> None:
     one, two = np.array([1.0]), np.array([1.0, 2.0])
     good = ScoredSets(two, {"near": two})
     with pytest.raises(UsageError, match="In-distribution scores are of one image"):

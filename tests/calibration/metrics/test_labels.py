@@ -9,7 +9,7 @@ LABELS = {
     "Coat/0001.png": 0,
     "Coat/left/0001.png": 0,
     "T-shirt/0001.png": 2,
-    "T-shirt/top/0001.png": 1,  # the name itself holds a slash
+    "T-shirt/top/0001.png": 1,  # the name itself contains a slash
     "T-shirt/front/0001.png": 2,
     "class 3/a.png": 3,
     "0001.png": UNKNOWN,

@@ -1,7 +1,7 @@
-"""Our metrics equal pytorch-ood's: numbers it gave, and, where it is installed, those it gives.
+"""Our metrics equal those of pytorch-ood: recorded numbers and, where it is installed, its own results.
 
-It needs torchvision, whose wheels on PyPI do not load beside the CPU build of torch that this project is tested with,
-so it is no dependency of ours. Its metrics were therefore run once: release 0.4.0, `metrics/functional.py`, float64.
+It needs torchvision, whose wheels on PyPI do not load with the CPU build of torch that this project is tested with, so
+it is no dependency of ours. Its metrics were therefore run once: release 0.4.0, `metrics/functional.py`, float64.
 """
 
 import numpy as np
@@ -71,7 +71,7 @@ def test_metrics_equal_what_pytorch_ood_gave() -> None:
         assert ours(*scores(n, m, steps, shift)) == pytest.approx(given, abs=1e-12), (n, m, steps, shift)
 
 
-def test_metrics_equal_pytorch_oods() -> None:
+def test_metrics_equal_the_installed_pytorch_ood() -> None:
     theirs = pytest.importorskip("pytorch_ood.metrics.functional", reason="pytorch-ood needs torchvision")
     torch = pytest.importorskip("torch")
     for n, m, steps, shift, _ in GIVEN:

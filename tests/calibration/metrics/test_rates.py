@@ -90,7 +90,7 @@ def test_auroc_of_swapped_sets_adds_to_one(a: FloatArray, b: FloatArray) -> None
     ind=tied_scores,
     ood=tied_scores,
 )
-def test_metrics_do_not_change_under_rising_maps(
+def test_metrics_do_not_change_under_increasing_maps(
     rising: Callable[[FloatArray], FloatArray], metric: Metric, ind: FloatArray, ood: FloatArray
 ) -> None:
     assert metric(rising(ind), rising(ood)) == metric(ind, ood)

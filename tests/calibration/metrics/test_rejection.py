@@ -66,7 +66,7 @@ def test_accuracy_when_at_least_a_share_is_kept() -> None:
 
 
 @given(images=predictions, ood=ood_scores)
-def test_all_of_it_together_is_each_of_it(images: Predictions, ood: FloatArray) -> None:
+def test_rejection_collects_both_curves(images: Predictions, ood: FloatArray) -> None:
     found, curve = measure_rejection(*images, ood), rejection_curve(*images)
     content = found.as_json()
     assert content["accuracy"] == pytest.approx(accuracy_score(*images[1:]))
@@ -101,7 +101,7 @@ def test_oscr_equals_a_slow_writing(images: Predictions, ood: FloatArray) -> Non
 
 
 @given(images=predictions, ood=ood_scores)
-def test_with_all_right_the_area_is_the_auroc(images: Predictions, ood: FloatArray) -> None:
+def test_oscr_without_errors_is_the_auroc(images: Predictions, ood: FloatArray) -> None:
     scores, labels, _ = images
     assert oscr(scores, labels, labels, ood).area == pytest.approx(auroc(scores, ood))
 

@@ -1,4 +1,4 @@
-"""The decision-parity gate: what it counts, what it refuses, and that a judgement holds for one pair and threshold."""
+"""The decision-parity gate: what it counts and refuses; a judgement is valid for one pair and one threshold."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +47,7 @@ def is_ood(scores: Scores) -> npt.NDArray[np.bool_]:
     return DecisionRule.of(CALIBRATION).decide(scores, np.zeros(len(scores), np.int64)).is_ood
 
 
-def test_equal_scores_pass_with_nothing_moved() -> None:
+def test_equal_scores_pass_without_a_shift() -> None:
     record = judge(*runs(KNOWN, STRANGE), CALIBRATION, DIGEST, ParityLimits())
     assert record.passed
     assert (record.images, record.flips, record.p_value_shift, record.threshold_shift) == (400, 0, 0, 0)
@@ -69,7 +69,7 @@ def test_flips_are_the_verdicts_that_differ(moved: list[int]) -> None:
     assert bool(record.problems) == (not record.passed)
 
 
-def test_a_moved_auroc_is_refused_though_no_verdict_on_known_images_flips() -> None:
+def test_a_shifted_auroc_is_refused_even_without_a_flip() -> None:
     record = judge(*runs(KNOWN, STRANGE - 0.2), CALIBRATION, DIGEST, ParityLimits())
     assert record.flips == 0
     assert not record.passed
@@ -136,7 +136,7 @@ def test_a_judgement_ends_with_the_threshold_it_was_made_at(small_bundle_copy: P
         require_calibrated(bundle, stricter, VARIANT)
 
 
-def test_another_plan_is_never_excused(small_bundle_copy: Path) -> None:
+def test_another_plan_is_always_refused(small_bundle_copy: Path) -> None:
     bundle = open_bundle(small_bundle_copy)
     save_calibration(bundle, CALIBRATION)
     other = REFERENCE.model_copy(update={"plan": REFERENCE.plan.changed({"repeats": 2})})

@@ -1,4 +1,4 @@
-"""verify on a fused calibration: a fused FP16 score repeats in any lane, and the gate lets it stand in."""
+"""verify on a fused calibration: a fused FP16 score repeats in any lane, and passes the gate."""
 
 import shutil
 from pathlib import Path
@@ -31,9 +31,9 @@ def calibrated(request: pytest.FixtureRequest, small_bundle: Bundle, tmp_path_fa
     Those of the small bundle have rounded weights; those of the zoo were exported in FP16, which takes a while.
     """
     root = tmp_path_factory.mktemp("fused")
-    zoo_asked = request.param == "zoo"
-    path = Path(shutil.copytree(zoo.BUNDLE if zoo_asked else small_bundle.path, root / "bundle"))
-    if zoo_asked:
+    exported = request.param == "zoo"
+    path = Path(shutil.copytree(zoo.BUNDLE if exported else small_bundle.path, root / "bundle"))
+    if exported:
         add_halved_graphs(path, ("classify", "step_plain"))
     else:
         add_rounded_graphs(path, "fp16")
@@ -111,7 +111,7 @@ def test_a_judgement_ends_with_the_fusion_it_was_made_with(
         Detector.open(bundle, precision="fp16", batch=BATCH, threads=1).calibration()
 
 
-def test_without_its_bank_nothing_is_verified(bundle: Path, sets: dict[str, tuple[str, ...]]) -> None:
+def test_a_bundle_without_its_bank_is_not_verified(bundle: Path, sets: dict[str, tuple[str, ...]]) -> None:
     (bank,) = (bundle / "calibrations").glob("bank.*.npz")
     bank.unlink()
     with pytest.raises(BundleError, match="calibrate again"):

@@ -23,7 +23,7 @@ tied_scores = hnp.arrays(np.float64, st.integers(120, 300), elements=st.integers
     seed=st.integers(0, 10**6),
     used=st.floats(0, 1),
 )
-def test_no_choice_of_wrong_images_leaves_the_bounds(
+def test_the_bounds_hold_for_every_choice_of_wrong_images(
     scores: FloatArray, method: Method, share: float, seed: int, used: float
 ) -> None:
     (row,) = assess_contamination(scores, 0.1, 0.9, method, (share,))

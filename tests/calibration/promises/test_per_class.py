@@ -1,4 +1,4 @@
-"""Thresholds by class: every promise made holds at once in simulation, and the one that is lost is seen to be lost."""
+"""Per-class thresholds: all promises hold at once in simulation, and mixing loses the one that it is said to lose."""
 
 import math
 from dataclasses import dataclass
@@ -143,7 +143,7 @@ def test_the_number_needed_is_enough(count: int) -> None:
     assert fitted.own[0] is not None
 
 
-def test_all_fallen_back_is_the_plain_threshold_with_its_promise() -> None:
+def test_where_all_classes_fall_back_the_promise_is_that_of_the_plain_threshold() -> None:
     needed = conformal_required(ALPHA)
     classes = np.arange(2 * needed - 2) % 2
     fitted = fit_per_class(np.arange(classes.size, dtype=np.float64), classes, 2, ALPHA, 1 - DELTA, "conformal")

@@ -1,4 +1,4 @@
-"""Plans of a calibration: their numbers are those that the calibration itself would have, and the least that do."""
+"""Plans of a calibration: their numbers equal those of the calibration itself, and are the smallest that work."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_the_total_is_enough_and_one_less_is_not(method: Method, alpha: float, c
 
 
 @given(methods, shares, confidences, st.booleans(), st.integers(1, 5000))
-def test_an_outlook_is_what_the_threshold_will_have(
+def test_an_outlook_equals_the_fitted_threshold(
     method: Method, alpha: float, confidence: float, fused: bool, n: int
 ) -> None:
     planned = plan_images(alpha, confidence, method, fused=fused, counts=[n])
@@ -46,9 +46,7 @@ def test_an_outlook_is_what_the_threshold_will_have(
 
 
 @given(methods, shares, confidences)
-def test_the_number_required_is_the_least_that_is_promised_anything(
-    method: Method, alpha: float, confidence: float
-) -> None:
+def test_the_number_required_is_the_smallest_with_a_promise(method: Method, alpha: float, confidence: float) -> None:
     needed = images_required(alpha, confidence, method)
     assert promise(needed, alpha, confidence, method).allowed_above >= 0
     with pytest.raises(CalibrationError):

@@ -1,4 +1,4 @@
-"""Laws of the thresholds: what each method promises holds in simulation, and one score more breaks it."""
+"""Laws of the thresholds: the promise of each method holds in simulation, and one score more breaks it."""
 
 import math
 import random
@@ -180,7 +180,7 @@ def test_conformal_threshold_flags_exactly_when_the_p_value_is_at_most_alpha(
     assert (new > fit_threshold(scores, alpha, 0.95, "conformal").value) == p_at_most_alpha
 
 
-def test_threshold_carries_all_that_explains_it() -> None:
+def test_a_threshold_has_all_attributes() -> None:
     threshold = fit_threshold(np.arange(1000.0), 0.05, 0.95, "pac")
     assert threshold.bound == pytest.approx(stats.beta.ppf(0.95, 39, 962), rel=1e-12)
     assert threshold == Threshold(961.0, "pac", 0.05, 0.05, 1000, 38, threshold.bound)

@@ -43,7 +43,7 @@ def test_patches_stay_whole() -> None:
     assert not np.array_equal(made[0, ::7, ::7], from_pixels(patches)[0])
 
 
-def test_noise_and_blends_are_what_they_say(clothes: npt.NDArray[np.uint8]) -> None:
+def test_noise_has_its_deviation_and_a_blend_is_the_mean(clothes: npt.NDArray[np.uint8]) -> None:
     grey: Array = np.zeros((1, 64, 64), np.float32)
     assert noisy(grey).std() == pytest.approx(0.5, abs=0.05)  # some is clipped
     assert abs(noisy(grey).mean()) < 0.05

@@ -1,4 +1,4 @@
-"""Choosing a plan: the front and the choice are what they say, and a trace says what each of its plans would."""
+"""Tuning: the front and the choice among plans, scores from a trace, costs in time, and what the bundle records."""
 
 import json
 from dataclasses import replace
@@ -53,7 +53,7 @@ ONE_STEP = DEFAULT.changed({"start_times": (240,), "stride": 240, "guidance": 0.
 
 
 def candidate(cost: float, level: float, plan: Plan = ONE_STEP) -> PlanCandidate:
-    """A plan of this cost whose images are told apart by so much, on made-up scores that share their chance."""
+    """A plan of this cost whose OOD scores are `level` higher, on made-up scores that share their random numbers."""
     generator = np.random.default_rng(5)
     scored = ScoredSets(generator.normal(size=60), {"far": generator.normal(size=60) + level})
     mean = mean_auroc_interval(scored)
@@ -64,7 +64,7 @@ points = st.lists(st.tuples(st.integers(1, 8), st.integers(0, 8)), min_size=1, m
 
 
 @given(points)
-def test_the_front_is_what_none_beats(drawn: list[tuple[int, int]]) -> None:
+def test_the_front_has_the_plans_that_none_beats(drawn: list[tuple[int, int]]) -> None:
     scored = ScoredSets(np.arange(2.0), {"far": np.arange(2.0)})
     found = [
         PlanCandidate(ONE_STEP, cost, cost, {"far": level / 8}, Interval(level / 8, 0, 1), scored, None)
@@ -100,7 +100,7 @@ def test_the_choice_is_within_the_limit_and_as_good_as_the_best(drawn: list[tupl
     assert choice.below_anywhere.value >= choice.below_best.value - 1e-12
 
 
-def test_a_clearly_better_plan_is_worth_its_cost_and_one_by_chance_is_not() -> None:
+def test_a_clearly_better_plan_is_worth_its_cost() -> None:
     poor, fair, best = candidate(1, 0.3), candidate(2, 2.495), candidate(8, 2.5)
     assert best.mean.value - fair.mean.value < ENOUGH
     assert choose([poor, fair, best], CostLimit("evaluations", 100)).chosen is fair
@@ -108,7 +108,7 @@ def test_a_clearly_better_plan_is_worth_its_cost_and_one_by_chance_is_not() -> N
     assert choose([poor, fair, best], CostLimit("evaluations", 1)).chosen is poor
 
 
-def test_a_saving_by_chance_does_not_decide() -> None:
+def test_a_saving_of_a_few_percent_does_not_decide() -> None:
     cheap, good = candidate(1.99, 1.0), candidate(2.0, 1.01)
     assert choose([cheap, good], CostLimit("evaluations", 4)).chosen is good
 
@@ -116,7 +116,7 @@ def test_a_saving_by_chance_does_not_decide() -> None:
 # --- plans and traces --------------------------------------------------------------------------------------------
 
 
-def test_plans_are_grouped_by_what_one_pass_gives(small_bundle: Bundle) -> None:
+def test_plans_are_grouped_by_the_pass_that_measures_them(small_bundle: Bundle) -> None:
     plans = list_plans(small_bundle)
     groups = group_by_trace(small_bundle, plans)
     assert sorted(map(str, plans)) == sorted(str(plan) for members in groups.values() for plan in members)
@@ -129,7 +129,7 @@ def test_plans_are_grouped_by_what_one_pass_gives(small_bundle: Bundle) -> None:
             assert full_cost(small_bundle, plan) <= full_cost(small_bundle, trace)
 
 
-def test_without_a_null_class_none_is_guided_and_short_schedules_shrink(small_bundle: Bundle) -> None:
+def test_without_a_null_class_no_plan_is_guided_and_times_scale_with_the_schedule(small_bundle: Bundle) -> None:
     unet = small_bundle.manifest.unet.model_copy(update={"labels": "class"})
     bundle = replace(
         small_bundle,
@@ -143,7 +143,7 @@ def test_without_a_null_class_none_is_guided_and_short_schedules_shrink(small_bu
     assert all(full_cost(bundle, plan) > 0 for plan in plans)
 
 
-def test_knn_is_no_number_of_one_image() -> None:
+def test_a_plan_with_knn_has_no_trace() -> None:
     with pytest.raises(UsageError, match="knn"):
         trace_of(DEFAULT.changed({"witnesses": (*DEFAULT.witnesses, "knn")}))
 
@@ -174,7 +174,7 @@ def traced(small_bundle: Bundle, images: TuningImages) -> TraceValues:
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=["fused, two stages", "jump in stages", "jump", "sum"])
-def test_a_trace_says_what_the_plan_itself_says(
+def test_scores_from_a_trace_equal_those_of_the_plan(
     small_bundle: Bundle, images: TuningImages, traced: TraceValues, plan: Plan
 ) -> None:
     outcome = traced.outcome(plan)
@@ -230,7 +230,7 @@ def tuned(small_bundle_copy: Path, clothes_folder: Path, monkeypatch: pytest.Mon
     return tune_on_forty(small_bundle_copy, clothes_folder, most=2)
 
 
-def test_the_chosen_plan_becomes_the_default_and_what_was_looked_at_is_noted(
+def test_the_chosen_plan_becomes_the_default_and_the_images_used_are_recorded(
     tuned: Tuned, small_bundle_copy: Path, clothes_folder: Path, tmp_path: Path
 ) -> None:
     bundle = open_bundle(small_bundle_copy)
@@ -266,7 +266,7 @@ def test_the_chosen_plan_becomes_the_default_and_what_was_looked_at_is_noted(
     assert not load_tuned(bundle) & {digest(paths[identity]) for identity in done.files.ids}
 
 
-def test_a_limit_below_every_plan_is_refused_before_anything_is_looked_at(
+def test_a_limit_below_every_plan_is_refused_before_any_image_is_used(
     small_bundle_copy: Path, clothes_folder: Path
 ) -> None:
     with pytest.raises(UsageError, match=r"at most 0\.5 UNet evaluations per image; the cheapest there is costs 1\."):
@@ -277,7 +277,7 @@ def test_a_limit_below_every_plan_is_refused_before_anything_is_looked_at(
 # --- time --------------------------------------------------------------------------------------------------------
 
 
-def test_milliseconds_grow_with_repeats_and_with_what_is_classified(small_bundle: Bundle) -> None:
+def test_milliseconds_grow_with_repeats_and_with_classifications(small_bundle: Bundle) -> None:
     """No figure is compared with a clock: a busy machine would fail it."""
     pictures = list(from_pixels(load_set("fashion-test").images[:4, None]))
     model = LatencyModel(small_bundle, CPU, pictures, threads=1)
@@ -289,7 +289,7 @@ def test_milliseconds_grow_with_repeats_and_with_what_is_classified(small_bundle
     assert once - without == pytest.approx(model.cost(ONE_STEP, {0: 1.0}))  # one more image is classified
 
 
-def test_an_engine_is_timed_at_every_batch_and_a_missing_one_is_explained(
+def test_an_engine_is_timed_at_every_batch_size_and_a_missing_one_has_an_error(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("diffood.calibration.tuning.timing.BATCHES", (2, 4))
@@ -331,7 +331,7 @@ def test_the_fastest_engine_is_the_fastest_that_was_judged_to_agree(small_bundle
 # --- tuning.json -------------------------------------------------------------------------------------------------
 
 
-def test_hashes_of_earlier_runs_stay(small_bundle_copy: Path) -> None:
+def test_a_later_tuning_keeps_the_hashes_of_earlier_ones(small_bundle_copy: Path) -> None:
     bundle = open_bundle(small_bundle_copy)
     assert load_tuned(bundle) == frozenset()
     add_tuned(bundle, ["b" * 64, "a" * 64])

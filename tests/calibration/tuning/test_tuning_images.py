@@ -1,4 +1,4 @@
-"""What `tune` looks at: by hash, in halves that share nothing, and apart from what a threshold is fitted on."""
+"""The images of a tuning: taken by hash, in halves without common images, and kept from the threshold."""
 
 import contextlib
 import hashlib
@@ -26,7 +26,7 @@ SHAPE = ImageShape(1, 28, 28)
 
 @contextlib.contextmanager
 def folder_of(contents: list[int]) -> Iterator[list[LocalFile]]:
-    """Files whose bytes are these numbers; they need not be images to be parted."""
+    """Files whose bytes are these numbers; they need not be images to be split."""
     with tempfile.TemporaryDirectory() as place:
         for index, content in enumerate(contents):
             (Path(place) / f"{index:03d}").write_bytes(content.to_bytes(2, "little"))
@@ -35,7 +35,9 @@ def folder_of(contents: list[int]) -> Iterator[list[LocalFile]]:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=60), st.sets(st.integers(0, 60)), st.booleans())
-def test_no_image_a_plan_was_chosen_on_is_calibrated_on(contents: list[int], seen: set[int], fused: bool) -> None:
+def test_no_threshold_is_fitted_on_an_image_that_chose_the_plan(
+    contents: list[int], seen: set[int], fused: bool
+) -> None:
     tuned = {hashlib.sha256(content.to_bytes(2, "little")).hexdigest() for content in seen}
     with folder_of(contents) as sources:
         parts = split_sources(sources, tuned=tuned, fused=fused)
@@ -47,7 +49,7 @@ def test_no_image_a_plan_was_chosen_on_is_calibrated_on(contents: list[int], see
         assert split_sources(sources[::-1], tuned=tuned, fused=fused).tuned == parts.tuned
 
 
-def test_halves_share_no_image_and_made_sets_share_no_origin(clothes_folder: Path) -> None:
+def test_halves_share_no_image_and_made_sets_no_source_image(clothes_folder: Path) -> None:
     images = gather_images(list_inputs([str(clothes_folder)]), {}, SHAPE, 70)
     assert images.made
     assert len(images.used) == len(set(images.used)) == 70
@@ -65,7 +67,7 @@ def test_halves_share_no_image_and_made_sets_share_no_origin(clothes_folder: Pat
     assert again == groups
 
 
-def test_files_are_taken_by_hash_once_each(clothes_folder: Path, tmp_path: Path) -> None:
+def test_files_are_taken_in_the_order_of_their_hashes_once_each(clothes_folder: Path, tmp_path: Path) -> None:
     sources = list_inputs([str(clothes_folder)])
     for source in sources[:10]:
         (tmp_path / f"copy of {source.id}").write_bytes(source.path.read_bytes())
@@ -78,7 +80,7 @@ def test_files_are_taken_by_hash_once_each(clothes_folder: Path, tmp_path: Path)
     assert [sha for _, sha in take_files(more[::-1], SHAPE, 12).files] == [sha for _, sha in taken.files[:12]]
 
 
-def test_too_few_are_refused_with_the_number(clothes_folder: Path) -> None:
+def test_too_few_files_are_refused_with_the_number_needed(clothes_folder: Path) -> None:
     sources = list_inputs([str(clothes_folder)])
     assert gather_images(sources[:FEWEST_IND], {}, SHAPE, 400).groups[FIT].count == FEWEST_IND // 2
     with pytest.raises(CalibrationError, match=rf"^{FEWEST_IND - 1} usable .* at least {FEWEST_IND} are needed"):
@@ -89,7 +91,7 @@ def test_too_few_are_refused_with_the_number(clothes_folder: Path) -> None:
         gather_images(sources, {"one": sources[:1]}, SHAPE, 400)
 
 
-def test_a_file_changed_meanwhile_ends_the_run(clothes_folder: Path, tmp_path: Path) -> None:
+def test_a_file_that_changes_during_a_tuning_ends_it(clothes_folder: Path, tmp_path: Path) -> None:
     for source in list_inputs([str(clothes_folder)])[:FEWEST_IND]:
         (tmp_path / source.id).write_bytes(source.path.read_bytes())
     images = gather_images(list_inputs([str(tmp_path)]), {}, SHAPE, 400)
