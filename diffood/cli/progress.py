@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, a plain line now and then elsewhere; always on standard error."""
+"""Progress on standard error: a bar on a terminal, a plain line every half minute elsewhere."""
 
 import contextlib
 import functools
@@ -17,10 +17,14 @@ SECONDS_BETWEEN_LINES = 30.0
 def show_progress(
     what: str, total: int | Callable[[], int | None], done: int = 0, state: Callable[[], str] | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Yield a function that is told how many more are done.
+    """Show progress while the context is open; yields a function that takes the number of newly finished items.
 
-    total: of how many, or what is asked for it each time and gives None while that is not known; done: from before;
-    state: words shown beside the count.
+    Args:
+        what: Name of the task.
+        total: Number of items, or a function that returns it, None as long as it is unknown.
+        done: Items that were finished earlier.
+        state: Returns a few words to show after the count.
+
     """
     if isinstance(total, int):
         total = functools.partial(int, total)
@@ -65,7 +69,7 @@ def _plain_lines(
 
 
 def describe(done: int, total: int | None, rate: float, state: str = "") -> str:
-    """How far it is, in words: so many done, of so many where that is known, at so many a second, what is left."""
+    """Progress in words: the count, the total if it is known, the speed, the state and the time left."""
     words = [str(done) if total is None else f"{done} of {total}", describe_speed(rate), *filter(None, [state])]
     if total is not None and rate > 0:
         words.append(f"{timedelta(seconds=round(max(0, total - done) / rate))} left")
@@ -73,5 +77,5 @@ def describe(done: int, total: int | None, rate: float, state: str = "") -> str:
 
 
 def describe_speed(rate: float) -> str:
-    """So many a second, or a minute where that is less than one a second."""
+    """Items per second, or per minute below one per second."""
     return f"{rate:.1f}/s" if rate >= 1 or not rate else f"{60 * rate:.1f}/min"

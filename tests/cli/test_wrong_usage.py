@@ -18,6 +18,11 @@ CASES: dict[str, list[tuple[str, str]]] = {
     "export": [
         ("--precision fp8 --output made", "'fp8' is not one of fp32, fp16, int8"),
         ("", "--unet, --classifier and --output"),
+        ("--unet a --output made", "--classifier is missing"),
+        ("--input-size 224", "'--input-size': '224' is not of the form HxW"),
+        ("--input-size 2x2x4", "'2x2x4' is not of the form HxW"),
+        ("--mean 0.5;0.5", "'--mean': '0.5;0.5' is not a list of numbers"),
+        ("--std ,", "'--std': ',' is not a list of numbers"),
     ],
     "export-triton": [("bundle", "Missing option '--output'"), ("bundle --output empty --batch x", "--batch")],
     "calibrate": [

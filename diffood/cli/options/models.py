@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from diffood.cli.options.parsers import ImageSize, Numbers, image_size, numbers
 from diffood.errors import UsageError
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.registry import FORMS
@@ -60,29 +61,36 @@ class ModelOptions:
         typer.Option(metavar="TENSOR", help="Of onnx:FILE, other features than those found.", rich_help_panel=PANEL),
     ] = None
     input_size: Annotated[
-        str | None,
-        typer.Option(metavar="HxW", help="Size the classifier wants, if it does not say so.", rich_help_panel=PANEL),
+        ImageSize | None,
+        typer.Option(
+            metavar="HxW",
+            parser=image_size,
+            help="Size the classifier wants, if it does not say so.",
+            rich_help_panel=PANEL,
+        ),
     ] = None
     mean: Annotated[
-        str | None, typer.Option(metavar="M[,M,M]", help="Mean to subtract, of pixels in 0..1.", rich_help_panel=PANEL)
+        Numbers | None,
+        typer.Option(
+            metavar="M[,M,M]", parser=numbers, help="Mean to subtract, of pixels in 0..1.", rich_help_panel=PANEL
+        ),
     ] = None
     std: Annotated[
-        str | None, typer.Option(metavar="S[,S,S]", help="Deviation to divide by.", rich_help_panel=PANEL)
+        Numbers | None,
+        typer.Option(metavar="S[,S,S]", parser=numbers, help="Deviation to divide by.", rich_help_panel=PANEL),
     ] = None
 
     def read(self) -> ModelSources | None:
         """The models the options name, none of them opened yet; None where neither is named.
 
-        Raises UsageError where one of them is missing, or a size or number is not one.
+        Raises UsageError where one of them is missing.
         """
         if self.unet is None and self.classifier is None:
             return None
         if self.unet is None or self.classifier is None:
             missing = "--unet" if self.unet is None else "--classifier"
             raise UsageError(f"{missing} is missing: give --unet and --classifier, or neither.")
-        preprocessing = Preprocessing(
-            _read_size(self.input_size), _read_numbers("--mean", self.mean), _read_numbers("--std", self.std)
-        )
+        preprocessing = Preprocessing(self.input_size, self.mean, self.std)
         classifier = ClassifierSource(
             self.classifier,
             self.classifier_weights,
@@ -92,24 +100,3 @@ class ModelOptions:
             features=self.features_output,
         )
         return ModelSources(self.unet, classifier, unet_config=self.unet_config, scheduler=self.scheduler)
-
-
-def _read_size(text: str | None) -> tuple[int, int] | None:
-    """Read "224x224" as (height, width); UsageError for another form."""
-    if text is None:
-        return None
-    try:
-        height, width = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise UsageError(f"--input-size {text!r} is not of the form HxW, such as 224x224.") from None
-    return height, width
-
-
-def _read_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    """Read "0.485,0.456"; UsageError naming the option for what is no number."""
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{option} {text!r} is not a list of numbers, such as 0.485,0.456,0.406.") from None

@@ -21,6 +21,18 @@ class Precisions(tuple[Precision, ...]):
     __slots__ = ()
 
 
+class Numbers(tuple[float, ...]):
+    """Numbers typed with commas between them."""
+
+    __slots__ = ()
+
+
+class ImageSize(tuple[int, int]):
+    """Height and width of an image in pixels, typed as HxW."""
+
+    __slots__ = ()
+
+
 def backend_choice(text: str) -> str:
     """Read the name of a backend, or auto."""
     try:
@@ -41,6 +53,23 @@ def precisions(text: str) -> Precisions:
     if unknown := [word for word in typed if word not in known]:
         raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(known)}.")
     return Precisions(precision for precision in known if precision in typed)
+
+
+def numbers(text: str) -> Numbers:
+    """Read numbers with commas between them, such as 0.485,0.456,0.406."""
+    try:
+        return Numbers(float(number) for number in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a list of numbers, such as 0.485,0.456,0.406.") from None
+
+
+def image_size(text: str) -> ImageSize:
+    """Read a size, such as 224x224."""
+    try:
+        height, width = (int(side) for side in text.lower().split("x"))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not of the form HxW, such as 224x224.") from None
+    return ImageSize((height, width))
 
 
 def png_file(text: str) -> Path:

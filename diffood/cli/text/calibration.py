@@ -1,8 +1,9 @@
-"""What `diffood calibrate` prints of a plan of images and of a calibration, in lines. Prints nothing itself."""
+"""What `diffood calibrate` prints of a calibration, and of the images one needs, in lines. Prints nothing itself."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from diffood.calibration.metrics.formatting import exact_percent, percent
 from diffood.cli.text.plan import describe_fusion, describe_plan
 from diffood.cli.text.tables import table_lines
 from diffood.runtime.sessions.choice import describe_engine
@@ -48,8 +49,8 @@ def _tuned(done: "Calibrated") -> str:
 
 def describe_images(planned: "ImagePlan") -> list[str]:
     """Lines that say how many images a calibration takes, and a table of what numbers of them give."""
-    sure = f" with {100 * planned.confidence:.4g}% confidence" if planned.method == "pac" else ""
-    lines = [f"asked for   {100 * planned.alpha:.4g}% false alarms{sure}, {planned.method}"]
+    sure = f" with {exact_percent(planned.confidence)} confidence" if planned.method == "pac" else ""
+    lines = [f"asked for   {exact_percent(planned.alpha)} false alarms{sure}, {planned.method}"]
     if planned.fitted:
         lines.append(
             f"needed      {planned.total} images in all: {planned.fitted} to fit how witnesses are combined, and at "
@@ -79,21 +80,21 @@ def describe_classes(calibration: "Calibration", names: Sequence[str]) -> list[s
         return []
     lines = [
         f"class       {names[own.predicted]}: {own.threshold:.6f} ({own.allowed_above} of {own.n} above; "
-        f"bound {own.bound:.2%})"
+        f"bound {percent(own.bound, 2)})"
         for own in per_class.thresholds
     ]
     if len(lines) > CLASSES_SHOWN:
         lines[CLASSES_SHOWN:] = [f"class       {len(lines) - CLASSES_SHOWN} more; --json has them all"]
-    return lines or [f"class       none has the {per_class.needed} images that a threshold of its own takes"]
+    return lines or [f"class       no class has the {per_class.needed} images that its own threshold needs"]
 
 
 def describe_suspicion(done: "Calibrated") -> list[str]:
-    """Lines that say how far OOD images among the calibration's could move the threshold, and which to look at."""
+    """Lines that say how far OOD images among the calibration images could move the threshold, and which to check."""
     of_all = " of all" if done.calibration.per_class else ""
     lines = [
-        f"what if     {row.share:.0%} of these images ({row.removed}) were OOD: the threshold{of_all} would lie at "
-        f"{row.threshold:.6f} if they are the highest, and {row.flagged_refitted:.1%} of the others would be flagged "
-        f"(now {row.flagged_now:.1%}); at {row.highest_threshold:.6f} if they are the lowest"
+        f"what if     {exact_percent(row.share)} of these images ({row.removed}) were OOD: the threshold{of_all} would "
+        f"lie at {row.threshold:.6f} if they are the highest, and {percent(row.flagged_refitted)} of the others would "
+        f"be flagged (now {percent(row.flagged_now)}); at {row.highest_threshold:.6f} if they are the lowest"
         for row in done.contamination
     ]
     named = ", ".join(f"{suspect.id!r} {suspect.score:.3f}" for suspect in done.suspects)
