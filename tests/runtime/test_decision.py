@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import fingerprint_of
+from pydantic import ValidationError
 
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import (
@@ -20,8 +21,10 @@ from diffood.runtime.bundle.calibration import (
     load_calibration,
     save_calibration,
 )
+from diffood.runtime.bundle.fusion import FusionRecord
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.images.decode import ImageShape
+from diffood.runtime.method.fusion import FittedWitness
 from diffood.runtime.method.plan import Plan
 
 PLAN = Plan(start_times=(100, 200), stride=50, repeats=2, guidance=2.0)
@@ -140,6 +143,53 @@ def test_a_summary_leaves_out_what_has_an_entry_an_image() -> None:
     assert "scores" not in summary
     assert summary["per_class"].keys() == {"needed", "overall_bound", "thresholds"}
     assert calibration_of([1.0], 1.0).summary()["per_class"] is None
+
+
+def test_thresholds_by_class_that_contradict_the_scores_are_refused(subtests: pytest.Subtests) -> None:
+    sound = calibration_by_class([(1.0, 0), (2.0, 0), (3.0, 1), (4.0, 2**31 - 1)], 2)
+    assert sound.per_class is not None
+    (own,) = sound.per_class.thresholds
+    fields = sound.model_dump()
+    for change, message in [
+        ({"thresholds": [own.model_copy(update={"n": 1}).model_dump()]}, "class 0 has n 1 but 2 scores"),
+        ({"thresholds": [own.model_copy(update={"n": 3}).model_dump()]}, "class 0 has n 3 but 2 scores"),
+        ({"thresholds": [own.model_copy(update={"threshold": 0.5}).model_dump()]}, "more than 0 scores of class 0"),
+        ({"thresholds": [own.model_dump()] * 2}, "must ascend without repeating"),
+        ({"thresholds": []}, "class 0 has 2 images where 2 are needed"),
+        ({"classes": [0, 0, 1]}, "n is 4 but 3 predicted classes are stored"),
+        ({"classes": [0, 0, 1, 1, 3], "thresholds": []}, "class 0 has 2 images"),
+        ({"classes": [0, 0, 1, 2, 3]}, "n is 4 but 5 predicted classes are stored"),
+        ({"classes": [0, 0, 1, -1]}, "greater than or equal to 0"),
+        ({"classes": [0, 0, 1, 2**31]}, "less than 2147483648"),
+        ({"needed": 0}, "greater than or equal to 1"),
+        ({"overall_bound": 0.0}, "greater than 0"),
+        ({"overall_bound": 2.0}, "less than 2"),
+        ({"thresholds": [own.model_dump() | {"bound": 0.0}]}, "greater than 0"),
+        ({"thresholds": [own.model_dump() | {"bound": 1.0}]}, "less than 1"),
+    ]:
+        with subtests.test(change=change), pytest.raises(ValidationError, match=message):
+            Calibration.model_validate(fields | {"per_class": fields["per_class"] | change})
+
+
+def test_a_fusion_goes_with_a_plan_that_needs_one(subtests: pytest.Subtests) -> None:
+    fused = PLAN.changed({"witnesses": ("jump", "energy")})
+    parts = (
+        FittedWitness(name="jump", center=0, scale=1, weight=0.5),
+        FittedWitness(name="energy", center=0, scale=1, weight=0.5),
+    )
+    fusion = FusionRecord(combine="tail", witnesses=parts, n=20)
+    cases = {
+        "need a fusion, and there is none": (fused, None),
+        "take no fusion, and there is one": (PLAN, fusion),
+        "The fusion combines jump, energy by tail, the plan": (fused.changed({"combine": "sum"}), fusion),
+    }
+    for message, (plan, record) in cases.items():
+        fingerprint = fingerprint_of(plan, fusion_sha256=record.sha256 if record else None)
+        with subtests.test(message=message), pytest.raises(ValidationError, match=message):
+            made_up.calibration_of([1.0], 1.0, fingerprint=fingerprint, fusion=record)
+    with pytest.raises(ValidationError, match="the fusion is not the one of the fingerprint"):
+        made_up.calibration_of([1.0], 1.0, fingerprint=fingerprint_of(fused, fusion_sha256="0" * 64), fusion=fusion)
+    made_up.calibration_of([1.0], 1.0, fingerprint=fingerprint_of(fused, fusion_sha256=fusion.sha256), fusion=fusion)
 
 
 def test_a_difference_is_named_with_both_values(subtests: pytest.Subtests) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from diffood.calibration.fusing.fusion import fit_fusion
+from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.detector import Detector
@@ -73,6 +74,14 @@ def test_another_order_or_company_gives_the_same_bytes_on_the_same_shape(
     assert np.array_equal(detector.score(both[5:16]).score, expected[5:16])
     assert np.array_equal(np.concatenate([detector.score(image[None]).score for image in both]), expected)
     assert np.array_equal(open_with(small_bundle, fusion, *SHAPE).score(both).score, expected)  # and opened anew
+
+
+def test_a_detector_refuses_the_fusion_of_another_plan(small_bundle: Bundle, fusion: Fusion) -> None:
+    plain = small_bundle.plan("plain").changed({"guidance": 0.0})
+    with pytest.raises(UsageError, match=r"The fusion combines jump, .*, knn by tail, the plan jump by tail"):
+        Detector.load(small_bundle, plain, batch=1, threads=1).with_fusion(fusion)
+    with pytest.raises(UsageError, match=r"knn by tail, the plan jump, .*, knn by sum"):
+        Detector.load(small_bundle, WITH_KNN.changed({"combine": "sum"}), batch=1, threads=1, fusion=fusion)
 
 
 # --- a second writing --------------------------------------------------------------------------------------------

@@ -18,20 +18,20 @@ from made_up import fingerprint_of
 from pydantic import ValidationError
 from scipy.stats import chi2, norm, yeojohnson
 
-from diffood.errors import BundleError, UsageError
-from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.errors import BundleError
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.fusion import (
     BankEntry,
     Fusion,
     FusionRecord,
+    StageRule,
     load_fusion,
     pack_bank,
     save_bank,
     unpack_bank,
 )
 from diffood.runtime.decision import DecisionRule
-from diffood.runtime.detector import Detector
 from diffood.runtime.method.fusion import FittedWitness, bend, combine, fuse
 from diffood.runtime.method.plan import Combination, Plan
 from diffood.runtime.method.witnesses.definition import Evidence
@@ -263,14 +263,63 @@ def test_a_record_that_does_not_hold_is_refused(subtests: pytest.Subtests) -> No
             assert found == where
 
 
-def test_a_detector_refuses_the_fusion_of_another_plan(small_bundle: Bundle) -> None:
-    plain = small_bundle.plan("plain").changed({"guidance": 0.0})
-    detector = Detector.load(small_bundle, plain, batch=1, threads=1)
-    with pytest.raises(UsageError, match="The fusion combines jump, knn by tail, the plan jump by tail"):
-        detector.with_fusion(Fusion(RECORD, np.eye(3, dtype=np.float32)))
-    fused = Detector(small_bundle, plain.changed({"witnesses": ("jump", "knn"), "combine": "sum"}), detector.session)
-    with pytest.raises(UsageError, match="jump, knn by tail, the plan jump, knn by sum"):
-        fused.with_fusion(Fusion(RECORD, np.eye(3, dtype=np.float32)))
+def test_what_a_plan_combines_otherwise_is_named() -> None:
+    assert RECORD.mismatch(PLAN) == ""
+    alone = PLAN.changed({"witnesses": ("jump",)})
+    assert RECORD.mismatch(alone) == "The fusion combines jump, knn by tail, the plan jump by tail"
+    assert RECORD.mismatch(PLAN.changed({"combine": "sum"})).endswith("the plan jump, knn by sum")
+    staged = PLAN.changed({"repeats": 2, "stages": (1,)})
+    assert RECORD.mismatch(staged).endswith("jump, knn by tail, the plan jump, knn by tail in stages [1]")
+
+
+def staged_record(**changes: Any) -> FusionRecord:
+    """Of energy, measured without a repeat, and jump, that needs one; a rule after none and after one."""
+    energy = FittedWitness(name="energy", center=0.0, scale=1.0, weight=1.0)
+    jump = FittedWitness(name="jump", center=0.0, scale=1.0, weight=0.5)
+    both = (jump, energy.model_copy(update={"weight": 0.5}))
+    rules = (
+        StageRule(repeats=0, witnesses=(energy,), low=-1.0, high=2.0),
+        StageRule(repeats=1, witnesses=both, low=None, high=None),
+    )
+    return FusionRecord(**{"combine": "sum", "witnesses": both, "n": 20, "stages": rules} | changes)
+
+
+def test_a_clear_score_ends_at_its_stage_and_one_at_a_limit_as_documented() -> None:
+    rule = StageRule(repeats=0, witnesses=staged_record().witnesses, low=-1.0, high=2.0)
+    ends = {-1.5: True, -1.0: True, -0.5: False, 2.0: False, 2.5: True, math.nan: False}
+    assert {score: rule.ends(score) for score in ends} == ends
+    low, high = rule.model_copy(update={"high": None}), rule.model_copy(update={"low": None})
+    assert [low.ends(score) for score in (-1.5, 2.5)] == [True, False]
+    assert [high.ends(score) for score in (-1.5, 2.5)] == [False, True]
+
+
+def test_a_score_is_by_the_rule_of_the_repeats_that_were_done() -> None:
+    fusion = Fusion(staged_record())
+    blank = np.zeros((1, 4, 4), np.float32)
+    logits = np.zeros(3, np.float32)  # an energy of -log 3
+    jumps = np.array([[4.0], [6.0]])
+    whole = Evidence(blank, logits, logits, jumps, np.stack([blank[None]] * 2))
+    energy = -math.log(3)
+    for repeats, values, score, ends in (
+        (0, [math.nan, energy], energy, True),
+        (1, [4.0, energy], (4 + energy) / 2, False),
+        (2, [5.0, energy], (5 + energy) / 2, False),
+    ):
+        evidence = whole.first(repeats)
+        found = fusion.values(evidence)
+        np.testing.assert_allclose(found, values, rtol=1e-6)
+        assert fusion.score(evidence, found) == pytest.approx(score), repeats
+        assert fusion.ends(evidence, fusion.score(evidence, found)) is ends, repeats
+
+
+def test_a_stage_combines_what_can_be_measured_there() -> None:
+    rules = staged_record().stages
+    for stages in ((rules[0].model_copy(update={"repeats": 1}),), (rules[1].model_copy(update={"repeats": 0}),)):
+        with pytest.raises(ValidationError, match="combines other witnesses than can be measured"):
+            staged_record(stages=stages)
+    light = rules[0].witnesses[0].model_copy(update={"weight": 0.5})
+    with pytest.raises(ValidationError, match="not 1 together"):
+        staged_record(stages=(rules[0].model_copy(update={"witnesses": (light,)}),))
 
 
 # --- the bank ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from diffood.runtime.method.noise import content_key, draw_noise
+from diffood.runtime.method.noise import content_key, draw_noise, mix
 
 SHAPE = (3, 5, 7)
 
@@ -111,6 +111,15 @@ def test_an_odd_count_loses_only_the_last_value() -> None:
     np.testing.assert_array_equal(
         draw_noise(content, 0, 0, (1, 1, 15)).ravel(), draw_noise(content, 0, 0, (1, 1, 16)).ravel()[:15]
     )
+
+
+def test_mixing_scales_the_image_and_the_noise_each_by_its_own() -> None:
+    x, noise = image(), draw_noise(content_key(image()), 0, 0, (2, 4, 4))
+    mixed = mix((0.6, 0.8), x, noise)
+    assert mixed.dtype == np.float32
+    np.testing.assert_allclose(mixed, 0.6 * x.astype(np.float64) + 0.8 * noise.astype(np.float64), rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(mix((1.0, 0.0), x, noise), x)
+    np.testing.assert_array_equal(mix((0.0, 1.0), x, noise), noise)
 
 
 def test_content_key_is_pinned() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import Bundle
-from diffood.runtime.method.plan import DEFAULT, MAX_REPEATS, MAX_STARTS, REFERENCE, Plan
+from diffood.runtime.method.plan import DEFAULT, FAST, MAX_REPEATS, MAX_STARTS, PLAIN, REFERENCE, Plan
 
 
 def test_a_value_that_does_not_fit_is_refused_by_name(subtests: pytest.Subtests) -> None:
@@ -31,12 +31,66 @@ def test_a_value_that_does_not_fit_is_refused_by_name(subtests: pytest.Subtests)
         ("space", "pixels"),
         ("norm", "l3"),
         ("compare", "local"),
+        ("witnesses", ()),
+        ("witnesses", ("jump", "jump")),
+        ("witnesses", ("colour",)),
+        ("stages", (-1,)),
     ]:
         with subtests.test(name=name, value=value):
             with pytest.raises(UsageError, match=f"The plan is invalid: {name}") as caught:
                 DEFAULT.changed({name: value})
             assert "got " in str(caught.value)
             assert "\n" not in str(caught.value)
+
+
+def test_the_largest_and_smallest_values_fit(subtests: pytest.Subtests) -> None:
+    for name, value in [
+        ("start_times", tuple(range(1, MAX_STARTS + 1))),
+        ("stride", 1),
+        ("repeats", 1),
+        ("repeats", MAX_REPEATS),
+        ("guidance", 0.0),
+        ("guidance", 100.0),
+        ("seed", 0),
+        ("seed", 2**63 - 1),
+        ("stages", (0, DEFAULT.repeats - 1)),
+    ]:
+        with subtests.test(name=name, value=value):
+            assert getattr(DEFAULT.changed({name: value}), name) == value
+
+
+def test_stages_ascend_and_end_before_the_last_repeat(subtests: pytest.Subtests) -> None:
+    four = DEFAULT.changed({"repeats": 4})
+    for stages in [(4,), (2, 1), (1, 1), (1, 5)]:
+        message = rf"stages must ascend without repeating and end before the last of 4 repeats, got \[{stages[0]}"
+        with subtests.test(stages=stages), pytest.raises(UsageError, match=message):
+            four.changed({"stages": stages})
+    with pytest.raises(UsageError, match="stage 0 denoises nothing, and jump, reconstruction cannot be measured there"):
+        four.changed({"witnesses": ("jump", "reconstruction"), "stages": (0, 1)})
+
+
+def test_fewer_repeats_drop_the_stages_beyond_them_and_one_witness_drops_all() -> None:
+    staged = DEFAULT.changed({"repeats": 4, "stages": (0, 1, 3)})
+    assert staged.changed({"repeats": 3}).stages == (0, 1)
+    assert staged.changed({"repeats": 1}).stages == (0,)
+    assert staged.changed({"repeats": 8}).stages == (0, 1, 3)
+    assert staged.changed({"witnesses": ("jump", "energy")}).stages == (0, 1, 3)
+    assert staged.changed({"witnesses": ("energy",)}).stages == ()
+    assert staged.changed({"witnesses": ("energy",), "stages": (1,)}).stages == (1,)
+
+
+def test_a_fit_is_needed_by_several_witnesses_a_bank_or_stages() -> None:
+    one = PLAIN.changed({"repeats": 2})
+    assert not one.fused
+    for changes in ({"witnesses": ("jump", "energy")}, {"witnesses": ("knn",)}, {"stages": (1,)}):
+        assert one.changed(changes).fused, changes
+    assert DEFAULT.plain == PLAIN
+
+
+def test_the_shipped_plans_are_those_of_the_papers_readme_and_of_the_zoos_manifest(zoo_bundle: Bundle) -> None:
+    """A change here changes what bundles exported tomorrow decide."""
+    plans = {"default": DEFAULT, "fast": FAST, "plain": PLAIN, "reference": REFERENCE}
+    assert zoo_bundle.manifest.plans == plans
 
 
 def test_an_unknown_field_is_refused_by_name() -> None:

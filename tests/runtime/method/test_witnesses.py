@@ -168,7 +168,7 @@ def test_knn_is_the_distance_scikit_learn_finds(subtests: pytest.Subtests) -> No
     for count, width in [(1, 4), (4, 3), (5, 8), (6, 8), (300, 64)]:
         with subtests.test(count=count, width=width):
             bank, asked = unit_rows(count, width, 0), 7 * unit_rows(20, width, 1)  # of any length
-            rank = min(NEIGHBOUR, count)
+            rank = min(5, count)  # the fifth neighbour: another would be another witness
             search = NearestNeighbors(n_neighbors=rank, algorithm="brute").fit(bank)
             expected = search.kneighbors(asked / np.linalg.norm(asked, axis=1, keepdims=True))[0][:, -1]
             assert [knn(row, bank) for row in asked] == pytest.approx(expected, rel=1e-4)
@@ -206,7 +206,24 @@ def test_knn_is_nought_for_a_bank_of_copies_and_two_for_the_opposite() -> None:
     assert knn(np.zeros(32, np.float32), copies) == pytest.approx(math.sqrt(2))
 
 
+def test_knn_is_nought_and_no_error_where_rounding_makes_a_similarity_more_than_one() -> None:
+    long = np.full((NEIGHBOUR, 4), 0.5 + 1e-6, np.float32)  # unit but for rounding
+    assert knn(long[0], long) == 0
+
+
 # --- all ---------------------------------------------------------------------------------------------------------
+
+
+def test_evidence_counts_repeats_and_averages_over_them_alone() -> None:
+    found = evidence_of(np.array([3, 1, -2], np.float32), jump=(0.1, 0.3, 0.8))
+    found.jumps[1] += 1
+    assert found.repeats == 2
+    assert found.by_start.tolist() == pytest.approx([0.6, 0.8, 1.3])
+    assert found.first(1).by_start.tolist() == pytest.approx([0.1, 0.3, 0.8])
+    assert len(found.first(1).denoised) == 1
+    assert np.isnan(found.first(0).by_start).all()
+    assert found.predicted == 0
+    assert found.confidence == pytest.approx(float(softmax([3, 1, -2])[0]), rel=1e-6)
 
 
 def test_every_witness_is_measured_in_the_order_asked() -> None:
