@@ -8,6 +8,7 @@ import numpy as np
 from diffood.calibration.checked import FloatArray, IntArray
 from diffood.calibration.metrics.rates import auroc, clopper_pearson
 from diffood.calibration.promises.thresholds import fit_threshold
+from diffood.calibration.scored_files import IND
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.calibration import Calibration, Fingerprint
 from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, SetParity
@@ -55,17 +56,17 @@ def judge(reference: Run, variant: Run, calibration: Calibration, digest: str, l
     Raises:
         CalibrationError: There are too few InD images for the limits.
     """
-    known, other = reference.scores["ind"], variant.scores["ind"]
+    known, other = reference.scores[IND], variant.scores[IND]
     if len(known) < fewest_images(limits):
         raise CalibrationError(
             f"{len(known)} in-distribution images are too few to judge a flip rate of {limits.flips:.2%}: at least "
             f"{fewest_images(limits)} are needed. Give more with --images, or a higher --max-flips."
         )
     rule = DecisionRule.of(calibration)
-    before, after = reference.decide("ind", rule), variant.decide("ind", rule)
+    before, after = reference.decide(IND, rule), variant.decide(IND, rule)
     flipped = before.is_ood != after.is_ood
     flips = int(flipped.sum())
-    sets = {name: _set_parity(reference, variant, name, rule) for name in reference.scores if name != "ind"}
+    sets = {name: _set_parity(reference, variant, name, rule) for name in reference.scores if name != IND}
     return ParityRecord(
         reference=reference.fingerprint,
         variant=variant.fingerprint,
@@ -95,7 +96,7 @@ def _set_parity(reference: Run, variant: Run, name: str, rule: DecisionRule) -> 
 
 
 def _auroc(run: Run, name: str) -> float:
-    return auroc(_ranked(run.scores["ind"]), _ranked(run.scores[name]))
+    return auroc(_ranked(run.scores[IND]), _ranked(run.scores[name]))
 
 
 def _problems(flips: int, images: int, broken: int, sets: Mapping[str, SetParity], limits: ParityLimits) -> list[str]:

@@ -25,7 +25,12 @@ CostKind = Literal["evaluations", "milliseconds"]
 
 @dataclass(frozen=True)
 class CostLimit:
-    """The most an image may cost on average."""
+    """The most an image may cost on average.
+
+    Attributes:
+        kind: The unit: UNet evaluations, or milliseconds of one image at a time.
+        most: In that unit.
+    """
 
     kind: CostKind
     most: float

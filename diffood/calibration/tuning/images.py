@@ -19,7 +19,12 @@ FEWEST_OOD = 2  # an interval needs two
 
 @dataclass(frozen=True)
 class ImageGroup:
-    """A number of images float32 [C, H, W] in [-1, 1] that can be read as often as needed, in the same order."""
+    """Images that can be read as often as needed, in the same order.
+
+    Attributes:
+        count: Number of images.
+        read: Yields them, float32 [C, H, W] in [-1, 1].
+    """
 
     count: int
     read: Callable[[], Iterator[Array]]

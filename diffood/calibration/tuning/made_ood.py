@@ -55,7 +55,12 @@ def blended(x: Array, other: Array) -> Array:
 
 @dataclass(frozen=True)
 class Making:
-    """A kind of made images: the number of in-distribution images that one needs, and the function of these."""
+    """A kind of made images.
+
+    Attributes:
+        takes: Number of in-distribution images that one is made from.
+        make: The function of these.
+    """
 
     takes: int
     make: Callable[..., Array]

@@ -27,7 +27,13 @@ FEWEST_TIMED, MOST_TIMED = 64, 256  # images of one batch size, four batches whe
 
 @dataclass(frozen=True)
 class EngineOption:
-    """A precision on a backend; `gated` says whether it passed `diffood verify` against the bundle's calibration."""
+    """A precision on a backend.
+
+    Attributes:
+        precision: Of the graphs.
+        backend: What runs them.
+        gated: Whether it passed `diffood verify` against the bundle's calibration.
+    """
 
     precision: Precision
     backend: Backend

@@ -26,25 +26,30 @@ STEPS = 1000  # training steps the times below are written for
 
 @dataclass(frozen=True)
 class Denoising:
-    """One way to denoise, in times of STEPS training steps; `why` says what a user learns from trying it."""
+    """One way to denoise, on a schedule of STEPS training steps.
+
+    Attributes:
+        start_times: As in `Plan`.
+        stride: As in `Plan`.
+        sampler: As in `Plan`.
+    """
 
     start_times: tuple[int, ...]
     stride: int
     sampler: Sampler
-    why: str
 
 
 DENOISINGS = (
-    Denoising((240,), 240, "ddim", "one step from little noise: details count"),
-    Denoising((360,), 360, "ddim", "one step from the paper's largest start time, the default"),
-    Denoising((480,), 480, "ddim", "one step from more noise: only the object's kind is left"),
-    Denoising((240, 480), 480, "ddim", "one step each from little and from much noise, for what either misses"),
-    Denoising((360,), 180, "ddim", "two steps: whether a better image is worth twice the cost"),
-    Denoising((480,), 240, "ddim", "two steps from more noise, where one step blurs most"),
-    Denoising((360,), 120, "ddim", "three steps, after which nothing was gained on the zoo"),
-    Denoising((480,), 120, "ddim", "four steps from more noise"),
-    Denoising((480,), 240, "pndm2", "a second-order sampler on few steps, which it needs least"),
-    Denoising((360,), 120, "pndm2", "the same on three"),
+    Denoising((240,), 240, "ddim"),  # one step from little noise: details count
+    Denoising((360,), 360, "ddim"),  # one step from the paper's largest start time, the default
+    Denoising((480,), 480, "ddim"),  # one step from more noise: only the object's kind is left
+    Denoising((240, 480), 480, "ddim"),  # one step each from little and from much noise, for what either misses
+    Denoising((360,), 180, "ddim"),  # two steps: whether a better image is worth twice the cost
+    Denoising((480,), 240, "ddim"),  # two steps from more noise, where one step blurs most
+    Denoising((360,), 120, "ddim"),  # three steps, after which nothing was gained on the zoo
+    Denoising((480,), 120, "ddim"),  # four steps from more noise
+    Denoising((480,), 240, "pndm2"),  # a second-order sampler on few steps, which it needs least
+    Denoising((360,), 120, "pndm2"),  # the same on three
 )
 GUIDANCES = (0.0, 2.0)  # none, at half the cost; the paper's
 

@@ -45,7 +45,7 @@ def test_holm_rejects_what_its_steps_reject(p_values: list[float]) -> None:
     assert {position for position, adjusted in enumerate(holm(p_values)) if adjusted <= level} == rejected
 
 
-@simulated(100, 2000)
+@simulated(100, 1000)
 def test_a_table_names_a_wrong_class_in_at_most_five_percent(draws: int) -> None:
     generator = np.random.default_rng(20261129)
     alpha, wrong, found = 0.05, 0, 0
