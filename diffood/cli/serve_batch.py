@@ -125,7 +125,7 @@ def show_progress(run: "ServeProgress") -> AbstractContextManager[Callable[[int]
 
 
 def describe_state(tally: "Tally") -> str:
-    """A few words about a run that goes on."""
+    """A few words about a run in progress."""
     share = f"{tally.flagged / tally.scored:.1%}" if tally.scored else "none"
     return f"{share} flagged, {tally.statuses['rejected']} set aside"
 

@@ -63,7 +63,7 @@ def _do_nothing() -> None:
 
 @dataclass(frozen=True)
 class ServeObserver:
-    """What a caller is told while a run goes on.
+    """What a caller is told during a run.
 
     Attributes:
         show_progress: Entered when rows begin; gives a function that is told how many more rows were written.

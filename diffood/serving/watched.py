@@ -49,7 +49,7 @@ def serve_watched(job: BatchJob, request: ServeRequest, say: Callable[[str], Non
 
 
 def _listen_to_memory(job: BatchJob, log: EventLog | None, say: Callable[[str], None], listeners: list[OnRow]) -> OnRow:
-    """All listeners as one, which also reports when the engine goes on with fewer rows per call."""
+    """All listeners as one, which also reports when the engine continues with fewer rows per call."""
     lanes = job.scorer.lanes
 
     def on_row(row: Row) -> None:

@@ -58,10 +58,10 @@ class Served:
 
 
 def find_server(place: Path) -> list[str]:
-    """The command that starts a server, but for its ports and repository; skips where there is none.
+    """The command that starts a server, without its ports and repository; skips if there is none.
 
     $DIFFOOD_TRITONSERVER is the binary of an installed one, with its backends in ../backends. nvidia-pytriton has one
-    too, whose Python backend lacks the stub for this Python until it is copied beside it.
+    too, whose Python backend lacks the stub for this Python until it is copied there.
     """
     if given := os.environ.get("DIFFOOD_TRITONSERVER"):
         binary, backends = Path(given), Path(given).parent.parent / "backends"
