@@ -289,7 +289,16 @@ def test_a_damaged_journal_is_refused_and_a_torn_one_is_not(tmp_path: Path) -> N
     resume(path, MANY[:9], ends=False)
     data = journal.read_bytes()
     lines = data.splitlines(keepends=True)
-    for damaged in (data.replace(b'"rows":4', b'"rows":"x"'), b"{}\n" + data, data + lines[0]):
+    for before, after in (
+        (b'"rows":4', b'"rows":"x"'),
+        (b'"part":0', b'"part":7'),
+        (b'"part_rows":2', b'"part_rows":0'),
+    ):
+        assert before in data
+        journal.write_bytes(data.replace(before, after, 1))
+        with pytest.raises(DiffoodError, match=r"line \d+ is invalid: .*start over with --overwrite"):
+            resume(path, MANY)
+    for damaged in (b"{}\n" + data, data + lines[0]):
         journal.write_bytes(damaged)
         with pytest.raises(DiffoodError, match=r"line \d+ is invalid: .*start over with --overwrite"):
             resume(path, MANY)
