@@ -1,4 +1,4 @@
-"""Puts a bundle together: loads both models, exports and proves their graphs, writes golden values and manifest."""
+"""Makes a bundle: loads both models, exports and proves their graphs, writes golden values and the manifest."""
 
 import importlib.metadata
 import shutil
@@ -30,7 +30,7 @@ from diffood.runtime.bundle.bundle import (
 from diffood.runtime.method.plan import DEFAULT, FAST, PLAIN, REFERENCE, Plan
 
 NOISE_LEVELS, GOLDEN = "noise_levels.npz", "golden.npz"
-UNGUIDED = {"none": "the UNet knows no labels", "class": "the UNet is told the class and knows no null class"}
+UNGUIDED = {"none": "the UNet has no labels", "class": "the UNet has labels for classes but no null class"}
 
 
 def export_bundle(request: ExportRequest, report: Callable[[str], None]) -> Manifest:

@@ -224,7 +224,7 @@ def test_class_names_must_fit(models: Path, tmp_path: Path) -> None:
 def test_labels_and_classes_must_fit(models: Path, tmp_path: Path) -> None:
     small_unet(num_class_embeds=9).save_pretrained(tmp_path / "unet", safe_serialization=True)
     sources = ModelSources(tmp_path / "unet", ClassifierSource(f"{models / 'factories.py'}:grey_with_features"))
-    with pytest.raises(ExportError, match="knows 9 labels and the classifier 3 classes"):
+    with pytest.raises(ExportError, match="has 9 labels and the classifier 3 classes"):
         export_bundle(ExportRequest(tmp_path / "bundle", sources), lambda _: None)
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong while an engine is built, in the user's words. Imports no TensorRT: it is given what was said."""
+"""Explains to the user what goes wrong while an engine is built, from what TensorRT logged. Imports no TensorRT."""
 
 import re
 
@@ -6,7 +6,7 @@ from diffood.errors import ExportError, MissingExtraError
 from diffood.runtime.bundle.engines import EngineLibrary
 from diffood.runtime.child import KILLED, describe_exit
 
-# What operators of our graphs ask for, where a builder refuses them.
+# What operators of our graphs need, where a builder refuses them.
 NEEDS = {
     "GroupNormalization": "needs TensorRT 10.9 or newer, or graphs exported with --opset 20",
     "Attention": "needs TensorRT 10.14 or newer, or graphs of a lower --opset",

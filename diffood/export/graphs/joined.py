@@ -1,4 +1,4 @@
-"""Exports a classify graph whose classifier is an ONNX graph already: that graph, behind torch's preprocessing."""
+"""Exports the classify graph of a classifier that is an ONNX graph already: torch's preprocessing, then that graph."""
 
 import contextlib
 import sys
@@ -21,7 +21,7 @@ _IMAGE = "image"
 
 
 class _Preparation(nn.Module):
-    """All that torch does before the classifier's graph."""
+    """What torch does before the classifier's graph."""
 
     def __init__(self, graph: ClassifyGraph, classifier: OnnxClassifier) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def export_joined(graph: ClassifyGraph, example: Inputs, outputs: tuple[str, ...
 
 
 def _at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """The same graph in the words of another version of ONNX."""
+    """The same graph in another opset."""
     found = opset_of(model)
     if found == opset:
         made = onnx.ModelProto()

@@ -3,7 +3,7 @@
 Symmetric int8 on both sides of a product, one scale a tensor for activations, one a channel for weights; zero points
 are 0. What goes into a product is rounded, and what comes out of a convolution, since ONNX Runtime has an int8 kernel
 for a convolution only where its output is int8 too (without, it computes in FP32, after rounding: slower than no int8
-at all). What a sum or a normalisation beside it reads is not, so the image that the update carries on stays FP32.
+at all). What a sum or a normalisation reads is not rounded, so the image that the update carries on stays FP32.
 onnxruntime.quantization has no such placement: it rounds a tensor for all that read it, x included. A bias stays FP32,
 since TensorRT refuses an int32 DequantizeLinear; ONNX Runtime rounds it when it loads the graph, and moves int8 to the
 uint8 its x86 kernels want.
@@ -30,7 +30,7 @@ MOVING = ("MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 MATRIX = 2  # dimensions
 LARGEST = 127  # of a symmetric int8; -128 is not used
 BINS = 2048  # of a histogram of magnitudes; 16 a step of int8
-# Share of an activation's magnitudes that int8 shows, the others are cut off. Measured on the zoo's scores, in-
+# Share of an activation's magnitudes that int8 represents; the others are clipped. Measured on the zoo's scores, in-
 # distribution and out: showing all moves those in distribution almost twice as far, and the clip of least squared error
 # (or of least entropy, at ten times the work) those out of distribution, whose activations are larger than any
 # calibrated on.
@@ -70,9 +70,9 @@ def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 
 def measure_clips(model: onnx.ModelProto, batches: Sequence[States]) -> dict[str, float]:
-    """Largest magnitude int8 should show, for every activation that goes into a product or comes out of a Conv.
+    """Largest magnitude that int8 represents, for every activation that enters a product or leaves a Conv.
 
-    SHOWN of what the recorded states gave lies within, as a histogram tells it.
+    A share SHOWN of the magnitudes recorded lies within it, by a histogram.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     products = list_products(model)
@@ -104,7 +104,7 @@ def count_multiplications(model: onnx.ModelProto, state: States) -> dict[str, in
 
 
 def _watch(model: onnx.ModelProto, names: Sequence[str]) -> Callable[[States], dict[str, Array]]:
-    """What these tensors, inputs of the graph among them, are for some states."""
+    """A function that gives the values of these tensors, which may be inputs of the graph, for some states."""
     given = {value.name for value in model.graph.input}
     asked = [name for name in names if name not in given]
     watched = onnx.ModelProto()
@@ -127,13 +127,13 @@ def fit_inputs(model: onnx.ModelProto, batch: States) -> dict[str, npt.NDArray[n
 
 def _clip(top: float, counts: npt.NDArray[np.float64]) -> float:
     if top == 0:
-        return 1.0  # never anything but zero: any scale shows it
+        return 1.0  # always zero: any scale represents it
     within = np.cumsum(counts) / counts.sum()
     return float((np.searchsorted(within, SHOWN) + 1) * top / BINS)
 
 
 def insert_pairs(model: onnx.ModelProto, clips: Clips, chosen: Collection[str]) -> onnx.ModelProto:
-    """Copy a model with the products named in `chosen` in int8.
+    """Copy a model, with the products named in `chosen` in int8.
 
     Every product has a pair of its own for an activation, also where several read one tensor: ONNX Runtime moves a
     pair to uint8 only where one node reads it. What is rounded behind a convolution is rounded, to the same values,
@@ -191,7 +191,7 @@ def _channel_axis(node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
 
 
 def _pair(name: str, clip: float, prefix: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Round an activation and take it back."""
+    """Round an activation to int8 and back."""
     scale, zero, rounded, out = (f"{prefix}_int8_{part}" for part in ("scale", "zero", "rounded", "out"))
     nodes = [
         helper.make_node("QuantizeLinear", [name, scale, zero], [rounded], f"{prefix}_quantize"),

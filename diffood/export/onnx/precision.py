@@ -1,4 +1,4 @@
-"""What a graph computes in: types counted in the saved file, and the error each precision may have against FP32."""
+"""Types a saved graph computes in, and the largest error of each precision against FP32."""
 
 from collections import Counter
 from pathlib import Path
@@ -48,7 +48,7 @@ def count_products(path: Path) -> dict[str, int]:
 
 
 def resizes(node: onnx.NodeProto) -> bool:
-    """Whether a node resizes an image, as export/graphs.py has it done, and is no layer of a model."""
+    """Whether a node resizes an image (graphs/modules.py) and is not a layer of a model."""
     return any(map(_is_of_resizing, node.input))
 
 
@@ -73,5 +73,5 @@ def prove_types(path: Path, precision: Precision) -> dict[str, int]:
 
 
 def _type_name(elem_type: int) -> str:
-    """ONNX's number of a type in numpy's words: 1 is float32."""
+    """Name one of ONNX's types as numpy does: 1 is float32."""
     return "float32" if elem_type == onnx.TensorProto.FLOAT else onnx.TensorProto.DataType.Name(elem_type).lower()

@@ -11,7 +11,7 @@ from torch import nn
 
 from diffood.errors import ExportError
 
-MAX_PICKLE_BYTES = 64 * 2**20  # names and shapes of a checkpoint are some hundred kilobytes; the tensors lie beside
+MAX_PICKLE_BYTES = 64 * 2**20  # names and shapes of a checkpoint take some hundred kilobytes; tensors are other entries
 # Keys under which training scripts keep a model; averaged weights first.
 WRAPPERS = ("ema", "state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
@@ -66,7 +66,7 @@ def _load_torch(path: Path) -> object:
 
 
 def _require_stored_zip(path: Path) -> None:
-    """Refuse what is no zip of plain entries: torch.save never compresses, and a bomb must not be unpacked."""
+    """Refuse a zip with compressed entries: torch.save never compresses, and a zip bomb must not be unpacked."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -98,7 +98,7 @@ def _find_weights(loaded: object, path: Path) -> Weights:
 
 
 def _require_plain(name: str, value: Any, path: Path, limit: int) -> None:
-    """Refuse what is no dense tensor of numbers that the file has room for."""
+    """Refuse a value that is not a dense tensor, or claims more bytes than the file has."""
     if type(value) not in (torch.Tensor, nn.Parameter):
         raise ExportError(
             f"{shorten_name(name)} in {path.name} is a {type(value).__name__}, not a tensor; save the state dict alone."
@@ -119,7 +119,7 @@ def shorten_name(name: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The one line of torch's explanations that says what was found."""
+    """The line of torch's explanation that says what was found."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "GLOBAL" in line or "Unsupported" in line or "WeightsUnpickler error" in line]
     text = (telling or lines or [type(error).__name__])[0]

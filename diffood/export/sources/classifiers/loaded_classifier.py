@@ -49,7 +49,7 @@ def import_library(name: str, kind: str) -> ModuleType:
             f"`{kind}:` needs {missing}, which is not installed or too old ({error}): "
             "pip install 'diffood[classifiers]'"
         ) from None
-    except Exception as error:  # torchvision beside another torch is a RuntimeError about an operator
+    except Exception as error:  # torchvision with another torch is a RuntimeError about an operator
         reason = " ".join(str(error).split())[:200]
         raise ExportError(
             f"{name} is installed but cannot be imported with torch {torch.__version__} ({reason}): "

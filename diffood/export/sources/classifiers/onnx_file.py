@@ -1,4 +1,4 @@
-"""Opens an ONNX file of unknown origin: bounded, checked, its weights inside or beside it, standard operators only."""
+"""Opens an ONNX file of unknown origin: bounded, checked, weights in its folder, standard operators only."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from onnx import external_data_helper, inliner
 from diffood.errors import ExportError
 from diffood.runtime.bundle.external_data import StrayTensorError, find_external_data
 
-MAX_BYTES = 2**31 - 1  # protobuf's own limit, of the file and of what it is with the weights beside it
+MAX_BYTES = 2**31 - 1  # protobuf's limit, of the file alone and with its weights
 STANDARD = ("", "ai.onnx")
 
 
@@ -26,7 +26,7 @@ def open_onnx(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
         model = onnx.load_model_from_string(path.read_bytes())
     except Exception as error:  # protobuf's DecodeError, and what else damaged bytes give
         raise ExportError(f"{path} is not an ONNX file ({error}); export it again.") from None
-    beside = _load_beside(model, path)
+    weights = _load_weights(model, path)
     try:
         whole = model.SerializeToString()
         outside = bool(find_external_data(whole))
@@ -43,11 +43,11 @@ def open_onnx(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
     except Exception as error:
         raise ExportError(f"{path} is not valid ONNX: {' '.join(str(error).split())[:300]}. Export it again.") from None
     _require_standard(model, path)
-    return model, [path, *beside]
+    return model, [path, *weights]
 
 
-def _load_beside(model: onnx.ModelProto, path: Path) -> list[Path]:
-    """Put weights that lie in files beside the graph into it; returns those files."""
+def _load_weights(model: onnx.ModelProto, path: Path) -> list[Path]:
+    """Move weights that are in other files of the folder into the graph; returns those files."""
     outside = [tensor for tensor in model.graph.initializer if external_data_helper.uses_external_data(tensor)]
     files: dict[str, Path] = {}
     total = path.stat().st_size
@@ -64,7 +64,7 @@ def _load_beside(model: onnx.ModelProto, path: Path) -> list[Path]:
         length = entries.get("length", "")
         total += int(length) if length.isdecimal() else place.stat().st_size
         if total > MAX_BYTES:
-            raise ExportError(f"{path} and the weights beside it have more than {MAX_BYTES} bytes, the limit of ONNX.")
+            raise ExportError(f"{path} and its weights have more than {MAX_BYTES} bytes, the limit of ONNX.")
     try:
         for tensor in outside:
             external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
@@ -72,7 +72,7 @@ def _load_beside(model: onnx.ModelProto, path: Path) -> list[Path]:
             del tensor.external_data[:]
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise ExportError(f"The weights beside {path} cannot be read ({reason}); copy the folder again.") from None
+        raise ExportError(f"The weights of {path} cannot be read ({reason}); copy the folder again.") from None
     return list(files.values())
 
 

@@ -34,7 +34,7 @@ def find_loader(source: ClassifierSource) -> Loader:
     elif source.spec.rpartition(":")[0].endswith(".py"):
         module = "factory"
     else:
-        raise ExportError(f"Classifier {source.spec!r} is none of {FORMS}.{_suggest(source.spec)}")
+        raise ExportError(f"Classifier {source.spec!r} is not one of {FORMS}.{_suggest(source.spec)}")
     loader: Loader = importlib.import_module(f"diffood.export.sources.classifiers.{module}").load
     return loader
 

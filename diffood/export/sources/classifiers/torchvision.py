@@ -45,7 +45,7 @@ def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
         if getattr(model, "transform_input", False):
             notes += (f"{name} shifts its input by itself, as it does with torchvision's own weights",)
         if not (own or entry):
-            notes += (f"the file is none of torchvision's own: the preprocessing of {weights} is assumed",)
+            notes += (f"the file is not one of torchvision's own: the preprocessing of {weights} is assumed",)
     elif source.download:
         try:
             model = models.get_model(name, weights=weights)

@@ -45,7 +45,7 @@ class UNet:
         return self.autoencoder.image if self.autoencoder else ImageShape(self.channels, self.height, self.width)
 
     def labels(self, classes: int) -> Literal["none", "class", "class+null"]:
-        """What the labels mean beside a classifier of `classes`; ExportError where the numbers do not fit."""
+        """What the labels mean with a classifier of so many classes. Raises ExportError where they do not fit."""
         if self.label_count == 0:
             return "none"
         if self.label_count == classes + 1:
@@ -53,6 +53,6 @@ class UNet:
         if self.label_count == classes:
             return "class"
         raise ExportError(
-            f"The UNet knows {self.label_count} labels and the classifier {classes} classes: the UNet needs "
+            f"The UNet has {self.label_count} labels and the classifier {classes} classes: the UNet needs "
             f"{classes} of them, or {classes + 1} with the null class last. Check that both were trained on one set."
         )

@@ -13,6 +13,7 @@ from refusals import assert_refused
 from diffood import zoo
 from diffood.errors import ExportError, MissingExtraError
 from diffood.export.sources.classifiers.classifier import load_classifier
+from diffood.export.sources.classifiers.registry import FORMS, KINDS, find_loader
 from diffood.export.sources.classifiers.source import ClassifierSource
 
 
@@ -21,10 +22,10 @@ def load(spec: str, weights: Path | None = None, **options: object) -> object:
 
 
 NAMELESS = [
-    ("resnet18", "'resnet18' is none of FILE.py:FACTORY, .* Did you mean timm:resnet18 or torchvision:resnet18"),
+    ("resnet18", "'resnet18' is not one of FILE.py:FACTORY, .* Did you mean timm:resnet18 or torchvision:resnet18"),
     ("net.onnx", "Did you mean onnx:net.onnx"),
-    ("timm:", "'timm:' is none of"),
-    ("keras:net", "'keras:net' is none of"),
+    ("timm:", "'timm:' is not one of"),
+    ("keras:net", "'keras:net' is not one of"),
     ("onnx:absent.onnx", "No ONNX file absent.onnx"),
     ("transformers:absent", "absent holds no config.json"),
     ("absent.py:net", "No classifier file absent.py"),
@@ -33,6 +34,12 @@ NAMELESS = [
 
 def test_a_spec_that_names_nothing_is_explained() -> None:
     assert_refused(ExportError, NAMELESS, load)
+
+
+def test_every_kind_of_the_registry_has_a_module_that_loads_it() -> None:
+    for kind, (what, _) in KINDS.items():
+        assert f"{kind}:{what}" in FORMS
+        assert callable(find_loader(ClassifierSource(f"{kind}:name")))
 
 
 def test_a_folder_without_its_kind_is_explained(tmp_path: Path) -> None:
@@ -59,6 +66,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path: Path) -> No
 import sys
 from diffood.errors import MissingExtraError
 from diffood.export.sources.classifiers.classifier import load_classifier
+from diffood.export.sources.classifiers.registry import FORMS, KINDS, find_loader
 from diffood.export.sources.classifiers.source import ClassifierSource
 for kind in {kinds}:
     sys.modules[kind] = None

@@ -97,7 +97,7 @@ def test_a_checkpoints_bundle_gives_what_the_published_network_gives(
     if name == "guided":
         assert (manifest.unet.labels, manifest.unet.label_count) == ("class", CLASSES)
         assert unguided == [
-            "guidance    none: the UNet is told the class and knows no null class; the plans are unguided"
+            "guidance    none: the UNet has labels for classes but no null class; the plans are unguided"
         ]
         assert {plan.guidance for plan in manifest.plans.values()} == {0.0}
         return
