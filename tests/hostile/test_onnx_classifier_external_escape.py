@@ -36,14 +36,14 @@ def test_a_place_outside_the_folder_is_never_read(apart: Path, subtests: pytest.
             (apart.parent / "sub").mkdir()
             (apart.parent / "sub" / "net.data").write_bytes(b"x" * 2**16)
             change(apart, "location", place)
-            with pytest.raises(ExportError, match="is no plain file of its folder"):
+            with pytest.raises(ExportError, match="is not a regular file of its folder"):
                 open_onnx(apart)
 
 
 def test_a_link_out_of_the_folder_is_never_followed(apart: Path, tmp_path: Path) -> None:
     (apart.parent / "net.data").replace(tmp_path / "elsewhere.data")
     (apart.parent / "net.data").symlink_to(tmp_path / "elsewhere.data")
-    with pytest.raises(ExportError, match="is no plain file of its folder"):
+    with pytest.raises(ExportError, match="is not a regular file of its folder"):
         open_onnx(apart)
 
 
