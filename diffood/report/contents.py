@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from diffood.calibration.evaluate import Evaluation
 from diffood.calibration.metrics.by_class import ClassAlarms
+from diffood.calibration.metrics.evaluation import Evaluation
 from diffood.calibration.metrics.rates import FalseAlarms
 from diffood.calibration.promises.contamination import Contamination
 from diffood.report.charts.style import Picture

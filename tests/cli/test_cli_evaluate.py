@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score, roc_curve
 
-from diffood.calibration.evaluate import evaluate
 from diffood.calibration.metrics.comparison import compare_witnesses
+from diffood.calibration.metrics.evaluation import evaluate_scores
 from diffood.calibration.metrics.intervals import ScoredSets
 from diffood.calibration.scored_files import ScoredFiles
 from diffood.cli.text.evaluation import describe_evaluation
@@ -163,7 +163,7 @@ def test_many_sets_and_all_witnesses_still_fit_a_hundred_columns(calibrated: Pat
         )
 
     ind, ood = made_up(60, 0), {f"set number {index:02d}": made_up(50, index / 4) for index in range(12)}
-    result = evaluate(detector.calibration(), ind, ood)
+    result = evaluate_scores(detector.calibration(), ind, ood)
     fused = ScoredSets(ind.scores, {name: files.scores for name, files in ood.items()})
     result = replace(result, witnesses=compare_witnesses(fused, dict.fromkeys(names, fused)))
     lines = [

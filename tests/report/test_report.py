@@ -13,9 +13,10 @@ from pictures import decode_uri
 
 from diffood import zoo
 from diffood.calibration.calibrate import Calibrated, calibrate_files
-from diffood.calibration.evaluate import Evaluated, Evaluation, evaluate
+from diffood.calibration.evaluate import Evaluated
 from diffood.calibration.metrics.bootstrap import FprComparison
 from diffood.calibration.metrics.comparison import WitnessComparison
+from diffood.calibration.metrics.evaluation import Evaluation, evaluate_scores
 from diffood.calibration.metrics.formatting import percent
 from diffood.calibration.metrics.groups import Group
 from diffood.calibration.metrics.intervals import Difference
@@ -53,7 +54,7 @@ def report_of(done: Calibrated, root: Path, sets: dict[str, tuple[str, int]], gr
         unpack_set(images, root / name, count)
         files[name] = score_sources(done.detector, list_inputs([str(root / name)]), see=partial(extremes.see, name))
     ood = {name: found for name, found in files.items() if name != "ind"}
-    evaluation = evaluate(done.calibration, files["ind"], ood, groups)
+    evaluation = evaluate_scores(done.calibration, files["ind"], ood, groups)
     return report_on_sets(Evaluated(done.detector, done.calibration, files, evaluation), extremes)
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from math import nan
 
-from diffood.calibration.evaluate import Evaluation
 from diffood.calibration.metrics.comparison import CLEARLY, WitnessComparison
+from diffood.calibration.metrics.evaluation import Evaluation
 from diffood.calibration.metrics.formatting import SMALLEST_SHOWN, percent, points
 from diffood.calibration.metrics.groups import GroupMetrics
 from diffood.calibration.metrics.intervals import Interval

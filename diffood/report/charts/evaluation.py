@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from diffood.calibration.evaluate import Evaluation
+from diffood.calibration.metrics.evaluation import Evaluation
 from diffood.report.charts.rejection_curve import draw_rejection
 from diffood.report.charts.score_axis import drawn_scores, drawn_threshold
 from diffood.report.charts.score_histogram import draw_histograms

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_up import calibration_of
 
-from diffood.calibration.evaluate import Evaluation, evaluate
+from diffood.calibration.metrics.evaluation import Evaluation, evaluate_scores
 from diffood.calibration.metrics.intervals import Interval, ScoredSets, mean_auroc_interval
 from diffood.calibration.metrics.rates import auroc
 from diffood.calibration.scored_files import ScoredFiles
@@ -34,7 +34,7 @@ def evaluation(calibration: Calibration) -> Evaluation:
         "far": scored(rng.uniform(3, 4, 30).tolist(), [0] * 30),
         "near": scored(rng.uniform(0, 2, 30).tolist(), [1] * 30),
     }
-    return evaluate(calibration, ind, ood, {"far": "far"})
+    return evaluate_scores(calibration, ind, ood, {"far": "far"})
 
 
 def test_the_class_with_the_most_alarms_comes_first(evaluation: Evaluation) -> None:
@@ -67,7 +67,7 @@ def test_groups_and_sets_have_intervals_of_auroc_and_fpr(evaluation: Evaluation)
 def test_a_group_of_no_set_is_refused(calibration: Calibration) -> None:
     files = scored([0.1, 0.2], [0, 0])
     with pytest.raises(UsageError, match="not evaluated: else"):
-        evaluate(calibration, files, {"some": files}, {"else": "near"})
+        evaluate_scores(calibration, files, {"some": files}, {"else": "near"})
 
 
 def test_a_score_of_one_witness_is_not_compared_with_it(evaluation: Evaluation) -> None:
@@ -82,7 +82,7 @@ def test_accuracy_is_known_where_all_classes_are(calibration: Calibration) -> No
         (("1", "2", "3", "4"), 0, None),
     ):
         ind = scored([0.1, 0.2, 0.3, 0.4], [0, 1, 1, 1], ids)
-        result = evaluate(calibration, ind, {"some": scored([0.25, 2.0], [0, 0])}, class_names=("a", "b"))
+        result = evaluate_scores(calibration, ind, {"some": scored([0.25, 2.0], [0, 0])}, class_names=("a", "b"))
         assert result.labelled == labelled
         assert (result.rejection.accuracy if result.rejection else None) == accuracy
         # below the first OOD score one of four is right, below the second three
@@ -103,7 +103,7 @@ def test_rates_are_at_the_threshold_of_each_class(calibration: Calibration) -> N
     )
     calibration = calibration.model_copy(update={"method": "conformal", "per_class": per_class})
     ind, ood = scored([0.6, 0.6, 1.1, 0.4], [0, 1, 2, 1]), scored([0.6, 0.7, 0.7, 1.1, 1.2], [0, 1, 2, 2, 0])
-    result = evaluate(calibration, ind, {"ood": ood})
+    result = evaluate_scores(calibration, ind, {"ood": ood})
     assert (result.false_alarms.flagged, result.sets["ood"].detection_rate) == (2, 3 / 5)
     assert {row.predicted: row.flagged for row in result.by_class} == {0: 0, 1: 1, 2: 1}
     assert result.thresholds["ind"].tolist() == [1.0, 0.5, 1.0, 0.5]
@@ -112,11 +112,11 @@ def test_rates_are_at_the_threshold_of_each_class(calibration: Calibration) -> N
 
 
 def test_a_set_of_one_image_has_an_interval_from_0_to_1(calibration: Calibration) -> None:
-    result = evaluate(calibration, scored([0.1, 0.2], [0, 0]), {"one": scored([2.0], [0])})
+    result = evaluate_scores(calibration, scored([0.1, 0.2], [0, 0]), {"one": scored([2.0], [0])})
     assert result.intervals["one"] == result.mean_interval == Interval(1.0, 0.0, 1.0)
     assert result.fpr_intervals["one"] == result.overall.fpr_at_95_detection == Interval(0.0, 0.0, 1.0)
 
 
 def test_an_empty_set_is_refused(calibration: Calibration) -> None:
     with pytest.raises(UsageError, match="none"):
-        evaluate(calibration, scored([0.1, 0.2], [0, 0]), {"none": scored([], [])})
+        evaluate_scores(calibration, scored([0.1, 0.2], [0, 0]), {"none": scored([], [])})
