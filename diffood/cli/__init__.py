@@ -22,7 +22,7 @@ from diffood.cli.serve_batch import serve_batch
 from diffood.cli.tune import tune
 from diffood.cli.verify import verify
 from diffood.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_USAGE, DiffoodError, UsageError
-from diffood.runtime.records import escape_for_terminal
+from diffood.runtime.records import OWN_PROBLEM, escape_for_terminal
 
 ParseError: Any = typer.BadParameter.__base__
 """What typer raises for wrong usage: click's error, or that of the parser some versions bring along."""
@@ -70,7 +70,7 @@ def main() -> None:
     try:
         sys.exit(app(prog_name="diffood", standalone_mode=False))
     except ParseError as error:
-        message = " ".join(error.format_message().split())  # a list of choices spans lines
+        message = " ".join(error.format_message().replace(OWN_PROBLEM, "").split())  # a list of choices spans lines
         stop = "" if message.endswith((".", "?")) else "."
         _fail(f"{message}{stop} See `{error.ctx.command_path if error.ctx else 'diffood'} --help`.", EXIT_WRONG_USAGE)
     except DiffoodError as error:

@@ -80,6 +80,10 @@ def explain_invalid(what: str, remedy: str, error: type[DiffoodError]) -> Iterat
         raise error(f"{what} is invalid: {first_problem(invalid)}; {remedy}.") from None
 
 
+OWN_PROBLEM = "Value error, "
+"""What pydantic writes before the message of a ValueError; says nothing to a user."""
+
+
 def first_problem(error: ValueError) -> str:
     """The first thing pydantic found wrong, in one line: where, what, and the value."""
     if not isinstance(error, ValidationError):
@@ -89,4 +93,4 @@ def first_problem(error: ValueError) -> str:
     if not where.isprintable():  # keys come from the file and must not act on a terminal
         where = where.encode("unicode_escape").decode()
     given = "" if problem["type"] == "missing" or not problem["loc"] else f", got {str(problem['input'])[:80]!r}"
-    return f"{where}: {problem['msg']}{given}"
+    return f"{where}: {problem['msg'].removeprefix(OWN_PROBLEM)}{given}"

@@ -165,4 +165,5 @@ def test_wrong_usage_is_one_line_and_leaves_nothing(run: Run, here: Path, verb: 
     for words, said in CASES[verb]:
         done = run(*filter(None, [verb]), *words.split())
         done.assert_wrong_usage(said)
+        assert "Value error" not in done.err, words
         assert files() == before, words

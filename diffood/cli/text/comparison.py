@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from diffood.bench.bench import BenchResult
 from diffood.bench.compare import SPREAD, Comparison, ContenderResult, Spread, readable
+from diffood.calibration.metrics.formatting import counted
 from diffood.cli.text.tables import WIDTH, table_lines
 
 NONE = "-"
@@ -19,7 +20,7 @@ def describe_bench(result: BenchResult) -> list[str]:
         f"models      a UNet of {manifest.unet.parameters / 1e6:.1f} M parameters on {lane}"
         f"{shape.channels}x{shape.height}x{shape.width}, {len(request.images)} images in turn",
         f"engines     batch {request.batch}, {request.threads or 'all'} threads, {budget.seconds:g} s each in "
-        f"{budget.rounds} rounds",
+        f"{counted(budget.rounds, 'round')}",
         *describe_comparison(result.comparison),
     ]
 
@@ -45,10 +46,10 @@ def describe_comparison(found: Comparison) -> list[str]:
         *table_lines(("resources", "peak MB", "in the engine", "busy rows"), map(_resources, rows)),
         "",
         *textwrap.wrap(
-            f"Medians over {found.rounds} rounds, with the {low:.0%} and {high:.0%} quantiles; ratios are within a "
-            "round. UNet: evaluations per image. One image alone: with the batch size that serves it fastest; - where "
-            "too few were timed. Peak MB: of a process that runs this alone, libraries included. In the engine: share "
-            "of the time inside engine calls. Busy rows: share of the engine's rows that did work.",
+            f"Medians over {counted(found.rounds, 'round')}, with the {low:.0%} and {high:.0%} quantiles; ratios are "
+            "within a round. UNet: evaluations per image. One image alone: with the batch size that serves it "
+            "fastest; - where too few were timed. Peak MB: of a process that runs this alone, libraries included. In "
+            "the engine: share of the time inside engine calls. Busy rows: share of the engine's rows that did work.",
             WIDTH,
         ),
         *_notes(rows),
