@@ -31,37 +31,34 @@ def encoded(image: Image.Image, file_format: str = "PNG", **options: object) -> 
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF", "PPM", "GIF"])
-def test_lossless_grey_comes_back_the_same_with_no_note(file_format: str) -> None:
-    pixels, note = decode(encoded(Image.fromarray(GREY), file_format), ImageShape(1, 4, 4), LIMITS)
-    assert pixels.dtype == np.uint8
-    assert np.array_equal(pixels, GREY[None])
-    assert note == ("converted from RGB to grey" if file_format == "GIF" and note else "")
+def test_lossless_grey_comes_back_the_same_with_no_note() -> None:
+    for file_format in ["PNG", "BMP", "TIFF", "PPM", "GIF"]:
+        pixels, note = decode(encoded(Image.fromarray(GREY), file_format), ImageShape(1, 4, 4), LIMITS)
+        assert pixels.dtype == np.uint8, file_format
+        assert np.array_equal(pixels, GREY[None]), file_format
+        assert note == ("converted from RGB to grey" if file_format == "GIF" and note else ""), file_format
 
 
-@pytest.mark.parametrize(
-    ("file_format", "options"),
-    [
+def test_lossless_colour_comes_back_the_same_with_no_note() -> None:
+    for file_format, options in [
         ("PNG", {}),
         ("BMP", {}),
         ("PPM", {}),
         ("TIFF", {}),
         ("TIFF", {"compression": "tiff_lzw"}),
         ("WEBP", {"lossless": True}),
-    ],
-)
-def test_lossless_colour_comes_back_the_same_with_no_note(file_format: str, options: dict[str, object]) -> None:
-    pixels, note = decode(encoded(Image.fromarray(COLOUR), file_format, **options), ImageShape(3, 4, 4), LIMITS)
-    assert np.array_equal(pixels, COLOUR.transpose(2, 0, 1))
-    assert note == ""
+    ]:
+        pixels, note = decode(encoded(Image.fromarray(COLOUR), file_format, **options), ImageShape(3, 4, 4), LIMITS)
+        assert np.array_equal(pixels, COLOUR.transpose(2, 0, 1)), (file_format, options)
+        assert note == "", (file_format, options)
 
 
-@pytest.mark.parametrize("file_format", ["JPEG", "WEBP"])
-def test_lossy_files_come_back_close(file_format: str) -> None:
-    smooth = np.broadcast_to(np.arange(32, dtype=np.uint8)[:, None, None] * 8, (32, 32, 3))
-    pixels, note = decode(encoded(Image.fromarray(smooth), file_format, quality=95), ImageShape(3, 32, 32), LIMITS)
-    assert np.abs(pixels.astype(int) - smooth.transpose(2, 0, 1)).max() <= 8
-    assert note == ""
+def test_lossy_files_come_back_close() -> None:
+    for file_format in ["JPEG", "WEBP"]:
+        smooth = np.broadcast_to(np.arange(32, dtype=np.uint8)[:, None, None] * 8, (32, 32, 3))
+        pixels, note = decode(encoded(Image.fromarray(smooth), file_format, quality=95), ImageShape(3, 32, 32), LIMITS)
+        assert np.abs(pixels.astype(int) - smooth.transpose(2, 0, 1)).max() <= 8, file_format
+        assert note == "", file_format
 
 
 @given(arrays(np.uint8, (28, 28)))
@@ -129,43 +126,38 @@ def test_opaque_alpha_changes_nothing_and_is_not_noted() -> None:
     assert note == ""
 
 
-@pytest.mark.parametrize(("mode", "value"), [("L", 51), ("RGB", (51, 51, 51))])
-def test_a_transparent_colour_without_alpha_channel_becomes_black(mode: str, value: object) -> None:
-    data = encoded(Image.new(mode, (2, 2), value), transparency=value)
-    pixels, note = decode(data, ImageShape(1, 2, 2), LIMITS)
-    assert pixels.max() == 0
-    assert note.startswith("composited over black")
+def test_a_transparent_colour_without_alpha_channel_becomes_black() -> None:
+    for mode, value in [("L", 51), ("RGB", (51, 51, 51))]:
+        data = encoded(Image.new(mode, (2, 2), value), transparency=value)
+        pixels, note = decode(data, ImageShape(1, 2, 2), LIMITS)
+        assert pixels.max() == 0, (mode, value)
+        assert note.startswith("composited over black"), (mode, value)
 
 
-@pytest.mark.parametrize(
-    ("mode", "file_format", "tolerance"), [("CMYK", "TIFF", 0), ("CMYK", "JPEG", 3), ("LAB", "TIFF", 3)]
-)
-def test_other_colour_spaces_become_rgb_and_say_so(mode: str, file_format: str, tolerance: int) -> None:
-    image = Image.new("RGB", (8, 8), (180, 120, 60)).convert(mode)
-    pixels, note = decode(encoded(image, file_format), ImageShape(3, 8, 8), LIMITS)
-    assert np.abs(pixels[:, 4, 4].astype(int) - [180, 120, 60]).max() <= tolerance
-    assert note == f"converted from {mode}"
+def test_other_colour_spaces_become_rgb_and_say_so() -> None:
+    for mode, file_format, tolerance in [("CMYK", "TIFF", 0), ("CMYK", "JPEG", 3), ("LAB", "TIFF", 3)]:
+        image = Image.new("RGB", (8, 8), (180, 120, 60)).convert(mode)
+        pixels, note = decode(encoded(image, file_format), ImageShape(3, 8, 8), LIMITS)
+        assert np.abs(pixels[:, 4, 4].astype(int) - [180, 120, 60]).max() <= tolerance, (mode, file_format, tolerance)
+        assert note == f"converted from {mode}", (mode, file_format, tolerance)
 
 
 SIXTEEN_BITS = np.array([[0, 128, 129, 255], [256, 257, 32767, 32768], [32896, 65406, 65407, 65535]], np.uint16)
 
 
-@pytest.mark.parametrize(
-    ("file_format", "dtype", "options"),
-    [
+def test_16_bits_are_scaled_not_clipped() -> None:
+    for file_format, dtype, options in [
         ("PNG", "<u2", {}),
         ("PPM", "<u2", {}),  # comes as mode I
         ("PPM", "<i4", {}),
         ("TIFF", "<u2", {}),
         ("TIFF", ">u2", {}),
         ("TIFF", "<u2", {"compression": "tiff_lzw"}),
-    ],
-)
-def test_16_bits_are_scaled_not_clipped(file_format: str, dtype: str, options: dict[str, object]) -> None:
-    image = Image.fromarray(SIXTEEN_BITS.astype(dtype))
-    pixels, note = decode(encoded(image, file_format, **options), ImageShape(1, 3, 4), LIMITS)
-    assert np.array_equal(pixels[0], np.round(SIXTEEN_BITS / 257))
-    assert note == "reduced from 16 bits to 8"
+    ]:
+        image = Image.fromarray(SIXTEEN_BITS.astype(dtype))
+        pixels, note = decode(encoded(image, file_format, **options), ImageShape(1, 3, 4), LIMITS)
+        assert np.array_equal(pixels[0], np.round(SIXTEEN_BITS / 257)), (file_format, dtype, options)
+        assert note == "reduced from 16 bits to 8", (file_format, dtype, options)
 
 
 def test_16_bit_tiff_where_zero_is_white_is_inverted() -> None:
@@ -194,16 +186,16 @@ STORED = {
 }
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP"])
-@pytest.mark.parametrize("orientation", STORED)
-def test_exif_orientation_is_applied(orientation: int, file_format: str) -> None:
-    exif = Image.Exif()
-    exif[274] = orientation
-    options = {"lossless": True} if file_format == "WEBP" else {}
-    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation])).convert("RGB")
-    pixels, note = decode(encoded(stored, file_format, exif=exif, **options), ImageShape(3, 5, 3), LIMITS)
-    assert np.array_equal(pixels, np.stack([LETTER] * 3))
-    assert note == ("" if orientation == 1 else "rotated by its EXIF tag")
+def test_exif_orientation_is_applied() -> None:
+    for file_format in ["PNG", "TIFF", "WEBP"]:
+        for orientation, stored in STORED.items():
+            exif = Image.Exif()
+            exif[274] = orientation
+            options = {"lossless": True} if file_format == "WEBP" else {}
+            image = Image.fromarray(np.ascontiguousarray(stored)).convert("RGB")
+            pixels, note = decode(encoded(image, file_format, exif=exif, **options), ImageShape(3, 5, 3), LIMITS)
+            assert np.array_equal(pixels, np.stack([LETTER] * 3)), (file_format, orientation)
+            assert note == ("" if orientation == 1 else "rotated by its EXIF tag"), (file_format, orientation)
 
 
 def test_exif_orientation_of_a_jpeg_is_applied_before_the_size_is_compared() -> None:
@@ -225,17 +217,16 @@ def test_unknown_exif_orientation_is_ignored() -> None:
     assert note == ""
 
 
-@pytest.mark.parametrize("size", [56, 112, 280, 1000])
-def test_resizing_antialiases_a_checkerboard_to_grey(size: int) -> None:
-    board = (np.indices((size, size)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    pixels, note = decode(encoded(Image.fromarray(board)), ImageShape(1, 28, 28), LIMITS)
-    assert np.abs(pixels.astype(int) - 127.5).max() <= 8
-    assert note == f"resized from {size}x{size}"
+def test_resizing_antialiases_a_checkerboard_to_grey() -> None:
+    for size in [56, 112, 280, 1000]:
+        board = (np.indices((size, size)).sum(axis=0) % 2 * 255).astype(np.uint8)
+        pixels, note = decode(encoded(Image.fromarray(board)), ImageShape(1, 28, 28), LIMITS)
+        assert np.abs(pixels.astype(int) - 127.5).max() <= 8, size
+        assert note == f"resized from {size}x{size}", size
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "note"),
-    [
+def test_note_tells_size_and_stretching() -> None:
+    for width, height, note in [
         (28, 28, ""),
         (14, 14, "resized from 14x14"),
         (56, 56, "resized from 56x56"),
@@ -243,13 +234,11 @@ def test_resizing_antialiases_a_checkerboard_to_grey(size: int) -> None:
         (1000, 1011, "resized from 1000x1011 and stretched"),
         (28, 27, "resized from 28x27 and stretched"),
         (640, 480, "resized from 640x480 and stretched"),
-    ],
-)
-def test_note_tells_size_and_stretching(width: int, height: int, note: str) -> None:
-    image = Image.new("L", (width, height), 77)
-    pixels, told = decode(encoded(image), ImageShape(1, 28, 28), LIMITS)
-    assert (pixels == 77).all()
-    assert told == note
+    ]:
+        image = Image.new("L", (width, height), 77)
+        pixels, told = decode(encoded(image), ImageShape(1, 28, 28), LIMITS)
+        assert (pixels == 77).all(), (width, height, note)
+        assert told == note, (width, height, note)
 
 
 def test_note_lists_every_change_in_order() -> None:
