@@ -41,6 +41,15 @@ def test_files_are_short_and_begin_with_a_sentence() -> None:
         assert (ast.get_docstring(ast.parse(text)) or "").split("\n")[0].endswith("."), path
 
 
+def test_no_class_name_occurs_twice() -> None:
+    places: dict[str, Path] = {}
+    for path in HOUSE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                other = places.setdefault(node.name.lstrip("_"), path)
+                assert other is path, f"{node.name} in {path} and {other}"
+
+
 def test_engine_libraries_are_imported_where_they_are_used() -> None:
     for path in HOUSE.rglob("*.py"):
         assert not imported_at_import(ast.parse(path.read_text())) & GPU, path

@@ -144,7 +144,7 @@ class _Pass(Generic[Key, Found]):
         return taken
 
     def _receive(self, rows: list[_Finished[Key, Found]]) -> None:
-        """What the lanes let go, or originals that were noised: latents wait for their decoding."""
+        """Take what left the lanes, or noised originals; latents wait for their decoding."""
         if self.config.latent:
             self.latents += rows
         else:
@@ -194,7 +194,7 @@ class _Pass(Generic[Key, Found]):
             self.stage_results.append(self.worker.submit(lambda: [self._finish_stage(image) for image in images]))
 
     def _classify_next_images(self) -> bool:
-        """Start on a batch of images; False where there are none, or too many wait for one before them."""
+        """Start on a batch of images; False if there are none, or too many wait for an earlier one."""
         if not self.more or len(self.waiting) >= MOST_WAITING * self.session.batch:
             return False
         chunk = list(itertools.islice(self.items, self.session.batch))

@@ -1,4 +1,4 @@
-"""Engines behind one protocol: a session holds the graphs of a bundle and the lanes' state on its device."""
+"""Engines behind one protocol: a session has the graphs of a bundle and the state of the lanes on its device."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,7 +13,12 @@ from diffood.runtime.method.scoring import Array
 
 @dataclass(frozen=True)
 class Classified:
-    """logits float32 [N, K] and penultimate features float32 [N, D]."""
+    """What the classifier gives for N images.
+
+    Attributes:
+        logits: float32 [N, K].
+        features: Of the penultimate layer, float32 [N, D].
+    """
 
     logits: Array
     features: Array
@@ -21,10 +26,15 @@ class Classified:
 
 @dataclass(frozen=True)
 class StepInputs:
-    """One step of all B lanes; a row of each lane's StepTable.
+    """One step of all B lanes: a row of each lane's StepTable.
 
-    time float32 [B], label int64 [B], guidance float32 [B], coefficients float32 [B, 4], weights float32 [B, H],
-    store int64 [B] (NO_REGISTER: keep nothing).
+    Attributes:
+        time: float32 [B].
+        label: int64 [B].
+        guidance: float32 [B].
+        coefficients: float32 [B, 4].
+        weights: Of the registers, float32 [B, H].
+        store: Register that gets this step's epsilon, int64 [B]; NO_REGISTER: none.
     """
 
     time: Array
@@ -36,10 +46,10 @@ class StepInputs:
 
 
 class Session(Protocol):
-    """What every backend offers. `batch` B is fixed: each call of an engine has exactly B rows.
+    """What every backend offers. The batch B is fixed: each call of an engine has exactly B rows.
 
-    Lanes stay on the device between steps: `put` and `take` are the only copies. They hold images [C, H, W], or latents
-    where the bundle has an autoencoder, and `encode` and `decode` are asked there alone. One thread at a time.
+    Lanes stay on the device between steps: `put` and `take` are the only copies. They contain images [C, H, W], or
+    latents if the bundle has an autoencoder; only then `encode` and `decode` are called. One thread at a time.
     """
 
     @property

@@ -1,6 +1,6 @@
-"""The few calls of the CUDA runtime that a TensorRT session makes, each checked. Knows nothing of TensorRT.
+"""The few calls of the CUDA runtime that a TensorRT session makes, each checked.
 
-Written without a GPU: the refusals have run, and a test finds every name used here in the installed cuda.bindings.
+Written without a GPU: tested are the refusals, and a test finds every name used here in the installed cuda.bindings.
 """
 
 import ctypes
@@ -20,9 +20,12 @@ from diffood.runtime.method.scoring import Array
 
 @dataclass(frozen=True)
 class Device:
-    """The GPU that sessions use: the first that CUDA_VISIBLE_DEVICES leaves.
+    """The GPU that sessions use: the first of CUDA_VISIBLE_DEVICES.
 
-    compute_capability as "8.6"; driver: the newest CUDA version it runs, as "12.6".
+    Attributes:
+        name: Its name.
+        compute_capability: E.g. "8.6".
+        driver: Newest CUDA version that the driver runs, e.g. "12.6".
     """
 
     name: str
@@ -35,16 +38,16 @@ class Device:
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
-    """Memory on the device, freed when this object is forgotten: its address and its size in bytes."""
+    """Memory on the device, freed with this object: its address and its size in bytes."""
 
     address: int
     nbytes: int
 
 
 def find_device(extra: str) -> Device:
-    """The device that sessions use. Raises DeviceError where there is none, MissingExtraError without cuda.bindings.
+    """The device that sessions use. Raises DeviceError if there is none, MissingExtraError without cuda.bindings.
 
-    The count is asked first: other calls, of CUDA and of TensorRT, may crash where there is no driver.
+    The count comes first: other calls, of CUDA and of TensorRT, may crash without a driver.
     """
     cudart = _load(extra)
     try:
@@ -54,7 +57,7 @@ def find_device(extra: str) -> Device:
     except RuntimeError as error:  # how some versions of cuda.bindings say that there is no driver
         raise DeviceError(_no_device(" ".join(str(error).split()))) from None
     if not count:
-        raise DeviceError(_no_device("the driver counts none"))
+        raise DeviceError(_no_device("the driver finds none"))
     properties = _checked(cudart, cudart.cudaGetDeviceProperties(0))
     driver = _checked(cudart, cudart.cudaDriverGetVersion())
     return Device(
@@ -65,7 +68,7 @@ def find_device(extra: str) -> Device:
 
 
 class Cuda:
-    """One stream on the device, and what is done on it, in order. What it hands out is freed when forgotten."""
+    """One stream on the device and the calls on it, in order. Memory it gives is freed with its Python object."""
 
     def __init__(self, extra: str) -> None:
         self._cudart = cudart = _load(extra)
@@ -86,7 +89,7 @@ class Cuda:
         return buffer
 
     def pinned(self, shape: tuple[int, ...]) -> Array:
-        """A float32 array of zeros in page-locked host memory, from and to which the GPU copies by itself."""
+        """A float32 array of zeros in page-locked host memory, which the GPU copies directly."""
         cudart, nbytes = self._cudart, 4 * math.prod(shape)
         address = int(self._check(cudart.cudaMallocHost(nbytes)))
         memory = (ctypes.c_byte * nbytes).from_address(address)
@@ -96,16 +99,16 @@ class Cuda:
         return array
 
     def upload(self, buffer: Buffer, array: npt.NDArray[Any], offset: int = 0) -> None:
-        """Copy a contiguous array to `offset` bytes behind the buffer's start.
+        """Copy a contiguous array to `offset` bytes after the buffer's start.
 
-        A pinned array must keep its values until the stream has come that far; any other may be changed at once,
+        A pinned array must keep its values until the stream has reached the copy; any other may be changed at once,
         since CUDA stages pageable memory before it returns.
         """
         kind = self._cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._copy(buffer.address + offset, array.ctypes.data, array.nbytes, kind)
 
     def download(self, array: npt.NDArray[Any], buffer: Buffer, offset: int = 0) -> None:
-        """Copy from the buffer into a contiguous array, whose values hold after `synchronize`."""
+        """Copy from the buffer into a contiguous array, whose values are valid after `synchronize`."""
         kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._copy(array.ctypes.data, buffer.address + offset, array.nbytes, kind)
 
@@ -118,11 +121,11 @@ class Cuda:
         self._check(self._cudart.cudaMemcpyAsync(target, source, nbytes, kind, self._stream))
 
     def synchronize(self) -> None:
-        """Wait until all that was put on the stream is done."""
+        """Wait until all calls on the stream are done."""
         self._check(self._cudart.cudaStreamSynchronize(self._stream))
 
     def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
-        """Capture what `work` puts on the stream as a CUDA graph: a call that repeats it, None where CUDA cannot."""
+        """Capture what `work` puts on the stream as a CUDA graph; a call that repeats it, None if CUDA cannot."""
         cudart = self._cudart
         mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._check(cudart.cudaStreamBeginCapture(self._stream, mode))
@@ -134,7 +137,7 @@ class Cuda:
             complete = True
         status, graph = cudart.cudaStreamEndCapture(self._stream)
         if not complete or status != cudart.cudaError_t.cudaSuccess:
-            cudart.cudaGetLastError()  # else the next call would be told of it
+            cudart.cudaGetLastError()  # otherwise the next call would report it
             return None
         replay = _Replay(self, self._check(cudart.cudaGraphInstantiate(graph, 0)))
         self._check(cudart.cudaGraphDestroy(graph))
@@ -151,7 +154,7 @@ class Cuda:
 
 @dataclass(frozen=True, eq=False)
 class _Replay:
-    """What was recorded, to be called again and again."""
+    """A recorded CUDA graph as a call."""
 
     cuda: Cuda
     recorded: Any
@@ -165,12 +168,12 @@ def _load(extra: str) -> Any:
         return importlib.import_module("cuda.bindings.runtime")
     except ImportError as error:
         raise MissingExtraError(
-            f"cuda-bindings, Python's way to CUDA, cannot be imported ({error}): pip install 'diffood[{extra}]'."
+            f"cuda-bindings cannot be imported ({error}): pip install 'diffood[{extra}]'."
         ) from None
 
 
 def _checked(cudart: Any, result: tuple[Any, ...]) -> Any:
-    """What a call returned; DeviceError where its status is not success."""
+    """What a call returned. Raises DeviceError if its status is not success."""
     status, *values = result
     if status != cudart.cudaError_t.cudaSuccess:
         memory = status == cudart.cudaError_t.cudaErrorMemoryAllocation
@@ -180,7 +183,7 @@ def _checked(cudart: Any, result: tuple[Any, ...]) -> Any:
 
 
 def _explain(cudart: Any, status: Any) -> str:
-    """CUDA's own name of an error, and its sentence."""
+    """CUDA's name of an error and its sentence."""
     name, sentence = cudart.cudaGetErrorName(status)[1], cudart.cudaGetErrorString(status)[1]
     return f"{name.decode()}, {sentence.decode()}"
 

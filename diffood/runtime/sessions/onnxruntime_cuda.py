@@ -1,6 +1,6 @@
-"""The CUDA session: ONNX Runtime's CUDA provider on the bundle's graphs, lanes held in GPU memory. Thin.
+"""The CUDA session: ONNX Runtime's CUDA provider on the bundle's graphs, with the lanes in GPU memory.
 
-Written without a GPU: what ran is the refusal where there is none, and the same code with its buffers on the CPU.
+Written without a GPU: tested are the refusal without one, and the same code with its buffers on the CPU.
 """
 
 import contextlib
@@ -59,9 +59,9 @@ def open_session(
 class OnnxRuntimeCudaSession:
     """A plan's graphs on ONNX Runtime's CUDA provider, for a fixed batch.
 
-    Buffers are bound once, and x goes to and fro between two of them. ONNX Runtime copies whole buffers only: before a
-    step all lanes go up if one was put, and down after it if one is taken. The registers of multistep samplers are
-    combined on the host, so that such a step copies all lanes down and up.
+    Buffers are bound once, and x alternates between two of them. ONNX Runtime only copies whole buffers: all lanes are
+    uploaded before a step if one was put, and downloaded after it if one is taken. The registers of multistep samplers
+    are combined on the host, so such a step downloads and uploads all lanes.
     """
 
     backend: Backend = "onnxruntime-cuda"
@@ -139,7 +139,7 @@ class OnnxRuntimeCudaSession:
 
 
 class _BoundMap:
-    """A graph of one input, which keeps nothing between two calls; its buffers are bound once."""
+    """A stateless graph of one input, whose buffers are bound once."""
 
     def __init__(self, bundle: Bundle, role: Role, precision: Precision, batch: int) -> None:
         self._session = load_graph(bundle, role, precision, PROVIDER, OPTIONS)
@@ -159,7 +159,7 @@ class _BoundMap:
 
 
 def require_cuda() -> None:
-    """Have ONNX Runtime make a CUDA session. Raises MissingExtraError (it has no such provider), DeviceError."""
+    """Make a CUDA session of a tiny graph. Raises MissingExtraError (no such provider) and DeviceError."""
     version = onnxruntime.__version__
     if PROVIDER not in onnxruntime.get_available_providers():
         raise MissingExtraError(
@@ -183,7 +183,7 @@ def require_cuda() -> None:
 
 
 def _why_not(said: str) -> str:
-    """What is missing, as far as it can be found out: the GPU, its driver, or a library."""
+    """What is missing, if it can be found out: the GPU, its driver, or a library."""
     try:
         device = str(find_device(extra="gpu"))
     except DeviceError as error:
@@ -193,7 +193,7 @@ def _why_not(said: str) -> str:
     for line in said.splitlines():
         if line.startswith("Failed to load "):
             return f"{line.rpartition('/')[2].partition(': ')[2]}. Install CUDA and cuDNN: pip install 'diffood[gpu]'."
-    return f"it does not go with {device}. Install cuDNN, a newer driver, or another onnxruntime-gpu."
+    return f"it does not work with {device}. Install cuDNN, a newer driver, or another onnxruntime-gpu."
 
 
 def _allocate(shape: tuple[Any, ...], kind: type[np.generic] = np.float32) -> Any:

@@ -1,4 +1,4 @@
-"""The TensorRT session: a bundle's engines on tensorrt or tensorrt_rtx, lanes held in GPU memory. Thin.
+"""The TensorRT session: a bundle's engines on tensorrt or tensorrt_rtx, with the lanes in GPU memory.
 
 Written without a GPU: the refusals have run, and a test finds every name used here in the installed tensorrt_rtx;
 `diffood verify` runs the rest on a machine that has one. For TensorRT 10.3 and newer, TensorRT-RTX 1.2 and newer.
@@ -68,11 +68,10 @@ def open_session(
 
 
 class TensorRtSession:
-    """A plan's engines on one GPU, for a fixed batch; needs engines that were built for this very machine.
+    """A plan's engines on one GPU, for a fixed batch; the engines must have been built for this machine.
 
-    Copies between host and GPU: images in, denoised images, logits and features out, latents to and fro, and the
-    numbers of a step's rows. The registers of multistep samplers are combined on the host: such a step copies all
-    lanes out and in.
+    Copied between host and GPU are images, denoised images, latents, logits, features, and the numbers of a step. The
+    registers of multistep samplers are combined on the host: such a step copies all lanes to the host and back.
     """
 
     threads = 0
@@ -142,7 +141,7 @@ class TensorRtSession:
 
 @dataclass(frozen=True)
 class Installed:
-    """A library that was imported, as its engines' records name it, and the device it would run on."""
+    """An imported library, its version and GPU as engine records name them, and the device it would run on."""
 
     module: Any
     machine: EngineHost
@@ -150,7 +149,7 @@ class Installed:
 
 
 def load_library(library: EngineLibrary) -> Installed:
-    """Import TensorRT or TensorRT-RTX, after a device was found: without a driver it may crash.
+    """Import TensorRT or TensorRT-RTX once a device was found: without a driver it may crash.
 
     Raises MissingExtraError (a package is not installed), DeviceError (no GPU, or the library cannot be loaded).
     """
@@ -169,7 +168,7 @@ def load_library(library: EngineLibrary) -> Installed:
 
 
 class _Program:
-    """One engine on the device: buffers bound once, one run of it recorded as a CUDA graph where CUDA can.
+    """One engine on the device, with its buffers bound once and its run recorded as a CUDA graph if CUDA can.
 
     carry: (output, input) of one shape; every run ends by copying the first into the second.
     """
@@ -186,17 +185,17 @@ class _Program:
         carry: tuple[str, str] | None = None,
     ) -> None:
         trt = installed.module
-        plan = read_plan(record, role)  # hashed there: what is deserialised is what was built
+        plan = read_plan(record, role)  # hashed there: only what was built is deserialised
         where = record.path / role
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BundleError(f"{installed.machine.library} cannot load {where}: {_last_error(trt)}. {_REBUILD}.")
         require_tensors(where, bundle, role, *_tensors(trt, engine, batch), remedy=_REBUILD)
         self.inputs, self.outputs = expected_tensors(bundle, role)
-        self._context = context = _create_context(trt, engine, installed.machine.library)  # a recorded run needs it too
+        self._context = context = _create_context(trt, engine, installed.machine.library)  # a recorded run needs it
         if context is None:
             raise DeviceError(
-                f"{where} gets no memory to run in: {_last_error(trt)}. Lower --batch or free GPU memory."
+                f"{where} has not enough memory to run: {_last_error(trt)}. Lower --batch or free GPU memory."
             )
         self.buffers: dict[str, Buffer] = {}
         for name, (kind, _, *rest) in {**self.inputs, **self.outputs}.items():
@@ -218,7 +217,7 @@ class _Program:
 
 
 class _EngineMap:
-    """A program of one input, which keeps nothing between two runs; page-locked arrays for what goes in and out."""
+    """A stateless program of one input, with page-locked arrays for its input and outputs."""
 
     def __init__(self, program: _Program, cuda: Cuda, batch: int) -> None:
         self._program, self._cuda = program, cuda
@@ -240,10 +239,10 @@ class _EngineMap:
 
 
 def _record(work: Callable[[], None], cuda: Cuda, context: Any, library: EngineLibrary) -> Callable[[], None]:
-    """Run once, as TensorRT asks for before a capture, and record; where that fails, the plain way has to do."""
+    """Run once, as TensorRT requires before a capture, and record; if that fails, return `work` itself."""
     work()
     cuda.synchronize()
-    # TensorRT-RTX knows when a run allocates memory, which cannot be recorded; TensorRT has to be tried.
+    # TensorRT-RTX says whether a run allocates memory, which cannot be recorded; with TensorRT only trying tells.
     if library == "tensorrt-rtx" and not context.is_stream_capturable(cuda.stream):
         return work
     replay = cuda.record(work)
@@ -254,7 +253,7 @@ def _record(work: Callable[[], None], cuda: Cuda, context: Any, library: EngineL
 
 
 def _create_runtime(trt: Any) -> Any:
-    """A runtime of our own, which refuses engines with host code in them: those built to run on other versions."""
+    """A runtime that refuses engines with host code in them: those built to run on other versions."""
     runtime = trt.Runtime(_logger(trt))
     runtime.engine_host_code_allowed = False
     return runtime
@@ -271,7 +270,7 @@ def _create_context(trt: Any, engine: Any, library: EngineLibrary) -> Any:
 
 
 def _tensors(trt: Any, engine: Any, batch: int) -> tuple[Tensors, Tensors]:
-    """Inputs and outputs of an engine in ONNX's words; a first dimension of -1 or of the batch counts as free."""
+    """Inputs and outputs of an engine with ONNX's type names; a first dimension of -1 or of the batch is free."""
     words = {trt.DataType.FLOAT: FLOAT, trt.DataType.INT64: INT64}
     inputs: Tensors = {}
     outputs: Tensors = {}
@@ -286,7 +285,7 @@ def _tensors(trt: Any, engine: Any, batch: int) -> tuple[Tensors, Tensors]:
 
 @functools.cache  # TensorRT keeps the first logger of a process for ever
 def _logger(trt: Any) -> Any:
-    """Keeps what TensorRT reports as errors for the message of the exception; the terminal stays quiet."""
+    """Keeps the errors that TensorRT reports for the message of the exception, and prints nothing."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
