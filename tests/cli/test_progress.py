@@ -5,9 +5,8 @@ import pytest
 from diffood.cli import progress
 
 
-@pytest.mark.parametrize(
-    ("done", "total", "rate", "state", "words"),
-    [
+def test_words_of_progress() -> None:
+    for done, total, rate, state, words in (
         (0, None, 0.0, "", "0, 0.0/s"),
         (40, None, 2.0, "", "40, 2.0/s"),
         (40, 100, 2.0, "1.0% flagged", "40 of 100, 2.0/s, 1.0% flagged, 0:00:30 left"),
@@ -15,10 +14,8 @@ from diffood.cli import progress
         (40, 100, 0.0, "", "40 of 100, 0.0/s"),
         (40, 100, 0.05, "", "40 of 100, 3.0/min, 0:20:00 left"),
         (101, 100, 2.0, "", "101 of 100, 2.0/s, 0:00:00 left"),
-    ],
-)
-def test_words_of_progress(done: int, total: int | None, rate: float, state: str, words: str) -> None:
-    assert progress.describe(done, total, rate, state) == words
+    ):
+        assert progress.describe(done, total, rate, state) == words
 
 
 def test_a_total_that_becomes_known_is_shown_from_then_on(
