@@ -90,7 +90,7 @@ def test_a_shard_cut_in_the_middle_keeps_its_rows_and_ends_with_3(
     )
     assert done.code == 3
     assert done.content["scored"] >= 14
-    assert any("what follows its last row, cannot be read" in reason for reason in done.content["reasons"])
+    assert any("its rest after the last row, cannot be read" in reason for reason in done.content["reasons"])
 
 
 def test_paths_come_from_standard_input(calibrated: Path, folders: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from diffood.serving.output.journal import RunRecord
 from diffood.serving.output.layout import OutputLayout
 from diffood.serving.output.open import open_output
 from diffood.serving.output.summary import Summary, encode_summary
+from diffood.serving.rows.readers import read_rows
 from diffood.serving.rows.row import Row
 
 ROWS = [
@@ -66,3 +67,8 @@ def write(path: Path, rows: Sequence[Row], **changes: Any) -> Path:
             output.write(row)
         finish(output)
     return path
+
+
+def read(path: Path) -> list[Row]:
+    """All rows of a file or a folder of parts."""
+    return [row for block in read_rows(path) for row in block]

@@ -86,7 +86,6 @@ class Output(ABC):
         self._require_free_path()
         if self._mode == "resume" and not self.layout.journal.exists() and self.layout.path.is_file():
             self._require_same_run(read_summary(self.layout.summary, self.layout.path).run)
-            self._clear()  # a kill may have come between the journal's end and that of the parts
             self.finished = True
             self._remove_leftovers()
             return

@@ -13,13 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import fingerprint_of
-from written import MANY, ROWS, finish, open_at, write
+from written import MANY, ROWS, finish, open_at, read, write
 
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.serving.output.layout import OutputLayout
 from diffood.serving.rows.formats.registry import FORMATS
-from diffood.serving.rows.readers import read_rows
 from diffood.serving.rows.row import Row
 
 NAMES = [*(f"rows.{name}" for name in FORMATS), "rows"]
@@ -46,10 +45,6 @@ def resume(path: Path, rows: Sequence[Row], *, ends: bool = True, **changes: obj
             output.write(row)
         if ends:
             finish(output)
-
-
-def read(path: Path) -> list[Row]:
-    return [row for block in read_rows(path) for row in block]
 
 
 @given(

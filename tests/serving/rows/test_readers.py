@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from written import finish, open_at, run_of, write
+from written import finish, open_at, read, run_of, write
 
 from diffood.errors import UsageError
 from diffood.serving.output.layout import OutputLayout
@@ -21,10 +21,6 @@ ROWS = [
     Row("nan.png", "22" * 32, "invalid", None, 0.0625, 1.5, True, 0, "coat", None, 1, 16, error="not finite"),
     Row("=1+1.png", "33" * 32, "ok", 0.0, 1.0, 0.0, False, 9, "\\xff", 0.0, 1, 0, "\u2028"),
 ]
-
-
-def read(path: Path) -> list[Row]:
-    return [row for block in read_rows(path) for row in block]
 
 
 def test_rows_come_in_blocks_of_limited_size(tmp_path: Path) -> None:
