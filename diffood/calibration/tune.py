@@ -1,12 +1,13 @@
 """Tunes a bundle: measures the plans that the cost limit allows, chooses one and makes it the default plan."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from diffood.calibration.request import EngineRequest, ShowProgress, choose_engine, hide_progress
+from diffood.calibration.request import EngineRequest, ShowProgress, choose_engine, hide_progress, open_detector
 from diffood.calibration.scored_files import IND
 from diffood.calibration.tuning.candidates import CostOf, PlanCandidate, evaluations_of, measure_candidates
 from diffood.calibration.tuning.choice import TUNED, CostLimit, PlanChoice, choose
@@ -26,7 +27,6 @@ from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import Bundle, add_default_plan, open_bundle
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.tuning import MeasuredPlan, TuningMeasurement, add_tuned, keep_measured
-from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 from diffood.runtime.method.plan import Plan
@@ -88,7 +88,7 @@ class Tuned:
     latency_engine: EngineOption | None
     skipped: int
     interrupted: bool
-    speeds: tuple[Speed, ...]
+    speeds: tuple[Speed, ...] = ()
 
     def measured(self) -> TuningMeasurement:
         """Cost and detection of every plan, as the bundle stores them."""
@@ -143,7 +143,7 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
     if request.images < 1:
         raise UsageError(f"--images {request.images} leaves nothing to measure on; give some hundreds.")
     bundle, limit, engine = open_bundle(request.bundle), request.limit, request.engine
-    best = choose_engine(bundle, engine)
+    choose_engine(bundle, engine)  # refused before images are read
     sources = list_inputs(request.ind, request.columns)
     ood = {name: list_inputs(inputs, request.columns) for name, inputs in request.ood.items()}
     images = gather_images(sources, ood, bundle.manifest.image, request.images)
@@ -153,17 +153,7 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
     groups = group_by_trace(bundle, [*compared.values(), *list_plans(bundle)])
     kept = _within(groups, cost_of, limit, {trace_of(plan) for plan in compared.values()})
     add_tuned(bundle, images.used)
-
-    def open_trace(trace: Plan) -> Detector:
-        return Detector.load(
-            bundle,
-            trace,
-            backend=best.backend,
-            precision=best.precision,
-            batch=engine.batch,
-            threads=engine.threads,
-        )
-
+    open_trace = partial(open_detector, bundle, engine=engine)
     with show_progress("tuning", images.count * sum(full_cost(bundle, trace) for trace in kept)) as advance:
         candidates, interrupted = measure_candidates(bundle, kept, images, open_trace, cost_of, advance)
     choice = choose(candidates, limit)
@@ -179,12 +169,12 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
         latency_engine=latency_engine,
         skipped=sum(len(plans) for trace, plans in groups.items() if trace not in kept),
         interrupted=interrupted,
-        speeds=() if interrupted else _time_chosen(bundle, choice.chosen, images, engine.threads),
     )
-    if not interrupted:
-        keep_measured(bundle, tuned.measured())
-        add_default_plan(bundle, TUNED, choice.chosen.plan)
-    return tuned
+    if interrupted:
+        return tuned
+    keep_measured(bundle, tuned.measured())
+    add_default_plan(bundle, TUNED, choice.chosen.plan)
+    return replace(tuned, speeds=_time_chosen(bundle, choice.chosen, images, engine.threads))
 
 
 def _cost_function(bundle: Bundle, latency_engine: EngineOption | None, images: TuningImages, threads: int) -> CostOf:
