@@ -1,4 +1,4 @@
-"""What every verb of this room is asked in the same words: an engine, a plan, progress; and the detector these name."""
+"""What calibrate, evaluate, tune and verify requests have in common: an engine, a plan, progress."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
