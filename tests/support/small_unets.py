@@ -4,6 +4,13 @@ from typing import Any
 
 ATTENTION = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
 
+ONE_LEVEL = {  # half the nodes, for tests that export
+    "block_out_channels": (8,),
+    "down_block_types": ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",),
+    "add_attention": False,
+}
+
 
 def small_unet(**changes: Any) -> Any:
     """A UNet2DModel of 1x8x8 images, two levels of eight channels, three classes and a null; the same every time."""

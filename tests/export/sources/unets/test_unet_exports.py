@@ -115,7 +115,9 @@ def test_an_edm_folder_becomes_a_bundle_of_denoisers(
 ) -> None:
     torch.manual_seed(4)
     blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (8,)}
-    network = diffusers.UNet2DModel(sample_size=SIZE, layers_per_block=1, norm_num_groups=4, **blocks).eval()
+    network = diffusers.UNet2DModel(
+        sample_size=SIZE, layers_per_block=1, norm_num_groups=4, add_attention=False, **blocks
+    ).eval()
     network.save_pretrained(tmp_path / "pipeline" / "unet")
     diffusers.DDPMScheduler().save_pretrained(tmp_path / "pipeline" / "scheduler")
     edm = diffusers.EDMEulerScheduler(num_train_timesteps=STEPS)
