@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import pickle
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -226,3 +227,19 @@ def test_ids_that_have_their_rows_are_passed_over(tree: Path) -> None:
 def test_a_watched_folder_comes_last(tree: Path) -> None:
     watch = WatchedFolder(tree / "two", idle_seconds=0.1, poll_seconds=0.02, settle_seconds=0.05)
     assert [item.id for item in items("one/a.png", reading=ReadOptions(LIMITS, watch=watch))] == ["one/a.png", "a.png"]
+
+
+def test_a_list_of_items_can_be_read_again_and_in_another_process(tree: Path) -> None:
+    listed = list_inputs(["t.parquet", "z.tgz", "s.tar", "one"])
+    assert [item.id for item in listed] == sorted(item.id for item in listed)
+    assert sum(item.held for item in listed) == 0  # bytes that came with the listing are on the disk
+    once = [item.read(LIMITS) for item in listed]
+    assert [item.read(LIMITS) for item in listed] == once
+    assert [item.read(LIMITS) for item in pickle.loads(pickle.dumps(listed))] == once
+
+
+def test_a_list_of_nothing_but_damage_is_wrong_usage(tree: Path) -> None:
+    (tree / "torn.tar").write_bytes(b"this is no tar" * 100)
+    with pytest.raises(UsageError, match=r"Nothing in torn\.tar can be used\. The shard, or its rest"):
+        list_inputs(["torn.tar"])
+    assert [item.id for item in list_inputs(["torn.tar", "one/a.png"])] == ["one/a.png", "torn.tar"]
