@@ -158,8 +158,8 @@ def _add_plan(
         workspace_mb=request.workspace_mb,
         timing_cache=request.timing_cache.absolute() if request.timing_cache else None,
     )
-    # What is built from are the bytes whose hash is recorded, not what the paths say a minute later: copies, of which
-    # the builder opens the weights by name.
+    # The engine is built from copies of the bytes whose hash is recorded, since the files may change meanwhile; the
+    # builder opens the copy of the weights by name.
     model, _ = read_model(bundle, graph)
     with tempfile.TemporaryFile(dir=folder) as onnx:
         onnx.write(model)
@@ -184,10 +184,10 @@ def _add_plan(
 
 
 def _replace(target: Path, folder: Path) -> None:
-    """Put the new folder in the place of the old one: two renames, so that a reader hardly ever finds neither."""
+    """Replace the old folder by the new one in two renames, so that a reader almost never finds neither."""
     old = folder.with_name(folder.name + ".old")
     if target.is_symlink() or target.is_file():
-        target.unlink()  # no engine of ours; the link goes, what it points to stays
+        target.unlink()  # not an engine of ours: the link is removed, its target stays
     elif target.exists():
         target.rename(old)
     folder.rename(target)

@@ -28,7 +28,7 @@ def missing_library(library: EngineLibrary, error: Exception) -> MissingExtraErr
 
 
 def cannot_build_here(reason: str) -> ExportError:
-    """TensorRT was asked for where it finds no GPU, or cannot be loaded; reason: a sentence that says which."""
+    """TensorRT finds no GPU here, or cannot be loaded. reason: a sentence that says which."""
     return ExportError(
         f"`--engine tensorrt` builds on the GPU that the engine will run on, which failed: {reason} "
         "`--engine tensorrt-rtx --gpu sm89` builds without a GPU."
@@ -43,7 +43,7 @@ def library_too_old(version: str, oldest: tuple[int, int]) -> ExportError:
 
 
 def describe_node(name: str, operator: str, said: str) -> str:
-    """One refused node; what the parser says of it is a C++ condition with a sentence somewhere in it."""
+    """One refused node, for a message. said: by the parser, a C++ condition with a sentence in it."""
     node = f"node {name!r} (operator {operator})"
     if operator in NEEDS:
         return f"{node} {NEEDS[operator]}"
@@ -54,7 +54,7 @@ def describe_node(name: str, operator: str, said: str) -> str:
 
 
 def _sentence(said: str) -> str:
-    """What a message of TensorRT says, without where in its source it was said and without its advice."""
+    """The sentence in a message of TensorRT, without its place in the source and without its advice."""
     return re.split(r"\. |;|\n", WHERE.sub("", said))[0].strip()
 
 
@@ -70,7 +70,7 @@ def graph_refused(library: str, graph: str, nodes: list[str]) -> ExportError:
 
 
 def build_failed(library: str, graph: str, workspace_mb: int | None, logged: list[str]) -> ExportError:
-    """A graph that was parsed did not become an engine. logged: errors of the builder, the last of them its verdict."""
+    """The builder failed on a parsed graph. logged: its errors, the last one says why it gave up."""
     said = " ".join(logged).lower()
     if any(words in said for words in ("outofmemory", "out of memory", "insufficient memory")):
         reason = "memory ran out. Lower --workspace or the largest batch of --engine-batch, or close other programs."
@@ -79,7 +79,7 @@ def build_failed(library: str, graph: str, workspace_mb: int | None, logged: lis
         reason = f"a node needs more than --workspace allows ({limit}). Raise it, or lower the largest batch."
     else:
         reason = f"the builder says: {_sentence(logged[-1])}. "
-        if "any implementation" in said:  # which TensorRT also says where it had too little memory to try one
+        if "any implementation" in said:  # TensorRT also says so where memory was too small to try one
             reason += "Often memory is what lacks: lower the largest batch of --engine-batch. "
         reason += f"Try another --precision or --opset, or a newer {library.split(maxsplit=1)[0]}."
     return ExportError(f"{library} cannot build {graph}: {reason}")

@@ -1,7 +1,7 @@
 """The process in which one engine is built: a job as arguments, the ONNX file on stdin, JSON lines on stdout.
 
 A process of its own, since polygraphy fixes at import which of the two libraries it drives, and since a builder that
-crashes or is killed for want of memory takes its process with it. build.py starts it; needs no torch.
+crashes or runs out of memory takes its process with it. build.py starts it; needs no torch.
 """
 
 import importlib
@@ -130,13 +130,13 @@ def build(job: BuildJob, onnx: bytes, say: Say) -> dict[str, str]:
         config = CreateConfig(**options)
 
     def without_tf32(_builder: Any, _network: Any, settings: Any) -> None:
-        settings.clear_flag(trt.BuilderFlag.TF32)  # FP32 is what the others are measured against: all its bits
+        settings.clear_flag(trt.BuilderFlag.TF32)  # the reference of the other precisions must be full FP32
 
     save = {"save_timing_cache": options.get("load_timing_cache")}
     try:
         plan = EngineBytesFromNetwork((builder, network, parser), PostprocessConfig(config, without_tf32), **save)()
     except PolygraphyException as error:
-        # polygraphy logs what it raises too; what the builder said comes before
+        # polygraphy also logs what it raises; the builder's own errors come before
         logged = [line for line in errors if line != str(error)] or [str(error)]
         raise build_failed(f"{job.library} {trt.__version__}", job.name, job.workspace_mb, logged) from None
     job.plan.write_bytes(memoryview(plan))
@@ -150,7 +150,7 @@ def build(job: BuildJob, onnx: bytes, say: Say) -> dict[str, str]:
 
 
 def _load(library: EngineLibrary) -> Any:
-    """Import the library, and polygraphy bound to it."""
+    """Import the library, and polygraphy for it."""
     os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = str(int(library == "tensorrt-rtx"))
     try:
         module = importlib.import_module(MODULES[library])
@@ -197,7 +197,7 @@ def _monitor(trt: Any, job: BuildJob, say: Say) -> Any:
 
 
 def _collect_errors() -> list[str]:
-    """A list that fills with the errors polygraphy and TensorRT log, which else would go to the terminal."""
+    """A list that collects the errors polygraphy and TensorRT log, instead of the terminal."""
     from polygraphy.logger import G_LOGGER
 
     found: list[str] = []
@@ -239,7 +239,7 @@ def _refuse(trt: Any, job: BuildJob, onnx: bytes, typed: bool) -> NoReturn:
 def main(verb: str, argument: str) -> None:
     """Run `ask LIBRARY` or `build JOB`. Lines on stdout: {"progress": text}, at last {"result": …} or {"error": …}."""
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print themselves is no part of the answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is not part of the answer
 
     def send(kind: str, value: Any) -> None:
         channel.write(json.dumps({kind: value}) + "\n")

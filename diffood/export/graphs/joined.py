@@ -83,7 +83,7 @@ def _at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             ) from None
     del made.opset_import[:]
     made.opset_import.append(helper.make_opsetid("", opset))
-    made.graph.ClearField("value_info")  # of sizes that may no longer be so
+    made.graph.ClearField("value_info")  # its shapes may be wrong now
     return made
 
 

@@ -17,7 +17,7 @@ def weight_type(model: nn.Module) -> torch.dtype:
 
 
 class PrepareImages(nn.Module):
-    """x [B, C, H, W] in [-1, 1] -> what a classifier takes, float32: resized, cut, its channels, normalised."""
+    """x [B, C, H, W] in [-1, 1] -> classifier input, float32: resized, cropped, channels matched, normalised."""
 
     def __init__(self, classifier: Classifier, channels: int, height: int, width: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class StepPlain(nn.Module):
         self.model, self.channels, self.null = unet.model, unet.channels, unet.label_count - 1
 
     def predict(self, x: torch.Tensor, time: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
-        """Ask the UNet; of a learned sigma's 2C outputs the first C are the prediction.
+        """Evaluate the UNet; of a learned sigma's 2C outputs the first C are the prediction.
 
         diffusers makes the sinusoids of `time` in float32, whatever the weights are.
         """

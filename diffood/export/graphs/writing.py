@@ -104,7 +104,7 @@ def write_graphs(writer: GraphWriter, precisions: Collection[Precision]) -> tupl
             written += _write_fp16(writer, {graph.role: graph for graph in written})
         for model in _models(writer):
             model.to("meta")
-        gc.collect()  # what the exporter made refers to itself, and to weights
+        gc.collect()  # the exporter's objects are in cycles, and hold weights
         proven = [entry for graph in written if (entry := _prove_or_keep_fp32(writer, graph))]
         return proven + _fp32_stand_ins(proven, precisions), golden
     finally:
@@ -128,7 +128,7 @@ def _write_fp32(writer: GraphWriter, golden: Golden) -> Iterator[_SavedGraph]:
 
 
 def _golden(role: Role, sample: Inputs, outputs: tuple[str, ...], module: torch.nn.Module) -> Golden:
-    """Inputs of a graph and what torch gives for them, row by row: a large model has no memory for four at once."""
+    """Inputs of a graph and torch's outputs, row by row, since four rows of a large model may not fit in memory."""
     rows = [run_torch(module)({name: value[i : i + 1] for name, value in sample.items()}) for i in range(GOLDEN_IMAGES)]
     found: Golden = {f"{role}.in.{name}": value.numpy() for name, value in sample.items()}
     for index, name in enumerate(outputs):
@@ -160,7 +160,7 @@ def _save(
     path: Path,
     weights: WeightsFile,
 ) -> str | None:
-    """Write one graph; the name of the file its weights lie in, None where it holds them itself."""
+    """Write one graph. Returns the name of the file with its weights, None where it holds them itself."""
     if isinstance(module, ClassifyGraph) and isinstance(module.model, OnnxClassifier):
         export_joined(module, example, outputs, path, writer.opset)
         return None
@@ -176,7 +176,7 @@ def _weights(writer: GraphWriter, files: dict[str, WeightsFile], role: Role, pre
 
 
 def _weights_name(role: Role, precision: Precision) -> str:
-    """The file for large weights of a role's model: one for all step graphs, since they hold the same."""
+    """The file for large weights of a role's model; all step graphs share one."""
     model = "step" if role in ("step_plain", "step_guided") else role
     return f"{model}.weights" if precision == "fp32" else f"{model}.{precision}.weights"
 

@@ -23,9 +23,9 @@ from onnx import helper, numpy_helper
 from diffood.export.int8.states import States
 from diffood.export.onnx.precision import resizes
 
-QUANTISABLE = ("Conv", "Gemm", "MatMul")  # ConvTranspose is not: its channels lie on another axis, untried
+QUANTISABLE = ("Conv", "Gemm", "MatMul")  # not ConvTranspose, whose channels are on another axis: untried
 # Nodes that only move values, which ONNX Runtime runs in int8 where a pair stands on both sides of them. Where there is
-# none behind one, it puts in its own, which it cannot move to uint8 (since 1.26, issue 25526): the graph does not load.
+# none after one, it inserts its own, which it cannot move to uint8 (since 1.26, issue 25526): the graph does not load.
 MOVING = ("MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 MATRIX = 2  # dimensions
 LARGEST = 127  # of a symmetric int8; -128 is not used
@@ -145,7 +145,7 @@ def insert_pairs(model: onnx.ModelProto, clips: Clips, chosen: Collection[str]) 
     weights = {tensor.name: tensor for tensor in graph.initializer}
     nodes: list[onnx.NodeProto] = []
     done: dict[tuple[str, int], str] = {}
-    shown: dict[str, float] = {}  # what is rounded as it comes out of a node, and its clip
+    shown: dict[str, float] = {}  # outputs that are rounded, and their clips
 
     def put_in(new: list[onnx.NodeProto], constants: list[onnx.TensorProto]) -> str:
         nodes.extend(new)

@@ -39,7 +39,7 @@ PIXELS_A_BATCH = 2**15  # of an engine call while every activation is kept: 32 i
 # Root mean square of what int8 adds to an output, as a share of that of the output, at the worst time of the plan. On
 # the zoo these flip 0.1 % of the default plan's verdicts and 0.3 % of the plain plan's, and move no AUROC by more than
 # 0.01 and 0.19 points, within the gate's 0.5 % and 0.2 points (docs/parity.md).
-# An autoencoder is left as it is: what its errors do to verdicts was measured on none.
+# Autoencoders stay FP32: what their errors do to verdicts was never measured.
 BUDGETS: dict[Role, float] = {"classify": 0.01, "step_guided": 0.045, "step_plain": 0.045}
 JUDGED: dict[Role, tuple[str, ...]] = {
     "classify": ("logits", "features"),
@@ -110,7 +110,7 @@ def quantize_bundle(bundle_path: Path, images: Array, *, report: Callable[[str],
         exact = [entry for entry in bundle.manifest.graphs if entry.precision == "fp32"]
         entries = [_quantize(task, entry) for entry in exact if entry.role in JUDGED]
         if "int8" in bundle.precisions:
-            _update_manifest(bundle, ())  # so that whoever is interrupted here has a bundle that opens
+            _update_manifest(bundle, ())  # an interruption from here on leaves a bundle that opens
         shared = [entry.model_copy(update={"precision": "int8"}) for entry in exact if entry.role not in JUDGED]
         for entry in shared:
             report(f"{entry.role:<17} stays fp32 in the int8 variant: {entry.file}")
@@ -128,7 +128,7 @@ def _choose_images(bundle: Bundle, images: Array) -> Array:
             f"Images to calibrate int8 on have shape {images.shape} and type {images.dtype}; this bundle takes float32 "
             f"[N, {', '.join(map(str, planes))}] in [-1, 1]."
         )
-    if not np.abs(images).max(initial=0) <= 1 + RANGE_SLACK:  # NaN is not either
+    if not np.abs(images).max(initial=0) <= 1 + RANGE_SLACK:  # false for NaN too
         raise UsageError("Images to calibrate int8 on must lie in [-1, 1]; use pixels / 127.5 - 1.")
     if len(images) < FEWEST_IMAGES:
         raise UsageError(
@@ -285,7 +285,7 @@ def _tensors(model: onnx.ModelProto, states: States) -> Inputs:
 
 
 def _name_products(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
-    """Call products by their weight, as the model's author does, by their own name where they multiply activations."""
+    """Names of products for the user: their weight's, or their own where they multiply activations."""
     weights = {tensor.name for tensor in model.graph.initializer}
     nodes = {node.output[0]: node for node in list_products(model)}
     return [nodes[name].input[1].removesuffix(".weight") if nodes[name].input[1] in weights else name for name in names]

@@ -12,9 +12,9 @@ from diffood.runtime.bundle.bundle import Precision
 # times what halved UNets show at every time; int8: a graph with broken scales, the parity gate judges the others.
 LIMITS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.5}
 MULTIPLYING = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # where nearly all time goes
-# Constants that resize an image, by the last word of their names. Products with them are no layers: they stay FP32.
+# Constants that resize an image, by the last word of their names. Products with them are not layers: they stay FP32.
 RESIZING = ("resize_rows", "resize_columns")
-FEWEST_COUNTED = 2  # dimensions; a bias or scale of one dimension is no weight
+FEWEST_COUNTED = 2  # dimensions; a bias or scale has one and is not counted
 
 _WANTED: dict[Precision, str] = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 

@@ -91,7 +91,7 @@ def export_onnx(
 
 
 def strip_metadata(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes: stack traces with the paths of the machine that exported, of no use to an engine."""
+    """Drop the exporter's notes: stack traces with paths of the machine that exported."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
         part.ClearField("metadata_props")
@@ -161,13 +161,13 @@ class RecordedOutputs:
                 np.save(self._file, array, allow_pickle=False)
 
     def replay(self) -> Outputs:
-        """What ran, on the same samples in the same order."""
+        """The outputs again, for the same samples in the same order."""
         self._file.seek(0)
         counts = iter(self._counts)
         return lambda _: [np.load(self._file, allow_pickle=False) for _ in range(next(counts))]
 
     def close(self) -> None:
-        """Give the file's space back."""
+        """Delete the file."""
         self._file.close()
 
 
@@ -208,7 +208,7 @@ def prove_equal(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's own reports from the user's terminal; what matters is proven afterwards."""
+    """Hide the exporter's own reports; what matters is proven afterwards."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

@@ -11,8 +11,8 @@ from diffood.runtime.bundle.bundle import Role
 PROOF_ROWS = 25  # of a batch, at the most, while every time of the schedule is proven
 # ONNX Runtime writes attention out: a float32 score for each pair of an image's positions and each head, in up to three
 # copies, twice with guidance. 2**25 pairs a batch are less than 1 GB a head then: PROOF_ROWS up to 34x34, and at 64x64
-# two rows, the fewest that show a frozen batch. Whether a network has attention at its full size is not asked: of one
-# that has none, fewer rows at once take more time, and prove the same.
+# two rows, the fewest that show a frozen batch. Networks without attention at full
+# size are treated alike: fewer rows at once take more time, and prove the same.
 PROOF_PAIRS = 2**25
 # Of all proof rows of one graph, each of which torch and ONNX Runtime evaluate: some minutes of a CPU core each. A UNet
 # of 36 M parameters at 32x32 is proven at every time, with guidance; one of 550 M at 256x256 at a dozen.
@@ -26,7 +26,7 @@ def count_rows(height: int, width: int) -> int:
 
 
 def first_batches(rows: int) -> tuple[int, ...]:
-    """PROOF_BATCHES up to `rows`; one and two always, since a batch that froze shows in nothing else."""
+    """PROOF_BATCHES up to `rows`; always one and two, which show a frozen batch."""
     return tuple(batch for batch in PROOF_BATCHES if batch <= max(2, rows))
 
 
@@ -41,7 +41,7 @@ class InputSampler:
 
     @property
     def timed(self) -> bool:
-        """Whether the graph is asked at a time of the schedule."""
+        """Whether the graph takes a time of the schedule."""
         return self.role in ("step_plain", "step_guided")
 
     @property

@@ -10,10 +10,10 @@ _VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
     """While inside, the Hugging Face libraries fetch nothing; afterwards they do as before."""
-    from huggingface_hub import constants  # diffusers stands on it
+    from huggingface_hub import constants  # a dependency of diffusers
 
     before = {name: os.environ.get(name) for name in _VARIABLES}
-    known = constants.HF_HUB_OFFLINE  # of the variable as it was at the import; what every fetch looks at
+    known = constants.HF_HUB_OFFLINE  # read from the variable at import; every fetch looks at it
     constants.HF_HUB_OFFLINE = True
     os.environ.update(dict.fromkeys(_VARIABLES, "1"))
     try:

@@ -25,7 +25,7 @@ Layout = Literal["NCHW", "NHWC"]
 
 LOGITS, FEATURES = "diffood_logits", "diffood_features"  # what the added outputs are called
 CHANNELS = (1, 3)
-_AXES_ARE_AN_INPUT = 18  # opset from which ReduceMean takes its axes so
+_AXES_ARE_AN_INPUT = 18  # opset from which ReduceMean does
 _WEIGHTS_NEED_NO_INPUT = 4  # IR version from which weights are not listed among the inputs
 _FREE = (
     "export it again with a free first dimension: torch.onnx.export(..., dynamo=True, dynamic_shapes={'x': {0: "
@@ -138,7 +138,7 @@ def _shapes(model: onnx.ModelProto, names: list[str], example: Array, path: Path
 
 
 def _with_outputs(model: onnx.ModelProto, logits: str, head: OnnxHead, shapes: Shapes) -> onnx.ModelProto:
-    """The graph with LOGITS and FEATURES as its outputs, without what they do not need."""
+    """The sub-graph that LOGITS and FEATURES, its outputs, need."""
     for name, option in ((logits, "--logits-output"), (head.features, "--features-output")):
         shape, kind = shapes[name]
         if kind != np.float32 or len(shape) < 2 or shape[0] != 2:

@@ -76,7 +76,7 @@ def find_head(model: onnx.ModelProto, logits: str, named: str | None) -> OnnxHea
             continue
         if node.op_type in PRODUCTS:
             free = [name for name in node.input[:2] if name not in fixed]
-            if len(free) == 1:  # of two it is no layer: attention, say
+            if len(free) == 1:  # with two it is not a layer, but attention for example
                 return OnnxHead(free[0], f"{free[0]}, what goes into its last {node.op_type}", node.op_type)
         waiting.extend(name for name in node.input if name not in seen and name not in fixed)
         seen.update(node.input)
@@ -100,7 +100,7 @@ def _producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
 def _constants(model: onnx.ModelProto) -> set[str]:
     """Tensors that are the same for every image: weights, and what is made of weights alone."""
     fixed = {tensor.name for tensor in model.graph.initializer} | {""}
-    for node in model.graph.node:  # in order: the checker has seen to it
+    for node in model.graph.node:  # sorted, which the checker verified
         if all(name in fixed for name in node.input):
             fixed.update(node.output)
     return fixed

@@ -12,7 +12,7 @@ from diffood.errors import ExportError
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Matrix = npt.NDArray[np.float32]
 
-MOST_PIXELS = 2**13  # of a side; beyond, a typing error or a hostile config, not a classifier
+MOST_PIXELS = 2**13  # of a side; more is a typing error or a hostile config
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Preprocessing:
     filter: Filter = "bilinear"
 
     def with_defaults_from(self, source: "Preprocessing") -> "Preprocessing":
-        """The values of `source`, but for those given here; a size given here is made straight, without a crop."""
+        """These values, and those of `source` where there are none; with a size of its own there is no crop."""
         size, crop = (self.size, None) if self.size else (source.size, source.resize)
         return Preprocessing(
             size, self.mean or source.mean, self.std or source.std, crop, source.keep_ratio, source.filter
         )
 
     def for_channels(self, channels: int) -> "Preprocessing":
-        """The same; for one channel with the averages of mean and std, where those are of more."""
+        """The same, for one channel with the averages of the channels' mean and std."""
         if channels != 1:
             return self
         mean, std = (values and (sum(values) / len(values),) for values in (self.mean, self.std))
@@ -76,7 +76,7 @@ class Preprocessing:
         return rows, np.ascontiguousarray(columns.T)
 
     def describe(self, height: int, width: int) -> str:
-        """Words for what is done to an image of height x width."""
+        """Describe what is done to an image of height x width."""
         sizes = self.resized(height, width)
         words = [f"{height}x{width}"]
         if sizes != (height, width):
@@ -90,7 +90,7 @@ class Preprocessing:
 
 
 def require_usable(preprocessing: Preprocessing, origin: str) -> None:
-    """ExportError where sizes or numbers cannot be; `origin` says whose they are."""
+    """Raise ExportError for impossible sizes or numbers; `origin` says where they come from."""
     for what in ("size", "resize"):
         sides = getattr(preprocessing, what)
         if sides is not None and not all(1 <= side <= MOST_PIXELS for side in sides):
@@ -119,7 +119,9 @@ def resize_matrix(have: int, make: int, kind: Filter) -> Matrix:
         "bicubic": Image.Resampling.BICUBIC,
         "lanczos": Image.Resampling.LANCZOS,
     }
-    unit = Image.fromarray(np.eye(have, dtype=np.float32))  # a column a pixel: what becomes of it are its weights
+    unit = Image.fromarray(
+        np.eye(have, dtype=np.float32)
+    )  # one column per pixel: resized, it holds that pixel's weights
     return np.array(unit.resize((have, make), kinds[kind]), np.float32)
 
 

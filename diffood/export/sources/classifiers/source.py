@@ -29,10 +29,10 @@ class ClassifierSource:
 
     @property
     def kind(self) -> str:
-        """What stands before the first colon."""
+        """What is before the first colon."""
         return self.spec.partition(":")[0]
 
     @property
     def name(self) -> str:
-        """What stands after the first colon."""
+        """What is after the first colon."""
         return self.spec.partition(":")[2]

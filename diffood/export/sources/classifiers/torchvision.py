@@ -49,7 +49,7 @@ def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
     elif source.download:
         try:
             model = models.get_model(name, weights=weights)
-        except Exception as error:  # of the network, of a file that is not what it should be
+        except Exception as error:  # of the network, or of a damaged download
             refuse_download(f"torchvision:{name}", error)
         sha256 = hash_tensors(model)
     else:
@@ -70,7 +70,7 @@ def _build(models: Any, name: str, **changed: int) -> nn.Module:
 
 
 def find_entry(entries: Any, stem: str, sha256: str) -> Any:
-    """The entry whose file this is, by its name or its hash; None where it is none of torchvision's own."""
+    """The entry whose file this is, by its name or its hash; None where it is not one of torchvision's own."""
     for entry in entries:
         own = entry.url.rpartition("/")[2].removesuffix(".pth")  # NAME-HASH, the first digits of the file's SHA-256
         if stem == own or sha256.startswith(own.rpartition("-")[2]):
@@ -79,7 +79,7 @@ def find_entry(entries: Any, stem: str, sha256: str) -> Any:
 
 
 def read_transforms(transforms: Any) -> Preprocessing:
-    """Of a torchvision.transforms preset for classification: resize the shorter side, cut out the centre."""
+    """Read a torchvision.transforms preset: resize the shorter side, crop the centre."""
     (cut,), (resize,) = transforms.crop_size, transforms.resize_size
     mean, std = tuple(transforms.mean), tuple(transforms.std)
     return Preprocessing((cut, cut), mean, std, (resize, resize), True, transforms.interpolation.value)

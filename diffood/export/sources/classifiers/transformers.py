@@ -37,7 +37,7 @@ Array = npt.NDArray[np.float64]
 
 
 class LogitsOnly(nn.Module):
-    """The logits out of what a model of transformers returns."""
+    """Takes the logits out of the output of a model of transformers."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
     except Exception as error:
         raise ExportError(f"transformers cannot load {folder}: {type(error).__name__}: {_short(error)}") from None
     unset = [*found["missing_keys"], *found["mismatched_keys"]]
-    if unset:  # which it would leave random
+    if unset:  # transformers would leave them random
         raise ExportError(f"{folder} holds no weights for {unset[0]} and {len(unset) - 1} more; save the whole model.")
     names = tuple(str(model.config.id2label[index]) for index in sorted(model.config.id2label))
     preprocessing, notes = _preprocessing(library, folder, model.config)
@@ -83,10 +83,10 @@ def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
 
 
 def _preprocessing(library: Any, folder: Path, config: Any) -> tuple[Preprocessing, tuple[str, ...]]:
-    """What the folder's image processor does, read off what it makes of pictures; and a note where there is none."""
+    """What the folder's image processor does, found by trying it on pictures; and a note where there is none."""
     if (folder / PROCESSOR).is_file():
         read_config(folder / PROCESSOR)
-    elif not hasattr(config, "pretrained_cfg"):  # of a network of timm's, which keeps it there
+    elif not hasattr(config, "pretrained_cfg"):  # networks of timm keep it there
         size = getattr(config, "image_size", None)
         known = (size, size) if isinstance(size, int) else None
         return Preprocessing(size=known), (
@@ -117,7 +117,7 @@ def _preprocessing(library: Any, folder: Path, config: Any) -> tuple[Preprocessi
 
 
 def _candidates(processor: Any, size: tuple[int, int]) -> Iterator[Preprocessing]:
-    """The ways in which processors are known to come to their size; which one it is, the pictures tell."""
+    """The ways in which processors are known to resize; trying them on pictures shows which one it is."""
     if not getattr(processor, "do_resize", True) and size == PROBE:
         yield Preprocessing()
         return
@@ -143,7 +143,7 @@ def _run(processor: Any, picture: npt.NDArray[np.uint8]) -> Array:
 
 
 def _picture() -> npt.NDArray[np.uint8]:
-    """A smooth picture whose every place and channel looks different; far from black and white, where filters clip."""
+    """A smooth picture, different at every place and in every channel, far from black and white, where filters clip."""
     y, x = (np.linspace(0, 1, side) for side in PROBE)
     waves = [128 + 50 * np.sin(4 * y[:, None] + k) + 40 * np.cos(5 * x[None] + 2 * k) for k in range(3)]
     return np.asarray(np.stack(waves, -1).round(), np.uint8)

@@ -57,4 +57,4 @@ class CheckpointConfig(Record):
 
     @abstractmethod
     def scheduler_config(self) -> dict[str, Any]:
-        """What diffusers' scheduler config would say beside the number of steps."""
+        """Entries of a diffusers scheduler config, without the number of steps."""

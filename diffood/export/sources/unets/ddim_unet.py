@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from diffood.export.sources.unets.checkpoint_config import Blocks, CheckpointConfig, Sizes, Width
 
-_NAMES = {  # diffusers' parts of a name: theirs; the longer ones first
+_NAMES = {  # part of a name in diffusers: in the checkpoint; longer parts first
     "time_embedding.linear_1": "temb.dense.0",
     "time_embedding.linear_2": "temb.dense.1",
     "class_embedding": "label_emb",
@@ -62,7 +62,7 @@ class DDIMConfig(CheckpointConfig):
         return re.sub(r"^up_blocks\.(\d+)", lambda match: f"up.{last - int(match[1])}", name)
 
     def scheduler_config(self) -> dict[str, Any]:
-        """The betas' ends."""
+        """The first and the last beta."""
         return {"beta_start": self.beta_start, "beta_end": self.beta_end}
 
 

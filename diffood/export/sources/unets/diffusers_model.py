@@ -58,7 +58,7 @@ def load_diffusers(folder: Path, kind: Any) -> DiffusersModel:
     model = _build(folder, kind, "meta")
     found = _with_new_names(load_checkpoint(weights))
     computed = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
-    for name in computed:  # which old files hold too
+    for name in computed:  # old files hold them too
         found.pop(name, None)
     fit_weights(model, found, f"{folder.name}/{weights.name}")
     if computed:
@@ -71,7 +71,7 @@ def _build(folder: Path, kind: Any, device: str) -> Any:
     try:
         with torch.device(device):
             return kind.from_config(config)
-    except Exception as error:  # an impossible config fails in a dozen ways
+    except Exception as error:  # impossible configs fail in many ways
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ExportError(f"diffusers cannot build {folder / 'config.json'}: {reason}") from None
 

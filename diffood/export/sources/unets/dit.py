@@ -21,6 +21,6 @@ def load(folder: Path) -> UNet:
     patch = loaded.config["patch_size"]
     if any(side % patch for side in size):
         raise ExportError(f"{folder}: the sample_size {size[0]} is not a multiple of the patch_size {patch}.")
-    # The last row of its table of labels is what training puts in the place of a label that is dropped.
+    # The last row of its table of labels is the null class, for labels dropped in training.
     labels = loaded.model.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.num_embeddings
     return make_unet(loaded, size, labels)
