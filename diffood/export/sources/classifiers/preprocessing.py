@@ -119,9 +119,8 @@ def resize_matrix(have: int, make: int, kind: Filter) -> Matrix:
         "bicubic": Image.Resampling.BICUBIC,
         "lanczos": Image.Resampling.LANCZOS,
     }
-    unit = Image.fromarray(
-        np.eye(have, dtype=np.float32)
-    )  # one column per pixel: resized, it holds that pixel's weights
+    # One column per pixel: resized, it holds that pixel's weights.
+    unit = Image.fromarray(np.eye(have, dtype=np.float32))
     return np.array(unit.resize((have, make), kinds[kind]), np.float32)
 
 
