@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: the first ends a run after the images under way, the second ends it at once."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from diffood.errors import SIGNAL_EXIT
 Item = TypeVar("Item")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+RETRY_SECONDS = 0.01
 
 
 class Stop:
@@ -47,9 +49,21 @@ class Stop:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            raise KeyboardInterrupt
+            if not _in_finalizer(frame):
+                raise KeyboardInterrupt
+            threading.Timer(RETRY_SECONDS, os.kill, (os.getpid(), number)).start()
+            return
         self.signal = signal.Signals(number)
         self.event.set()
+
+
+def _in_finalizer(frame: FrameType | None) -> bool:
+    """Whether a frame is called by __del__, out of which no exception comes."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
