@@ -58,6 +58,8 @@ CHANGES: dict[str, tuple[Callable[[Fields], object], str]] = {
     "negative allowed_above": (changed("allowed_above", -1), "allowed_above"),
     "alpha of 0": (changed("alpha", 0), "alpha"),
     "alpha of 1": (changed("alpha", 1), "alpha"),
+    "delta of 0": (changed("delta", 0), "delta"),
+    "delta of 1": (changed("delta", 1), "delta"),
     "other method": (changed("method", "best"), "method"),
     "other format": (changed("format", 2), "format"),
     "unknown field": (changed("note", "x"), "note"),

@@ -10,7 +10,12 @@ from draws import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffood.calibration.promises.per_class import FallbackClass, PerClassThresholds, fit_per_class
+from diffood.calibration.promises.per_class import (
+    FallbackClass,
+    PerClassThresholds,
+    confidence_per_promise,
+    fit_per_class,
+)
 from diffood.calibration.promises.thresholds import Method, conformal_required, fit_threshold, pac_required
 from diffood.errors import CalibrationError, UsageError
 
@@ -163,3 +168,10 @@ def test_unusable_arguments_are_refused_by_name() -> None:
         fit_per_class(scores, classes[:3], 2, ALPHA, 0.9, "pac")
     with pytest.raises(CalibrationError, match="Too few calibration images: 20 given"):
         fit_per_class(scores[:20], classes[:20], 2, ALPHA, 0.9, "pac")
+
+
+@pytest.mark.parametrize(
+    ("confidence", "count", "each"), [(0.95, None, 0.95), (0.95, 4, 0.99), (0.3, 6, 0.9), (0.9, 0, 0.9)]
+)
+def test_each_promise_gets_its_share_of_the_risk(confidence: float, count: int | None, each: float) -> None:
+    assert confidence_per_promise(confidence, count) == each
