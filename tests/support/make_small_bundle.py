@@ -8,14 +8,16 @@ committed.
 """
 
 import argparse
+import runpy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from safetensors.torch import save_file
+from small_models import CLASSIFIER, CLASSIFIER_WEIGHTS, DATA, FACTORY
 from torch.nn import functional
 
 from diffood.export.build import export_bundle
@@ -28,40 +30,11 @@ from diffood.runtime.images.pixels import from_pixels
 from diffood.zoo import CLASS_NAMES
 from diffood.zoo.images import load_set
 
-DATA = Path(__file__).parent.parent / "data"
 MODELS, BUNDLE = "small_models", "small_bundle"  # folders there: what is exported, and what comes of it
 CLASSES = 10
 HELD_OUT = 500  # of the validation images
 GOLDEN_ROWS = 2
 UNET_STEPS, CLASSIFIER_STEPS, BATCH = 2000, 1000, 32
-CLASSIFIER = '''\
-"""The classifier of the tests: two convolutions and a linear layer; returns logits and features."""
-
-import torch
-from torch import nn
-
-
-class SmallNet(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, 6, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(6, 12, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.AvgPool2d(2, ceil_mode=True),
-            nn.Flatten(),
-        )
-        self.head = nn.Linear(192, 10)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = self.layers((x - 0.286) / 0.353)
-        return self.head(features), features
-
-
-def small_net() -> SmallNet:
-    return SmallNet()
-'''
 
 
 def load_training() -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,12 +94,12 @@ def train_unet(folder: Path) -> None:
 
 def train_classifier(folder: Path) -> None:
     """Train the classifier on images in [0, 1], and save its code and weights."""
-    code: dict[str, Any] = {}
-    exec(CLASSIFIER, code)
-    (folder / "small_net.py").write_text(CLASSIFIER)
+    code = folder / CLASSIFIER.name
+    if not code.exists():
+        shutil.copy(CLASSIFIER, code)
     images, labels = load_training()
     torch.manual_seed(0)
-    model = code["SmallNet"]()
+    model = runpy.run_path(str(code))[FACTORY]()
     print(f"classifier: {sum(value.numel() for value in model.parameters())} parameters")
 
     def loss_of(generator: torch.Generator) -> torch.Tensor:
@@ -134,7 +107,7 @@ def train_classifier(folder: Path) -> None:
         return functional.cross_entropy(model((images[chosen] + 1) / 2)[0], labels[chosen])
 
     train(model, loss_of, CLASSIFIER_STEPS, 1e-2)
-    save_file(model.state_dict(), folder / "small_net.safetensors")
+    save_file(model.state_dict(), folder / CLASSIFIER_WEIGHTS.name)
 
 
 def shorten_golden(bundle: Path, manifest: Manifest) -> None:
@@ -157,7 +130,7 @@ def main() -> None:
     train_classifier(models)
     sources = ModelSources(
         models / "unet",
-        ClassifierSource(f"{models / 'small_net.py'}:small_net", models / "small_net.safetensors"),
+        ClassifierSource(f"{models / CLASSIFIER.name}:{FACTORY}", models / CLASSIFIER_WEIGHTS.name),
         scheduler=models / "scheduler",
         class_names=tuple(CLASS_NAMES.read_text().splitlines()),
     )
