@@ -32,6 +32,7 @@ from PIL import (
 from diffood.errors import RejectedImage
 from diffood.runtime.images.modes import to_grey_or_rgb
 from diffood.runtime.images.pixels import from_pixels
+from diffood.runtime.images.png import without_metadata
 
 # Pillow's warnings about a hostile file belong in that file's row, not on stderr. Set once, here: changing warning
 # filters while threads run is not safe.
@@ -180,6 +181,7 @@ def decode(data: bytes, shape: ImageShape, limits: ImageLimits) -> tuple[npt.NDA
     try:
         refuse_byte_count(len(data), limits)
         _refuse_webp_canvas(data, limits)
+        data = without_metadata(data, limits.max_bytes)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _refuse_pixel_count(image, limits)
             _refuse_frames(image, limits)
@@ -304,11 +306,20 @@ def _check_png_chunks(data: bytes) -> None:
         image.verify()
 
 
+def _orientation(image: Image.Image, notes: list[str]) -> int:
+    """The orientation its EXIF data tells, 1 where it tells none or is damaged: the pixels may be sound."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # Pillow parses it with any class of error: SyntaxError, ValueError, struct.error, ...
+        notes.append("its EXIF data is damaged and was ignored")
+        return 1
+
+
 def _to_pixels(image: Image.Image, shape: ImageShape, notes: list[str]) -> tuple[npt.NDArray[np.uint8], str]:
     # The raw mode of the file is lost once it is loaded, and an 8-bit RGB may have been 16-bit in the file.
     tiles = getattr(image, "tile", []) if image.format in ("PNG", "TIFF") else []
     was_16_bit = any(";16" in str(tile[3]) for tile in tiles)
-    orientation = image.getexif().get(ORIENTATION, 1)
+    orientation = _orientation(image, notes)
     image.load()
     colour = to_grey_or_rgb(image, notes)
     if was_16_bit or image.mode.startswith("I"):

@@ -217,6 +217,48 @@ def test_unknown_exif_orientation_is_ignored() -> None:
     assert note == ""
 
 
+def png_with_text(keyword: str, text: str, *, zipped: bool, international: bool = False) -> bytes:
+    info = PngImagePlugin.PngInfo()
+    (info.add_itxt if international else info.add_text)(keyword, text, zip=zipped)
+    return encoded(Image.fromarray(GREY), pnginfo=info)
+
+
+def test_large_metadata_of_a_png_does_not_matter_to_its_pixels() -> None:
+    """Pillow refuses a PNG with a text or profile above 1 MiB."""
+    large = "x" * (3 * 2**20)
+    files = {
+        "tEXt": png_with_text("Comment", large, zipped=False),
+        "zTXt": png_with_text("Comment", large, zipped=True),
+        "iTXt": png_with_text("Comment", large, zipped=True, international=True),
+        "iTXt that Pillow reads": png_with_text("XML:com.adobe.xmp", large, zipped=True, international=True),
+        "iCCP": encoded(Image.fromarray(GREY), icc_profile=large.encode()),
+    }
+    for kind, data in files.items():
+        pixels, note = decode(data, ImageShape(1, 4, 4), LIMITS)
+        assert np.array_equal(pixels[0], GREY), kind
+        assert note == "", kind
+
+
+def test_an_orientation_in_the_text_of_a_png_is_applied() -> None:
+    data = png_with_text("XML:com.adobe.xmp", '<x tiff:Orientation="3"/>', zipped=False, international=True)
+    assert np.array_equal(decode(data, ImageShape(1, 4, 4), LIMITS)[0][0], np.rot90(GREY, 2))
+
+
+def test_metadata_with_a_wrong_checksum_is_refused() -> None:
+    for keyword in ("Comment", "XML:com.adobe.xmp"):
+        data = png_with_text(keyword, "words", zipped=False)
+        with pytest.raises(RejectedImage, match="damaged"):
+            decode(data.replace(b"words", b"wordS"), ImageShape(1, 4, 4), LIMITS)
+
+
+def test_damaged_exif_data_does_not_matter_to_pixels() -> None:
+    for file_format in ("PNG", "WEBP"):
+        data = encoded(Image.fromarray(GREY), file_format, exif=b"Exif\0\0garbage", lossless=True)
+        pixels, note = decode(data, ImageShape(1, 4, 4), LIMITS)
+        assert np.array_equal(pixels[0], GREY), file_format
+        assert "EXIF data is damaged" in note, file_format
+
+
 def test_resizing_antialiases_a_checkerboard_to_grey() -> None:
     for size in [56, 112, 280, 1000]:
         board = (np.indices((size, size)).sum(axis=0) % 2 * 255).astype(np.uint8)
