@@ -15,6 +15,7 @@ from diffood.cli.options.parsers import precisions as read_precisions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.tables import TableOptions
 from diffood.errors import UsageError
+from diffood.export.class_names import read_class_names
 from diffood.export.request import OPSET, ExportRequest
 from diffood.export.run import run_export
 from diffood.export.sources.model_sources import ModelSources
@@ -55,7 +56,7 @@ def export(
     precisions = precision or ()
     sources = models.read()
     if sources is not None and class_names is not None:
-        sources = replace(sources, class_names=_read_names(class_names))
+        sources = replace(sources, class_names=read_class_names(class_names))
     request = ExportRequest(
         _choose_target(sources, output, bundle),
         sources,
@@ -81,11 +82,3 @@ def _choose_target(sources: ModelSources | None, output: Path | None, bundle: Pa
     if sources is None or output is None:
         raise UsageError("--unet, --classifier and --output make a bundle; --bundle adds to one.")
     return output
-
-
-def _read_names(path: Path) -> tuple[str, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The class names in {path} cannot be read as UTF-8 text ({error}).") from None
-    return tuple(line.strip() for line in lines if line.strip())

@@ -11,6 +11,7 @@ import torch
 
 from diffood import __version__
 from diffood.errors import UsageError
+from diffood.export.class_names import describe_repeated_names
 from diffood.export.graphs.writing import GraphWriter, write_graphs
 from diffood.export.request import ExportRequest
 from diffood.export.sources.classifiers.classifier import Classifier
@@ -110,7 +111,8 @@ def _report_models(
         named = ", ".join(class_names[:3]) + ("…" if class_names[3:] else "")
     report(f"classifier  {classifier.origin}: {classifier.classes} classes: {named}")
     report(f"prepared    {classifier.prepared}")
-    for note in classifier.notes:
+    repeated = describe_repeated_names(class_names or ())
+    for note in (*classifier.notes, *([repeated] if repeated else [])):
         report(f"note        {note}")
     report(f"features    {classifier.features} values, {classifier.features_from}")
 
