@@ -1,5 +1,6 @@
 """Calibrates a bundle on in-distribution files. The statistics are in `promises`, the fit of a fusion in `fusing`."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -172,6 +173,11 @@ class Calibrated:
         return (*(self.fitted.set_aside if self.fitted else ()), *self.files.set_aside)
 
     @property
+    def conversions(self) -> Counter[str]:
+        """Number of files by kind of change while they were read, those that the fusion was fitted on included."""
+        return self.files.conversions + (self.fitted.conversions if self.fitted else Counter())
+
+    @property
     def suspects(self) -> tuple[Suspect, ...]:
         """The calibration images with the highest scores, the highest first."""
         files = self.files
@@ -185,6 +191,7 @@ class Calibrated:
             "contamination": [asdict(row) for row in self.contamination],
             "most_suspicious": [asdict(suspect) for suspect in self.suspects],
             "tuned": self.tuned,
+            "conversions": self.conversions,
         }
 
     def save(self) -> Path:

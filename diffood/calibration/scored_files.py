@@ -1,12 +1,14 @@
 """Scores files with a detector and keeps the numbers; fits and judges nothing."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from diffood.runtime.detector import Detector, ImageScore
+from diffood.runtime.images.conversions import kinds_of
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.pipeline import Progress, score_files
@@ -27,8 +29,9 @@ class ScoredFiles:
         predicted: Predicted classes, int64 [N].
         evaluations: UNet evaluations spent on each file, int64 [N].
         set_aside: The files that could not be used, as (id, reason).
-        repeated: How many of the N files have the bytes of an earlier one.
+        sha256: Of the bytes of the N files.
         ids: Of the N files.
+        conversions: Number of files by kind of change while they were read, see `kinds_of`.
 
     """
 
@@ -37,8 +40,14 @@ class ScoredFiles:
     predicted: npt.NDArray[np.int64]
     evaluations: npt.NDArray[np.int64]
     set_aside: SetAside
-    repeated: int
+    sha256: tuple[str, ...]
     ids: tuple[str, ...]
+    conversions: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def repeated(self) -> int:
+        """How many of the N files have the bytes of an earlier one."""
+        return len(self.sha256) - len(set(self.sha256))
 
 
 def score_sources(
@@ -50,6 +59,7 @@ def score_sources(
 ) -> ScoredFiles:
     """Score files and keep the numbers only; `see` may keep more of each."""
     scores, witnesses, predicted, evaluations, set_aside, hashes, ids = [], [], [], [], [], [], []
+    conversions = Counter[str]()
     for outcome in score_files(detector, sources, limits, progress):
         if outcome.result is None:
             set_aside.append((outcome.source.id, outcome.loaded.error))
@@ -62,14 +72,16 @@ def score_sources(
             evaluations.append(outcome.result.evaluations)
             hashes.append(outcome.loaded.sha256)
             ids.append(outcome.source.id)
+            conversions.update(kinds_of(outcome.loaded.note))
     return ScoredFiles(
         np.array(scores, np.float64),
         np.array(witnesses, np.float64).reshape(-1, len(detector.plan.witnesses)),
         np.array(predicted, np.int64),
         np.array(evaluations, np.int64),
         tuple(set_aside),
-        repeated=len(hashes) - len(set(hashes)),
-        ids=tuple(ids),
+        tuple(hashes),
+        tuple(ids),
+        conversions,
     )
 
 

@@ -119,6 +119,7 @@ class Tuned:
             "images": {name: group.count for name, group in self.images.groups.items()},
             "made": self.images.made,
             "set_aside": [list(entry) for entry in self.images.set_aside],
+            "conversions": self.images.conversions,
             "interrupted": self.interrupted,
             "skipped_plans": self.skipped,
             "chosen": choice.chosen.as_json(),

@@ -1,8 +1,9 @@
 """Verifies a bundle on this machine: checks every variant that runs here and compares its verdicts."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,15 @@ class Verification:
         checks: All checks, in order.
         records: Judgements of the parity gate.
         set_aside: Images that could not be used, as (id, reason).
+        images: Number of images compared on, by set.
+        conversions: By set, number of images by kind of change while they were read.
     """
 
     checks: tuple[Check, ...]
-    records: tuple[ParityRecord, ...]
-    set_aside: SetAside
+    records: tuple[ParityRecord, ...] = ()
+    set_aside: SetAside = ()
+    images: Mapping[str, int] = field(default_factory=dict)
+    conversions: Mapping[str, Counter[str]] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -80,6 +85,7 @@ class Verification:
             "checks": [asdict(check) for check in self.checks],
             "parity": [record.model_dump(mode="json") for record in self.records],
             "set_aside": [list(entry) for entry in self.set_aside],
+            "conversions": self.conversions,
         }
 
 
@@ -107,9 +113,9 @@ def verify_bundle(request: VerifyRequest, show_progress: ShowProgress = hide_pro
         reason = "no images to compare verdicts on: give --images DIR"
     else:
         with show_progress("verifying", sum(map(len, sets.values()))) as advance:
-            judged, records, set_aside = _judge_all(bundle, calibration, fusion, detectors, sets, request, advance)
-        return Verification((*checks, *judged), records, set_aside)
-    return Verification((*checks, Check("parity", "", None, reason)), (), ())
+            found = _judge_all(bundle, calibration, fusion, detectors, sets, request, advance)
+        return replace(found, checks=(*checks, *found.checks))
+    return Verification((*checks, Check("parity", "", None, reason)))
 
 
 def _open_all(
@@ -149,13 +155,14 @@ def _judge_all(
     sets: Mapping[str, Sequence[Item]],
     request: VerifyRequest,
     progress: Progress,
-) -> tuple[list[Check], tuple[ParityRecord, ...], SetAside]:
+) -> Verification:
+    """The judgements alone, without the checks before them."""
     reference = _reference(bundle, calibration, fusion, detectors, request)
     if isinstance(reference, Check):
-        return [reference], (), ()
+        return Verification((reference,))
     others = [detector for detector in detectors if detector.fingerprint != calibration.fingerprint]
     if not others:
-        return [Check("parity", subject_of(reference), True, "is what the calibration was fitted on")], (), ()
+        return Verification((Check("parity", subject_of(reference), True, "is what the calibration was fitted on"),))
     scored = score_side_by_side([reference, *others], sets, progress)
     digest = calibration_sha256(bundle)
     checks, records = [], []
@@ -164,7 +171,7 @@ def _judge_all(
         add_record(bundle, record)
         records.append(record)
         checks.append(Check("parity", subject_of(detector), record.passed, describe(record)))
-    return checks, tuple(records), scored.set_aside
+    return Verification(tuple(checks), tuple(records), scored.set_aside, scored.images, scored.conversions)
 
 
 def _reference(

@@ -31,12 +31,16 @@ def report(
     Example: diffood report bundle --ind test --ood digits=ood/digits --output report.html
     """
     from diffood.calibration.evaluate import EvaluateRequest
+    from diffood.cli.text.conversions import describe_conversions_by_set
     from diffood.report.report import ReportRequest, make_report
 
     tests = EvaluateRequest(bundle, (ind,), collect_sets(ood), engine=machine.request(), columns=tables.request())
     written = make_report(ReportRequest(tests, output), progress.show_progress)
     aside = {name: count for name, count in written.set_aside.items() if count}
     typer.echo(f"scored      {', '.join(f'{count} of {name}' for name, count in written.scored.items())}")
+    found = [(name, written.conversions[name], count) for name, count in written.scored.items()]
+    for line in describe_conversions_by_set(found):
+        typer.echo(line)
     if aside:
         typer.echo(f"set aside   {', '.join(f'{count} of {name}' for name, count in aside.items())}")
     typer.echo(f"wrote       {written.path} ({written.path.stat().st_size / 1e6:.1f} MB)")

@@ -14,6 +14,7 @@ from diffood.cli import progress
 from diffood.cli.options import serving as serve_options
 from diffood.cli.options import shared as options
 from diffood.cli.options.tables import IdColumn, ImageColumn
+from diffood.cli.text.conversions import describe_conversions
 from diffood.errors import UsageError
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits
@@ -141,6 +142,8 @@ def show(result: "ServeResult", output: Path, as_json: bool) -> None:
         f"{summary.rejected} set aside; {summary.images_per_second:.1f} images/s"
     )
     typer.echo(f"engine      {result.engine}")
+    for line in describe_conversions(summary.conversions, summary.scored):
+        typer.echo(line)
     most_frequent = sorted(summary.reasons.items(), key=lambda item: -item[1])
     for reason, count in most_frequent[:REASONS_SHOWN]:
         typer.echo(f"set aside   {count} x {reason}")

@@ -49,7 +49,7 @@ def verify(
     Example: diffood verify bundle --images fresh --ood digits=ood/digits
     """
     from diffood.calibration.verify import VerifyRequest, verify_bundle
-    from diffood.cli.text.verification import describe_checks
+    from diffood.cli.text.verification import describe_verification
 
     request = VerifyRequest(
         bundle=bundle,
@@ -63,7 +63,7 @@ def verify(
         columns=tables.request(),
     )
     result = verify_bundle(request, progress.show_progress)
-    typer.echo(json.dumps(result.as_json()) if as_json else "\n".join(describe_checks(result.checks)))
+    typer.echo(json.dumps(result.as_json()) if as_json else "\n".join(describe_verification(result)))
     if any(check.passed is False for check in result.checks):
         options.print_set_aside(result.set_aside)
         raise typer.Exit(EXIT_FAILED)

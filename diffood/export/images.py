@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from diffood.errors import UsageError
+from diffood.runtime.images.conversions import conversion_text, count_kinds
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape
 from diffood.runtime.inputs.items import load_item
 from diffood.runtime.inputs.open import list_inputs
@@ -32,4 +33,6 @@ def read_sample(
     usable = [image.x for _, image in loaded if image.x is not None]
     if not usable:
         raise UsageError(f"None of the {len(chosen)} files tried of {inputs[0]} is a usable image; see above.")
+    if changed := conversion_text(count_kinds(image.note for _, image in loaded), len(usable)):
+        report(f"converted   {changed}")
     return np.stack(usable)

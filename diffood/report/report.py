@@ -1,5 +1,6 @@
 """Reports on a calibrated bundle: on test images, or on the calibration alone."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,11 +50,12 @@ class ReportRequest:
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """What was written: the file, and images scored and set aside by set."""
+    """What was written: the file, and by set the images scored, set aside and changed while they were read."""
 
     path: Path
     scored: dict[str, int]
     set_aside: dict[str, int]
+    conversions: dict[str, Counter[str]]
 
 
 def make_report(request: ReportRequest, show_progress: ShowProgress = hide_progress) -> WrittenReport:
@@ -72,6 +74,7 @@ def make_report(request: ReportRequest, show_progress: ShowProgress = hide_progr
         request.output,
         {name: len(files.scores) for name, files in done.files.items()},
         {name: len(files.set_aside) for name, files in done.files.items()},
+        {name: files.conversions for name, files in done.files.items()},
     )
 
 

@@ -40,7 +40,7 @@ def draw(generator: np.random.Generator, n: int) -> ScoredFiles:
     predicted = generator.choice(SHARES.size, n, p=SHARES)
     scores = STARTS[predicted] + generator.random(n)
     ids = tuple(f"{index}.png" for index in range(n))
-    return ScoredFiles(scores, scores[:, None], predicted, np.full(len(scores), 12), (), 0, ids)
+    return ScoredFiles(scores, scores[:, None], predicted, np.full(len(scores), 12), (), ids, ids)
 
 
 def stored(detector: Detector, files: ScoredFiles, method: Method = "pac") -> Calibration:

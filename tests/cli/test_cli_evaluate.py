@@ -159,7 +159,7 @@ def test_many_sets_and_all_witnesses_still_fit_a_hundred_columns(calibrated: Pat
         values = generator.normal(shift, 1, (count, len(names)))
         ids = tuple(map(str, range(count)))
         return ScoredFiles(
-            values.mean(axis=1), values[:, :4], np.zeros(count, np.int64), np.full(count, 12), (), 0, ids
+            values.mean(axis=1), values[:, :4], np.zeros(count, np.int64), np.full(count, 12), (), ids, ids
         )
 
     ind, ood = made_up(60, 0), {f"set number {index:02d}": made_up(50, index / 4) for index in range(12)}

@@ -105,7 +105,9 @@ def test_too_few_images_and_broken_ones(
     run("tune", bundle, "--ind", folders / "ind", "--budget", 1).assert_one_line(1, "10 usable", "at least 40")
     images = Path(shutil.copytree(clothes_folder, tmp_path / "images"))
     (images / "text.png").write_text("not an image")
-    done = run("tune", bundle, "--ind", images, "--budget", 1, "--images", 80, "--batch", 16, "--threads", 1, "--json")
+    Image.new("RGB", (64, 48)).save(images / "large.png")
+    done = run("tune", bundle, "--ind", images, "--budget", 1, "--images", 81, "--batch", 16, "--threads", 1, "--json")
     assert done.code == 3, done
     assert "set aside   'text.png'" in done.err
     assert json.loads(done.out)["set_aside"][0][0] == "text.png"
+    assert json.loads(done.out)["conversions"]["ind"]["RGB to grey"] == 1

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from halved_graphs import reseal
+from PIL import Image
 
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.zoo.images import unpack_set
@@ -84,8 +85,13 @@ def test_a_variant_is_refused_until_it_was_verified(run: Run, variants: Path, se
     faster = "int8" if record["images_per_second"] > record["reference_images_per_second"] else "fp32"
     assert f"{faster} on onnxruntime-cpu: " in serve(run, variants, sets, "--precision", "auto").out
 
-    done = run("verify", variants, "--images", sets / "ind", *MACHINE, *LENIENT)  # again, for people
+    (variants.parent / "large").mkdir()
+    for index in range(3):
+        Image.new("RGB", (64, 48)).save(variants.parent / "large" / f"{index}.png")
+    large = ("--ood", f"large={variants.parent / 'large'}")
+    done = run("verify", variants, "--images", sets / "ind", *large, *MACHINE, *LENIENT)  # again, for people
     assert done.code == 0, done
+    assert "converted   of 3 images of large: 3 RGB to grey, 3 resized, 3 stretched to another aspect" in done.out
     assert "of 200 verdicts flip" in done.out
     assert len(json.loads((variants / "parity.json").read_text())["records"]) == 1
 

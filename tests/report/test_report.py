@@ -216,7 +216,7 @@ def test_a_set_of_one_image_leaves_the_comparison_out(report: Report) -> None:
 
 def test_an_empty_set_is_refused(calibrated: tuple[Calibrated, Extremes]) -> None:
     none = ScoredFiles(
-        np.empty(0), np.empty((0, 4)), np.empty(0, np.int64), np.empty(0, np.int64), (("a", "bad"),), 0, ()
+        np.empty(0), np.empty((0, 4)), np.empty(0, np.int64), np.empty(0, np.int64), (("a", "bad"),), (), ()
     )
     with pytest.raises(UsageError, match="No usable image in the ind set; 1 files were set aside"):
         report_on_sets(Evaluated(calibrated[0].detector, calibrated[0].calibration, {"ind": none}, None), SetExtremes())

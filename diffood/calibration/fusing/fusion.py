@@ -1,5 +1,6 @@
 """Fits a fusion on in-distribution files: the usual values of each witness, and the bank of features."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from diffood.calibration.scored_files import SetAside, describe_set_aside
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.fusion import Fusion, FusionRecord, pack_bank, unpack_bank
 from diffood.runtime.detector import Detector
+from diffood.runtime.images.conversions import kinds_of
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.method.scoring import Array, Float
@@ -28,12 +30,16 @@ class FittedFusion:
         bank: Bytes of the bank of features; b"" without one.
         set_aside: Files that could not be used.
         columns: Values of each witness that it was fitted on, float64 [n], by number of repeats, the plan's last.
+        sha256: Of the bytes of the n files.
+        conversions: Number of files by kind of change while they were read.
     """
 
     fusion: Fusion
     bank: bytes
     set_aside: SetAside
     columns: Mapping[int, Mapping[Witness, Float]]
+    sha256: tuple[str, ...]
+    conversions: Counter[str]
 
 
 def fit_fusion(
@@ -62,7 +68,7 @@ def fit_fusion(
         bank=entry,
         stages=tuple(fit_stage(repeats, columns[repeats], plan.combine) for repeats in plan.stages),
     )
-    return FittedFusion(Fusion(record, bank), data, measured.set_aside, columns)
+    return FittedFusion(Fusion(record, bank), data, measured.set_aside, columns, measured.sha256, measured.conversions)
 
 
 @dataclass(frozen=True)
@@ -73,11 +79,15 @@ class _Measured:
         columns: By number of repeats, each witness that needs no bank, float64 [n].
         features: For the bank, float32 [n, D].
         set_aside: Files that could not be used.
+        sha256: As in `FittedFusion`.
+        conversions: As in `FittedFusion`.
     """
 
     columns: dict[int, dict[Witness, Float]]
     features: Array
     set_aside: SetAside
+    sha256: tuple[str, ...]
+    conversions: Counter[str]
 
 
 def _measure_files(
@@ -92,10 +102,13 @@ def _measure_files(
     values: list[list[Float]] = []
     features: list[Array] = []
     set_aside: list[tuple[str, str]] = []
+    hashes, conversions = list[str](), Counter[str]()
     for outcome in observe_files(detector, sources, limits, progress):
         if outcome.result is None:
             set_aside.append((outcome.source.id, outcome.loaded.error))
             continue
+        hashes.append(outcome.loaded.sha256)
+        conversions.update(kinds_of(outcome.loaded.note))
         values.append([measure(names[repeats], outcome.result.first(repeats)) for repeats in stops])
         row = outcome.result.features if banked else outcome.result.features[:0]
         features.append(row.copy())  # not a view that keeps its batch
@@ -114,4 +127,4 @@ def _measure_files(
         repeats: dict(zip(names[repeats], np.stack(found).T, strict=True))
         for repeats, found in zip(stops, zip(*values, strict=True), strict=True)
     }
-    return _Measured(columns, np.stack(features), tuple(set_aside))
+    return _Measured(columns, np.stack(features), tuple(set_aside), tuple(hashes), conversions)

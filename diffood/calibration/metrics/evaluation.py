@@ -1,5 +1,6 @@
 """Collects the metrics of a scored in-distribution test set and of scored OOD sets against a calibration."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -42,6 +43,7 @@ class Evaluation:
         guarantee: What the calibration promises.
         unet_evaluations: Spent on an InD image, on average.
         set_aside: Number of files that could not be used, by set.
+        conversions: By set, number of files by kind of change while they were read.
         scores: By set, IND included, float64 [n].
         thresholds: What each score was compared with, by set, float64 [n].
     """
@@ -62,6 +64,7 @@ class Evaluation:
     guarantee: str
     unet_evaluations: float
     set_aside: dict[str, int]
+    conversions: dict[str, Counter[str]]
     scores: dict[str, npt.NDArray[np.float64]]
     thresholds: dict[str, npt.NDArray[np.float64]]
 
@@ -97,6 +100,7 @@ class Evaluation:
             "guarantee": self.guarantee,
             "unet_evaluations_per_image": self.unet_evaluations,
             "set_aside": self.set_aside,
+            "conversions": self.conversions,
         }
 
 
@@ -154,6 +158,7 @@ def evaluate_scores(
         guarantee=calibration.guarantee,
         unet_evaluations=float(ind.evaluations.mean()),
         set_aside={name: len(files.set_aside) for name, files in {IND: ind, **ood}.items()},
+        conversions={name: files.conversions for name, files in {IND: ind, **ood}.items()},
         scores={IND: ind.scores, **scored.sets},
         thresholds=thresholds,
     )

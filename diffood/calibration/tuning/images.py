@@ -1,5 +1,6 @@
 """Gathers the images that `tune` uses, in groups; decodes files one at a time and keeps none in memory."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -8,6 +9,7 @@ from diffood.calibration.fusing.split import FEWEST_FITTED, digest
 from diffood.calibration.scored_files import IND, SetAside, describe_set_aside
 from diffood.calibration.tuning.made_ood import MAKINGS, Making
 from diffood.errors import CalibrationError, UsageError
+from diffood.runtime.images.conversions import kinds_of
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits, ImageShape
 from diffood.runtime.inputs.items import Item, load_item
 from diffood.runtime.method.scoring import Array
@@ -37,10 +39,12 @@ class UsableFiles:
     Attributes:
         files: With the sha256 of their bytes, in ascending order of that hash, no bytes twice.
         set_aside: Files that could not be used.
+        conversions: Number of `files` by kind of change while they were read.
     """
 
     files: tuple[tuple[Item, str], ...]
     set_aside: SetAside
+    conversions: Counter[str]
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,14 @@ class TuningImages:
         used: sha256 of the bytes of every in-distribution file used.
         made: Whether the OOD sets were made from FIT.
         set_aside: Files that could not be used.
+        conversions: By set, number of files by kind of change while they were read; IND stands for both halves.
     """
 
     groups: Mapping[str, ImageGroup]
     used: tuple[str, ...]
     made: bool
     set_aside: SetAside
+    conversions: Mapping[str, Counter[str]]
 
     @property
     def count(self) -> int:
@@ -74,6 +80,7 @@ def take_files(
     unread = [source for source, sha256 in zip(sources, digests, strict=True) if not sha256]
     files: list[tuple[Item, str]] = []
     set_aside = [(source.id, load_item(source, shape, limits).error) for source in unread]
+    conversions = Counter[str]()
     for sha256, source in sorted(hashed.items()):
         if len(files) == most:
             break
@@ -82,7 +89,8 @@ def take_files(
             set_aside.append((source.id, loaded.error))
         else:
             files.append((source, sha256))
-    return UsableFiles(tuple(files), tuple(set_aside))
+            conversions.update(kinds_of(loaded.note))
+    return UsableFiles(tuple(files), tuple(set_aside), conversions)
 
 
 def gather_images(
@@ -107,7 +115,7 @@ def gather_images(
         )
     halves = {FIT: taken.files[::2], IND: taken.files[1::2]}
     groups = {name: _of_files(files, shape, limits) for name, files in halves.items()}
-    set_aside = [*taken.set_aside]
+    set_aside, conversions = [*taken.set_aside], {IND: taken.conversions}
     for name, sources in ood.items():
         found = take_files(sources, shape, most // 2, limits)
         set_aside += [(f"{name}/{identity}", reason) for identity, reason in found.set_aside]
@@ -116,10 +124,11 @@ def gather_images(
                 f"The OOD set {name} has {len(found.files)} usable images; at least {FEWEST_OOD} are needed, and some "
                 f"hundreds are better. {describe_set_aside(found.set_aside)}Add images, or leave the set out."
             )
+        conversions[name] = found.conversions
         groups[name] = _of_files(found.files, shape, limits)
     if not ood:
         groups |= _made(halves[FIT], shape, limits)
-    return TuningImages(groups, tuple(sha256 for _, sha256 in taken.files), not ood, tuple(set_aside))
+    return TuningImages(groups, tuple(sha256 for _, sha256 in taken.files), not ood, tuple(set_aside), conversions)
 
 
 def _of_files(files: Sequence[tuple[Item, str]], shape: ImageShape, limits: ImageLimits) -> ImageGroup:

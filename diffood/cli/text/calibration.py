@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from diffood.calibration.metrics.formatting import exact_percent, percent
+from diffood.cli.text.conversions import describe_conversions
 from diffood.cli.text.plan import describe_fusion, describe_plan
 from diffood.cli.text.tables import table_lines
 from diffood.runtime.sessions.choice import describe_engine
@@ -25,6 +26,7 @@ def describe_calibration(done: "Calibrated") -> list[str]:
         f"engine      {describe_engine(session.precision, session.backend, detector.why)}",
         *(describe_fusion(calibration.fusion) if calibration.fusion else []),
         f"images      {calibration.n} scored, {calibration.set_aside} set aside",
+        *describe_conversions(done.conversions, calibration.n + (calibration.fusion.n if calibration.fusion else 0)),
         *([_tuned(done)] if done.tuned else []),
         f"threshold   {calibration.threshold:.6f} ({calibration.allowed_above} of {calibration.n} above)",
         *describe_classes(calibration, detector.bundle.manifest.class_names),

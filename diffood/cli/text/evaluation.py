@@ -10,6 +10,7 @@ from diffood.calibration.metrics.groups import GroupMetrics
 from diffood.calibration.metrics.intervals import Interval
 from diffood.calibration.metrics.rates import Rates
 from diffood.calibration.metrics.rejection import KEPT, Rejection
+from diffood.cli.text.conversions import describe_conversions_by_set
 from diffood.cli.text.tables import table_lines
 
 UNFAIR = 0.05  # p-value, Holm's over the classes, from which a class is named
@@ -32,9 +33,15 @@ def describe_evaluation(result: Evaluation, class_names: Sequence[str]) -> list[
         "In percent, with 95% intervals; means count every set the same. FPR@95: InD flagged when 95% of OOD",
         "is caught. missed@95: OOD accepted when 95% of InD is kept.",
         *_unfair_classes(result, class_names),
+        *_conversions(result),
         *([f"set aside: {', '.join(f'{count} of {name}' for name, count in aside.items())}"] if aside else []),
         *(["", *_witnesses(result, result.witnesses)] if result.witnesses else []),
     ]
+
+
+def _conversions(result: Evaluation) -> list[str]:
+    sets = [(name, found, result.scores[name].size) for name, found in result.conversions.items()]
+    return describe_conversions_by_set(sets)
 
 
 def _accuracy(result: Evaluation) -> list[str]:

@@ -6,6 +6,7 @@ from diffood.calibration.metrics.formatting import points
 from diffood.calibration.scored_files import IND
 from diffood.calibration.tuning.choice import TUNED
 from diffood.calibration.tuning.images import FIT
+from diffood.cli.text.conversions import describe_conversions_by_set
 from diffood.cli.text.plan import describe_plan
 from diffood.cli.text.tables import table_lines
 from diffood.runtime.method.plan import DEFAULT, FAST, Plan
@@ -56,7 +57,9 @@ def _images(tuned: "Tuned") -> list[str]:
     ]
     if images.made:
         lines.append("            made from the images that fit; real ones, given with --ood, say more")
-    return lines
+    used = {name: group.count for name, group in images.groups.items()} | {IND: len(images.used)}
+    changed = ((name, found, used[name]) for name, found in images.conversions.items())
+    return [*lines, *describe_conversions_by_set(changed)]
 
 
 def _choice(tuned: "Tuned") -> list[str]:

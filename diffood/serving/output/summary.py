@@ -7,6 +7,7 @@ from typing import Literal
 
 from diffood.errors import BundleError, UsageError
 from diffood.runtime.bundle.files import read_record, record_bytes
+from diffood.runtime.images.conversions import kinds_of
 from diffood.runtime.records import Record
 from diffood.serving.output.journal import RunRecord
 from diffood.serving.rows.row import Row
@@ -24,6 +25,7 @@ class Summary(Record):
     Attributes:
         scored: Rows with status "ok" or "invalid".
         reasons: How often each error occurs in the rows.
+        conversions: Number of images by kind of change while they were read, as `kinds_of` names them.
         resumed: Rows from earlier runs.
         seconds: Duration of the last run.
         images_per_second: Of the last run, over scored images, reading and writing included.
@@ -37,6 +39,7 @@ class Summary(Record):
     rejected: int
     invalid: int
     reasons: dict[str, int]
+    conversions: dict[str, int]
     resumed: int
     seconds: float
     images_per_second: float
@@ -56,6 +59,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.statuses, self.reasons = Counter[str](ok=0, rejected=0, invalid=0), Counter[str]()
+        self.conversions = Counter[str]()
         self.flagged = self.unet_evaluations = self.resumed = self.lanes = 0
         self._start, self._scored_before = time.monotonic(), 0
 
@@ -87,6 +91,7 @@ class Tally:
         self.statuses[row.status] += 1
         self.flagged += bool(row.is_ood)
         self.unet_evaluations += row.unet_evaluations
+        self.conversions.update(kinds_of(row.note))
         if row.error:
             known = row.error in self.reasons or len(self.reasons) < MOST_REASONS
             self.reasons[row.error if known else OTHER_REASONS] += 1
@@ -106,6 +111,7 @@ class Tally:
             rejected=self.statuses["rejected"],
             invalid=self.statuses["invalid"],
             reasons=dict(sorted(self.reasons.items())),
+            conversions=dict(sorted(self.conversions.items())),
             resumed=self.resumed,
             seconds=seconds,
             images_per_second=self._rate(seconds),

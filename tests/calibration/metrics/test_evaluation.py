@@ -15,7 +15,7 @@ from diffood.runtime.bundle.calibration import Calibration, ClassThreshold, Clas
 def scored(scores: list[float], predicted: list[int], ids: tuple[str, ...] | None = None) -> ScoredFiles:
     values = np.array(scores, np.float64)
     ids = ids or tuple(f"{index:04d}.png" for index in range(len(scores)))
-    return ScoredFiles(values, values[:, None], np.array(predicted, np.int64), np.full(len(values), 12), (), 0, ids)
+    return ScoredFiles(values, values[:, None], np.array(predicted, np.int64), np.full(len(values), 12), (), ids, ids)
 
 
 @pytest.fixture(scope="module")
