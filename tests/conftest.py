@@ -8,6 +8,7 @@ import os
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # before numpy and torch are imported: each worker of pytest-xdist has one core
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before a test imports onnxruntime
 
 import shutil
 from collections.abc import Callable

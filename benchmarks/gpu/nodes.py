@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from diffood.errors import DiffoodError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
@@ -19,6 +18,7 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.sessions import onnxruntime_cuda
 from diffood.runtime.sessions.cuda import find_device
 from diffood.runtime.sessions.graphs import read_graph
+from diffood.runtime.sessions.onnxruntime import onnxruntime  # through diffood, which turns its telemetry off
 
 
 def probe() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before ONNX Runtime is imported
 MODE = os.environ.get("STANDIN", "host")
 VERSION = "10.3.0"
 HOST_CAPABILITY = (8, 7)

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -69,6 +70,7 @@ class Diagnosis:
         device: The GPU, or why none can be used.
         backends: Every backend, and why it can run or not.
         providers: Execution providers of ONNX Runtime; none where it cannot be imported.
+        telemetry: Whether ONNX Runtime may report its use to its makers.
         packages: Every package diffood can use.
         warnings: What is installed and may be broken.
 
@@ -78,6 +80,7 @@ class Diagnosis:
     device: Device | str
     backends: tuple[Availability, ...]
     providers: tuple[str, ...]
+    telemetry: str
     packages: tuple[Finding, ...]
     warnings: tuple[str, ...]
 
@@ -102,6 +105,7 @@ def examine_machine() -> Diagnosis:
         device=_device(),
         backends=tuple(examine_backends(None, "fp32", DEFAULT_BATCH)),
         providers=_providers(),
+        telemetry=f"off: ORT_DISABLE_TELEMETRY={os.environ['ORT_DISABLE_TELEMETRY']} is set by diffood",
         packages=examine_packages(),
         warnings=(CLASH,) if _version("onnxruntime") and _version("onnxruntime-gpu") else (),
     )
@@ -130,6 +134,7 @@ def _describe(found: Diagnosis) -> list[str]:
             ("backend", f"{one.backend} {'can' if one.usable else 'cannot'} run: {one.reason}")
             for one in found.backends
         ),
+        ("telemetry", found.telemetry),
         *((one.package, one.version or f"missing, for {one.purpose}: {one.install}") for one in found.packages),
         *(("warning", warning) for warning in found.warnings),
     ]

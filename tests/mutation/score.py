@@ -19,6 +19,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before onnxruntime is imported
+
 import hypothesis
 import numpy  # noqa: F401 - imported once, before forking
 import onnxruntime  # noqa: F401

@@ -26,7 +26,7 @@ def connect(ray: Any, address: str) -> Iterator[None]:
         yield
         return
     local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if address == LOCAL else {}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report the use to its makers
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would report the use to its makers
     with _keep_signal_handler():
         try:
             _require_listener(address)
