@@ -294,6 +294,7 @@ def calibrate(
         fingerprint=detector.fingerprint,
         scores=files.scores[order].tolist(),
         fusion=detector.fusion.record if detector.fusion else None,
+        images=tuple(sorted({*files.sha256, *(fitted.sha256 if fitted else ())})),
         per_class=_as_stored(by_class, files.predicted[order]) if by_class else None,
     )
 

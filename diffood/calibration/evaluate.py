@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from diffood.calibration.metrics.evaluation import Evaluation, evaluate_scores
+from diffood.calibration.metrics.evaluation import IndEvaluation, evaluate_ind, evaluate_scores
 from diffood.calibration.metrics.groups import Group
 from diffood.calibration.request import EngineRequest, ShowProgress, hide_progress
 from diffood.calibration.scored_files import IND, ScoredFiles, score_sources
+from diffood.calibration.seen import load_seen
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.detector import Detector, ImageScore
 from diffood.runtime.inputs.open import list_inputs
@@ -24,7 +25,7 @@ class EvaluateRequest:
     Attributes:
         bundle: The bundle's folder.
         ind: Inputs that name fresh in-distribution test images.
-        ood: Inputs of each OOD set, by its name.
+        ood: Inputs of each OOD set, by its name; none: only false alarms are measured.
         groups: "near" or "far" of each OOD set that is either.
         engine: The engine to score with.
         columns: Columns of tables among the inputs.
@@ -47,14 +48,14 @@ class Evaluated:
         detector: What scored them.
         calibration: What they are judged by.
         files: By set, IND first, then the OOD sets in the order given.
-        evaluation: None where no OOD set was given.
+        evaluation: An `Evaluation` where an OOD set was given.
 
     """
 
     detector: Detector
     calibration: Calibration
     files: Mapping[str, ScoredFiles]
-    evaluation: Evaluation | None
+    evaluation: IndEvaluation
 
 
 def evaluate_bundle(
@@ -78,5 +79,8 @@ def evaluate_bundle(
             files[name] = score_sources(detector, listed, progress=advance, see=see_in_set)
     ood = {name: scored for name, scored in files.items() if name != IND}
     names = detector.bundle.manifest.class_names
-    evaluation = evaluate_scores(calibration, files[IND], ood, request.groups, names) if ood else None
+    seen = load_seen(detector.bundle, calibration)
+    if not ood:
+        return Evaluated(detector, calibration, files, evaluate_ind(calibration, files[IND], names, seen=seen))
+    evaluation = evaluate_scores(calibration, files[IND], ood, request.groups, names, seen)
     return Evaluated(detector, calibration, files, evaluation)

@@ -13,7 +13,7 @@ from diffood.cli.options.parsers import html_file
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
 from diffood.cli.options.tables import TableOptions
-from diffood.errors import EXIT_SET_ASIDE, UsageError
+from diffood.errors import EXIT_SET_ASIDE
 
 
 @expand_records
@@ -42,7 +42,7 @@ def evaluate(
 ) -> None:
     """Measure false alarms and detection on test images.
 
-    Detection is given with intervals, by set and by group.
+    Detection is given with intervals, by set and by group. Without OOD sets, false alarms alone.
 
     Example: diffood evaluate bundle --ind test --near boots=ood/boots --far noise=ood/noise
     """
@@ -56,12 +56,9 @@ def evaluate(
 
     groups: dict[str, Group] = {**dict.fromkeys(collect_sets(near), "near"), **dict.fromkeys(collect_sets(far), "far")}
     request = EvaluateRequest(bundle, (ind,), collect_sets(near, far, ood), groups, machine.request(), tables.request())
-    if not request.ood:
-        raise UsageError("No OOD set given: add --ood, --near or --far NAME=DIR, once for each.")
     extremes = SetExtremes()
     done = evaluate_bundle(request, progress.show_progress, extremes.see)
     result, class_names = done.evaluation, done.detector.bundle.manifest.class_names
-    assert result is not None
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         (output / "evaluation.json").write_text(json.dumps(result.as_json(), indent=1) + "\n")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from diffood.calibration.metrics.by_class import ClassAlarms
 from diffood.calibration.metrics.evaluation import Evaluation
 from diffood.calibration.metrics.rates import FalseAlarms
+from diffood.calibration.metrics.rejection import Rejection
 from diffood.calibration.promises.contamination import Contamination
 from diffood.report.charts.style import Picture
 from diffood.report.charts.thumbnails import Thumbnails
@@ -121,7 +122,9 @@ class Performance:
         evaluation: None without OOD sets.
         classes: False alarms by predicted class.
         points: Other thresholds; empty where predicted classes have thresholds of their own.
-        rejection: Accuracy against the share kept, where true classes are known.
+        accuracy: Accuracy under rejection, where true classes are known.
+        rejection: Its picture: accuracy against the share kept.
+        not_fresh: What test images were used for before, a sentence each.
     """
 
     alarms: FalseAlarms
@@ -129,7 +132,9 @@ class Performance:
     evaluation: Evaluation | None
     classes: tuple[ClassRow, ...]
     points: tuple[OperatingPoint, ...]
+    accuracy: Rejection | None
     rejection: Picture | None
+    not_fresh: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from pathlib import Path
 from diffood.calibration.calibrate import Calibrated
 from diffood.calibration.evaluate import Evaluated, EvaluateRequest, evaluate_bundle
 from diffood.calibration.metrics.by_class import alarms_by_class
+from diffood.calibration.metrics.evaluation import Evaluation
 from diffood.calibration.request import ShowProgress, hide_progress
 from diffood.calibration.scored_files import IND
+from diffood.calibration.seen import describe_seen
 from diffood.errors import UsageError
 from diffood.report.charts.rejection_curve import rejection_picture
 from diffood.report.charts.tuning_front import front_picture
@@ -97,14 +99,16 @@ def report_on_sets(done: Evaluated, extremes: SetExtremes) -> Report:
     points: tuple[OperatingPoint, ...] = ()
     if not calibration.own_thresholds:  # those would each have to be fitted again
         points = operating_points(calibration, ind.files.scores, [found.files.scores for found in sets.values()])
-    rejection = evaluation.rejection if evaluation else None
+    rejection = evaluation.rejection
     performance = Performance(
         alarms=ind_report.flagged,
         ood=tuple(map(reporter.report, sets.values())),
-        evaluation=evaluation,
+        evaluation=evaluation if isinstance(evaluation, Evaluation) else None,
         classes=tuple(ClassRow(names[row.predicted], row, row.p_value <= UNFAIR) for row in rows),
         points=points,
+        accuracy=rejection,
         rejection=rejection_picture(rejection) if rejection else None,
+        not_fresh=tuple(describe_seen(evaluation.seen, evaluation.images)),
     )
     unusable = [UnusableFile(name, *file) for name, files in done.files.items() for file in files.set_aside]
     return _report(describe_fitted(detector, calibration), ind_report, unusable, performance=performance)

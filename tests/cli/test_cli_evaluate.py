@@ -127,6 +127,20 @@ def test_the_table_shows_it_within_a_hundred_columns(run: Run, words: tuple[obje
     assert (tmp_path / "rejection.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_accuracy_is_measured_without_an_ood_set(
+    run: Run, calibrated: Path, sorted_folder: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    done = run("evaluate", calibrated, "--ind", sorted_folder, "--output", tmp_path, "--report", page, *MACHINE)
+    assert (done.code, done.err) == (0, "")
+    assert re.search(r"^accuracy +\d+\.\d%; .* when 95 / 90 / 80% are kept; AURC 0\.\d+$", done.out, re.MULTILINE)
+    content = json.loads((tmp_path / "evaluation.json").read_text())["rejection"]
+    assert content["oscr"] is None
+    assert 0 <= content["accuracy"] <= 1
+    assert (tmp_path / "rejection.png").read_bytes().startswith(b"\x89PNG")
+    assert "Accuracy of accepted images" in page.read_text()
+
+
 def test_without_groups_and_classes_nothing_is_said_of_them(
     run: Run, calibrated: Path, folders: Path, tmp_path: Path
 ) -> None:

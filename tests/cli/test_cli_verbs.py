@@ -52,7 +52,7 @@ def test_calibrate_prints_json(run: Run, small_bundle_copy: Path, clothes_folder
     assert (done.content["n"], done.content["alpha"], done.content["method"]) == (80, 0.1, "pac")
     assert done.content["delta"] == pytest.approx(0.05)
     stored = json.loads((small_bundle_copy / "calibration.json").read_text())
-    assert len(stored.pop("scores")) == 80
+    assert len(stored.pop("scores")) == len(set(stored.pop("images"))) == 80
     content = done.content
     shares = [row["share"] for row in content.pop("contamination")]
     suspects = content.pop("most_suspicious")

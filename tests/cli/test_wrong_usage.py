@@ -77,7 +77,6 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("fresh --ind ind --budget 1 --ood fit=ood", "An OOD set cannot be named 'fit'"),
     ],
     "evaluate": [
-        ("bundle --ind ind", "No OOD set given"),
         ("bundle --ood digits=ood", "Missing option '--ind'"),
         ("bundle --ind ind --ood digits", "'--ood': 'digits' is not of the form NAME=DIR"),
         ("bundle --ind ind --near digits=", "'--near': 'digits=' is not"),

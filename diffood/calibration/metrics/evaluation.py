@@ -16,25 +16,19 @@ from diffood.calibration.metrics.labels import labels_from_folders
 from diffood.calibration.metrics.rates import FalseAlarms, SetMetrics, false_alarms, set_metrics
 from diffood.calibration.metrics.rejection import Rejection, measure_rejection
 from diffood.calibration.scored_files import IND, ScoredFiles
+from diffood.calibration.seen import NOTHING_SEEN, SeenImages
 from diffood.errors import UsageError
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.decision import DecisionRule
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Results of one evaluation; rates and areas are fractions of 1.
+class IndEvaluation:
+    """Results on an InD test set; rates are fractions of 1. `by set` includes the OOD sets where there are any.
 
     Attributes:
         false_alarms: On the InD test set.
         by_class: False alarms by predicted class, the highest rate first.
-        sets: Metrics of each OOD set, by name.
-        intervals: DeLong's 95 % interval of the AUROC, by OOD set.
-        fpr_intervals: 95 % bootstrap interval of the FPR@95, by OOD set.
-        overall: Means over all OOD sets.
-        groups: Means over the near sets and over the far sets, where there are any.
-        witnesses: Each witness of a fused score alone; None for a score of one witness, and where a side has a single
-            image.
         rejection: Accuracy under rejection; None unless the class of every InD image is known.
         labelled: Number of InD images whose class is known.
         threshold: The threshold of all images.
@@ -44,18 +38,13 @@ class Evaluation:
         unet_evaluations: Spent on an InD image, on average.
         set_aside: Number of files that could not be used, by set.
         conversions: By set, number of files by kind of change while they were read.
-        scores: By set, IND included, float64 [n].
+        seen: By set, number of files that were used before, by what used them (`seen.SeenImages`).
+        scores: By set, float64 [n].
         thresholds: What each score was compared with, by set, float64 [n].
     """
 
     false_alarms: FalseAlarms
     by_class: tuple[ClassAlarms, ...]
-    sets: dict[str, SetMetrics]
-    intervals: dict[str, Interval]
-    fpr_intervals: dict[str, Interval]
-    overall: GroupMetrics
-    groups: dict[Group, GroupMetrics]
-    witnesses: WitnessComparison | None
     rejection: Rejection | None
     labelled: int
     threshold: float
@@ -65,8 +54,53 @@ class Evaluation:
     unet_evaluations: float
     set_aside: dict[str, int]
     conversions: dict[str, Counter[str]]
+    seen: dict[str, dict[str, int]]
     scores: dict[str, npt.NDArray[np.float64]]
     thresholds: dict[str, npt.NDArray[np.float64]]
+
+    @property
+    def images(self) -> dict[str, int]:
+        """Number of scored images by set."""
+        return {name: scores.size for name, scores in self.scores.items()}
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for JSON, without the scores."""
+        return {
+            "false_alarms": asdict(self.false_alarms),
+            "false_alarms_by_class": [asdict(row) for row in self.by_class],
+            "rejection": self.rejection.as_json() if self.rejection else None,
+            "labelled": self.labelled,
+            "threshold": self.threshold,
+            "class_thresholds": {str(k): value for k, value in self.class_thresholds.items()},
+            "alpha": self.alpha,
+            "guarantee": self.guarantee,
+            "unet_evaluations_per_image": self.unet_evaluations,
+            "set_aside": self.set_aside,
+            "conversions": self.conversions,
+            "seen": self.seen,
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation(IndEvaluation):
+    """Results on an InD test set and OOD sets; rates and areas are fractions of 1.
+
+    Attributes:
+        sets: Metrics of each OOD set, by name.
+        intervals: DeLong's 95 % interval of the AUROC, by OOD set.
+        fpr_intervals: 95 % bootstrap interval of the FPR@95, by OOD set.
+        overall: Means over all OOD sets.
+        groups: Means over the near sets and over the far sets, where there are any.
+        witnesses: Each witness of a fused score alone; None for a score of one witness, and where a side has a single
+            image.
+    """
+
+    sets: dict[str, SetMetrics]
+    intervals: dict[str, Interval]
+    fpr_intervals: dict[str, Interval]
+    overall: GroupMetrics
+    groups: dict[Group, GroupMetrics]
+    witnesses: WitnessComparison | None
 
     @property
     def mean_auroc(self) -> float:
@@ -86,22 +120,58 @@ class Evaluation:
             "mean_auroc": self.mean_auroc,
             "mean_auroc_interval": _ends(self.mean_interval),
             "fpr_at_95_detection_interval": {name: _ends(found) for name, found in self.fpr_intervals.items()},
-            "false_alarms": asdict(self.false_alarms),
-            "false_alarms_by_class": [asdict(row) for row in self.by_class],
             "sets": {name: asdict(metrics) for name, metrics in self.sets.items()},
             "overall": asdict(self.overall),
             "groups": {name: asdict(group) for name, group in self.groups.items()},
             "witnesses": self.witnesses.as_json() if self.witnesses else None,
-            "rejection": self.rejection.as_json() if self.rejection else None,
-            "labelled": self.labelled,
-            "threshold": self.threshold,
-            "class_thresholds": {str(k): value for k, value in self.class_thresholds.items()},
-            "alpha": self.alpha,
-            "guarantee": self.guarantee,
-            "unet_evaluations_per_image": self.unet_evaluations,
-            "set_aside": self.set_aside,
-            "conversions": self.conversions,
+            **super().as_json(),
         }
+
+
+def evaluate_ind(
+    calibration: Calibration,
+    ind: ScoredFiles,
+    class_names: Sequence[str] = (),
+    ood: Mapping[str, ScoredFiles] | None = None,
+    seen: SeenImages = NOTHING_SEEN,
+) -> IndEvaluation:
+    """Measure the false alarms of an InD test set at the calibrated thresholds.
+
+    Args:
+        calibration: The thresholds.
+        ind: Scored InD test files.
+        class_names: Of the classifier; InD files in folders with these names have known classes.
+        ood: Scored files of each OOD set, by name.
+        seen: Images that the bundle was made with.
+
+    Raises:
+        UsageError: A set is empty.
+    """
+    every = {IND: ind, **(ood or {})}
+    for name, files in every.items():
+        if len(files.scores) == 0:
+            raise UsageError(f"No usable image in the {name} set; {len(files.set_aside)} files were set aside.")
+    rule = DecisionRule.of(calibration)
+    thresholds = {name: rule.decide(files.scores, files.predicted).thresholds for name, files in every.items()}
+    labels = labels_from_folders(ind.ids, class_names)
+    labelled = int(np.count_nonzero(labels >= 0))
+    unknown = np.concatenate([files.scores for files in (ood or {}).values()]) if ood else None
+    return IndEvaluation(
+        false_alarms=false_alarms(ind.scores, thresholds[IND]),
+        by_class=alarms_by_class(ind.scores, ind.predicted, thresholds[IND], calibration.alpha),
+        rejection=(measure_rejection(ind.scores, labels, ind.predicted, unknown) if labelled == len(labels) else None),
+        labelled=labelled,
+        threshold=calibration.threshold,
+        class_thresholds=calibration.own_thresholds,
+        alpha=calibration.alpha,
+        guarantee=calibration.guarantee,
+        unet_evaluations=float(ind.evaluations.mean()),
+        set_aside={name: len(files.set_aside) for name, files in every.items()},
+        conversions={name: files.conversions for name, files in every.items()},
+        seen={name: found for name, files in every.items() if (found := seen.counts(files.sha256, ind.sha256, name))},
+        scores={name: files.scores for name, files in every.items()},
+        thresholds=thresholds,
+    )
 
 
 def evaluate_scores(
@@ -110,57 +180,33 @@ def evaluate_scores(
     ood: Mapping[str, ScoredFiles],
     groups: Mapping[str, Group] | None = None,
     class_names: Sequence[str] = (),
+    seen: SeenImages = NOTHING_SEEN,
 ) -> Evaluation:
     """Compare each OOD set with the InD test set at the calibrated thresholds.
 
     Args:
         calibration: The thresholds.
         ind: Scored InD test files.
-        ood: Scored files of each OOD set, by name.
+        ood: Scored files of each OOD set, by name; at least one.
         groups: "near" or "far" of each OOD set that is either.
         class_names: Of the classifier; InD files in folders with these names have known classes.
+        seen: Images that the bundle was made with.
 
     Raises:
         UsageError: A set is empty, or a group is given for an unknown set.
     """
-    if not ood:
-        raise UsageError("No OOD set given: add --ood, --near or --far NAME=DIR, once for each.")
-    for name, files in {IND: ind, **ood}.items():
-        if len(files.scores) == 0:
-            raise UsageError(f"No usable image in the {name} set; {len(files.set_aside)} files were set aside.")
-    rule = DecisionRule.of(calibration)
-    thresholds = {
-        name: rule.decide(files.scores, files.predicted).thresholds for name, files in {IND: ind, **ood}.items()
-    }
-    sets = {name: set_metrics(ind.scores, files.scores, thresholds[name]) for name, files in ood.items()}
+    found = evaluate_ind(calibration, ind, class_names, ood, seen)
+    sets = {name: set_metrics(ind.scores, files.scores, found.thresholds[name]) for name, files in ood.items()}
     scored = ScoredSets(ind.scores, {name: files.scores for name, files in ood.items()})
     single = {name: group_metrics(ScoredSets(scored.ind, {name: scored.sets[name]}), sets) for name in ood}
-    labels = labels_from_folders(ind.ids, class_names)
-    labelled = int(np.count_nonzero(labels >= 0))
     return Evaluation(
-        false_alarms=false_alarms(ind.scores, thresholds[IND]),
-        by_class=alarms_by_class(ind.scores, ind.predicted, thresholds[IND], calibration.alpha),
+        **vars(found),
         sets=sets,
-        intervals={name: found.auroc for name, found in single.items()},
-        fpr_intervals={name: found.fpr_at_95_detection for name, found in single.items()},
+        intervals={name: one.auroc for name, one in single.items()},
+        fpr_intervals={name: one.fpr_at_95_detection for name, one in single.items()},
         overall=group_metrics(scored, sets),
         groups=near_and_far(scored, sets, groups or {}),
         witnesses=_each_alone(calibration.fingerprint.plan.witnesses, scored, ind, ood),
-        rejection=(
-            measure_rejection(ind.scores, labels, ind.predicted, np.concatenate(list(scored.sets.values())))
-            if labelled == len(labels)
-            else None
-        ),
-        labelled=labelled,
-        threshold=calibration.threshold,
-        class_thresholds=calibration.own_thresholds,
-        alpha=calibration.alpha,
-        guarantee=calibration.guarantee,
-        unet_evaluations=float(ind.evaluations.mean()),
-        set_aside={name: len(files.set_aside) for name, files in {IND: ind, **ood}.items()},
-        conversions={name: files.conversions for name, files in {IND: ind, **ood}.items()},
-        scores={IND: ind.scores, **scored.sets},
-        thresholds=thresholds,
     )
 
 

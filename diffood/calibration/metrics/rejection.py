@@ -67,12 +67,12 @@ class Rejection:
     Attributes:
         interval: Clopper-Pearson 95 % interval of the accuracy on all InD images.
         curve: Of the InD images alone.
-        oscr: Against all OOD images together.
+        oscr: Against all OOD images together; None where there are none.
     """
 
     interval: tuple[float, float]
     curve: RejectionCurve
-    oscr: OscrCurve
+    oscr: OscrCurve | None
 
     @property
     def accuracy(self) -> float:
@@ -87,16 +87,19 @@ class Rejection:
             "accuracy_at_kept": {f"{kept:.2f}": self.curve.accuracy_at(kept) for kept in KEPT},
             "aurc": self.curve.aurc,
             "excess_aurc": self.curve.excess_aurc,
-            "oscr": self.oscr.area,
+            "oscr": self.oscr.area if self.oscr else None,
         }
 
 
-def measure_rejection(scores: FloatArray, labels: IntArray, predicted: IntArray, ood: FloatArray) -> Rejection:
-    """Both curves for InD scores [n] with true and predicted classes [n], and OOD scores [m].
+def measure_rejection(
+    scores: FloatArray, labels: IntArray, predicted: IntArray, ood: FloatArray | None = None
+) -> Rejection:
+    """Both curves for InD scores [n] with true and predicted classes [n], and OOD scores [m] if there are any.
 
     Raises UsageError for unusable scores and classes.
     """
-    curve, open_set = rejection_curve(scores, labels, predicted), oscr(scores, labels, predicted, ood)
+    curve = rejection_curve(scores, labels, predicted)
+    open_set = None if ood is None else oscr(scores, labels, predicted, ood)
     return Rejection(clopper_pearson(int(np.count_nonzero(labels == predicted)), len(labels)), curve, open_set)
 
 

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Sequence
 from math import nan
 
 from diffood.calibration.metrics.comparison import CLEARLY, WitnessComparison
-from diffood.calibration.metrics.evaluation import Evaluation
+from diffood.calibration.metrics.evaluation import Evaluation, IndEvaluation
 from diffood.calibration.metrics.formatting import SMALLEST_SHOWN, percent, points
 from diffood.calibration.metrics.groups import GroupMetrics
 from diffood.calibration.metrics.intervals import Interval
 from diffood.calibration.metrics.rates import Rates
 from diffood.calibration.metrics.rejection import KEPT, Rejection
+from diffood.calibration.scored_files import IND
+from diffood.calibration.seen import describe_seen
 from diffood.cli.text.conversions import describe_conversions_by_set
 from diffood.cli.text.tables import table_lines
 
@@ -17,34 +19,41 @@ UNFAIR = 0.05  # p-value, Holm's over the classes, from which a class is named
 SPAN = 10  # characters of "91.1-100.0"
 
 
-def describe_evaluation(result: Evaluation, class_names: Sequence[str]) -> list[str]:
+def describe_evaluation(result: IndEvaluation, class_names: Sequence[str]) -> list[str]:
     """Lines about false alarms, accuracy where it is known, and detection by set, group and witness."""
-    alarms = result.false_alarms
+    alarms, fresh = result.false_alarms, "" if IND in result.seen else "fresh "
     aside = {name: count for name, count in result.set_aside.items() if count}
     return [
-        f"false alarms  {percent(alarms.rate)} of {alarms.count} fresh in-distribution images "
+        f"false alarms  {percent(alarms.rate)} of {alarms.count} {fresh}in-distribution images "
         f"(95% interval {_interval(alarms.interval)}; asked for at most {percent(result.alpha)})",
         f"guarantee     {result.guarantee}",
+        *(f"not fresh     {said}" for said in describe_seen(result.seen, result.images)),
         *_accuracy(result),
+        *(_detection(result) if isinstance(result, Evaluation) else ["detection     not measured: no OOD set given"]),
+        *_unfair_classes(result, class_names),
+        *_conversions(result),
+        *([f"set aside: {', '.join(f'{count} of {name}' for name, count in aside.items())}"] if aside else []),
+        *(["", *_witnesses(result, result.witnesses)] if isinstance(result, Evaluation) and result.witnesses else []),
+    ]
+
+
+def _detection(result: Evaluation) -> list[str]:
+    return [
         "",
         *_sets(result),
         "",
         *_worst(result),
         "In percent, with 95% intervals; means count every set the same. FPR@95: InD flagged when 95% of OOD",
         "is caught. missed@95: OOD accepted when 95% of InD is kept.",
-        *_unfair_classes(result, class_names),
-        *_conversions(result),
-        *([f"set aside: {', '.join(f'{count} of {name}' for name, count in aside.items())}"] if aside else []),
-        *(["", *_witnesses(result, result.witnesses)] if result.witnesses else []),
     ]
 
 
-def _conversions(result: Evaluation) -> list[str]:
-    sets = [(name, found, result.scores[name].size) for name, found in result.conversions.items()]
+def _conversions(result: IndEvaluation) -> list[str]:
+    sets = [(name, found, result.images[name]) for name, found in result.conversions.items()]
     return describe_conversions_by_set(sets)
 
 
-def _accuracy(result: Evaluation) -> list[str]:
+def _accuracy(result: IndEvaluation) -> list[str]:
     if result.rejection:
         return [f"accuracy      {_rejection(result.rejection)}"]
     if result.labelled:
@@ -58,7 +67,7 @@ def _accuracy(result: Evaluation) -> list[str]:
 def _rejection(found: Rejection) -> str:
     shares = " / ".join(f"{100 * share:g}" for share in KEPT)
     kept = " / ".join(f"{100 * found.curve.accuracy_at(share):.1f}" for share in KEPT)
-    areas = f"AURC {found.curve.aurc:.4f}; OSCR {percent(found.oscr.area)}"
+    areas = f"AURC {found.curve.aurc:.4f}{f'; OSCR {percent(found.oscr.area)}' if found.oscr else ''}"
     return f"{percent(found.accuracy)}; {kept}% when {shares}% are kept; {areas}"
 
 
@@ -105,7 +114,7 @@ def _worst(result: Evaluation) -> list[str]:
     ]
 
 
-def _unfair_classes(result: Evaluation, class_names: Sequence[str]) -> list[str]:
+def _unfair_classes(result: IndEvaluation, class_names: Sequence[str]) -> list[str]:
     """The classes with more false alarms than was asked for, beyond chance."""
     return [
         f"class {class_names[row.predicted]}: {percent(row.rate)} of {row.count} flagged ({_interval(row.interval)}), "

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from diffood.calibration.metrics.evaluation import Evaluation
+from diffood.calibration.metrics.evaluation import IndEvaluation
 from diffood.report.charts.rejection_curve import draw_rejection
 from diffood.report.charts.score_axis import drawn_scores, drawn_threshold
 from diffood.report.charts.score_histogram import draw_histograms
 
 
-def draw_evaluation(result: Evaluation, folder: Path) -> None:
+def draw_evaluation(result: IndEvaluation, folder: Path) -> None:
     """Write scores.png, and rejection.png where accuracy is known, into a folder."""
     per_class = bool(result.class_thresholds)
     sets = {

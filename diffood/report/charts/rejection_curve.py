@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from diffood.calibration.metrics.rejection import KEPT, Rejection
+from diffood.calibration.metrics.rejection import KEPT, OscrCurve, Rejection
 from diffood.report.charts.style import PAGE_WIDTH, WIDTH, Picture, Theme, chart_picture, save_chart
 
 IN_PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g}")
@@ -23,22 +23,22 @@ def plot_accuracy(panel: Axes, found: Rejection, theme: Theme) -> None:
     panel.yaxis.set_major_formatter(IN_PERCENT)
 
 
-def plot_open_set(panel: Axes, found: Rejection, theme: Theme) -> None:
+def plot_open_set(panel: Axes, curve: OscrCurve, theme: Theme) -> None:
     """Draw the share of in-distribution images kept and classified correctly against the share of OOD images kept."""
-    curve = found.oscr
     panel.plot(100 * curve.false_positive_rate, 100 * curve.correct_classification_rate, color=theme.ood, lw=1.8)
     panel.set(xlim=(0, 100), ylim=(0, 100), xlabel="OOD images kept, %", ylabel="InD kept and correct, %")
 
 
 def draw_rejection(found: Rejection, path: Path) -> None:
-    """Write both curves side by side, as PNG."""
+    """Write the curves side by side, as PNG."""
 
     def draw(figure: Figure, theme: Theme) -> None:
-        left, right = figure.subplots(1, 2)
-        plot_accuracy(left, found, theme)
-        left.set_title(f"accuracy {found.accuracy:.1%}, AURC {found.curve.aurc:.4f}")
-        plot_open_set(right, found, theme)
-        right.set_title(f"OSCR {found.oscr.area:.1%}")
+        panels = figure.subplots(1, 2 if found.oscr else 1, squeeze=False)[0]
+        plot_accuracy(panels[0], found, theme)
+        panels[0].set_title(f"accuracy {found.accuracy:.1%}, AURC {found.curve.aurc:.4f}")
+        if found.oscr:
+            plot_open_set(panels[1], found.oscr, theme)
+            panels[1].set_title(f"OSCR {found.oscr.area:.1%}")
 
     save_chart(draw, (WIDTH, 3.2), path)
 

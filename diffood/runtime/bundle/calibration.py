@@ -24,7 +24,7 @@ from diffood.runtime.records import GrownRecord, Record, Text
 KEPT_DIGITS = 12  # of the sha256; a bundle sees some dozens of calibrations
 
 
-MAX_CALIBRATION_BYTES = 256 * 2**20  # ten million scores
+MAX_CALIBRATION_BYTES = 256 * 2**20  # two million images: a score, a class and a hash each
 
 
 ClassIndex = Annotated[int, Field(ge=0, lt=2**31)]
@@ -118,7 +118,7 @@ class ClassThresholds(Record):
         return self
 
 
-class Calibration(Record):
+class Calibration(GrownRecord):
     """The content of calibration.json. An image is flagged when its score is above the threshold.
 
     Attributes:
@@ -135,7 +135,10 @@ class Calibration(Record):
         scores: Of the calibration images, ascending.
         fusion: How witnesses are combined, None for a plan of one witness.
         per_class: Thresholds of predicted classes, None if all share one.
+        images: sha256 of every file that was used, for the fusion too, ascending; None if that was not kept.
     """
+
+    added: ClassVar = ("images",)
 
     format: Literal[1] = 1
     method: Literal["pac", "conformal", "quantile"]
@@ -150,6 +153,7 @@ class Calibration(Record):
     scores: list[float]
     fusion: FusionRecord | None = None
     per_class: ClassThresholds | None = None
+    images: tuple[Sha256, ...] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Calibration":
@@ -191,8 +195,8 @@ class Calibration(Record):
         return {entry.predicted: entry.threshold for entry in self.per_class.thresholds} if self.per_class else {}
 
     def summary(self) -> dict[str, Any]:
-        """The same as plain values, without the two lists that have one entry per image."""
-        return self.model_dump(mode="json", exclude={"scores": True, "per_class": {"classes"}})
+        """The same as plain values, without the lists that have one entry per image."""
+        return self.model_dump(mode="json", exclude={"scores": True, "images": True, "per_class": {"classes"}})
 
 
 def load_calibration(bundle: Bundle) -> Calibration:

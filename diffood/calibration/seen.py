@@ -1,0 +1,57 @@
+"""Which images of a test set a bundle was made with, by the hashes of their bytes. Scores nothing."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from diffood.calibration.scored_files import IND
+from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.bundle.calibration import Calibration
+from diffood.runtime.bundle.tuning import load_tuned
+
+CALIBRATED, TUNED = "calibrated", "tuned"
+_OF_IND = {
+    CALIBRATED: "the bundle was calibrated on: what is measured on them is no check of the guarantee",
+    TUNED: "`diffood tune` chose the plan on: what is measured on them is optimistic",
+}
+_OF_OOD = {
+    CALIBRATED: "the bundle was calibrated on, as in-distribution: calibrate again without them",
+    TUNED: "`diffood tune` used as in-distribution: tune again without them",
+    IND: "are also in-distribution test images: give each image to one set",
+}
+
+
+@dataclass(frozen=True)
+class SeenImages:
+    """Hashes of images that were used before, by what used them: CALIBRATED, TUNED.
+
+    A file that was saved again has other bytes and is not recognised.
+    """
+
+    by_use: dict[str, Collection[str]] = field(default_factory=dict)
+
+    def counts(self, hashes: Sequence[str], ind: Sequence[str] = (), name: str = IND) -> dict[str, int]:
+        """How many of the files with these hashes were used, by what used them; uses of none are left out.
+
+        In a set that is not the in-distribution one, files that are also in that one are counted as IND.
+        """
+        uses = self.by_use if name == IND else {**self.by_use, IND: frozenset(ind)}
+        counts = {use: sum(found in known for found in hashes) for use, known in uses.items()}
+        return {use: count for use, count in counts.items() if count}
+
+
+NOTHING_SEEN = SeenImages()
+
+
+def load_seen(bundle: Bundle, calibration: Calibration) -> SeenImages:
+    """The images that a bundle was calibrated and tuned on. Raises BundleError as `load_tuned` does."""
+    return SeenImages({CALIBRATED: frozenset(calibration.images or ()), TUNED: load_tuned(bundle)})
+
+
+def describe_seen(seen: Mapping[str, Mapping[str, int]], images: Mapping[str, int]) -> list[str]:
+    """A sentence for each use that images of a set had before; `seen` by set and use, `images` the size of each set."""
+    return [
+        f"{count} of {images[name]} images {'' if name == IND else f'of {name} '}"
+        f"{(_OF_IND if name == IND else _OF_OOD)[use]}"
+        for name, uses in seen.items()
+        for use, count in uses.items()
+    ]
