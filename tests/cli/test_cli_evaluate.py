@@ -171,7 +171,7 @@ def test_many_sets_and_all_witnesses_still_fit_a_hundred_columns(calibrated: Pat
 
     def made_up(count: int, shift: float) -> ScoredFiles:
         values = generator.normal(shift, 1, (count, len(names)))
-        ids = tuple(map(str, range(count)))
+        ids = tuple(f"{shift} {index}" for index in range(count))  # and bytes of their own
         return ScoredFiles(
             values.mean(axis=1), values[:, :4], np.zeros(count, np.int64), np.full(count, 12), (), ids, ids
         )
