@@ -11,9 +11,10 @@ from diffood.calibration.request import EngineRequest, ShowProgress, hide_progre
 from diffood.calibration.scored_files import IND, ScoredFiles, score_sources
 from diffood.calibration.seen import load_seen
 from diffood.runtime.bundle.calibration import Calibration
-from diffood.runtime.detector import Detector, ImageScore
+from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
+from diffood.runtime.results import ImageScore
 
 SeeSetScore = Callable[[str, str, ImageScore], None]  # called with set name, id and result of every scored file
 

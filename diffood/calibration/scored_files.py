@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from diffood.runtime.detector import Detector, ImageScore
+from diffood.runtime.detector import Detector
 from diffood.runtime.images.conversions import kinds_of
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.pipeline import Progress, score_files
+from diffood.runtime.results import ImageScore
 
 IND = "ind"  # name of the in-distribution set where sets are given by name
 

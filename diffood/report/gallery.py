@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffood.runtime.detector import Detector, ImageScore
+from diffood.runtime.detector import Detector
 from diffood.runtime.method.scoring import Array, Float
+from diffood.runtime.results import ImageScore
 
 KEPT = 6  # images at each end of a set; a page of ten sets stays below some megabytes
 TOP = 3  # classes named for an image

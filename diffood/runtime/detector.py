@@ -1,11 +1,10 @@
 """Images in, scores and verdicts out: the one object a Python user needs."""
 
-import gc
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,6 @@ from diffood.runtime.bundle.calibration import Calibration, Fingerprint, load_ca
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import require_calibrated
 from diffood.runtime.decision import DecisionRule
-from diffood.runtime.halving import stream_halving
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits, load_image
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.plan import Plan
@@ -25,87 +23,30 @@ from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.definition import Evidence
 from diffood.runtime.method.witnesses.registry import measure
 from diffood.runtime.passes import PassConfig, run_pass
+from diffood.runtime.results import ImageScore, Scores, Verdicts
 from diffood.runtime.sessions import Session
 from diffood.runtime.sessions.backends import open_session
 from diffood.runtime.sessions.choice import PrecisionChoice, list_candidates, no_engine_error
+from diffood.runtime.turns import SharedSession, Work
 
 DEFAULT_BATCH = 32
+BATCHES_PER_TURN = 2  # so that images of the second are judged and noised while the engine works on the first
 RANGE_SLACK = 1e-3  # rounding of a caller's own scaling
 
 Key = TypeVar("Key")
 
 
-@dataclass(frozen=True)
-class ImageScore:
-    """Score of one image.
-
-    Attributes:
-        score: Higher is more out-of-distribution.
-        witnesses: Raw witness values, float64 [W], in plan order.
-        evidence: What they were measured on.
-        stage: Stage at which scoring stopped, from 1.
-        evaluations: UNet evaluations spent.
-    """
-
-    score: float
-    witnesses: npt.NDArray[np.float64]
-    evidence: Evidence
-    stage: int
-    evaluations: int
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of N images, in their order. What was not measured at an early stage is NaN.
-
-    Attributes:
-        score: Higher is more out-of-distribution, float64 [N].
-        witnesses: Raw witness values in plan order, float64 [N, W].
-        by_start: The jump by start time, float64 [N, T].
-        predicted: Class index, int64 [N].
-        confidence: Largest softmax probability, float64 [N].
-        evaluations: UNet evaluations spent, int64 [N].
-    """
-
-    score: npt.NDArray[np.float64]
-    witnesses: npt.NDArray[np.float64]
-    by_start: npt.NDArray[np.float64]
-    predicted: npt.NDArray[np.int64]
-    confidence: npt.NDArray[np.float64]
-    evaluations: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """Verdicts on N files, in their order.
-
-    A refused file has is_ood True, NaN for numbers and -1 for its class: it was never shown to be in-distribution.
-
-    Attributes:
-        is_ood: Whether the image is flagged, bool [N].
-        p_value: Conformal p-value, float64 [N].
-        score: Higher is more out-of-distribution, float64 [N].
-        predicted: Class index, int64 [N].
-        threshold: Of the predicted class, or of all images, float64 [N].
-        error: Why each file was refused; "" if it was not.
-    """
-
-    is_ood: npt.NDArray[np.bool_]
-    p_value: npt.NDArray[np.float64]
-    score: npt.NDArray[np.float64]
-    predicted: npt.NDArray[np.int64]
-    threshold: npt.NDArray[np.float64]
-    error: tuple[str, ...]
-
-
 class Detector:
-    """A bundle opened for scoring with one plan on one backend. Not for use by two threads at once.
+    """A bundle opened for scoring with one plan on one backend.
+
+    Any number of threads may use it: they take turns, and images that wait at the same time share a turn. It belongs to
+    the process that opened it.
 
     Attributes:
         bundle: The bundle.
         plan: What fixes a score, apart from the models.
-        session: The engine.
         fusion: How witnesses are combined, None for a plan of one witness.
+        fingerprint: Everything its scores depend on.
         evaluations: UNet evaluations of an image that goes through all repeats.
         why: Why this backend and precision; "" if they were given.
     """
@@ -114,19 +55,19 @@ class Detector:
         self,
         bundle: Bundle,
         plan: Plan,
-        session: Session,
+        session: Session | SharedSession,
         fusion: Fusion | None = None,
         *,
         why: str = "",
-        halve_batch: bool = False,
     ) -> None:
         if fusion is not None and (problem := fusion.record.mismatch(plan)):
             raise UsageError(f"{problem}: give the fusion that was fitted for this plan.")
-        self.bundle, self.plan, self.session, self.fusion = bundle, plan, session, fusion
+        self.bundle, self.plan, self.fusion, self.why = bundle, plan, fusion, why
+        self._shared = session if isinstance(session, SharedSession) else SharedSession(session)
         latent = bundle.manifest.latent is not None
         self._config = PassConfig(plan, bundle.tables(plan), plan.grid(bundle.alpha_bar).origin_scale(), latent)
         self.evaluations = plan.evaluations(self._config.tables)
-        self.why, self._halve_batch = why, halve_batch
+        self.fingerprint = self._fingerprint()
 
     @classmethod
     def open(
@@ -217,16 +158,39 @@ class Detector:
             halve_batch: Continue with half the batch when the engine runs out of memory.
         """
         require_size(batch, threads)
-        session = _open_session(bundle, plan, backend, precision, batch, threads)
-        return cls(bundle, plan, session, fusion, why=why, halve_batch=halve_batch)
+
+        def reopen(rows: int) -> Session:
+            return _open_session(bundle, plan, backend, precision, rows, threads)
+
+        session = SharedSession(reopen(batch), reopen if halve_batch else None)
+        return cls(bundle, plan, session, fusion, why=why)
 
     def with_fusion(self, fusion: Fusion) -> "Detector":
         """The same detector on the same session, with this fusion."""
-        return Detector(self.bundle, self.plan, self.session, fusion, why=self.why, halve_batch=self._halve_batch)
+        return Detector(self.bundle, self.plan, self._shared, fusion, why=self.why)
 
     @property
-    def fingerprint(self) -> Fingerprint:
-        """Everything the scores of this detector depend on."""
+    def session(self) -> Session:
+        """The engine. Not for use while another thread uses the detector."""
+        return self._shared.session
+
+    def close(self) -> None:
+        """Free the engine, after what is under way; also done at the end of a `with` block. Later calls are refused."""
+        self._shared.close()
+
+    def __enter__(self) -> "Detector":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            "A Detector holds a running engine and cannot be pickled or copied: give the other process "
+            f"{str(self.bundle.path)!r} and call Detector.open there."
+        )
+
+    def _fingerprint(self) -> Fingerprint:
         manifest, precision = self.bundle.manifest, self.session.precision
 
         def sha256(role: Role) -> str:
@@ -316,23 +280,21 @@ class Detector:
                 "--images DIR` fits on in-distribution images: calibrate first, or use the paper's score alone, "
                 'plan="plain".'
             )
-        if self._halve_batch:
-            return stream_halving(self._score, self._halve, items)
-        return self._score(items)
+        return self._by_turns(self._score, items)
 
-    def _score(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, ImageScore]]:
-        return run_pass(self.session, self._config, items, self._judge)
+    def _by_turns(self, work: Work, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, Any]]:
+        """The results of `work`, a turn for every few batches of items."""
+        items = iter(items)
+        while taken := list(itertools.islice(items, BATCHES_PER_TURN * self._shared.batch)):
+            found = self._shared.run(work, [x for _, x in taken])
+            yield from zip((key for key, _ in taken), found, strict=True)
 
-    def _halve(self) -> bool:
-        """Load the session again for half the batch; False if that is one row already."""
-        backend, precision = self.session.backend, self.session.precision
-        batch, threads = self.session.batch, self.session.threads
-        if batch == 1:
-            return False
-        del self.session  # free its memory first
-        gc.collect()
-        self.session = _open_session(self.bundle, self.plan, backend, precision, batch // 2, threads)
-        return True
+    def _score(self, session: Session, images: Sequence[Array]) -> list[ImageScore]:
+        return [found for _, found in run_pass(session, self._config, enumerate(images), self._judge)]
+
+    def _observe(self, session: Session, images: Sequence[Array]) -> list[Evidence]:
+        items = enumerate(images)
+        return [found for _, found in run_pass(session, self._config, items, lambda evidence: (evidence, False))]
 
     def _judge(self, evidence: Evidence) -> tuple[ImageScore, bool]:
         if self.fusion is None:
@@ -348,7 +310,7 @@ class Detector:
 
     def observe(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, Evidence]]:
         """The evidence of each item after all repeats, whatever the stages, lazily and in order."""
-        return run_pass(self.session, self._config, items, lambda evidence: (evidence, False))
+        return self._by_turns(self._observe, items)
 
     def _as_input(self, images: npt.NDArray[Any]) -> Array:
         shape = self.bundle.manifest.image

@@ -6,12 +6,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from diffood.runtime.detector import Detector, ImageScore
+from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import DEFAULT_LIMITS, DecodedImage, ImageLimits
 from diffood.runtime.inputs.decoding import IN_THREADS, MOST_HELD, DecodeOptions, decode_ahead
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.definition import Evidence
+from diffood.runtime.results import ImageScore
 
 REFUSED_HELD = 1000  # consecutive refused items after which their results are given; some kilobytes each
 

@@ -8,11 +8,12 @@ import numpy as np
 
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.decision import DecisionRule
-from diffood.runtime.detector import Detector, ImageScore
+from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.decoding import IN_THREADS, DecodeOptions
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.pipeline import ItemResult, score_files
+from diffood.runtime.results import ImageScore
 from diffood.serving.rows.row import Row
 from diffood.serving.watching.flagged import draw_denoised
 

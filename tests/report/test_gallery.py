@@ -3,8 +3,8 @@
 import numpy as np
 
 from diffood.report.gallery import Extremes
-from diffood.runtime.detector import ImageScore
 from diffood.runtime.method.witnesses.definition import Evidence
+from diffood.runtime.results import ImageScore
 
 
 def outcome(score: float) -> ImageScore:

@@ -16,10 +16,11 @@ from diffood.errors import BundleError, CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibration, save_calibration
 from diffood.runtime.decision import DecisionRule
-from diffood.runtime.detector import Detector, Scores
+from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import PLAIN, Plan
+from diffood.runtime.results import Scores
 from diffood.runtime.sessions.cores import usable_cores
 
 # Not the bundle's default, so that a test sees which of the two was taken; three evaluations an image.

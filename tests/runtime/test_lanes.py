@@ -9,9 +9,10 @@ import pytest
 from endless_stream import Endless
 
 from diffood.runtime.bundle.bundle import Bundle
-from diffood.runtime.detector import Detector, Scores
+from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.plan import Plan
+from diffood.runtime.results import Scores
 
 Pixels = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]

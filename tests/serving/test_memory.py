@@ -3,14 +3,11 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from cheap_calibration import calibrate_cheaply
 
-from diffood.errors import EngineMemoryError
-from diffood.runtime.halving import stream_halving
 from diffood.zoo.images import unpack_set
 
 ROWS = 1024  # per call, for which the engine needs some 100 megabytes
@@ -56,32 +53,3 @@ def test_a_run_continues_with_fewer_rows_when_the_engine_runs_out_of_memory(
     assert f"Out of memory at batch {ROWS}; continuing with batch " in done.stderr
     assert [row["id"] for row in rows[1]] == [row["id"] for row in rows[0]]
     assert [row["score"] for row in rows[1]] == pytest.approx([row["score"] for row in rows[0]], abs=1e-5)
-
-
-def test_what_fails_is_begun_again_from_the_first_item_without_a_result() -> None:
-    for failing in ((), (0,), (1, 2), (5, 5, 11), (12,), (0, 0, 0, 0)):
-        left, halved = list(failing), [0]
-
-        def stream(items: Iterable[tuple[int, str]], left: list[int] = left) -> Iterator[tuple[int, str]]:
-            """Looks three items ahead, as lanes do, and fails on its way at the items named."""
-            ahead: list[tuple[int, str]] = []
-            for key, given in items:
-                ahead.append((key, given))
-                if left and left[0] <= key:
-                    left.pop(0)
-                    raise EngineMemoryError("none")
-                if len(ahead) == 3:
-                    yield ahead.pop(0)
-            yield from ahead
-
-        def halve(halved: list[int] = halved) -> bool:
-            halved[0] += 1
-            return halved[0] <= 3
-
-        items = [(index, str(index)) for index in range(13)]
-        if len(failing) > 3:
-            with pytest.raises(EngineMemoryError, match="none"):
-                list(stream_halving(stream, halve, items))
-        else:
-            assert list(stream_halving(stream, halve, items)) == items, failing
-            assert halved == [len(failing)], failing

@@ -9,11 +9,11 @@ from PIL import Image
 
 from diffood.errors import DiffoodError, RejectedImage
 from diffood.runtime.bundle.durable import sync, write_durably
-from diffood.runtime.detector import ImageScore
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.images.pixels import to_pixels
 from diffood.runtime.inputs.items import Item, LocalFile
 from diffood.runtime.method.scoring import Array
+from diffood.runtime.results import ImageScore
 
 LONGEST_NAME = 48  # characters of a file's own name; with four bytes each a name stays below 255
 
