@@ -24,7 +24,7 @@ class EngineBuildRequest:
     Attributes:
         library: tensorrt builds for this machine's GPU, tensorrt-rtx for any and without one.
         profile: Rows of an engine call.
-        gpus: As "sm86", for tensorrt-rtx alone.
+        gpus: As "sm86", "8.6" or "86", for tensorrt-rtx alone.
         precisions: Of the graphs; empty for all the bundle has.
         workspace_mb: Memory the builder may use; None for all.
         timing_cache: File that makes the next build faster, for tensorrt alone.

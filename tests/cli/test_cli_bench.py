@@ -140,6 +140,6 @@ def test_bench_explains_a_wrong_option(run: Run, small_bundle: Bundle) -> None:
         (("--precision", "int8"), ("int8",)),
         (("--batch", "0"), ("--batch",)),
         (("--mean", "grey", "--unet", "a", "--classifier", "b"), ("--mean", "grey")),
-        (("--input-size", "224", "--unet", "a", "--classifier", "b"), ("--input-size", "224x224")),
+        (("--input-size", "224*224", "--unet", "a", "--classifier", "b"), ("--input-size", "224*224", "HxW")),
     ):
         run("bench", small_bundle.path, *words).assert_wrong_usage(*said)

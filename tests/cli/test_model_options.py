@@ -41,6 +41,7 @@ def test_every_option_reaches_what_loads_the_models() -> None:
     )
     assert GIVEN.read() == ModelSources(Path("unet.pt"), classifier, "guided-imagenet64", Path("scheduler"))
     assert ModelOptions().read() is None
+    assert image_size("224") == image_size("224x224") == (224, 224)
 
 
 def test_export_and_bench_take_the_same_ones() -> None:

@@ -24,7 +24,9 @@ class EngineOptions:
     gpu: Annotated[
         str | None,
         typer.Option(
-            metavar="smNN[,smNN]", help="GPUs to build for, no GPU needed (tensorrt-rtx).", rich_help_panel=PANEL
+            metavar="smNN[,smNN]",
+            help="GPUs to build for, as sm86, 8.6 or 86; no GPU needed (tensorrt-rtx).",
+            rich_help_panel=PANEL,
         ),
     ] = None
     engine_batch: Annotated[

@@ -63,9 +63,9 @@ class ModelOptions:
     input_size: Annotated[
         ImageSize | None,
         typer.Option(
-            metavar="HxW",
+            metavar="N|HxW",
             parser=image_size,
-            help="Size the classifier wants, if it does not say so.",
+            help="Size the classifier wants, if it does not say so: 224, or height x width.",
             rich_help_panel=PANEL,
         ),
     ] = None

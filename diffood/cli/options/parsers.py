@@ -28,7 +28,7 @@ class Numbers(tuple[float, ...]):
 
 
 class ImageSize(tuple[int, int]):
-    """Height and width of an image in pixels, typed as HxW."""
+    """Height and width of an image in pixels, typed as HxW, or as one number for a square."""
 
     __slots__ = ()
 
@@ -49,7 +49,7 @@ def words(text: str) -> Words:
 def precisions(text: str) -> Precisions:
     """Read precisions with commas between them, such as fp32,int8."""
     known = get_args(Precision)
-    typed = [word.strip() for word in text.split(",") if word.strip()]
+    typed = [word.strip().lower() for word in text.split(",")]
     if unknown := [word for word in typed if word not in known]:
         raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(known)}.")
     return Precisions(precision for precision in known if precision in typed)
@@ -64,11 +64,12 @@ def numbers(text: str) -> Numbers:
 
 
 def image_size(text: str) -> ImageSize:
-    """Read a size, such as 224x224."""
+    """Read a size: 224 for a square, or 192x256, height first."""
+    sides = text.lower().split("x")
     try:
-        height, width = (int(side) for side in text.lower().split("x"))
+        height, width = (int(side) for side in (sides * 2 if len(sides) == 1 else sides))
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not of the form HxW, such as 224x224.") from None
+        raise typer.BadParameter(f"{text!r} is not a size; give one number, 224, or HxW, 192x256.") from None
     return ImageSize((height, width))
 
 

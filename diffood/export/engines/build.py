@@ -101,15 +101,15 @@ def _check(request: EngineBuildRequest) -> None:
 def choose_capabilities(request: EngineBuildRequest, platform: BuilderPlatform) -> tuple[str, ...]:
     """Compute capabilities to build for, as "8.6": of the GPUs asked for, each once and in order; tensorrt has its own.
 
-    Raises UsageError for a GPU the library does not know.
+    A GPU may be written sm86, sm_86, 8.6 or 86. Raises UsageError for one the library does not know.
     """
     if request.library == "tensorrt":
         return platform.compute_capabilities
     known = {f"sm{capability.replace('.', '')}": capability for capability in platform.compute_capabilities}
-    names = [gpu.strip().lower() for gpu in request.gpus]
-    unknown = [name for name in names if name not in known]
+    names = [f"sm{gpu.strip().lower().removeprefix('sm').lstrip('_').replace('.', '')}" for gpu in request.gpus]
+    unknown = [gpu for gpu, name in zip(request.gpus, names, strict=True) if name not in known]
     if unknown or not names:
-        wrong = f"--gpu {unknown[0]!r} is unknown" if unknown else "--gpu is needed"
+        wrong = f"--gpu {unknown[0].strip()!r} is unknown" if unknown else "--gpu is needed"
         raise UsageError(f"{wrong}: {request.library} {platform.library_version} builds for {', '.join(known)}.")
     return tuple(known[name] for name in dict.fromkeys(names))
 
