@@ -9,6 +9,7 @@ from torch import nn
 from diffood.errors import ExportError
 from diffood.export.sources.classifiers.features import find_features
 from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier
+from diffood.export.sources.classifiers.logits import draw_pictures, require_logits, take_logits
 from diffood.export.sources.classifiers.network import offline
 from diffood.export.sources.classifiers.preprocessing import Preprocessing, require_usable
 from diffood.export.sources.classifiers.registry import find_loader
@@ -66,13 +67,17 @@ def load_classifier(source: ClassifierSource, height: int, width: int) -> Classi
     prepared = source.preprocessing.with_defaults_from(loaded.preprocessing.for_channels(channels))
     _require_values_per_channel(prepared, channels)
     features_from = loaded.features_from
+    pictures, notes = draw_pictures(channels, size, prepared), loaded.notes
     if isinstance(output, torch.Tensor) and output.ndim == 2:
-        x = torch.zeros(2, channels, *size)
-        model, features_from = find_features(model, x, output.shape[1])
-        output = model(x)
+        model, features_from = find_features(model, pictures[:2], output.shape[1])
+        if note := take_logits(model, pictures):
+            notes = (*notes, note)
+        output = model(pictures[:2])
     if not (isinstance(output, tuple | list) and len(output) == 2 and all(o.ndim == 2 and len(o) == 2 for o in output)):
         raise ExportError(f"{source.spec} must return logits [B, K] or (logits [B, K], features [B, D]).")
     logits, features = output
+    with torch.no_grad():
+        require_logits(model(pictures)[0], source.spec)
     classes = logits.shape[1]
     said_by = f" ({loaded.said_by})" if loaded.said_by else ""
     return Classifier(
@@ -87,7 +92,7 @@ def load_classifier(source: ClassifierSource, height: int, width: int) -> Classi
         parameters=loaded.parameters or sum(parameter.numel() for parameter in model.parameters()),
         prepared=f"{channels} channels, {prepared.describe(height, width)}{said_by}",
         class_names=loaded.class_names if loaded.class_names and len(loaded.class_names) == classes else None,
-        notes=loaded.notes,
+        notes=notes,
     )
 
 

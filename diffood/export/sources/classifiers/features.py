@@ -7,24 +7,41 @@ from diffood.errors import ExportError
 
 
 class WithFeatures(nn.Module):
-    """Adds the input of a layer, a mean over its positions where it has some, to a module that returns logits alone."""
+    """Adds the input of a layer, a mean over its positions where it has some, to a module that returns logits alone.
+
+    Attributes:
+        model: The module.
+        layer: Name of the layer.
+        gives_last_output: Whether the layer's output is returned as logits, in place of the module's own.
+    """
 
     def __init__(self, model: nn.Module, layer: str) -> None:
         super().__init__()
-        self.model = model
-        self._seen: list[torch.Tensor] = []
+        self.model, self.layer, self.gives_last_output = model, layer, False
+        self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
         head = model.get_submodule(layer)
         self.convolution = isinstance(head, nn.Conv2d)
-        head.register_forward_pre_hook(lambda _, inputs: self._seen.append(inputs[0]))
+        head.register_forward_hook(lambda _, inputs, output: self._seen.append((inputs[0], output)))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (logits, features [B, D])."""
+        logits, features, last = self._run(x)
+        return last if self.gives_last_output else logits, features
+
+    def last_output(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output [B, K]."""
+        return self._run(x)[2]
+
+    def _run(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         self._seen.clear()
         logits = self.model(x)
-        seen = self._seen.pop()
+        features, last = map(self._over_positions, self._seen.pop())
+        return logits, features, last
+
+    def _over_positions(self, values: torch.Tensor) -> torch.Tensor:
         if self.convolution:
-            return logits, seen.mean((2, 3))
-        return logits, seen if seen.ndim == 2 else seen.flatten(1, -2).mean(1)
+            return values.mean((2, 3))
+        return values if values.ndim == 2 else values.flatten(1, -2).mean(1)
 
 
 def find_features(model: nn.Module, x: torch.Tensor, classes: int) -> tuple[WithFeatures, str]:

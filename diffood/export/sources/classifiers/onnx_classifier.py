@@ -14,7 +14,7 @@ from torch import nn
 from diffood.errors import ExportError
 from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier
 from diffood.export.sources.classifiers.onnx_file import STANDARD, open_onnx
-from diffood.export.sources.classifiers.onnx_heads import OnnxHead, Shapes, find_head, find_logits
+from diffood.export.sources.classifiers.onnx_heads import OnnxHead, Shapes, ambiguous_logits, count_classes, find_head, find_logits
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.weights import hash_files
@@ -76,9 +76,13 @@ def load(source: ClassifierSource, size: tuple[int, int]) -> LoadedClassifier:
     shape = (2, channels, *sides) if layout == "NCHW" else (2, *sides, channels)
     example = np.zeros(shape, np.float32)
     outputs = [value.name for value in model.graph.output]
-    logits, logits_from = find_logits(model, source.logits, _shapes(model, outputs, example, path))
-    head = find_head(model, logits, source.features)
-    graph = _with_outputs(model, logits, head, _shapes(model, [logits, head.features], example, path))
+    found = _shapes(model, outputs, example, path)
+    logits = find_logits(model, source.logits, found)
+    head = find_head(model, logits.tensor, source.features)
+    shapes = _shapes(model, [logits.tensor, head.features], example, path)
+    if logits.output and count_classes(shapes[logits.tensor][0]) != count_classes(found[logits.output][0]):
+        raise ambiguous_logits(logits.output, logits.tensor)
+    graph = _with_outputs(model, logits.tensor, head, shapes)
     return LoadedClassifier(
         OnnxClassifier(graph, layout),
         f"onnx {path.name}",
@@ -86,7 +90,7 @@ def load(source: ClassifierSource, size: tuple[int, int]) -> LoadedClassifier:
         Preprocessing(size=fixed),
         "the size is the graph's; --mean and --std are yours to say" if fixed else "--mean and --std are yours to say",
         features_from=head.words,
-        notes=(f"its logits are {logits_from}",),
+        notes=(f"its logits are {logits.words}",),
         parameters=sum(math.prod(tensor.dims) for tensor in graph.graph.initializer),
     )
 
@@ -143,13 +147,14 @@ def _with_outputs(model: onnx.ModelProto, logits: str, head: OnnxHead, shapes: S
         shape, kind = shapes[name]
         if kind != np.float32 or len(shape) < 2 or shape[0] != 2:
             raise ExportError(f"{name} is {kind} of shape {list(shape)} for 2 images; name another tensor by {option}.")
-    if len(shapes[logits][0]) != 2:
+    classes = count_classes(shapes[logits][0])
+    if not classes:
         raise ExportError(f"{logits} has shape {list(shapes[logits][0])}, logits have [2, K]: see --logits-output.")
     made = onnx.ModelProto()
     made.CopyFrom(model)
     graph = made.graph
     axes = head.positions(len(shapes[head.features][0]))
-    added = [helper.make_node("Identity", [logits], [LOGITS])]
+    added = [helper.make_node("Identity" if len(shapes[logits][0]) == 2 else "Flatten", [logits], [LOGITS])]
     if not axes:
         added.append(helper.make_node("Identity", [head.features], [FEATURES]))
     elif opset_of(made) < _AXES_ARE_AN_INPUT:
@@ -162,7 +167,7 @@ def _with_outputs(model: onnx.ModelProto, logits: str, head: OnnxHead, shapes: S
         graph.ClearField(field)
     shape = shapes[head.features][0]
     width = math.prod(size for axis, size in enumerate(shape) if axis and axis not in axes)
-    for name, size in ((LOGITS, shapes[logits][0][1]), (FEATURES, width)):
+    for name, size in ((LOGITS, classes), (FEATURES, width)):
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, size]))
     needed = Extractor(made).extract_model([graph.input[0].name], [LOGITS, FEATURES])
     needed.graph.name = graph.name
