@@ -18,6 +18,7 @@ from diffood.export.build import export_bundle
 from diffood.export.graphs.normalisation import fused_group_norms
 from diffood.export.onnx.proof import OPSET, export_onnx, prove_equal, prove_structure, run_torch
 from diffood.export.request import ExportRequest
+from diffood.export.sources.classifiers.classifier import load_classifier
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.model_sources import ModelSources
@@ -55,6 +56,21 @@ def grey_with_features():
             return self.head(features), features
     return Grey()
 
+def softmaxed():
+    torch.manual_seed(0)
+    return nn.Sequential(LogitsOnly(), nn.Softmax(1))
+
+def sigmoids():
+    torch.manual_seed(0)
+    class Several(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 6, 3), nn.Linear(6, 3)
+        def forward(self, x):
+            features = self.conv(x).mean((2, 3))
+            return torch.sigmoid(self.head(features)).clamp(0.01, 0.99), features
+    return Several()
+
 def not_a_module():
     return 7
 
@@ -90,6 +106,19 @@ def exported(models: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     sources = sources_of(models, "logits_only", class_names=("a", "b", "c"))
     export_bundle(ExportRequest(output, sources), lines.append)
     return output, lines
+
+
+def test_a_factory_that_ends_in_softmax_gives_its_logits(models: Path) -> None:
+    plain, ended = (load_classifier(sources_of(models, name).classifier, 8, 8) for name in ("logits_only", "softmaxed"))
+    x = torch.rand(3, 3, 12, 10, generator=torch.Generator().manual_seed(0))
+    assert all(torch.equal(got, want) for got, want in zip(ended.model(x), plain.model(x), strict=True))
+    assert ended.notes == ("it ends in softmax: its logits are what goes into that, the output of its layer 0.head",)
+
+
+def test_a_graph_that_makes_probabilities_is_refused(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"sigmoids gives probabilities: its graph ends in Sigmoid.*return them"):
+        export_bundle(ExportRequest(tmp_path / "bundle", sources_of(models, "sigmoids")), lambda _: None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_graphs_have_a_dynamic_batch_and_the_promised_opset(exported: tuple[Path, list[str]]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,6 +30,7 @@ from diffood.export.onnx.samples import InputSampler, ProofInputs
 from diffood.export.onnx.weights_file import WeightsFile
 from diffood.export.sources.classifiers.classifier import Classifier
 from diffood.export.sources.classifiers.onnx_classifier import OnnxClassifier
+from diffood.export.sources.classifiers.onnx_probabilities import find_probability_source
 from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import GraphEntry, Precision, Role
 
@@ -124,7 +126,18 @@ def _write_fp32(writer: GraphWriter, golden: Golden) -> Iterator[_SavedGraph]:
         path = writer.folder / f"{role}.onnx"
         with fused_group_norms(module):
             data = _save(writer, module, example, outputs, path, _weights(writer, files, role, "fp32"))
+        if role == "classify":
+            _require_logits(path, writer.classifier)
         yield _SavedGraph(role, "fp32", path, data, outputs, proofs, expected)
+
+
+def _require_logits(path: Path, classifier: Classifier) -> None:
+    """Refuse a classifier whose graph makes probabilities; by their values alone, some look like logits."""
+    if made := find_probability_source(onnx.load(path, load_external_data=False), CLASSIFY_OUTPUTS[0]):
+        raise ExportError(
+            f"{classifier.origin} gives probabilities: its graph ends in {made.operator}. The method compares logits, "
+            "what goes into that: return them (or name them by --logits-output, for an ONNX file)."
+        )
 
 
 def _golden(role: Role, sample: Inputs, outputs: tuple[str, ...], module: torch.nn.Module) -> Golden:

@@ -234,7 +234,12 @@ def test_gpus_are_built_once_each_however_they_are_written() -> None:
     assert choose("sm80", " SM121", "sm80") == ("8.0", "12.1")
     assert choose("86", "8.6", "sm_86", "sm8.6", "12.1") == ("8.6", "12.1")
     known = "builds for sm75, sm80, sm86, sm121"
-    unknown = [((), known), (("sm86", "sm87"), f"'sm87' is unknown: .* {known}"), (("8.7",), f"'8.7' is unknown: .* {known}"), (("",), known)]
+    unknown = [
+        ((), known),
+        (("sm86", "sm87"), f"'sm87' is unknown: .* {known}"),
+        (("8.7",), f"'8.7' is unknown: .* {known}"),
+        (("",), known),
+    ]
     assert_refused(UsageError, unknown, lambda gpus: choose(*gpus))
 
 

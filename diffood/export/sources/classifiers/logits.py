@@ -1,4 +1,4 @@
-"""Tells logits from probabilities by their values on a few made-up images, and takes the logits where they are found."""
+"""Tells logits from probabilities by their values on a few made-up images, and takes the logits where it finds them."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,9 @@ def draw_pictures(channels: int, size: tuple[int, int], prepared: Preprocessing)
     coarse = nn.functional.interpolate(torch.rand(1, channels, 3, 3, generator=generator), size, mode="nearest")
     slope = torch.linspace(0, 1, size[1]).expand(1, channels, *size)
     images = torch.cat([noise, coarse, slope, torch.full_like(noise, 0.5)])
-    mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (prepared.mean or (0.0,), prepared.std or (1.0,)))
+    mean, std = (
+        torch.tensor(values).reshape(1, -1, 1, 1) for values in (prepared.mean or (0.0,), prepared.std or (1.0,))
+    )
     return (images - mean) / std
 
 
@@ -61,7 +63,9 @@ def require_logits(outputs: torch.Tensor, spec: str) -> None:
     """
     values = outputs.double().numpy()
     if not np.isfinite(values).all():
-        raise ExportError(f"{spec} gives values that are not finite, for images of noise or of one grey; check its weights.")
+        raise ExportError(
+            f"{spec} gives values that are not finite, for images of noise or of one grey; check its weights."
+        )
     if np.ptp(values, axis=0).max() <= 1e-6 * np.abs(values).max():
         raise ExportError(
             f"{spec} gives the same output for {len(values)} very different images; check its weights, and --mean and "

@@ -14,7 +14,14 @@ from torch import nn
 from diffood.errors import ExportError
 from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier
 from diffood.export.sources.classifiers.onnx_file import STANDARD, open_onnx
-from diffood.export.sources.classifiers.onnx_heads import OnnxHead, Shapes, ambiguous_logits, count_classes, find_head, find_logits
+from diffood.export.sources.classifiers.onnx_heads import (
+    OnnxHead,
+    Shapes,
+    ambiguous_logits,
+    count_classes,
+    find_head,
+    find_logits,
+)
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.weights import hash_files

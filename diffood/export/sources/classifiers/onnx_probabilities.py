@@ -1,4 +1,4 @@
-"""Finds, in an ONNX graph, what probabilities are made of, through nodes that only move or scale values. Runs nothing."""
+"""Finds, in an ONNX graph, what probabilities are made of, through nodes that move or scale values. Runs nothing."""
 
 import math
 from collections.abc import Iterable
@@ -87,7 +87,7 @@ def _normalises(node: onnx.NodeProto, made: dict[str, onnx.NodeProto], fixed: se
 
 
 def _shifted_by(node: onnx.NodeProto, made: dict[str, onnx.NodeProto], fixed: set[str]) -> str:
-    """What a node subtracts from its first input: "largest", the "logarithm" of the sum of exponentials, "" for else."""
+    """What a node subtracts from its first input: its "largest", the "logarithm" of its summed exponentials, or ""."""
     if node.op_type != "Sub" or fixed & set(node.input):
         return ""
     passed = _operators_between(node.input[1], node.input[0], made, fixed)
@@ -126,7 +126,9 @@ def _keeps_order(node: onnx.NodeProto, scaled: int, made: dict[str, onnx.NodePro
     """Whether every class is scaled alike, and by a positive number."""
     others = [name for index, name in enumerate(node.input) if index != scaled and name]
     numbers = [_one_number(name, made, model.graph.initializer) for name in others]
-    return all(number is not None and (node.op_type in ("Add", "Sub", "Max", "Min") or number > 0) for number in numbers)
+    return all(
+        number is not None and (node.op_type in ("Add", "Sub", "Max", "Min") or number > 0) for number in numbers
+    )
 
 
 def _one_number(name: str, made: dict[str, onnx.NodeProto], weights: Iterable[onnx.TensorProto]) -> float | None:

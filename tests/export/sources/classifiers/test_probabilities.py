@@ -49,7 +49,8 @@ LOOKED_THROUGH = {
     "percent": [SOFTMAX, node("Mul", ["hundred", "p"], ["out"])],
     "logarithm": [SOFTMAX, node("Add", ["p", "small"], ["q"]), node("Log", ["q"], ["out"])],
     "of four dimensions": [
-        node("Reshape", ["scores", "square"], ["s"]), node("Softmax", ["s"], ["p"], axis=1), node("Flatten", ["p"], ["out"]),
+        node("Reshape", ["scores", "square"], ["s"]), node("Softmax", ["s"], ["p"], axis=1),
+        node("Flatten", ["p"], ["out"]),
     ],
     "pooled after": [
         node("Reshape", ["scores", "square"], ["s"]), node("Softmax", ["s"], ["p"], axis=1),
@@ -64,7 +65,8 @@ LOOKED_THROUGH = {
         node("ReduceLogSumExp", ["scores"], ["l"], axes=[1], keepdims=1), node("Sub", ["scores", "l"], ["out"]),
     ],
     "log written out, stable": [
-        *STABLE, SUM, node("Log", ["total"], ["t"]), node("Add", ["t", "m"], ["l"]), node("Sub", ["scores", "l"], ["out"]),
+        *STABLE, SUM, node("Log", ["total"], ["t"]), node("Add", ["t", "m"], ["l"]),
+        node("Sub", ["scores", "l"], ["out"]),
     ],
     "sigmoid": [node("Sigmoid", ["scores"], ["p"]), node("Dropout", ["p"], ["out"])],
 }  # fmt: skip
@@ -162,9 +164,10 @@ X = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize("conv", [False, True])
 @pytest.mark.parametrize(
     ("end", "name"),
-    [(nn.Softmax(1), "softmax"), (nn.LogSoftmax(1), "log_softmax"), (nn.Sigmoid(), "sigmoid"), (WrittenOut(), "softmax")],
+    [(nn.Softmax(1), "softmax"), (nn.LogSoftmax(1), "log_softmax"), (nn.Sigmoid(), "sigmoid"),
+     (WrittenOut(), "softmax")],
     ids=["softmax", "log", "sigmoid", "written out"],
-)
+)  # fmt: skip
 def test_a_module_that_ends_in_a_softmax_gives_its_logits(end: nn.Module, name: str, conv: bool) -> None:
     torch.manual_seed(0)
     net = Net(end, conv=conv).eval()
