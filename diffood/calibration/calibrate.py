@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,19 @@ from diffood.calibration.promises.guarantees import guarantee, guarantee_per_cla
 from diffood.calibration.promises.per_class import PerClassThresholds, confidence_per_promise, fit_per_class
 from diffood.calibration.promises.planning import ImagePlan, plan_images
 from diffood.calibration.promises.thresholds import Method, fit_threshold, images_required
+from diffood.calibration.replacing import require_overwrite
 from diffood.calibration.request import EngineRequest, PlanRequest, ShowProgress, hide_progress, open_detector
 from diffood.calibration.scored_files import ScoredFiles, SeeScore, SetAside, describe_set_aside, score_sources
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import CALIBRATION, open_bundle
-from diffood.runtime.bundle.calibration import Calibration, ClassThreshold, ClassThresholds, save_calibration
+from diffood.runtime.bundle.calibration import (
+    Calibration,
+    ClassThreshold,
+    ClassThresholds,
+    current_name,
+    list_kept,
+    save_calibration,
+)
 from diffood.runtime.bundle.fusion import save_bank
 from diffood.runtime.bundle.tuning import load_tuned
 from diffood.runtime.detector import Detector
@@ -53,6 +61,7 @@ class CalibrateRequest:
         plan: The plan to calibrate.
         engine: The engine to calibrate for.
         columns: Columns of tables among the inputs.
+        overwrite: Whether a calibration that the bundle has may be replaced; it is kept.
 
     """
 
@@ -65,6 +74,7 @@ class CalibrateRequest:
     plan: PlanRequest = field(default_factory=PlanRequest)
     engine: EngineRequest = field(default_factory=EngineRequest)
     columns: Columns = DEFAULT_COLUMNS
+    overwrite: bool = False
 
 
 def plan_calibration(request: CalibrateRequest, counts: Sequence[int] = ()) -> ImagePlan:
@@ -90,7 +100,8 @@ def calibrate_bundle(
 ) -> "Calibrated":
     """Calibrate a bundle and store the calibration in it. `see` sees the images the threshold is fitted on.
 
-    Raises UsageError for unusable values, CalibrationError for too few images, BundleError for a damaged bundle.
+    Raises UsageError for unusable values and for a bundle that is calibrated and not to be overwritten,
+    CalibrationError for too few images, BundleError for a damaged bundle.
     """
     _require_shares(request)
     if not request.images:
@@ -99,6 +110,7 @@ def calibrate_bundle(
         )
     sources = list_inputs(request.images, request.columns)
     bundle = open_bundle(request.bundle)
+    require_overwrite(bundle, overwrite=request.overwrite)
     detector = open_detector(bundle, request.plan.plan_of(bundle), request.engine)
     session = detector.session  # named while it works: hours may be spent on an engine that was not meant
     with show_progress(f"calibrating {session.precision} on {session.backend}", len(sources)) as advance:
@@ -112,8 +124,9 @@ def calibrate_bundle(
             see,
             per_class=request.per_class,
         )
+    before = current_name(bundle)
     done.save()
-    return done
+    return replace(done, replaced=before if before in list_kept(bundle) else None)
 
 
 def _require_shares(request: CalibrateRequest) -> None:
@@ -153,6 +166,7 @@ class Calibrated:
         fitted: The fusion; None where the plan has none.
         contamination: How the threshold of all images would move if some of the files were OOD.
         tuned: Number of files that `diffood tune` had used and that were therefore kept from the threshold.
+        replaced: Name under which the calibration that the bundle had is kept; None if there was none.
     """
 
     calibration: Calibration
@@ -161,6 +175,7 @@ class Calibrated:
     fitted: FittedFusion | None
     contamination: tuple[Contamination, ...]
     tuned: int = 0
+    replaced: str | None = None
 
     @property
     def path(self) -> Path:
@@ -192,6 +207,7 @@ class Calibrated:
             "most_suspicious": [asdict(suspect) for suspect in self.suspects],
             "tuned": self.tuned,
             "conversions": self.conversions,
+            "replaced": self.replaced,
         }
 
     def save(self) -> Path:

@@ -13,7 +13,12 @@ from diffood.cli.options.parsers import html_file
 from diffood.cli.options.plan import PlanOptions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.tables import TableOptions
-from diffood.cli.text.calibration import describe_calibration, describe_images, describe_repeated
+from diffood.cli.text.calibration import (
+    describe_calibration,
+    describe_images,
+    describe_repeated,
+    describe_restored,
+)
 from diffood.errors import UsageError
 
 
@@ -44,6 +49,15 @@ def calibrate(
         list[int] | None,
         typer.Option("--n", metavar="N", help="With --plan-only: a number of images to ask about; repeatable."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the calibration that the bundle has; it is kept.")
+    ] = False,
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Fit nothing; put the calibration that was replaced in force again.")
+    ] = False,
+    kept: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --restore: which one, as `diffood inspect` names it.")
+    ] = None,
     plan: PlanOptions,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", parser=html_file, help="HTML file for a page about what was fitted.")
@@ -60,6 +74,9 @@ def calibrate(
 
     Before you gather images: diffood calibrate bundle --plan-only --fpr 0.001 --n 5000
     """
+    if restore or kept is not None:
+        _restore(bundle, kept, restore=restore, alone=not images and not plan_only, as_json=as_json)
+        return
     from diffood.calibration.calibrate import CalibrateRequest, calibrate_bundle, plan_calibration
     from diffood.report.gallery import Extremes
     from diffood.report.page import write_report
@@ -75,6 +92,7 @@ def calibrate(
         plan=plan.request(),
         engine=machine.request(),
         columns=tables.request(),
+        overwrite=overwrite,
     )
     if plan_only:
         planned = plan_calibration(request, n or ())
@@ -89,3 +107,14 @@ def calibrate(
     typer.echo(json.dumps(done.as_json()) if as_json else "\n".join(describe_calibration(done)))
     options.print_warnings(describe_repeated(done))
     options.exit_if_set_aside(done.set_aside)
+
+
+def _restore(bundle: Path, kept: str | None, *, restore: bool, alone: bool, as_json: bool) -> None:
+    if not restore:
+        raise UsageError("--kept names an earlier calibration; it goes with --restore.")
+    if not alone:
+        raise UsageError("--restore fits nothing: leave --images and --plan-only out.")
+    from diffood.calibration.replacing import restore_calibration
+
+    done = restore_calibration(bundle, kept)
+    typer.echo(json.dumps(done.as_json()) if as_json else "\n".join(describe_restored(done)))

@@ -133,7 +133,7 @@ def test_an_intruder_among_the_calibration_images_is_named_first(
     assert "look at     'intruder.png' " in done.out
     assert "what if     1% of these images (1) were OOD: the threshold would lie at " in done.out
     assert "what if     5% of these images (6) were OOD: the threshold would lie at " in done.out
-    content = run(*words, "--json").content
+    content = run(*words, "--overwrite", "--json").content
     assert content["most_suspicious"][0]["id"] == "intruder.png"
     scores = [suspect["score"] for suspect in content["most_suspicious"]]
     assert scores == sorted(scores, reverse=True)

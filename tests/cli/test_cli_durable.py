@@ -221,7 +221,9 @@ def test_a_resume_with_other_settings_or_inputs_is_refused(
     run(*resumed, *MACHINE).assert_wrong_usage("The inputs have changed", "row 3 is of '1.png'", "have '000.png'")
     (tmp_path / "in" / "000.png").unlink()
     other = ("--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0", "--seed", "9")
-    assert run("calibrate", copy, "--images", clothes_folder, "--plan", "plain", *other, *MACHINE).code == 0
+    assert (
+        run("calibrate", copy, "--images", clothes_folder, "--plan", "plain", *other, *MACHINE, "--overwrite").code == 0
+    )
     run(*resumed, *MACHINE).assert_wrong_usage("resumed with other settings", "plan.seed", "calibration sha256")
     shutil.copy(bundle / "calibration.json", copy)
     done = run(*resumed, *MACHINE, "--max-reject-rate", 0.5)  # twenty more are too few to judge

@@ -60,7 +60,7 @@ def test_calibrate_gives_the_threshold_of_the_files(run: Run, bundle: Path, pack
     expected = json.loads((bundle / "calibration.json").read_text())
     for name in ("ind.tar", "ind.tgz", "ind.parquet", f"file://{packed}/ind.tar"):
         place = name if "://" in name else packed / name
-        done = run("calibrate", bundle, "--images", place, "--plan", "plain", "--json", *MACHINE)
+        done = run("calibrate", bundle, "--images", place, "--plan", "plain", "--overwrite", "--json", *MACHINE)
         assert (done.code, done.err) == (0, ""), name
         assert json.loads((bundle / "calibration.json").read_text()) == expected, name
 
@@ -74,7 +74,9 @@ def test_calibrate_reads_standard_input_once(
     for place in (packed / "ind", "-"):
         with (tmp_path / "list.txt").open() as lines:
             monkeypatch.setattr("sys.stdin", lines)
-            done = run("calibrate", bundle, "--images", place, "--plan", "default", "--fpr", 0.1, *MACHINE)
+            done = run(
+                "calibrate", bundle, "--images", place, "--plan", "default", "--fpr", 0.1, "--overwrite", *MACHINE
+            )
         assert (done.code, done.err) == (0, "")
         results.append(json.loads((bundle / "calibration.json").read_text()))
     assert results[0] == results[1]
@@ -139,7 +141,7 @@ def test_export_and_bench_read_the_pixels_of_the_files(packed: Path) -> None:
 def test_what_cannot_be_read_is_set_aside_or_wrong_usage(run: Run, bundle: Path, packed: Path, tmp_path: Path) -> None:
     whole = (packed / "ind.tar").read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[: len(whole) - 20 * 512])
-    done = run("calibrate", bundle, "--images", tmp_path / "cut.tar", "--plan", "plain", *MACHINE)
+    done = run("calibrate", bundle, "--images", tmp_path / "cut.tar", "--plan", "plain", "--overwrite", *MACHINE)
     assert done.code == 3
     assert "set aside" in done.err
     assert "cannot be read" in done.err

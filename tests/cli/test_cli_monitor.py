@@ -126,7 +126,9 @@ def test_rows_from_before_a_recalibration_are_refused_and_inspect_shows_why(
     run: Run, small_bundle_copy: Path, calibrated: Path, clothes_folder: Path, served: Path
 ) -> None:
     shutil.copy(calibrated / "calibration.json", small_bundle_copy)
-    assert run("calibrate", small_bundle_copy, "--images", clothes_folder, *FAST, "--fpr", "0.2").code == 0
+    assert (
+        run("calibrate", small_bundle_copy, "--images", clothes_folder, *FAST, "--fpr", "0.2", "--overwrite").code == 0
+    )
     done = run("monitor", served / "calm.jsonl", "--bundle", small_bundle_copy)
     done.assert_one_line(1, "Row 1 ", "was judged at threshold", "from before a recalibration", "diffood serve-batch")
     content = run("inspect", small_bundle_copy, "--json").content
@@ -134,6 +136,4 @@ def test_rows_from_before_a_recalibration_are_refused_and_inspect_shows_why(
     assert (kept["alpha"], kept["n"]) == (0.05, 64)
     assert str(kept["threshold"]) in done.err
     shown = run("inspect", small_bundle_copy)
-    assert (
-        f"kept        {name}: pac, 64 images, alpha 0.05, threshold {kept['threshold']:.6f}, fingerprint" in shown.out
-    )
+    assert f"kept        {name}: pac, 64 images, alpha 0.05, threshold {kept['threshold']:.6f}, fp32 on " in shown.out

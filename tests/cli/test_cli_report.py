@@ -82,7 +82,7 @@ def test_calibrate_reports_on_what_it_fitted(
     assert "The most suspicious calibration images" in text
     assert "were flagged" not in text
     stored = json.loads((small_bundle_copy / "calibration.json").read_text())
-    assert run(*words_given, "--json").code == 0  # the report changes nothing of what is fitted
+    assert run(*words_given, "--overwrite", "--json").code == 0  # the report changes nothing of what is fitted
     assert json.loads((small_bundle_copy / "calibration.json").read_text()) == stored
 
 

@@ -58,6 +58,7 @@ def test_calibrate_prints_json(run: Run, small_bundle_copy: Path, clothes_folder
     suspects = content.pop("most_suspicious")
     assert content.pop("tuned") == 0
     assert content.pop("conversions") == {}
+    assert content.pop("replaced") is None
     assert stored == content
     assert shares == [0.05]  # one in a hundred of 80 is no image
     assert len(suspects) == 5
@@ -66,7 +67,17 @@ def test_calibrate_prints_json(run: Run, small_bundle_copy: Path, clothes_folder
 
 def test_calibrate_has_other_methods(run: Run, small_bundle_copy: Path, clothes_folder: Path) -> None:
     for method in ("conformal", "quantile"):
-        done = run("calibrate", small_bundle_copy, "--images", clothes_folder, "--method", method, *FAST, "--json")
+        done = run(
+            "calibrate",
+            small_bundle_copy,
+            "--images",
+            clothes_folder,
+            "--method",
+            method,
+            "--overwrite",
+            *FAST,
+            "--json",
+        )
         assert (done.code, done.content["method"], done.content["delta"]) == (0, method, None)
 
 

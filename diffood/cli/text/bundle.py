@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from rich.filesize import decimal
 
+from diffood.calibration.replacing import describe_kept
 from diffood.cli.text.plan import describe_fusion, describe_plan
 from diffood.runtime.bundle.bundle import Bundle, GraphEntry
 from diffood.runtime.bundle.calibration import Calibration
@@ -19,8 +20,7 @@ def describe_bundle(bundle: Bundle, calibration: Calibration | None, kept: Mappi
         *_describe_plans(bundle),
         *_describe_calibration(bundle, calibration),
         *(
-            f"kept        {name}: {old.method}, {old.n} images, alpha {old.alpha:g}, threshold {old.threshold:.6f}, "
-            f"fingerprint {old.fingerprint.short}"
+            f"kept        {name}: {describe_kept(old)}, fingerprint {old.fingerprint.short}"
             for name, old in kept.items()
         ),
         f"made with   {', '.join(f'{name} {version}' for name, version in bundle.manifest.versions.items())}",

@@ -1,9 +1,11 @@
 """What `diffood calibrate` prints of a calibration, and of the images one needs, in lines. Prints nothing itself."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffood.calibration.metrics.formatting import exact_percent, percent
+from diffood.calibration.replacing import describe_kept
 from diffood.cli.text.conversions import describe_conversions
 from diffood.cli.text.plan import describe_fusion, describe_plan
 from diffood.cli.text.tables import table_lines
@@ -12,6 +14,7 @@ from diffood.runtime.sessions.choice import describe_engine
 if TYPE_CHECKING:
     from diffood.calibration.calibrate import Calibrated
     from diffood.calibration.promises.planning import ImagePlan
+    from diffood.calibration.replacing import Restored
     from diffood.runtime.bundle.calibration import Calibration
 
 CLASSES_SHOWN = 20
@@ -33,7 +36,24 @@ def describe_calibration(done: "Calibrated") -> list[str]:
         f"guarantee   {calibration.guarantee}",
         *describe_suspicion(done),
         f"wrote       {done.path}",
+        *(_replaced(done.path.parent, done.replaced) if done.replaced else []),
     ]
+
+
+def describe_restored(done: "Restored") -> list[str]:
+    """Lines that say which calibration is in force again, and where the one before it is kept."""
+    return [
+        f"restored    {done.name}: {describe_kept(done.calibration)}",
+        f"guarantee   {done.calibration.guarantee}",
+        f"wrote       {done.path}",
+        *(_replaced(done.path.parent, done.replaced) if done.replaced else []),
+        f"next        diffood verify {done.path.parent} --images DIR: other precisions and backends were judged at "
+        "another threshold",
+    ]
+
+
+def _replaced(bundle: Path, name: str) -> list[str]:
+    return [f"replaced    {name}; `diffood calibrate {bundle} --restore --kept {name}` brings it back"]
 
 
 def describe_repeated(done: "Calibrated") -> list[str]:

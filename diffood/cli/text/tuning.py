@@ -1,5 +1,6 @@
 """What `diffood tune` prints of what it found, in lines. Prints nothing itself."""
 
+import os
 from typing import TYPE_CHECKING
 
 from diffood.calibration.metrics.formatting import points
@@ -9,6 +10,7 @@ from diffood.calibration.tuning.images import FIT
 from diffood.cli.text.conversions import describe_conversions_by_set
 from diffood.cli.text.plan import describe_plan
 from diffood.cli.text.tables import table_lines
+from diffood.runtime.bundle.bundle import CALIBRATION
 from diffood.runtime.method.plan import DEFAULT, FAST, Plan
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ def _images(tuned: "Tuned") -> list[str]:
 def _choice(tuned: "Tuned") -> list[str]:
     choice, bundle = tuned.choice, tuned.bundle
     chosen, count = choice.chosen, len(tuned.images.used)
+    again = " --overwrite" if os.path.lexists(bundle.path / CALIBRATION) else ""
     return [
         f"chosen      {describe_plan(chosen.plan, chosen.plan.evaluations(bundle.tables(chosen.plan)))}",
         f"why         the cheapest within the limit that {_told(choice.below_best, chosen is choice.best)}",
@@ -73,9 +76,8 @@ def _choice(tuned: "Tuned") -> list[str]:
         f"note        {_percent(chosen.mean.value)} is optimistic: it selected this plan from {len(tuned.candidates)} "
         "candidates",
         f"wrote       plan {TUNED!r} into {bundle.path}, as its default",
-        f"next        diffood calibrate {bundle.path} --images DIR: an earlier calibration is not of this plan. The "
-        f"{count}",
-        "            images used are noted in tuning.json; no threshold is fitted on them",
+        f"next        diffood calibrate {bundle.path} --images DIR{again}: an earlier calibration is not of this plan",
+        f"            The {count} images used are noted in tuning.json; no threshold is fitted on them",
     ]
 
 

@@ -230,25 +230,40 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Path:
 
 def _keep_previous(bundle: Bundle, new: bytes) -> None:
     """Copy calibration.json to a name that is its hash, unless it is missing, damaged, a link or equal to the new."""
-    folder = kept_folder(bundle)
-    try:
-        data = read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES)
-        parse_record(data, bundle.path / CALIBRATION, Calibration)
-    except BundleError:
-        return
-    if data != new:
+    folder, data = kept_folder(bundle), _current_bytes(bundle)
+    if data is not None and data != new:
         folder.mkdir(exist_ok=True)
         write_durably(folder / _kept_name(data), data)
 
 
+def _current_bytes(bundle: Bundle) -> bytes | None:
+    """The bytes of calibration.json; None if it is missing, damaged or a link."""
+    try:
+        data = read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES)
+        parse_record(data, bundle.path / CALIBRATION, Calibration)
+    except BundleError:
+        return None
+    return data
+
+
+def current_name(bundle: Bundle) -> str | None:
+    """The name that the bundle's calibration is kept under once it is replaced; None if there is no valid one."""
+    data = _current_bytes(bundle)
+    return None if data is None else _kept_name(data)
+
+
 def list_kept(bundle: Bundle) -> dict[str, Calibration]:
-    """Earlier calibrations by file name, sorted. Raises BundleError if one is damaged, changed or a link."""
-    kept, remedy = {}, "remove it; the bundle's own calibration does not need it"
+    """Earlier calibrations by file name, sorted, without the one in force.
+
+    Raises BundleError if one is damaged, changed or a link.
+    """
+    kept, remedy, current = {}, "remove it; the bundle's own calibration does not need it", current_name(bundle)
     for path in sorted(kept_folder(bundle).glob("*.json")):
         data = read_regular(path.parent, path.name, MAX_CALIBRATION_BYTES, remedy)
         if path.name != _kept_name(data):
             raise BundleError(f"{path} was changed after it was kept: its name is not its hash; {remedy}.")
-        kept[path.name] = parse_record(data, path, Calibration, remedy)
+        if path.name != current:
+            kept[path.name] = parse_record(data, path, Calibration, remedy)
     return kept
 
 

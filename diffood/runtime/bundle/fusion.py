@@ -175,7 +175,7 @@ def load_fusion(bundle: Bundle, record: FusionRecord) -> Fusion:
     """The fusion of a record with its bank. Raises BundleError if that is missing, changed or has other features."""
     if record.bank is None:
         return Fusion(record)
-    entry, remedy = record.bank, f"calibrate again: `diffood calibrate {bundle.path} --images DIR`"
+    entry, remedy = record.bank, f"calibrate again: `diffood calibrate {bundle.path} --images DIR --overwrite`"
     folder = kept_folder(bundle)
     data = read_regular(folder, entry.file, entry.size, remedy)
     if hashlib.sha256(data).hexdigest() != entry.sha256:

@@ -121,13 +121,13 @@ def require_calibrated(bundle: Bundle, calibration: Calibration, running: Finger
     if fitted == running:
         return
     if fitted.plan != running.plan:
-        remedy = f"Run `diffood calibrate {bundle.path} --images DIR` with the same options"
+        remedy = f"Run `diffood calibrate {bundle.path} --images DIR --overwrite` with the same options"
     elif fitted == running.model_copy(update={"fusion_sha256": fitted.fusion_sha256}):
         remedy = "The bundle was calibrated again after this detector was made: open the bundle again"
     else:
         remedy = (
             f"Run `diffood verify {bundle.path} --images DIR` to test the pair, "
-            f"or `diffood calibrate {bundle.path} --images DIR`"
+            f"or `diffood calibrate {bundle.path} --images DIR --overwrite`"
         )
     record = find_record(bundle, calibration, running)
     if record is not None and record.passed:
