@@ -1,7 +1,6 @@
 """The CPU session: ONNX Runtime on the bundle's graphs, with the lanes in numpy arrays."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
@@ -17,13 +16,11 @@ from diffood.runtime.sessions import Classified, Session, StepInputs
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.runtime.sessions.graphs import autoencoder_roles, read_graph, require_tensors, step_role
 from diffood.runtime.sessions.host import combine_registers, run_padded
+from diffood.runtime.sessions.out_of_memory import explain_lack_of_memory
 from diffood.runtime.sessions.weights_file import Weight
 
-PROVIDER = "CPUExecutionProvider"
+LIBRARY, PROVIDER = "ONNX Runtime", "CPUExecutionProvider"
 NONE: Mapping[str, Weight] = {}
-
-# Messages of its arena, of C++ and of CUDA.
-OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "Available memory of", "out of memory")
 
 
 def require_backend(backend: Backend, bundle: Bundle | None, precision: Precision, batch: int) -> str:
@@ -114,6 +111,9 @@ class OnnxRuntimeSession:
         """See Session.take."""
         return np.array(self._x[lane])
 
+    def synchronize(self) -> None:
+        """See Session.synchronize."""  # a call returns when it is done
+
 
 class SharedGraph:
     """One graph whose calls of `batch` rows are divided evenly among `threads` threads.
@@ -154,22 +154,8 @@ class SharedGraph:
 
 def run_graph(session: Any, outputs: list[str], feeds: Mapping[str, Any]) -> Any:
     """The outputs of one call. Raises EngineMemoryError if ONNX Runtime runs out of memory."""
-    with explain_lack_of_memory():
+    with explain_lack_of_memory(LIBRARY):
         return session.run(outputs, feeds)
-
-
-@contextlib.contextmanager
-def explain_lack_of_memory() -> Iterator[None]:
-    """Raise ONNX Runtime's errors about memory, which have no class of their own, as EngineMemoryError."""
-    try:
-        yield
-    except Exception as error:
-        if not any(words in str(error) for words in OUT_OF_MEMORY):
-            raise
-        raise EngineMemoryError(
-            "The engine ran out of memory: use a smaller --batch, or close other programs. ONNX Runtime "
-            f"says: {' '.join(str(error).split())[-200:]}"
-        ) from None
 
 
 def load_graph(
@@ -182,12 +168,15 @@ def load_graph(
 ) -> Any:
     """An onnxruntime.InferenceSession of one graph on one provider, with the expected inputs and outputs.
 
-    Raises BundleError, and DeviceError if ONNX Runtime silently chose another provider.
+    Raises BundleError, EngineMemoryError, and DeviceError if ONNX Runtime silently chose another provider.
     """
     graph = read_graph(bundle, role, precision)
     where = graph.where
     try:
-        session = start_session(graph.model, provider, options, threads, graph.outside)
+        with explain_lack_of_memory(LIBRARY):
+            session = start_session(graph.model, provider, options, threads, graph.outside)
+    except EngineMemoryError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())
         raise BundleError(
