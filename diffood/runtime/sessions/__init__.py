@@ -89,3 +89,6 @@ class Session(Protocol):
 
     def take(self, lane: int) -> Array:
         """Copy the image or latent of a lane."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all steps: only then does a clock show what they took."""

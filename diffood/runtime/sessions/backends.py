@@ -4,10 +4,11 @@ import importlib
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from diffood.errors import DiffoodError, MissingExtraError
+from diffood.errors import DeviceError, DiffoodError, MissingExtraError
 from diffood.runtime.backends import BACKENDS, Backend
 from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.sessions import Session
+from diffood.runtime.sessions.out_of_memory import explain_lack_of_memory
 
 
 class BackendModule(Protocol):
@@ -44,16 +45,20 @@ def examine_backends(bundle: Bundle | None, precision: Precision, batch: int) ->
 
     Loads no graph and no engine; every failure becomes a reason.
     """
-    return [_examine(backend, bundle, precision, batch) for backend in BACKENDS]
+    return [examine_backend(backend, bundle, precision, batch) for backend in BACKENDS]
 
 
-def _examine(backend: Backend, bundle: Bundle | None, precision: Precision, batch: int) -> Availability:
+def examine_backend(backend: Backend, bundle: Bundle | None, precision: Precision, batch: int) -> Availability:
+    """One backend, as examine_backends does."""
     try:
         if bundle:
             bundle.graph("classify", precision)
         return Availability(backend, True, _load(backend).require_backend(backend, bundle, precision, batch))
     except DiffoodError as error:
         return Availability(backend, False, str(error).rstrip("."))
+    except Exception as error:  # of an engine library or a driver: the other backends are examined all the same
+        reason = " ".join(str(error).split()).rstrip(".")
+        return Availability(backend, False, f"looking for it failed ({type(error).__name__}: {reason})")
 
 
 def open_session(
@@ -70,12 +75,25 @@ def open_session(
 
     Raises:
         MissingExtraError: A package is not installed.
-        DeviceError: No GPU, or it failed.
+        DeviceError: No GPU, or it failed; EngineMemoryError where the graphs or their buffers did not fit.
         BundleError: No engine that fits this machine, or a damaged file; with the reason that examine_backends gives.
     """
-    return _load(backend).open_session(
-        bundle, backend, precision, guided=guided, registers=registers, batch=batch, threads=threads
-    )
+    module = _load(backend)
+    try:
+        with explain_lack_of_memory(backend):
+            return module.open_session(
+                bundle, backend, precision, guided=guided, registers=registers, batch=batch, threads=threads
+            )
+    except DiffoodError:
+        raise
+    except Exception as error:
+        if not BACKENDS[backend].gpu:
+            raise
+        reason = " ".join(str(error).split()).rstrip(".")  # of a library or a driver, whose errors have no one class
+        raise DeviceError(
+            f"{backend} cannot be opened ({type(error).__name__}: {reason}). Run `diffood doctor`, or choose another "
+            "--backend."
+        ) from error
 
 
 def _load(backend: Backend) -> BackendModule:

@@ -1,10 +1,10 @@
 """Chooses the backend and precision that a bundle runs on here: requested, available, allowed by the calibration."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
-from diffood.errors import UsageError
+from diffood.errors import BundleError, CalibrationError, DeviceError, DiffoodError, UsageError
 from diffood.runtime.backends import AUTO, Backend, BackendChoice
 from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.bundle.calibration import Calibration
@@ -12,6 +12,7 @@ from diffood.runtime.bundle.parity import ParityRecord, load_parity
 from diffood.runtime.sessions.backends import examine_backends
 
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
+Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,32 @@ def speed_ratios(records: Iterable[ParityRecord]) -> dict[tuple[Backend, Precisi
         for record in records
         if record.reference_images_per_second > 0
     }
+
+
+def open_first(
+    bundle: Bundle, candidates: EngineCandidates, load: Callable[[EngineCandidate], Opened], *, choosing: bool
+) -> Opened:
+    """What `load` makes of the first candidate for which it raises neither BundleError nor DeviceError.
+
+    A candidate whose calibration is refused is passed over too, those that cannot be loaded are named in the next one's
+    `why`. choosing: False raises the first error instead.
+
+    Raises:
+        CalibrationError, BundleError, DeviceError: The first, if no candidate is left.
+        UsageError: There was no candidate.
+    """
+    refused: DiffoodError | None = None
+    unloadable = ""
+    for candidate in candidates.usable:
+        try:
+            return load(replace(candidate, why=candidate.why + unloadable))
+        except (BundleError, CalibrationError, DeviceError) as error:
+            if not choosing:
+                raise
+            refused = refused or error
+            if not isinstance(error, CalibrationError):
+                unloadable += f"; not {candidate.precision} on {candidate.backend}: {str(error).rstrip('.')}"
+    raise refused or no_engine_error(bundle, candidates)
 
 
 def no_engine_error(bundle: Bundle, candidates: EngineCandidates) -> UsageError:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from diffood.errors import DeviceError, MissingExtraError
 from diffood.runtime.method.scoring import Array
+from diffood.runtime.sessions.out_of_memory import memory_error
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,20 @@ def find_device(extra: str) -> Device:
     """
     cudart = _load(extra)
     try:
-        status, count = cudart.cudaGetDeviceCount()
-        if status != cudart.cudaError_t.cudaSuccess:
-            raise DeviceError(_no_device(_explain(cudart, status)))
-    except RuntimeError as error:  # how some versions of cuda.bindings say that there is no driver
+        return _first_device(cudart)
+    except DeviceError:
+        raise
+    except Exception as error:  # how versions of cuda.bindings say that there is no driver, or an older one, differs
         raise DeviceError(_no_device(" ".join(str(error).split()))) from None
+
+
+def _first_device(cudart: Any) -> Device:
+    status, count = cudart.cudaGetDeviceCount()
+    if status == cudart.cudaError_t.cudaErrorInsufficientDriver:
+        versions = cudart.cudaDriverGetVersion()[1], cudart.cudaRuntimeGetVersion()[1]
+        raise DeviceError(_no_device(explain_old_driver(*versions) or _explain(cudart, status)))
+    if status != cudart.cudaError_t.cudaSuccess:
+        raise DeviceError(_no_device(_explain(cudart, status)))
     if not count:
         raise DeviceError(_no_device("the driver finds none"))
     properties = _checked(cudart, cudart.cudaGetDeviceProperties(0))
@@ -63,8 +73,20 @@ def find_device(extra: str) -> Device:
     return Device(
         name=properties.name.decode(errors="replace").rstrip("\0"),
         compute_capability=f"{properties.major}.{properties.minor}",
-        driver=f"{driver // 1000}.{driver % 1000 // 10}",
+        driver=_version(driver),
     )
+
+
+def explain_old_driver(driver: int, runtime: int) -> str:
+    """What CUDA means by an insufficient driver, from its two version numbers, e.g. 12060; "" where there is none."""
+    if not driver:
+        return ""
+    older = f": 'cuda-bindings<{runtime // 1000}' suits it" if runtime // 1000 > driver // 1000 else ""
+    return f"the driver runs CUDA {_version(driver)} at most, cuda-bindings is for {_version(runtime)}{older}"
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 class Cuda:
@@ -166,19 +188,21 @@ class _Replay:
 def _load(extra: str) -> Any:
     try:
         return importlib.import_module("cuda.bindings.runtime")
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError) as error:  # the last: a driver of another major version
         raise MissingExtraError(
             f"cuda-bindings cannot be imported ({error}): pip install 'diffood[{extra}]'."
         ) from None
 
 
 def _checked(cudart: Any, result: tuple[Any, ...]) -> Any:
-    """What a call returned. Raises DeviceError if its status is not success."""
+    """What a call returned. Raises EngineMemoryError, and DeviceError for any other status than success."""
     status, *values = result
+    if status == cudart.cudaError_t.cudaErrorMemoryAllocation:
+        raise memory_error("CUDA", _explain(cudart, status))
     if status != cudart.cudaError_t.cudaSuccess:
-        memory = status == cudart.cudaError_t.cudaErrorMemoryAllocation
-        advice = "lower --batch or free GPU memory" if memory else "run `diffood doctor`, or try --backend auto"
-        raise DeviceError(f"CUDA failed: {_explain(cudart, status)}; {advice}.")
+        raise DeviceError(
+            f"CUDA failed: {_explain(cudart, status)}; run `diffood doctor`, or choose another --backend."
+        )
     return values[0] if values else None
 
 

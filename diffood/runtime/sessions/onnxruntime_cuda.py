@@ -4,6 +4,7 @@ Written without a GPU: tested are the refusal without one, and the same code wit
 """
 
 import contextlib
+import functools
 import io
 from typing import Any
 
@@ -15,11 +16,12 @@ from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import Bundle, Precision, Role
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions import Classified, Session, StepInputs
-from diffood.runtime.sessions.cuda import find_device
+from diffood.runtime.sessions.cuda import Device, find_device
 from diffood.runtime.sessions.graphs import INT64, autoencoder_roles, expected_tensors, step_role
 from diffood.runtime.sessions.host import combine_registers, run_padded
-from diffood.runtime.sessions.onnxruntime import explain_lack_of_memory, load_graph, start_session
+from diffood.runtime.sessions.onnxruntime import LIBRARY, load_graph, start_session
 from diffood.runtime.sessions.onnxruntime import require_backend as require_onnxruntime
+from diffood.runtime.sessions.out_of_memory import explain_lack_of_memory
 
 PROVIDER, DEVICE = "CUDAExecutionProvider", "cuda"
 OPTIONS = {
@@ -27,11 +29,15 @@ OPTIONS = {
     "use_tf32": "0",  # FP32 is what the others are measured against: all its bits
     "cudnn_conv_algo_search": "HEURISTIC",  # the default measures, and may choose another kernel on the next start
 }
-# An ONNX file of one Identity node, opset 13: enough to see which provider ONNX Runtime takes.
+# An ONNX file, opset 13: y = Conv(x, x) of x [1, 1, 3, 3], the sum of squares. A convolution needs cuDNN, which newer
+# versions load only then.
 PROBE = bytes.fromhex(
-    "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a080801"
-    "12040a020801620f0a0179120a0a08080112040a02080142040a00100d"
+    "08083a4e0a0f0a01780a01781201792204436f6e761201705a1b0a017812160a14080112"
+    "100a0208010a0208010a0208030a020803621b0a017912160a14080112100a0208010a02"
+    "08010a0208010a02080142040a00100d"
 )
+PROBE_INPUT = np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)
+LAST_FOR_CUDA_12 = "onnxruntime-gpu[cuda,cudnn]<1.27"  # from 1.27 on, PyPI's wheels are built for CUDA 13
 _FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's default logger; the second is what it starts with
 
 
@@ -39,7 +45,7 @@ def require_backend(backend: Backend, bundle: Bundle | None, precision: Precisio
     """What this backend runs on. Raises MissingExtraError and DeviceError, as `require_cuda` does."""
     found = require_onnxruntime(backend, bundle, precision, batch)
     require_cuda()
-    return found
+    return f"{found} for CUDA {_built_for()} on {_device_name()}"
 
 
 def open_session(
@@ -114,11 +120,11 @@ class OnnxRuntimeCudaSession:
 
     def step(self, inputs: StepInputs) -> None:
         """See Session.step."""
-        if self._device_is_old:
-            self._x[self._current].update_inplace(self._lanes)
-        for name, rows in self._rows.items():
-            rows.update_inplace(getattr(inputs, name))
-        with explain_lack_of_memory():
+        with explain_lack_of_memory(LIBRARY):
+            if self._device_is_old:
+                self._x[self._current].update_inplace(self._lanes)
+            for name, rows in self._rows.items():
+                rows.update_inplace(getattr(inputs, name))
             self._step.run_with_iobinding(self._bindings[self._current])
         self._current = 1 - self._current
         self._host_is_old, self._device_is_old = True, False
@@ -131,6 +137,9 @@ class OnnxRuntimeCudaSession:
         """See Session.take."""
         self._download()
         return np.array(self._lanes[lane])
+
+    def synchronize(self) -> None:
+        """See Session.synchronize."""  # ONNX Runtime waits for the stream at the end of every run
 
     def _download(self) -> None:
         if self._host_is_old:
@@ -152,48 +161,89 @@ class _BoundMap:
 
     def run(self, rows: Array) -> list[Array]:
         """Copies of the outputs for rows [B, C, H, W]."""
-        self._rows.update_inplace(rows)
-        with explain_lack_of_memory():
+        with explain_lack_of_memory(LIBRARY):
+            self._rows.update_inplace(rows)
             self._session.run_with_iobinding(self._binding)
-        return [np.array(result.numpy()) for result in self._results]
+            return [np.array(result.numpy()) for result in self._results]
 
 
 def require_cuda() -> None:
-    """Make a CUDA session of a tiny graph. Raises MissingExtraError (no such provider) and DeviceError."""
+    """Run a convolution on the GPU, once per process. Raises MissingExtraError (no such provider) and DeviceError."""
     version = onnxruntime.__version__
     if PROVIDER not in onnxruntime.get_available_providers():
         raise MissingExtraError(
             f"onnxruntime {version} has no CUDA provider: pip install 'diffood[gpu]'; then, since two packages share a "
             "folder, pip uninstall -y onnxruntime, and pip install --force-reinstall --no-deps onnxruntime-gpu."
         )
-    said = io.StringIO()
+    _run_probe(PROVIDER, PROBE)
+
+
+@functools.cache  # of successes: an exception is not kept
+def _run_probe(provider: str, probe: bytes) -> None:
+    version, said = onnxruntime.__version__, io.StringIO()
     if hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on; Jetsons may have older builds, and system libraries
         with contextlib.redirect_stdout(said):
             onnxruntime.preload_dlls()  # CUDA and cuDNN as pip installs them; it prints what it misses
     onnxruntime.set_default_logger_severity(_FATAL)  # what it would log is in our message
     try:
-        taken = start_session(PROBE, PROVIDER, OPTIONS, threads=1).get_providers()[0]
+        session = start_session(probe, provider, OPTIONS, threads=1)
+        taken = session.get_providers()[0] == provider
+        found = session.run(None, {"x": PROBE_INPUT})[0].item() if taken else None
     except Exception as error:  # a driver without a usable GPU; the class of the exception depends on the version
         reason = " ".join(str(error).split())
         raise DeviceError(f"onnxruntime {version} cannot use CUDA: {_why_not(said.getvalue())} ({reason})") from None
     finally:
         onnxruntime.set_default_logger_severity(_WARNING)
-    if taken != PROVIDER:
+    if found is None:
         raise DeviceError(f"onnxruntime {version} cannot use CUDA: {_why_not(said.getvalue())}")
+    wanted = float((PROBE_INPUT**2).sum())
+    if found != wanted:
+        raise DeviceError(
+            f"onnxruntime {version} computes a convolution wrongly on {_device_name()}: {found:g}, not {wanted:g}. "
+            "Install another version of it, of cuDNN or of the driver."
+        )
 
 
 def _why_not(said: str) -> str:
     """What is missing, if it can be found out: the GPU, its driver, or a library."""
     try:
-        device = str(find_device(extra="gpu"))
+        device = find_device(extra="gpu")
     except DeviceError as error:
         return str(error)
     except MissingExtraError:
-        device = "this machine"
+        device = None
+    if device and (mismatch := explain_cuda_version(_built_for(), device)):
+        return mismatch
     for line in said.splitlines():
         if line.startswith("Failed to load "):
             return f"{line.rpartition('/')[2].partition(': ')[2]}. Install CUDA and cuDNN: pip install 'diffood[gpu]'."
-    return f"it does not work with {device}. Install cuDNN, a newer driver, or another onnxruntime-gpu."
+    return (
+        f"it does not work with {device or 'this machine'}. Install cuDNN, a newer driver, or another onnxruntime-gpu."
+    )
+
+
+def explain_cuda_version(built_for: str, device: Device) -> str:
+    """Why an onnxruntime-gpu that was built for this CUDA, e.g. "13.0", cannot run with the driver; "" if it may."""
+    major = built_for.partition(".")[0]
+    if not major.isdecimal() or int(major) <= int(device.driver.partition(".")[0]):
+        return ""
+    older = f", or pip install '{LAST_FOR_CUDA_12}', which is built for CUDA 12" if major == "13" else ""
+    return (
+        f"it is built for CUDA {built_for}, and the driver of {device.name} runs CUDA {device.driver} at most. "
+        f"Install a newer driver{older}."
+    )
+
+
+def _built_for() -> str:
+    """The CUDA version that onnxruntime says it was built for; "unknown" before 1.21 and where it has none."""
+    return str(getattr(onnxruntime, "cuda_version", "") or "unknown")
+
+
+def _device_name() -> str:
+    try:
+        return str(find_device(extra="gpu"))
+    except (DeviceError, MissingExtraError):  # CUDA works: without cuda-bindings its name is not known
+        return "a GPU"
 
 
 def _allocate(shape: tuple[Any, ...], kind: type[np.generic] = np.float32) -> Any:

@@ -32,6 +32,7 @@ from diffood.runtime.sessions.graphs import (
     step_role,
 )
 from diffood.runtime.sessions.host import combine_registers, run_padded
+from diffood.runtime.sessions.out_of_memory import is_out_of_memory, memory_error
 
 MODULES: dict[EngineLibrary, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _REBUILD = "Build the engine again"
@@ -138,6 +139,10 @@ class TensorRtSession:
         self._cuda.synchronize()
         return np.array(self._taken)
 
+    def synchronize(self) -> None:
+        """See Session.synchronize."""
+        self._cuda.synchronize()
+
 
 @dataclass(frozen=True)
 class Installed:
@@ -159,7 +164,8 @@ def load_library(library: EngineLibrary) -> Installed:
     device = find_device(extra=library)
     try:
         trt = importlib.import_module(name)
-        return Installed(trt, EngineHost(library, str(trt.__version__), device.compute_capability), device)
+        machine = EngineHost(library, str(trt.__version__), device.compute_capability, device.name)
+        return Installed(trt, machine, device)
     except (ImportError, OSError, AttributeError) as error:  # AttributeError: a stray folder of this name
         reason = " ".join(str(error).split())
         raise DeviceError(
@@ -187,16 +193,18 @@ class _Program:
         trt = installed.module
         plan = read_plan(record, role)  # hashed there: only what was built is deserialised
         where = record.path / role
+        library, log = installed.machine.library, _logger(trt)
+        log.errors.clear()
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise BundleError(f"{installed.machine.library} cannot load {where}: {_last_error(trt)}. {_REBUILD}.")
+            log.require_memory(library)
+            raise BundleError(f"{library} cannot load {where}: {log.said()}. {_REBUILD}.")
         require_tensors(where, bundle, role, *_tensors(trt, engine, batch), remedy=_REBUILD)
         self.inputs, self.outputs = expected_tensors(bundle, role)
-        self._context = context = _create_context(trt, engine, installed.machine.library)  # a recorded run needs it
+        self._context = context = _create_context(trt, engine, library)  # a recorded run needs it
         if context is None:
-            raise DeviceError(
-                f"{where} has not enough memory to run: {_last_error(trt)}. Lower --batch or free GPU memory."
-            )
+            log.require_memory(library)
+            raise DeviceError(f"{where} cannot be prepared to run: {log.said()}. Run `diffood doctor`.")
         self.buffers: dict[str, Buffer] = {}
         for name, (kind, _, *rest) in {**self.inputs, **self.outputs}.items():
             shape = (batch, *(int(size or 0) for size in rest))
@@ -206,14 +214,14 @@ class _Program:
             context.set_tensor_address(name, buffer.address)
 
         def work() -> None:
+            log.errors.clear()
             if not context.execute_async_v3(cuda.stream):
-                raise DeviceError(
-                    f"{where} cannot run: {_last_error(trt)}. Run `diffood doctor`, or use another --backend."
-                )
+                log.require_memory(library)
+                raise DeviceError(f"{where} cannot run: {log.said()}. Run `diffood doctor`, or use another --backend.")
             if carry:
                 cuda.copy(self.buffers[carry[1]], self.buffers[carry[0]])
 
-        self.run = _record(work, cuda, context, installed.machine.library)
+        self.run = _record(work, cuda, context, library)
 
 
 class _EngineMap:
@@ -290,14 +298,19 @@ def _logger(trt: Any) -> Any:
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: deque[str] = deque(["no reason was given"], maxlen=1)
+            self.errors: deque[str] = deque(maxlen=8)  # of one call, which reports cause and consequences
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors.append(" ".join(msg.split()))
 
+        def said(self) -> str:
+            return self.errors[-1].rstrip(".") if self.errors else "no reason was given"
+
+        def require_memory(self, library: str) -> None:
+            """Raise EngineMemoryError where one of the errors is about memory."""
+            for message in self.errors:
+                if is_out_of_memory(message):
+                    raise memory_error(library, message)
+
     return Log()
-
-
-def _last_error(trt: Any) -> str:
-    return str(_logger(trt).errors[-1]).rstrip(".")

@@ -12,6 +12,7 @@ from diffood.runtime.backends import BACKENDS
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.sessions import onnxruntime_cuda
 from diffood.runtime.sessions.backends import examine_backends, open_session
+from diffood.runtime.sessions.cuda import Device, explain_old_driver
 from diffood.runtime.sessions.onnxruntime import load_graph
 
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx", "onnxruntime-cuda": "gpu"}
@@ -135,12 +136,76 @@ def test_the_probe_is_what_it_says() -> None:
     onnx = pytest.importorskip("onnx", reason="needs the extra: export")
     model = onnx.load_from_string(onnxruntime_cuda.PROBE)
     onnx.checker.check_model(model)
-    assert [node.op_type for node in model.graph.node] == ["Identity"]
+    assert [node.op_type for node in model.graph.node] == ["Conv"]
     assert [entry.version for entry in model.opset_import] == [13]
-    assert (
-        onnxruntime_cuda.start_session(onnxruntime_cuda.PROBE, "CPUExecutionProvider", {}, 1).get_inputs()[0].name
-        == "x"
+
+
+def test_the_probe_passes_where_the_provider_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime_cuda, "PROVIDER", "CPUExecutionProvider")
+    monkeypatch.setattr(onnxruntime_cuda, "OPTIONS", {})
+    onnxruntime_cuda.require_cuda()
+
+
+def test_a_provider_that_computes_wrongly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs the extra: export")
+    model = onnx.load_from_string(onnxruntime_cuda.PROBE)
+    model.graph.node[0].CopyFrom(onnx.helper.make_node("ReduceMax", ["x"], ["y"]))
+    monkeypatch.setattr(onnxruntime_cuda, "PROVIDER", "CPUExecutionProvider")
+    monkeypatch.setattr(onnxruntime_cuda, "OPTIONS", {})
+    monkeypatch.setattr(onnxruntime_cuda, "PROBE", model.SerializeToString())
+    with pytest.raises(
+        DeviceError, match=r"computes a convolution wrongly on .*: 8, not 204\. Install another version"
+    ):
+        onnxruntime_cuda.require_cuda()
+
+
+def test_onnxruntime_for_a_newer_cuda_than_the_drivers_is_named(subtests: pytest.Subtests) -> None:
+    older = "a newer driver, or pip install 'onnxruntime-gpu[cuda,cudnn]<1.27', which is built for CUDA 12."
+    for built_for, driver, message in [
+        ("13.0", "12.6", f"built for CUDA 13.0, and the driver of A GPU runs CUDA 12.6 at most. Install {older}"),
+        (
+            "12.8",
+            "11.4",
+            "built for CUDA 12.8, and the driver of A GPU runs CUDA 11.4 at most. Install a newer driver.",
+        ),
+        ("12.8", "12.4", ""),  # minor versions of one major version are compatible
+        ("12.8", "13.0", ""),
+        ("13.0", "13.0", ""),
+        ("unknown", "12.6", ""),
+    ]:
+        with subtests.test(built_for=built_for, driver=driver):
+            found = onnxruntime_cuda.explain_cuda_version(built_for, Device("A GPU", "8.7", driver))
+            assert found.endswith(message)
+            assert bool(found) == bool(message)
+
+
+def test_a_driver_that_is_too_old_for_cuda_bindings_is_named_with_both_versions() -> None:
+    assert explain_old_driver(0, 13000) == ""  # no driver at all
+    assert explain_old_driver(12060, 13000) == (
+        "the driver runs CUDA 12.6 at most, cuda-bindings is for 13.0: 'cuda-bindings<13' suits it"
     )
+    assert explain_old_driver(12020, 12080) == "the driver runs CUDA 12.2 at most, cuda-bindings is for 12.8"
+
+
+def test_a_driver_library_that_fails_its_own_way_is_a_reason_like_any_other() -> None:
+    """As cuda.bindings of some versions with a driver that is too old: any call raises, and no status is returned."""
+    for raised in ("RuntimeError", "ValueError"):
+        program = f"""
+import sys, types
+runtime = types.ModuleType("cuda.bindings.runtime")
+def fail(*given):
+    raise {raised}("no such function")
+runtime.__getattr__ = lambda name: fail
+sys.modules["cuda.bindings.runtime"] = runtime
+sys.modules["tensorrt"] = sys.modules["tensorrt_rtx"] = None
+from diffood.cli import main
+sys.argv = ["diffood", "doctor"]
+main()
+"""
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "GPU             none: CUDA finds no GPU here (no such function): install NVIDIA's driver" in done.stdout
+        assert "backend         onnxruntime-cpu can run: " in done.stdout
 
 
 def test_a_folder_that_an_uninstalled_onnxruntime_left_is_no_onnxruntime() -> None:

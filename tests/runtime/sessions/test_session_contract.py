@@ -157,7 +157,7 @@ def opened(
 def with_engine(bundle: Bundle, library: Any, precision: Precision, folder: Path) -> Bundle:
     """A copy of the bundle with an engine for this machine's GPU, built by the command that the refusal names."""
     copied = open_bundle(Path(shutil.copytree(bundle.path, folder)))
-    command = rebuild_command(copied, library, precision, load_library(library).machine.compute_capability)
+    command = rebuild_command(copied, load_library(library).machine, precision, BATCH)
     subprocess.run([sys.executable, "-m", *shlex.split(command)], check=True, timeout=1200)
     return copied
 
