@@ -10,7 +10,13 @@ from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.method.plan import Combination, Plan
 from diffood.runtime.method.schedule import Convention, Sampler
-from diffood.runtime.sessions.choice import EngineCandidate, PrecisionChoice, list_candidates, no_engine_error
+from diffood.runtime.sessions.choice import (
+    EngineCandidate,
+    PrecisionChoice,
+    list_candidates,
+    no_engine_error,
+    open_first,
+)
 
 ShowProgress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Opens a progress display for a task (its name, the total count); the function it yields is told each new count."""
@@ -81,14 +87,18 @@ def choose_engine(bundle: Bundle, engine: EngineRequest) -> EngineCandidate:
 
 
 def open_detector(bundle: Bundle, plan: Plan, engine: EngineRequest) -> Detector:
-    """A detector for a plan, whatever the bundle is calibrated for. Raises UsageError as `choose_engine` does."""
-    best = choose_engine(bundle, engine)
-    return Detector.load(
-        bundle,
-        plan,
-        backend=best.backend,
-        precision=best.precision,
-        batch=engine.batch,
-        threads=engine.threads,
-        why=best.why,
-    )
+    """A detector for a plan, whatever the bundle is calibrated for. Raises as `open_first` does."""
+    candidates = list_candidates(bundle, None, engine.backend, engine.precision, engine.batch)
+
+    def load(candidate: EngineCandidate) -> Detector:
+        return Detector.load(
+            bundle,
+            plan,
+            backend=candidate.backend,
+            precision=candidate.precision,
+            batch=engine.batch,
+            threads=engine.threads,
+            why=candidate.why,
+        )
+
+    return open_first(bundle, candidates, load, choosing="auto" in (engine.backend, engine.precision))

@@ -12,7 +12,7 @@ from diffood.calibration.parity.gate import judge
 from diffood.calibration.parity.side_by_side import score_side_by_side
 from diffood.calibration.request import ShowProgress, hide_progress
 from diffood.calibration.scored_files import IND, SetAside
-from diffood.errors import DiffoodError
+from diffood.errors import BundleError, DeviceError, DiffoodError
 from diffood.runtime.backends import Backend, BackendChoice
 from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusion, load_calibration
@@ -105,8 +105,12 @@ def verify_bundle(request: VerifyRequest, show_progress: ShowProgress = hide_pro
     fusion = load_calibrated_fusion(bundle, calibration)
     detectors, refused = _open_all(bundle, plan, fusion, request)
     checks += refused
-    for detector in detectors:
-        checks += [check_golden(detector), check_contract(detector)]
+    for detector in tuple(detectors):
+        try:
+            checks += [check_golden(detector), check_contract(detector)]
+        except DeviceError as error:  # it was loaded and cannot run: the others are compared without it
+            checks.append(Check("engine", subject_of(detector), False, str(error)))
+            detectors.remove(detector)
     if calibration is None:
         reason = f"not calibrated: run `diffood calibrate {request.bundle} --images DIR` first"
     elif IND not in sets:
@@ -129,7 +133,10 @@ def _open_all(
         passed = None if request.backend == "auto" else False
         checks += [Check("engine", name, passed, reason) for name, reason in candidates.skipped]
         for candidate in candidates.usable:
-            detectors.append(_open(bundle, plan, fusion, candidate.backend, precision, request))
+            try:
+                detectors.append(_open(bundle, plan, fusion, candidate.backend, precision, request))
+            except (BundleError, DeviceError) as error:  # it is here and fits, and cannot be loaded
+                checks.append(Check("engine", f"{precision} on {candidate.backend}", False, str(error)))
     return detectors, checks
 
 

@@ -16,6 +16,7 @@ from diffood.runtime.bundle.calibration import Calibration, Fingerprint, load_ca
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import require_calibrated
 from diffood.runtime.decision import DecisionRule
+from diffood.runtime.halving import open_halving
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits, load_image
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.plan import Plan
@@ -26,7 +27,7 @@ from diffood.runtime.passes import PassConfig, run_pass
 from diffood.runtime.results import ImageScore, Scores, Verdicts
 from diffood.runtime.sessions import Session
 from diffood.runtime.sessions.backends import open_session
-from diffood.runtime.sessions.choice import PrecisionChoice, list_candidates, no_engine_error
+from diffood.runtime.sessions.choice import EngineCandidate, PrecisionChoice, list_candidates, open_first
 from diffood.runtime.turns import SharedSession, Work
 
 DEFAULT_BATCH = 32
@@ -107,8 +108,9 @@ class Detector:
             calibration = None  # it is valid on no backend
         candidates = list_candidates(bundle, calibration, backend, precision, batch)
         fusion = load_calibrated_fusion(bundle, calibration)
-        refused: CalibrationError | None = None
-        for candidate in candidates.usable:
+        choosing = "auto" in (backend, precision)
+
+        def load(candidate: EngineCandidate) -> Detector:
             detector = cls.load(
                 bundle,
                 chosen,
@@ -120,15 +122,11 @@ class Detector:
                 why=candidate.why,
                 halve_batch=halve_batch,
             )
-            if calibration is None or "auto" not in (backend, precision):
-                return detector
-            try:
+            if calibration is not None and choosing:
                 require_calibrated(bundle, calibration, detector.fingerprint)
-            except CalibrationError as error:
-                refused = refused or error
-            else:
-                return detector
-        raise refused or no_engine_error(bundle, candidates)
+            return detector
+
+        return open_first(bundle, candidates, load, choosing=choosing)
 
     @classmethod
     def load(
@@ -162,7 +160,12 @@ class Detector:
         def reopen(rows: int) -> Session:
             return _open_session(bundle, plan, backend, precision, rows, threads)
 
-        session = SharedSession(reopen(batch), reopen if halve_batch else None)
+        def halve(rows: int) -> Session:
+            return open_halving(reopen, rows)
+
+        session = SharedSession(halve(batch), halve) if halve_batch else SharedSession(reopen(batch))
+        if session.batch != batch:
+            why = f"{why}, in batches of {session.batch}: {batch} rows do not fit into memory".lstrip(", ")
         return cls(bundle, plan, session, fusion, why=why)
 
     def with_fusion(self, fusion: Fusion) -> "Detector":

@@ -17,6 +17,7 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.registry import classify_denoised
+from diffood.runtime.sessions.backends import examine_backend
 from diffood.runtime.sessions.choice import list_candidates, passed_records, speed_ratios
 
 BATCHES = (8, 32, 64, 128)
@@ -136,10 +137,15 @@ class LatencyModel:
 def time_plan(
     bundle: Bundle, plan: Plan, fusion: Fusion | None, engine: EngineOption, images: Sequence[Array], threads: int
 ) -> Speed:
-    """Time real images at each of BATCHES, and one by one. An engine that cannot be opened gives an error."""
+    """Time real images at each of BATCHES that the engine takes, and one by one.
+
+    An engine that cannot be opened gives an error.
+    """
     rates: dict[int, float] = {}
     try:
         for batch in BATCHES:
+            if not examine_backend(engine.backend, bundle, engine.precision, batch).usable:
+                continue  # an engine built for other sizes
             detector = _load(bundle, plan, engine, batch, threads, fusion)
             count = min(MOST_TIMED, max(FEWEST_TIMED, 4 * batch))
             _run(detector, list(islice(cycle(images), batch)))

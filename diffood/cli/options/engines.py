@@ -9,7 +9,7 @@ import typer
 from diffood.errors import UsageError
 from diffood.export.request import EngineBuildRequest
 from diffood.runtime.bundle.bundle import Precision
-from diffood.runtime.bundle.engines import EngineLibrary, Profile
+from diffood.runtime.bundle.engines import DEFAULT_PROFILE, EngineLibrary, Profile
 
 PANEL = "Engines"
 
@@ -31,7 +31,7 @@ class EngineOptions:
     ] = None
     engine_batch: Annotated[
         str, typer.Option(metavar="MIN,USUAL,MAX", help="Rows of an engine call.", rich_help_panel=PANEL)
-    ] = "1,32,64"
+    ] = f"{DEFAULT_PROFILE.smallest},{DEFAULT_PROFILE.usual},{DEFAULT_PROFILE.largest}"
     workspace: Annotated[
         int | None, typer.Option(metavar="MB", min=1, help="Memory the builder may use.", rich_help_panel=PANEL)
     ] = None

@@ -36,6 +36,7 @@ def describe_comparison(found: Comparison) -> list[str]:
     low, high = SPREAD
     return [
         f"machine     {machine.processor}, {machine.cores} cores{memory}, {machine.system}",
+        *(_labelled("GPU", machine.gpu) if machine.gpu else ()),
         *_labelled("versions", versions),
         f"load        {load} before and after",
         "",

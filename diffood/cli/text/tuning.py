@@ -87,13 +87,14 @@ def describe_speeds(tuned: "Tuned") -> list[str]:
     timed = [speed for speed in speeds if speed.latency is not None]
     if not timed:
         return [f"speed       not measured: {speed.error}" for speed in speeds]
-    batches = list(timed[0].images_per_second)
+    batches = sorted({batch for speed in timed for batch in speed.images_per_second})
     rows = []
     for speed in timed:
-        rates = [f"{speed.images_per_second[batch]:.0f}/s" for batch in batches]
-        rows.append((str(speed.engine), *rates, f"{speed.latency:.1f} ms"))
-    fastest = max(timed, key=lambda speed: max(speed.images_per_second.values()))
-    batch = max(fastest.images_per_second, key=fastest.images_per_second.__getitem__)
+        rates = (speed.images_per_second.get(batch) for batch in batches)  # None: the engine does not take so many
+        cells = ("-" if rate is None else f"{rate:.0f}/s" for rate in rates)
+        rows.append((str(speed.engine), *cells, f"{speed.latency:.1f} ms"))
+    fastest = max(timed, key=lambda speed: max(speed.images_per_second.values(), default=0.0))
+    batch = max(fastest.images_per_second, key=fastest.images_per_second.__getitem__, default=1)
     command = f"diffood serve-batch {tuned.bundle.path} INPUT --output FILE --batch {batch}"
     heads = ("", *(f"batch {batch}" for batch in batches), "one image")
     lines = ["", *table_lines(heads, rows), ""]

@@ -5,6 +5,7 @@ returns one before its hash, its ONNX graph, its library and its GPU were compar
 """
 
 import hashlib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,6 +31,9 @@ class Profile(Record):
     smallest: Annotated[int, Field(ge=1)]
     usual: Annotated[int, Field(ge=1)]
     largest: Annotated[int, Field(ge=1)]
+
+
+DEFAULT_PROFILE = Profile(smallest=1, usual=32, largest=64)  # of `diffood export --engine`
 
 
 class PlanFile(Record):
@@ -72,11 +76,12 @@ class EngineRecord(Record):
 
 @dataclass(frozen=True)
 class EngineHost:
-    """A library installed here and the GPU it would use; compute_capability e.g. "8.6"."""
+    """A library installed here and the GPU it would use: its compute capability, e.g. "8.6", and name where known."""
 
     library: EngineLibrary
     library_version: str
     compute_capability: str
+    gpu: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,10 +126,12 @@ def _read(folder: Path) -> EngineFolder:
     return EngineFolder(folder, read_record(folder, RECORD, EngineRecord, limit=MAX_RECORD_BYTES, remedy=remedy))
 
 
-def rebuild_command(bundle: Bundle, library: EngineLibrary, precision: Precision, compute_capability: str) -> str:
-    """The command that builds an engine for this machine."""
-    gpu = f" --gpu sm{compute_capability.replace('.', '')}" if library == "tensorrt-rtx" else ""
-    return f"diffood export --bundle {bundle.path} --engine {library}{gpu} --precision {precision}"
+def rebuild_command(bundle: Bundle, machine: EngineHost, precision: Precision, batch: int) -> str:
+    """The command that builds an engine for this machine which takes `batch` rows, and all that the default takes."""
+    gpu = f" --gpu sm{machine.compute_capability.replace('.', '')}" if machine.library == "tensorrt-rtx" else ""
+    rows = f" --engine-batch {DEFAULT_PROFILE.smallest},{batch},{batch}" if batch > DEFAULT_PROFILE.largest else ""
+    where = shlex.quote(str(bundle.path))
+    return f"diffood export --bundle {where} --engine {machine.library}{gpu} --precision {precision}{rows}"
 
 
 def find_engine(bundle: Bundle, machine: EngineHost, precision: Precision, batch: int) -> EngineFolder:
@@ -132,7 +139,7 @@ def find_engine(bundle: Bundle, machine: EngineHost, precision: Precision, batch
     engines = [
         e for e in list_engines(bundle) if (e.record.library, e.record.precision) == (machine.library, precision)
     ]
-    remedy = rebuild_command(bundle, machine.library, precision, machine.compute_capability)
+    remedy = rebuild_command(bundle, machine, precision, batch)
     if not engines:
         raise BundleError(f"{bundle.path} has no {machine.library} engine in {precision}: run `{remedy}`.")
     problems = {engine.path.name: _mismatch(bundle, engine.record, machine, batch) for engine in engines}
@@ -151,6 +158,8 @@ def _mismatch(bundle: Bundle, record: EngineRecord, machine: EngineHost, batch: 
         )
     if record.library_version != machine.library_version:
         return f"was built by {record.library} {record.library_version}, {machine.library_version} is installed"
+    if record.gpu and machine.gpu and record.gpu != machine.gpu:
+        return f"was built on {record.gpu}, this GPU is {machine.gpu}"
     if not record.profile.smallest <= batch <= record.profile.largest:
         return f"takes {record.profile.smallest} to {record.profile.largest} rows, --batch is {batch}"
     for plan in record.plans:

@@ -1,9 +1,12 @@
 """Which engine of a bundle this machine may run: refused without opening a plan file, or returned byte for byte."""
 
 import hashlib
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -157,3 +160,43 @@ def test_engines_are_checked_without_any_engine_library() -> None:
     loaded = "any(m.startswith(('tensorrt', 'cuda')) for m in sys.modules)"
     program = f"import sys, diffood.runtime.bundle.engines; sys.exit({loaded})"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0
+
+
+def test_an_engine_of_another_gpu_model_is_refused(small_bundle_copy: Path, plant: Plant) -> None:
+    """TensorRT chooses kernels by timing them on the GPU at hand; its engines are of one model, not of a generation."""
+    plant(library="tensorrt", library_version="10.9", gpu="NVIDIA RTX A2000", driver="CUDA 12.8")
+    bundle = open_bundle(small_bundle_copy)
+    here = EngineHost("tensorrt", "10.9", "8.6", "NVIDIA RTX A2000")
+    assert find_engine(bundle, here, "fp32", 8).record.gpu == here.gpu
+    with pytest.raises(BundleError, match=r"was built on NVIDIA RTX A2000, this GPU is NVIDIA RTX A6000.*Run `diffood"):
+        find_engine(bundle, EngineHost("tensorrt", "10.9", "8.6", "NVIDIA RTX A6000"), "fp32", 8)
+
+
+def test_an_engine_built_by_the_command_of_a_refusal_is_not_refused_again(
+    small_bundle_copy: Path, plant: Plant, subtests: pytest.Subtests
+) -> None:
+    """For whatever batch: the rows that the command names take it, and all that an engine takes by default."""
+    from diffood.cli.options.engines import EngineOptions
+
+    for batch in [1, 33, 64, 65, 128, 4096]:
+        with subtests.test(batch=batch), undone(small_bundle_copy):
+            folder, bundle = plant(), open_bundle(small_bundle_copy)
+            with pytest.raises(BundleError, match=f"--batch is {batch}") as refused:
+                find_engine(bundle, HERE, "fp32", batch)
+            words = shlex.split(str(refused.value).split("`")[1])
+            given = dict(zip(words[2::2], words[3::2], strict=True))
+            options = EngineOptions(engine=given["--engine"], gpu=given["--gpu"])
+            if "--engine-batch" in given:
+                options = replace(options, engine_batch=given["--engine-batch"])
+            request = options.read((given["--precision"],))
+            shutil.rmtree(folder)
+            plant(profile=request.profile)
+            assert request.gpus == ("sm86",)
+            for rows in {1, 64, batch}:
+                assert find_engine(bundle, HERE, "fp32", rows)
+
+
+def test_the_command_of_a_refusal_quotes_a_path_with_spaces(small_bundle_copy: Path) -> None:
+    spaced = small_bundle_copy.rename(small_bundle_copy.parent / "my bundle")
+    with pytest.raises(BundleError, match=f"--bundle '{spaced}' --engine"):
+        find_engine(open_bundle(spaced), HERE, "fp32", 8)
