@@ -101,7 +101,7 @@ def main() -> None:
 
 def measure(given: argparse.Namespace, place: Path) -> None:
     """Make the bundle where it is not there yet, and time every contender on it."""
-    from diffood.bench.torch_loop import open_torch_loop
+    from diffood.bench.torch_loop import TorchVariant, open_torch_loop
 
     unet, bundle, images = place / "unet", place / "bundle", place / "images"
     flops = make_unet(unet, given.width)  # the same weights every time
@@ -121,7 +121,7 @@ def measure(given: argparse.Namespace, place: Path) -> None:
         *(
             Contender(
                 name=f"same plan, {'torch.compile' if compiled else 'torch eager'}, fp32",
-                open=partial(open_torch_loop, bundle, models, PLAN, given.threads, compiled),
+                open=partial(open_torch_loop, bundle, models, PLAN, given.threads, TorchVariant(compiled=compiled)),
                 rows=given.batch,
                 chunk=max(1, given.batch // PLAN.repeats),
                 single_rows=(PLAN.repeats,),

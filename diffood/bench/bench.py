@@ -87,13 +87,14 @@ def run_bench(request: BenchRequest, show_progress: ShowProgress = hide_progress
             f"{'x'.join(map(str, given))}: give real ones of its kind with --images DIR."
         )
     official, plans = bundle.plan(OFFICIAL), plans_of(bundle, request.plans)
-    in_torch, skipped = torch_contenders(
-        bundle, request.models, official, compiled=request.compiled, batch=batch, threads=threads
-    )
     ours, unusable = our_contenders(
         bundle, plans, backend=request.backend, precisions=request.precisions, batch=batch, threads=threads
     )
-    contenders = [*in_torch, plain_contender(bundle, official, batch=batch, threads=threads), *ours]
+    gpu = any(contender.gpu for contender in ours)  # the others are compared on the same device
+    in_torch, skipped = torch_contenders(
+        bundle, request.models, official, compiled=request.compiled, batch=batch, threads=threads, gpu=gpu
+    )
+    contenders = [*in_torch, plain_contender(bundle, official, batch=batch, threads=threads, gpu=gpu), *ours]
     with show_progress("timing", 2 * request.budget.rounds * len(contenders)) as advance:
         found = compare(contenders, request.images, request.budget, memory=request.memory, progress=advance)
     found = replace(found, skipped=(*skipped, *unusable, *found.skipped))

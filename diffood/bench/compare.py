@@ -63,6 +63,7 @@ class Contender:
         chunk: It is given multiples of this many images.
         single_rows: Rows per engine call worth trying for one image alone; the fastest is timed.
         note: What a reader has to know about it.
+        gpu: Whether it runs on a GPU.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Contender:
     chunk: int
     single_rows: tuple[int, ...]
     note: str = ""
+    gpu: bool = False
 
 
 @dataclass(frozen=True)

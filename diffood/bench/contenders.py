@@ -8,12 +8,14 @@ from diffood.bench.compare import Contender
 from diffood.bench.metered import calibration_of, open_detector
 from diffood.bench.plain_loop import open_plain_loop
 from diffood.export.sources.model_sources import ModelSources
-from diffood.runtime.backends import BackendChoice
+from diffood.runtime.backends import BACKENDS, BackendChoice
 from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.method.plan import Plan
+from diffood.runtime.sessions.backends import examine_backend
 from diffood.runtime.sessions.choice import list_candidates
 
-EAGER, COMPILED = "official loop, torch eager, fp32", "official loop, torch.compile, fp32"
+EAGER, COMPILED = "torch eager", "torch.compile"
+ON_CPU = "on the CPU, although others run on the GPU: no CUDA here for it"
 CALIBRATED = "calibrated"  # the name of a calibration's plan where the bundle has none for it
 UNCALIBRATED = "not calibrated for this plan: the pass is timed, its witnesses are not combined into a score"
 
@@ -58,43 +60,65 @@ def our_contenders(
                     chunk=batch,
                     single_rows=tuple(sorted({1, lanes})),
                     note=UNCALIBRATED if plan.fused and plan != calibrated else "",
+                    gpu=BACKENDS[found.backend].gpu,
                 )
             )
     return contenders, skipped
 
 
-def plain_contender(bundle: Bundle, plan: Plan, *, batch: int, threads: int) -> Contender:
-    """The loop most people write around an exported UNet: ONNX Runtime a step, guidance and update in numpy."""
-    chunk = max(1, batch // plan.repeats)
+def plain_contender(bundle: Bundle, plan: Plan, *, batch: int, threads: int, gpu: bool = False) -> Contender:
+    """The loop most people write around an exported UNet: ONNX Runtime a step, guidance and update in numpy.
+
+    gpu: on the CUDA provider where this machine has it.
+    """
+    usable = gpu and examine_backend("onnxruntime-cuda", None, "fp32", batch).usable
+    chunk, note = max(1, batch // plan.repeats), "guidance and update in numpy"
     return Contender(
         name="official loop, ONNX Runtime a step, fp32",
-        open=partial(open_plain_loop, bundle.path, plan, threads),
+        open=partial(open_plain_loop, bundle.path, plan, threads, usable),
         rows=batch,
         chunk=chunk,
         single_rows=(plan.repeats,),
-        note="guidance and update in numpy",
+        note=f"{note}; {ON_CPU}" if gpu and not usable else note,
+        gpu=usable,
     )
 
 
 def torch_contenders(
-    bundle: Bundle, models: ModelSources | None, plan: Plan, *, compiled: bool, batch: int, threads: int
+    bundle: Bundle, models: ModelSources | None, plan: Plan, *, compiled: bool, batch: int, threads: int, gpu: bool
 ) -> tuple[list[Contender], Skipped]:
-    """The paper's loop in torch, eager and, where `compiled`, by torch.compile; or why there is none."""
-    names = {EAGER: False, COMPILED: True} if compiled else {EAGER: False}
+    """The paper's loop in torch, eager and, where `compiled`, by torch.compile; or why there is none.
+
+    gpu: on the GPU where torch sees one, in FP32 and in FP16.
+    """
+    ways = (EAGER, COMPILED) if compiled else (EAGER,)
+    names = {(way, "fp32"): f"official loop, {way}, fp32" for way in ways}
     try:
-        from diffood.bench.torch_loop import open_torch_loop
+        from diffood.bench.torch_loop import TorchVariant, open_torch_loop, sees_gpu
     except ImportError as error:
-        return [], [(name, f"needs {error.name}: pip install 'diffood[export]'") for name in names]
+        return [], [(name, f"needs {error.name}: pip install 'diffood[export]'") for name in names.values()]
     if models is None:
         reason = "the torch models are unknown: give --unet and --classifier as for `diffood export`"
-        return [], [(name, reason) for name in names]
+        return [], [(name, reason) for name in names.values()]
+    usable = gpu and sees_gpu()
+    if usable:
+        names |= {(way, "fp16"): f"official loop, {way}, fp16" for way in ways}
     return [
         Contender(
             name=name,
-            open=partial(open_torch_loop, bundle.path, models, plan, threads, with_compiler),
+            open=partial(
+                open_torch_loop,
+                bundle.path,
+                models,
+                plan,
+                threads,
+                TorchVariant(compiled=way == COMPILED, half=precision == "fp16", gpu=usable),
+            ),
             rows=batch,
             chunk=max(1, batch // plan.repeats),
             single_rows=(plan.repeats,),
+            note=ON_CPU if gpu and not usable else "",
+            gpu=usable,
         )
-        for name, with_compiler in names.items()
+        for (way, precision), name in names.items()
     ], []

@@ -1,4 +1,4 @@
-"""Describes the machine of a measurement: processor, memory, versions, load, and a process's peak memory."""
+"""Describes the machine of a measurement: processor, GPU, memory, versions, load, and a process's peak memory."""
 
 import importlib.metadata
 import os
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood import __version__
+from diffood.errors import DeviceError, MissingExtraError
 from diffood.runtime.sessions.cores import usable_cores
+from diffood.runtime.sessions.cuda import find_device
 
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "diffusers", "tensorrt", "tensorrt-rtx")
 
@@ -20,6 +22,7 @@ class MachineInfo:
     Attributes:
         system: Operating system and architecture.
         processor: As the system names it.
+        gpu: Its name, compute capability and driver; None where CUDA finds none.
         cores: Those this process may use.
         memory: Bytes; None where the system does not tell.
         versions: By package.
@@ -27,13 +30,14 @@ class MachineInfo:
 
     system: str
     processor: str
+    gpu: str | None
     cores: int
     memory: int | None
     versions: dict[str, str]
 
 
 def describe_machine() -> MachineInfo:
-    """Describe this machine as the operating system does, and versions; imports none of the packages."""
+    """Describe this machine as the operating system and CUDA do, and versions; imports none of the engines."""
     versions = {"diffood": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -43,10 +47,18 @@ def describe_machine() -> MachineInfo:
     return MachineInfo(
         system=f"{platform.system()} {platform.machine()}",
         processor=_field("/proc/cpuinfo", "model name") or platform.processor() or "unknown processor",
+        gpu=_gpu(),
         cores=usable_cores(),
         memory=_physical_memory(),
         versions=versions,
     )
+
+
+def _gpu() -> str | None:
+    try:
+        return str(find_device(extra="gpu"))
+    except (DeviceError, MissingExtraError):
+        return None
 
 
 def _physical_memory() -> int | None:

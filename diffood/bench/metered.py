@@ -49,13 +49,21 @@ class MeteredSession:
 
     def step(self, inputs: StepInputs) -> None:
         """See Session.step."""
-        self._timed(self.session.step, inputs)
+        self._timed(self._step, inputs)
         self.meter.rows += self.batch
         self.meter.busy += int(np.count_nonzero(moving(inputs)))
 
     def take(self, lane: int) -> Array:
         """See Session.take."""
         return self.session.take(lane)
+
+    def synchronize(self) -> None:
+        """See Session.synchronize."""
+        self.session.synchronize()
+
+    def _step(self, inputs: StepInputs) -> None:
+        self.session.step(inputs)
+        self.session.synchronize()  # otherwise a GPU's time would count where the next copy waits for it
 
     def _timed(self, call: Callable[[Given], Result], given: Given) -> Result:
         began = time.perf_counter()

@@ -18,23 +18,24 @@ from diffood.runtime.method.schedule import epsilon_coefficients, noise_scale
 from diffood.runtime.method.scoring import Array, jumps
 from diffood.runtime.sessions.graphs import autoencoder_roles, read_graph
 from diffood.runtime.sessions.onnxruntime import give_weights
+from diffood.runtime.sessions.onnxruntime_cuda import require_cuda
 
 
-def open_plain_loop(path: Path, plan: Plan, threads: int, rows: int) -> "PlainLoop":
-    """The plain loop, for `rows` // repeats images at a time."""
-    return PlainLoop(open_bundle(path), plan, threads, rows)
+def open_plain_loop(path: Path, plan: Plan, threads: int, gpu: bool, rows: int) -> "PlainLoop":
+    """The plain loop, for `rows` // repeats images at a time, on the CUDA provider or on the CPU."""
+    return PlainLoop(open_bundle(path), plan, threads, rows, gpu=gpu)
 
 
 class PlainLoop:
     """DDIM around the bundle's FP32 graphs, of which it uses the logits and the noise prediction alone."""
 
-    def __init__(self, bundle: Bundle, plan: Plan, threads: int, rows: int) -> None:
+    def __init__(self, bundle: Bundle, plan: Plan, threads: int, rows: int, *, gpu: bool = False) -> None:
         self.bundle, self.plan, self.images = bundle, plan, max(1, rows // plan.repeats)
         self.meter, self.evaluations = Meter(), 0
         self._grid, self._null = plan.grid(bundle.alpha_bar), bundle.manifest.unet.label_count - 1
-        self._classify, self._unet = (_start(bundle, role, threads) for role in ("classify", "step_plain"))
+        self._classify, self._unet = (_start(bundle, role, threads, gpu) for role in ("classify", "step_plain"))
         self._unet_inputs = {node.name for node in self._unet.get_inputs()}
-        self._autoencoder = {role: _start(bundle, role, threads) for role in autoencoder_roles(bundle)}
+        self._autoencoder = {role: _start(bundle, role, threads, gpu) for role in autoencoder_roles(bundle)}
 
     def run(self, x: Array) -> int:
         """See Runner.run."""
@@ -111,10 +112,13 @@ class PlainLoop:
         return result
 
 
-def _start(bundle: Bundle, role: Role, threads: int) -> InferenceSession:
-    """Start a session as ONNX Runtime's documentation does, without our session's settings."""
+def _start(bundle: Bundle, role: Role, threads: int, gpu: bool) -> InferenceSession:
+    """Start a session as ONNX Runtime's documentation does, without our session's settings; on a GPU without TF32."""
+    if gpu:
+        require_cuda()
+    provider = ("CUDAExecutionProvider", {"use_tf32": "0"}) if gpu else "CPUExecutionProvider"
     options = SessionOptions()
     options.intra_op_num_threads = threads
     graph = read_graph(bundle, role, "fp32")
     give_weights(options, graph.outside)
-    return InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
+    return InferenceSession(graph.model, options, providers=[provider])

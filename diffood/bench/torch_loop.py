@@ -8,6 +8,7 @@ are decoded before they are clamped and classified.
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,21 @@ from diffood.runtime.method.scoring import Array
 Tensor = torch.Tensor
 
 
+@dataclass(frozen=True)
+class TorchVariant:
+    """How the loop runs.
+
+    Attributes:
+        compiled: The UNet by torch.compile.
+        half: Models in FP16, channels last; what is between them in FP32.
+        gpu: On the GPU, where FP32 is without TF32.
+    """
+
+    compiled: bool = False
+    half: bool = False
+    gpu: bool = False
+
+
 class OfficialLoop:
     """Liu et al.'s loop for a DDIM plan, in either convention; scores are its jumps of the logits.
 
@@ -34,7 +50,9 @@ class OfficialLoop:
 
     meter = None  # torch's engine and its loop cannot be told apart
 
-    def __init__(self, models: ModelSources, bundle: Bundle, plan: Plan, rows: int) -> None:
+    def __init__(
+        self, models: ModelSources, bundle: Bundle, plan: Plan, rows: int, variant: TorchVariant = TorchVariant()
+    ) -> None:
         _require_paper(plan)
         (unet, classifier), image = load_models(models), bundle.manifest.image
         _require_same(bundle.manifest, unet, classifier.sha256)
@@ -44,18 +62,24 @@ class OfficialLoop:
                 f"The UNet's schedule ({unet.schedule.origin}) is not that of the bundle "
                 f"({bundle.manifest.unet.schedule_origin}): give the --scheduler it was exported with."
             )
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.unet: Callable[..., tuple[Tensor, ...]] = unet.model.to(self.device)
-        self.classify = ClassifyGraph(classifier, image.channels, image.height, image.width).eval().to(self.device)
+        self.device = torch.device("cuda" if variant.gpu else "cpu")
+        self.dtype = torch.float16 if variant.half else torch.float32
+        self.unet: Callable[..., tuple[Tensor, ...]] = self._placed(unet.model)
+        self.classify = self._placed(ClassifyGraph(classifier, image.channels, image.height, image.width).eval())
         self.encode, self.decode = (
-            half(unet.autoencoder).eval().to(self.device) if unet.autoencoder else torch.nn.Identity()
-            for half in (EncodeGraph, DecodeGraph)
+            self._placed(graph(unet.autoencoder).eval()) if unet.autoencoder else torch.nn.Identity()
+            for graph in (EncodeGraph, DecodeGraph)
         )
         self.noised = bundle.manifest.lane_shape
         self.channels, self.labelled = unet.channels, unet.label_count > 0
         self.null, self.prediction = unet.label_count - 1, bundle.manifest.unet.prediction
         self.plan, self.grid = plan, plan.grid(bundle.alpha_bar)
         self.images, self.evaluations = max(1, rows // plan.repeats), 0
+
+    def _placed(self, model: torch.nn.Module) -> torch.nn.Module:
+        """A model on the device and in the precision of the loop."""
+        placed = model.to(self.device, self.dtype)
+        return placed if self.dtype == torch.float32 else placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def run(self, x: Array) -> int:
@@ -73,9 +97,9 @@ class OfficialLoop:
         All start times share it.
         """
         repeats, count = noise.shape[:2]
-        logits = self.classify(x)[0]
+        logits = self.classify(x.to(self.dtype))[0].float()
         label = logits.argmax(dim=1).repeat(repeats)
-        rows, noise = self.encode(x).repeat(repeats, 1, 1, 1), noise.flatten(0, 1)
+        rows, noise = self.encode(x.to(self.dtype)).float().repeat(repeats, 1, 1, 1), noise.flatten(0, 1)
         signal, sigma = self.grid.origin_scale()
         origin = torch.nn.functional.normalize(logits, dim=1).repeat(repeats, 1)
         if sigma:
@@ -90,7 +114,8 @@ class OfficialLoop:
 
     def normalised(self, x: Tensor) -> Tensor:
         """Logits of clamped images, of decoded latents, divided by their L2 norm."""
-        return torch.nn.functional.normalize(self.classify(self.decode(x).clamp(-1, 1))[0], dim=1)
+        logits = self.classify(self.decode(x.to(self.dtype)).clamp(-1, 1))[0].float()
+        return torch.nn.functional.normalize(logits, dim=1)
 
     def denoise(self, x: Tensor, label: Tensor, start: int) -> Tensor:
         """DDIM from `start` to the end."""
@@ -116,13 +141,19 @@ class OfficialLoop:
         self.evaluations += len(x)
         times = torch.full((len(x),), time, device=x.device)
         labels = label if self.labelled else None
-        return self.unet(x, times, class_labels=labels, return_dict=False)[0][:, : self.channels]
+        output = self.unet(x.to(self.dtype), times, class_labels=labels, return_dict=False)[0]
+        return output[:, : self.channels].float()
+
+
+def sees_gpu() -> bool:
+    """Whether torch can use a GPU here."""
+    return torch.cuda.is_available()
 
 
 def open_torch_loop(
-    path: Path, models: ModelSources, plan: Plan, threads: int, compiled: bool, rows: int
+    path: Path, models: ModelSources, plan: Plan, threads: int, variant: TorchVariant, rows: int
 ) -> OfficialLoop:
-    """The loop with the models of the bundle at `path`; compiled: its UNet by torch.compile, for this batch.
+    """The loop with the models of the bundle at `path`, compiled for this batch where the variant is.
 
     threads: 0 leaves them to torch. Raises MissingExtraError, and ExportError where the models do not load, are not the
     bundle's, or torch cannot compile them here.
@@ -130,10 +161,12 @@ def open_torch_loop(
     if threads:
         torch.set_num_threads(threads)
     try:
-        loop = OfficialLoop(models, open_bundle(path), plan, rows)
+        loop = OfficialLoop(models, open_bundle(path), plan, rows, variant)
     except ImportError as error:
         raise MissingExtraError(f"needs {error.name}: pip install 'diffood[export]'") from None
-    if compiled:
+    if variant.gpu:  # on by default for convolutions, of which it keeps ten bits
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    if variant.compiled:
         loop.unet = torch.compile(loop.unet, dynamic=False)
         image = open_bundle(path).manifest.image
         try:

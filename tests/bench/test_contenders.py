@@ -7,7 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from diffood.bench.contenders import UNCALIBRATED, our_contenders, plain_contender, plans_of
+from diffood.bench.contenders import (
+    ON_CPU,
+    UNCALIBRATED,
+    our_contenders,
+    plain_contender,
+    plans_of,
+    torch_contenders,
+)
 from diffood.bench.metered import MeteredDetector
 from diffood.calibration.calibrate import Calibrated
 from diffood.errors import UsageError
@@ -15,6 +22,7 @@ from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.plan import REFERENCE, Plan
+from diffood.zoo.models import embedded_models
 
 CHEAP = Plan(start_times=(120, 240), stride=120, repeats=2, guidance=2.0)  # 3 steps, twice, doubled: 12 evaluations
 UNGUIDED = CHEAP.changed({"guidance": 0.0})
@@ -53,6 +61,19 @@ def test_contenders_pickle_for_a_process_of_their_own(small_bundle: Bundle, clot
     assert [name for name, _ in skipped if "tensorrt " in f"{name} "] == ["diffood, fp32 on tensorrt"]
     for contender in (*ours, plain_contender(small_bundle, CHEAP, batch=4, threads=1)):
         assert pickle.loads(pickle.dumps(contender)).open(4).run(prepared(clothes[:1])) == 12
+
+
+def test_what_has_no_gpu_where_others_have_one_says_so(zoo_bundle: Bundle) -> None:
+    for gpu in (False, True):
+        plain = plain_contender(zoo_bundle, CHEAP, batch=4, threads=1, gpu=gpu)
+        in_torch, _ = torch_contenders(
+            zoo_bundle, embedded_models(zoo_bundle.manifest), CHEAP, compiled=False, batch=4, threads=1, gpu=gpu
+        )
+        for contender in (plain, *in_torch):
+            assert (ON_CPU in contender.note) == (gpu and not contender.gpu), contender.name
+            assert not contender.gpu or gpu
+        halves = [contender.name for contender in in_torch if "fp16" in contender.name]
+        assert bool(halves) == (bool(in_torch) and in_torch[0].gpu)
 
 
 def test_a_fused_plan_is_observed_and_says_so_until_it_is_calibrated(

@@ -18,7 +18,7 @@ import diffusers
 import torch
 from latent_models import kl_autoencoder, latent_unet, save_pipeline, transformer, vq_autoencoder
 
-from diffood.bench.torch_loop import open_torch_loop
+from diffood.bench.torch_loop import TorchVariant, open_torch_loop
 from diffood.errors import ExportError
 from diffood.export.graphs.autoencoder import DecodeGraph, EncodeGraph
 from diffood.export.int8 import quantize
@@ -215,7 +215,7 @@ def test_the_official_loop_in_torch_runs_in_latent_space(
         [draw_noise(content_key(image), plan.seed, r, dit_bundle.manifest.lane_shape) for image in x]
         for r in range(plan.repeats)
     ]
-    loop = open_torch_loop(dit_bundle.path, models, plan, 1, False, rows=4)
+    loop = open_torch_loop(dit_bundle.path, models, plan, 1, TorchVariant(), rows=4)
     with torch.inference_mode():
         found = loop.score(torch.from_numpy(x), torch.from_numpy(np.array(drawn))).numpy()
     detector = Detector.load(dit_bundle, plan, batch=5, threads=1)
@@ -229,7 +229,7 @@ def test_another_autoencoder_is_not_the_bundles(dit_bundle: Bundle, dit_pipeline
     kl_autoencoder(scaling_factor=1.5).half().float().save_pretrained(other / "vae")
     models = ModelSources(other, ClassifierSource(latent_models.classifier_of(dit_pipeline)))
     with pytest.raises(ExportError, match="autoencoder's weights"):
-        open_torch_loop(dit_bundle.path, models, PLAN, 1, False, rows=4)
+        open_torch_loop(dit_bundle.path, models, PLAN, 1, TorchVariant(), rows=4)
 
 
 @pytest.mark.slow

@@ -53,6 +53,9 @@ class Counting:
     def take(self, lane: int) -> Array:
         return self._session.take(lane)
 
+    def synchronize(self) -> None:
+        self._session.synchronize()
+
 
 @pytest.fixture(scope="module")
 def images(clothes: Pixels, digits: Pixels) -> Pixels:

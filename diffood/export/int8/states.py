@@ -109,6 +109,10 @@ class RecordingSession:
         """See Session.take."""
         return self._session.take(lane)
 
+    def synchronize(self) -> None:
+        """See Session.synchronize."""
+        self._session.synchronize()
+
     def states(self) -> States:
         """All that was fed so far."""
         names = ("time", "label", "coefficients", "guidance")
