@@ -323,8 +323,8 @@ def add_engine(bundle, precision, smallest=1, usual=8, largest=4096):
     from diffood.runtime.bundle.engines import EngineRecord, PlanFile, Profile, engines_folder, save_record, target_name
     from diffood.runtime.sessions.cuda import find_device
 
-    capability = find_device("tensorrt").compute_capability
-    folder = engines_folder(bundle) / target_name("tensorrt", capability, precision)
+    device = find_device("tensorrt")
+    folder = engines_folder(bundle) / target_name("tensorrt", device.compute_capability, precision)
     folder.mkdir(parents=True)
     plans = []
     for graph in bundle.manifest.graphs:
@@ -345,8 +345,8 @@ def add_engine(bundle, precision, smallest=1, usual=8, largest=4096):
         library="tensorrt",
         library_version=VERSION,
         precision=precision,
-        compute_capability=capability,
-        gpu="stand-in",
+        compute_capability=device.compute_capability,
+        gpu=device.name,
         driver="stand-in",
         profile=Profile(smallest=smallest, usual=usual, largest=largest),
         options={"standin": "yes"},
