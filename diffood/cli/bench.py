@@ -74,7 +74,6 @@ def bench(
     from diffood.bench.bench import BenchRequest, run_bench
     from diffood.bench.compare import Budget
     from diffood.cli.text.comparison import describe_bench
-    from diffood.report.charts.bench_comparison import draw_comparison
     from diffood.zoo.models import embedded_models
 
     given, manifest = models.read(), open_bundle(bundle).manifest
@@ -93,6 +92,8 @@ def bench(
     )
     result = run_bench(request, progress.show_progress)
     if output is not None:
+        from diffood.report.charts.bench_comparison import draw_comparison
+
         draw_comparison(result.comparison, output)
     typer.echo(json.dumps(result.as_json()) if as_json else "\n".join(describe_bench(result)))
     if output is not None and not as_json:

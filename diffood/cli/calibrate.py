@@ -79,8 +79,6 @@ def calibrate(
         return
     from diffood.calibration.calibrate import CalibrateRequest, calibrate_bundle, plan_calibration
     from diffood.report.gallery import Extremes
-    from diffood.report.page import write_report
-    from diffood.report.report import report_on_calibration
 
     request = CalibrateRequest(
         bundle=bundle,
@@ -103,6 +101,9 @@ def calibrate(
     extremes = Extremes()
     done = calibrate_bundle(request, progress.show_progress, extremes.see)
     if report is not None:
+        from diffood.report.page import write_report
+        from diffood.report.report import report_on_calibration
+
         write_report(report_on_calibration(done, extremes), report)
     typer.echo(json.dumps(done.as_json()) if as_json else "\n".join(describe_calibration(done)))
     options.print_warnings(describe_repeated(done))

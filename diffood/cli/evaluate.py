@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
 from diffood.cli.options.tables import TableOptions
 from diffood.errors import EXIT_SET_ASIDE
+
+if TYPE_CHECKING:
+    from diffood.calibration.metrics.evaluation import Evaluation
 
 
 @expand_records
@@ -49,22 +52,35 @@ def evaluate(
     from diffood.calibration.evaluate import EvaluateRequest, evaluate_bundle
     from diffood.calibration.metrics.groups import Group
     from diffood.cli.text.evaluation import describe_evaluation
-    from diffood.report.charts.evaluation import draw_evaluation
     from diffood.report.gallery import SetExtremes
-    from diffood.report.page import write_report
-    from diffood.report.report import report_on_sets
+    from diffood.report.requirements import DRAW, can_draw
 
     groups: dict[str, Group] = {**dict.fromkeys(collect_sets(near), "near"), **dict.fromkeys(collect_sets(far), "far")}
     request = EvaluateRequest(bundle, (ind,), collect_sets(near, far, ood), groups, machine.request(), tables.request())
+    if output is not None and not can_draw():
+        options.print_warnings([f"no pictures in {output}, since matplotlib is not installed: {DRAW}"])
     extremes = SetExtremes()
     done = evaluate_bundle(request, progress.show_progress, extremes.see)
     result, class_names = done.evaluation, done.detector.bundle.manifest.class_names
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "evaluation.json").write_text(json.dumps(result.as_json(), indent=1) + "\n")
-        draw_evaluation(result, output)
+        _write_folder(result, output)
     if report is not None:
+        from diffood.report.page import write_report
+        from diffood.report.report import report_on_sets
+
         write_report(report_on_sets(done, extremes), report)
     typer.echo(json.dumps(result.as_json()) if as_json else "\n".join(describe_evaluation(result, class_names)))
     if any(result.set_aside.values()):
         raise typer.Exit(EXIT_SET_ASIDE)
+
+
+def _write_folder(result: "Evaluation", output: Path) -> None:
+    """Write evaluation.json, and pictures where they can be drawn."""
+    from diffood.report.requirements import can_draw
+
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "evaluation.json").write_text(json.dumps(result.as_json(), indent=1) + "\n")
+    if can_draw():
+        from diffood.report.charts.evaluation import draw_evaluation
+
+        draw_evaluation(result, output)

@@ -58,7 +58,6 @@ def tune(
     from diffood.calibration.tune import TuneRequest, tune_bundle
     from diffood.calibration.tuning.images import FIT
     from diffood.cli.text.tuning import describe_speeds, describe_tuning
-    from diffood.report.charts.tuning_front import draw_tuning
 
     request = TuneRequest(
         bundle=bundle,
@@ -71,6 +70,8 @@ def tune(
     )
     tuned = tune_bundle(request, progress.show_progress)
     if output is not None:
+        from diffood.report.charts.tuning_front import draw_tuning
+
         draw_tuning(tuned, output)
     text = "\n".join([*describe_tuning(tuned), *describe_speeds(tuned)])
     typer.echo(json.dumps(tuned.as_json()) if as_json else text)

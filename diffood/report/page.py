@@ -5,29 +5,11 @@ from pathlib import Path
 
 from diffood.calibration.metrics.comparison import CLEARLY
 from diffood.calibration.metrics.formatting import exact_percent, percent, points, probability, ratio
-from diffood.errors import MissingExtraError, UsageError
 from diffood.report.contents import Report
 from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.records import escape_for_terminal
 
 TEMPLATE = "report.html.jinja"
-
-
-def require_report(path: Path) -> None:
-    """Check, before anything is scored, that a report can be made and written.
-
-    Raises:
-        MissingExtraError: jinja2 is not installed.
-        UsageError: The path is a folder.
-    """
-    try:
-        import jinja2  # noqa: F401
-    except ImportError:
-        raise MissingExtraError(
-            "A report needs jinja2, which is not installed: pip install 'diffood[report]'."
-        ) from None
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; name the report's file, for example {path / 'report.html'}.")
 
 
 def write_report(report: Report, path: Path) -> None:

@@ -26,7 +26,8 @@ from diffood.report.contents import (
 from diffood.report.facts import bundle_facts, witness_facts
 from diffood.report.gallery import Extremes, SetExtremes
 from diffood.report.operating import OperatingPoint, operating_points
-from diffood.report.page import require_report, write_report
+from diffood.report.page import write_report
+from diffood.report.requirements import require_report
 from diffood.report.sets import ComparedSet, SetReporter
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.tuning import load_measured
@@ -66,7 +67,7 @@ def make_report(request: ReportRequest, show_progress: ShowProgress = hide_progr
     Raises:
         CalibrationError: The bundle is not calibrated for the engine.
         UsageError: A set has no usable image, or the output is a folder.
-        MissingExtraError: jinja2 is not installed.
+        MissingExtraError: jinja2 or matplotlib is not installed.
     """
     require_report(request.output)
     extremes = SetExtremes()

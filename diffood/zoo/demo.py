@@ -18,7 +18,7 @@ from PIL import Image
 
 from diffood import zoo
 from diffood.errors import EXIT_SET_ASIDE, DiffoodError, UsageError
-from diffood.report.charts.image_strip import StripImage, draw_strip
+from diffood.report.requirements import DRAW, can_draw
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
@@ -87,12 +87,15 @@ def run_demo(output: Path, say: Say) -> DemoResult:
     output.mkdir(parents=True)
     (output / MARKER).touch()
     images, bundle = output / "images", output / "bundle"
+    if not can_draw():
+        say(f"matplotlib is not installed, so the demo draws no pictures ({DRAW} lets it).")
     say(f"Unpacking real images into {images}")
     _unpack(images)
     _make_bundle(bundle, say)
     result = _measure(output, images, bundle, say)
-    shutil.move(output / "evaluation" / "scores.png", output / "scores.png")
-    _draw_strip(bundle, output / "strip.png")
+    if can_draw():
+        shutil.move(output / "evaluation" / "scores.png", output / "scores.png")
+        _draw_strip(bundle, output / "strip.png")
     (output / "summary.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
     say("")
     say(describe_result(result, output))
@@ -215,6 +218,8 @@ def wrap_command(words: list[str]) -> str:
 
 def _draw_strip(bundle: Path, path: Path) -> None:
     """Draw the first two clothes and the first image of each OOD set: none was picked by hand."""
+    from diffood.report.charts.image_strip import StripImage, draw_strip
+
     detector = Detector.open(bundle)
     rule, names = DecisionRule.of(detector.calibration()), detector.bundle.manifest.class_names
     chosen = [(CLOTHES, pixels) for pixels in load_set(CLOTHES).images[:STRIP_CLOTHES]]
@@ -252,6 +257,7 @@ def describe_result(result: DemoResult, output: Path) -> str:
         f"{row[0]:<13}" + "".join(f"{cell:>{width + 2}}" for cell, width in zip(row[1:], widths[1:], strict=True))
         for row in rows
     ]
+    pictures = f"{output / 'scores.png'}, {output / 'strip.png'}" if can_draw() else f"none; {DRAW} draws them"
     indent = 15 * " "
     guarantee = textwrap.fill(f"Guarantee      {result.guarantee}", WIDTH, subsequent_indent=indent)
     return "\n".join(
@@ -263,6 +269,6 @@ def describe_result(result: DemoResult, output: Path) -> str:
             f"Speed          {result.images_per_second:.1f} images per second on this machine, "
             f"{result.unet_evaluations_per_image:.1f} UNet evaluations each",
             f"Set aside      {len(result.set_aside)} broken files; {output / 'summary.json'} says why",
-            f"Pictures       {output / 'scores.png'}, {output / 'strip.png'}",
+            f"Pictures       {pictures}",
         ]
     )

@@ -17,6 +17,9 @@ EXTRAS = {
     "tensorrt-rtx": "diffood[tensorrt-rtx]",
     "cuda-bindings": "diffood[tensorrt]",
     "polygraphy": "diffood[tensorrt]",
+    "pyarrow": "diffood[parquet]",
+    "matplotlib": "diffood[pictures]",
+    "jinja2": "diffood[report]",
     "torch": "diffood[export]",
 }
 

@@ -74,16 +74,19 @@ def image_size(text: str) -> ImageSize:
 
 
 def png_file(text: str) -> Path:
-    """Read the path of a picture, before the work, which may take long."""
+    """Read the path of a picture, and check that one can be drawn, before the work, which may take long."""
+    from diffood.report.requirements import require_pictures
+
     path = Path(text)
     if path.suffix != ".png":
         raise typer.BadParameter(f"{path.name!r} does not end in .png.")
+    require_pictures(path)
     return path
 
 
 def html_file(text: str) -> Path:
     """Read the path of a report, and check that one can be made."""
-    from diffood.report.page import require_report
+    from diffood.report.requirements import require_report
 
     path = Path(text)
     require_report(path)

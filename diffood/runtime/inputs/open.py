@@ -39,7 +39,7 @@ def open_inputs(inputs: Sequence[str], reading: ReadOptions) -> Iterator[Item | 
 
     Raises:
         UsageError: An input names nothing.
-        MissingExtraError: A URL without fsspec.
+        MissingExtraError: A URL without fsspec, a Parquet table without pyarrow.
 
     What goes wrong later is an item that is refused.
     """
@@ -64,7 +64,7 @@ def list_inputs(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS) -> li
 
     Raises:
         UsageError: An input names nothing, nothing in them can be used, or two places share an id.
-        MissingExtraError: A URL without fsspec.
+        MissingExtraError: A URL without fsspec, a Parquet table without pyarrow.
         DiffoodError: No space for the temporary file.
     """
     reading = ReadOptions(columns=columns)
@@ -107,6 +107,8 @@ def _open(name: str, reading: ReadOptions, unlisted: dict[str, tuple[Path, str]]
     if is_folder(name):
         folder = unlisted.pop(os.path.realpath(name), None)  # missing if it was given before, written differently
         return list_folder(*folder) if folder else iter(())
+    if container := container_of(name.partition("::")[0]):
+        container.require()
     if name.startswith("@"):
         return _list(open_list(Path(name[1:])), Path(name[1:]), reading)
     if os.path.lexists(name):

@@ -54,10 +54,12 @@ class ContainerFormat:
         endings: Endings of its names, in lower case.
         list_items: Gives the items of one file lazily, from its place (a path or URL) and the id of the file, with
             which the ids of its items begin. It raises nothing: what cannot be read is a `RefusedItem`.
+        require: Raises MissingExtraError where a library is missing; called before the work begins.
     """
 
     endings: tuple[str, ...]
     list_items: Callable[[str, str, ReadOptions], Iterator[Item]]
+    require: Callable[[], None] = lambda: None
 
     def matches(self, name: str) -> bool:
         """Whether a file of this name is one."""

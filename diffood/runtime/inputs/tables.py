@@ -1,7 +1,9 @@
 """Lists the rows of Parquet files with a column of images as items. A child process reads the file."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
+from diffood.errors import MissingExtraError
 from diffood.runtime.child import INVALID, Child, ChildEnded, ChildSilent
 from diffood.runtime.inputs.items import LONGEST_ID, InlineItem, Item, RefusedItem
 from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
@@ -17,6 +19,11 @@ def list_table(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
     If it cannot be read, the rows before the damage are listed, and a refused item with the id `name` says so.
     """
     columns, limits = reading.columns, reading.limits
+    try:
+        require_pyarrow()
+    except MissingExtraError as error:  # of a table in a list; one that is named itself was refused before
+        yield RefusedItem(name, name, str(error))
+        return
     child = Child(
         "diffood.runtime.inputs.table_worker",
         TableRequest(place, columns.image, columns.identity, limits.max_bytes).as_json(),
@@ -51,7 +58,13 @@ def list_table(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
         child.kill()
 
 
-PARQUET = ContainerFormat((".parquet",), list_table)
+def require_pyarrow() -> None:
+    """Raise MissingExtraError where Parquet cannot be read."""
+    if find_spec("pyarrow") is None:
+        raise MissingExtraError("Parquet tables need pyarrow, which is not installed: pip install 'diffood[parquet]'.")
+
+
+PARQUET = ContainerFormat((".parquet",), list_table, require_pyarrow)
 
 
 def _valid(identity: str) -> str:

@@ -1,5 +1,6 @@
 """Witnesses made comparable and combined into one score. Fits nothing, opens nothing."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -10,6 +11,8 @@ from diffood.runtime.method.plan import Combination
 from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses.registry import Witness
 from diffood.runtime.records import Record
+
+FAR_OUT = 30.0  # standard deviations, where the series is exact to the last digit and erfc has not underflowed (37)
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -59,9 +62,16 @@ def bend(values: Float, power: float | Float) -> Float:
     Yeo and Johnson 2000, "A new family of power transformations", sec. 2: Box and Cox's power of 1 + v for v >= 0, and
     of 1 - v with 2 - power, mirrored, below. For power in 0 … 2 neither side is bounded, and infinities stay infinite.
     """
-    from scipy.special import boxcox1p
+    power = np.asarray(power, np.float64)
+    return np.asarray(_box_cox(np.maximum(values, 0), power) - _box_cox(np.maximum(-values, 0), 2 - power))
 
-    return np.asarray(boxcox1p(np.maximum(values, 0), power) - boxcox1p(np.maximum(-values, 0), 2 - power))
+
+def _box_cox(values: Float, power: Float) -> Float:
+    """Box and Cox's transformation of 1 + values, for values >= 0 and powers >= 0; power 0 is the logarithm."""
+    logarithm = np.log1p(values)
+    divisor = np.where(power == 0, 1.0, power)
+    with np.errstate(over="ignore"):  # far out, a power is infinite
+        return np.where(power == 0, logarithm, np.expm1(divisor * logarithm) / divisor)
 
 
 def combine(standardised: Float, weights: Float, how: Combination) -> Float:
@@ -74,6 +84,19 @@ def combine(standardised: Float, weights: Float, how: Combination) -> Float:
     standardised = np.where(np.isfinite(standardised), standardised, np.nan)
     if how == "sum":
         return np.asarray(standardised @ weights)
-    from scipy.special import log_ndtr
+    with np.errstate(over="ignore", invalid="ignore"):  # the square of a score beyond 1e154 is infinite; NaN stays
+        return np.asarray(_surprises(standardised).astype(np.float64) @ weights)
 
-    return np.asarray(-log_ndtr(-standardised) @ weights)
+
+def _surprise(z: float) -> float:
+    """-log P(Z > z) of a standard normal Z, for any z, without scipy, which is slow to load on a device."""
+    if z < 0:
+        return -math.log1p(-math.erfc(-z * math.sqrt(0.5)) / 2)
+    if z < FAR_OUT:
+        return -math.log(math.erfc(z * math.sqrt(0.5)) / 2)
+    inverse = 1 / (z * z)  # the asymptotic series of the tail, Abramowitz and Stegun 26.2.12
+    series = inverse * (-1 + inverse * (3 + inverse * (-15 + inverse * 105)))
+    return z * z / 2 + math.log(z) + math.log(2 * math.pi) / 2 - math.log1p(series)
+
+
+_surprises = np.frompyfunc(_surprise, 1, 1)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from made_up import fingerprint_of
 from pydantic import ValidationError
+from scipy.special import log_ndtr
 from scipy.stats import chi2, norm, yeojohnson
 
 from diffood.errors import BundleError
@@ -77,6 +78,13 @@ def test_the_sum_is_the_mean(z: Float) -> None:
 def test_the_tail_is_the_mean_of_minus_the_log_of_the_normal_tail(z: Float) -> None:
     expected = (-np.log(norm.sf(z))).mean(axis=1)  # norm.sf holds its digits to 37 deviations
     assert equally(z, "tail") == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_the_tail_is_exact_where_the_normal_tail_itself_is_0() -> None:
+    z = np.array([-30.0, -8.0, -1e-9, 0.0, 29.999999, 30.0, 30.000001, 100.0, 1e5, 1e150])
+    assert combine(z[:, None], np.ones(1), "tail") == pytest.approx(-log_ndtr(-z), rel=1e-13, abs=1e-300)
+    assert combine(np.array([[1e200]]), np.ones(1), "tail") == np.inf
+
 
 
 @given(standardised)

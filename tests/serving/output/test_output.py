@@ -322,7 +322,7 @@ def test_an_output_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path
 def test_without_pyarrow_parquet_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for name in ("rows.parquet", "rows"):
-        with pytest.raises(DiffoodError, match=r"pip install pyarrow, or use \.jsonl"):
+        with pytest.raises(DiffoodError, match=r"pip install 'diffood\[parquet\]', or use \.jsonl"):
             OutputLayout.of(tmp_path / name)
     assert OutputLayout.of(tmp_path / "rows", "jsonl").format.name == "jsonl"
 

@@ -63,5 +63,8 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise MissingExtraError("Parquet rows need pyarrow: pip install pyarrow, or use .jsonl.") from None
+        raise MissingExtraError(
+            "Parquet rows need pyarrow, which is not installed: pip install 'diffood[parquet]', or use .jsonl "
+            "(--format jsonl for a folder of parts)."
+        ) from None
     return pa, pq
