@@ -63,7 +63,7 @@ def serve_batch(
 
     A broken file becomes a row with a reason, and the exit code is 3.
 
-    Example: diffood serve-batch bundle camera/ --output verdicts.parquet
+    Example: diffood serve-batch bundle camera/ --output verdicts.jsonl
 
     However a run ends, the same command with --resume continues it: every row once, the same bytes. Ctrl-C and SIGTERM
     finish the images under way (exit codes 130 and 143).
