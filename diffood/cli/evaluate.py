@@ -16,7 +16,7 @@ from diffood.cli.options.tables import TableOptions
 from diffood.errors import EXIT_SET_ASIDE
 
 if TYPE_CHECKING:
-    from diffood.calibration.metrics.evaluation import Evaluation
+    from diffood.calibration.metrics.evaluation import IndEvaluation
 
 
 @expand_records
@@ -74,7 +74,7 @@ def evaluate(
         raise typer.Exit(EXIT_SET_ASIDE)
 
 
-def _write_folder(result: "Evaluation", output: Path) -> None:
+def _write_folder(result: "IndEvaluation", output: Path) -> None:
     """Write evaluation.json, and pictures where they can be drawn."""
     from diffood.report.requirements import can_draw
 

@@ -85,7 +85,7 @@ def combine(standardised: Float, weights: Float, how: Combination) -> Float:
     if how == "sum":
         return np.asarray(standardised @ weights)
     with np.errstate(over="ignore", invalid="ignore"):  # the square of a score beyond 1e154 is infinite; NaN stays
-        return np.asarray(_surprises(standardised).astype(np.float64) @ weights)
+        return np.asarray(np.asarray(_surprises(standardised), np.float64) @ weights)
 
 
 def _surprise(z: float) -> float:

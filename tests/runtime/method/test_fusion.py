@@ -86,7 +86,6 @@ def test_the_tail_is_exact_where_the_normal_tail_itself_is_0() -> None:
     assert combine(np.array([[1e200]]), np.ones(1), "tail") == np.inf
 
 
-
 @given(standardised)
 def test_the_tail_is_fishers_statistic_over_twice_the_number_of_witnesses(z: Float) -> None:
     """So for independent normal witnesses 2W times it is chi-squared with 2W degrees of freedom."""
