@@ -21,6 +21,10 @@ class ExportError(DiffoodError):
     """A model cannot be exported, or an exported graph failed one of its proofs."""
 
 
+class TrainingError(DiffoodError):
+    """A training cannot go on: its loss is no number, memory is short, or its checkpoint is damaged."""
+
+
 class MissingExtraError(DiffoodError):
     """A package of an optional extra is not installed; the message names the extra."""
 

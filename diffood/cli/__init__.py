@@ -19,6 +19,7 @@ from diffood.cli.inspect import inspect
 from diffood.cli.monitor import monitor
 from diffood.cli.report import report
 from diffood.cli.serve_batch import serve_batch
+from diffood.cli.train_unet import train_unet
 from diffood.cli.tune import tune
 from diffood.cli.verify import verify
 from diffood.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_USAGE, DiffoodError, UsageError
@@ -62,6 +63,7 @@ def root(
 for verb in (export, tune, calibrate, evaluate, report, verify, bench, monitor, inspect, doctor, demo):
     app.command(cls=GroupedOptions)(verb)
 app.command("serve-batch", cls=GroupedOptions)(serve_batch)
+app.command("train-unet", cls=GroupedOptions)(train_unet)
 app.command("export-triton", cls=GroupedOptions)(export_triton)
 
 

@@ -7,7 +7,7 @@ from typer.core import TyperCommand, TyperGroup
 
 HEADINGS = {
     "Start here": ("demo", "doctor"),
-    "Make a bundle": ("export", "tune", "calibrate"),
+    "Make a bundle": ("train-unet", "export", "tune", "calibrate"),
     "Check a bundle": ("inspect", "verify", "evaluate", "report", "bench"),
     "Run a bundle": ("serve-batch", "monitor", "export-triton"),
 }

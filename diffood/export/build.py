@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from diffood import __version__
-from diffood.errors import UsageError
+from diffood.errors import ExportError, UsageError
 from diffood.export.class_names import describe_repeated_names
 from diffood.export.graphs.writing import GraphWriter, write_graphs
 from diffood.export.request import ExportRequest
@@ -50,7 +50,7 @@ def export_bundle(request: ExportRequest, report: Callable[[str], None]) -> Mani
     output = request.bundle
     _check_output(output, overwrite=request.overwrite)
     unet, classifier = load_models(request.sources)
-    class_names = _class_names(request.sources, classifier)
+    class_names = _class_names(request.sources, classifier, unet)
     _report_models(unet, classifier, class_names, report)
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
@@ -87,11 +87,24 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{output} is already a bundle; choose another --output, or replace it with --overwrite.")
 
 
-def _class_names(sources: ModelSources, classifier: Classifier) -> tuple[str, ...] | None:
-    """The user's names or the classifier's. Raises UsageError where there are more or fewer than classes."""
+def _class_names(sources: ModelSources, classifier: Classifier, unet: UNet) -> tuple[str, ...] | None:
+    """The user's names, the classifier's, or those that the UNet's labels have.
+
+    Raises:
+        ExportError: The UNet was trained with these classes in another order.
+        UsageError: There are more names or fewer than classes.
+    """
     names = sources.class_names or classifier.class_names
     if names and len(names) != classifier.classes:
         raise UsageError(f"{len(names)} class names for a classifier of {classifier.classes} classes; give one each.")
+    if not names or not unet.class_names:
+        return names or (unet.class_names if unet.class_names and len(unet.class_names) == classifier.classes else None)
+    for index, name in enumerate(unet.class_names):
+        if name in names and (other := names.index(name)) != index:
+            raise ExportError(
+                f"{name!r} is class {index} of the UNet and class {other} of the classifier: both need one order. "
+                "Check --class-names, or train the UNet with --classifier, which takes the classifier's order."
+            )
     return names
 
 

@@ -17,28 +17,9 @@ PANEL = "Models"
 
 
 @dataclass(frozen=True)
-class ModelOptions:
-    """A UNet, a classifier, and what they do not say themselves, as given on the command line."""
+class ClassifierOptions:
+    """A classifier, and what it does not say itself, as given on the command line."""
 
-    unet: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR|FILE",
-            help="Folder that diffusers saved, or a checkpoint (.pt, .ckpt, .safetensors).",
-            rich_help_panel=PANEL,
-        ),
-    ] = None
-    unet_config: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PRESET|FILE.json",
-            help="What network the checkpoint holds, such as guided-imagenet256.",
-            rich_help_panel=PANEL,
-        ),
-    ] = None
-    scheduler: Annotated[
-        Path | None, typer.Option(help="Folder or file of scheduler_config.json.", rich_help_panel=PANEL)
-    ] = None
     classifier: Annotated[str | None, typer.Option(metavar="SPEC", help=f"{FORMS}.", rich_help_panel=PANEL)] = None
     classifier_weights: Annotated[
         Path | None,
@@ -80,23 +61,53 @@ class ModelOptions:
         typer.Option(metavar="S[,S,S]", parser=numbers, help="Deviation to divide by.", rich_help_panel=PANEL),
     ] = None
 
+    def read_classifier(self) -> ClassifierSource | None:
+        """The classifier that the options name, not opened yet; None where none is named."""
+        if self.classifier is None:
+            return None
+        return ClassifierSource(
+            self.classifier,
+            self.classifier_weights,
+            Preprocessing(self.input_size, self.mean, self.std),
+            download=self.download,
+            logits=self.logits_output,
+            features=self.features_output,
+        )
+
+
+@dataclass(frozen=True)
+class ModelOptions(ClassifierOptions):
+    """A classifier and a UNet, and what they do not say themselves, as given on the command line."""
+
+    unet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR|FILE",
+            help="Folder that diffusers saved, or a checkpoint (.pt, .ckpt, .safetensors).",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    unet_config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET|FILE.json",
+            help="What network the checkpoint holds, such as guided-imagenet256.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    scheduler: Annotated[
+        Path | None, typer.Option(help="Folder or file of scheduler_config.json.", rich_help_panel=PANEL)
+    ] = None
+
     def read(self) -> ModelSources | None:
         """The models the options name, none of them opened yet; None where neither is named.
 
         Raises UsageError where one of them is missing.
         """
-        if self.unet is None and self.classifier is None:
+        classifier = self.read_classifier()
+        if self.unet is None and classifier is None:
             return None
-        if self.unet is None or self.classifier is None:
+        if self.unet is None or classifier is None:
             missing = "--unet" if self.unet is None else "--classifier"
             raise UsageError(f"{missing} is missing: give --unet and --classifier, or neither.")
-        preprocessing = Preprocessing(self.input_size, self.mean, self.std)
-        classifier = ClassifierSource(
-            self.classifier,
-            self.classifier_weights,
-            preprocessing,
-            download=self.download,
-            logits=self.logits_output,
-            features=self.features_output,
-        )
         return ModelSources(self.unet, classifier, unet_config=self.unet_config, scheduler=self.scheduler)

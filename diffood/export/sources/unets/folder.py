@@ -5,12 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from diffood.errors import ExportError
+from diffood.export.class_names import read_class_names
 from diffood.export.sources.unets import dit, unet2d, unet2d_condition
 from diffood.export.sources.unets.autoencoder import FOLDERS, find_autoencoder, load_autoencoder
 from diffood.export.sources.unets.diffusers_model import WEIGHTS
 from diffood.export.sources.unets.scheduler import load_schedule, read_config
 from diffood.export.sources.unets.unet import UNet
 
+CLASS_NAMES = (
+    "class_names.txt"  # beside the weights: the classes of a UNet's labels, as `diffood train-unet` writes them
+)
 PARTS = ("transformer", "unet")  # as diffusers' pipelines name what denoises
 
 # The classes of diffusers that can be exported, one line each: a new one is a module with `load(folder) -> UNet`.
@@ -42,7 +46,12 @@ def load_folder(folder: Path, scheduler: Path | None = None) -> UNet:
     autoencoder = find_autoencoder(pipeline)
     if autoencoder is None:
         _require_no_latents(pipeline)
-    unet = replace(DENOISERS[kind](denoiser), schedule=load_schedule(denoiser.absolute(), scheduler))
+    names = denoiser / CLASS_NAMES
+    unet = replace(
+        DENOISERS[kind](denoiser),
+        schedule=load_schedule(denoiser.absolute(), scheduler),
+        class_names=read_class_names(names) if names.is_file() else None,
+    )
     if autoencoder:
         return replace(unet, autoencoder=load_autoencoder(autoencoder, (unet.channels, unet.height, unet.width)))
     if unet.channels not in (1, 3):

@@ -26,6 +26,7 @@ class UNet:
         sha256: Hash of its file of weights.
         schedule: Noise levels it was trained on.
         autoencoder: Whose latents it denoises; None where it denoises images.
+        class_names: What its labels are, in their order, without the null class; None where its folder does not say.
 
     """
 
@@ -38,6 +39,7 @@ class UNet:
     sha256: str
     schedule: NoiseSchedule = PAPER
     autoencoder: Autoencoder | None = None
+    class_names: tuple[str, ...] | None = None
 
     @property
     def image(self) -> ImageShape:

@@ -1,0 +1,1 @@
+"""Trains a UNet for `diffood export` on a user's own images."""
