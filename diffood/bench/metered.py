@@ -14,7 +14,6 @@ from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusion, load_calibration
 from diffood.runtime.detector import Detector
-from diffood.runtime.lanes import moving
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions import Classified, Session, StepInputs
@@ -51,7 +50,7 @@ class MeteredSession:
         """See Session.step."""
         self._timed(self._step, inputs)
         self.meter.rows += self.batch
-        self.meter.busy += int(np.count_nonzero(moving(inputs)))
+        self.meter.busy += int(np.count_nonzero(inputs.moving))
 
     def take(self, lane: int) -> Array:
         """See Session.take."""

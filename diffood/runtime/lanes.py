@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from diffood.runtime.method.schedule import NO_REGISTER, StepTable
 from diffood.runtime.method.scoring import Array
@@ -84,11 +83,6 @@ def denoise(session: Session, trajectories: Iterator[Trajectory[Key]]) -> Iterat
         if not lanes.busy:
             return
         yield from lanes.step()
-
-
-def moving(inputs: StepInputs) -> npt.NDArray[np.bool_]:
-    """Which lanes [B] a step advances: c_eps is 0 in a lane that idles, and in no row of a table."""
-    return np.asarray(inputs.coefficients[:, -1] != 0)
 
 
 def _gather(lanes: list[_Lane[Key] | None]) -> StepInputs:

@@ -9,7 +9,6 @@ import numpy.typing as npt
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import Bundle, Precision, Role
 from diffood.runtime.detector import Detector
-from diffood.runtime.lanes import moving
 from diffood.runtime.method.plan import PLAIN, Plan
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.definition import Evidence
@@ -100,7 +99,7 @@ class RecordingSession:
 
     def step(self, inputs: StepInputs) -> None:
         """Keep the lanes that are at work, then advance."""
-        working = moving(inputs)
+        working = inputs.moving
         self._lanes.extend(self._session.take(int(lane)) for lane in np.flatnonzero(working))
         self._steps.append((inputs, working))
         self._session.step(inputs)

@@ -44,6 +44,11 @@ class StepInputs:
     weights: Array
     store: npt.NDArray[np.int64]
 
+    @property
+    def moving(self) -> npt.NDArray[np.bool_]:
+        """Which lanes [B] the step advances: c_eps is 0 in a lane that idles, and in no row of a table."""
+        return np.asarray(self.coefficients[:, -1] != 0)
+
 
 class Session(Protocol):
     """What every backend offers. The batch B is fixed: each call of an engine has exactly B rows.

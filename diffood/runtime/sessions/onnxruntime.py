@@ -1,5 +1,6 @@
 """The CPU session: ONNX Runtime on the bundle's graphs, with the lanes in numpy arrays."""
 
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
@@ -15,12 +16,15 @@ from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions import Classified, Session, StepInputs
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.runtime.sessions.graphs import autoencoder_roles, read_graph, require_tensors, step_role
-from diffood.runtime.sessions.host import combine_registers, run_padded
+from diffood.runtime.sessions.host import combine_registers
 from diffood.runtime.sessions.out_of_memory import explain_lack_of_memory
 from diffood.runtime.sessions.weights_file import Weight
 
 LIBRARY, PROVIDER = "ONNX Runtime", "CPUExecutionProvider"
 NONE: Mapping[str, Weight] = {}
+FEWEST_CALLS = 16
+"""Calls of a whole batch: of 2 rows each for the default 32. A guided step then costs 4 % more time per row than in
+calls of 16 rows, and an image alone costs no more than two."""
 
 
 def require_backend(backend: Backend, bundle: Bundle | None, precision: Precision, batch: int) -> str:
@@ -77,16 +81,15 @@ class OnnxRuntimeSession:
 
     def classify(self, x: Array) -> Classified:
         """See Session.classify."""
-        outputs = ["logits", "features"]
-        return Classified(*run_padded(x, self.batch, lambda rows: self._classify.run(outputs, {"x": rows})))
+        return Classified(*self._classify.run(["logits", "features"], {"x": x}))
 
     def encode(self, x: Array) -> Array:
         """See Session.encode."""
-        return run_padded(x, self.batch, lambda rows: self._autoencoder["encode"].run(["z"], {"x": rows}))[0]
+        return self._autoencoder["encode"].run(["z"], {"x": x})[0]
 
     def decode(self, z: Array) -> Array:
         """See Session.decode."""
-        return run_padded(z, self.batch, lambda rows: self._autoencoder["decode"].run(["x"], {"z": rows}))[0]
+        return self._autoencoder["decode"].run(["x"], {"z": z})[0]
 
     def put(self, lane: int, x: Array) -> None:
         """See Session.put."""
@@ -94,18 +97,21 @@ class OnnxRuntimeSession:
 
     def step(self, inputs: StepInputs) -> None:
         """See Session.step."""
+        lanes = np.flatnonzero(inputs.moving)
         feeds: dict[str, npt.NDArray[Any]] = {
-            "x": self._x,
-            "time": inputs.time,
-            "label": inputs.label,
-            "guidance": inputs.guidance,
-            "coefficients": inputs.coefficients,
+            "x": self._x[lanes],
+            "time": inputs.time[lanes],
+            "label": inputs.label[lanes],
+            "guidance": inputs.guidance[lanes],
+            "coefficients": inputs.coefficients[lanes],
         }
         wanted = ["x_next", "epsilon"] if len(self._registers) else ["x_next"]
         out = self._step.run(wanted, feeds)
-        self._x = out[0]
+        self._x[lanes] = out[0]
         if len(self._registers):
-            combine_registers(self._x, self._registers, inputs, out[1])
+            epsilon = np.zeros_like(self._x)
+            epsilon[lanes] = out[1]
+            combine_registers(self._x, self._registers, inputs, epsilon)
 
     def take(self, lane: int) -> Array:
         """See Session.take."""
@@ -115,41 +121,65 @@ class OnnxRuntimeSession:
         """See Session.synchronize."""  # a call returns when it is done
 
 
-class SharedGraph:
-    """One graph whose calls of `batch` rows are divided evenly among `threads` threads.
+def rows_per_call(role: Role, batch: int, threads: int) -> int:
+    """Rows of every call of a graph, so that a batch is at least FEWEST_CALLS calls and one per thread."""
+    calls = FEWEST_CALLS if role != "step_plain" else FEWEST_CALLS // 2  # its rows cost half of a guided step's
+    return -(-batch // max(calls, threads if batch >= threads else 1))
 
-    Each thread runs its own rows. Half of a step is small operations that ONNX Runtime does not divide among threads:
-    two threads on one call are 1.4 times as fast as one, with a call each nearly twice (docs/parity.md). With more
-    threads than rows, all threads work on one call.
+
+class SharedGraph:
+    """One graph whose rows are computed by calls of a fixed size, divided among `threads` threads.
+
+    The size is fixed since ONNX Runtime may round differently in calls of 1, 2 or 4 rows: so an image has the same
+    score in any company. It is small so that few images cost little; the last call is filled up.
+
+    Each thread makes calls of its own. Half of a step is small operations that ONNX Runtime does not divide among
+    threads: two threads on one call are 1.4 times as fast as one, with a call each nearly twice (docs/parity.md). With
+    more threads than the batch has rows, all threads work on one call.
     """
 
     def __init__(self, bundle: Bundle, role: Role, precision: Precision, batch: int, threads: int) -> None:
-        size = -(-batch // threads) if batch >= threads else batch
-        parts = -(-batch // size)
-        self._session = load_graph(bundle, role, precision, PROVIDER, {}, threads if parts == 1 else 1)
+        own_calls = batch >= threads
+        self.rows = rows_per_call(role, batch, threads)
+        self._session = load_graph(bundle, role, precision, PROVIDER, {}, 1 if own_calls else threads)
         self._inputs = {node.name for node in self._session.get_inputs()}
-        # All parts have one size, so that an engine sees one shape only: the last may overlap the one before.
-        self._parts = [slice(start, start + size) for start in (min(size * i, batch - size) for i in range(parts))]
-        self._pool = ThreadPoolExecutor(parts - 1) if parts > 1 else None
+        self._pool = ThreadPoolExecutor(threads - 1) if own_calls and threads > 1 else None
+        self._helpers = threads - 1 if own_calls else 0
 
-    def run(self, outputs: list[str], feeds: Mapping[str, npt.NDArray[Any]]) -> Any:
-        """The outputs of one call; feeds that the graph does not take are left out."""
+    def run(self, outputs: list[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[Array]:
+        """The outputs for any number of rows; feeds that the graph does not take are left out."""
         asked = {name: value for name, value in feeds.items() if name in self._inputs}
-        if self._pool is None:
-            return run_graph(self._session, outputs, asked)
+        count = len(next(iter(asked.values())))
+        calls = max(1, -(-count // self.rows))  # one for no rows, which tells the shapes of outputs
+        todo = deque(range(calls))
+        found: list[Any] = [None] * calls
 
-        def run_part(part: slice) -> Any:
-            return run_graph(self._session, outputs, {name: value[part] for name, value in asked.items()})
+        def work() -> None:
+            while True:
+                try:
+                    call = todo.popleft()
+                except IndexError:
+                    return
+                rows = slice(call * self.rows, (call + 1) * self.rows)
+                filled = {name: _filled_up(value[rows], self.rows) for name, value in asked.items()}
+                found[call] = run_graph(self._session, outputs, filled)
 
-        others = [self._pool.submit(run_part, part) for part in self._parts[1:]]
+        others = [self._pool.submit(work) for _ in range(min(self._helpers, calls - 1))] if self._pool else []
         try:
-            found = [run_part(self._parts[0])]
+            work()
         finally:
+            todo.clear()
             wait(others)  # also if the first failed: no call may run on after this returns
-        found += [other.result() for other in others]
-        done = self._parts[-2].stop - self._parts[-1].start  # rows that the last part shares with the one before
-        found[-1] = [value[done:] for value in found[-1]]
-        return [np.concatenate(values) for values in zip(*found, strict=True)]
+        for other in others:
+            other.result()
+        return [np.concatenate(values)[:count] for values in zip(*found, strict=True)]
+
+
+def _filled_up(value: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
+    """Values [rows, ...] that begin with the given ones and end with zeros."""
+    if len(value) == rows:
+        return value
+    return np.concatenate([value, np.zeros((rows - len(value), *value.shape[1:]), value.dtype)])
 
 
 def run_graph(session: Any, outputs: list[str], feeds: Mapping[str, Any]) -> Any:
