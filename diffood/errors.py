@@ -25,6 +25,14 @@ class TrainingError(DiffoodError):
     """A training cannot go on: its loss is no number, memory is short, or its checkpoint is damaged."""
 
 
+class RefusedEngineError(CalibrationError):
+    """An engine must not serve with the bundle's calibration; `reason` says why in a few words."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class MissingExtraError(DiffoodError):
     """A package of an optional extra is not installed; the message names the extra."""
 

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from diffood.calibration.parity.checks import Check, check_contract, check_files, check_golden, subject_of
+from diffood.calibration.parity.checks import Check, Outcome, check_contract, check_files, check_golden, subject_of
 from diffood.calibration.parity.gate import judge
+from diffood.calibration.parity.served import ServedEngines, list_served
 from diffood.calibration.parity.side_by_side import score_side_by_side
 from diffood.calibration.request import ShowProgress, hide_progress
 from diffood.calibration.scored_files import IND, SetAside
@@ -17,7 +18,14 @@ from diffood.runtime.backends import Backend, BackendChoice
 from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusion, load_calibration
 from diffood.runtime.bundle.fusion import Fusion
-from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, add_record, calibration_sha256
+from diffood.runtime.bundle.parity import (
+    CheckRecord,
+    ParityLimits,
+    ParityRecord,
+    add_checks,
+    add_record,
+    calibration_sha256,
+)
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.inputs.open import list_inputs
@@ -65,6 +73,7 @@ class Verification:
         set_aside: Images that could not be used, as (id, reason).
         images: Number of images compared on, by set.
         conversions: By set, number of images by kind of change while they were read.
+        serves: What serving chooses now; None for a bundle that is not calibrated.
     """
 
     checks: tuple[Check, ...]
@@ -72,20 +81,22 @@ class Verification:
     set_aside: SetAside = ()
     images: Mapping[str, int] = field(default_factory=dict)
     conversions: Mapping[str, Counter[str]] = field(default_factory=dict)
+    serves: ServedEngines | None = None
 
     @property
     def passed(self) -> bool:
         """Whether no check failed; one that could not be made does not count."""
-        return all(check.passed is not False for check in self.checks)
+        return all(check.outcome != "failed" for check in self.checks)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "passed": self.passed,
-            "checks": [asdict(check) for check in self.checks],
+            "checks": [check.as_json() for check in self.checks],
             "parity": [record.model_dump(mode="json") for record in self.records],
             "set_aside": [list(entry) for entry in self.set_aside],
             "conversions": self.conversions,
+            "serves": asdict(self.serves) if self.serves else None,
         }
 
 
@@ -105,21 +116,45 @@ def verify_bundle(request: VerifyRequest, show_progress: ShowProgress = hide_pro
     fusion = load_calibrated_fusion(bundle, calibration)
     detectors, refused = _open_all(bundle, plan, fusion, request)
     checks += refused
+    found = []
     for detector in tuple(detectors):
         try:
-            checks += [check_golden(detector), check_contract(detector)]
+            found.append((detector, check_golden(detector), check_contract(detector)))
         except DeviceError as error:  # it was loaded and cannot run: the others are compared without it
-            checks.append(Check("engine", subject_of(detector), False, str(error)))
+            checks.append(Check("engine", subject_of(detector), "failed", str(error)))
             detectors.remove(detector)
+    checks += [check for _, *pair in found for check in pair]
     if calibration is None:
         reason = f"not calibrated: run `diffood calibrate {request.bundle} --images DIR` first"
-    elif IND not in sets:
+        return Verification((*checks, Check("parity", "", "skipped", reason)))
+    parity = _parity(bundle, calibration, fusion, detectors, sets, request, show_progress)
+    add_checks(bundle, [_record(detector, check) for detector, *pair in found for check in pair])
+    known = {(found.session.backend, found.session.precision): found.fingerprint for found in detectors}
+    serves = list_served(bundle, calibration, known, request.batch)
+    return replace(parity, checks=(*checks, *parity.checks), serves=serves)
+
+
+def _record(detector: Detector, check: Check) -> CheckRecord:
+    return CheckRecord.model_validate(
+        {"variant": detector.fingerprint, "what": check.what, "outcome": check.outcome, "detail": check.detail}
+    )
+
+
+def _parity(
+    bundle: Bundle,
+    calibration: Calibration,
+    fusion: Fusion | None,
+    detectors: Sequence[Detector],
+    sets: Mapping[str, Sequence[Item]],
+    request: VerifyRequest,
+    show_progress: ShowProgress,
+) -> Verification:
+    """The judgements alone, or why there are none."""
+    if IND not in sets:
         reason = "no images to compare verdicts on: give --images DIR"
-    else:
-        with show_progress("verifying", sum(map(len, sets.values()))) as advance:
-            found = _judge_all(bundle, calibration, fusion, detectors, sets, request, advance)
-        return replace(found, checks=(*checks, *found.checks))
-    return Verification((*checks, Check("parity", "", None, reason)))
+        return Verification((Check("parity", "", "skipped", reason),))
+    with show_progress("verifying", sum(map(len, sets.values()))) as advance:
+        return _judge_all(bundle, calibration, fusion, detectors, sets, request, advance)
 
 
 def _open_all(
@@ -130,13 +165,13 @@ def _open_all(
     for precision in request.precisions or bundle.precisions:
         candidates = list_candidates(bundle, None, request.backend, precision, request.batch)
         # a backend requested by name must run; "auto" takes those that do
-        passed = None if request.backend == "auto" else False
-        checks += [Check("engine", name, passed, reason) for name, reason in candidates.skipped]
+        outcome: Outcome = "skipped" if request.backend == "auto" else "failed"
+        checks += [Check("engine", name, outcome, reason) for name, reason in candidates.skipped]
         for candidate in candidates.usable:
             try:
                 detectors.append(_open(bundle, plan, fusion, candidate.backend, precision, request))
             except (BundleError, DeviceError) as error:  # it is here and fits, and cannot be loaded
-                checks.append(Check("engine", f"{precision} on {candidate.backend}", False, str(error)))
+                checks.append(Check("engine", f"{precision} on {candidate.backend}", "failed", str(error)))
     return detectors, checks
 
 
@@ -169,7 +204,7 @@ def _judge_all(
         return Verification((reference,))
     others = [detector for detector in detectors if detector.fingerprint != calibration.fingerprint]
     if not others:
-        return Verification((Check("parity", subject_of(reference), True, "is what the calibration was fitted on"),))
+        return Verification((Check("parity", subject_of(reference), "ok", "is what the calibration was fitted on"),))
     scored = score_side_by_side([reference, *others], sets, progress)
     digest = calibration_sha256(bundle)
     checks, records = [], []
@@ -177,7 +212,7 @@ def _judge_all(
         record = judge(scored.runs[0], run, calibration, digest, request.limits)
         add_record(bundle, record)
         records.append(record)
-        checks.append(Check("parity", subject_of(detector), record.passed, describe(record)))
+        checks.append(Check("parity", subject_of(detector), "ok" if record.passed else "failed", describe(record)))
     return Verification(tuple(checks), tuple(records), scored.set_aside, scored.images, scored.conversions)
 
 
@@ -197,10 +232,10 @@ def _reference(
     try:
         detector = _open(bundle, fitted.plan, fusion, fitted.backend, fitted.precision, request)
     except DiffoodError as error:
-        return Check("parity", subject, False, f"what was calibrated cannot run here: {error}")
+        return Check("parity", subject, "failed", f"what was calibrated cannot run here: {error}")
     if detector.fingerprint != fitted:
         difference = fitted.difference(detector.fingerprint)
-        return Check("parity", subject, False, f"what was calibrated is not what runs here: {difference}")
+        return Check("parity", subject, "failed", f"what was calibrated is not what runs here: {difference}")
     return detector
 
 

@@ -64,7 +64,7 @@ def verify(
     )
     result = verify_bundle(request, progress.show_progress)
     typer.echo(json.dumps(result.as_json()) if as_json else "\n".join(describe_verification(result)))
-    if any(check.passed is False for check in result.checks):
+    if not result.passed:
         options.print_set_aside(result.set_aside)
         raise typer.Exit(EXIT_FAILED)
     options.exit_if_set_aside(result.set_aside)

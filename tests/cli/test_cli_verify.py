@@ -104,9 +104,52 @@ def test_a_variant_with_wrong_weights_fails_and_stays_refused(run: Run, variants
     failed = [line for line in done.out.splitlines() if " FAILED " in line]
     assert [line.split()[0] for line in failed if "int8" in line][-1] == "parity"
     assert "refused: " in failed[-1]
+    assert "serves    fp32 on onnxruntime-cpu" in done.out.splitlines()
+    [reason] = [line for line in done.out.splitlines() if line.startswith("not       int8 on onnxruntime-cpu because ")]
+    assert "verdicts flip" in reason
     done = serve(run, variants, sets, "--precision", "int8")
     done.assert_one_line(1, "The parity gate refused it", "verdicts flip")
     assert "fp32" in serve(run, variants, sets, "--precision", "auto").out
+
+
+def test_int8_that_differs_on_noise_is_judged_by_its_verdicts(run: Run, variants: Path, sets: Path) -> None:
+    def promise_exactness(manifest: Any) -> None:
+        for graph in manifest["graphs"]:
+            graph["error"] = 0.0
+
+    reseal(variants, promise_exactness)
+    done = run("verify", variants, *MACHINE)
+    assert done.code == 0, done
+    golden = next(line for line in done.out.splitlines() if line.startswith("golden    int8"))
+    assert " noted " in golden
+    assert golden.endswith("noise inputs, verdicts decide")
+    assert "serves    fp32 on onnxruntime-cpu" in done.out.splitlines()
+    assert "not       int8 on onnxruntime-cpu because it was never verified" not in done.out
+    assert "not       int8 on onnxruntime-cpu because its verdicts were not compared with the calibrated" in done.out
+
+    done = run("verify", variants, "--images", sets / "ind", *MACHINE, *LENIENT)
+    assert done.code == 0, done
+    [served] = [line for line in done.out.splitlines() if line.startswith("serves ")]
+    assert "because" not in done.out
+    chosen = "int8" if "--precision auto int8 on onnxruntime-cpu" in served else "fp32"
+    assert f"engine      {chosen} on onnxruntime-cpu: " in serve(run, variants, sets, "--precision", "auto").out
+
+
+def test_an_engine_that_computes_wrongly_is_not_served_though_it_was_calibrated(
+    run: Run, variants: Path, sets: Path, clothes_folder: Path
+) -> None:
+    change_weights(variants, "classify.onnx", "classify.onnx", lambda weights: 3 * weights)
+    reseal(variants, lambda _: None)
+    words = ("--images", clothes_folder, *FAST, "--fpr", "0.1")
+    assert run("calibrate", variants, *words, "--overwrite").code == 0
+    assert serve(run, variants, sets).code == 0  # nobody knows yet
+    done = run("verify", variants, *MACHINE)
+    assert done.code == 1
+    assert "serves    nothing" in done.out.splitlines()
+    [reason] = [line for line in done.out.splitlines() if line.startswith("not       fp32")]
+    assert "because golden failed: classify within" in reason
+    serve(run, variants, sets, "--overwrite").assert_one_line(1, "fp32 on onnxruntime-cpu must not serve", "golden")
+    assert run("verify", variants, "--json", *MACHINE).content["serves"]["automatic"] == ""
 
 
 def test_too_few_images_say_how_many_are_needed(run: Run, variants: Path, sets: Path) -> None:

@@ -5,15 +5,16 @@ calibration.parity measures and judges, and leaves a record in the bundle.
 
 import hashlib
 import os
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from diffood.errors import CalibrationError
+from diffood.errors import RefusedEngineError
 from diffood.runtime.bundle.bundle import CALIBRATION, PARITY, Bundle, Sha256
 from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, Calibration, Fingerprint
 from diffood.runtime.bundle.files import read_record, read_regular, write_record
-from diffood.runtime.records import Record, Share, Text
+from diffood.runtime.records import GrownRecord, Record, Share, Text
 
 MAX_PARITY_BYTES = 4 * 2**20
 
@@ -75,11 +76,44 @@ class ParityRecord(Record):
         return not self.problems
 
 
-class ParityFile(Record):
-    """The content of parity.json: the newest record of each pair of fingerprints."""
+class CheckRecord(Record):
+    """What a check of `diffood verify` found of one engine.
+
+    Attributes:
+        variant: What was checked.
+        what: The kind of check.
+        outcome: "failed": the engine must not serve. "noted": it differs, and verdicts decide.
+        detail: What was found.
+    """
+
+    variant: Fingerprint
+    what: Literal["golden", "contract"]
+    outcome: Literal["ok", "failed", "noted"]
+    detail: Text
+
+    def is_about(self, running: Fingerprint) -> bool:
+        """Whether it is about this engine and these graphs, whatever the plan's other parts and the fusion are."""
+        return _engine_of(self.variant) == _engine_of(running)
+
+
+def _engine_of(found: Fingerprint) -> tuple[str | None, ...]:
+    return found.precision, found.backend, found.engine_sha256, found.classify_sha256, found.step_sha256
+
+
+class ParityFile(GrownRecord):
+    """The content of parity.json: the newest record of each pair of fingerprints, and the newest checks of each engine.
+
+    Attributes:
+        format: Format of the file.
+        records: Judgements of variants.
+        checks: Of every engine that was verified since the bundle was calibrated; None before there are any.
+    """
+
+    added: ClassVar = ("checks",)
 
     format: Literal[1] = 1
     records: tuple[ParityRecord, ...] = ()
+    checks: tuple[CheckRecord, ...] | None = None
 
 
 def load_parity(bundle: Bundle) -> ParityFile:
@@ -93,8 +127,18 @@ def load_parity(bundle: Bundle) -> ParityFile:
 def add_record(bundle: Bundle, record: ParityRecord) -> None:
     """Write a judgement into the bundle, replacing an earlier one of the same pair."""
     pair = (record.reference, record.variant)
-    kept = [old for old in load_parity(bundle).records if (old.reference, old.variant) != pair]
-    write_record(bundle.path, PARITY, ParityFile(records=(*kept, record)))
+    found = load_parity(bundle)
+    kept = [old for old in found.records if (old.reference, old.variant) != pair]
+    write_record(bundle.path, PARITY, found.model_copy(update={"records": (*kept, record)}))
+
+
+def add_checks(bundle: Bundle, checks: Sequence[CheckRecord]) -> None:
+    """Write the checks of engines into the bundle, replacing earlier ones; nothing is written where none is new."""
+    found = load_parity(bundle)
+    old = found.checks or ()
+    kept = [one for one in old if not any(one.is_about(new.variant) for new in checks)]
+    if set(old) != {*kept, *checks}:  # a verified bundle on a read-only disk can be verified again
+        write_record(bundle.path, PARITY, found.model_copy(update={"checks": (*kept, *checks)}))
 
 
 def calibration_sha256(bundle: Bundle) -> str:
@@ -112,14 +156,42 @@ def find_record(bundle: Bundle, calibration: Calibration, running: Fingerprint) 
     return None
 
 
+def refusal(bundle: Bundle, calibration: Calibration, running: Fingerprint) -> str:
+    """Why this engine must not serve with this calibration, in a few words; "" where it may.
+
+    The one answer that `verify` prints, `inspect` shows and serving acts on.
+    """
+    if failed := _failed_check(bundle, running):
+        return failed
+    if running == calibration.fingerprint:
+        return ""
+    record = find_record(bundle, calibration, running)
+    if record is None:
+        return "its verdicts were not compared with the calibrated one's"
+    return "; ".join(record.problems)
+
+
+def _failed_check(bundle: Bundle, running: Fingerprint) -> str:
+    found = (check for check in load_parity(bundle).checks or () if check.is_about(running))
+    return "; ".join(f"{check.what} failed: {check.detail}" for check in found if check.outcome == "failed")
+
+
 def require_calibrated(bundle: Bundle, calibration: Calibration, running: Fingerprint) -> None:
     """Refuse a calibration that was not fitted on what runs, unless the parity gate has passed for the pair.
 
-    Raises CalibrationError naming both, what differs, and what to do.
+    An engine that failed a check of `diffood verify` is refused in any case. Raises RefusedEngineError naming both,
+    what differs, and what to do.
     """
-    fitted = calibration.fingerprint
-    if fitted == running:
+    reason = refusal(bundle, calibration, running)
+    if not reason:
         return
+    fitted = calibration.fingerprint
+    if failed := _failed_check(bundle, running):
+        raise RefusedEngineError(
+            f"{running.precision} on {running.backend} must not serve, as `diffood verify` found ({failed}). Use "
+            f"another --precision or --backend; after a repair run `diffood verify {bundle.path}` again.",
+            reason,
+        )
     if fitted.plan != running.plan:
         remedy = f"Run `diffood calibrate {bundle.path} --images DIR --overwrite` with the same options"
     elif fitted == running.model_copy(update={"fusion_sha256": fitted.fusion_sha256}):
@@ -130,11 +202,10 @@ def require_calibrated(bundle: Bundle, calibration: Calibration, running: Finger
             f"or `diffood calibrate {bundle.path} --images DIR --overwrite`"
         )
     record = find_record(bundle, calibration, running)
-    if record is not None and record.passed:
-        return
     judged = f" The parity gate refused it: {'; '.join(record.problems)}." if record is not None else ""
-    raise CalibrationError(
+    raise RefusedEngineError(
         f"Not calibrated for what is running: calibration.json is for {fitted.precision} on {fitted.backend} "
         f"(fingerprint {fitted.short}…), this is {running.precision} on {running.backend} ({running.short}…); "
-        f"{fitted.difference(running)}.{judged} {remedy}."
+        f"{fitted.difference(running)}.{judged} {remedy}.",
+        reason,
     )

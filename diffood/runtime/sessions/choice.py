@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from diffood.errors import BundleError, CalibrationError, DeviceError, DiffoodError, UsageError
+from diffood.errors import BundleError, CalibrationError, DeviceError, DiffoodError, RefusedEngineError, UsageError
 from diffood.runtime.backends import AUTO, Backend, BackendChoice
 from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.bundle.calibration import Calibration
@@ -103,8 +103,15 @@ def _fastest_first(
 
 def passed_records(bundle: Bundle, calibration: Calibration) -> list[ParityRecord]:
     """Variants that passed `diffood verify` for this calibration. Raises BundleError as `load_parity` does."""
-    records = load_parity(bundle).records
-    return [record for record in records if record.passed and record.reference == calibration.fingerprint]
+    found = load_parity(bundle)
+    failed = [check for check in found.checks or () if check.outcome == "failed"]
+    return [
+        record
+        for record in found.records
+        if record.passed
+        and record.reference == calibration.fingerprint
+        and not any(check.is_about(record.variant) for check in failed)
+    ]
 
 
 def speed_ratios(records: Iterable[ParityRecord]) -> dict[tuple[Backend, Precision], float]:
@@ -122,24 +129,24 @@ def open_first(
 ) -> Opened:
     """What `load` makes of the first candidate for which it raises neither BundleError nor DeviceError.
 
-    A candidate whose calibration is refused is passed over too, those that cannot be loaded are named in the next one's
-    `why`. choosing: False raises the first error instead.
+    A candidate whose calibration is refused is passed over too; those passed over are named in the next one's `why`.
+    choosing: False raises the first error instead.
 
     Raises:
         CalibrationError, BundleError, DeviceError: The first, if no candidate is left.
         UsageError: There was no candidate.
     """
     refused: DiffoodError | None = None
-    unloadable = ""
+    passed_over = ""
     for candidate in candidates.usable:
         try:
-            return load(replace(candidate, why=candidate.why + unloadable))
+            return load(replace(candidate, why=candidate.why + passed_over))
         except (BundleError, CalibrationError, DeviceError) as error:
             if not choosing:
                 raise
             refused = refused or error
-            if not isinstance(error, CalibrationError):
-                unloadable += f"; not {candidate.precision} on {candidate.backend}: {str(error).rstrip('.')}"
+            reason = error.reason if isinstance(error, RefusedEngineError) else str(error).rstrip(".")
+            passed_over += f"; not {candidate.precision} on {candidate.backend} because {reason}"
     raise refused or no_engine_error(bundle, candidates)
 
 

@@ -111,7 +111,8 @@ def _files_to_serve(bundle: Bundle, backend: BackendChoice) -> Iterator[tuple[st
     load_calibrated_fusion(bundle, calibration)  # hashes the bank
     yield MANIFEST, read_regular(bundle.path, MANIFEST, MAX_MANIFEST_BYTES)
     yield CALIBRATION, read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES)
-    if load_parity(bundle).records:
+    judged = load_parity(bundle)
+    if judged.records or judged.checks:
         yield PARITY, read_regular(bundle.path, PARITY, MAX_PARITY_BYTES)
     if calibration.fusion and (bank := calibration.fusion.bank):
         folder = kept_folder(bundle)
