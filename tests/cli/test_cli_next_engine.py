@@ -31,7 +31,7 @@ def broken(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_the_next_engine_is_opened_and_says_why(broken: Path, clothes: npt.NDArray[np.uint8]) -> None:
     detector = Detector.open(broken, "plain", precision="auto", batch=4, threads=1)
     assert detector.session.precision == "fp16"
-    assert "; not fp32 on onnxruntime-cpu: " in detector.why
+    assert "; not fp32 on onnxruntime-cpu because " in detector.why
     assert "classify.onnx is not an ONNX graph" in detector.why
     assert np.isfinite(detector.score(clothes[:2]).score).all()
 
