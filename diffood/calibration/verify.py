@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffood.calibration.parity.checks import Check, Outcome, check_contract, check_files, check_golden, subject_of
-from diffood.calibration.parity.gate import judge
+from diffood.calibration.parity.gate import describe_judgement, judge
 from diffood.calibration.parity.served import ServedEngines, list_served
 from diffood.calibration.parity.side_by_side import score_side_by_side
 from diffood.calibration.request import ShowProgress, hide_progress
@@ -212,7 +212,9 @@ def _judge_all(
         record = judge(scored.runs[0], run, calibration, digest, request.limits)
         add_record(bundle, record)
         records.append(record)
-        checks.append(Check("parity", subject_of(detector), "ok" if record.passed else "failed", describe(record)))
+        checks.append(
+            Check("parity", subject_of(detector), "ok" if record.passed else "failed", describe_judgement(record))
+        )
     return Verification(tuple(checks), tuple(records), scored.set_aside, scored.images, scored.conversions)
 
 
@@ -237,16 +239,3 @@ def _reference(
         difference = fitted.difference(detector.fingerprint)
         return Check("parity", subject, "failed", f"what was calibrated is not what runs here: {difference}")
     return detector
-
-
-def describe(record: ParityRecord) -> str:
-    """One line about a judgement."""
-    flips = f"{record.flips} of {record.images} verdicts flip (95% interval up to {record.flip_bound:.2%})"
-    shifts = [abs(found.auroc_variant - found.auroc_reference) for found in record.sets.values()]
-    auroc = f", the AUROC by at most {100 * max(shifts):.2f} points" if shifts else ""
-    speed = record.images_per_second / record.reference_images_per_second if record.reference_images_per_second else 0
-    problems = f"; refused: {'; '.join(record.problems)}" if record.problems else ""
-    return (
-        f"{flips}; p-values shift by at most {record.p_value_shift:.3f}, the threshold by "
-        f"{record.threshold_shift:+.4f}{auroc}; {speed:.2f} times the reference's speed{problems}"
-    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from planted_engine import plant_engine
 
 from diffood import __version__
 from diffood.cli import app
@@ -188,6 +189,22 @@ def test_inspect_shows_a_bundle_with_and_without_calibration(run: Run, calibrate
     assert content["calibration"]["n"] == 64
     assert "scores" not in content["calibration"]
     assert content["manifest"]["format"] == 1
+    assert f"verified    nothing; run `diffood verify {calibrated}" in full.out
+    assert "serves      fp32 on onnxruntime-cpu" in full.out
+    assert (content["serves"]["by_default"], content["engines"]) == ("fp32 on onnxruntime-cpu", {})
+
+
+def test_inspect_shows_engines_and_checks_their_hashes(run: Run, small_bundle_copy: Path) -> None:
+    folder = plant_engine(small_bundle_copy)
+    done = run("inspect", small_bundle_copy)
+    assert done.code == 0, done
+    [line] = [line for line in done.out.splitlines() if line.startswith("engine ")]
+    for word in ("tensorrt-rtx-sm86-fp32: tensorrt-rtx 1.7.1", "fp32", "capability 8.6", "1 to 64 rows (best 16)"):
+        assert word in line
+    record = run("inspect", small_bundle_copy, "--json").content["engines"]["tensorrt-rtx-sm86-fp32"]
+    assert record["profile"] == {"smallest": 1, "usual": 16, "largest": 64}
+    next(folder.glob("*.plan")).write_bytes(b"another")
+    run("inspect", small_bundle_copy).assert_one_line(1, "was changed after it was built")
 
 
 def test_export_triton_writes_a_model_repository(run: Run, calibrated: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """diffood verify and the variants it lets through: refused before, served after, refused where the gate fails."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +132,10 @@ def test_int8_that_differs_on_noise_is_judged_by_its_verdicts(run: Run, variants
     assert done.code == 0, done
     [served] = [line for line in done.out.splitlines() if line.startswith("serves ")]
     assert "because" not in done.out
+    shown = run("inspect", variants).out
+    assert re.search(r"^verified    int8 on onnxruntime-cpu: golden noted, ", shown, re.MULTILINE)
+    assert re.search(r"^verified    int8 on onnxruntime-cpu: passed, \d+ of 200 verdicts flip", shown, re.MULTILINE)
+    assert served.replace("serves    ", "serves      ") in shown.splitlines()
     chosen = "int8" if "--precision auto int8 on onnxruntime-cpu" in served else "fp32"
     assert f"engine      {chosen} on onnxruntime-cpu: " in serve(run, variants, sets, "--precision", "auto").out
 

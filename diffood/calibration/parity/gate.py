@@ -121,3 +121,16 @@ def _quantile(scores: FloatArray, alpha: float) -> float:
 def _ranked(scores: FloatArray) -> FloatArray:
     """Scores with those that are not numbers replaced by the largest float64: they are flagged."""
     return np.where(np.isfinite(scores), scores, np.finfo(np.float64).max)
+
+
+def describe_judgement(record: ParityRecord) -> str:
+    """One line about a judgement."""
+    flips = f"{record.flips} of {record.images} verdicts flip (95% interval up to {record.flip_bound:.2%})"
+    shifts = [abs(found.auroc_variant - found.auroc_reference) for found in record.sets.values()]
+    auroc = f", the AUROC by at most {100 * max(shifts):.2f} points" if shifts else ""
+    speed = record.images_per_second / record.reference_images_per_second if record.reference_images_per_second else 0
+    problems = f"; refused: {'; '.join(record.problems)}" if record.problems else ""
+    return (
+        f"{flips}; p-values shift by at most {record.p_value_shift:.3f}, the threshold by "
+        f"{record.threshold_shift:+.4f}{auroc}; {speed:.2f} times the reference's speed{problems}"
+    )

@@ -1,28 +1,36 @@
 """What `diffood inspect` prints of a bundle, in lines. Prints nothing itself."""
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
 
 from diffood.calibration.replacing import describe_kept
 from diffood.cli.text.plan import describe_fusion, describe_plan
+from diffood.cli.text.verification import describe_served
 from diffood.runtime.bundle.bundle import Bundle, GraphEntry
 from diffood.runtime.bundle.calibration import Calibration
+from diffood.runtime.bundle.engines import EngineFolder
+
+if TYPE_CHECKING:
+    from diffood.calibration.inspection import Inspection
 
 CLASSES_SHOWN = 12
 
 
-def describe_bundle(bundle: Bundle, calibration: Calibration | None, kept: Mapping[str, Calibration]) -> list[str]:
-    """Lines about the models, the graphs, the plans, and the calibrations: the current one and earlier ones."""
+def describe_bundle(found: "Inspection") -> list[str]:
+    """Lines about the models, graphs, engines and plans, the calibrations, and what was verified."""
+    bundle, calibration = found.bundle, found.calibration
     return [
         *_describe_models(bundle),
         *(_describe_graph(bundle, graph) for graph in bundle.manifest.graphs),
+        *map(_describe_engine, found.engines),
         *_describe_plans(bundle),
         *_describe_calibration(bundle, calibration),
         *(
             f"kept        {name}: {describe_kept(old)}, fingerprint {old.fingerprint.short}"
-            for name, old in kept.items()
+            for name, old in found.kept.items()
         ),
+        *_describe_verified(found),
         f"made with   {', '.join(f'{name} {version}' for name, version in bundle.manifest.versions.items())}",
     ]
 
@@ -56,6 +64,24 @@ def _describe_graph(bundle: Bundle, graph: GraphEntry) -> str:
     weights = f", weights in {graph.data}, {decimal(bundle.entry(graph.data).size)}" if graph.data else ""
     size = decimal(bundle.entry(graph.file).size)
     return f"graph       {graph.role}: {graph.file}, {graph.precision}, opset {graph.opset}, {size}{weights}"
+
+
+def _describe_engine(engine: EngineFolder) -> str:
+    record, profile = engine.record, engine.record.profile
+    size = decimal(sum(plan.size for plan in record.plans))
+    gpu = f", built on {record.gpu} with driver {record.driver}" if record.gpu else ""
+    return (
+        f"engine      {engine.path.name}: {record.library} {record.library_version}, {record.precision}, for compute "
+        f"capability {record.compute_capability}{gpu}, {profile.smallest} to {profile.largest} rows "
+        f"(best {profile.usual}), {size}"
+    )
+
+
+def _describe_verified(found: "Inspection") -> list[str]:
+    if found.serves is None:
+        return []
+    lines = found.conclusions() or [f"nothing; run `diffood verify {found.bundle.path} --images DIR`"]
+    return [*(f"verified    {line}" for line in lines), *describe_served(found.serves, width=12)]
 
 
 def _describe_plans(bundle: Bundle) -> list[str]:

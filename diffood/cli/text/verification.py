@@ -28,9 +28,10 @@ def describe_checks(checks: Iterable[Check]) -> list[str]:
     return [f"{check.what:<10}{check.subject:<28}{MARKS[check.outcome]:<9}{check.detail}" for check in checks]
 
 
-def describe_served(found: "ServedEngines") -> list[str]:
-    """A line with what serves, and one for each engine that does not, with the reason."""
+def describe_served(found: "ServedEngines", width: int = 10) -> list[str]:
+    """A line with what serves, and one for each engine that does not, with the reason; `width` of their first word."""
     chosen = found.by_default or "nothing"
     if found.automatic and found.automatic != found.by_default:
         chosen += f"; with --precision auto {found.automatic}, {found.why}"
-    return [f"serves    {chosen}", *(f"not       {name} because {reason}" for name, reason in found.refused.items())]
+    refused = (f"{'not':<{width}}{name} because {reason}" for name, reason in found.refused.items())
+    return [f"{'serves':<{width}}{chosen}", *refused]

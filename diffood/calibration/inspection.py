@@ -1,0 +1,91 @@
+"""Looks into a bundle: its files and their hashes, its engines, its calibrations, and what `verify` concluded."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from diffood.calibration.parity.checks import check_files
+from diffood.calibration.parity.gate import describe_judgement
+from diffood.calibration.parity.served import ServedEngines, list_served
+from diffood.errors import CalibrationError
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.calibration import Calibration, list_kept, load_calibrated_fusion, load_calibration
+from diffood.runtime.bundle.engines import EngineFolder, list_engines
+from diffood.runtime.bundle.parity import ParityFile, calibration_sha256, load_parity
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a bundle holds.
+
+    Attributes:
+        bundle: The bundle; every file of its manifest was hashed.
+        engines: Its TensorRT engines; their plan files were hashed.
+        calibration: The one in force; None if it is not calibrated.
+        kept: Earlier ones, by file name.
+        judged: What `diffood verify` stored.
+        serves: What serving chooses on this machine; None if it is not calibrated.
+    """
+
+    bundle: Bundle
+    engines: tuple[EngineFolder, ...]
+    calibration: Calibration | None
+    kept: dict[str, Calibration]
+    judged: ParityFile
+    serves: ServedEngines | None
+
+    def conclusions(self) -> list[str]:
+        """What `diffood verify` concluded of each engine for the calibration in force, a line each."""
+        if self.calibration is None:
+            return []
+        digest = calibration_sha256(self.bundle)
+        lines = [
+            f"{found.variant.precision} on {found.variant.backend}: {found.what} {found.outcome}, {found.detail}"
+            for found in self.judged.checks or ()
+        ]
+        for record in self.judged.records:
+            name, verdict = f"{record.variant.precision} on {record.variant.backend}", describe_judgement(record)
+            if record.calibration_sha256 == digest:
+                lines.append(f"{name}: {'passed' if record.passed else 'refused'}, {verdict}")
+            else:
+                lines.append(f"{name}: judged with another calibration; run `diffood verify {self.bundle.path}` again")
+        return lines
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "manifest": self.bundle.manifest.model_dump(mode="json"),
+            "engines": {engine.path.name: engine.record.model_dump(mode="json") for engine in self.engines},
+            "calibration": self.calibration and self.calibration.summary(),
+            "kept_calibrations": {
+                name: old.summary() | {"fingerprint_short": old.fingerprint.short} for name, old in self.kept.items()
+            },
+            "verified": self.judged.model_dump(mode="json"),
+            "serves": asdict(self.serves) if self.serves else None,
+        }
+
+
+def inspect_bundle(path: Path) -> Inspection:
+    """Read everything in a bundle that says what it is; runs no graph.
+
+    Raises BundleError for a file that is damaged or was changed.
+    """
+    bundle = open_bundle(path)
+    calibration = _calibration(bundle)
+    load_calibrated_fusion(bundle, calibration)  # its bank has a hash too
+    check_files(bundle)  # so have the engines
+    return Inspection(
+        bundle=bundle,
+        engines=tuple(list_engines(bundle)),
+        calibration=calibration,
+        kept=list_kept(bundle),
+        judged=load_parity(bundle),
+        serves=list_served(bundle, calibration, {}) if calibration else None,
+    )
+
+
+def _calibration(bundle: Bundle) -> Calibration | None:
+    try:
+        return load_calibration(bundle)
+    except CalibrationError:  # there is none; a damaged one is another error
+        return None
