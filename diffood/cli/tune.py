@@ -73,7 +73,7 @@ def tune(
         from diffood.report.charts.tuning_front import draw_tuning
 
         draw_tuning(tuned, output)
-    text = "\n".join([*describe_tuning(tuned), *describe_speeds(tuned)])
+    text = "\n".join([*describe_tuning(tuned), *describe_speeds(tuned.speeds, tuned.bundle.path)])
     typer.echo(json.dumps(tuned.as_json()) if as_json else text)
     if tuned.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from diffood.calibration.tuning.timing import EngineOption, Speed
+from diffood.cli.text.tuning import describe_speeds
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.tuning import load_tuned
 from diffood.runtime.method.plan import DEFAULT
@@ -18,6 +20,25 @@ CHEAP = DEFAULT.changed({"start_times": (240,), "stride": 240, "repeats": 1, "gu
 PLANS = [CHEAP, CHEAP.changed({"repeats": 2, "stages": (1,)}), CHEAP.changed({"witnesses": ("jump",)})]
 Run = Callable[..., Any]  # gives conftest.Done
 FAST = ("--images", 40, "--batch", 16, "--threads", 1)
+
+
+def test_an_engine_is_timed_at_the_batches_it_takes() -> None:
+    """An engine built for 1 to 8 rows beside one that takes any number, and one that takes a single row."""
+    speeds = [
+        Speed(EngineOption("fp16", "tensorrt", True), {8: 900.0}, 1.5),
+        Speed(EngineOption("fp32", "onnxruntime-cpu", True), {8: 90.0, 32: 100.0}, 12.0),
+        Speed(EngineOption("fp32", "tensorrt", True), {}, 3.0),
+        Speed(EngineOption("int8", "tensorrt", False), {}, None, "The engine cannot be loaded."),
+    ]
+    _, heads, *rows, _, failed, fastest = describe_speeds(speeds, Path("bundle"))
+    assert heads.split() == ["batch", "8", "batch", "32", "one", "image"]
+    assert [row.split()[3:] for row in rows] == [
+        ["900/s", "-", "1.5", "ms"],
+        ["90/s", "100/s", "12.0", "ms"],
+        ["-", "-", "3.0", "ms"],
+    ]
+    assert failed == "not timed   int8 on tensorrt: The engine cannot be loaded."
+    assert "--batch 8 --backend tensorrt --precision fp16" in fastest
 
 
 @pytest.fixture

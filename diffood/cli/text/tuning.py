@@ -1,12 +1,15 @@
 """What `diffood tune` prints of what it found, in lines. Prints nothing itself."""
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffood.calibration.metrics.formatting import points
 from diffood.calibration.scored_files import IND
 from diffood.calibration.tuning.choice import TUNED
 from diffood.calibration.tuning.images import FIT
+from diffood.calibration.tuning.timing import Speed
 from diffood.cli.text.conversions import describe_conversions_by_set
 from diffood.cli.text.plan import describe_plan
 from diffood.cli.text.tables import table_lines
@@ -81,9 +84,8 @@ def _choice(tuned: "Tuned") -> list[str]:
     ]
 
 
-def describe_speeds(tuned: "Tuned") -> list[str]:
+def describe_speeds(speeds: Sequence[Speed], bundle: Path) -> list[str]:
     """Lines that say how fast the chosen plan is here, and how to ask for the fastest."""
-    speeds = tuned.speeds
     timed = [speed for speed in speeds if speed.latency is not None]
     if not timed:
         return [f"speed       not measured: {speed.error}" for speed in speeds]
@@ -95,7 +97,7 @@ def describe_speeds(tuned: "Tuned") -> list[str]:
         rows.append((str(speed.engine), *cells, f"{speed.latency:.1f} ms"))
     fastest = max(timed, key=lambda speed: max(speed.images_per_second.values(), default=0.0))
     batch = max(fastest.images_per_second, key=fastest.images_per_second.__getitem__, default=1)
-    command = f"diffood serve-batch {tuned.bundle.path} INPUT --output FILE --batch {batch}"
+    command = f"diffood serve-batch {bundle} INPUT --output FILE --batch {batch}"
     heads = ("", *(f"batch {batch}" for batch in batches), "one image")
     lines = ["", *table_lines(heads, rows), ""]
     lines += [f"not timed   {speed.engine}: {speed.error}" for speed in speeds if speed.latency is None]

@@ -142,3 +142,24 @@ def test_an_engine_built_for_more_rows_than_fit_says_both() -> None:
         open_halving(open_with, 32)
     with pytest.raises(BundleError):
         open_halving(open_with, 4)
+
+
+def test_what_tensorrt_reports_of_memory_is_found_among_what_follows_from_it(subtests: pytest.Subtests) -> None:
+    """Its calls return nothing and log: the cause first, then what it led to."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    from diffood.runtime.sessions.tensorrt import _logger
+
+    log = _logger(trt)
+    for where in ("TensorRT's allocator", "TensorRT while it loads", "TensorRT's context"):
+        with subtests.test(where=where):
+            log.errors.clear()
+            log.log(trt.ILogger.WARNING, "Requested amount of GPU memory (9 bytes) could not be allocated.")
+            log.log(trt.ILogger.ERROR, LACK_OF_MEMORY[where])
+            log.log(trt.ILogger.INTERNAL_ERROR, "Error Code 4: Internal Error (Engine deserialization failed.)")
+            with pytest.raises(EngineMemoryError, match="tensorrt says: "):
+                log.require_memory("tensorrt")
+            assert log.said() == "Error Code 4: Internal Error (Engine deserialization failed.)"
+    log.errors.clear()
+    log.log(trt.ILogger.ERROR, OTHER_FAULTS[4])
+    log.require_memory("tensorrt")
+    assert log.said() == OTHER_FAULTS[4]
