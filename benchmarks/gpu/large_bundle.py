@@ -1,4 +1,4 @@
-"""A UNet of 35.7 M parameters (that of benchmarks/large_unet.py), random weights, as a bundle in FP32 and FP16.
+"""A UNet of 35.7 M parameters (that of benchmarks/large_unet.py), random weights, as a bundle in FP32 and FP16; images.
 
 Its schedule has 25 steps, since an export proves every one and the cost of a step does not depend on their number.
 Run: large_bundle.py FOLDER [WIDTH].
@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from large_unet import WIDTH, make_unet
 
+IMAGES = 64  # of noise: what they show does not change the time
 FACTORY = '''"""A small classifier with random weights."""
 import torch
 
@@ -34,12 +35,18 @@ def small():
 def main() -> None:
     """Write the models, and export them as a user would."""
     import diffusers
+    import numpy as np
+    from PIL import Image
 
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True)
     make_unet(folder / "unet", int(sys.argv[2]) if len(sys.argv) > 2 else WIDTH)
     diffusers.DDPMScheduler(num_train_timesteps=25).save_pretrained(folder / "scheduler")
     (folder / "small.py").write_text(FACTORY)
+    (folder / "images").mkdir()
+    random = np.random.default_rng(0)
+    for index in range(IMAGES):
+        Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / "images" / f"{index:03d}.png")
     models = [
         "--unet",
         folder / "unet",

@@ -24,13 +24,13 @@ from diffood.runtime.sessions.onnxruntime import onnxruntime  # through diffood,
 def probe() -> None:
     """The device as CUDA names it, and whether ONNX Runtime makes a session on it."""
     print("onnxruntime", onnxruntime.__version__, onnxruntime.__file__, onnxruntime.get_available_providers())
-    try:
-        print("device", find_device("gpu"))
+    for name, look in ("device", lambda: find_device("gpu")), ("probe", onnxruntime_cuda.require_cuda):
         began = time.perf_counter()
-        onnxruntime_cuda.require_cuda()
-        print(f"probe passed in {time.perf_counter() - began:.1f} s")
-    except DiffoodError as error:
-        print("REFUSED", error)
+        try:
+            found = look() or "passed"
+        except DiffoodError as error:
+            found = f"REFUSED {error}"
+        print(f"{name} {found}, {time.perf_counter() - began:.1f} s")
 
 
 def list_nodes(bundle: Bundle, provider: str, options: dict[str, str]) -> None:

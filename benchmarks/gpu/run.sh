@@ -1,30 +1,52 @@
 #!/usr/bin/env bash
 # One stage of the checks on the GPU machine, from the repository's root: run.sh one|two|three. Logs go to $OUT.
-# A dry run without a GPU: BACKEND=onnxruntime-cpu DEVICE=cpu STANDIN=host run.sh one
+# A stage ends by itself within its share of a quarter of an hour; a part that fails, hangs or finds no time left is
+# named, and the others run. A dry run without a GPU: README.md.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+stage=${1:-}
+case $stage in
+one) STAGE_SECONDS=200 ;;
+two) STAGE_SECONDS=230 ;;
+three) STAGE_SECONDS=345 ;;
+*)
+  echo "usage: run.sh one|two|three" >&2
+  exit 2
+  ;;
+esac
+STAGE_SECONDS=$((STAGE_SECONDS * ${SLOWER:-1})) # a dry run on a slow machine
 cache=$HOME/.cache/diffood-gpu
 export SITE=${SITE:-$cache/site} PKG=${PKG:-.gpu} OUT=${OUT:-$PWD/.gpu/out} WORK=${WORK:-$cache/work}
 export PYTHON=${PYTHON:-python3} STANDIN=${STANDIN:-gpu}
 BACKEND=${BACKEND:-onnxruntime-cuda} DEVICE=${DEVICE:-cuda}
+LOG=$OUT/$stage.log # one file per stage, and one for each part that runs beside others: few files come back
 mkdir -p "$OUT" "$WORK"
-bash "$here/setup.sh" || exit 1
+: >"$LOG"
+bash "$here/setup.sh" || echo "=== setup: FAILED, what was unpacked is used" | tee -a "$LOG"
 export PYTHONPATH=$SITE:$PWD PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 CUDA_MODULE_LOADING=LAZY
 
-part() { # part SECONDS NAME COMMAND...: run it with a time limit; the whole output goes to $OUT/NAME.log, its end here
-  local limit=$1 name=$2 began=$SECONDS
+part() { # part SECONDS NAME COMMAND...: run it within its time limit and what is left of the stage; its end is shown
+  local limit=$(($1 * ${SLOWER:-1})) name=$2 log=${PART_LOG:-$LOG} began=$SECONDS left=$((STAGE_SECONDS - SECONDS)) start code
   shift 2
-  timeout -k 5 "$limit" "$@" >"$OUT/$name.log" 2>&1
-  local code=$?
+  if [ "$left" -lt 10 ]; then
+    echo "=== $name: left out, $left s are left" | tee -a "$log"
+    return
+  fi
+  echo "=== $name: $*" >>"$log"
+  start=$(stat -c %s "$log")
+  timeout -k 5 $((limit < left ? limit : left)) "$@" >>"$log" 2>&1
+  code=$?
+  [ "$code" -ne 124 ] || code="$code, out of time"
   echo "=== $name: exit code $code, $((SECONDS - began)) s"
-  tail -n "${LINES_SHOWN:-25}" "$OUT/$name.log" | cut -c1-220
+  tail -c +$((start + 1)) "$log" | tail -n "${LINES_SHOWN:-25}" | cut -c1-200
+  echo "--- $name: exit code $code, $((SECONDS - began)) s" >>"$log"
 }
 
-make_bundle() {
+make_bundle() { # the shipped bundle with FP16 graphs and a calibration
   [ -e "$WORK/bundle" ] && return
-  mkdir -p "$WORK/fp16"
-  "$PYTHON" -c "import tarfile; tarfile.open('$PKG/fp16.tar.xz').extractall('$WORK/fp16', filter='data')"
-  "$PYTHON" "$here/fp16_parts.py" join "$WORK/fp16" "$WORK/bundle.new" && mv "$WORK/bundle.new" "$WORK/bundle"
+  rm -rf "$WORK/bundle.new" && cp -r diffood/zoo/data/bundle "$WORK/bundle.new"
+  "$PYTHON" -c "import tarfile; tarfile.open('$PKG/fp16.tar.xz').extractall('$WORK/bundle.new', filter='data')" &&
+    mv "$WORK/bundle.new" "$WORK/bundle"
 }
 
 unpack_images() {
@@ -37,48 +59,56 @@ for name, count in (('fashion-test', ${COUNT:-1000}), ('digits', 300), ('texture
         unpack_set(name, folder, count)"
 }
 
-correctness() { # does it run, is it right
-  part 30 machine bash -c 'nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm --format=csv,noheader; nproc
-    "$PYTHON" -c "import torch, numpy, onnx; print(torch.__version__, numpy.__version__, onnx.__version__)"'
-  part 40 doctor "$PYTHON" -m diffood doctor
-  part 90 nodes "$PYTHON" "$here/nodes.py" "$WORK/bundle" $([ "$DEVICE" = cpu ] && echo --cpu)
-  LINES_SHOWN=12 part 60 verify-shipped "$PYTHON" -m diffood verify diffood/zoo/data/bundle --backend "$BACKEND"
-  unpack_images
-  LINES_SHOWN=12 part 150 verify-parity "$PYTHON" -m diffood verify "$WORK/bundle" --backend "$BACKEND" --batch 64 \
+correctness() { # is it right, the verdicts first
+  LINES_SHOWN=4 part 30 machine bash -c '
+    "$PYTHON" -c "import torch, numpy, onnx; print(torch.__version__, numpy.__version__, onnx.__version__)"
+    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm --format=csv,noheader; nproc'
+  LINES_SHOWN=8 part 40 doctor "$PYTHON" -m diffood doctor
+  unpack_images >>"$LOG" 2>&1
+  LINES_SHOWN=12 part 120 verify-parity "$PYTHON" -m diffood verify "$WORK/bundle" --backend "$BACKEND" --batch 64 \
     --images "$WORK/images/fashion-test" --ood "digits=$WORK/images/digits" --ood "textures=$WORK/images/textures"
+  LINES_SHOWN=6 part 40 verify-shipped "$PYTHON" -m diffood verify diffood/zoo/data/bundle --backend "$BACKEND"
+  part 60 nodes "$PYTHON" "$here/nodes.py" "$WORK/bundle" $([ "$DEVICE" = cpu ] && echo --cpu)
 }
 
-contracts() { # sessions on the CUDA provider and on the stand-in for TensorRT, while a large bundle is exported
-  [ -e "$WORK/large" ] || timeout 185 "$PYTHON" "$here/large_bundle.py" "$WORK/large" ${WIDTH:-} >"$OUT/large.log" 2>&1 &
-  local tests="$PYTHON -m pytest -q -p no:cacheprovider -m 'not slow'"
-  part 185 contract bash -c "$tests tests/runtime/sessions -rs -k '${CONTRACT:-onnxruntime-cuda or backends or library}'" \
-    >"$OUT/1" &
-  PYTHONPATH=$here:$PYTHONPATH part 185 contract-standin bash -c \
-    "$tests -p standin tests/runtime/sessions/test_session_contract.py -k tensorrt-fp" >"$OUT/2" &
-  part 120 cli bash -c "$tests tests/cli/test_doctor.py tests/cli/test_cli_verify.py" >"$OUT/3" &
+contracts() { # what the tests promise on this card, while a large bundle is exported on the processor
+  [ -e "$WORK/large/bundle/manifest.json" ] || {
+    rm -rf "$WORK/large"
+    PART_LOG=$OUT/two-large.log LINES_SHOWN=4 part 225 large "$PYTHON" "$here/large_bundle.py" "$WORK/large" ${WIDTH:-} &
+  }
+  local tests="$PYTHON -m pytest -q -p no:cacheprovider -rs"
+  # alone on the card: it looks at the memory in use
+  part 120 devices bash -c "$tests tests/runtime/test_devices.py"
+  PART_LOG=$OUT/two-contract.log part 110 contract bash -c \
+    "$tests tests/runtime/sessions -m 'not slow' -k '${CONTRACT:-onnxruntime-cuda or backends or library}'" &
+  PYTHONPATH=$here:$PYTHONPATH PART_LOG=$OUT/two-standin.log LINES_SHOWN=12 part 110 standin bash -c \
+    "$tests -p standin tests/runtime/sessions/test_session_contract.py -k tensorrt-fp" &
   wait
-  cat "$OUT/1" "$OUT/2" "$OUT/3"
-  rm -f "$OUT/1" "$OUT/2" "$OUT/3"
-  echo "=== large" && tail -n 4 "$OUT/large.log"
 }
 
-speed() {
-  part 60 throughput "$PYTHON" "$here/throughput.py" "$WORK/bundle" "$BACKEND,onnxruntime-cpu"
-  LINES_SHOWN=60 part 110 steps-zoo "$PYTHON" "$here/steps.py" "$WORK/bundle" diffood/zoo/data/weights/unet --variants \
-    --rows "${ROWS:-8,64,512}" --compile "${COMPILE-64}" --device "$DEVICE" --json "$OUT/steps-zoo.json"
-  [ -e "$WORK/large/bundle/manifest.json" ] && LINES_SHOWN=60 part 130 steps-large "$PYTHON" "$here/steps.py" \
-    "$WORK/large/bundle" "$WORK/large/unet" --variants --rows "${ROWS_LARGE:-8,64,256}" --compile "${COMPILE_LARGE-64}" \
+speed() { # images a second and milliseconds of an image first, then steps
+  part 110 bench-zoo bash -c "\"$PYTHON\" -m diffood bench \"$WORK/bundle\" --backend $BACKEND --plan default --plan fast \
+    --batch ${BATCH:-64} --seconds ${SECONDS_EACH:-5} --rounds 3 --no-compile --no-memory --json >\"$OUT/bench-zoo.json\" &&
+    \"$PYTHON\" \"$here/summary.py\" \"$OUT/bench-zoo.json\""
+  [ -e "$WORK/large/bundle/manifest.json" ] && part 110 bench-large bash -c "\"$PYTHON\" -m diffood bench \
+    \"$WORK/large/bundle\" --unet \"$WORK/large/unet\" --scheduler \"$WORK/large/scheduler\" \
+    --classifier \"$WORK/large/small.py:small\" --images \"$WORK/large/images\" --backend $BACKEND --plan default --plan fast \
+    --batch ${BATCH:-64} --seconds ${SECONDS_EACH:-5} --rounds 3 --no-compile --no-memory --json >\"$OUT/bench-large.json\" &&
+    \"$PYTHON\" \"$here/summary.py\" \"$OUT/bench-large.json\""
+  LINES_SHOWN=60 part 90 steps-zoo "$PYTHON" "$here/steps.py" "$WORK/bundle" diffood/zoo/data/weights/unet --variants \
+    --rows "${ROWS:-64}" --compile "${COMPILE-64}" --device "$DEVICE" --json "$OUT/steps-zoo.json"
+  [ -e "$WORK/large/bundle/manifest.json" ] && LINES_SHOWN=60 part 110 steps-large "$PYTHON" "$here/steps.py" \
+    "$WORK/large/bundle" "$WORK/large/unet" --variants --rows "${ROWS_LARGE:-64}" --compile "${COMPILE_LARGE-64}" \
     --device "$DEVICE" --json "$OUT/steps-large.json"
+  part 30 timeline "$PYTHON" "$here/timeline.py" "$WORK/bundle" "$BACKEND" fp16 ${BATCH:-64}
+  part 60 throughput "$PYTHON" "$here/throughput.py" "$WORK/bundle" "$BACKEND"
   part 20 clocks nvidia-smi --query-gpu=name,clocks.sm,temperature.gpu,power.draw,memory.used --format=csv,noheader
 }
 
-make_bundle
-case ${1:-} in
+make_bundle || echo "=== bundle: FAILED, its parts will say so" | tee -a "$LOG"
+case $stage in
 one) correctness ;;
 two) contracts ;;
 three) speed ;;
-*)
-  echo "usage: run.sh one|two|three" >&2
-  exit 2
-  ;;
 esac
+echo "=== stage $stage: $SECONDS of $STAGE_SECONDS s"

@@ -24,7 +24,7 @@ HOST_CAPABILITY = (8, 7)
 # --- a CUDA runtime on the host, as late as it may be -----------------------------------------------------------------
 class Error(enum.IntEnum):
     cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation = 0, 1, 2
-    cudaErrorStreamCaptureInvalidated = 901
+    cudaErrorInsufficientDriver, cudaErrorStreamCaptureInvalidated = 35, 901
 
 
 class Kind(enum.IntEnum):

@@ -1,15 +1,11 @@
-"""Images a second of whole verdicts on the embedded models: each backend, precision, plan and batch; one image alone.
+"""Images a second of whole passes on the embedded models, by plan, precision and batch.
 
 Run: throughput.py BUNDLE BACKEND[,BACKEND].
 """
 
-import statistics
 import sys
 import time
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from diffood.errors import DiffoodError
 from diffood.runtime.bundle.bundle import open_bundle
@@ -17,24 +13,7 @@ from diffood.runtime.bundle.calibration import load_calibrated_fusion, load_cali
 from diffood.runtime.detector import Detector
 from diffood.zoo.images import load_set
 
-ALONE = 30  # images that are timed one at a time
-
-
-def time_single(detector: Detector, images: npt.NDArray[np.uint8]) -> str:
-    """Median and 95 % quantile of the milliseconds of one image."""
-    each = []
-    for image in images[:ALONE]:
-        began = time.perf_counter()
-        detector.score(image[None])
-        each.append(1e3 * (time.perf_counter() - began))
-    return f"{statistics.median(each):8.2f} ms an image, p95 {sorted(each)[int(0.95 * len(each))]:.2f}"
-
-
-def time_all(detector: Detector, images: npt.NDArray[np.uint8]) -> str:
-    """Images a second over all images."""
-    began = time.perf_counter()
-    detector.score(images)
-    return f"{len(images) / (time.perf_counter() - began):8.0f} images/s"
+BATCHES = 8, 64, 512
 
 
 def main() -> None:
@@ -43,22 +22,19 @@ def main() -> None:
     images = load_set("fashion-test").images
     calibration = load_calibration(bundle)
     fusion, fitted = load_calibrated_fusion(bundle, calibration), calibration.fingerprint.plan
-    for name, plan in (("calibrated", fitted), ("plain", bundle.plan("plain"))):
+    plans = {"calibrated": (fitted, fusion), "plain": (bundle.plan("plain"), None)}
+    for name, (plan, fused) in plans.items():
         for backend in backends:
-            on_gpu = "cuda" in backend
-            for precision in bundle.precisions if on_gpu else ("fp32",):
-                for batch in (1, 64, 256) if on_gpu else (64,):
+            for precision in bundle.precisions:
+                for batch in BATCHES:
                     try:
                         detector = Detector.load(
-                            bundle,
-                            plan,
-                            backend=backend,
-                            precision=precision,
-                            batch=batch,
-                            fusion=fusion if plan == fitted else None,
+                            bundle, plan, backend=backend, precision=precision, batch=batch, fusion=fused
                         )
-                        detector.score(images[: min(batch, 64)])
-                        found = (time_single if batch == 1 else time_all)(detector, images)
+                        detector.score(images[:batch])
+                        began = time.perf_counter()
+                        detector.score(images)
+                        found = f"{len(images) / (time.perf_counter() - began):8.0f} images/s"
                     except DiffoodError as error:
                         found = f"{type(error).__name__}: {error}"
                     print(f"{name:<11}{backend:<18}{precision:<6}batch {batch:<5}{found}", flush=True)
