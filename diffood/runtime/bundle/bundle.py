@@ -1,8 +1,10 @@
 """The bundle: a folder of graphs, golden values and a manifest. Opens, checks and writes it; runs nothing."""
 
 import hashlib
+import itertools
 import json
 import mmap
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +31,8 @@ from diffood.runtime.records import GrownRecord, Record, Text, explain_invalid
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+CLASSIFY = "classify.onnx"  # of every bundle
+MOST_LISTED = 1000  # entries of a folder that is no bundle, looked at for a name to show
 CALIBRATION = "calibration.json"
 PARITY = "parity.json"
 TUNING = "tuning.json"
@@ -278,8 +282,7 @@ def open_bundle(path: Path) -> Bundle:
 
     Raises BundleError saying which file is wrong, how, and what to do.
     """
-    if not path.is_dir():
-        raise BundleError(f"{path} is not a bundle: no such folder. Make one with `diffood export --output {path}`.")
+    _require_bundle_folder(path)
     manifest = _parse_manifest(path, read_regular(path, MANIFEST, MAX_MANIFEST_BYTES))
     if manifest.default_plan not in manifest.plans:
         raise BundleError(f"{path / MANIFEST}: default_plan {manifest.default_plan!r} is not among its plans.")
@@ -298,6 +301,28 @@ def open_bundle(path: Path) -> Bundle:
             "named alpha_bar that fall within (0, 1). Export the bundle anew."
         )
     return Bundle(path, manifest, levels)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder looks like a bundle, damaged or not; never raises."""
+    return all(os.path.isfile(path / name) for name in (MANIFEST, CLASSIFY))  # noqa: PTH113 - Path's may raise
+
+
+def _require_bundle_folder(path: Path) -> None:
+    """Raise BundleError for a path that cannot be a bundle; most often it is the folder of images."""
+    if not path.is_dir():
+        problem = "it is a file" if path.exists() else "no such folder"
+        raise BundleError(f"{path} is not a bundle: {problem}. Make one with `diffood export --output {path}`.")
+    if os.path.lexists(path / MANIFEST):
+        return
+    with os.scandir(path) as entries:
+        names = sorted(entry.name for entry in itertools.islice(entries, MOST_LISTED))
+    if CLASSIFY not in names:
+        holds = f", and holds {names[0]!r}" if names else ", and is empty"
+        raise BundleError(
+            f"{path} is not a bundle: it has no {MANIFEST}{holds}. BUNDLE is the folder that `diffood export` made; "
+            "were BUNDLE and the images swapped?"
+        )
 
 
 def _parse_manifest(path: Path, data: bytes) -> Manifest:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from diffood.errors import UsageError
+from diffood.runtime.bundle.bundle import is_bundle
 from diffood.runtime.inputs.items import Item, LocalFile, RefusedItem, utf8_name
 
 Place = TypeVar("Place")
@@ -27,6 +28,12 @@ def folder_bases(inputs: Sequence[str]) -> dict[str, tuple[Path, str]]:
         real: (folder, utf8_name(Path(real).name if names[Path(real).name] == 1 else folder.as_posix()) + "/")
         for real, folder in folders.items()
     }
+
+
+def refuse_bundle(folder: Path) -> None:
+    """Raise UsageError for a folder that is a bundle: its files are no images."""
+    if is_bundle(folder):
+        raise UsageError(f"{folder} is a bundle, not a folder of images; were BUNDLE and the images swapped?")
 
 
 def is_folder(name: str) -> bool:

@@ -10,7 +10,15 @@ from typing import BinaryIO
 
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.inputs.archives import TAR
-from diffood.runtime.inputs.files import folder_bases, is_folder, list_entries, list_folder, named_files, open_list
+from diffood.runtime.inputs.files import (
+    folder_bases,
+    is_folder,
+    list_entries,
+    list_folder,
+    named_files,
+    open_list,
+    refuse_bundle,
+)
 from diffood.runtime.inputs.items import InlineItem, Item, LocalFile, Pause, RefusedItem, utf8_name
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns, ContainerFormat, ReadOptions
 from diffood.runtime.inputs.remote import RemoteFile, is_url, list_url, match_urls, require_file_system
@@ -95,6 +103,7 @@ def _streams(
     unlisted = dict(bases)
     streams = [_open(name, reading, unlisted) for name in dict.fromkeys(inputs)]
     if reading.watch:
+        refuse_bundle(reading.watch.folder)
         streams.append(watch_folder(reading.watch, reading.stop))
     if not streams:
         raise UsageError("No INPUT: name files, folders, 'globs', @lists, shards, tables or URLs, or use --watch.")
@@ -105,6 +114,7 @@ def _open(name: str, reading: ReadOptions, unlisted: dict[str, tuple[Path, str]]
     if name == STANDARD_INPUT:
         return _standard_input(reading)
     if is_folder(name):
+        refuse_bundle(Path(name))
         folder = unlisted.pop(os.path.realpath(name), None)  # missing if it was given before, written differently
         return list_folder(*folder) if folder else iter(())
     if container := container_of(name.partition("::")[0]):
