@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from typer.cli import get_docs_for_click
@@ -29,6 +30,7 @@ PAGES = {
 SOURCES = {page: source for source, page in PAGES.items()}
 PICTURES = ("benchmarks/results/*.png", "diffood/zoo/*.png")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
+ELSEWHERE = re.compile(r"""<(?:script|img|iframe|link[^>]*stylesheet)[^>]*(?:src|href)="?(https?:[^" >]+)""")
 EXAMPLE = re.compile(r"^([^:\n]+): (diffood (?:.+\n?)+?)$(?=\n\n)", re.M)  # "Example: diffood …", one paragraph
 
 
@@ -60,6 +62,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return text if (ROOT / path).exists() else match.group(0)  # a source file is named, not linked
 
     return LINK.sub(replace, markdown)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Refuse a page that would load something over the network."""
+    del config
+    if found := ELSEWHERE.search(output):
+        raise PluginError(f"{page.file.src_uri} loads {found[1]} from elsewhere; keep a copy of it in docs/assets.")
+    return output
 
 
 def write_cli_reference() -> str:

@@ -1,0 +1,33 @@
+"""What a threshold promises, in sentences, to the last digit and word."""
+
+import numpy as np
+import pytest
+
+from diffood.calibration.promises.guarantees import guarantee, guarantee_per_class
+from diffood.calibration.promises.per_class import fit_per_class
+from diffood.calibration.promises.thresholds import Method, fit_threshold
+
+SENTENCES: dict[Method, str] = {
+    "pac": "With 90.0% confidence, at most 4.59% of in-distribution images like these 200 are flagged (asked for: 5.00%).",
+    "conformal": "On average over calibration sets of 200 images, 4.98% of in-distribution images are flagged (asked for: "
+    "5.00%); this one threshold may do worse.",
+    "quantile": "5.00% of the 200 calibration images lie above; this guarantees nothing for others.",
+}
+
+
+@pytest.mark.parametrize("method", SENTENCES)
+def test_one_threshold_says_what_it_promises_and_of_how_many_images(method: Method) -> None:
+    assert guarantee(fit_threshold(np.arange(200.0), 0.05, 0.9, method)) == SENTENCES[method]
+
+
+@pytest.mark.parametrize(
+    ("scarce", "named", "others"), [(1, 1, None), (12, 12, None), (13, 12, "1 more"), (24, 12, "12 more")]
+)
+def test_at_most_twelve_classes_without_a_threshold_are_named(scarce: int, named: int, others: str | None) -> None:
+    classes = np.repeat(np.arange(scarce + 1), [300] + [1] * scarce)
+    fitted = fit_per_class(np.arange(float(classes.size)), classes, scarce + 1, 0.05, 0.9, "conformal")
+    listed = (
+        guarantee_per_class(fitted, [f"c{k}" for k in range(scarce + 1)]).rpartition(": ")[2].rstrip(".").split(", ")
+    )
+    assert listed[:named] == [f"c{k} (1 of 19)" for k in range(1, named + 1)]
+    assert listed[named:] == ([others] if others else [])
