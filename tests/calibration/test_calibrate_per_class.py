@@ -40,7 +40,8 @@ def draw(generator: np.random.Generator, n: int) -> ScoredFiles:
     predicted = generator.choice(SHARES.size, n, p=SHARES)
     scores = STARTS[predicted] + generator.random(n)
     ids = tuple(f"{index}.png" for index in range(n))
-    return ScoredFiles(scores, scores[:, None], predicted, np.full(len(scores), 12), (), ids, ids)
+    hashes = tuple(f"{index:064x}" for index in range(n))
+    return ScoredFiles(scores, scores[:, None], predicted, np.full(len(scores), 12), (), hashes, ids)
 
 
 def stored(detector: Detector, files: ScoredFiles, method: Method = "pac") -> Calibration:
