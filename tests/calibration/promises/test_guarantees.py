@@ -8,9 +8,10 @@ from diffood.calibration.promises.per_class import fit_per_class
 from diffood.calibration.promises.thresholds import Method, fit_threshold
 
 SENTENCES: dict[Method, str] = {
-    "pac": "With 90.0% confidence, at most 4.59% of in-distribution images like these 200 are flagged (asked for: 5.00%).",
-    "conformal": "On average over calibration sets of 200 images, 4.98% of in-distribution images are flagged (asked for: "
-    "5.00%); this one threshold may do worse.",
+    "pac": "With 90.0% confidence, at most 4.59% of in-distribution images like these 200 are flagged (asked for: "
+    "5.00%).",
+    "conformal": "On average over calibration sets of 200 images, 4.98% of in-distribution images are flagged (asked "
+    "for: 5.00%); this one threshold may do worse.",
     "quantile": "5.00% of the 200 calibration images lie above; this guarantees nothing for others.",
 }
 
