@@ -14,10 +14,10 @@ import numpy as np
 
 from diffood.errors import DiffoodError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.graphs import read_graph
 from diffood.runtime.detector import Detector
 from diffood.runtime.sessions import onnxruntime_cuda
 from diffood.runtime.sessions.cuda import find_device
-from diffood.runtime.sessions.graphs import read_graph
 from diffood.runtime.sessions.onnxruntime import onnxruntime  # through diffood, which turns its telemetry off
 
 

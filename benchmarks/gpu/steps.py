@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
+from diffood.runtime.bundle.graphs import read_graph
 from diffood.runtime.method.schedule import NO_REGISTER
 from diffood.runtime.sessions import StepInputs, onnxruntime_cuda
 from diffood.runtime.sessions.backends import open_session
-from diffood.runtime.sessions.graphs import read_graph
 from diffood.runtime.sessions.onnxruntime import start_session
 
 BURSTS, WARM_UPS = 5, 3

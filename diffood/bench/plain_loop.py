@@ -12,11 +12,11 @@ from onnxruntime import InferenceSession, SessionOptions
 
 from diffood.bench.compare import Meter
 from diffood.runtime.bundle.bundle import Bundle, Role, open_bundle
+from diffood.runtime.bundle.graphs import autoencoder_roles, read_graph
 from diffood.runtime.method.noise import content_key, draw_noise, mix
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import epsilon_coefficients, noise_scale
 from diffood.runtime.method.scoring import Array, jumps
-from diffood.runtime.sessions.graphs import autoencoder_roles, read_graph
 from diffood.runtime.sessions.onnxruntime import give_weights
 from diffood.runtime.sessions.onnxruntime_cuda import require_cuda
 

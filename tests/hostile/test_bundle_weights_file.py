@@ -12,7 +12,7 @@ from outside_weights import move_outside, point_outside, seal
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
-from diffood.runtime.sessions.graphs import read_graph, read_model
+from diffood.runtime.bundle.graphs import read_graph, read_model
 from diffood.runtime.sessions.onnxruntime import PROVIDER, load_graph
 
 onnx = pytest.importorskip("onnx", reason="needs the extra: export")

@@ -25,8 +25,8 @@ from diffood.runtime.bundle.engines import (
     save_record,
     target_name,
 )
+from diffood.runtime.bundle.graphs import read_model
 from diffood.runtime.child import child_command
-from diffood.runtime.sessions.graphs import read_model
 
 Report = Callable[[str], None]
 

@@ -25,9 +25,9 @@ from diffood.export.onnx.precision import LIMITS, count_products, prove_types
 from diffood.export.onnx.proof import PROOF_BATCHES, Inputs, prove_equal, prove_structure, run_onnx
 from diffood.export.onnx.samples import count_rows, first_batches
 from diffood.runtime.bundle.bundle import Bundle, FileEntry, GraphEntry, Manifest, Role, open_bundle, write_bundle
+from diffood.runtime.bundle.graphs import read_graph
 from diffood.runtime.detector import RANGE_SLACK, Detector
 from diffood.runtime.method.scoring import Array
-from diffood.runtime.sessions.graphs import read_graph
 
 IMAGES = 64  # spread over those given
 MEASURED_EVERY = 8  # of them measures, the others calibrate

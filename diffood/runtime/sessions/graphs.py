@@ -1,72 +1,15 @@
-"""What every session needs of a bundle's graphs: hashed bytes, and the expected inputs and outputs. Runs nothing."""
+"""What every session expects of a bundle's graphs: names, types and shapes of inputs and outputs. Runs nothing."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle.bundle import Bundle, GraphEntry, Precision, Role
-from diffood.runtime.bundle.external_data import ExternalTensor, StrayTensorError, find_external_data
-from diffood.runtime.sessions.weights_file import Weight, find_problem, view_weights
+from diffood.runtime.bundle.bundle import Bundle, Role
 
 Tensor = tuple[str | int | None, ...]  # ONNX's word for the type, then dimensions; a name or None for a free one
 Tensors = dict[str, Tensor]
 
 FLOAT, INT64 = "tensor(float)", "tensor(int64)"
 _BATCH = "batch"
-_UNPROVEN = "keeps weights in other files, which are not hashed"
-
-
-def step_role(*, guided: bool) -> Role:
-    """The role of the step graph, with or without guidance."""
-    return "step_guided" if guided else "step_plain"
-
-
-def autoencoder_roles(bundle: Bundle) -> tuple[Role, ...]:
-    """The roles of the graphs into latents and back; none if images are denoised as they are."""
-    return ("encode", "decode") if bundle.manifest.latent else ()
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A graph whose bytes were all hashed.
-
-    Attributes:
-        where: Its ONNX file, for messages.
-        model: The bytes of that file.
-        outside: Weights that are in a second file, by name.
-    """
-
-    where: Path
-    model: bytes
-    outside: dict[str, Weight]
-
-
-def read_graph(bundle: Bundle, role: Role, precision: Precision) -> Graph:
-    """Read a graph and its weights. Raises BundleError as read_model does, EngineMemoryError."""
-    entry = bundle.graph(role, precision)
-    model, tensors = read_model(bundle, entry)
-    outside = view_weights(tensors, bundle.load(entry.data)) if entry.data and tensors else {}
-    return Graph(bundle.path / entry.file, model, outside)
-
-
-def read_model(bundle: Bundle, entry: GraphEntry) -> tuple[bytes, list[ExternalTensor]]:
-    """Bytes of a graph's ONNX file, and what it says of the weights in entry.data, which is not read.
-
-    Raises BundleError if it is not ONNX, or keeps a tensor in any other file.
-    """
-    where, model = bundle.path / entry.file, bundle.read(entry.file)
-    try:
-        tensors = find_external_data(model)
-    except StrayTensorError as error:
-        detail = f" It has {error}." if entry.data else ""
-        raise BundleError(f"{where} {_UNPROVEN}; export the bundle again.{detail}") from None
-    except ValueError as error:
-        raise BundleError(f"{where} is not an ONNX graph ({error}); export the bundle again.") from None
-    if tensors and entry.data is None:
-        raise BundleError(f"{where} {_UNPROVEN}; export the bundle again.")
-    if entry.data and (problem := find_problem(tensors, entry.data, bundle.entry(entry.data).size)):
-        raise BundleError(f"{where} {problem}; export the bundle again.")
-    return model, tensors
 
 
 def expected_tensors(bundle: Bundle, role: Role) -> tuple[Tensors, Tensors]:

@@ -12,13 +12,14 @@ import onnxruntime
 from diffood.errors import BundleError, DeviceError, EngineMemoryError, MissingExtraError
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import Bundle, Precision, Role
+from diffood.runtime.bundle.graphs import autoencoder_roles, read_graph, step_role
+from diffood.runtime.bundle.weights_file import Weight
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions import Classified, Session, StepInputs
 from diffood.runtime.sessions.cores import usable_cores
-from diffood.runtime.sessions.graphs import autoencoder_roles, read_graph, require_tensors, step_role
+from diffood.runtime.sessions.graphs import require_tensors
 from diffood.runtime.sessions.host import combine_registers
 from diffood.runtime.sessions.out_of_memory import explain_lack_of_memory
-from diffood.runtime.sessions.weights_file import Weight
 
 LIBRARY, PROVIDER = "ONNX Runtime", "CPUExecutionProvider"
 NONE: Mapping[str, Weight] = {}

@@ -14,10 +14,11 @@ import onnxruntime
 from diffood.errors import DeviceError, MissingExtraError
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import Bundle, Precision, Role
+from diffood.runtime.bundle.graphs import autoencoder_roles, step_role
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions import Classified, Session, StepInputs
 from diffood.runtime.sessions.cuda import Device, find_device
-from diffood.runtime.sessions.graphs import INT64, autoencoder_roles, expected_tensors, step_role
+from diffood.runtime.sessions.graphs import INT64, expected_tensors
 from diffood.runtime.sessions.host import combine_registers, run_padded
 from diffood.runtime.sessions.onnxruntime import LIBRARY, load_graph, start_session
 from diffood.runtime.sessions.onnxruntime import require_backend as require_onnxruntime

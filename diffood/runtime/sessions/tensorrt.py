@@ -18,19 +18,11 @@ from diffood.errors import BundleError, DeviceError, MissingExtraError
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import Bundle, Precision, Role
 from diffood.runtime.bundle.engines import EngineFolder, EngineHost, EngineLibrary, find_engine, read_plan
+from diffood.runtime.bundle.graphs import autoencoder_roles, step_role
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions import Classified, Session, StepInputs
 from diffood.runtime.sessions.cuda import Buffer, Cuda, Device, find_device
-from diffood.runtime.sessions.graphs import (
-    FLOAT,
-    INT64,
-    Tensor,
-    Tensors,
-    autoencoder_roles,
-    expected_tensors,
-    require_tensors,
-    step_role,
-)
+from diffood.runtime.sessions.graphs import FLOAT, INT64, Tensor, Tensors, expected_tensors, require_tensors
 from diffood.runtime.sessions.host import combine_registers, run_padded
 from diffood.runtime.sessions.out_of_memory import is_out_of_memory, memory_error
 

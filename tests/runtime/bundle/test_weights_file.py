@@ -9,9 +9,9 @@ import pytest
 from outside_weights import move_outside, seal
 
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.graphs import read_graph, read_model
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
-from diffood.runtime.sessions.graphs import read_graph, read_model
 
 QUICK = {"start_times": (120,), "stride": 60, "repeats": 1}
 ROLES = ("classify", "step_plain", "step_guided")
