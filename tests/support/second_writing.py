@@ -25,6 +25,7 @@ diffusers = pytest.importorskip("diffusers")
 
 Tensor = Any  # torch.Tensor, where torch is installed
 Classify = Callable[[Tensor], tuple[Tensor, Tensor]]
+Draw = Callable[[int, tuple[int, ...]], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,11 @@ class Pass:
     denoised: Tensor
 
 
-def by_hand(models: Models, plan: Plan, pixels: npt.NDArray[np.uint8]) -> Pass:
-    """What the method leaves of uint8 images [N, C, H, W]; denoised float32 [N, R, T, C, H, W]."""
+def by_hand(models: Models, plan: Plan, pixels: npt.NDArray[np.uint8], draw: Draw | None = None) -> Pass:
+    """What the method leaves of uint8 images [N, C, H, W]; denoised float32 [N, R, T, C, H, W].
+
+    draw: noise [N, c, h, w] of a repeat, for rows of this shape; that of the lanes unless given.
+    """
     x = torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1)
     writing = Writing(models.alpha_bar, plan.schedule == "reference")
 
@@ -167,8 +171,11 @@ def by_hand(models: Models, plan: Plan, pixels: npt.NDArray[np.uint8]) -> Pass:
     total = torch.zeros(len(x), len(plan.start_times), dtype=torch.float64)
     images = torch.zeros(len(x), plan.repeats, len(plan.start_times), *x.shape[1:])
     for repeat in range(plan.repeats):
-        drawn = [draw_noise(content_key(image.numpy()), plan.seed, repeat, tuple(z.shape[1:])) for image in x]
-        noise = torch.from_numpy(np.stack(drawn))
+        shape = tuple(z.shape[1:])
+        drawn = (
+            [draw_noise(content_key(image.numpy()), plan.seed, repeat, shape) for image in x] if draw is None else []
+        )
+        noise = torch.from_numpy(np.stack(drawn) if draw is None else draw(repeat, shape))
 
         def noised(level: float, noise: Tensor = noise) -> Tensor:
             return math.sqrt(level) * z + math.sqrt(1 - level) * noise

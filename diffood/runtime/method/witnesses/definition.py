@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from diffood.runtime.method.scoring import Array, Float, softmax_confidence
+from diffood.runtime.onnx.builder import Value
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,36 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Traces:
+    """What a stage's graph has of B images, for witnesses to be written from; T start times, R repeats.
+
+    Attributes:
+        image: (C, H, W).
+        norm: Of differences, see Plan.norm.
+        compare: What with, see Plan.compare.
+        width: S, the length of the classifier's output in the plan's space.
+        x: [B, C, H, W] in [-1, 1].
+        logits: [B, K].
+        features: [B, D].
+        denoised: [T, R, B, C, H, W] in [-1, 1]; None where nothing is denoised.
+        origin: The classifier's output that denoised images are compared with, in the plan's space: [1, R, B, S], or
+            [1, 1, B, S] where all repeats have the same one; None where denoised images are not classified.
+        after: Its output for them, [T, R, B, S]; likewise.
+    """
+
+    image: tuple[int, int, int]
+    norm: Literal["l1", "l2"]
+    compare: Literal["origin", "neighbour"]
+    width: int
+    x: Value
+    logits: Value
+    features: Value
+    denoised: Value | None = None
+    origin: Value | None = None
+    after: Value | None = None
+
+
+@dataclass(frozen=True)
 class WitnessDefinition:
     """One witness. It is higher for what is more out-of-distribution.
 
@@ -63,6 +95,9 @@ class WitnessDefinition:
             where no witness of the plan needs one.
         needs_repeats: Whether it is measured on denoised images.
         classifies_denoised: Whether it needs denoised images classified, which costs a classification of each.
+        of_image: Writes what it says of images without a denoised one, [B], into a stage's graph.
+        of_denoised: Writes what it says of each denoised image, [T, R, B]; `reduce` makes one value of them.
+        reduce: "mean", or "root" for the square root of it.
         measure_in_bank: Its value for features [D] that are a row of the bank themselves, which does not count; given
             by the witnesses that need a bank.
     """
@@ -72,4 +107,7 @@ class WitnessDefinition:
     measure: Callable[[Evidence, Array | None], float]
     needs_repeats: bool = False
     classifies_denoised: bool = False
+    of_image: Callable[[Traces], Value] | None = None
+    of_denoised: Callable[[Traces], Value] | None = None
+    reduce: Literal["mean", "root"] = "mean"
     measure_in_bank: Callable[[Array, Array], float] | None = None

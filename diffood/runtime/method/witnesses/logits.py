@@ -3,7 +3,8 @@
 import numpy as np
 
 from diffood.runtime.method.scoring import Array
-from diffood.runtime.method.witnesses.definition import WitnessDefinition
+from diffood.runtime.method.witnesses.definition import Traces, WitnessDefinition
+from diffood.runtime.onnx.builder import Value
 
 
 def logit_norm(logits: Array) -> float:
@@ -17,23 +18,44 @@ def energy(logits: Array) -> float:
     return -float(np.logaddexp.reduce(logits.astype(np.float64)))
 
 
+def _norm(traces: Traces) -> Value:
+    return -(traces.logits - traces.logits.reduce("ReduceMean", 1, keep=True)).reduce("ReduceL2", 1)
+
+
+def _energy(traces: Traces) -> Value:
+    return -traces.logits.reduce("ReduceLogSumExp", 1)
+
+
+def _largest(traces: Traces) -> Value:
+    return -traces.logits.reduce("ReduceMax", 1)
+
+
+def _probability(traces: Traces) -> Value:
+    builder = traces.logits.builder
+    return -builder.node("Softmax", traces.logits, axis=1).reduce("ReduceMax", 1)
+
+
 LOGIT_NORM = WitnessDefinition(
     "logit_norm",
     "How flat the classifier's outputs are: no class stands out.",
     lambda evidence, bank: logit_norm(evidence.logits),
+    of_image=_norm,
 )
 ENERGY = WitnessDefinition(
     "energy",
     "How low the classifier's outputs are taken together: no class is well supported.",
     lambda evidence, bank: energy(evidence.logits),
+    of_image=_energy,
 )
 MAX_LOGIT = WitnessDefinition(
     "max_logit",
     "How low the classifier's highest output is.",
     lambda evidence, bank: -float(evidence.logits.max()),
+    of_image=_largest,
 )
 MSP = WitnessDefinition(
     "msp",
     "How unsure the classifier is: how small its largest probability is.",
     lambda evidence, bank: -evidence.confidence,
+    of_image=_probability,
 )

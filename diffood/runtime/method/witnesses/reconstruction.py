@@ -1,11 +1,13 @@
 """How far denoised images are from the image itself."""
 
+import math
 from functools import lru_cache
 
 import numpy as np
 
 from diffood.runtime.method.scoring import Array, Float
-from diffood.runtime.method.witnesses.definition import WitnessDefinition
+from diffood.runtime.method.witnesses.definition import Traces, WitnessDefinition
+from diffood.runtime.onnx.builder import Value, row_aligned
 
 TRUNCATE = 4.0  # standard deviations, where the Gaussian ends
 BLUR = 1 / 28  # of the shorter side; one pixel of the zoo's images, where it was chosen
@@ -34,9 +36,31 @@ def _gaussian(size: int, deviation: float) -> Float:
     return np.asarray(blurred)
 
 
+def blurred_difference(traces: Traces) -> Value:
+    """Denoised images less the image, blurred: [T, R, B, C, H, W]."""
+    assert traces.denoised is not None
+    builder, (_, height, width) = traces.x.builder, traces.image
+    deviation = BLUR * min(height, width)
+    rows, columns = (
+        builder.constant(matrix.astype(np.float32))
+        for matrix in (_gaussian(height, deviation), _gaussian(width, deviation).T)
+    )
+    return rows @ (traces.denoised - traces.x) @ columns
+
+
+def _mean_square(traces: Traces) -> Value:
+    blurred, values = blurred_difference(traces), math.prod(traces.image)
+    squares = blurred * blurred
+    shape = squares.builder.node("Shape", squares, end=3)
+    rows = squares.builder.node("Reshape", squares, squares.builder.concat([shape, squares.builder.integers([values])]))
+    return row_aligned(rows, values).reduce("ReduceSum", 3) / float(values)
+
+
 RECONSTRUCTION = WitnessDefinition(
     "reconstruction",
     "How far the denoised image is from the image itself, both slightly blurred.",
     lambda evidence, bank: reconstruction(evidence.x, evidence.denoised),
     needs_repeats=True,
+    of_denoised=_mean_square,
+    reduce="root",
 )

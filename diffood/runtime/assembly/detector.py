@@ -1,0 +1,102 @@
+"""The whole detector as one graph, for runtimes other than ours: images in, verdicts out once it is calibrated.
+
+image uint8 [B, C, H, W] -> a stage of all repeats -> witnesses after each of the plan's stages
+  -> without a calibration: they are the outputs
+  -> with one: score, p_value, threshold, is_ood, stage
+  -> predicted_class, confidence, denoised, heat_map
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffood.runtime.assembly.recipe import Recipe, Stage
+from diffood.runtime.assembly.stage import BATCH, DENOISED, FEATURES, IMAGE, LOGITS, classify_images, denoise_images
+from diffood.runtime.assembly.tail import judge, nearest_distance
+from diffood.runtime.bundle.calibration import Calibration
+from diffood.runtime.bundle.fusion import Fusion
+from diffood.runtime.method.witnesses.definition import Traces
+from diffood.runtime.method.witnesses.reconstruction import blurred_difference
+from diffood.runtime.method.witnesses.registry import WITNESSES, measurable
+from diffood.runtime.onnx import messages
+from diffood.runtime.onnx.builder import GraphBuilder, Value
+
+PREDICTED, CONFIDENCE, HEAT_MAP = "predicted_class", "confidence", "heat_map"
+
+
+@dataclass(frozen=True)
+class CalibratedScale:
+    """What `diffood calibrate` found.
+
+    Attributes:
+        calibration: The calibration.
+        fusion: What it was fitted with; None for a plan of one witness.
+    """
+
+    calibration: Calibration
+    fusion: Fusion | None
+
+
+def build_detector(recipe: Recipe, calibrated: CalibratedScale | None) -> bytes:
+    """The model of a plan, with all its stages.
+
+    Input: image uint8 [B, C, H, W]. Outputs: predicted_class int64 [B], confidence [B], denoised [B, C, H, W] in
+    [-1, 1] (from the largest start time, with the first noise), heat_map [B, H, W] (root mean square change, blurred);
+    with a calibration score, p_value, threshold, is_ood bool and stage int64, each [B]; without one logits [B, K],
+    features [B, D] and each witness by name, [B].
+    """
+    builder, plan = GraphBuilder(), recipe.plan
+    image = builder.input(IMAGE, messages.UINT8, (BATCH, *recipe.image))
+    whole = Stage(number=0, first=0, last=plan.repeats)
+    traces = denoise_images(recipe, whole, image, classify_images(recipe, image))
+    bank = calibrated.fusion.bank if calibrated and calibrated.fusion else None
+    values = _by_stage(recipe, traces, {} if bank is None else {"knn": nearest_distance(traces.features, bank)})
+    predicted = builder.node("ArgMax", traces.logits, axis=1, keepdims=0)
+    confidence = builder.node("Softmax", traces.logits, axis=1).reduce("ReduceMax", 1)
+    if calibrated is None:
+        builder.output(LOGITS, traces.logits, messages.FLOAT, (BATCH, recipe.classes))
+        builder.output(FEATURES, traces.features, messages.FLOAT, (BATCH, recipe.features))
+        for name, value in values[-1].items():
+            builder.output(name, value, messages.FLOAT, (BATCH,))
+    else:
+        answer = judge(values, predicted, calibrated.calibration, calibrated.fusion)
+        builder.output("score", answer.score, messages.FLOAT, (BATCH,))
+        builder.output("p_value", answer.p_value, messages.FLOAT, (BATCH,))
+        builder.output("threshold", answer.threshold, messages.FLOAT, (BATCH,))
+        builder.output("is_ood", answer.is_ood, messages.BOOL, (BATCH,))
+        builder.output("stage", answer.stage, messages.INT64, (BATCH,))
+    builder.output(PREDICTED, predicted, messages.INT64, (BATCH,))
+    builder.output(CONFIDENCE, confidence, messages.FLOAT, (BATCH,))
+    _output_pictures(recipe, traces)
+    return builder.serialise(recipe.parts.domains)
+
+
+def _by_stage(recipe: Recipe, traces: Traces, from_bank: Mapping[str, Value]) -> list[dict[str, Value]]:
+    """Witness values [B] by name after each stage of the plan, the last after all repeats."""
+    plan, builder = recipe.plan, traces.x.builder
+    known, of_denoised = dict(from_bank), {}
+    for name in plan.witnesses:
+        if write := WITNESSES[name].of_image:
+            known[name] = write(traces)
+        if write := WITNESSES[name].of_denoised:
+            of_denoised[name] = write(traces)  # [T, R, B]
+    stages = []
+    for repeats in (*plan.stages, plan.repeats):
+        for name, value in of_denoised.items() if repeats else ():
+            first = builder.node("Slice", value, *map(builder.integers, ([0], [repeats], [1])))
+            mean = first.reduce("ReduceMean", 0, 1)
+            known[name] = builder.node("Sqrt", mean) if WITNESSES[name].reduce == "root" else mean
+        stages.append({name: known[name] for name in measurable(plan.witnesses, repeats) if name in known})
+    return stages
+
+
+def _output_pictures(recipe: Recipe, traces: Traces) -> None:
+    builder = traces.x.builder
+    assert traces.denoised is not None
+    of_largest = builder.node("Gather", traces.denoised, builder.constant(np.array(len(recipe.tables) - 1)), axis=0)
+    first = builder.node("Gather", of_largest, builder.constant(np.array(0)), axis=0)
+    builder.output(DENOISED, first, messages.FLOAT, (BATCH, *recipe.image))
+    blurred = blurred_difference(traces)  # [T, R, B, C, H, W]
+    change = builder.node("Sqrt", (blurred * blurred).reduce("ReduceMean", 0, 1, 3))
+    builder.output(HEAT_MAP, change, messages.FLOAT, (BATCH, *recipe.image[1:]))

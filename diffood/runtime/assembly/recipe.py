@@ -1,0 +1,132 @@
+"""What all graphs of a plan are made from: the bundle's parts, and the numbers of the method. Writes no node."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from diffood.errors import BundleError
+from diffood.runtime.bundle.bundle import Bundle, Precision, Role
+from diffood.runtime.bundle.graphs import autoencoder_roles, read_graph, step_role
+from diffood.runtime.bundle.weights_file import Weight
+from diffood.runtime.method.noise_pool import NoisePool, make_pool
+from diffood.runtime.method.plan import Plan
+from diffood.runtime.method.schedule import StepTable
+from diffood.runtime.method.witnesses.registry import classify_denoised
+from diffood.runtime.onnx.parts import Part
+
+Planes = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Which repeats a stage does: first … last - 1. The first stage classifies the images, and may do no repeat."""
+
+    number: int
+    first: int
+    last: int
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it classifies the images; later ones are given what it found."""
+        return self.number == 0
+
+    @property
+    def repeats(self) -> int:
+        """How many repeats it does."""
+        return self.last - self.first
+
+
+def list_stages(plan: Plan) -> list[Stage]:
+    """The stages of a plan, in their order."""
+    ends = (*plan.stages, plan.repeats)
+    return [Stage(number, first, last) for number, (first, last) in enumerate(zip((0, *ends), ends, strict=False))]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The graphs of a bundle that a plan needs.
+
+    Attributes:
+        classify: x -> logits, features.
+        step: One denoising step.
+        encode: Images to latents; None where images are denoised as they are.
+        decode: Latents to images; likewise.
+    """
+
+    classify: Part
+    step: Part
+    encode: Part | None = None
+    decode: Part | None = None
+
+    @property
+    def domains(self) -> dict[str, int]:
+        """Versions of all their operators by domain."""
+        parts = (self.classify, self.step, self.encode, self.decode)
+        return {domain: version for part in parts if part for domain, version in part.domains.items()}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all stages of a plan have in common.
+
+    Attributes:
+        parts: The bundle's graphs.
+        plan: The plan.
+        tables: Its step tables, by start time.
+        origin_scale: (scale of x, scale of noise) of the image that denoised ones are compared with.
+        pool: The noise.
+        image: (C, H, W) of images.
+        row: (c, h, w) of what is denoised: images, or latents.
+        classes: Number K of logits.
+        features: Length D of the features.
+        outside: Weights that the bundle keeps outside its graphs, by their names in what is assembled.
+    """
+
+    parts: Parts
+    plan: Plan
+    tables: list[StepTable]
+    origin_scale: tuple[float, float]
+    pool: NoisePool
+    image: Planes
+    row: Planes
+    classes: int
+    features: int
+    outside: Mapping[str, Weight]
+
+    @property
+    def own_origin(self) -> bool:
+        """Whether each repeat is compared with an original of its own, noised at index 0 (the reference schedule)."""
+        return classify_denoised(self.plan.witnesses) and self.origin_scale[1] > 0
+
+
+def make_recipe(bundle: Bundle, plan: Plan, precision: Precision) -> Recipe:
+    """Read what a plan needs of a bundle, in this precision. Raises BundleError as `read_graph` does."""
+    manifest = bundle.manifest
+    image, row = (manifest.image.channels, manifest.image.height, manifest.image.width), manifest.lane_shape
+    parts: dict[str, Part] = {}
+    outside: dict[str, Weight] = {}
+    for role in ("classify", step_role(guided=plan.guidance > 0), *autoencoder_roles(bundle)):
+        name = "step" if role.startswith("step") else role
+        parts[name], weights = _read_part(bundle, role, name, precision)
+        outside |= weights
+    return Recipe(
+        parts=Parts(**parts),
+        plan=plan,
+        tables=bundle.tables(plan),
+        origin_scale=plan.grid(bundle.alpha_bar).origin_scale(),
+        pool=make_pool(plan.seed, plan.repeats, math.prod(image), math.prod(row)),
+        image=image,
+        row=row,
+        classes=len(manifest.class_names),
+        features=manifest.feature_count,
+        outside=outside,
+    )
+
+
+def _read_part(bundle: Bundle, role: Role, name: str, precision: Precision) -> tuple[Part, dict[str, Weight]]:
+    graph = read_graph(bundle, role, precision)
+    try:
+        part = Part(name, graph.model)
+    except ValueError as error:
+        raise BundleError(f"{graph.where} cannot be used: {error}. Export the bundle again.") from None
+    return part, {part.name_of(weight): values for weight, values in graph.outside.items()}

@@ -1,0 +1,100 @@
+"""One stage of a plan as one graph: images in, what the classifier says of them and of the denoised ones out.
+
+    image uint8 [B, C, H, W]
+      -> x = image / 127.5 - 1 -> classify -> logits, features, label
+      -> noise of the pixels -> a block of rows per start time, with all repeats of all images
+      -> steps -> x̂, clamped -> classify
+      -> how far every denoised image is, [B, R, T] for each witness
+
+With an autoencoder, latents are noised and denoised in place of images.
+"""
+
+from dataclasses import replace
+
+from diffood.runtime.assembly.noise import draw_noise
+from diffood.runtime.assembly.recipe import Recipe, Stage
+from diffood.runtime.assembly.steps import StepSettings, denoise, noised
+from diffood.runtime.method.witnesses.definition import Traces
+from diffood.runtime.method.witnesses.registry import WITNESSES, classify_denoised
+from diffood.runtime.onnx import messages
+from diffood.runtime.onnx.builder import GraphBuilder, Value
+
+IMAGE, LOGITS, FEATURES, DENOISED = "image", "logits", "features", "denoised"
+BATCH = "batch"  # the dimension that is free
+
+
+def build_stage(recipe: Recipe, stage: Stage) -> bytes:
+    """The model of a stage.
+
+    Inputs: image uint8 [B, C, H, W]; logits [B, K] and features [B, D] as well if it does not classify.
+    Outputs: logits and features if it does; if it denoises, denoised [B, R, T, C, H, W] and, by name, what the plan's
+    witnesses say of each denoised image, [B, R, T].
+    """
+    builder = GraphBuilder()
+    image = builder.input(IMAGE, messages.UINT8, (BATCH, *recipe.image))
+    logits_shape, features_shape = (BATCH, recipe.classes), (BATCH, recipe.features)
+    if stage.classifies:
+        traces = classify_images(recipe, image)
+        builder.output(LOGITS, traces.logits, messages.FLOAT, logits_shape)
+        builder.output(FEATURES, traces.features, messages.FLOAT, features_shape)
+    else:
+        logits = builder.input(LOGITS, messages.FLOAT, logits_shape)
+        features = builder.input(FEATURES, messages.FLOAT, features_shape)
+        traces = _traces(recipe, from_pixels(image), logits, features)
+    if stage.repeats:
+        traces = denoise_images(recipe, stage, image, traces)
+        assert traces.denoised is not None
+        shape = (BATCH, stage.repeats, len(recipe.tables))
+        builder.output(DENOISED, traces.denoised.transpose(2, 1, 0, 3, 4, 5), messages.FLOAT, (*shape, *recipe.image))
+        for name in recipe.plan.witnesses:
+            if write := WITNESSES[name].of_denoised:
+                builder.output(name, write(traces).transpose(2, 1, 0), messages.FLOAT, shape)
+    return builder.serialise(recipe.parts.domains)
+
+
+def from_pixels(image: Value) -> Value:
+    """What the models take, float32 in [-1, 1], of pixels uint8."""
+    return image.cast(messages.FLOAT) / 127.5 - 1.0
+
+
+def classify_images(recipe: Recipe, image: Value) -> Traces:
+    """What the classifier says of images."""
+    x = from_pixels(image)
+    found = recipe.parts.classify(image.builder, {"x": x})
+    return _traces(recipe, x, found[LOGITS], found[FEATURES])
+
+
+def _traces(recipe: Recipe, x: Value, logits: Value, features: Value) -> Traces:
+    plan = recipe.plan
+    width = recipe.classes if plan.space == LOGITS else recipe.features
+    return Traces(recipe.image, plan.norm, plan.compare, width, x, logits, features)
+
+
+def denoise_images(recipe: Recipe, stage: Stage, image: Value, traces: Traces) -> Traces:
+    """Add the denoised images of a stage, and what the classifier says of them if a witness asks for it."""
+    parts, plan, builder, repeats = recipe.parts, recipe.plan, image.builder, stage.repeats
+    z = parts.encode(builder, {"x": traces.x})["z"] if parts.encode else traces.x
+    noise = draw_noise(image, recipe, stage)
+    label = builder.node("ArgMax", traces.logits, axis=1, keepdims=0)
+    how = StepSettings(parts.step, plan.guidance, builder.concat([label] * repeats))
+    ends = [_as_images(recipe, end) for end in denoise(how, recipe.tables, z, noise)]
+    denoised = builder.concat([end.reshape(1, repeats, -1, *recipe.image) for end in ends])
+    if not classify_denoised(plan.witnesses):
+        return replace(traces, denoised=denoised)
+
+    def classify(rows: Value, blocks: int) -> Value:
+        return parts.classify(builder, {"x": rows})[plan.space].reshape(blocks, repeats, -1, traces.width)
+
+    if recipe.own_origin:
+        origin = classify(_as_images(recipe, noised(z, noise, recipe.origin_scale)), 1)
+    else:
+        once = traces.logits if plan.space == LOGITS else traces.features
+        origin = builder.node("Unsqueeze", once, builder.integers([0, 1]))
+    return replace(traces, denoised=denoised, origin=origin, after=classify(builder.concat(ends), len(ends)))
+
+
+def _as_images(recipe: Recipe, rows: Value) -> Value:
+    """Denoised rows as images in [-1, 1]: decoded where they are latents, clamped."""
+    decode = recipe.parts.decode
+    images = decode(rows.builder, {"z": rows})["x"] if decode else rows
+    return rows.builder.node("Clip", images, -1.0, 1.0)

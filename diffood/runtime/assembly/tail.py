@@ -1,0 +1,177 @@
+"""A calibration as the end of a graph: witness values in, score, p-value and verdict out, in float32.
+
+The same as method.fusion and decision do in numpy, for runtimes that know nothing of either.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+
+from diffood.runtime.bundle.calibration import Calibration
+from diffood.runtime.bundle.fusion import Fusion
+from diffood.runtime.method.fusion import FittedWitness
+from diffood.runtime.method.plan import Combination
+from diffood.runtime.method.scoring import Array
+from diffood.runtime.method.witnesses.jump import unit
+from diffood.runtime.method.witnesses.knn import NEIGHBOUR
+from diffood.runtime.onnx import messages
+from diffood.runtime.onnx.builder import GraphBuilder, Value
+
+# erfc(t) = u·exp(-t² + P(u)), u = 1 / (1 + t/2), t >= 0, within 1.2e-7 of its value: Press et al., Numerical Recipes,
+# 2nd ed., sec. 6.2 (erfcc). Lowest power first.
+_ERFC = (-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807, -1.13520398, 1.48851587, -0.82215223)
+_ERFC_LAST = 0.17087277
+_LARGEST_Z = 1e18  # its square is finite in float32
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a calibrated graph says of B images.
+
+    Attributes:
+        score: float32 [B].
+        p_value: float32 [B].
+        threshold: float32 [B].
+        is_ood: bool [B].
+        stage: At which the image would have ended, from 1: int64 [B].
+    """
+
+    score: Value
+    p_value: Value
+    threshold: Value
+    is_ood: Value
+    stage: Value
+
+
+def judge(
+    values: Sequence[dict[str, Value]], predicted: Value, calibration: Calibration, fusion: Fusion | None
+) -> Answer:
+    """Write a calibration.
+
+    Args:
+        values: Witness values [B] by name after each stage, the last after all repeats.
+        predicted: Class int64 [B].
+        calibration: The calibration.
+        fusion: What it was fitted with; None for a plan of one witness.
+    """
+    builder = predicted.builder
+    last = builder.node("Add", builder.node("Mul", predicted, _whole(builder, 0)), _whole(builder, len(values)))
+    if fusion is None:
+        (score,), stage = values[-1].values(), last
+    else:
+        score, stage = _staged(values, fusion, last)
+    limit = builder.constant(np.array(_LARGEST, np.float32))
+    compared = builder.node("Where", _finite(score), score, limit)  # what is not finite is flagged
+    p_value, threshold = _compare(compared, predicted, calibration)
+    return Answer(score, p_value, threshold, builder.node("Greater", compared, threshold), stage)
+
+
+def _whole(builder: GraphBuilder, number: int) -> Value:
+    return builder.constant(np.array(number, np.int64))
+
+
+def _finite(value: Value) -> Value:
+    """Whether values are finite: comparisons with NaN are false in every engine."""
+    return value.builder.node("Less", value.builder.node("Abs", value), _LARGEST)
+
+
+def _staged(values: Sequence[dict[str, Value]], fusion: Fusion, last: Value) -> tuple[Value, Value]:
+    """Score and stage of every image: those of the first stage that ends it. last: number of the last stage, [B]."""
+    record, builder = fusion.record, last.builder
+    score, stage = fuse(record.witnesses, record.combine, values[-1]), last
+    for number, rule in reversed(list(enumerate(record.stages))):
+        early = fuse(rule.witnesses, record.combine, values[number])
+        low, high = (-np.inf if rule.low is None else rule.low), (np.inf if rule.high is None else rule.high)
+        passes = builder.node("LessOrEqual", early, float(low))
+        ends = builder.node("Or", passes, builder.node("Greater", early, float(high)))
+        score = builder.node("Where", ends, early, score)
+        stage = builder.node("Where", ends, _whole(builder, number + 1), stage)
+    return score, stage
+
+
+def fuse(witnesses: Sequence[FittedWitness], how: Combination, values: dict[str, Value]) -> Value:
+    """One score [B]: see method.fusion.fuse. NaN where a witness is not finite, since the tail of -inf is 0."""
+    parts, finite = [], []
+    for witness in witnesses:
+        z = standardise(witness, values[witness.name])
+        parts.append((minus_log_tail(z) if how == "tail" else z) * witness.weight)
+        finite.append(_finite(values[witness.name]))
+    builder = parts[0].builder
+    score = reduce(lambda one, other: one + other, parts)
+    sound = reduce(lambda one, other: builder.node("And", one, other), finite)
+    return builder.node("Where", sound, score, builder.constant(np.array(np.nan, np.float32)))
+
+
+def standardise(witness: FittedWitness, value: Value) -> Value:
+    """Values [B] in standard deviations above the in-distribution mean, after the transformation."""
+    bent = bend((value - witness.center) / witness.scale, witness.power)
+    return (bent - witness.center_bent) / witness.scale_bent
+
+
+def bend(value: Value, power: float) -> Value:
+    """Yeo and Johnson's transformation: see method.fusion.bend."""
+    builder = value.builder
+    if power == 1:
+        return value
+    above, below = builder.node("Max", value, 0.0), builder.node("Max", -value, 0.0)
+    return _box_cox(above, power) - _box_cox(below, 2 - power)
+
+
+def _box_cox(value: Value, power: float) -> Value:
+    """((1 + v)^power - 1) / power for v >= 0; log(1 + v) at 0."""
+    builder = value.builder
+    log = builder.node("Log", value + 1.0)
+    if abs(power) < 1e-6:
+        return log
+    return (builder.node("Exp", log * power) - 1.0) / power
+
+
+def minus_log_tail(z: Value) -> Value:
+    """-log P(Z > z) for Z standard normal, within 1e-6 of max(1, it) for every z that float32 has."""
+    builder = z.builder
+    t = builder.node("Min", builder.node("Abs", z), _LARGEST_Z) * (0.5**0.5)
+    u = builder.node("Reciprocal", t * 0.5 + 1.0)
+    series = u * _ERFC_LAST
+    for coefficient in reversed(_ERFC[1:]):
+        series = (series + coefficient) * u
+    log_half_erfc = series + (_ERFC[0] - float(np.log(2))) + builder.node("Log", u) - t * t
+    below = -builder.node("Log", -builder.node("Exp", log_half_erfc) + 1.0)
+    return builder.node("Where", builder.node("Greater", z, 0.0), -log_half_erfc, below)
+
+
+def _compare(score: Value, predicted: Value, calibration: Calibration) -> tuple[Value, Value]:
+    """p-value and threshold [B]: of the predicted class where it has its own, of all images otherwise."""
+    builder, own, per_class = score.builder, calibration.own_thresholds, calibration.per_class
+    known = builder.constant(np.array(calibration.scores, np.float32)[None])
+    counts = builder.node("GreaterOrEqual", known, score.reshape(-1, 1))  # [B, n]
+    last = max(own, default=0) + 1  # stands for all classes without a threshold of their own
+    thresholds, sizes = (
+        np.full(last + 1, calibration.threshold, np.float32),
+        np.full(last + 1, calibration.n, np.float32),
+    )
+    if per_class:
+        place = builder.node("Min", predicted, _whole(builder, last))
+        classes = np.array(per_class.classes)
+        for k, limit in own.items():
+            thresholds[k], sizes[k] = limit, (classes == k).sum()
+        shared = builder.constant(np.array([k not in own for k in range(last + 1)]))
+        same = builder.node("Equal", builder.constant(classes[None]), predicted.reshape(-1, 1))
+        everyone = builder.node("Gather", shared, place, axis=0).reshape(-1, 1)
+        counts = builder.node("And", counts, builder.node("Or", same, everyone))
+    else:
+        place = builder.node("Mul", predicted, _whole(builder, 0))
+    above = counts.cast(messages.FLOAT).reduce("ReduceSum", 1)
+    threshold, size = (builder.node("Gather", builder.constant(table), place, axis=0) for table in (thresholds, sizes))
+    return (above + 1.0) / (size + 1.0), threshold
+
+
+def nearest_distance(features: Value, bank: Array) -> Value:
+    """Distance [B] of features [B, D] to the NEIGHBOUR-th nearest row of a bank: see witnesses.knn."""
+    builder = features.builder
+    similarity = unit(features, bank.shape[1]) @ builder.constant(bank.T)
+    count = builder.integers([min(NEIGHBOUR, len(bank))])
+    nearest = builder.node("TopK", similarity, count, axis=1, outputs=2).reduce("ReduceMin", 1)
+    return builder.node("Sqrt", builder.node("Max", -nearest * 2.0 + 2.0, 0.0))
