@@ -9,6 +9,7 @@ from typing import Any
 
 from diffood.calibration.request import EngineRequest, ShowProgress, choose_engine, hide_progress, open_detector
 from diffood.calibration.scored_files import IND
+from diffood.calibration.tuning.below_chance import BelowChance, find_below_chance
 from diffood.calibration.tuning.candidates import CostOf, PlanCandidate, evaluations_of, measure_candidates
 from diffood.calibration.tuning.choice import TUNED, CostLimit, PlanChoice, choose
 from diffood.calibration.tuning.images import TuningImages, gather_images
@@ -71,6 +72,8 @@ class Tuned:
         candidates: Every plan that was measured.
         compared: Plans the bundle had before, by name, but those with knn.
         choice: The plan chosen.
+        below_chance: Where the paper's score alone is below chance on these images; plans with it there are left out of
+            the choice, unless no other is within the limit.
         latency_engine: What milliseconds were measured on, None for a limit in evaluations.
         skipped: Plans not measured, as no plan of their trace can be within the limit.
         interrupted: Whether the tuning ended before all was measured; then no plan was written.
@@ -85,6 +88,7 @@ class Tuned:
     candidates: tuple[PlanCandidate, ...]
     compared: dict[str, PlanCandidate]
     choice: PlanChoice
+    below_chance: BelowChance
     latency_engine: EngineOption | None
     skipped: int
     interrupted: bool
@@ -122,6 +126,7 @@ class Tuned:
             "conversions": self.images.conversions,
             "interrupted": self.interrupted,
             "skipped_plans": self.skipped,
+            "below_chance": self.below_chance.as_json(),
             "chosen": choice.chosen.as_json(),
             "best_within_limit": choice.best.as_json(),
             "best_measured": choice.anywhere.as_json(),
@@ -157,7 +162,8 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
     open_trace = partial(open_detector, bundle, engine=engine)
     with show_progress("tuning", images.count * sum(full_cost(bundle, trace) for trace in kept)) as advance:
         candidates, interrupted = measure_candidates(bundle, kept, images, open_trace, cost_of, advance)
-    choice = choose(candidates, limit)
+    below_chance = find_below_chance(candidates)
+    choice = _choose(candidates, below_chance, limit)
     by_plan = {found.plan: found for found in candidates}
     tuned = Tuned(
         bundle=bundle,
@@ -167,6 +173,7 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
         candidates=tuple(candidates),
         compared={name: by_plan[plan] for name, plan in compared.items() if plan in by_plan},
         choice=choice,
+        below_chance=below_chance,
         latency_engine=latency_engine,
         skipped=sum(len(plans) for trace, plans in groups.items() if trace not in kept),
         interrupted=interrupted,
@@ -176,6 +183,12 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
     keep_measured(bundle, tuned.measured())
     add_default_plan(bundle, TUNED, choice.chosen.plan)
     return replace(tuned, speeds=_time_chosen(bundle, choice.chosen, images, engine.threads))
+
+
+def _choose(candidates: Sequence[PlanCandidate], below_chance: BelowChance, limit: CostLimit) -> PlanChoice:
+    """As `choose`, of the plans that are not left out, if one of them is within the limit."""
+    others = [found for found in candidates if found.plan not in below_chance.left_out]
+    return choose(others if any(found.cost <= limit.most for found in others) else candidates, limit)
 
 
 def _cost_function(bundle: Bundle, latency_engine: EngineOption | None, images: TuningImages, threads: int) -> CostOf:

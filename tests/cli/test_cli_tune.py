@@ -1,11 +1,13 @@
 """diffood tune from the command line: what it says and leaves, and what it refuses."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,10 +15,13 @@ from diffood.calibration.tuning.timing import EngineOption, Speed
 from diffood.cli.text.tuning import describe_speeds
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.tuning import load_tuned
+from diffood.runtime.detector import Detector
 from diffood.runtime.method.plan import DEFAULT
-from diffood.zoo.images import unpack_set
+from diffood.runtime.method.plan import FAST as FAST_PLAN
+from diffood.zoo.images import load_set, unpack_set
 
 CHEAP = DEFAULT.changed({"start_times": (240,), "stride": 240, "repeats": 1, "guidance": 0.0, "stages": ()})
+NO_JUMP = {"witnesses": FAST_PLAN.witnesses}
 PLANS = [CHEAP, CHEAP.changed({"repeats": 2, "stages": (1,)}), CHEAP.changed({"witnesses": ("jump",)})]
 Run = Callable[..., Any]  # gives conftest.Done
 FAST = ("--images", 40, "--batch", 16, "--threads", 1)
@@ -114,6 +119,32 @@ def test_tune_then_calibrate_keeps_them_apart(
     assert fine.code == 0, fine
     assert "tuned on    40 of the images by `diffood tune`: not used for the threshold" in fine.out
     assert "images      60 scored" in fine.out
+
+
+def test_a_paper_score_below_chance_is_told_and_left_out(
+    run: Run, bundle: Path, clothes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffood.calibration.tune.list_plans", lambda _: [*PLANS, CHEAP.changed(NO_JUMP)])
+    clothes = load_set("fashion-test").images[:300]
+    jumps = Detector.load(open_bundle(bundle), PLANS[-1], batch=16, threads=1).score(clothes).score
+    calm = tmp_path / "calm"  # images that jump less than in-distribution ones do
+    calm.mkdir()
+    for index in np.argsort(jumps)[:40]:
+        Image.fromarray(clothes[index]).save(calm / f"{index}.png")
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    words = ("--ind", clothes_folder, "--ood", f"calm={calm}", "--budget", 2, "--batch", 16, "--threads", 1)
+    done = run("tune", bundle, *words, "--images", 80)
+    assert done.code == 0, done
+    said = (
+        r"the paper's score alone is below chance on these images in 1 of 1 ways to denoise: mean AUROC at most \d+\."
+    )
+    assert re.search(rf"^jump        {said}.* The 3 plans that use it there are left out$", done.out, re.MULTILINE)
+    assert open_bundle(bundle).plan() == CHEAP.changed(NO_JUMP)
+
+    monkeypatch.setattr("diffood.calibration.tune.list_plans", lambda _: PLANS)
+    content = run("tune", other, *words, "--images", 80, "--json").content
+    assert (content["below_chance"]["ways"], content["below_chance"]["plans_left_out"]) == (1, 3)
+    assert open_bundle(other).plan() in PLANS  # no other is within the limit
 
 
 def test_a_limit_below_every_plan_is_explained(run: Run, bundle: Path, clothes_folder: Path) -> None:

@@ -16,6 +16,7 @@ from diffood.cli.text.conversions import describe_conversions_by_set
 from diffood.cli.text.tables import table_lines
 
 UNFAIR = 0.05  # p-value, Holm's over the classes, from which a class is named
+CHANCE = 0.5  # the AUROC of guessing
 SPAN = 10  # characters of "91.1-100.0"
 
 
@@ -156,7 +157,15 @@ def _witnesses(result: Evaluation, compared: WitnessComparison) -> list[str]:
         *table_lines(("AUROC", "fused ", *(f"{name} " for name in alone)), rows),
         f"Best alone: {compared.best}, mean AUROC {percent(best.mean_auroc, 2)}; above the fusion by more than "
         f"{100 * CLEARLY:g} points on {ahead}.",
+        *_below_chance(compared),
     ]
+
+
+def _below_chance(compared: WitnessComparison) -> list[str]:
+    weak = [f"{name} ({percent(row.mean_auroc)})" for name, row in compared.alone.items() if row.mean_auroc < CHANCE]
+    if not weak:
+        return []
+    return [f"Below chance: {', '.join(weak)}; `diffood tune` finds a plan without, or name --witnesses."]
 
 
 def _interval(bounds: tuple[float, float]) -> str:

@@ -44,6 +44,7 @@ def describe_tuning(tuned: "Tuned") -> list[str]:
         f"Cost: {unit} per in-distribution image. Four witnesses: {', '.join(DEFAULT.witnesses)};",
         "three: without the jump. AUROC in percent, with 95% intervals. Listed: plans that no other beats in both.",
         "",
+        *_below_chance(tuned),
         *(
             ["interrupted before all was measured: nothing was written except which images were used"]
             if tuned.interrupted
@@ -65,6 +66,21 @@ def _images(tuned: "Tuned") -> list[str]:
     used = {name: group.count for name, group in images.groups.items()} | {IND: len(images.used)}
     changed = ((name, found, used[name]) for name, found in images.conversions.items())
     return [*lines, *describe_conversions_by_set(changed)]
+
+
+def _below_chance(tuned: "Tuned") -> list[str]:
+    found = tuned.below_chance
+    if not found.best:
+        return []
+    best = max(found.best, key=lambda one: one.mean.value).mean
+    kept = tuned.choice.chosen.plan in found.left_out
+    out = "would be left out, but no other is within the limit" if kept else "are left out"
+    interval = f"{_percent(best.low)} to {_percent(best.high)}"
+    return [
+        f"jump        the paper's score alone is below chance on these images in {len(found.best)} of {found.ways} "
+        f"ways to denoise: mean AUROC at most {_percent(best.value)} ({interval}), 50 is "
+        f"guessing. The {len(found.left_out)} plans that use it there {out}"
+    ]
 
 
 def _choice(tuned: "Tuned") -> list[str]:
