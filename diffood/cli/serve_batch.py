@@ -19,6 +19,7 @@ from diffood.errors import UsageError
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits
 from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
+from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.inputs.reading import DEFAULT_COLUMN, Columns
 from diffood.runtime.inputs.watch import WatchedFolder
 from diffood.serving.output.base import OutputMode
@@ -147,8 +148,12 @@ def show(result: "ServeResult", output: Path, as_json: bool) -> None:
     most_frequent = sorted(summary.reasons.items(), key=lambda item: -item[1])
     for reason, count in most_frequent[:REASONS_SHOWN]:
         typer.echo(f"set aside   {count} x {reason}")
+        named = summary.examples.get(reason, ())
+        typer.echo(f"            {', '.join(map(repr, named))}{', …' if count > len(named) else ''}")
     if len(most_frequent) > REASONS_SHOWN:
         typer.echo(f"set aside   for {len(most_frequent) - REASONS_SHOWN} more reasons; they are in the rows")
+    if left_out := LeftOut(**summary.left_out).describe():
+        typer.echo(f"left out    {left_out}: they have no rows")
     if summary.state == "finished":
         typer.echo(f"wrote       {output}")
     else:

@@ -20,6 +20,7 @@ from diffood import __version__
 from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.bundle.parity import calibration_sha256
 from diffood.runtime.inputs.counting import count_in_background
+from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.inputs.open import STANDARD_INPUT, open_inputs
 from diffood.runtime.inputs.reading import ReadOptions
 from diffood.serving.batch import BatchJob, existing_ids
@@ -136,11 +137,14 @@ def serve(request: ServeRequest, stop: Stop, observer: ServeObserver = ServeObse
 
 def _prepare(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer, stop: Stop) -> BatchJob:
     """The job of a request, with its output not yet entered."""
-    inputs, tally = request.inputs, Tally()
+    inputs, left_out = request.inputs, LeftOut()
+    tally = Tally(left_out)
     output = open_output(layout, _run_record(request, layout, opened), request.output.mode)
     live = inputs.watch is not None or STANDARD_INPUT in inputs.names  # no order that a resume would find again
     done = existing_ids(output, tally) if live else ()
-    reading = ReadOptions(request.scorer.limits, inputs.columns, inputs.watch, done=done, stop=stop.event)
+    reading = ReadOptions(
+        request.scorer.limits, inputs.columns, inputs.watch, done=done, stop=stop.event, left_out=left_out
+    )
     return BatchJob(opened.scorer, open_inputs(inputs.names, reading), output, live, tally, stop)
 
 

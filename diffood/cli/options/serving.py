@@ -30,7 +30,9 @@ Decoders = Annotated[
 ]
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="INPUT...", help="Files, folders, 'globs', @list.txt, - (paths), .tar, .parquet, URLs."),
+    typer.Argument(
+        metavar="INPUT...", help="Files, folders, 'globs', @list.txt, - (paths), .tar, .zip, .parquet, URLs."
+    ),
 ]
 WatchFolder = Annotated[
     Path | None,

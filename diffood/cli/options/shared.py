@@ -12,7 +12,7 @@ from diffood.runtime.backends import AUTO, BACKENDS
 from diffood.runtime.bundle.bundle import Precision
 from diffood.runtime.sessions.choice import PrecisionChoice
 
-INPUTS = "A folder, 'glob', @list.txt, - (paths), .tar, .parquet or URL."  # what every option of images takes
+INPUTS = "A folder, 'glob', @list.txt, - (paths), .tar, .zip, .parquet or URL."  # what every option of images takes
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle folder, as `diffood export` makes it.")]
 BackendName = Annotated[

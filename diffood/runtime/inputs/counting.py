@@ -1,11 +1,12 @@
 """Counts the items of inputs in the background, so that a run can say how much is left."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from diffood.errors import DiffoodError
 from diffood.runtime.inputs.files import folder_bases, is_folder, list_entries, named_files, open_list, walk
+from diffood.runtime.inputs.labels import LeftOut, without_labels
 from diffood.runtime.inputs.open import STANDARD_INPUT, container_of
 from diffood.runtime.inputs.remote import is_url
 
@@ -30,7 +31,7 @@ def count_in_background(inputs: Sequence[str]) -> Callable[[], int | None]:
 def count_items(inputs: Sequence[str]) -> int | None:
     """The number of items in the inputs; None if their names do not tell."""
     try:
-        counts = [sum(1 for _ in walk(folder)) for folder, _ in folder_bases(inputs).values()]
+        counts = [_count(name for name, _, _ in walk(folder)) for folder, _ in folder_bases(inputs).values()]
         counts += [_count_named(name) for name in dict.fromkeys(inputs) if not is_folder(name)]
     except (DiffoodError, OSError, _OnlyReadingTellsError):
         return None
@@ -45,12 +46,15 @@ def _count_named(name: str) -> int:
     if name == STANDARD_INPUT or is_url(name):
         raise _OnlyReadingTellsError
     if not name.startswith("@"):
-        return sum(_count_one(path.as_posix()) for path in named_files(name))
+        return _count(path.as_posix() for path in named_files(name))
     with open_list(Path(name[1:])) as file:
-        return sum(_count_one(entry) for entry in list_entries(file, name))
+        return _count(entry if isinstance(entry, str) else "" for entry in list_entries(file))
 
 
-def _count_one(name: str) -> int:
-    if container_of(name) or is_url(name):
-        raise _OnlyReadingTellsError
-    return 1
+def _count(names: Iterable[str]) -> int:
+    files = 0
+    for name in without_labels(((name, name) for name in names), LeftOut()):
+        if container_of(name) or is_url(name):
+            raise _OnlyReadingTellsError
+        files += 1
+    return files

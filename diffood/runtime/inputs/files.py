@@ -1,21 +1,37 @@
 """Lists files, folders, globs and lists on this machine as items with stable ids, in a stable order."""
 
+import codecs
+import fnmatch
 import glob
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import is_bundle
-from diffood.runtime.inputs.items import Item, LocalFile, RefusedItem, utf8_name
+from diffood.runtime.inputs.items import utf8_name
+from diffood.runtime.inputs.labels import LeftOut, is_hidden_name
 
 Place = TypeVar("Place")
 Failure = TypeVar("Failure", bound=Exception)
 
 GLOB_CHARACTERS = frozenset("*?[")
 LONGEST_LINE = 2**16  # bytes of a line in a list: sixteen times Linux's PATH_MAX, room for a signed URL
+
+
+@dataclass(frozen=True)
+class RefusedLine:
+    """A line of a list that has more than `LONGEST_LINE` bytes; its number from 1."""
+
+    number: int
+
+    @property
+    def reason(self) -> str:
+        """Why it is refused."""
+        return f"The line has more than {LONGEST_LINE} bytes; write one path per line."
 
 
 def folder_bases(inputs: Sequence[str]) -> dict[str, tuple[Path, str]]:
@@ -42,16 +58,46 @@ def is_folder(name: str) -> bool:
 
 
 def named_files(name: str) -> list[Path]:
-    """The file of this name, or the files that match it as a pattern, sorted. Raises UsageError if there are none."""
+    """The file of this name, or the files that match it as a pattern, sorted. Raises UsageError if there are none.
+
+    The files below a folder that matches do match, and links to folders are treated as in `walk`.
+    """
     if os.path.lexists(name):
         return [Path(name)]
     if not GLOB_CHARACTERS & set(name):
         raise UsageError(f"No such file or folder: {name}")
-    matches = [Path(match) for match in glob.glob(name, recursive=True)]  # noqa: PTH207 - takes absolute patterns
-    files = sorted(match for match in matches if not match.is_dir())
+    parts = Path(name).as_posix().split("/")
+    if "**" in parts and not any(part.startswith(".") for part in parts[parts.index("**") :]):
+        files = _match_below("/".join(parts[: parts.index("**")]), parts[parts.index("**") :], root=name[0] == "/")
+    else:
+        matches = [Path(match) for match in glob.glob(name, recursive=True)]  # noqa: PTH207 - takes absolute patterns
+        files = [file for match in matches for file in (_files_below(match) if match.is_dir() else [match])]
     if not files:
         raise UsageError(f"The pattern {name!r} matches no file; quote it and check the folder.")
-    return files
+    return sorted(set(files))
+
+
+def _match_below(top: str, parts: Sequence[str], *, root: bool) -> list[Path]:
+    """The files below the folders `top` names that match a pattern which begins with "**"."""
+    tops = glob.glob(top) if top else ["/" if root else "."]  # noqa: PTH207 - takes absolute patterns
+    return [
+        file
+        for folder in map(Path, tops)
+        for file in (_files_below(folder) if folder.is_dir() else [])
+        if _matches(file.relative_to(folder).parts, parts)
+    ]
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return [path for _, path, _ in walk(folder)]
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path, or of a folder above it, match those of a pattern."""
+    if not pattern or pattern[0] == "**":
+        rest = pattern[1:]
+        return not rest or _matches(parts, rest) or (bool(parts) and _matches(parts[1:], pattern))
+    return bool(parts) and fnmatch.fnmatch(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def open_list(path: Path) -> BinaryIO:
@@ -62,42 +108,38 @@ def open_list(path: Path) -> BinaryIO:
         raise UsageError(f"The list {path} cannot be read ({error.strerror}).") from None
 
 
-def list_entries(file: BinaryIO, name: str) -> Iterator[str]:
-    """The entries of a list, lazily. Only newlines end a line, as names may contain rarer separators.
-
-    Raises UsageError at a line that is too long to be a path.
-    """
+def list_entries(file: BinaryIO) -> Iterator[str | RefusedLine]:
+    """The entries of a list, lazily; a line that is too long to be a path is refused."""
+    number = 0
     while line := file.readline(LONGEST_LINE + 1):
-        if len(line) > LONGEST_LINE:
-            raise UsageError(f"A line of {name} has more than {LONGEST_LINE} bytes; write one path per line.")
-        if entry := os.fsdecode(line).strip():
+        number += 1
+        entry = list_entry(line, number)
+        if entry:
             yield entry
+        while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+            line = file.readline(LONGEST_LINE + 1)
 
 
-def list_folder(folder: Path, base: str) -> Iterator[Item]:
-    """The files below a folder, in the order of their ids; a folder that cannot be listed is a refused item.
+def list_entry(line: bytes, number: int) -> str | RefusedLine:
+    """A line as an entry of a list, "" for an empty one. Only newlines end a line: names may have rarer separators.
 
-    In memory are the names of one folder and of the folders above it.
+    A byte order mark before the first line is not part of it.
     """
-    for name, path, error in walk(folder):
-        if error is None:
-            yield LocalFile(base + name, path)
-        else:
-            yield RefusedItem(
-                base + name,
-                utf8_name(os.fspath(path)),
-                f"The folder cannot be listed ({error.strerror}), so its files have no rows; check its "
-                "permissions and try again.",
-            )
+    if len(line) > LONGEST_LINE:
+        return RefusedLine(number)
+    entry = os.fsdecode(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).rstrip("\r\n")
+    return entry if entry.strip() else ""
 
 
-def walk(folder: Path) -> Iterator[tuple[str, Path, OSError | None]]:
+def walk(folder: Path, left_out: LeftOut | None = None) -> Iterator[tuple[str, Path, OSError | None]]:
     """(relative name, path, None) of each file below a folder but hidden ones, sorted by name.
 
-    A folder's name sorts as if it ended in "/". Links to folders are not followed, since they may be loops. A folder
-    that cannot be listed comes itself, with the error.
+    A folder's name sorts as if it ended in "/". A folder that cannot be listed comes itself, with the error. Links to
+    folders are followed, each folder once: a link to one that is walked anyway is passed over, and one to a folder that
+    is walked already by another link, or that contains the folder itself, comes with an error.
     """
-    return walk_tree(_entries, folder)
+    walker = _Walker(folder, left_out or LeftOut())
+    return walk_tree(walker.entries, folder)
 
 
 def walk_tree(
@@ -115,22 +157,56 @@ def walk_tree(
             levels.pop()
 
 
-def _entries(name: str, folder: Path) -> Iterator[tuple[str, Path, OSError | None]]:
-    """As `walk`, of one folder; a folder in it has a name that ends in "/"."""
-    found: list[tuple[str, Path]] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                is_folder = _is_folder(entry)
-                if not (is_folder and entry.is_symlink()):
-                    found.append((name + utf8_name(entry.name) + ("/" if is_folder else ""), folder / entry.name))
-    except OSError as error:
-        yield name.removesuffix("/") or utf8_name(folder.name), folder, error
-        return
-    found.sort()
-    yield from ((text, path, None) for text, path in found)
+class _Walker:
+    """Lists the folders of one walk, and knows which ones links have led to."""
+
+    def __init__(self, top: Path, left_out: LeftOut) -> None:
+        self._top, self._left_out = os.path.realpath(top), left_out
+        self._linked: dict[str, str] = {}  # real path of each folder that was walked because of a link: its name here
+        self._links: set[str] = set()  # the names of the links themselves
+
+    def entries(self, name: str, folder: Path) -> Iterator[tuple[str, Path, OSError | None]]:
+        """As `walk`, of one folder; a folder in it has a name that ends in "/"."""
+        found: list[tuple[str, Path, OSError | None]] = []
+        below_link = any(name[: end + 1] in self._links for end, letter in enumerate(name) if letter == "/")
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    text, path = name + utf8_name(entry.name), folder / entry.name
+                    if entry.name.startswith("."):
+                        self._left_out.hidden += 1
+                    elif not _is_folder(entry):
+                        found.append((text, path, None))
+                    elif below_link or entry.is_symlink():
+                        found += self._by_link(text + "/", path, entry.is_symlink())
+                    else:
+                        found.append((text + "/", path, None))
+        except OSError as error:
+            yield name.removesuffix("/") or utf8_name(folder.name), folder, error
+            return
+        found.sort(key=lambda each: each[0])
+        yield from found
+
+    def _by_link(self, name: str, folder: Path, is_link: bool) -> Iterator[tuple[str, Path, OSError | None]]:
+        """A folder to which a link leads, or which is below one: to be walked, an error, or nothing."""
+        real = os.path.realpath(folder)
+        if self._is_walked_anyway(real):
+            return
+        if self._top.startswith(os.path.join(real, "")):  # noqa: PTH118 - "/" must not become "//"
+            yield name[:-1], folder, OSError(0, "it is a link to a folder that contains the one given")
+            return
+        known = self._linked.setdefault(real, name)
+        if known == name:
+            if is_link:
+                self._links.add(name)
+            yield name, folder, None
+        elif not name.startswith(known):  # otherwise a loop
+            yield name[:-1], folder, OSError(0, f"its files have their rows below {known!r}, which is the same folder")
+
+    def _is_walked_anyway(self, real: str) -> bool:
+        """Whether a folder is the one given, or below it without being hidden."""
+        relative = os.path.relpath(real, self._top).replace(os.sep, "/")
+        return relative == "." or not (relative.partition("/")[0] == ".." or is_hidden_name(relative))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape, error_text, read_and_decode, read_file
+from diffood.runtime.images.decode import (
+    DecodedImage,
+    ImageLimits,
+    ImageShape,
+    error_text,
+    read_and_decode,
+    read_file,
+    refuse_byte_count,
+)
 
 LONGEST_ID = 4096
 """Characters: Linux's PATH_MAX. Names inside archives and tables may be longer, but people read rows."""
@@ -70,7 +78,8 @@ class InlineItem(Item):
         return self.where
 
     def read(self, limits: ImageLimits) -> bytes:
-        """The bytes; `decode` refuses empty and too large ones."""
+        """The bytes. Raises RejectedImage if there are none, or too many."""
+        refuse_byte_count(len(self.data), limits)
         return self.data
 
     @property

@@ -1,41 +1,60 @@
 """Opens all inputs that verbs take: as one lazy stream of items, or as a list to go through more than once."""
 
+import contextlib
 import itertools
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.inputs.archives import TAR
 from diffood.runtime.inputs.files import (
+    RefusedLine,
     folder_bases,
     is_folder,
     list_entries,
-    list_folder,
     named_files,
     open_list,
     refuse_bundle,
+    walk,
 )
 from diffood.runtime.inputs.items import InlineItem, Item, LocalFile, Pause, RefusedItem, utf8_name
+from diffood.runtime.inputs.labels import is_image_name, without_labels
+from diffood.runtime.inputs.members import open_regular
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns, ContainerFormat, ReadOptions
 from diffood.runtime.inputs.remote import RemoteFile, is_url, list_url, match_urls, require_file_system
 from diffood.runtime.inputs.spool import Spool
 from diffood.runtime.inputs.tables import PARQUET
 from diffood.runtime.inputs.watch import read_lines, watch_folder
+from diffood.runtime.inputs.zips import ZIP
 
 STANDARD_INPUT = "-"
 
 
-CONTAINERS: tuple[ContainerFormat, ...] = (TAR, PARQUET)
+CONTAINERS: tuple[ContainerFormat, ...] = (PARQUET, ZIP, TAR)
 """Kinds of files that contain several images. A new kind is a module with a ContainerFormat, and a line here."""
 
 
 def container_of(name: str) -> ContainerFormat | None:
-    """The kind of container that a file of this name is, None if it is a single image."""
+    """The kind of container that a file of this name should be, None if it should be a single image."""
     return next((container for container in CONTAINERS if container.matches(name)), None)
+
+
+def container_at(path: Path) -> ContainerFormat | None:
+    """The kind of container that a file is by its contents, or else by its name; None for a single image.
+
+    Only the first bytes are read, and none of a file whose name ends like an image's.
+    """
+    if is_image_name(path.name):
+        return None
+    with contextlib.suppress(OSError, ValueError), open_regular(path) as file:  # ValueError: a name with a NUL
+        for container in CONTAINERS:
+            file.seek(0)
+            if container.recognises(file, path.name):
+                return container
+    return container_of(path.name)
 
 
 def open_inputs(inputs: Sequence[str], reading: ReadOptions) -> Iterator[Item | Pause]:
@@ -54,8 +73,8 @@ def open_inputs(inputs: Sequence[str], reading: ReadOptions) -> Iterator[Item | 
     bases = folder_bases(inputs)
     streams = _streams(inputs, reading, bases)
     items = itertools.chain.from_iterable(streams)
-    lone_folder = len(streams) == 1 and bool(bases) and not reading.done  # its ids are distinct already
-    found = items if lone_folder else _distinct(items, reading.done)
+    lone_folder = len(streams) == 1 and bool(bases) and not reading.done and not reading.columns.identity
+    found = _distinct(items, reading.done, files_are_distinct=lone_folder)
     if reading.watch or STANDARD_INPUT in inputs or reading.done:
         return found
     first = next(found, None)
@@ -112,33 +131,52 @@ def _streams(
 
 def _open(name: str, reading: ReadOptions, unlisted: dict[str, tuple[Path, str]]) -> Iterator[Item | Pause]:
     if name == STANDARD_INPUT:
-        return _standard_input(reading)
+        return _entries(read_lines(reading.stop), STANDARD_INPUT, Path(), reading)
     if is_folder(name):
         refuse_bundle(Path(name))
         folder = unlisted.pop(os.path.realpath(name), None)  # missing if it was given before, written differently
-        return list_folder(*folder) if folder else iter(())
-    if container := container_of(name.partition("::")[0]):
+        return _folder(*folder, reading) if folder else iter(())
+    if container := container_of(name.partition("::")[0]) if is_url(name) else container_at(Path(name)):
         container.require()
     if name.startswith("@"):
         return _list(open_list(Path(name[1:])), Path(name[1:]), reading)
-    if os.path.lexists(name):
-        return _expand(name, Path(name), reading)
-    if is_url(name):
+    if is_url(name) and not os.path.lexists(name):
         return _url(name, reading)
-    return itertools.chain.from_iterable(_expand(path.as_posix(), path, reading) for path in named_files(name))
+    named = ((path.as_posix(), path) for path in named_files(name))
+    files = without_labels(((written, (written, path)) for written, path in named), reading.left_out, in_order=True)
+    return itertools.chain.from_iterable(_expand(utf8_name(written), path, reading) for written, path in files)
 
 
-def _expand(name: str, path: Path, reading: ReadOptions) -> Iterator[Item]:
-    """The file itself, or the items in it if it is a container; `name` is how it was written."""
-    identity = utf8_name(Path(name).as_posix())
-    container = container_of(name)
-    return container.list_items(os.fspath(path), identity, reading) if container else iter([LocalFile(identity, path)])
+def _folder(folder: Path, base: str, reading: ReadOptions) -> Iterator[Item]:
+    """The files below a folder, in the order of their ids; a folder that cannot be listed is a refused item.
+
+    In memory are the names of one folder and of the folders above it.
+    """
+    walked = ((name, (name, path, error)) for name, path, error in walk(folder, reading.left_out))
+    for name, path, error in without_labels(walked, reading.left_out, in_order=True):
+        if error is None:
+            yield from _expand(base + name, path, reading)
+        else:
+            yield RefusedItem(
+                base + name,
+                utf8_name(os.fspath(path)),
+                f"The folder cannot be listed ({error.strerror}), so its files have no rows here; check its "
+                "permissions, or name the folder itself.",
+            )
+
+
+def _expand(identity: str, path: Path, reading: ReadOptions) -> Iterator[Item]:
+    """The file itself, or the items in it if it is a container."""
+    container = container_at(path)
+    if container is None:
+        return iter([LocalFile(identity, path)])
+    return container.list_items(os.fspath(path), identity, reading)
 
 
 def _url(url: str, reading: ReadOptions) -> Iterator[Item]:
     urls = match_urls(url)
     if urls is None:
-        return list_url(url)
+        return list_url(url, reading.left_out)
     return itertools.chain.from_iterable(_expand_url(match, reading) for match in urls)
 
 
@@ -148,45 +186,63 @@ def _expand_url(url: str, reading: ReadOptions) -> Iterator[Item]:
     return container.list_items(url, identity, reading) if container else iter([RemoteFile(identity, url)])
 
 
-def _list(file: BinaryIO, path: Path, reading: ReadOptions) -> Iterator[Item]:
-    name = f"@{utf8_name(path.as_posix())}"
-    try:
-        with file:
-            for entry in list_entries(file, name):
-                yield from _entry(entry, path.parent, reading)
-    except (DiffoodError, OSError) as error:
-        yield _refused_list(name, error)
+def _list(file: BinaryIO, path: Path, reading: ReadOptions) -> Iterator[Item | Pause]:
+    with file:
+        yield from _entries(list_entries(file), f"@{utf8_name(path.as_posix())}", path.parent, reading)
 
 
-def _standard_input(reading: ReadOptions) -> Iterator[Item | Pause]:
+def _entries(
+    entries: Iterable[str | RefusedLine | Pause], name: str, folder: Path, reading: ReadOptions
+) -> Iterator[Item | Pause]:
+    """The items of a list, in the order of its lines; a line that cannot be used is a refused item."""
+    named = ((entry if isinstance(entry, str) else "", entry) for entry in entries)
     try:
-        for entry in read_lines(reading.stop):
+        for entry in without_labels(named, reading.left_out):
             if isinstance(entry, Pause):
                 yield entry
+            elif isinstance(entry, RefusedLine):
+                yield RefusedItem(f"{name}:{entry.number}", f"{name}:{entry.number}", entry.reason)
             else:
-                yield from _entry(entry, Path(), reading)
+                yield from _entry(entry, folder, reading)
     except (DiffoodError, OSError) as error:
-        yield _refused_list(STANDARD_INPUT, error)
+        yield RefusedItem(name, name, f"The list, or its rest after the last row, cannot be read: {error}.")
 
 
 def _entry(entry: str, folder: Path, reading: ReadOptions) -> Iterator[Item]:
-    if is_url(entry) and not os.path.lexists(folder / entry):
-        require_file_system(entry)
+    entry = entry if _exists(folder / entry) else entry.strip()
+    path = folder / entry
+    if is_url(entry) and not _exists(path):
+        try:
+            require_file_system(entry)
+        except DiffoodError as error:
+            return iter([RefusedItem(utf8_name(entry), utf8_name(entry), str(error))])
         return _expand_url(entry, reading)
-    return _expand(entry, folder / entry, reading)
+    identity = utf8_name(Path(entry).as_posix())
+    return _folder(path, f"{identity}/", reading) if is_folder(os.fspath(path)) else _expand(identity, path, reading)
 
 
-def _refused_list(name: str, error: Exception) -> RefusedItem:
-    return RefusedItem(name, name, f"The list, or its rest after the last row, cannot be read: {error}.")
+def _exists(path: Path) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # a name with a NUL
+        return False
 
 
-def _distinct(items: Iterator[Item | Pause], done: Iterable[str]) -> Iterator[Item | Pause]:
-    """Each place once; an id that another place already has is refused under a new id."""
-    with closing(_SeenIds()) as ids:
+def _distinct(
+    items: Iterator[Item | Pause], done: Iterable[str], *, files_are_distinct: bool = False
+) -> Iterator[Item | Pause]:
+    """Each place once; an id that another place already has is refused under a new id.
+
+    With `files_are_distinct`, files come from one folder: only ids of members of containers in it are compared.
+    """
+    with contextlib.closing(_SeenIds()) as ids:
         for identity in done:
             ids.add(identity, None)
         for item in items:
-            if isinstance(item, Pause) or ids.add(item.id, item.place):
+            if isinstance(item, Pause) or (files_are_distinct and isinstance(item, LocalFile)):
+                yield item
+                continue
+            if ids.add(item.id, item.place):
                 yield item
             elif ids.place(item.id) not in (None, item.place):
                 reason = f"Another image of this run has the id {item.id!r} too; give each its own id."

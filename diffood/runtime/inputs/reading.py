@@ -3,9 +3,11 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.items import Item
+from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.inputs.watch import WatchedFolder
 
 DEFAULT_COLUMN = "image"
@@ -37,6 +39,7 @@ class ReadOptions:
         watch: Folder whose files follow the inputs as they come.
         done: Ids that already have rows; items with these ids are skipped.
         stop: Ends live inputs when it is set; a signal handler may set it.
+        left_out: Counts the files that are left out on purpose.
     """
 
     limits: ImageLimits = DEFAULT_LIMITS
@@ -44,6 +47,7 @@ class ReadOptions:
     watch: WatchedFolder | None = None
     done: Iterable[str] = ()
     stop: threading.Event = field(default_factory=threading.Event)
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,13 @@ class ContainerFormat:
         endings: Endings of its names, in lower case.
         list_items: Gives the items of one file lazily, from its place (a path or URL) and the id of the file, with
             which the ids of its items begin. It raises nothing: what cannot be read is a `RefusedItem`.
+        recognises: Whether an open file is one by its contents; its name may only help. Raises nothing.
         require: Raises MissingExtraError where a library is missing; called before the work begins.
     """
 
     endings: tuple[str, ...]
     list_items: Callable[[str, str, ReadOptions], Iterator[Item]]
+    recognises: Callable[[BinaryIO, str], bool]
     require: Callable[[], None] = lambda: None
 
     def matches(self, name: str) -> bool:

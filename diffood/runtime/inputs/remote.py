@@ -10,6 +10,7 @@ from diffood.errors import MissingExtraError, RejectedImage, UsageError
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs.files import GLOB_CHARACTERS, walk_tree
 from diffood.runtime.inputs.items import Item, RefusedItem, describe_error, utf8_name
+from diffood.runtime.inputs.labels import LeftOut, without_labels
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,14 @@ def match_urls(url: str) -> list[str] | None:
     return matches
 
 
-def list_url(url: str) -> Iterator[Item]:
-    """The files below a folder at a URL, lazily, as `list_folder` lists them; ids are relative to it."""
+def list_url(url: str, left_out: LeftOut) -> Iterator[Item]:
+    """The files below a folder at a URL, lazily, in the order of a folder on this machine; ids are relative to it.
+
+    Hidden files and labels of images are left out and counted. Links to folders are refused.
+    """
     system, path = _connect(url)
-    for name, found, error in _walk(system, path):
+    walked = ((name, (name, found, error)) for name, found, error in _walk(system, path, left_out))
+    for name, found, error in without_labels(walked, left_out, in_order=True):
         full = _full(url, found)
         yield RemoteFile(utf8_name(name), full) if error is None else _unlisted(name, full, error)
 
@@ -133,25 +138,30 @@ def _unlisted(name: str, url: str, error: Exception) -> Item:
     )
 
 
-def _walk(system: Any, top: str) -> Iterator[tuple[str, str, Exception | None]]:
+def _walk(system: Any, top: str, left_out: LeftOut) -> Iterator[tuple[str, str, Exception | None]]:
     """(relative name, path, None) of each file below a folder but hidden ones, in the order `files.walk` has."""
-    return walk_tree(functools.partial(_entries, system), top)
+    return walk_tree(functools.partial(_entries, system, left_out), top)
 
 
-def _entries(system: Any, name: str, folder: str) -> Iterator[tuple[str, str, Exception | None]]:
+def _entries(system: Any, left_out: LeftOut, name: str, folder: str) -> Iterator[tuple[str, str, Exception | None]]:
     try:
         listed = system.ls(folder, detail=True)
     except Exception as error:
         yield name.removesuffix("/") or folder, folder, error
         return
-    found = []
+    found: list[tuple[str, str, Exception | None]] = []
     for entry in listed:
         path = str(entry["name"])
         base = path.rstrip("/").rpartition("/")[2]
-        if base.startswith(".") or not base or path.rstrip("/") == folder.rstrip("/"):
+        if not base or path.rstrip("/") == folder.rstrip("/"):
             continue  # an object store lists a folder's marker among its files
-        is_folder = entry["type"] == "directory" and not entry.get("islink")
-        if entry["type"] == "directory" and not is_folder:
-            continue  # a link to a folder, which may be a loop
-        found.append((name + base + ("/" if is_folder else ""), path))
-    yield from ((text, path, None) for text, path in sorted(found))
+        if base.startswith("."):
+            left_out.hidden += 1
+            continue
+        if entry["type"] != "directory":
+            found.append((name + base, path, None))
+        elif entry.get("islink"):  # which may be a loop
+            found.append((name + base, path, OSError("a link to a folder, which a URL does not follow")))
+        else:
+            found.append((f"{name}{base}/", path, None))
+    yield from sorted(found, key=lambda each: each[0])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffood.errors import DiffoodError
-from diffood.runtime.images.decode import ImageLimits
+from diffood.runtime.images.decode import ImageLimits, refuse_byte_count
 from diffood.runtime.inputs.items import InlineItem, Item
 
 
@@ -56,7 +56,8 @@ class SpooledItem(Item):
         return self.where
 
     def read(self, limits: ImageLimits) -> bytes:
-        """The bytes; `decode` refuses what is empty or too large."""
+        """The bytes. Raises RejectedImage if there are none, or too many."""
+        refuse_byte_count(self.size, limits)
         return self.spool.read(self.offset, self.size)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from diffood.runtime.inputs.items import LONGEST_ID, InlineItem, Item, RefusedIt
 from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
 from diffood.runtime.inputs.table_worker import TableRequest
 
+MAGIC = b"PAR1"
 LONGEST_HEADER = 2**20
 SECONDS = 600.0  # between two rows; a row group of gigabytes on a slow disk takes minutes
 
@@ -64,7 +65,9 @@ def require_pyarrow() -> None:
         raise MissingExtraError("Parquet tables need pyarrow, which is not installed: pip install 'diffood[parquet]'.")
 
 
-PARQUET = ContainerFormat((".parquet",), list_table, require_pyarrow)
+PARQUET = ContainerFormat(
+    (".parquet",), list_table, lambda file, name: file.read(len(MAGIC)) == MAGIC, require_pyarrow
+)
 
 
 def _valid(identity: str) -> str:

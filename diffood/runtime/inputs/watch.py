@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.inputs.files import LONGEST_LINE, walk
+from diffood.runtime.inputs.files import LONGEST_LINE, RefusedLine, list_entry, walk
 from diffood.runtime.inputs.items import PAUSE, Item, LocalFile, Pause
 
 POLL_SECONDS = 0.5
@@ -101,13 +101,13 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def read_lines(stop: threading.Event, descriptor: int | None = None) -> Iterator[str | Pause]:
+def read_lines(stop: threading.Event, descriptor: int | None = None) -> Iterator[str | RefusedLine | Pause]:
     """Lines of standard input as they come, and a pause when the next one is not there yet. Ends when `stop` is set.
 
-    Raises DiffoodError if it cannot be read, or a line is too long to be a path.
+    A line that is too long to be a path is refused. Raises DiffoodError if standard input cannot be read.
     """
     fd = sys.stdin.fileno() if descriptor is None else descriptor
-    held, pending = b"", False
+    held, number, pending = b"", 0, False
     while not stop.is_set():
         if not _ready(fd):
             if pending:
@@ -119,12 +119,12 @@ def read_lines(stop: threading.Event, descriptor: int | None = None) -> Iterator
         except OSError as error:
             raise DiffoodError(f"standard input can no longer be read ({error.strerror})") from None
         *lines, held = (held + data).split(b"\n")
+        held = held[: LONGEST_LINE + 1]  # enough to know that it is too long
         if not data:
             lines, held = [held], b""
-        if len(held) > LONGEST_LINE:
-            raise DiffoodError(f"a line of standard input has more than {LONGEST_LINE} bytes")
         for line in lines:
-            if entry := os.fsdecode(line).strip():
+            number += 1
+            if entry := list_entry(line, number):
                 pending = True
                 yield entry
         if not data:

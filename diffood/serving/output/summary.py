@@ -2,12 +2,16 @@
 
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
+
+from pydantic import Field
 
 from diffood.errors import BundleError, UsageError
 from diffood.runtime.bundle.files import read_record, record_bytes
 from diffood.runtime.images.conversions import kinds_of
+from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.records import Record
 from diffood.serving.output.journal import RunRecord
 from diffood.serving.rows.row import Row
@@ -15,6 +19,8 @@ from diffood.serving.rows.row import Row
 MOST_REASONS = 1000  # reasons that are counted apart; files from outside must not fill the memory with new ones
 MAX_SUMMARY_BYTES = 4 * 2**20  # reasons are short lines
 OTHER_REASONS = "other reasons"
+FILES_NAMED = 3  # per reason
+LONGEST_NAME = 200  # characters of an id; a name in an archive may have thousands
 
 State = Literal["finished", "stopped", "failed"]
 
@@ -26,6 +32,8 @@ class Summary(Record):
         scored: Rows with status "ok" or "invalid".
         reasons: How often each error occurs in the rows.
         conversions: Number of images by kind of change while they were read, as `kinds_of` names them.
+        examples: Ids of the first rows with each error, shortened.
+        left_out: How many files have no row, on purpose: labels of images, hidden files.
         resumed: Rows from earlier runs.
         seconds: Duration of the last run.
         images_per_second: Of the last run, over scored images, reading and writing included.
@@ -40,6 +48,8 @@ class Summary(Record):
     invalid: int
     reasons: dict[str, int]
     conversions: dict[str, int]
+    examples: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    left_out: dict[str, int] = Field(default_factory=dict)
     resumed: int
     seconds: float
     images_per_second: float
@@ -57,9 +67,11 @@ class SummaryFile(Summary):
 class Tally:
     """Counts of the rows so far. Another thread may read the numbers at any time."""
 
-    def __init__(self) -> None:
+    def __init__(self, left_out: LeftOut | None = None) -> None:
         self.statuses, self.reasons = Counter[str](ok=0, rejected=0, invalid=0), Counter[str]()
         self.conversions = Counter[str]()
+        self.examples: dict[str, list[str]] = {}
+        self.left_out = left_out or LeftOut()
         self.flagged = self.unet_evaluations = self.resumed = self.lanes = 0
         self._start, self._scored_before = time.monotonic(), 0
 
@@ -94,7 +106,10 @@ class Tally:
         self.conversions.update(kinds_of(row.note))
         if row.error:
             known = row.error in self.reasons or len(self.reasons) < MOST_REASONS
-            self.reasons[row.error if known else OTHER_REASONS] += 1
+            reason = row.error if known else OTHER_REASONS
+            self.reasons[reason] += 1
+            if self.reasons[reason] <= FILES_NAMED:
+                self.examples.setdefault(reason, []).append(row.id[:LONGEST_NAME])
 
     def begin(self) -> None:
         """Declare the rows so far to be from earlier runs, and start the clock."""
@@ -112,6 +127,8 @@ class Tally:
             invalid=self.statuses["invalid"],
             reasons=dict(sorted(self.reasons.items())),
             conversions=dict(sorted(self.conversions.items())),
+            examples={reason: tuple(self.examples[reason]) for reason in sorted(self.examples)},
+            left_out=asdict(self.left_out),
             resumed=self.resumed,
             seconds=seconds,
             images_per_second=self._rate(seconds),

@@ -146,9 +146,68 @@ def test_two_files_never_share_an_id(tree: Path) -> None:
         list_inputs(["one", "a.png"])
 
 
-def test_a_link_to_a_parent_folder_is_not_followed(tree: Path) -> None:
-    (tree / "one" / "deep" / "loop").symlink_to(tree / "one")
-    assert ids(list_inputs(["one"])) == ["a.png", "b.png", "deep/er/c.png"]
+def test_links_to_folders_below_the_one_given_lose_nothing_and_double_nothing(tree: Path) -> None:
+    before = ids(list_inputs(["one"]))
+    for number, target in enumerate(["one", "one/deep", "one/deep/er", "one/deep/loop0"]):
+        (tree / "one" / "deep" / f"loop{number}").symlink_to(tree / target)
+    for name in ("one", "one/**/*.png", "one/**"):
+        found = [name.removeprefix("one/") for name in ids(list_inputs([name]))]
+        assert found == before, name
+
+
+def test_links_to_other_folders_are_followed(tree: Path) -> None:
+    (tree / "links").mkdir()
+    (tree / "links" / "x").symlink_to(tree / "one")
+    (tree / "links" / "y").symlink_to("../two")
+    assert ids(list_inputs(["links"])) == ["x/a.png", "x/b.png", "x/deep/er/c.png", "y/a.png"]
+    assert ids(list_inputs(["links/**/*.png"])) == [
+        "links/x/a.png",
+        "links/x/b.png",
+        "links/x/deep/er/c.png",
+        "links/y/a.png",
+    ]
+    for source in list_inputs(["links"]):
+        assert source.path.exists()
+
+
+def test_a_link_to_a_hidden_folder_is_followed(tree: Path) -> None:
+    """As Kubernetes mounts volumes, and as model hubs and data versioning keep their files."""
+    (tree / "one" / "now").symlink_to(".cache")
+    assert ids(list_inputs(["one"])) == ["a.png", "b.png", "deep/er/c.png", "now/d.png"]
+
+
+def test_a_folder_that_two_links_lead_to_has_its_rows_once_and_the_other_link_says_so(tree: Path) -> None:
+    (tree / "links").mkdir()
+    for name, target in {"x": "one", "y": "one", "z": "one/deep"}.items():
+        (tree / "links" / name).symlink_to(tree / target)
+    found = {item.id: item for item in list_inputs(["links"])}
+    assert sorted(found) == ["x/a.png", "x/b.png", "x/deep", "y", "z/er/c.png"]
+    assert "rows below 'x/'" in found["y"].reason
+    assert "rows below 'z/'" in found["x/deep"].reason
+
+
+def test_a_link_to_a_folder_around_the_one_given_is_refused(tree: Path) -> None:
+    (tree / "one" / "up").symlink_to(tree)
+    (tree / "one" / "root").symlink_to("/")
+    found = {item.id: item for item in list_inputs(["one"])}
+    assert sorted(found) == ["a.png", "b.png", "deep/er/c.png", "root", "up"]
+    for name in ("root", "up"):
+        assert "contains the one given" in found[name].reason
+
+
+def test_folders_that_all_link_to_each_other_are_walked_in_no_time(tree: Path) -> None:
+    """Following every path through 40 such folders would take 40! steps."""
+    folders = [tree / "web" / str(number) for number in range(40)]
+    for folder in folders:
+        make(folder, "image.png")
+    for folder, other in itertools.permutations(folders, 2):
+        (folder / f"to{other.name}").symlink_to(other)
+    (tree / "links").mkdir()
+    (tree / "links" / "in").symlink_to(folders[0])
+    assert len(ids(list_inputs(["web"]))) == 40
+    images = [name for name in ids(list_inputs(["links"])) if name.endswith(".png")]
+    assert len(images) == 40
+    assert len(ids(list_inputs(["web/**/*.png"]))) == 40
 
 
 def test_links_to_files_and_dangling_links_are_listed(tree: Path) -> None:

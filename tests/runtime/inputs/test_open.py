@@ -197,11 +197,64 @@ def test_a_list_may_come_from_a_pipe(tree: Path) -> None:
     assert ids("@list") == ["one/a.png", "one/b.png"]
 
 
-def test_a_line_that_is_too_long_is_a_row(tree: Path) -> None:
-    (tree / "list.txt").write_text(f"one/a.png\n{'x' * (LONGEST_LINE + 1)}\none/b.png\n")
-    found = items("@list.txt")
-    assert [item.id for item in found] == ["one/a.png", "@list.txt"]
-    assert "more than 65536 bytes" in refusals(found)["@list.txt"]
+BAD_LINES = {"x" * (LONGEST_LINE + 1): ":3", "y" * (3 * LONGEST_LINE): ":3", "foo://bar": "foo://bar", "a\0b.png": "a"}
+
+
+@pytest.mark.parametrize("line", BAD_LINES, ids=["long", "longer", "unknown protocol", "NUL"])
+def test_a_bad_line_of_a_list_is_one_row_and_the_lines_after_it_are_read(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    names = ["one/a.png", "s.tar", line, *["one/b.png", "z.tgz", "two/a.png"]]
+    (tree / "list.txt").write_text("".join(f"{name}\n" for name in names))
+    with (tree / "list.txt").open() as stream:
+        monkeypatch.setattr("sys.stdin", stream)
+        listed = {name: items(name) for name in ("@list.txt", "-")}
+    for name, found in listed.items():
+        good = [item.id for item in found]
+        [bad] = refusals(found)
+        good.remove(bad)
+        assert good == [
+            "one/a.png",
+            "s.tar/m.png",
+            "s.tar/l.png",
+            "one/b.png",
+            "z.tgz/m.png",
+            "z.tgz/l.png",
+            "two/a.png",
+        ]
+        assert BAD_LINES[line] in bad, name
+        assert len(refusals(found)[bad]) < 300, name
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tree: Path) -> None:
+    (tree / "list.txt").write_text("\ufeffone/a.png\r\none/b.png\r\n", encoding="utf-8")
+    assert ids("@list.txt") == ["one/a.png", "one/b.png"]
+    assert refusals(items("@list.txt")) == {}
+
+
+def test_spaces_around_a_line_matter_only_if_there_is_such_a_file(tree: Path) -> None:
+    (tree / " a.png").write_bytes(png(1))
+    (tree / "list.txt").write_text(" a.png\n  one/b.png \n")
+    assert ids("@list.txt") == [" a.png", "one/b.png"]
+    assert refusals(items("@list.txt")) == {}
+
+
+def test_folders_in_a_list_and_of_a_pattern_give_their_files(tree: Path) -> None:
+    (tree / "list.txt").write_text("one\none/a.png\ntwo\n")
+    for inputs in ("@list.txt", "[ot]*o*"), ("@list.txt",), ("[ot]*",), ("**/*o*",):
+        found = set(ids(*inputs))
+        assert {"one/a.png", "one/b-/d.png", "one/b.png", "one/b/c.png", "two/a.png"} <= found, inputs
+        assert len(found) == len(ids(*inputs)), inputs
+        assert refusals(items(*inputs)) == {}, inputs
+
+
+def test_containers_in_a_folder_give_their_items(tree: Path) -> None:
+    (tree / "two" / "s.tar").write_bytes((tree / "s.tar").read_bytes())
+    (tree / "two" / "shard").write_bytes((tree / "z.tgz").read_bytes())
+    (tree / "two" / "t.parquet").write_bytes((tree / "t.parquet").read_bytes())
+    expected = ["a.png", "s.tar/m.png", "s.tar/l.png", "shard/m.png", "shard/l.png", "t.parquet/0", "t.parquet/1"]
+    assert ids("two") == expected
+    assert [item.id for item in list_inputs(["two"])] == sorted(expected)
 
 
 def test_standard_input_gives_paths(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

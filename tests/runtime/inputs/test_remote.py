@@ -20,6 +20,7 @@ from diffood.errors import MissingExtraError, RejectedImage, UsageError
 from diffood.runtime.images.decode import ImageLimits, ImageShape
 from diffood.runtime.inputs.decoding import DecodeOptions, decode_ahead
 from diffood.runtime.inputs.items import Item, Pause
+from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.inputs.open import open_inputs
 from diffood.runtime.inputs.reading import ReadOptions
 from diffood.runtime.inputs.remote import RemoteFile
@@ -173,3 +174,20 @@ def test_images_come_over_http(tree: Path) -> None:
         }
     finally:
         server.shutdown()
+
+
+def test_links_to_folders_and_labels_at_a_url_are_told(tree: Path) -> None:
+    (tree / "tree" / "link").symlink_to(tree / "tree" / "a")
+    (tree / "tree" / "b.txt").write_text("label")
+    reading = ReadOptions(LIMITS)
+    found = [item for item in open_inputs([f"file://{tree}/tree"], reading) if isinstance(item, Item)]
+    assert [item.id for item in found] == ["a.png", "a/b.png", "a/z/c.png", "b.png", "link"]
+    with pytest.raises(RejectedImage, match=r"a link to a folder|Is a directory"):  # by the version of fsspec
+        found[-1].read(LIMITS)
+    assert reading.left_out == LeftOut(labels=1, hidden=2)
+
+
+def test_zips_at_a_url_are_read(tree: Path) -> None:
+    with zipfile.ZipFile(tree / "z.zip", "w") as archive:
+        archive.writestr("m.png", png(8))
+    assert read(f"file://{tree}/z.zip") == {f"file://{tree}/z.zip/m.png": png(8)}

@@ -10,7 +10,7 @@ import pytest
 from tars import png
 
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.inputs.files import LONGEST_LINE
+from diffood.runtime.inputs.files import LONGEST_LINE, RefusedLine
 from diffood.runtime.inputs.items import PAUSE, Pause
 from diffood.runtime.inputs.watch import WatchedFolder, read_lines, watch_folder
 
@@ -144,11 +144,14 @@ def test_a_pipe_nobody_writes_to_any_more_ends_the_lines() -> None:
         list(read_lines(threading.Event(), reading))
 
 
-def test_a_line_without_end_is_refused() -> None:
+def test_a_line_that_is_too_long_is_refused_and_the_next_one_read() -> None:
     reading, writing = os.pipe()
-    threading.Thread(target=lambda: (os.write(writing, b"x" * (LONGEST_LINE + 1)), os.close(writing))).start()
-    with pytest.raises(DiffoodError, match="more than"):
-        list(read_lines(threading.Event(), reading))
+    data = b"a\n" + b"x" * (3 * LONGEST_LINE) + b"\nb\n" + b"y" * (LONGEST_LINE + 1)
+    thread = threading.Thread(target=lambda: (os.write(writing, data), os.close(writing)))
+    thread.start()
+    lines = [line for line in read_lines(threading.Event(), reading) if not isinstance(line, Pause)]
+    assert lines == ["a", RefusedLine(2), "b", RefusedLine(4)]
+    thread.join()
     os.close(reading)
 
 
