@@ -18,8 +18,9 @@ MOST_LINES = 60
 
 # Uses all four at once. Arguments: the small bundle, a folder of images, a scratch folder.
 USE = """
-import sys, zipfile
+import struct, sys
 from pathlib import Path
+from PIL import Image
 from diffood.cli import app
 from diffood.errors import EXIT_SET_ASIDE
 from diffood.runtime.bundle.bundle import open_bundle
@@ -29,11 +30,9 @@ from diffood.serving.rows.readers import read_rows
 bundle, images, scratch = map(Path, sys.argv[1:])
 machine = ["--batch", "8", "--threads", "2", "--backend", "onnxruntime-serial"]
 plan = ["--repeats", "1", "--guidance", "0", "--witnesses", "jump,gen"]
-archive = scratch / "images.zip"
-with zipfile.ZipFile(archive, "w") as written:
-    for image in sorted(images.iterdir()):
-        written.write(image, image.name)
-    written.writestr("broken.png", b"not an image")
+archive = scratch / "images.idx"
+pixels = [Image.open(image).tobytes() for image in sorted(images.iterdir())]
+archive.write_bytes(struct.pack(">IIII", 0x803, len(pixels) + 1, 28, 28) + b"".join(pixels))  # one is missing
 rows = scratch / "rows.tsv"
 for verb in (
     ["calibrate", str(bundle), "--images", str(archive), "--fpr", "0.1", *plan],
@@ -41,7 +40,7 @@ for verb in (
 ):
     assert app([*verb, *machine], standalone_mode=False) == EXIT_SET_ASIDE
 found = [row for block in read_rows(rows) for row in block]
-assert [row.status for row in found if row.id.endswith("broken.png")] == ["rejected"]
+assert [row.status for row in found if row.id.endswith("images.idx")] == ["rejected"]
 assert len(found) == 1 + len(list(images.iterdir()))
 detector = Detector.open(bundle, batch=8)
 assert (detector.session.backend, detector.session.threads) == ("onnxruntime-serial", 1)

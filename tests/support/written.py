@@ -56,11 +56,8 @@ def open_at(path: Path, mode: OutputMode = "new", **changes: Any) -> Output:
 
 def finish(output: Output) -> None:
     """Say that all rows were written; the summary is the same for all runs of one record."""
-    nothing: dict[str, Any] = dict.fromkeys(Summary.model_fields, 0) | {
-        "state": "finished",
-        "reasons": {},
-        "conversions": {},
-    }
+    nothing: dict[str, Any] = dict.fromkeys(Summary.model_fields, 0)
+    nothing |= {"state": "finished", "reasons": {}, "examples": {}, "left_out": {}, "conversions": {}}
     output.finish(encode_summary(Summary(**nothing), "none", output.run))
 
 

@@ -50,6 +50,10 @@ class ReadOptions:
     left_out: LeftOut = field(default_factory=LeftOut)
 
 
+def _by_name_only(file: BinaryIO, name: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class ContainerFormat:
     """A kind of file that contains several images; `open.CONTAINERS` lists all kinds.
@@ -64,7 +68,7 @@ class ContainerFormat:
 
     endings: tuple[str, ...]
     list_items: Callable[[str, str, ReadOptions], Iterator[Item]]
-    recognises: Callable[[BinaryIO, str], bool]
+    recognises: Callable[[BinaryIO, str], bool] = _by_name_only
     require: Callable[[], None] = lambda: None
 
     def matches(self, name: str) -> bool:
