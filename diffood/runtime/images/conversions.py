@@ -14,6 +14,7 @@ _KINDS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(OVER_BLACK), ("alpha dropped",)),
     (re.compile(r"reduced from 16 bits to 8"), ("16 bits to 8",)),
     (re.compile(r"rotated by its EXIF tag"), ("rotated by EXIF",)),
+    (re.compile(r"its EXIF data is damaged and was ignored"), ("damaged EXIF ignored",)),
     (re.compile(r"converted from grey to RGB"), ("grey to RGB",)),
     (re.compile(r"converted from RGB to grey"), ("RGB to grey",)),
     (re.compile(r"converted from (CMYK|YCbCr|LAB)"), ("other colour space to RGB",)),

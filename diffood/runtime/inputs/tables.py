@@ -65,9 +65,7 @@ def require_pyarrow() -> None:
         raise MissingExtraError("Parquet tables need pyarrow, which is not installed: pip install 'diffood[parquet]'.")
 
 
-PARQUET = ContainerFormat(
-    (".parquet",), list_table, lambda file, name: file.read(len(MAGIC)) == MAGIC, require_pyarrow
-)
+PARQUET = ContainerFormat((".parquet",), list_table, lambda file, name: file.read(len(MAGIC)) == MAGIC, require_pyarrow)
 
 
 def _valid(identity: str) -> str:
