@@ -125,7 +125,7 @@ def _report_models(
     report(f"classifier  {classifier.origin}: {classifier.classes} classes: {named}")
     report(f"prepared    {classifier.prepared}")
     repeated = describe_repeated_names(class_names or ())
-    for note in (*classifier.notes, *([repeated] if repeated else [])):
+    for note in (*unet.notes, *classifier.notes, *([repeated] if repeated else [])):
         report(f"note        {note}")
     report(f"features    {classifier.features} values, {classifier.features_from}")
 

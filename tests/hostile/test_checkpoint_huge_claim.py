@@ -8,13 +8,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from diffood.errors import ExportError
-from diffood.export.sources.checkpoint import load_checkpoint
+from diffood.export.sources.checkpoint import WantedTensors, find_weights, open_checkpoint
 
 
 def test_a_tensor_repeated_by_its_strides_is_refused(tmp_path: Path) -> None:
     torch.save({"x": torch.zeros(1).expand(10**12)}, tmp_path / "model.pt")
     with pytest.raises(ExportError, match=r"'x' .* claims the shape \[1000000000000\]"):
-        load_checkpoint(tmp_path / "model.pt")
+        find_weights(open_checkpoint(tmp_path / "model.pt"), WantedTensors({"x": (1,)}), "net")
 
 
 def rewrite(path: Path, old: bytes, new: bytes, compression: int = zipfile.ZIP_STORED) -> None:
@@ -29,14 +29,14 @@ def rewrite(path: Path, old: bytes, new: bytes, compression: int = zipfile.ZIP_S
 def test_a_storage_past_the_end_of_the_file_is_refused(tmp_path: Path) -> None:
     torch.save({"x": torch.zeros(200)}, tmp_path / "model.pt")
     rewrite(tmp_path / "model.pt", b"K\xc8", b"M\xc8\x00")  # the same number in another writing still loads
-    assert len(load_checkpoint(tmp_path / "model.pt")["x"]) == 200
+    assert len(open_checkpoint(tmp_path / "model.pt").saved.named[0].tensors["x"]) == 200
     rewrite(tmp_path / "model.pt", b"M\xc8\x00", b"M\xff\xff")  # 65535 of the 200 values
     with pytest.raises(ExportError):
-        load_checkpoint(tmp_path / "model.pt")
+        open_checkpoint(tmp_path / "model.pt")
 
 
 def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     torch.save({"x": torch.zeros(1000)}, tmp_path / "model.pt")
     rewrite(tmp_path / "model.pt", b"", b"", zipfile.ZIP_DEFLATED)
     with pytest.raises(ExportError, match="is compressed, which"):
-        load_checkpoint(tmp_path / "model.pt")
+        open_checkpoint(tmp_path / "model.pt")

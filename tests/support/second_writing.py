@@ -205,10 +205,10 @@ def load_small_models(bundle: Bundle) -> Models:
     """The weights the small bundle was exported from."""
     from safetensors.torch import load_file
 
-    from diffood.export.sources.weights import hash_file
+    from diffood.export.sources.weights import hash_files
 
     exported = bundle.manifest.classifier.weights_sha256, bundle.manifest.unet.weights_sha256
-    present = hash_file(CLASSIFIER_WEIGHTS), hash_file(UNET / "diffusion_pytorch_model.safetensors")
+    present = hash_files([CLASSIFIER_WEIGHTS]), hash_files([UNET / "diffusion_pytorch_model.safetensors"])
     assert exported == present, "the small bundle was exported from other weights than those beside it"
     classifier = runpy.run_path(str(CLASSIFIER))[FACTORY]()
     classifier.load_state_dict(load_file(CLASSIFIER_WEIGHTS))

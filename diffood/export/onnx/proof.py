@@ -82,12 +82,19 @@ def export_onnx(
         outside = weights is not None and weights.move(program.model)
         model = program.model_proto
     except Exception as error:
-        raise ExportError(f"torch cannot export {path.name}: {str(error).splitlines()[0]}") from error
+        raise ExportError(f"torch cannot export {path.name}: {_first_cause(error)}") from error
     strip_metadata(model)
     onnx.save(model, path)
     data = weights.path.name if weights is not None and outside else None
     prove_structure(path, tuple(example), outputs, opset, data)
     return data
+
+
+def _first_cause(error: BaseException) -> str:
+    """What was wrong at first: the exporter's own error only says that there was one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def strip_metadata(model: onnx.ModelProto) -> None:
@@ -143,8 +150,12 @@ def run_torch(module: nn.Module) -> Outputs:
 
 
 def run_onnx(path: Path, outputs: tuple[str, ...]) -> Outputs:
-    """The outputs ONNX Runtime gives on the CPU."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    """The outputs ONNX Runtime gives on the CPU. Raises ExportError where it cannot load the graph."""
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no class in common
+        reason = " ".join(str(error).split())[-300:]
+        raise ExportError(f"ONNX Runtime cannot run {path.name}: {reason}") from None
     return lambda sample: session.run(list(outputs), {name: value.numpy() for name, value in sample.items()})
 
 

@@ -14,6 +14,10 @@ from diffood.export.sources.classifiers.network import offline
 from diffood.export.sources.classifiers.preprocessing import Preprocessing, require_usable
 from diffood.export.sources.classifiers.registry import find_loader
 from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.classifiers.wrappers import Eager, run_eagerly
+from diffood.export.sources.weights import require_finite
+
+AUTOCAST = "its forward asks for autocast or torch.compile; it is exported without, in the precision of its weights"
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,10 @@ def load_classifier(source: ClassifierSource, height: int, width: int) -> Classi
     prepared = source.preprocessing.with_defaults_from(loaded.preprocessing)
     require_usable(prepared, f"The preprocessing of {source.spec}")
     size = prepared.size or prepared.resized(height, width)
-    channels, output = _try_channels(model, size, source.spec)
+    parameters = dict(model.named_parameters())
+    require_finite((*parameters.items(), *model.named_buffers()), f"of {loaded.origin}", set(parameters))
+    channels, output, plain = _try_channels(model, size, source.spec)
+    model = model if plain else Eager(model)
     prepared = source.preprocessing.with_defaults_from(loaded.preprocessing.for_channels(channels))
     _require_values_per_channel(prepared, channels)
     features_from = loaded.features_from
@@ -92,7 +99,7 @@ def load_classifier(source: ClassifierSource, height: int, width: int) -> Classi
         parameters=loaded.parameters or sum(parameter.numel() for parameter in model.parameters()),
         prepared=f"{channels} channels, {prepared.describe(height, width)}{said_by}",
         class_names=loaded.class_names if loaded.class_names and len(loaded.class_names) == classes else None,
-        notes=notes,
+        notes=notes if plain else (*notes, AUTOCAST),
     )
 
 
@@ -112,15 +119,16 @@ def _require_values_per_channel(prepared: Preprocessing, channels: int) -> None:
             )
 
 
-def _try_channels(model: nn.Module, size: tuple[int, int], spec: str) -> tuple[int, object]:
-    """The first of 3 and 1 channels the module accepts, and what it returned."""
+def _try_channels(model: nn.Module, size: tuple[int, int], spec: str) -> tuple[int, object, bool]:
+    """The first of 3 and 1 channels the module accepts, what it returned, and whether it needs no `Eager` for that."""
     problems = []
     for channels in (3, 1):
         try:
-            with torch.no_grad():
-                return channels, model(torch.zeros(2, channels, *size))
+            output, wrapped = run_eagerly(model, torch.zeros(2, channels, *size))
         except Exception as error:
             problems.append(f"{channels} channels: {str(error).splitlines()[0] if str(error) else error!r}")
+        else:
+            return channels, output, not wrapped
     raise ExportError(
         f"{spec} does not accept images of {size[0]}x{size[1]} ({'; '.join(problems)}). Set --input-size."
     )

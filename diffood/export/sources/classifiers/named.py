@@ -1,16 +1,15 @@
 """What networks of a library, asked for by name, have in common: near names, classes read off the weights, refusals."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NoReturn
 
 import torch
 from torch import nn
 
 from diffood.errors import ExportError
-from diffood.export.sources.checkpoint import load_checkpoint
-from diffood.export.sources.weights import load_state
+from diffood.export.sources.checkpoint import FoundWeights, ModelCheckpoint
+from diffood.export.sources.weights import find_state, load_state
 
 
 def refuse_name(name: str, kind: str, known: Iterable[str]) -> NoReturn:
@@ -38,23 +37,34 @@ def refuse_download(spec: str, error: Exception) -> NoReturn:
 
 
 def build_and_fill(
-    build: Callable[..., nn.Module], weights: Path, origin: str, *, classes: int, channels: int | None = None
-) -> nn.Module:
+    build: Callable[..., nn.Module],
+    checkpoint: ModelCheckpoint,
+    origin: str,
+    *,
+    classes: int,
+    channels: int | None = None,
+    ignored: Sequence[str] = (),
+) -> tuple[nn.Module, FoundWeights]:
     """Build a network with as many classes as a file's weights have, and fill it.
 
     Args:
         build: Takes num_classes and, where `channels` is given, in_chans.
-        weights: The file.
+        checkpoint: The file.
         origin: Name of the network, for messages.
         classes: What `build` makes by itself.
         channels: What `build` makes by itself, where it can be asked for others.
+        ignored: Beginnings of names that the file may have and the network has not.
+
+    Returns:
+        The network, and what it was filled with.
 
     Raises:
-        ExportError: The file cannot be opened, or does not fit.
+        ExportError: The file does not fit.
 
     """
-    state = load_checkpoint(weights)
     model = build()
+    found = find_state(model, checkpoint, origin, ignored=ignored)
+    state = found.tensors
     changed = {}
     heads = _other_sizes(model, state, 0, classes)
     if len(heads) == 1:
@@ -64,8 +74,8 @@ def build_and_fill(
         changed["in_chans"] = stems.pop()
     if changed:
         model = build(**changed)
-    load_state(model, state, weights.name, origin)
-    return model
+    load_state(model, found, checkpoint.name, origin)
+    return model, found
 
 
 def _other_sizes(model: nn.Module, state: Mapping[str, torch.Tensor], axis: int, size: int) -> set[int]:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from diffood.errors import ExportError
+from diffood.export.sources.checkpoint import open_checkpoint
 from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier, import_library
 from diffood.export.sources.classifiers.named import (
     build_and_fill,
@@ -17,13 +18,14 @@ from diffood.export.sources.classifiers.named import (
 )
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
-from diffood.export.sources.weights import hash_file, hash_tensors
+from diffood.export.sources.weights import hash_files, hash_tensors
 
 
 def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
     """Build timm's NAME (NAME.TAG for the config of other weights). Raises ExportError, MissingExtraError."""
     timm = import_library("timm", "timm")
     name, origin = source.name, f"timm {source.name}"
+    notes: tuple[str, ...] = ()
     if not set(":/").isdisjoint(name) or not timm.is_model(name):
         refuse_name(name, "timm", timm.list_models())
     try:
@@ -34,8 +36,9 @@ def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
     if source.weights is not None:
         classes = getattr(config, "num_classes", None) or 1000
         channels = (getattr(config, "input_size", None) or (3,))[0]
-        model = build_and_fill(build, source.weights, origin, classes=classes, channels=channels)
-        sha256 = hash_file(source.weights)
+        checkpoint = open_checkpoint(source.weights)
+        model, filled = build_and_fill(build, checkpoint, origin, classes=classes, channels=channels)
+        sha256, notes = hash_files(checkpoint.files), filled.notes
     elif source.download:
         try:
             model = timm.create_model(name, pretrained=True)
@@ -48,7 +51,7 @@ def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
     names, whose = _class_names(timm, model)
     tag = getattr(config, "tag", None) or ""
     said = f"timm's config of {name.partition('.')[0]}{f'.{tag}' if tag else ''}"
-    return LoadedClassifier(model, origin, sha256, read_config(found), said, names, notes=whose)
+    return LoadedClassifier(model, origin, sha256, read_config(found), said, names, notes=notes + whose)
 
 
 def _build(timm: Any, name: str, **changed: int) -> nn.Module:

@@ -1,11 +1,13 @@
 """A classifier of torchvision's, by name: torchvision:NAME, filled from a local file, or with its own weights."""
 
+import re
 from functools import partial
 from typing import Any
 
 from torch import nn
 
 from diffood.errors import ExportError
+from diffood.export.sources.checkpoint import open_checkpoint
 from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier, import_library
 from diffood.export.sources.classifiers.named import (
     build_and_fill,
@@ -15,9 +17,10 @@ from diffood.export.sources.classifiers.named import (
 )
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
-from diffood.export.sources.weights import hash_file, hash_tensors
+from diffood.export.sources.weights import hash_files, hash_tensors
 
 CLASSES = 1000  # of ImageNet, torchvision's default
+AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}  # heads that files may have
 
 
 def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
@@ -38,8 +41,10 @@ def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
     origin = f"torchvision {name}"
     notes: tuple[str, ...] = ()
     if source.weights is not None:
-        model = build_and_fill(partial(_build, models, name), source.weights, origin, classes=CLASSES)
-        sha256 = hash_file(source.weights)
+        checkpoint = open_checkpoint(source.weights).renamed(_rename_dense)
+        build = partial(_build, models, name)
+        model, filled = build_and_fill(build, checkpoint, origin, classes=CLASSES, ignored=AUXILIARY.get(name, ()))
+        sha256, notes = hash_files(checkpoint.files), filled.notes
         own = None if entry else find_entry(entries, source.weights.stem, sha256)
         weights = own or weights
         if getattr(model, "transform_input", False):
@@ -60,13 +65,19 @@ def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
 
 
 def _build(models: Any, name: str, **changed: int) -> nn.Module:
-    # These two take the input that torchvision's own weights expect only where they are told so.
-    special = {"init_weights": False, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
+    # These two take the input that torchvision's own weights expect only where they are told so. Their auxiliary heads
+    # are of use in training alone.
+    special = {"init_weights": False, "transform_input": True, "aux_logits": False} if name in AUXILIARY else {}
     try:
         model: nn.Module = models.get_model(name, weights=None, **special, **changed)
     except Exception as error:
         raise ExportError(f"torchvision cannot build {name}: {type(error).__name__}: {error}") from None
     return model
+
+
+def _rename_dense(name: str) -> str:
+    """Today's name of a tensor of DenseNet, whose files are from before module names could have no dots."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
 
 
 def find_entry(entries: Any, stem: str, sha256: str) -> Any:

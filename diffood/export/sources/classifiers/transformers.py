@@ -16,7 +16,7 @@ from diffood.export.sources.classifiers import timm
 from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier, import_library
 from diffood.export.sources.classifiers.preprocessing import Filter, Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
-from diffood.export.sources.unets.scheduler import read_config
+from diffood.export.sources.json_config import read_config
 from diffood.export.sources.weights import hash_files
 
 PROCESSOR = "preprocessor_config.json"

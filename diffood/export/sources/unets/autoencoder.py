@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from diffood.errors import ExportError
+from diffood.export.sources.json_config import read_config
 from diffood.export.sources.unets.diffusers_model import load_diffusers
-from diffood.export.sources.unets.scheduler import read_config
 from diffood.runtime.images.decode import ImageShape
 
 FOLDERS = ("vae", "vqvae")  # as diffusers' pipelines name them

@@ -31,7 +31,7 @@ def make_unet(
         raise ExportError(
             f"{loaded.folder} maps {channels} to {outputs} channels; the same number, or twice as many, is supported."
         )
-    return UNet(module or loaded.model, channels, *size, labels, loaded.origin, loaded.sha256)
+    return UNet(module or loaded.model, channels, *size, labels, loaded.origin, loaded.sha256, notes=loaded.notes)
 
 
 def read_sample_size(folder: Path, size: object) -> tuple[int, int]:

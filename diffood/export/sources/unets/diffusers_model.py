@@ -8,12 +8,18 @@ from typing import Any
 import torch
 
 from diffood.errors import ExportError
-from diffood.export.sources.checkpoint import Weights, load_checkpoint
-from diffood.export.sources.unets.scheduler import read_config
-from diffood.export.sources.weights import fit_weights, hash_file
+from diffood.export.sources.checkpoint import open_checkpoint
+from diffood.export.sources.json_config import read_config
+from diffood.export.sources.weights import find_state, fit_weights, hash_files
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-FILES = (WEIGHTS, "diffusion_pytorch_model.bin")
+# Names that diffusers gives to weights, the preferred first: in one file, in shards, of a variant such as fp16.
+_STEM = "diffusion_pytorch_model"
+_PATTERNS = tuple(
+    f"{_STEM}{variant}.{ending}{index}"
+    for ending in ("safetensors", "bin")
+    for variant, index in (("", ""), ("", ".index.json"), (".*", ""), ("", ".*.index.json"), (".*", ".index.json"))
+)
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # attention before diffusers 0.16
 
 
@@ -25,7 +31,8 @@ class DiffusersModel:
         model: The module, float32, for inference.
         config: Its configuration, complete: diffusers' defaults are filled in.
         folder: Where it lies.
-        sha256: Hash of its file of weights.
+        sha256: Hash of its files of weights.
+        notes: What the user should know of the files, one line each.
 
     """
 
@@ -33,6 +40,7 @@ class DiffusersModel:
     config: Any
     folder: Path
     sha256: str
+    notes: tuple[str, ...] = ()
 
     @property
     def origin(self) -> str:
@@ -49,21 +57,32 @@ def load_diffusers(folder: Path, kind: Any) -> DiffusersModel:
         ExportError: A file is missing, the configuration is impossible, or the weights do not fit.
 
     """
-    weights = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    weights = find_weights_file(folder)
     if weights is None:
         raise ExportError(
-            f"{folder} holds no {WEIGHTS}: weights in one file are needed. Save the model again with diffusers: "
+            f"{folder} holds no {WEIGHTS}, nor shards or a variant of it. Save the model again with diffusers: "
             f"{kind.__name__}.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)."
         )
     model = _build(folder, kind, "meta")
-    found = _with_new_names(load_checkpoint(weights))
+    checkpoint = open_checkpoint(weights).renamed(_rename)
     computed = {name for name, _ in model.named_buffers()} - model.state_dict().keys()
-    for name in computed:  # old files hold them too
-        found.pop(name, None)
+    found = find_state(model, checkpoint, str(folder / "config.json"), ignored=sorted(computed))  # old files have them
     fit_weights(model, found, f"{folder.name}/{weights.name}")
     if computed:
         _take_buffers(model, _build(folder, kind, "cpu"), computed)
-    return DiffusersModel(model.eval().requires_grad_(False), model.config, folder, hash_file(weights))
+    notes = found.notes if weights.name in _PATTERNS else (f"{folder.name}: taken from {weights.name}", *found.notes)
+    sha256 = hash_files(checkpoint.files)
+    return DiffusersModel(model.eval().requires_grad_(False), model.config, folder, sha256, notes)
+
+
+def find_weights_file(folder: Path) -> Path | None:
+    """The file of weights in a folder of diffusers, or the index of its shards."""
+    return next((path for pattern in _PATTERNS for path in sorted(folder.glob(pattern)) if _is_whole(path)), None)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is not one of several shards."""
+    return path.is_file() and not re.search(r"-\d+-of-\d+", path.name)
 
 
 def _build(folder: Path, kind: Any, device: str) -> Any:
@@ -76,13 +95,10 @@ def _build(folder: Path, kind: Any, device: str) -> Any:
         raise ExportError(f"diffusers cannot build {folder / 'config.json'}: {reason}") from None
 
 
-def _with_new_names(weights: Weights) -> Weights:
-    """Weights of diffusers before 0.16, whose attention had other names, under today's."""
-    old = re.compile(rf"(attentions\.\d+)\.({'|'.join(_RENAMED)})\.(weight|bias)$")
-    return {
-        old.sub(lambda match: f"{match[1]}.{_RENAMED[match[2]]}.{match[3]}", name): value
-        for name, value in weights.items()
-    }
+def _rename(name: str) -> str:
+    """Today's name of a tensor of diffusers before 0.16, whose attention had other names."""
+    old = rf"(attentions\.\d+)\.({'|'.join(_RENAMED)})\.(weight|bias)$"
+    return re.sub(old, lambda match: f"{match[1]}.{_RENAMED[match[2]]}.{match[3]}", name)
 
 
 def _take_buffers(model: Any, other: Any, names: set[str]) -> None:

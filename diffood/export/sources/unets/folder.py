@@ -6,16 +6,19 @@ from pathlib import Path
 
 from diffood.errors import ExportError
 from diffood.export.class_names import read_class_names
+from diffood.export.sources.json_config import read_config
 from diffood.export.sources.unets import dit, unet2d, unet2d_condition
 from diffood.export.sources.unets.autoencoder import FOLDERS, find_autoencoder, load_autoencoder
 from diffood.export.sources.unets.diffusers_model import WEIGHTS
-from diffood.export.sources.unets.scheduler import load_schedule, read_config
+from diffood.export.sources.unets.scheduler import load_schedule
 from diffood.export.sources.unets.unet import UNet
 
 CLASS_NAMES = (
     "class_names.txt"  # beside the weights: the classes of a UNet's labels, as `diffood train-unet` writes them
 )
-PARTS = ("transformer", "unet")  # as diffusers' pipelines name what denoises
+# As diffusers' pipelines name what denoises, and its training scripts the average over training, in checkpoint-500/.
+AVERAGED = "_ema"
+PARTS = ("transformer_ema", "unet_ema", "transformer", "unet")
 
 # The classes of diffusers that can be exported, one line each: a new one is a module with `load(folder) -> UNet`.
 DENOISERS: dict[str, Callable[[Path], UNet]] = {
@@ -46,11 +49,13 @@ def load_folder(folder: Path, scheduler: Path | None = None) -> UNet:
     autoencoder = find_autoencoder(pipeline)
     if autoencoder is None:
         _require_no_latents(pipeline)
+    unet = DENOISERS[kind](denoiser)
     names = denoiser / CLASS_NAMES
     unet = replace(
-        DENOISERS[kind](denoiser),
+        unet,
         schedule=load_schedule(denoiser.absolute(), scheduler),
         class_names=read_class_names(names) if names.is_file() else None,
+        notes=(*_notes_on_averages(denoiser), *unet.notes),
     )
     if autoencoder:
         return replace(unet, autoencoder=load_autoencoder(autoencoder, (unet.channels, unet.height, unet.width)))
@@ -65,6 +70,17 @@ def load_folder(folder: Path, scheduler: Path | None = None) -> UNet:
 def find_denoiser(folder: Path) -> Path:
     """The folder of the model itself, where a pipeline's is given; a scheduler and an autoencoder lie beside it."""
     return next((folder / part for part in PARTS if (folder / part / "config.json").is_file()), folder)
+
+
+def _notes_on_averages(denoiser: Path) -> tuple[str, ...]:
+    """Which of the plain and the averaged model of a checkpoint is taken, where there are both."""
+    plain = denoiser.absolute().name.removesuffix(AVERAGED)
+    averaged = denoiser.absolute().with_name(plain + AVERAGED)
+    if not (averaged / "config.json").is_file():
+        return ()
+    if denoiser.absolute() == averaged:
+        return (f"the averaged weights are taken, {averaged.name}, not {plain}",)
+    return (f"{plain} is taken; the averaged weights are beside it, in {averaged.name}",)
 
 
 def _require_no_latents(pipeline: Path) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from diffood.errors import ExportError, UsageError
+from diffood.export.sources.json_config import read_config
 from diffood.export.sources.unets.checkpoint_config import CheckpointConfig
 from diffood.export.sources.unets.ddim_unet import DDIMConfig
 from diffood.export.sources.unets.openai_unet import OpenAIConfig
-from diffood.export.sources.unets.scheduler import read_config
 from diffood.runtime.records import explain_invalid
 
 LAYOUTS: dict[str, type[CheckpointConfig]] = {"openai": OpenAIConfig, "ddim": DDIMConfig}

@@ -1,6 +1,5 @@
 """Reads a diffusers scheduler config into a table of noise levels. Knows no network."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.errors import ExportError
+from diffood.export.sources.json_config import read_config
 from diffood.export.sources.unets.edm import (
     CONSISTENCY_SCHEDULER,
     EDM_SCHEDULERS,
@@ -20,7 +20,6 @@ from diffood.runtime.bundle.bundle import MAX_STEPS
 from diffood.runtime.method.schedule import Prediction
 
 CONFIG = "scheduler_config.json"
-MAX_CONFIG_BYTES = 2**20
 _MAX_BETA = 0.999  # squaredcos_cap_v2, Nichol & Dhariwal 2021
 
 
@@ -54,19 +53,6 @@ def load_schedule(unet: Path, scheduler: Path | None) -> NoiseSchedule:
     if scheduler:
         raise ExportError(f"No {CONFIG} in {scheduler}; give the folder or the file that diffusers saved.")
     return PAPER
-
-
-def read_config(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
-    """Read a JSON object of at most `limit` bytes; ExportError otherwise."""
-    if path.stat().st_size > limit:
-        raise ExportError(f"{path} has {path.stat().st_size} bytes; a config is smaller. Check the file.")
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ExportError(f"{path} is not JSON ({error}); save the model again with diffusers.") from None
-    if not isinstance(config, dict):
-        raise ExportError(f"{path} holds no JSON object; save the model again with diffusers.")
-    return config
 
 
 def make_schedule(config: dict[str, Any], origin: str) -> NoiseSchedule:

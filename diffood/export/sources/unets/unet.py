@@ -25,6 +25,7 @@ class UNet:
         origin: What it was loaded from, for the user.
         sha256: Hash of its file of weights.
         schedule: Noise levels it was trained on.
+        notes: What else the user should know, one line each.
         autoencoder: Whose latents it denoises; None where it denoises images.
         class_names: What its labels are, in their order, without the null class; None where its folder does not say.
 
@@ -38,6 +39,7 @@ class UNet:
     origin: str
     sha256: str
     schedule: NoiseSchedule = PAPER
+    notes: tuple[str, ...] = ()
     autoencoder: Autoencoder | None = None
     class_names: tuple[str, ...] | None = None
 

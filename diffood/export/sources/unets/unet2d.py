@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from diffood.errors import ExportError
+from diffood.export.sources.json_config import read_config
 from diffood.export.sources.unets.denoiser import make_unet, read_sample_size
 from diffood.export.sources.unets.diffusers_model import load_diffusers
-from diffood.export.sources.unets.scheduler import read_config
 from diffood.export.sources.unets.unet import UNet
 
 MAX_LAYERS = 32  # per block, and blocks
