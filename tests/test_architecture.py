@@ -1,6 +1,7 @@
 """What runs on the edge runs without torch; files are short. `make check` holds the arrows between rooms."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from diffood.zoo.images import unpack_set
 
 HOUSE = Path(diffood.__file__).parent
 MOST_LINES = 400
+CAMEL = re.compile(r"[A-Z]\w*[a-z]\w*").fullmatch
 HEAVY = {"torch", "diffusers", "onnx", "onnxscript", "safetensors"}  # the export extra
 GPU = {"tensorrt", "tensorrt_rtx", "polygraphy", "cuda"}  # the engines' extras; imported where they are used
 
@@ -41,13 +43,23 @@ def test_files_are_short_and_begin_with_a_sentence() -> None:
         assert (ast.get_docstring(ast.parse(text)) or "").split("\n")[0].endswith("."), path
 
 
-def test_no_class_name_occurs_twice() -> None:
+def named_types(module: ast.Module) -> Iterator[str]:
+    """Names of the classes and of the type aliases, written in CamelCase; options of commands are no types."""
+    for node in module.body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name.lstrip("_")
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Subscript | ast.BinOp):
+            continue
+        if "typer." not in ast.unparse(node.value):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name) and CAMEL(target.id))
+
+
+def test_no_name_of_a_type_occurs_twice() -> None:
     places: dict[str, Path] = {}
     for path in HOUSE.rglob("*.py"):
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ClassDef):
-                other = places.setdefault(node.name.lstrip("_"), path)
-                assert other is path, f"{node.name} in {path} and {other}"
+        for name in named_types(ast.parse(path.read_text())):
+            other = places.setdefault(name, path)
+            assert other is path, f"{name} in {path} and {other}"
 
 
 def test_engine_libraries_are_imported_where_they_are_used() -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from diffood.bench.machine import MachineInfo, describe_machine, load_average, peak_resident_bytes
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.method.scoring import Array
+from diffood.runtime.progress import Progress
 
 ROUNDS = 7
 LATENCY_SHARE = 1 / 3  # of a contender's seconds, for one image at a time
@@ -23,7 +24,6 @@ FEWEST_FOR_P95, FEWEST_FOR_P99 = 20, 100  # below these a quantile would only be
 SPREAD = (0.1, 0.9)  # quantiles over rounds that are shown with a median
 
 Clock = Callable[[], float]
-Progress = Callable[[int], None]
 
 
 @dataclass

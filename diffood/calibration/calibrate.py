@@ -24,7 +24,7 @@ from diffood.calibration.promises.per_class import PerClassThresholds, confidenc
 from diffood.calibration.promises.planning import ImagePlan, plan_images
 from diffood.calibration.promises.thresholds import Method, fit_threshold, images_required
 from diffood.calibration.replacing import require_overwrite
-from diffood.calibration.request import EngineRequest, PlanRequest, ShowProgress, hide_progress, open_detector
+from diffood.calibration.request import EngineRequest, PlanRequest, open_detector
 from diffood.calibration.scored_files import ScoredFiles, SeeScore, SetAside, describe_set_aside, score_sources
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import CALIBRATION, open_bundle
@@ -42,7 +42,7 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
-from diffood.runtime.pipeline import Progress
+from diffood.runtime.progress import Progress, ShowProgress, hide_progress
 
 SUSPECTS = 5  # calibration images that the user is asked to inspect
 

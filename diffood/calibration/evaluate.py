@@ -7,13 +7,14 @@ from pathlib import Path
 
 from diffood.calibration.metrics.evaluation import IndEvaluation, evaluate_ind, evaluate_scores
 from diffood.calibration.metrics.groups import Group
-from diffood.calibration.request import EngineRequest, ShowProgress, hide_progress
+from diffood.calibration.request import EngineRequest
 from diffood.calibration.scored_files import IND, ScoredFiles, score_sources
 from diffood.calibration.seen import load_seen
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
+from diffood.runtime.progress import ShowProgress, hide_progress
 from diffood.runtime.results import ImageScore
 
 SeeSetScore = Callable[[str, str, ImageScore], None]  # called with set name, id and result of every scored file

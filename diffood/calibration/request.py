@@ -1,7 +1,5 @@
-"""What calibrate, evaluate, tune and verify requests have in common: an engine, a plan, progress."""
+"""What calibrate, evaluate, tune and verify requests have in common: an engine and a plan."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -17,15 +15,6 @@ from diffood.runtime.sessions.choice import (
     no_engine_error,
     open_first,
 )
-
-ShowProgress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Opens a progress display for a task (its name, the total count); the function it yields is told each new count."""
-
-
-@contextmanager
-def hide_progress(_task: str, _total: int) -> Iterator[Callable[[int], None]]:
-    """The `ShowProgress` that shows nothing."""
-    yield lambda _count: None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images.conversions import kinds_of
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.items import Item
-from diffood.runtime.pipeline import Progress, score_files
+from diffood.runtime.pipeline import score_files
+from diffood.runtime.progress import Progress
 from diffood.runtime.results import ImageScore
 
 IND = "ind"  # name of the in-distribution set where sets are given by name

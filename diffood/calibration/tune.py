@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from diffood.calibration.request import EngineRequest, ShowProgress, choose_engine, hide_progress, open_detector
+from diffood.calibration.request import EngineRequest, choose_engine, open_detector
 from diffood.calibration.scored_files import IND
 from diffood.calibration.tuning.below_chance import BelowChance, find_below_chance
 from diffood.calibration.tuning.candidates import CostOf, PlanCandidate, evaluations_of, measure_candidates
@@ -32,6 +32,7 @@ from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses.registry import need_bank
+from diffood.runtime.progress import ShowProgress, hide_progress
 
 COMPARED = ("default", "plain")  # plans shown with the front, whatever they cost
 

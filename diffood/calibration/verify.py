@@ -11,7 +11,6 @@ from diffood.calibration.parity.checks import Check, Outcome, check_contract, ch
 from diffood.calibration.parity.gate import describe_judgement, judge
 from diffood.calibration.parity.served import ServedEngines, list_served
 from diffood.calibration.parity.side_by_side import score_side_by_side
-from diffood.calibration.request import ShowProgress, hide_progress
 from diffood.calibration.scored_files import IND, SetAside
 from diffood.errors import BundleError, DeviceError, DiffoodError
 from diffood.runtime.backends import Backend, BackendChoice
@@ -31,7 +30,7 @@ from diffood.runtime.inputs.items import Item
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.pipeline import Progress
+from diffood.runtime.progress import Progress, ShowProgress, hide_progress
 from diffood.runtime.sessions.choice import list_candidates
 
 

@@ -15,7 +15,7 @@ from diffood.export.class_names import read_class_names
 from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits
 from diffood.training.request import (
     PICTURE_EVERY,
-    Device,
+    DeviceChoice,
     LabelSource,
     SizeName,
     TrainingPrecision,
@@ -50,7 +50,7 @@ def train_unet(
         Path | None, typer.Option(help="Text file, one class name per line.", rich_help_panel=PANEL)
     ] = None,
     tables: TableOptions,
-    device: Annotated[Device, _machine("auto: a CUDA GPU if there is one.")] = "auto",
+    device: Annotated[DeviceChoice, _machine("auto: a CUDA GPU if there is one.")] = "auto",
     precision: Annotated[TrainingPrecision, _machine("auto: bf16 where the device multiplies in it.")] = "auto",
     threads: Annotated[int, _machine("Threads of torch; 0: all cores.")] = 0,
     max_pixels: options.MaxPixels = DEFAULT_MAX_PIXELS,

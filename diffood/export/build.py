@@ -3,7 +3,7 @@
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,13 @@ from diffood.runtime.bundle.bundle import (
     write_bundle,
 )
 from diffood.runtime.method.plan import DEFAULT, FAST, PLAIN, REFERENCE, Plan
+from diffood.runtime.progress import Say
 
 NOISE_LEVELS, GOLDEN = "noise_levels.npz", "golden.npz"
 UNGUIDED = {"none": "the UNet has no labels", "class": "the UNet has labels for classes but no null class"}
 
 
-def export_bundle(request: ExportRequest, report: Callable[[str], None]) -> Manifest:
+def export_bundle(request: ExportRequest, report: Say) -> Manifest:
     """Make the bundle folder of a request, all of it or nothing.
 
     Args:
@@ -108,9 +109,7 @@ def _class_names(sources: ModelSources, classifier: Classifier, unet: UNet) -> t
     return names
 
 
-def _report_models(
-    unet: UNet, classifier: Classifier, class_names: tuple[str, ...] | None, report: Callable[[str], None]
-) -> None:
+def _report_models(unet: UNet, classifier: Classifier, class_names: tuple[str, ...] | None, report: Say) -> None:
     labels, schedule = unet.labels(classifier.classes), unet.schedule
     report(f"unet        {unet.origin}: {unet.channels}x{unet.height}x{unet.width}, labels: {labels}")
     if labels != "class+null":

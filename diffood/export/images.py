@@ -1,6 +1,6 @@
 """Reads the in-distribution images whose value ranges int8 is fitted to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,13 +11,14 @@ from diffood.runtime.inputs.items import load_item
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 from diffood.runtime.method.scoring import Array
+from diffood.runtime.progress import Say
 
 
 def read_sample(
     inputs: Sequence[str],
     shape: ImageShape,
     most: int,
-    report: Callable[[str], None],
+    report: Say,
     columns: Columns = DEFAULT_COLUMNS,
 ) -> Array:
     """At most `most` images float32 [N, C, H, W] in [-1, 1], evenly over the inputs; unusable ones reported.

@@ -1,14 +1,14 @@
 """Does what an export is asked: makes a bundle or opens one, adds INT8 graphs, builds engines. Imports torch late."""
 
 import importlib
-from collections.abc import Callable
 
 from diffood.errors import MissingExtraError, UsageError
 from diffood.export.request import ExportRequest
 from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.progress import Say
 
 
-def run_export(request: ExportRequest, report: Callable[[str], None]) -> None:
+def run_export(request: ExportRequest, report: Say) -> None:
     """Make a bundle of the sources, or open the one there is, and add what else is asked for.
 
     Args:

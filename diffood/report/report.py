@@ -8,7 +8,6 @@ from diffood.calibration.calibrate import Calibrated
 from diffood.calibration.evaluate import Evaluated, EvaluateRequest, evaluate_bundle
 from diffood.calibration.metrics.by_class import alarms_by_class
 from diffood.calibration.metrics.evaluation import Evaluation
-from diffood.calibration.request import ShowProgress, hide_progress
 from diffood.calibration.scored_files import IND
 from diffood.calibration.seen import describe_seen
 from diffood.errors import UsageError
@@ -33,6 +32,7 @@ from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.tuning import load_measured
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
+from diffood.runtime.progress import ShowProgress, hide_progress
 
 UNFAIR = 0.05  # p-value, Holm's over the classes, from which a class is marked
 ASIDE_SHOWN = 20  # files set aside that are named

@@ -12,12 +12,12 @@ from diffood.runtime.inputs.decoding import IN_THREADS, MOST_HELD, DecodeOptions
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.definition import Evidence
+from diffood.runtime.progress import Progress
 from diffood.runtime.results import ImageScore
 
 REFUSED_HELD = 1000  # consecutive refused items after which their results are given; some kilobytes each
 
 Result = TypeVar("Result")
-Progress = Callable[[int], None]  # called with the number of items done since the last call
 
 
 @dataclass(frozen=True)

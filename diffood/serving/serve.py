@@ -23,6 +23,7 @@ from diffood.runtime.inputs.counting import count_in_background
 from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.inputs.open import STANDARD_INPUT, open_inputs
 from diffood.runtime.inputs.reading import ReadOptions
+from diffood.runtime.progress import Say
 from diffood.serving.batch import BatchJob, existing_ids
 from diffood.serving.output.journal import RunRecord
 from diffood.serving.output.layout import OutputLayout
@@ -73,7 +74,7 @@ class ServeObserver:
     """
 
     show_progress: Callable[[ServeProgress], AbstractContextManager[Callable[[int], None]]] = _no_progress
-    say: Callable[[str], None] = _ignore
+    say: Say = _ignore
     on_resumable: Callable[[], None] = _do_nothing
 
 

@@ -1,9 +1,9 @@
 """A batch as an operator wants it: logged, measured, flagged images kept, ended early if most files are refused."""
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import replace
 
+from diffood.runtime.progress import Say
 from diffood.serving.batch import BatchJob, OnRow, serve_batch
 from diffood.serving.output.summary import Summary
 from diffood.serving.request import ServeRequest
@@ -14,7 +14,7 @@ from diffood.serving.watching.metrics import serving_metrics
 from diffood.serving.watching.rejects import RejectLimit
 
 
-def serve_watched(job: BatchJob, request: ServeRequest, say: Callable[[str], None]) -> Summary:
+def serve_watched(job: BatchJob, request: ServeRequest, say: Say) -> Summary:
     """As `serve_batch`, watched as the request asks.
 
     Args:
@@ -48,7 +48,7 @@ def serve_watched(job: BatchJob, request: ServeRequest, say: Callable[[str], Non
         return summary
 
 
-def _listen_to_memory(job: BatchJob, log: EventLog | None, say: Callable[[str], None], listeners: list[OnRow]) -> OnRow:
+def _listen_to_memory(job: BatchJob, log: EventLog | None, say: Say, listeners: list[OnRow]) -> OnRow:
     """All listeners as one, which also reports when the engine continues with fewer rows per call."""
     lanes = job.scorer.lanes
 

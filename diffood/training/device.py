@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 
 from diffood.errors import DeviceError
-from diffood.training.request import Device, TrainingPrecision
+from diffood.training.request import DeviceChoice, TrainingPrecision
 
 
-def choose_device(wanted: Device) -> Literal["cpu", "cuda"]:
+def choose_device(wanted: DeviceChoice) -> Literal["cpu", "cuda"]:
     """A GPU where torch finds one, unless the CPU is asked for. Raises DeviceError where there is none to be had.
 
     On a GPU, algorithms that give the same result on every run are chosen where torch has them.

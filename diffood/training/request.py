@@ -1,7 +1,5 @@
 """What a training is asked for, and the sizes of UNets there are. Read without torch."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,10 +10,9 @@ from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 
 LabelSource = Literal["auto", "folders", "classifier", "none"]
-Device = Literal["auto", "cpu", "cuda"]
+DeviceChoice = Literal["auto", "cpu", "cuda"]
 SizeName = Literal["tiny", "small", "base"]
 TrainingPrecision = Literal["auto", "fp32", "bf16"]
-ShowProgress = Callable[..., AbstractContextManager[Callable[[int], None]]]
 
 EVALUATE_EVERY = 250  # steps between two looks at the held-out images
 PICTURE_EVERY = 1000
@@ -92,7 +89,7 @@ class TrainingRequest:
     batch: int | None = None
     seed: int = 0
     picture_every: int = PICTURE_EVERY
-    device: Device = "auto"
+    device: DeviceChoice = "auto"
     precision: TrainingPrecision = "auto"
     threads: int = 0
     overwrite: bool = False

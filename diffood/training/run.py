@@ -9,20 +9,20 @@ import numpy.typing as npt
 
 from diffood.errors import MissingExtraError, UsageError
 from diffood.runtime.inputs.open import list_inputs
+from diffood.runtime.progress import Say, ShowProgress
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.training.images import TrainingImages, choose_shape, read_training_images
 from diffood.training.labels import KnownClasses, Labels, choose_labels
-from diffood.training.request import ShowProgress, TrainingRequest
+from diffood.training.request import TrainingRequest
 
 if TYPE_CHECKING:
     from diffood.training.checkpoint import TrainingIdentity, TrainingProgress
     from diffood.training.loop import Training
 
 CLASSIFIED = 64  # images per call of the classifier
-Report = Callable[[str], None]
 
 
-def run_training(request: TrainingRequest, report: Report, show_progress: ShowProgress) -> TrainingImages:
+def run_training(request: TrainingRequest, report: Say, show_progress: ShowProgress) -> TrainingImages:
     """Train a UNet, or continue a training that was stopped, and write it to the request's folder.
 
     Args:
@@ -76,9 +76,7 @@ def run_training(request: TrainingRequest, report: Report, show_progress: ShowPr
     return images
 
 
-def _train(
-    training: "Training", write: Callable[["Training"], None], report: Report, show_progress: ShowProgress
-) -> None:
+def _train(training: "Training", write: Callable[["Training"], None], report: Say, show_progress: ShowProgress) -> None:
     from diffood.training.checkpoint import CHECKPOINT
     from diffood.training.folder import PICTURE, why_ended
 
@@ -110,7 +108,7 @@ def describe_losses(progress: "TrainingProgress") -> str:
     return f"held-out loss {progress.curve[-1].held_out:.4f}, smallest {best.held_out:.4f} at step {best.step}"
 
 
-def _read_images(request: TrainingRequest, report: Report, show_progress: ShowProgress) -> TrainingImages:
+def _read_images(request: TrainingRequest, report: Say, show_progress: ShowProgress) -> TrainingImages:
     items = list_inputs(request.images, request.columns)
     shape, why = choose_shape(items, request.shape, request.limits)
     with show_progress("reading", len(items)) as advance:
@@ -123,7 +121,7 @@ def _read_images(request: TrainingRequest, report: Report, show_progress: ShowPr
     return images
 
 
-def _choose_labels(request: TrainingRequest, images: TrainingImages, report: Report) -> Labels:
+def _choose_labels(request: TrainingRequest, images: TrainingImages, report: Say) -> Labels:
     classifier = _load_classifier(request, images, report) if request.classifier else None
     labels = choose_labels(images.ids, request.labels, classifier)
     names = ", ".join(labels.names[:3]) + ("…" if labels.names[3:] else "")
@@ -135,7 +133,7 @@ def _choose_labels(request: TrainingRequest, images: TrainingImages, report: Rep
     return labels
 
 
-def _load_classifier(request: TrainingRequest, images: TrainingImages, report: Report) -> KnownClasses:
+def _load_classifier(request: TrainingRequest, images: TrainingImages, report: Say) -> KnownClasses:
     import torch
 
     from diffood.export.graphs.modules import ClassifyGraph

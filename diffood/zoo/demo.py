@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from diffood.report.requirements import DRAW, can_draw
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
+from diffood.runtime.progress import Say
 from diffood.zoo.images import SETS, load_set, unpack_set
 
 CALIBRATION_IMAGES = 700
@@ -37,8 +37,6 @@ EXPORT_PACKAGES = ("torch", "diffusers", "onnx", "onnxscript")
 
 CLOTHES = "fashion-test"
 WIDTH = 80  # columns of the result
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.method.scoring import Array, Float
 from diffood.runtime.method.witnesses.registry import Witness, measurable, measure, measure_in_bank, need_bank
-from diffood.runtime.pipeline import Progress, observe_files
+from diffood.runtime.pipeline import observe_files
+from diffood.runtime.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images.conversions import count_kinds
 from diffood.runtime.images.decode import DEFAULT_LIMITS
 from diffood.runtime.inputs.items import Item, load_item
-from diffood.runtime.pipeline import Progress
+from diffood.runtime.progress import Progress
 from diffood.runtime.results import Scores
 
 CHUNK_BATCHES = 4  # batches decoded at a time; bounds memory

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -27,8 +26,7 @@ from diffood.runtime.bundle.engines import (
 )
 from diffood.runtime.bundle.graphs import read_model
 from diffood.runtime.child import child_command
-
-Report = Callable[[str], None]
+from diffood.runtime.progress import Say
 
 WORKER = "diffood.export.engines.worker"
 
@@ -41,10 +39,10 @@ class _Builder:
     request: EngineBuildRequest
     platform: BuilderPlatform
     root: Path
-    report: Report
+    report: Say
 
 
-def build_engines(bundle_path: Path, request: EngineBuildRequest, report: Report) -> list[Path]:
+def build_engines(bundle_path: Path, request: EngineBuildRequest, report: Say) -> list[Path]:
     """Build engines of every graph a bundle has in the precisions asked for. Needs no torch.
 
     A folder appears whole or not at all, and replaces the one before; those finished before an error stay.
@@ -199,12 +197,12 @@ def ask_platform(library: EngineLibrary) -> BuilderPlatform:
     return BuilderPlatform.model_validate(_run(library, "ask", library, subprocess.DEVNULL, lambda _: None))
 
 
-def build_plan(job: BuildJob, onnx: IO[bytes], report: Report) -> dict[str, str]:
+def build_plan(job: BuildJob, onnx: IO[bytes], report: Say) -> dict[str, str]:
     """Write the plan file of one ONNX file and return the options it was built with. Raises as build_engines."""
     return _run(job.library, "build", job.model_dump_json(), onnx, report)
 
 
-def _run(library: EngineLibrary, verb: str, argument: str, stdin: IO[bytes] | int, report: Report) -> dict[str, Any]:
+def _run(library: EngineLibrary, verb: str, argument: str, stdin: IO[bytes] | int, report: Say) -> dict[str, Any]:
     """Run worker.main in a process of its own and return its answer; `report` gets its progress.
 
     Raises the DiffoodError the worker raised, and ExportError where it crashed, was killed or gave no answer.

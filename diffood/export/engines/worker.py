@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -26,6 +25,7 @@ from diffood.export.engines.errors import (
     missing_library,
 )
 from diffood.runtime.bundle.engines import EngineLibrary, Profile
+from diffood.runtime.progress import Say
 from diffood.runtime.records import Record
 from diffood.runtime.sessions.tensorrt import MODULES, load_library
 
@@ -72,9 +72,6 @@ class BuildJob(Record):
     workspace_mb: int | None = None
     timing_cache: Path | None = None
     progress_seconds: Annotated[float, Field(ge=0)] = 5.0
-
-
-Say = Callable[[str], None]
 
 
 def ask(library: EngineLibrary) -> BuilderPlatform:

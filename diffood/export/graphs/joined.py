@@ -13,7 +13,7 @@ from torch import nn
 
 from diffood.errors import ExportError
 from diffood.export.graphs.modules import ClassifyGraph
-from diffood.export.onnx.proof import Inputs, export_onnx, prove_structure, strip_metadata
+from diffood.export.onnx.proof import GraphInputs, export_onnx, prove_structure, strip_metadata
 from diffood.export.sources.classifiers.onnx_classifier import FEATURES, LOGITS, OnnxClassifier, opset_of
 
 _PREFIX = "classifier."
@@ -32,7 +32,7 @@ class _Preparation(nn.Module):
         return self.arrange(self.prepare(x))
 
 
-def export_joined(graph: ClassifyGraph, example: Inputs, outputs: tuple[str, ...], path: Path, opset: int) -> None:
+def export_joined(graph: ClassifyGraph, example: GraphInputs, outputs: tuple[str, ...], path: Path, opset: int) -> None:
     """Write `graph`, whose model is an OnnxClassifier, as one file. outputs: the names of logits and features.
 
     Raises ExportError where the classifier's operators have no equal at `opset`, or a proof of structure fails.

@@ -1,7 +1,7 @@
 """Writes the graphs of both models in each precision, and proves them once torch's weights are out of memory."""
 
 import gc
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from diffood.export.onnx.precision import LIMITS, prove_types
 from diffood.export.onnx.proof import (
     ADVICE,
     EXAMPLE_BATCH,
-    Inputs,
+    GraphInputs,
     RecordedOutputs,
     export_onnx,
     prove_equal,
@@ -33,6 +33,7 @@ from diffood.export.sources.classifiers.onnx_classifier import OnnxClassifier
 from diffood.export.sources.classifiers.onnx_probabilities import find_probability_source
 from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import GraphEntry, Precision, Role
+from diffood.runtime.progress import Say
 
 GOLDEN_IMAGES = 4
 STEP_OUTPUTS = ("x_next", "epsilon")
@@ -62,7 +63,7 @@ class GraphWriter:
     steps: int
     opset: int
     largest_inside: int
-    report: Callable[[str], None]
+    report: Say
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _require_logits(path: Path, classifier: Classifier) -> None:
         )
 
 
-def _golden(role: Role, sample: Inputs, outputs: tuple[str, ...], module: torch.nn.Module) -> Golden:
+def _golden(role: Role, sample: GraphInputs, outputs: tuple[str, ...], module: torch.nn.Module) -> Golden:
     """Inputs of a graph and torch's outputs, row by row, since four rows of a large model may not fit in memory."""
     rows = [run_torch(module)({name: value[i : i + 1] for name, value in sample.items()}) for i in range(GOLDEN_IMAGES)]
     found: Golden = {f"{role}.in.{name}": value.numpy() for name, value in sample.items()}
@@ -168,7 +169,7 @@ def _write_fp16(writer: GraphWriter, references: dict[Role, _SavedGraph]) -> Ite
 def _save(
     writer: GraphWriter,
     module: torch.nn.Module,
-    example: Inputs,
+    example: GraphInputs,
     outputs: tuple[str, ...],
     path: Path,
     weights: WeightsFile,
@@ -261,7 +262,7 @@ def _modules(unet: UNet, classifier: Classifier) -> Iterator[tuple[Role, torch.n
         yield "decode", DecodeGraph(unet.autoencoder).eval(), ("x",)
 
 
-def _count_operations(module: torch.nn.Module, sample: Inputs) -> int:
+def _count_operations(module: torch.nn.Module, sample: GraphInputs) -> int:
     """Floating-point operations of a row, as torch counts them while it runs one."""
     with FlopCounterMode(display=False) as counter:
         run_torch(module)({name: value[:1] for name, value in sample.items()})

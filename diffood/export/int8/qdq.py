@@ -38,7 +38,6 @@ SHOWN = 0.9999
 SMALLEST_SHARE = 2.0**-20  # of the largest scale of a layer; weights below are as good as zero
 
 Clips = Mapping[str, float]
-Array = npt.NDArray[Any]
 
 
 def list_products(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -103,7 +102,7 @@ def count_multiplications(model: onnx.ModelProto, state: States) -> dict[str, in
     return {node.output[0]: values[node.output[0]].size * terms(node) for node in products}
 
 
-def _watch(model: onnx.ModelProto, names: Sequence[str]) -> Callable[[States], dict[str, Array]]:
+def _watch(model: onnx.ModelProto, names: Sequence[str]) -> Callable[[States], dict[str, npt.NDArray[Any]]]:
     """A function that gives the values of these tensors, which may be inputs of the graph, for some states."""
     given = {value.name for value in model.graph.input}
     asked = [name for name in names if name not in given]
@@ -113,7 +112,7 @@ def _watch(model: onnx.ModelProto, names: Sequence[str]) -> Callable[[States], d
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in asked if name not in known)
     session = open_session(watched)
 
-    def values(batch: States) -> dict[str, Array]:
+    def values(batch: States) -> dict[str, npt.NDArray[Any]]:
         found = zip(asked, session.run(asked, fit_inputs(model, batch)), strict=True)
         return {name: batch.inputs[name] for name in names if name in given} | dict(found)
 

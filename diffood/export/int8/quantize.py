@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +22,13 @@ from diffood.export.int8.qdq import (
 )
 from diffood.export.int8.states import States, record_states
 from diffood.export.onnx.precision import LIMITS, count_products, prove_types
-from diffood.export.onnx.proof import PROOF_BATCHES, Inputs, prove_equal, prove_structure, run_onnx
+from diffood.export.onnx.proof import PROOF_BATCHES, GraphInputs, prove_equal, prove_structure, run_onnx
 from diffood.export.onnx.samples import count_rows, first_batches
 from diffood.runtime.bundle.bundle import Bundle, FileEntry, GraphEntry, Manifest, Role, open_bundle, write_bundle
 from diffood.runtime.bundle.graphs import read_graph
 from diffood.runtime.detector import RANGE_SLACK, Detector
 from diffood.runtime.method.scoring import Array
+from diffood.runtime.progress import Say
 
 IMAGES = 64  # spread over those given
 MEASURED_EVERY = 8  # of them measures, the others calibrate
@@ -81,10 +82,10 @@ class _Task:
     measured: Mapping[Role, States]
     noised: Array
     folder: Path
-    report: Callable[[str], None]
+    report: Say
 
 
-def quantize_bundle(bundle_path: Path, images: Array, *, report: Callable[[str], None]) -> Manifest:
+def quantize_bundle(bundle_path: Path, images: Array, *, report: Say) -> Manifest:
     """Write INT8 graphs into a bundle, in place of those it may have, and name them in its manifest, last.
 
     The result is the same on every run. The bundle is unchanged where an error is raised.
@@ -259,7 +260,7 @@ def _size_of(values: Array) -> float:
     return float(np.sqrt(np.square(values, dtype=np.float64).mean()))
 
 
-def _proofs(bundle: Bundle, model: onnx.ModelProto, noised: Array, measured: States) -> Iterator[Inputs]:
+def _proofs(bundle: Bundle, model: onnx.ModelProto, noised: Array, measured: States) -> Iterator[GraphInputs]:
     """Batches 1, 2, 5 of what the loop feeds; then, for a step, images (or latents) at every time of the schedule."""
     timed = "time" in {value.name for value in model.graph.input}
     most = count_rows(*noised.shape[2:])
@@ -280,7 +281,7 @@ def _proofs(bundle: Bundle, model: onnx.ModelProto, noised: Array, measured: Sta
         yield _tensors(model, States(inputs, fed.groups))
 
 
-def _tensors(model: onnx.ModelProto, states: States) -> Inputs:
+def _tensors(model: onnx.ModelProto, states: States) -> GraphInputs:
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in fit_inputs(model, states).items()}
 
 

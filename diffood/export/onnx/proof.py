@@ -26,7 +26,7 @@ PROOF_BATCHES = (1, 2, 5)
 ADVICE = " Try another torch or onnxruntime version."  # where a proof fails
 EXAMPLE_BATCH = 2  # an example batch of 1 silently freezes the batch dimension
 
-Inputs = dict[str, torch.Tensor]
+GraphInputs = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Proof:
 
 def export_onnx(
     module: nn.Module,
-    example: Inputs,
+    example: GraphInputs,
     outputs: tuple[str, ...],
     path: Path,
     opset: int = OPSET,
@@ -135,13 +135,13 @@ def prove_structure(
                 )
 
 
-Outputs = Callable[[Inputs], Sequence[npt.NDArray[np.float32]]]
+Outputs = Callable[[GraphInputs], Sequence[npt.NDArray[np.float32]]]
 
 
 def run_torch(module: nn.Module) -> Outputs:
     """The outputs a torch module gives."""
 
-    def run(sample: Inputs) -> Sequence[npt.NDArray[np.float32]]:
+    def run(sample: GraphInputs) -> Sequence[npt.NDArray[np.float32]]:
         with torch.no_grad():
             outputs = module(**sample)
             return [value.numpy() for value in (outputs if isinstance(outputs, tuple) else (outputs,))]
@@ -162,7 +162,7 @@ def run_onnx(path: Path, outputs: tuple[str, ...]) -> Outputs:
 class RecordedOutputs:
     """Outputs of a run on some samples, kept in a nameless file so that the model may be freed before a comparison."""
 
-    def __init__(self, run: Outputs, samples: Iterator[Inputs], folder: Path) -> None:
+    def __init__(self, run: Outputs, samples: Iterator[GraphInputs], folder: Path) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - close() closes it
         self._counts: list[int] = []
         for sample in samples:
@@ -183,7 +183,7 @@ class RecordedOutputs:
 
 
 def prove_equal(
-    expected: Outputs, path: Path, outputs: tuple[str, ...], samples: Iterator[Inputs], limit: float
+    expected: Outputs, path: Path, outputs: tuple[str, ...], samples: Iterator[GraphInputs], limit: float
 ) -> Proof:
     """Compare a saved graph with what is expected on every sample.
 

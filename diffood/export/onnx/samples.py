@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from diffood.export.onnx.proof import PROOF_BATCHES, Inputs
+from diffood.export.onnx.proof import PROOF_BATCHES, GraphInputs
 from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import Role
 
@@ -49,7 +49,7 @@ class InputSampler:
         """Rows of a batch. An autoencoder attends to latents, as a UNet does; a classifier to a few patches."""
         return PROOF_ROWS if self.role == "classify" else count_rows(self.unet.height, self.unet.width)
 
-    def draw(self, batch: int, time: torch.Tensor | None = None) -> Inputs:
+    def draw(self, batch: int, time: torch.Tensor | None = None) -> GraphInputs:
         """One batch; times of the whole schedule unless given."""
         image = self.unet.image
         if self.role in ("classify", "encode"):
@@ -98,7 +98,7 @@ class ProofInputs:
         self.every_time = not samples.timed or rows * operations <= PROOF_OPERATIONS
         self._rows = max(FEWEST_PROOFS, int(PROOF_OPERATIONS // max(1, operations)))
 
-    def __iter__(self) -> Iterator[Inputs]:
+    def __iter__(self) -> Iterator[GraphInputs]:
         """Draw from where the samples stood at first, and leave them after the last."""
         samples = self._samples
         samples.generator.set_state(self._start)

@@ -15,10 +15,10 @@ from diffood.serving.rows.row import Row
 BLOCK = 1024  # rows per block
 MAX_INTERVAL = 86_400.0  # seconds; who looks once a day needs no process that waits
 
-Block = tuple[Row, ...]
+RowBlock = tuple[Row, ...]
 
 
-def read_rows(path: Path) -> Iterator[Block]:
+def read_rows(path: Path) -> Iterator[RowBlock]:
     """Rows of a file or folder in order, in blocks.
 
     JSON Lines may still be written: NAME.jsonl.partial is read up to its last complete line, also where NAME.jsonl was
@@ -36,7 +36,7 @@ def read_rows(path: Path) -> Iterator[Block]:
     return _blocks(_format(path).read(path))
 
 
-def follow_rows(path: Path, interval: float) -> Iterator[Block]:
+def follow_rows(path: Path, interval: float) -> Iterator[RowBlock]:
     """Rows of a growing JSON Lines file in blocks, without end.
 
     An empty block follows whenever all rows were given; the next block is then looked for `interval` seconds later.
@@ -90,7 +90,7 @@ def _find_file(path: Path) -> Path:
     raise UsageError(f"No such file: {path}{waiting}.")
 
 
-def _blocks(rows: Iterable[Row]) -> Iterator[Block]:
+def _blocks(rows: Iterable[Row]) -> Iterator[RowBlock]:
     held: list[Row] = []
     for row in rows:
         held.append(row)

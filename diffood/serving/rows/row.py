@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
-Value = str | int | float | bool | None
+CellValue = str | int | float | bool | None
 ColumnType = Literal["string", "float", "int", "bool"]
 
 
@@ -43,7 +43,7 @@ class Row:
     note: str = ""
     error: str = ""
 
-    def values(self) -> dict[str, Value]:
+    def values(self) -> dict[str, CellValue]:
         """Columns in order; numbers that are not finite become None, as not every format can hold them."""
         return {
             key: None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,10 +7,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from diffood.serving.rows.row import COLUMNS, ColumnType, Row, Value
+from diffood.serving.rows.row import COLUMNS, CellValue, ColumnType, Row
 
 # Type of Triton, type of numpy, and the value that stands for None.
-TYPES: dict[ColumnType, tuple[str, Any, Value]] = {
+TYPES: dict[ColumnType, tuple[str, Any, CellValue]] = {
     "string": ("TYPE_STRING", np.object_, ""),
     "float": ("TYPE_FP64", np.float64, math.nan),
     "int": ("TYPE_INT64", np.int64, -1),
@@ -30,6 +30,6 @@ def make_tensors(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
     }
 
 
-def _encode(value: Value, kind: ColumnType) -> Value | bytes:
+def _encode(value: CellValue, kind: ColumnType) -> CellValue | bytes:
     value = TYPES[kind][2] if value is None else value
     return cast(str, value).encode() if kind == "string" else value

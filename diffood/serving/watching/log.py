@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from diffood.errors import UsageError
 from diffood.runtime.bundle.durable import write_all
-from diffood.serving.rows.row import Row, Value
+from diffood.serving.rows.row import CellValue, Row
 
 Level = Literal["info", "warning", "error"]
 
@@ -30,7 +30,7 @@ class EventLog:
         except OSError as error:
             raise UsageError(f"--log {path} cannot be written ({error.strerror}); choose another file.") from None
 
-    def event(self, name: str, level: Level = "info", **fields: Value) -> None:
+    def event(self, name: str, level: Level = "info", **fields: CellValue) -> None:
         """Append one event."""
         time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         text = json.dumps({"time": time, "level": level, "event": name, **fields}, ensure_ascii=False)

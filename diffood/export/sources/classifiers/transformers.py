@@ -18,6 +18,7 @@ from diffood.export.sources.classifiers.preprocessing import Filter, Preprocessi
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.json_config import read_config
 from diffood.export.sources.weights import hash_files
+from diffood.runtime.method.scoring import Float
 
 PROCESSOR = "preprocessor_config.json"
 MAX_CONFIG_BYTES = 2**25  # names of 22,000 classes, twice
@@ -32,8 +33,6 @@ _FILTERS: dict[int, Filter] = {
     4: "box",
     5: "hamming",
 }  # Pillow's numbers
-
-Array = npt.NDArray[np.float64]
 
 
 class LogitsOnly(nn.Module):
@@ -137,7 +136,7 @@ def _candidates(processor: Any, size: tuple[int, int]) -> Iterator[Preprocessing
     yield Preprocessing(size, filter=kind)
 
 
-def _run(processor: Any, picture: npt.NDArray[np.uint8]) -> Array:
+def _run(processor: Any, picture: npt.NDArray[np.uint8]) -> Float:
     made = processor(images=Image.fromarray(picture), return_tensors="pt")["pixel_values"]
     return np.asarray(made[0], np.float64)
 

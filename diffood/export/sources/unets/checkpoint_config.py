@@ -10,7 +10,7 @@ from diffood.export.sources.unets.scheduler import NoiseSchedule, make_schedule
 from diffood.runtime.records import Record
 
 Width = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]  # group norms have 32 groups
-Size = Annotated[int, Field(ge=4, le=4096)]
+Side = Annotated[int, Field(ge=4, le=4096)]
 Blocks = Annotated[int, Field(ge=1, le=16)]
 Heads = Annotated[int, Field(ge=1, le=256)]
 Levels = Annotated[tuple[Annotated[float, Field(gt=0, le=32)], ...], Field(min_length=1, max_length=10)]
@@ -30,7 +30,7 @@ class CheckpointConfig(Record):
     """
 
     name: str = "own hyper-parameters"
-    image_size: Size
+    image_size: Side
     in_channels: Literal[1, 3] = 3
     noise_schedule: str = "linear"
     diffusion_steps: Annotated[int, Field(ge=2, le=100_000)] = 1000

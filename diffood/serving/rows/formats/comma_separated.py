@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from diffood.errors import UsageError
 from diffood.serving.rows.checked import MAX_LINE_BYTES, REMEDY, check_row, require_columns
 from diffood.serving.rows.formats.base import LineFormat
-from diffood.serving.rows.row import COLUMNS, Row, Value
+from diffood.serving.rows.row import COLUMNS, CellValue, Row
 
 
 class CommaSeparated(LineFormat):
@@ -60,7 +60,7 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[str]:
             raise UsageError(f"{path}, line {number} is not UTF-8 text; {REMEDY}.") from None
 
 
-def _parse(name: str, text: str | None, where: str) -> Value:
+def _parse(name: str, text: str | None, where: str) -> CellValue:
     kind = COLUMNS[name]
     if not text and (kind != "string" or name == "class_name"):
         return None  # an empty cell
