@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffood.bench.compare import Budget, Comparison, compare
+from diffood.bench.compare import WHY_UNET, Budget, Comparison, compare
 from diffood.bench.contenders import our_contenders, plain_contender, plans_of, torch_contenders
 from diffood.errors import UsageError
 from diffood.export.sources.model_sources import ModelSources
@@ -62,7 +62,7 @@ class BenchResult:
         request, manifest, latent = self.request, self.manifest, self.manifest.latent
         return {
             "bundle": request.bundle.name,
-            "unet_parameters": manifest.unet.parameters,
+            "unet_parameters": manifest.unet.parameters if manifest.unet else 0,
             "image": asdict(manifest.image),
             "latent": latent and latent.model_dump(include={"channels", "height", "width"}),
             "images": len(request.images),
@@ -80,6 +80,7 @@ def run_bench(request: BenchRequest, show_progress: ShowProgress = hide_progress
         UsageError: A plan or precision is unknown, or the images do not fit the bundle.
     """
     bundle, batch, threads = open_bundle(request.bundle), request.batch, request.threads
+    bundle.require_unet(WHY_UNET)
     shape, given = bundle.manifest.image, request.images.shape[1:]
     if given != (shape.channels, shape.height, shape.width):
         raise UsageError(

@@ -17,6 +17,7 @@ from diffood.runtime.method.scoring import Array
 from diffood.runtime.progress import Progress
 
 ROUNDS = 7
+WHY_UNET = "bench times ways to denoise"  # of a bundle that has none
 LATENCY_SHARE = 1 / 3  # of a contender's seconds, for one image at a time
 TRIALS = 3  # single images that each number of rows is tried on, before the fastest is timed
 MOST_SINGLES = 200  # single images per round

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from onnxruntime import InferenceSession, SessionOptions
 
-from diffood.bench.compare import Meter
+from diffood.bench.compare import WHY_UNET, Meter
 from diffood.runtime.bundle.bundle import Bundle, Role, open_bundle
 from diffood.runtime.bundle.graphs import autoencoder_roles, read_graph
 from diffood.runtime.method.noise import content_key, draw_noise, mix
@@ -32,7 +32,8 @@ class PlainLoop:
     def __init__(self, bundle: Bundle, plan: Plan, threads: int, rows: int, *, gpu: bool = False) -> None:
         self.bundle, self.plan, self.images = bundle, plan, max(1, rows // plan.repeats)
         self.meter, self.evaluations = Meter(), 0
-        self._grid, self._null = plan.grid(bundle.alpha_bar), bundle.manifest.unet.label_count - 1
+        entry = bundle.require_unet(WHY_UNET)
+        self._grid, self._null, self._prediction = plan.grid(bundle.alpha_bar), entry.label_count - 1, entry.prediction
         self._classify, self._unet = (_start(bundle, role, threads, gpu) for role in ("classify", "step_plain"))
         self._unet_inputs = {node.name for node in self._unet.get_inputs()}
         self._autoencoder = {role: _start(bundle, role, threads, gpu) for role in autoencoder_roles(bundle)}
@@ -72,7 +73,7 @@ class PlainLoop:
     def denoise(self, x: Array, label: npt.NDArray[np.int64], start: int) -> Array:
         """Denoise images or latents that are noised to `start`."""
         for t, t_next in itertools.pairwise([*range(start, 0, -self.plan.stride), 0]):
-            p_x, p_m = epsilon_coefficients(self.bundle.manifest.unet.prediction, self._grid.level(t))
+            p_x, p_m = epsilon_coefficients(self._prediction, self._grid.level(t))
             row = np.tile(np.array([p_x, p_m, 1, 0], np.float32), (len(x), 1))
             time_asked, beta = np.full(len(x), self._grid.asked(t), np.float32), np.float32(self.plan.guidance)
             epsilon = self.epsilon(x, time_asked, label, row)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from diffood.bench.compare import WHY_UNET
 from diffood.errors import ExportError, MissingExtraError
 from diffood.export.graphs.autoencoder import DecodeGraph, EncodeGraph
 from diffood.export.graphs.modules import ClassifyGraph
@@ -54,13 +55,14 @@ class OfficialLoop:
         self, models: ModelSources, bundle: Bundle, plan: Plan, rows: int, variant: TorchVariant = TorchVariant()
     ) -> None:
         _require_paper(plan)
+        entry = bundle.require_unet(WHY_UNET)
         (unet, classifier), image = load_models(models), bundle.manifest.image
         _require_same(bundle.manifest, unet, classifier.sha256)
         same = np.array_equal(unet.schedule.alpha_bar, bundle.alpha_bar)
-        if not same or unet.schedule.prediction != bundle.manifest.unet.prediction:
+        if not same or unet.schedule.prediction != entry.prediction:
             raise ExportError(
                 f"The UNet's schedule ({unet.schedule.origin}) is not that of the bundle "
-                f"({bundle.manifest.unet.schedule_origin}): give the --scheduler it was exported with."
+                f"({entry.schedule_origin}): give the --scheduler it was exported with."
             )
         self.device = torch.device("cuda" if variant.gpu else "cpu")
         self.dtype = torch.float16 if variant.half else torch.float32
@@ -72,7 +74,7 @@ class OfficialLoop:
         )
         self.noised = bundle.manifest.lane_shape
         self.channels, self.labelled = unet.channels, unet.label_count > 0
-        self.null, self.prediction = unet.label_count - 1, bundle.manifest.unet.prediction
+        self.null, self.prediction = unet.label_count - 1, entry.prediction
         self.plan, self.grid = plan, plan.grid(bundle.alpha_bar)
         self.images, self.evaluations = max(1, rows // plan.repeats), 0
 
@@ -180,7 +182,7 @@ def open_torch_loop(
 def _require_same(manifest: Manifest, unet: UNet, classifier: str) -> None:
     none = "0" * 64
     for what, found, wanted in (
-        ("UNet", unet.sha256, manifest.unet.weights_sha256),
+        ("UNet", unet.sha256, manifest.unet.weights_sha256 if manifest.unet else none),
         ("classifier", classifier, manifest.classifier.weights_sha256),
         (
             "autoencoder",

@@ -23,7 +23,7 @@ from diffood.calibration.tuning.timing import (
     list_engines,
     time_plan,
 )
-from diffood.calibration.tuning.traces import full_cost, group_by_trace, list_plans, trace_of
+from diffood.calibration.tuning.traces import NOTHING_TO_TUNE, full_cost, group_by_trace, list_plans, trace_of
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import Bundle, add_default_plan, open_bundle
 from diffood.runtime.bundle.fusion import Fusion
@@ -150,7 +150,8 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
     if request.images < 1:
         raise UsageError(f"--images {request.images} leaves nothing to measure on; give some hundreds.")
     bundle, limit, engine = open_bundle(request.bundle), request.limit, request.engine
-    choose_engine(bundle, engine)  # refused before images are read
+    bundle.require_unet(NOTHING_TO_TUNE)
+    choose_engine(bundle, engine)  # both refused before images are read
     sources = list_inputs(request.ind, request.columns)
     ood = {name: list_inputs(inputs, request.columns) for name, inputs in request.ood.items()}
     images = gather_images(sources, ood, bundle.manifest.image, request.images)

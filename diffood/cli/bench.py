@@ -14,6 +14,7 @@ from diffood.cli.options.models import ModelOptions
 from diffood.cli.options.parsers import Precisions, png_file, precisions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.tables import TableOptions
+from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import ImageShape
@@ -77,6 +78,8 @@ def bench(
     from diffood.zoo.models import embedded_models
 
     given, manifest = models.read(), open_bundle(bundle).manifest
+    if given is not None and given.unet is None:
+        raise UsageError("--unet is missing: the paper's loop in torch takes both models.")
     request = BenchRequest(
         bundle,
         _read_images(images or [], manifest.image, tables.request()),

@@ -46,9 +46,10 @@ def export(
     tables: TableOptions,
     engines: EngineOptions,
 ) -> None:
-    """Export a trained UNet and classifier to a bundle.
+    """Export a classifier, and the UNet that judges with it, to a bundle.
 
-    The bundle has ONNX graphs that were compared with torch and, with --engine, TensorRT engines of them.
+    Without --unet the classifier judges alone, by its outputs and features. The bundle has ONNX graphs that were
+    compared with torch and, with --engine, TensorRT engines of them.
 
     Example: diffood export --unet models/unet --classifier net.py:build --classifier-weights net.safetensors
     --output bundle --precision fp32,fp16 --engine tensorrt-rtx --gpu sm89
@@ -80,5 +81,5 @@ def _choose_target(sources: ModelSources | None, output: Path | None, bundle: Pa
             raise UsageError("--bundle adds to an existing bundle; leave --unet, --classifier and --output out.")
         return bundle
     if sources is None or output is None:
-        raise UsageError("--unet, --classifier and --output make a bundle; --bundle adds to one.")
+        raise UsageError("--classifier and --output make a bundle, with --unet or without; --bundle adds to one.")
     return output

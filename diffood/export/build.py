@@ -28,7 +28,7 @@ from diffood.runtime.bundle.bundle import (
     UNetEntry,
     write_bundle,
 )
-from diffood.runtime.method.plan import DEFAULT, FAST, PLAIN, REFERENCE, Plan
+from diffood.runtime.method.plan import CLASSIFIER, DEFAULT, FAST, PLAIN, REFERENCE, Plan
 from diffood.runtime.progress import Say
 
 NOISE_LEVELS, GOLDEN = "noise_levels.npz", "golden.npz"
@@ -110,14 +110,11 @@ def _class_names(sources: ModelSources, classifier: Classifier, unet: UNet) -> t
 
 
 def _report_models(unet: UNet, classifier: Classifier, class_names: tuple[str, ...] | None, report: Say) -> None:
-    labels, schedule = unet.labels(classifier.classes), unet.schedule
-    report(f"unet        {unet.origin}: {unet.channels}x{unet.height}x{unet.width}, labels: {labels}")
-    if labels != "class+null":
-        report(f"guidance    none: {UNGUIDED[labels]}; the plans are unguided")
-    if unet.autoencoder:
+    if unet.denoises:
+        _report_unet(unet, classifier, report)
+    else:
         image = unet.image
-        report(f"autoencoder {unet.autoencoder.origin}: from and to {image.channels}x{image.height}x{image.width}")
-    report(f"schedule    {schedule.origin}: {len(schedule.alpha_bar)} steps, predicts {schedule.prediction}")
+        report(f"unet        none: plans of the classifier alone; images {image.channels}x{image.height}x{image.width}")
     named = "unnamed, --class-names FILE names them"
     if class_names:
         named = ", ".join(class_names[:3]) + ("…" if class_names[3:] else "")
@@ -129,13 +126,25 @@ def _report_models(unet: UNet, classifier: Classifier, class_names: tuple[str, .
     report(f"features    {classifier.features} values, {classifier.features_from}")
 
 
+def _report_unet(unet: UNet, classifier: Classifier, report: Say) -> None:
+    labels, schedule = unet.labels(classifier.classes), unet.schedule
+    report(f"unet        {unet.origin}: {unet.channels}x{unet.height}x{unet.width}, labels: {labels}")
+    if labels != "class+null":
+        report(f"guidance    none: {UNGUIDED[labels]}; the plans are unguided")
+    if unet.autoencoder:
+        image = unet.image
+        report(f"autoencoder {unet.autoencoder.origin}: from and to {image.channels}x{image.height}x{image.width}")
+    report(f"schedule    {schedule.origin}: {len(schedule.alpha_bar)} steps, predicts {schedule.prediction}")
+
+
 def _write_files(writer: GraphWriter, class_names: tuple[str, ...], precisions: Collection[Precision]) -> Manifest:
     """Write every file of the bundle, the manifest last."""
     unet, classifier, schedule = writer.unet, writer.classifier, writer.unet.schedule
     labels = unet.labels(classifier.classes)
     graphs, golden = write_graphs(writer, precisions)
     np.savez(writer.folder / GOLDEN, allow_pickle=False, **golden)
-    np.savez(writer.folder / NOISE_LEVELS, allow_pickle=False, alpha_bar=schedule.alpha_bar)
+    if unet.denoises:
+        np.savez(writer.folder / NOISE_LEVELS, allow_pickle=False, alpha_bar=schedule.alpha_bar)
 
     def make_manifest(files: dict[str, FileEntry]) -> Manifest:
         return Manifest(
@@ -146,29 +155,35 @@ def _write_files(writer: GraphWriter, class_names: tuple[str, ...], precisions: 
             classifier=ModelEntry(
                 origin=classifier.origin, weights_sha256=classifier.sha256, parameters=classifier.parameters
             ),
-            unet=UNetEntry(
-                origin=unet.origin,
-                weights_sha256=unet.sha256,
-                parameters=_parameters(unet.model),
-                prediction=schedule.prediction,
-                labels=labels,
-                label_count=unet.label_count,
-                schedule_origin=schedule.origin,
-            ),
-            noise_levels=NOISE_LEVELS,
+            unet=_unet_entry(unet, classifier) if unet.denoises else None,
+            noise_levels=NOISE_LEVELS if unet.denoises else None,
             golden=GOLDEN,
             graphs=tuple(graphs),
-            plans={
-                name: _fit_plan(plan, writer.steps, guided=labels == "class+null")
-                for name, plan in (("default", DEFAULT), ("fast", FAST), ("plain", PLAIN), ("reference", REFERENCE))
-            },
-            default_plan="default",
+            plans=_plans(writer, guided=labels == "class+null") if unet.denoises else {"classifier": CLASSIFIER},
+            default_plan="default" if unet.denoises else "classifier",
             files=files,
             versions=_versions(),
             latent=_latent_entry(unet.autoencoder) if unet.autoencoder else None,
         )
 
     return write_bundle(writer.folder, make_manifest)
+
+
+def _unet_entry(unet: UNet, classifier: Classifier) -> UNetEntry:
+    return UNetEntry(
+        origin=unet.origin,
+        weights_sha256=unet.sha256,
+        parameters=_parameters(unet.model),
+        prediction=unet.schedule.prediction,
+        labels=unet.labels(classifier.classes),
+        label_count=unet.label_count,
+        schedule_origin=unet.schedule.origin,
+    )
+
+
+def _plans(writer: GraphWriter, *, guided: bool) -> dict[str, Plan]:
+    named = {"default": DEFAULT, "fast": FAST, "plain": PLAIN, "reference": REFERENCE}
+    return {name: _fit_plan(plan, writer.steps, guided=guided) for name, plan in named.items()}
 
 
 def _latent_entry(autoencoder: Autoencoder) -> LatentEntry:

@@ -64,9 +64,9 @@ class ImageCard:
         score: Higher is more suspicious.
         p_value: None for an image that the threshold was fitted on.
         flagged: Whether it is above the threshold.
-        thumbnails: Original, denoised, difference.
+        thumbnails: Original, and denoised and difference where it was denoised.
         before: Likeliest classes of the original.
-        after: Likeliest classes of the denoised image.
+        after: Likeliest classes of the denoised image; empty where there is none.
         witnesses: Name and standard deviations above the in-distribution mean; empty for a plan that fits none.
     """
 

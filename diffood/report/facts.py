@@ -62,7 +62,9 @@ def bundle_facts(detector: Detector, calibration: Calibration) -> tuple[Fact, ..
         Fact("plan", _plan(plan)),
         Fact(
             "cost",
-            f"{detector.evaluations} evaluations of the diffusion model per image"
+            "no evaluation of a diffusion model"
+            if not plan.denoises
+            else f"{detector.evaluations} evaluations of the diffusion model per image"
             f"{f'; fewer where the verdict is clear after noise draw {stages}' if plan.stages else ''}",
         ),
         Fact("engine", f"{session.precision} on {session.backend}{engine}"),
@@ -83,7 +85,9 @@ def _models(manifest: Manifest, steps: int) -> list[Fact]:
         Fact(
             "diffusion model",
             f"{unet.origin}, {unet.parameters:,} parameters, predicts {unet.prediction}; "
-            f"noise schedule: {unet.schedule_origin}, {steps} steps{space}",
+            f"noise schedule: {unet.schedule_origin}, {steps} steps{space}"
+            if unet
+            else "none: only what the classifier says of the image itself is judged",
         ),
         *([Fact("autoencoder", f"{latent.origin}, {latent.parameters:,} parameters")] if latent else []),
         Fact("images", f"{image.width} x {image.height} pixels, {'grey' if image.channels == 1 else 'RGB'}"),
@@ -91,6 +95,8 @@ def _models(manifest: Manifest, steps: int) -> list[Fact]:
 
 
 def _plan(plan: Plan) -> str:
+    if not plan.denoises:
+        return "the classifier's outputs and features for the image as it is"
     guidance = f"guided by the predicted class ({plan.guidance:g})" if plan.guidance > 0 else "without guidance"
     return (
         f"noised up to step {', '.join(map(str, plan.start_times))}, denoised {plan.stride} steps at a time, "

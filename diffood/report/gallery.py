@@ -24,7 +24,7 @@ class KeptImage:
         score: Higher is more suspicious.
         witnesses: float64 [W].
         original: float32 [C, H, W] in [-1, 1].
-        denoised: The same, denoised from the largest start time with the first noise.
+        denoised: The same, denoised from the largest start time with the first noise; None where nothing was denoised.
         logits: Of the original, float32 [K].
     """
 
@@ -32,7 +32,7 @@ class KeptImage:
     score: float
     witnesses: Float
     original: Array
-    denoised: Array
+    denoised: Array | None
     logits: Array
 
 
@@ -52,7 +52,7 @@ class Extremes:
             score=result.score,
             witnesses=result.witnesses,
             original=evidence.x,
-            denoised=evidence.denoised[0, -1].copy(),  # a view would hold all repeats
+            denoised=evidence.denoised[0, -1].copy() if evidence.repeats else None,  # a view would hold all repeats
             logits=evidence.logits,
         )
         bisect.insort(self._highest, image, key=_from_highest)
@@ -96,7 +96,7 @@ class ClassGuess:
 
 @dataclass(frozen=True)
 class ClassifiedImage:
-    """A kept image with its TOP classes before and after denoising, the likeliest first."""
+    """A kept image with its TOP classes before and after denoising, the likeliest first; none after where none was."""
 
     image: KeptImage
     before: tuple[ClassGuess, ...]
@@ -108,11 +108,12 @@ def classify_again(detector: Detector, images: tuple[KeptImage, ...]) -> tuple[C
     if not images:
         return ()
     names = detector.bundle.manifest.class_names
-    after = detector.session.classify(np.stack([image.denoised for image in images])).logits
-    return tuple(
-        ClassifiedImage(image, _top(image.logits, names), _top(logits, names))
-        for image, logits in zip(images, after, strict=True)
-    )
+    denoised = {image.id: image.denoised for image in images if image.denoised is not None}
+    after: dict[str, tuple[ClassGuess, ...]] = {}
+    if denoised:
+        logits = detector.session.classify(np.stack(list(denoised.values()))).logits
+        after = {identity: _top(row, names) for identity, row in zip(denoised, logits, strict=True)}
+    return tuple(ClassifiedImage(image, _top(image.logits, names), after.get(image.id, ())) for image in images)
 
 
 def _top(logits: Array, names: tuple[str, ...]) -> tuple[ClassGuess, ...]:

@@ -14,6 +14,7 @@ from diffood.runtime.backends import Backend, BackendChoice
 from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Role, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, Fingerprint, load_calibrated_fusion, load_calibration
 from diffood.runtime.bundle.fusion import Fusion
+from diffood.runtime.bundle.graphs import step_role
 from diffood.runtime.bundle.parity import require_calibrated
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.halving import open_halving
@@ -201,8 +202,8 @@ class Detector:
 
         return Fingerprint(
             classify_sha256=sha256("classify"),
-            step_sha256=sha256("step_guided" if self.plan.guidance > 0 else "step_plain"),
-            noise_levels_sha256=manifest.files[manifest.noise_levels].sha256,
+            step_sha256=sha256(step_role(guided=self.plan.guidance > 0)) if self.plan.denoises else None,
+            noise_levels_sha256=manifest.files[manifest.noise_levels].sha256 if manifest.noise_levels else None,
             precision=precision,
             backend=self.session.backend,
             engine_sha256=self.session.engine_sha256,
@@ -345,7 +346,7 @@ def _open_session(
     bundle: Bundle, plan: Plan, backend: Backend, precision: Precision, batch: int, threads: int
 ) -> Session:
     """A session with the graphs that a plan needs."""
-    registers = bundle.tables(plan)[0].weights.shape[1]
+    registers = max((table.weights.shape[1] for table in bundle.tables(plan)), default=0)
     return open_session(
         bundle, backend, precision, guided=plan.guidance > 0, registers=registers, batch=batch, threads=threads
     )

@@ -215,7 +215,7 @@ class _Pass(Generic[Key, Found]):
     def _finish_stage(self, image: _Image[Key, Found]) -> StageResult[Key, Found]:
         """Judge an image after a stage, and noise it for the next; run by the worker thread, touches only the image."""
         found, ended = None, False
-        if image.repeats or 0 in self.config.plan.stages:
+        if image.repeats or 0 in self.config.plan.stages or not self.config.plan.denoises:
             found, ended = self.judge(image.evidence(self.config))
             ended = ended or image.repeats == self.config.plan.repeats
         return StageResult(image, found, ended, *(([], []) if ended else self._noise_next_stage(image)))

@@ -10,6 +10,8 @@ from diffood.runtime.bundle.bundle import Manifest
 
 def embedded_models(manifest: Manifest) -> ModelSources | None:
     """The embedded models where a bundle was exported from them, else None."""
+    if manifest.unet is None:
+        return None
     known = (manifest.unet.weights_sha256, manifest.classifier.weights_sha256)
     found = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in (zoo.UNET_WEIGHTS, zoo.CLASSIFIER_WEIGHTS))
     if found != known:

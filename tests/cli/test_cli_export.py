@@ -16,8 +16,8 @@ MODELS = ("--unet", "models/unet", "--classifier", "net.py:build")
 
 
 MISUSES: list[tuple[tuple[str, ...], str]] = [
-    ((), "--unet, --classifier and --output make a bundle"),
-    (MODELS, "--unet, --classifier and --output make a bundle"),
+    ((), "--classifier and --output make a bundle, with --unet or without"),
+    (MODELS, "--classifier and --output make a bundle, with --unet or without"),
     ((*MODELS, "--output", "out", "--precision", "fp8"), "'fp8' is not one of fp32, fp16, int8"),
     ((*MODELS, "--output", "out", "--precision", "int8"), "int8 needs the value ranges of real images"),
     ((*MODELS, "--output", "out", "--opset", "17"), "--opset 17 is not possible: choose 18 to 21"),

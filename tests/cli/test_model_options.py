@@ -50,7 +50,11 @@ def test_export_and_bench_take_the_same_ones() -> None:
         assert all(taken[field.name].default == field.default for field in fields(ModelOptions))
 
 
-def test_one_model_without_the_other_is_explained() -> None:
-    for missing in ("unet", "classifier"):
-        with pytest.raises(UsageError, match=f"--{missing} is missing: give --unet and --classifier, or neither"):
-            replace(GIVEN, **{missing: None}).read()  # type: ignore[arg-type]
+def test_a_unet_without_a_classifier_and_its_options_without_a_unet_are_explained() -> None:
+    with pytest.raises(UsageError, match="--classifier is missing: give it alone, or with --unet"):
+        replace(GIVEN, classifier=None).read()
+    with pytest.raises(UsageError, match="--unet-config and --scheduler are about a UNet: add --unet"):
+        replace(GIVEN, unet=None).read()
+    alone = replace(GIVEN, unet=None, unet_config=None, scheduler=None).read()
+    assert alone is not None
+    assert alone.unet is None

@@ -35,6 +35,21 @@ def test_a_null_field_is_refused_by_name(victim: Path, rewrite: Rewrite, subtest
                 open_bundle(victim)
 
 
+def test_a_manifest_without_a_unet_may_name_nothing_that_needs_one(
+    victim: Path, rewrite: Rewrite, subtests: pytest.Subtests
+) -> None:
+    together = "unet and noise_levels go together, and one is missing"
+    for gone, problem in (
+        (("unet",), together),
+        (("noise_levels",), together),
+        (("unet", "noise_levels"), "there is no unet, and a plan or an autoencoder that needs one"),
+    ):
+        with subtests.test(gone=gone), undone(victim):
+            rewrite(lambda manifest: [manifest.pop(name) for name in gone])
+            with pytest.raises(BundleError, match=problem):
+                open_bundle(victim)
+
+
 def test_an_unknown_field_is_refused_by_name(victim: Path, rewrite: Rewrite) -> None:
     rewrite(lambda manifest: manifest.update({"run_after_opening": "x"}))
     with pytest.raises(BundleError, match="run_after_opening"):

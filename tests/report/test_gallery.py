@@ -14,6 +14,13 @@ def outcome(score: float) -> ImageScore:
     return ImageScore(score, np.array([score]), evidence, stage=1, evaluations=4)
 
 
+def test_an_image_that_ended_before_anything_was_denoised_is_kept_without() -> None:
+    whole = outcome(1.0)
+    extremes = Extremes(3)
+    extremes.see("early", ImageScore(1.0, whole.witnesses, whole.evidence.first(0), stage=1, evaluations=0))
+    assert extremes.highest[0].denoised is None
+
+
 def test_extremes_are_the_ends_of_a_sort_whatever_the_order() -> None:
     scores = dict(zip(map(str, range(40)), np.random.default_rng(0).integers(0, 9, 40).astype(float), strict=True))
     found = []

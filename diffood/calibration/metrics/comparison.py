@@ -45,19 +45,22 @@ class WitnessComparison:
     Attributes:
         alone: By name of the witness.
         best: The witness with the highest mean AUROC, the first of equal ones.
+        without_unet: Those that need no UNet, combined; None where the fusion has none, or no others.
     """
 
     alone: dict[str, SingleWitness]
     best: str
+    without_unet: SingleWitness | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for JSON; an unbounded high end of a ratio is None."""
         alone = {name: asdict(row) for name, row in self.alone.items()}
-        for row in alone.values():
+        without = asdict(self.without_unet) if self.without_unet else None
+        for row in [*alone.values(), *([without] if without else [])]:
             ratio = row["fpr"]["ratio"]
             if ratio and not isfinite(ratio["high"]):
                 ratio["high"] = None
-        return {"best": self.best, "alone": alone}
+        return {"best": self.best, "alone": alone, "without_unet": without}
 
 
 def compare_witnesses(fused: ScoredSets, witnesses: Mapping[str, ScoredSets]) -> WitnessComparison:

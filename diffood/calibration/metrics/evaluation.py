@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,10 @@ from diffood.calibration.scored_files import IND, ScoredFiles
 from diffood.calibration.seen import NOTHING_SEEN, SeenImages
 from diffood.errors import UsageError
 from diffood.runtime.bundle.calibration import Calibration
+from diffood.runtime.bundle.fusion import FusionRecord
 from diffood.runtime.decision import DecisionRule
+from diffood.runtime.method.fusion import fuse
+from diffood.runtime.method.witnesses.registry import measurable
 
 
 @dataclass(frozen=True)
@@ -206,25 +209,41 @@ def evaluate_scores(
         fpr_intervals={name: one.fpr_at_95_detection for name, one in single.items()},
         overall=group_metrics(scored, sets),
         groups=near_and_far(scored, sets, groups or {}),
-        witnesses=_each_alone(calibration.fingerprint.plan.witnesses, scored, ind, ood),
+        witnesses=_each_alone(calibration, scored, ind, ood),
     )
 
 
 def _each_alone(
-    witnesses: Sequence[str], fused: ScoredSets, ind: ScoredFiles, ood: Mapping[str, ScoredFiles]
+    calibration: Calibration, fused: ScoredSets, ind: ScoredFiles, ood: Mapping[str, ScoredFiles]
 ) -> WitnessComparison | None:
-    every = (ind, *ood.values())
+    every, witnesses = (ind, *ood.values()), calibration.fingerprint.plan.witnesses
     # an image that ends before anything is denoised has no value of some witnesses
     whole = [w for w in range(len(witnesses)) if all(np.isfinite(files.witnesses[:, w]).all() for files in every)]
     if len(witnesses) == 1 or not whole or min(len(files.scores) for files in every) < FEWEST_FOR_INTERVAL:
         return None
-    return compare_witnesses(
+    found = compare_witnesses(
         fused,
         {
             witnesses[w]: ScoredSets(ind.witnesses[:, w], {name: files.witnesses[:, w] for name, files in ood.items()})
             for w in whole
         },
     )
+    without = _without_unet(calibration.fusion, ind, ood) if calibration.fusion else None
+    return replace(found, without_unet=compare_witnesses(fused, {"": without}).alone[""] if without else None)
+
+
+def _without_unet(fusion: FusionRecord, ind: ScoredFiles, ood: Mapping[str, ScoredFiles]) -> ScoredSets | None:
+    """Scores of the fusion's witnesses that need nothing denoised, with the weights they have; None without any."""
+    kept = measurable(fusion.names, 0)
+    fitted = [witness for witness in fusion.witnesses if witness.name in kept]
+    if not fitted or len(fitted) == len(fusion.witnesses):
+        return None
+    columns = [fusion.names.index(witness.name) for witness in fitted]
+
+    def score(files: ScoredFiles) -> npt.NDArray[np.float64]:
+        return fuse(fitted, fusion.combine, files.witnesses[:, columns])
+
+    return ScoredSets(score(ind), {name: score(files) for name, files in ood.items()})
 
 
 def _ends(found: Interval) -> list[float]:

@@ -51,6 +51,7 @@ DENOISINGS = (
     Denoising((480,), 240, "pndm2"),  # a second-order sampler on few steps, which it needs least
     Denoising((360,), 120, "pndm2"),  # the same on three
 )
+NOTHING_TO_TUNE = "plans are compared by how they denoise"
 GUIDANCES = (0.0, 2.0)  # none, at half the cost; the paper's
 
 
@@ -65,7 +66,7 @@ def trace_of(plan: Plan) -> Plan:
 
 def list_plans(bundle: Bundle) -> list[Plan]:
     """Every plan to try on the bundle's training schedule; without a null class none is guided."""
-    steps, guided = len(bundle.alpha_bar), bundle.manifest.unet.labels == "class+null"
+    steps, guided = len(bundle.alpha_bar), bundle.require_unet(NOTHING_TO_TUNE).labels == "class+null"
     plans: dict[Plan, None] = {}  # on a short schedule two may become one
     for denoising, guidance in product(DENOISINGS, GUIDANCES if guided else GUIDANCES[:1]):
         trace = DEFAULT.changed(

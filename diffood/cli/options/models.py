@@ -102,12 +102,13 @@ class ModelOptions(ClassifierOptions):
     def read(self) -> ModelSources | None:
         """The models the options name, none of them opened yet; None where neither is named.
 
-        Raises UsageError where one of them is missing.
+        Raises UsageError for a UNet without a classifier.
         """
         classifier = self.read_classifier()
         if self.unet is None and classifier is None:
             return None
-        if self.unet is None or classifier is None:
-            missing = "--unet" if self.unet is None else "--classifier"
-            raise UsageError(f"{missing} is missing: give --unet and --classifier, or neither.")
+        if classifier is None:
+            raise UsageError("--classifier is missing: give it alone, or with --unet.")
+        if self.unet is None and (self.unet_config or self.scheduler):
+            raise UsageError("--unet-config and --scheduler are about a UNet: add --unet.")
         return ModelSources(self.unet, classifier, unet_config=self.unet_config, scheduler=self.scheduler)

@@ -37,7 +37,7 @@ def describe_bundle(found: "Inspection") -> list[str]:
 
 def _describe_models(bundle: Bundle) -> list[str]:
     manifest = bundle.manifest
-    image, latent, unet, classifier = manifest.image, manifest.latent, manifest.unet, manifest.classifier
+    image, latent, classifier = manifest.image, manifest.latent, manifest.classifier
     names = manifest.class_names
     more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
     lines = [
@@ -51,10 +51,19 @@ def _describe_models(bundle: Bundle) -> list[str]:
         )
     return [
         *lines,
-        f"unet        {unet.origin}, {unet.parameters:,} parameters, labels: {unet.labels}, predicts {unet.prediction}",
-        f"schedule    {len(bundle.alpha_bar)} steps ({unet.schedule_origin})",
+        *_describe_unet(bundle),
         f"classifier  {classifier.origin}, {classifier.parameters:,} parameters, {manifest.feature_count} features",
         f"classes     {len(names)}: {', '.join(names[:CLASSES_SHOWN])}{more}",
+    ]
+
+
+def _describe_unet(bundle: Bundle) -> list[str]:
+    unet = bundle.manifest.unet
+    if unet is None:
+        return ["unet        none: the classifier's own witnesses judge; `diffood train-unet` makes one"]
+    return [
+        f"unet        {unet.origin}, {unet.parameters:,} parameters, labels: {unet.labels}, predicts {unet.prediction}",
+        f"schedule    {len(bundle.alpha_bar)} steps ({unet.schedule_origin})",
     ]
 
 

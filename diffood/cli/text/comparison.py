@@ -17,7 +17,7 @@ def describe_bench(result: BenchResult) -> list[str]:
     shape, latent = manifest.image, manifest.latent
     lane = f"latents of {latent.channels}x{latent.height}x{latent.width} of " if latent else ""
     return [
-        f"models      a UNet of {manifest.unet.parameters / 1e6:.1f} M parameters on {lane}"
+        f"models      a UNet of {(manifest.unet.parameters if manifest.unet else 0) / 1e6:.1f} M parameters on {lane}"
         f"{shape.channels}x{shape.height}x{shape.width}, {len(request.images)} images in turn",
         f"engines     batch {request.batch}, {request.threads or 'all'} threads, {budget.seconds:g} s each in "
         f"{counted(budget.rounds, 'round')}",

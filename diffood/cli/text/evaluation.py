@@ -158,6 +158,18 @@ def _witnesses(result: Evaluation, compared: WitnessComparison) -> list[str]:
         f"Best alone: {compared.best}, mean AUROC {percent(best.mean_auroc, 2)}; above the fusion by more than "
         f"{100 * CLEARLY:g} points on {ahead}.",
         *_below_chance(compared),
+        *_without_unet(compared),
+    ]
+
+
+def _without_unet(compared: WitnessComparison) -> list[str]:
+    found = compared.without_unet
+    if found is None:
+        return []
+    gain = found.difference
+    return [
+        f"What the UNet adds: without it, the other witnesses have a mean AUROC of {percent(found.mean_auroc, 2)}; the "
+        f"fusion has {points(gain.value)} points more ({points(gain.low)} to {points(gain.high)})."
     ]
 
 

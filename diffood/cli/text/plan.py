@@ -7,12 +7,15 @@ from diffood.runtime.method.plan import Plan
 
 def describe_plan(plan: Plan, evaluations: int) -> str:
     """One line that says what a plan does and costs."""
+    fused = f" by {plan.combine}" if plan.fused else ""
+    if not plan.denoises:
+        return f"the classifier alone, {' + '.join(plan.witnesses)}{fused}: no UNet evaluation"
     starts = ", ".join(map(str, plan.start_times))
     stages = " or ".join(map(str, plan.stages))
     return (
         f"{plan.schedule} {plan.sampler}, start {starts}, stride {plan.stride}, repeats {plan.repeats}, "
         f"guidance {plan.guidance:g}, {plan.space} {plan.norm}, {' + '.join(plan.witnesses)}"
-        f"{f' by {plan.combine}' if plan.fused else ''}: {counted(evaluations, 'UNet evaluation')} per image"
+        f"{fused}: {counted(evaluations, 'UNet evaluation')} per image"
         f"{f' that is still unclear after repeat {stages}' if plan.stages else ''}"
     )
 

@@ -254,6 +254,8 @@ def _modules(unet: UNet, classifier: Classifier) -> Iterator[tuple[Role, torch.n
     image = unet.image
     classify = ClassifyGraph(classifier, image.channels, image.height, image.width)
     yield "classify", classify.eval(), CLASSIFY_OUTPUTS
+    if not unet.denoises:
+        return
     yield "step_plain", (StepPlain(unet) if labels == "none" else StepLabelled(unet)).eval(), STEP_OUTPUTS
     if labels == "class+null":
         yield "step_guided", StepGuided(unet).eval(), STEP_OUTPUTS

@@ -136,6 +136,8 @@ def record_states(bundle: Bundle, images: Array) -> dict[Role, States]:
         UsageError: The images do not fit.
     """
     plan = bundle.plan()
+    if not plan.denoises:
+        return {"classify": States({"x": images}, np.repeat(["images"], len(images)))}
     stride = min(plan.stride, max(1, max(plan.start_times) // FEWEST_TIMES))
     states: dict[Role, States] = {}
     for entry in bundle.manifest.graphs:

@@ -17,22 +17,22 @@ FULL_HEAT = 0.5  # difference, as a share of black to white, from which the heat
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Data URIs of three PNGs of width x height pixels."""
+    """Data URIs of three PNGs of width x height pixels; only of the original where nothing was denoised."""
 
     original: str
-    denoised: str
-    difference: str
+    denoised: str | None
+    difference: str | None
     width: int
     height: int
 
 
-def make_thumbnails(original: Array, denoised: Array) -> Thumbnails:
-    """Make thumbnails of an image and its denoised version, both float32 [C, H, W] in [-1, 1]."""
+def make_thumbnails(original: Array, denoised: Array | None) -> Thumbnails:
+    """Make thumbnails of an image and its denoised version if there is one, both float32 [C, H, W] in [-1, 1]."""
     picture = _shrunk(_as_bytes(original))
     return Thumbnails(
         original=_image_uri(picture),
-        denoised=_image_uri(_shrunk(_as_bytes(denoised))),
-        difference=_image_uri(_shrunk(_heat(original, denoised))),
+        denoised=None if denoised is None else _image_uri(_shrunk(_as_bytes(denoised))),
+        difference=None if denoised is None else _image_uri(_shrunk(_heat(original, denoised))),
         width=picture.width,
         height=picture.height,
     )

@@ -114,8 +114,8 @@ class Manifest(GrownRecord):
         class_names: Of the classifier, in its order.
         feature_count: Length D of the features.
         classifier: Where the classifier came from.
-        unet: Where the UNet came from and how it is called.
-        noise_levels: File of the training schedule.
+        unet: Where the UNet came from and how it is called; None for a bundle without, whose plans denoise nothing.
+        noise_levels: File of the training schedule; None without a UNet.
         golden: File of inputs and the FP32 outputs they must give.
         graphs: All graphs.
         plans: Plans by name.
@@ -125,15 +125,15 @@ class Manifest(GrownRecord):
         latent: The autoencoder; None if images are denoised as they are.
     """
 
-    added: ClassVar = ("latent",)
+    added: ClassVar = ("latent", "unet", "noise_levels")
 
     format: Literal[1]
     image: ImageShape
     class_names: Annotated[tuple[Text, ...], Field(min_length=1)]
     feature_count: Annotated[int, Field(ge=1)]
     classifier: ModelEntry
-    unet: UNetEntry
-    noise_levels: FileName
+    unet: UNetEntry | None = None
+    noise_levels: FileName | None = None
     golden: FileName
     graphs: tuple[GraphEntry, ...]
     plans: dict[Text, Plan]
@@ -141,6 +141,14 @@ class Manifest(GrownRecord):
     files: dict[FileName, FileEntry]
     versions: dict[Text, Text]
     latent: LatentEntry | None = None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Manifest":
+        if (self.unet is None) != (self.noise_levels is None):
+            raise ValueError("unet and noise_levels go together, and one is missing")
+        if self.unet is None and (self.latent or any(plan.denoises for plan in self.plans.values())):
+            raise ValueError("there is no unet, and a plan or an autoencoder that needs one")
+        return self
 
     @model_validator(mode="after")
     def _latent_fits(self) -> "Manifest":
@@ -165,7 +173,7 @@ class Bundle:
     Attributes:
         path: Its folder.
         manifest: Its manifest.
-        alpha_bar: Noise levels of the training schedule, float64 [T], decreasing in (0, 1).
+        alpha_bar: Noise levels of the training schedule, float64 [T], decreasing in (0, 1); [0] without a UNet.
     """
 
     path: Path
@@ -268,8 +276,19 @@ class Bundle:
         return self.manifest.plans[name]
 
     def tables(self, plan: Plan) -> list[StepTable]:
-        """Step tables of a plan for this bundle's noise levels."""
-        return plan.tables(self.alpha_bar, self.manifest.unet.prediction)
+        """Step tables of a plan for this bundle's noise levels; none where it denoises nothing."""
+        if not plan.denoises:
+            return []
+        return plan.tables(self.alpha_bar, self.require_unet("a plan with start times denoises images").prediction)
+
+    def require_unet(self, why: str) -> UNetEntry:
+        """The UNet's entry. Raises UsageError, which says why one is needed, where the bundle has none."""
+        if self.manifest.unet is None:
+            raise UsageError(
+                f"{self.path} has no UNet, and {why}. Train one with `diffood train-unet --images DIR --output unet`, "
+                "or take one there is, and export again with --unet."
+            )
+        return self.manifest.unet
 
 
 def kept_folder(bundle: Bundle) -> Path:
@@ -289,6 +308,8 @@ def open_bundle(path: Path) -> Bundle:
     bundle = Bundle(path, manifest, np.empty(0))
     for name in manifest.files:
         bundle.check(name)
+    if manifest.noise_levels is None:
+        return bundle
     levels = load_arrays(bundle.read(manifest.noise_levels), manifest.noise_levels).get("alpha_bar")
     if levels is None or not (
         levels.dtype == np.float64

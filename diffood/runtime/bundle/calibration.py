@@ -33,11 +33,11 @@ ClassIndex = Annotated[int, Field(ge=0, lt=2**31)]
 class Fingerprint(GrownRecord):
     """Everything a score depends on. Equal fingerprints give equal scores, so one calibration is valid for both."""
 
-    added: ClassVar = ("encode_sha256", "decode_sha256")
+    added: ClassVar = ("encode_sha256", "decode_sha256", "step_sha256", "noise_levels_sha256")
 
     classify_sha256: Sha256
-    step_sha256: Sha256
-    noise_levels_sha256: Sha256
+    step_sha256: Sha256 | None = None
+    noise_levels_sha256: Sha256 | None = None
     precision: Precision
     backend: Backend
     engine_sha256: Sha256 | None = None

@@ -22,9 +22,9 @@ class Plan(BaseModel):
     Attributes:
         schedule: "textbook", or "reference" for the conventions of the paper's code.
         sampler: How x̂ is denoised.
-        start_times: Noising steps from which denoising starts, ascending.
+        start_times: Noising steps from which denoising starts, ascending; none where nothing is denoised.
         stride: Noising steps that one denoising step takes.
-        repeats: Noise draws per image.
+        repeats: Noise draws per image; 0 where nothing is denoised.
         guidance: The paper's beta: eps = (1 + beta)·eps(class) - beta·eps(null); diffusers' guidance_scale is 1 + beta.
         space: What of the classifier is compared.
         norm: Of the difference.
@@ -42,9 +42,9 @@ class Plan(BaseModel):
 
     schedule: Convention = "textbook"
     sampler: Sampler = "ddim"
-    start_times: Annotated[tuple[int, ...], Field(min_length=1, max_length=MAX_STARTS)]
+    start_times: Annotated[tuple[int, ...], Field(max_length=MAX_STARTS)]
     stride: Annotated[int, Field(ge=1)]
-    repeats: Annotated[int, Field(ge=1, le=MAX_REPEATS)]
+    repeats: Annotated[int, Field(ge=0, le=MAX_REPEATS)]
     guidance: Annotated[float, Field(ge=0, le=100)]
     space: Literal["logits", "features"] = "logits"
     norm: Literal["l1", "l2"] = "l1"
@@ -69,6 +69,17 @@ class Plan(BaseModel):
         return value
 
     @model_validator(mode="after")
+    def _denoises_or_not(self) -> "Plan":
+        if bool(self.start_times) != bool(self.repeats):
+            raise ValueError(
+                f"start times and repeats go together, or neither is given: got {list(self.start_times)} and "
+                f"{self.repeats} repeats"
+            )
+        if not self.denoises and len(measurable(self.witnesses, 0)) < len(self.witnesses):
+            raise ValueError(f"nothing is denoised, so not all of {', '.join(self.witnesses)} can be measured")
+        return self
+
+    @model_validator(mode="after")
     def _stages_fit(self) -> "Plan":
         if list(self.stages) != sorted(set(self.stages)) or any(stage >= self.repeats for stage in self.stages):
             raise ValueError(
@@ -85,9 +96,14 @@ class Plan(BaseModel):
         return len(self.witnesses) > 1 or bool(need_bank(self.witnesses) or self.stages)
 
     @property
+    def denoises(self) -> bool:
+        """Whether the plan needs a UNet."""
+        return bool(self.repeats)
+
+    @property
     def plain(self) -> "Plan":
-        """The same plan with the paper's score alone, on all repeats."""
-        return self.model_copy(update={"witnesses": ("jump",), "stages": ()})
+        """The same plan with one witness that needs no fit, on all repeats: the paper's score where it denoises."""
+        return self.model_copy(update={"witnesses": ("jump" if self.denoises else "energy",), "stages": ()})
 
     def changed(self, overrides: dict[str, Any]) -> "Plan":
         """Return this plan with the fields of `overrides` that are not None. Raises UsageError if they do not fit.
@@ -122,6 +138,8 @@ REFERENCE = Plan(schedule="reference", sampler="ddim", start_times=(120, 240, 36
 PLAIN = Plan(start_times=(360,), stride=360, repeats=2, guidance=2.0)
 # With the other witnesses of the same pass. docs/detection.md: what each adds, what was left out, what stages save.
 DEFAULT = PLAIN.changed({"witnesses": ("jump", "reconstruction", "logit_norm", "energy"), "stages": (1,)})
+# The classifier's own witnesses, for a bundle without a UNet. docs/detection.md: what they find, and what they miss.
+CLASSIFIER = Plan(start_times=(), stride=1, repeats=0, guidance=0.0, witnesses=("knn", "logit_norm"))
 # One evaluation an image: no guidance, and no denoised image is classified.
 FAST = Plan(
     start_times=(360,),

@@ -25,7 +25,7 @@ def expected_tensors(bundle: Bundle, role: Role) -> tuple[Tensors, Tensors]:
     if role == "decode":
         return {"z": lane}, {"x": image}
     inputs: Tensors = {"x": lane, "time": (FLOAT, _BATCH), "coefficients": (FLOAT, _BATCH, 4)}
-    if manifest.unet.labels != "none":
+    if bundle.require_unet(f"{role} is a graph of one").labels != "none":
         inputs["label"] = (INT64, _BATCH)
     if role == "step_guided":
         inputs["guidance"] = (FLOAT, _BATCH)

@@ -73,7 +73,9 @@ class OnnxRuntimeSession:
         self.precision, self.batch = precision, batch
         self.threads = threads = threads or usable_cores()
         self._classify = SharedGraph(bundle, "classify", precision, batch, threads)
-        self._step = SharedGraph(bundle, step_role(guided=guided), precision, batch, threads)
+        self._step: SharedGraph | None = None
+        if bundle.manifest.unet is not None:
+            self._step = SharedGraph(bundle, step_role(guided=guided), precision, batch, threads)
         self._autoencoder = {
             role: SharedGraph(bundle, role, precision, batch, threads) for role in autoencoder_roles(bundle)
         }
@@ -98,6 +100,7 @@ class OnnxRuntimeSession:
 
     def step(self, inputs: StepInputs) -> None:
         """See Session.step."""
+        assert self._step is not None  # without a UNet no plan has steps
         lanes = np.flatnonzero(inputs.moving)
         feeds: dict[str, npt.NDArray[Any]] = {
             "x": self._x[lanes],

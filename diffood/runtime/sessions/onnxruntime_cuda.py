@@ -79,12 +79,17 @@ class OnnxRuntimeCudaSession:
     ) -> None:
         require_cuda()
         self.precision, self.batch = precision, batch
-        role = step_role(guided=guided)
-        self._step = load_graph(bundle, role, precision, PROVIDER, OPTIONS)
         self._maps = {
             name: _BoundMap(bundle, name, precision, batch) for name in ("classify", *autoencoder_roles(bundle))
         }
         shape = (batch, *bundle.manifest.lane_shape)
+        self._lanes: Array = np.zeros(shape, np.float32)
+        self._host_is_old, self._device_is_old = False, True
+        self._registers: Array = np.zeros((registers, *shape), np.float32)
+        if bundle.manifest.unet is None:  # no plan has steps then
+            return
+        role = step_role(guided=guided)
+        self._step = load_graph(bundle, role, precision, PROVIDER, OPTIONS)
         x = [_allocate(shape), _allocate(shape)]
         self._epsilon = _allocate(shape)
         self._rows = {
@@ -97,9 +102,6 @@ class OnnxRuntimeCudaSession:
             for here, there in ((0, 1), (1, 0))
         ]
         self._x, self._current = x, 0
-        self._lanes: Array = np.zeros(shape, np.float32)
-        self._host_is_old, self._device_is_old = False, True
-        self._registers: Array = np.zeros((registers, *shape), np.float32)
 
     def classify(self, x: Array) -> Classified:
         """See Session.classify."""

@@ -88,7 +88,8 @@ class TensorRtSession:
         runtime = _create_runtime(installed.module)
         load = functools.partial(_Program, bundle, record, installed, runtime, cuda, batch)
         self._maps = {role: _EngineMap(load(role), cuda, batch) for role in ("classify", *autoencoder_roles(bundle))}
-        self._step = load(step_role(guided=guided), carry=("x_next", "x"))
+        if bundle.manifest.unet is not None:  # else no plan has steps
+            self._step = load(step_role(guided=guided), carry=("x_next", "x"))
         row = bundle.manifest.lane_shape
         self._lanes, self._taken = cuda.pinned((batch, *row)), cuda.pinned(row)
         self._registers: Array = np.zeros((registers, *self._lanes.shape), np.float32)

@@ -1,15 +1,15 @@
 """Plans: what is refused and by which name, what a plan costs, and how one is changed."""
 
+import numpy as np
 import pytest
 
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import Bundle
-from diffood.runtime.method.plan import DEFAULT, FAST, MAX_REPEATS, MAX_STARTS, PLAIN, REFERENCE, Plan
+from diffood.runtime.method.plan import CLASSIFIER, DEFAULT, FAST, MAX_REPEATS, MAX_STARTS, PLAIN, REFERENCE, Plan
 
 
 def test_a_value_that_does_not_fit_is_refused_by_name(subtests: pytest.Subtests) -> None:
     for name, value in [
-        ("start_times", ()),
         ("start_times", (200, 100)),
         ("start_times", (100, 100)),
         ("start_times", ("early",)),
@@ -18,7 +18,7 @@ def test_a_value_that_does_not_fit_is_refused_by_name(subtests: pytest.Subtests)
         ("stride", 0),
         ("stride", -1),
         ("stride", 2.5),
-        ("repeats", 0),
+        ("repeats", -1),
         ("repeats", MAX_REPEATS + 1),
         ("guidance", -0.5),
         ("guidance", 101),
@@ -140,3 +140,20 @@ def test_evaluations_by_hand(small_bundle: Bundle, subtests: pytest.Subtests) ->
         with subtests.test(overrides=overrides, expected=expected):
             plan = DEFAULT.changed(overrides)
             assert plan.evaluations(small_bundle.tables(plan)) == expected
+
+
+def test_a_plan_denoises_or_judges_by_the_classifier_alone() -> None:
+    assert not CLASSIFIER.denoises
+    assert PLAIN.denoises
+    assert CLASSIFIER.evaluations(CLASSIFIER.tables(np.empty(0), "epsilon")) == 0
+    assert CLASSIFIER.plain.witnesses == ("energy",)
+    together = r"start times and repeats go together, or neither is given: got"
+    for plan, changes, problem in (
+        (PLAIN, {"start_times": ()}, rf"{together} \[\] and 2 repeats"),
+        (PLAIN, {"repeats": 0}, rf"{together} \[360\] and 0 repeats"),
+        (CLASSIFIER, {"repeats": 1}, rf"{together} \[\] and 1 repeats"),
+        (CLASSIFIER, {"witnesses": ("knn", "reconstruction")}, "not all of knn, reconstruction can be measured"),
+        (CLASSIFIER, {"stages": (0,)}, "end before the last of 0 repeats"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            plan.changed(changes)

@@ -16,6 +16,7 @@ from diffood.export.sources.classifiers.registry import find_loader
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.classifiers.wrappers import Eager, run_eagerly
 from diffood.export.sources.weights import require_finite
+from diffood.runtime.images.decode import ImageShape
 
 AUTOCAST = "its forward asks for autocast or torch.compile; it is exported without, in the precision of its weights"
 
@@ -52,6 +53,27 @@ class Classifier:
     prepared: str
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+
+
+USUAL_SIZE = 224  # pixels a side that a classifier is tried on which does not say what it takes
+
+
+def load_classifier_alone(source: ClassifierSource) -> tuple[Classifier, ImageShape]:
+    """Load a classifier, and the shape of the images to give it: before a crop, at the size it or the user says.
+
+    Raises as `load_classifier` does, and ExportError where nobody says a size.
+    """
+    height, width = source.preprocessing.size or (USUAL_SIZE, USUAL_SIZE)
+    found = load_classifier(source, height, width)
+    size = found.preprocessing.resize or found.preprocessing.size
+    if size is None:
+        raise ExportError(
+            f"{source.spec} does not say what size of images it takes, and there is no UNet that does: add "
+            "--input-size HxW, the size it was trained at."
+        )
+    if size != (height, width):
+        found = load_classifier(source, *size)
+    return found, ImageShape(found.channels, *size)
 
 
 def load_classifier(source: ClassifierSource, height: int, width: int) -> Classifier:

@@ -44,6 +44,11 @@ class UNet:
     class_names: tuple[str, ...] | None = None
 
     @property
+    def denoises(self) -> bool:
+        """Whether there is a network; not so in what stands for the UNet of a bundle without."""
+        return not isinstance(self.model, torch.nn.Identity)
+
+    @property
     def image(self) -> ImageShape:
         """The images that are judged with it."""
         return self.autoencoder.image if self.autoencoder else ImageShape(self.channels, self.height, self.width)
@@ -60,3 +65,8 @@ class UNet:
             f"The UNet has {self.label_count} labels and the classifier {classes} classes: the UNet needs "
             f"{classes} of them, or {classes + 1} with the null class last. Check that both were trained on one set."
         )
+
+
+def no_unet(image: ImageShape) -> UNet:
+    """What stands for the UNet in an export of the classifier alone: the shape of the images, and no network."""
+    return UNet(torch.nn.Identity(), image.channels, image.height, image.width, 0, "none", "0" * 64)
