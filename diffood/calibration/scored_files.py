@@ -93,3 +93,9 @@ def describe_set_aside(set_aside: Sequence[tuple[str, str]]) -> str:
         return ""
     name, reason = set_aside[0]
     return f"The first of {len(set_aside)} that cannot be used is {name!r}: {reason} "
+
+
+def describe_unusable(name: str, set_aside: Sequence[tuple[str, str]]) -> str:
+    """Two sentences about a set of images that has no usable one."""
+    named = describe_set_aside(set_aside).rstrip()
+    return f"No usable image in the {name} set; {len(set_aside)} files were set aside. {named}".rstrip()

@@ -44,7 +44,7 @@ def bench(
     bundle: options.BundlePath,
     images: Annotated[
         list[str] | None,
-        typer.Option(metavar="INPUT", help="Real images of the kind that is served. Default: the embedded ones."),
+        options.images_option("Real images of the kind that is served; the embedded ones by default."),
     ] = None,
     tables: TableOptions,
     timing: TimingOptions,

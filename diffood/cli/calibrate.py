@@ -28,10 +28,7 @@ def calibrate(
     bundle: options.BundlePath,
     images: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="INPUT",
-            help=f"In-distribution images that neither model was trained on. {options.INPUTS} Repeatable.",
-        ),
+        options.images_option("In-distribution images that neither model was trained on."),
     ] = None,
     fpr: Annotated[float, typer.Option(help="False-alarm rate that must not be exceeded.")] = 0.05,
     confidence: Annotated[float, typer.Option(help="Confidence of that, for --method pac.")] = 0.95,

@@ -13,7 +13,6 @@ from diffood.cli.options.parsers import html_file
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
 from diffood.cli.options.tables import TableOptions
-from diffood.errors import EXIT_SET_ASIDE
 
 if TYPE_CHECKING:
     from diffood.calibration.metrics.evaluation import IndEvaluation
@@ -24,11 +23,9 @@ def evaluate(
     *,
     bundle: options.BundlePath,
     ind: Annotated[
-        str,
-        typer.Option(
-            metavar="INPUT",
-            help=f"Fresh in-distribution test images. {options.INPUTS} Accuracy is measured too if each lies in a "
-            "folder named like its class.",
+        list[str],
+        options.images_option(
+            "Fresh in-distribution test images; accuracy is measured too if each lies in a folder named like its class."
         ),
     ],
     ood: Annotated[list[NamedSet] | None, sets_option("An OOD set of no group; repeatable.")] = None,
@@ -56,7 +53,9 @@ def evaluate(
     from diffood.report.requirements import DRAW, can_draw
 
     groups: dict[str, Group] = {**dict.fromkeys(collect_sets(near), "near"), **dict.fromkeys(collect_sets(far), "far")}
-    request = EvaluateRequest(bundle, (ind,), collect_sets(near, far, ood), groups, machine.request(), tables.request())
+    request = EvaluateRequest(
+        bundle, tuple(ind), collect_sets(near, far, ood), groups, machine.request(), tables.request()
+    )
     if output is not None and not can_draw():
         options.print_warnings([f"no pictures in {output}, since matplotlib is not installed: {DRAW}"])
     extremes = SetExtremes()
@@ -70,8 +69,7 @@ def evaluate(
 
         write_report(report_on_sets(done, extremes), report)
     typer.echo(json.dumps(result.as_json()) if as_json else "\n".join(describe_evaluation(result, class_names)))
-    if any(result.set_aside.values()):
-        raise typer.Exit(EXIT_SET_ASIDE)
+    options.exit_if_sets_aside({name: files.set_aside for name, files in done.files.items()})
 
 
 def _write_folder(result: "IndEvaluation", output: Path) -> None:

@@ -41,7 +41,7 @@ def export(
     ] = None,
     images: Annotated[
         list[str] | None,
-        typer.Option(metavar="INPUT", help="In-distribution images, for the value ranges of int8. " + options.INPUTS),
+        options.images_option("In-distribution images, for the value ranges of int8."),
     ] = None,
     tables: TableOptions,
     engines: EngineOptions,

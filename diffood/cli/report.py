@@ -11,14 +11,13 @@ from diffood.cli.options.machine import MachineOptions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
 from diffood.cli.options.tables import TableOptions
-from diffood.errors import EXIT_SET_ASIDE
 
 
 @expand_records
 def report(
     *,
     bundle: options.BundlePath,
-    ind: Annotated[str, typer.Option(metavar="INPUT", help="Fresh in-distribution test images. " + options.INPUTS)],
+    ind: Annotated[list[str], options.images_option("Fresh in-distribution test images.")],
     output: Annotated[Path, typer.Option(metavar="FILE", help="The HTML file to write.")],
     ood: Annotated[list[NamedSet] | None, sets_option("An OOD set; repeatable.")] = None,
     machine: MachineOptions,
@@ -34,9 +33,9 @@ def report(
     from diffood.cli.text.conversions import describe_conversions_by_set
     from diffood.report.report import ReportRequest, make_report
 
-    tests = EvaluateRequest(bundle, (ind,), collect_sets(ood), engine=machine.request(), columns=tables.request())
+    tests = EvaluateRequest(bundle, tuple(ind), collect_sets(ood), engine=machine.request(), columns=tables.request())
     written = make_report(ReportRequest(tests, output), progress.show_progress)
-    aside = {name: count for name, count in written.set_aside.items() if count}
+    aside = {name: len(files) for name, files in written.set_aside.items() if files}
     typer.echo(f"scored      {', '.join(f'{count} of {name}' for name, count in written.scored.items())}")
     found = [(name, written.conversions[name], count) for name, count in written.scored.items()]
     for line in describe_conversions_by_set(found):
@@ -44,5 +43,4 @@ def report(
     if aside:
         typer.echo(f"set aside   {', '.join(f'{count} of {name}' for name, count in aside.items())}")
     typer.echo(f"wrote       {written.path} ({written.path.stat().st_size / 1e6:.1f} MB)")
-    if aside:
-        raise typer.Exit(EXIT_SET_ASIDE)
+    options.exit_if_sets_aside(written.set_aside)

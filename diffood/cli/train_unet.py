@@ -31,7 +31,7 @@ def _machine(help_text: str) -> Any:
 @expand_records
 def train_unet(
     *,
-    images: Annotated[list[str], typer.Option(metavar="INPUT", help="In-distribution images. " + options.INPUTS)],
+    images: Annotated[list[str], options.images_option("In-distribution images.")],
     output: Annotated[Path, typer.Option(help="Folder of the UNet; a training that was stopped there continues.")],
     size: Annotated[SizeName, typer.Option(help="How large a UNet: 1.5, 11 or 36 million parameters.")] = "tiny",
     shape: Annotated[

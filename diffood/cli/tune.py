@@ -18,17 +18,21 @@ from diffood.errors import EXIT_INTERRUPTED, UsageError
 if TYPE_CHECKING:
     from diffood.calibration.tuning.choice import CostLimit
 
+MOST_IMAGES = 400
+MOST_DIGITS = 9
+
 
 @expand_records
 def tune(
     *,
     bundle: options.BundlePath,
     ind: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            metavar="INPUT", help=f"In-distribution images that neither model was trained on. {options.INPUTS}"
+            metavar="INPUT",
+            help=f"In-distribution images that neither model was trained on. {options.INPUTS} Repeatable.",
         ),
-    ],
+    ] = None,
     ood: Annotated[
         list[NamedSet] | None, sets_option("An OOD set; repeatable. Default: made from in-distribution images.")
     ] = None,
@@ -39,8 +43,13 @@ def tune(
         float | None, typer.Option(metavar="MS", help="Most milliseconds per image, one image at a time, here.")
     ] = None,
     images: Annotated[
-        int, typer.Option(help="Most in-distribution images to use; the others are left for `calibrate`.")
-    ] = 400,
+        list[str] | None,
+        typer.Option(
+            metavar="N",
+            help=f"Most in-distribution images to use (default: {MOST_IMAGES}); the others are left for `calibrate`. "
+            "What is no number is taken as --ind.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE.png", parser=png_file, help="Picture of cost against detection.")
     ] = None,
@@ -59,12 +68,13 @@ def tune(
     from diffood.calibration.tuning.images import FIT
     from diffood.cli.text.tuning import describe_speeds, describe_tuning
 
+    inputs, most = _read_images(ind or [], images or [])
     request = TuneRequest(
         bundle=bundle,
-        ind=(ind,),
+        ind=inputs,
         limit=_read_limit(budget, latency),
         ood=collect_sets(ood, reserved=(FIT,)),
-        images=images,
+        images=most,
         engine=machine.request(),
         columns=tables.request(),
     )
@@ -78,6 +88,15 @@ def tune(
     if tuned.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     options.exit_if_set_aside(tuned.images.set_aside)
+
+
+def _read_images(ind: list[str], images: list[str]) -> tuple[tuple[str, ...], int]:
+    """The inputs and the number of images of --ind and --images: other verbs call the inputs --images."""
+    numbers = [text for text in images if text.isdecimal() and len(text) <= MOST_DIGITS]
+    inputs = (*ind, *(text for text in images if text not in numbers))
+    if not inputs:
+        raise UsageError("No images given: name in-distribution images with --ind INPUT.")
+    return inputs, int(numbers[-1]) if numbers else MOST_IMAGES
 
 
 def _read_limit(budget: float | None, latency: float | None) -> "CostLimit":

@@ -24,7 +24,7 @@ def verify(
     bundle: options.BundlePath,
     images: Annotated[
         list[str] | None,
-        typer.Option(metavar="INPUT", help="Fresh in-distribution images to compare verdicts on; repeatable."),
+        options.images_option("Fresh in-distribution images to compare verdicts on."),
     ] = None,
     ood: Annotated[list[NamedSet] | None, sets_option("An OOD set, to compare AUROC on; repeatable.")] = None,
     backend: options.BackendName = "auto",

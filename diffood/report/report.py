@@ -8,7 +8,7 @@ from diffood.calibration.calibrate import Calibrated
 from diffood.calibration.evaluate import Evaluated, EvaluateRequest, evaluate_bundle
 from diffood.calibration.metrics.by_class import alarms_by_class
 from diffood.calibration.metrics.evaluation import Evaluation
-from diffood.calibration.scored_files import IND
+from diffood.calibration.scored_files import IND, SetAside, describe_unusable
 from diffood.calibration.seen import describe_seen
 from diffood.errors import UsageError
 from diffood.report.charts.rejection_curve import rejection_picture
@@ -53,11 +53,11 @@ class ReportRequest:
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """What was written: the file, and by set the images scored, set aside and changed while they were read."""
+    """What was written: the file, and by set the images scored, set aside (with reasons) and changed when read."""
 
     path: Path
     scored: dict[str, int]
-    set_aside: dict[str, int]
+    set_aside: dict[str, SetAside]
     conversions: dict[str, Counter[str]]
 
 
@@ -76,7 +76,7 @@ def make_report(request: ReportRequest, show_progress: ShowProgress = hide_progr
     return WrittenReport(
         request.output,
         {name: len(files.scores) for name, files in done.files.items()},
-        {name: len(files.set_aside) for name, files in done.files.items()},
+        {name: files.set_aside for name, files in done.files.items()},
         {name: files.conversions for name, files in done.files.items()},
     )
 
@@ -90,7 +90,7 @@ def report_on_sets(done: Evaluated, extremes: SetExtremes) -> Report:
     detector, calibration, evaluation = done.detector, done.calibration, done.evaluation
     for name, files in done.files.items():
         if not len(files.scores):
-            raise UsageError(f"No usable image in the {name} set; {len(files.set_aside)} files were set aside.")
+            raise UsageError(describe_unusable(name, files.set_aside))
     rule, names = DecisionRule.of(calibration), detector.bundle.manifest.class_names
     sets = {name: ComparedSet.of(rule, name, files, extremes.of(name)) for name, files in done.files.items()}
     ind = replace(sets.pop(IND), name="in-distribution test images")

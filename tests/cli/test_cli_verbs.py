@@ -134,7 +134,10 @@ def test_evaluate_reports_every_set(run: Run, calibrated: Path, folders: Path, t
 def test_evaluate_sets_broken_files_aside(run: Run, calibrated: Path, folders: Path) -> None:
     words = ("evaluate", calibrated, "--ind", folders / "ind", "--ood", f"some={folders / 'broken'}", *MACHINE)
     assert (run(*words, "--json").code, run(*words).code) == (3, 3)
-    assert "set aside: 2 of some" in run(*words).out
+    done = run(*words)
+    assert "set aside: 2 of some" in done.out
+    assert "set aside   'some: text.png': The file is not an image" in done.err
+    assert done.err.count("set aside") == 2
 
 
 def test_serve_batch_writes_a_row_for_every_file(run: Run, calibrated: Path, folders: Path, tmp_path: Path) -> None:
@@ -160,6 +163,27 @@ def test_serve_batch_sets_broken_files_aside(run: Run, calibrated: Path, folders
     assert shown.code == 3
     assert "2 set aside" in shown.out
     assert "set aside   1 x The file is empty" in shown.out
+    assert r"            'a\x1b[31m.png'" in shown.out
+    assert "            'text.png'\n" in shown.out
+    assert content["examples"].keys() == content["reasons"].keys()
+
+
+def test_serve_batch_names_the_first_files_with_a_reason_and_counts_what_has_no_row(
+    run: Run, calibrated: Path, folders: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "0.png").write_bytes(next((folders / "ind").iterdir()).read_bytes())
+    for name in ("0.json", "0.cls", ".hidden.png", *(f"{letter}.png" for letter in "abcde")):
+        (images / name).touch()
+    for form in (images, images / "*"):
+        done = run("serve-batch", calibrated, form, "--output", tmp_path / "rows.csv", *MACHINE, "--overwrite")
+        assert done.code == 3
+        assert "set aside   5 x The file is empty" in done.out
+        assert "a.png', " in done.out
+        assert "c.png', …\n" in done.out
+        hidden = ", 1 hidden file" if form == images else ""  # a pattern does not match it
+        assert f"left out    2 labels of images{hidden}: they have no rows" in done.out
 
 
 def test_serve_batch_shows_the_commonest_reasons_only(run: Run, calibrated: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from diffood.calibration.metrics.intervals import Interval, ScoredSets
 from diffood.calibration.metrics.labels import labels_from_folders
 from diffood.calibration.metrics.rates import FalseAlarms, SetMetrics, false_alarms, set_metrics
 from diffood.calibration.metrics.rejection import Rejection, measure_rejection
-from diffood.calibration.scored_files import IND, ScoredFiles
+from diffood.calibration.scored_files import IND, ScoredFiles, describe_unusable
 from diffood.calibration.seen import NOTHING_SEEN, SeenImages
 from diffood.errors import UsageError
 from diffood.runtime.bundle.calibration import Calibration
@@ -153,7 +153,7 @@ def evaluate_ind(
     every = {IND: ind, **(ood or {})}
     for name, files in every.items():
         if len(files.scores) == 0:
-            raise UsageError(f"No usable image in the {name} set; {len(files.set_aside)} files were set aside.")
+            raise UsageError(describe_unusable(name, files.set_aside))
     rule = DecisionRule.of(calibration)
     thresholds = {name: rule.decide(files.scores, files.predicted).thresholds for name, files in every.items()}
     labels = labels_from_folders(ind.ids, class_names)

@@ -1,8 +1,8 @@
 """Options that several verbs share, and what they say about images that were set aside."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,14 @@ from diffood.runtime.bundle.bundle import Precision
 from diffood.runtime.sessions.choice import PrecisionChoice
 
 INPUTS = "A folder, 'glob', @list.txt, - (paths), .tar, .zip, .parquet or URL."  # what every option of images takes
+
+MOST_NAMED = 20  # files that could not be used; people read them, and --json and reports have more
+
+
+def images_option(text: str) -> Any:
+    """A repeatable option for in-distribution images with this help, by either name that verbs have for them."""
+    return typer.Option("--ind", "--images", metavar="INPUT", help=f"{text} {INPUTS} Repeatable.")
+
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle folder, as `diffood export` makes it.")]
 BackendName = Annotated[
@@ -47,14 +55,21 @@ def print_warnings(warnings: Iterable[str]) -> None:
         typer.echo(f"warning     {warning}", err=True)
 
 
-def print_set_aside(set_aside: Iterable[tuple[str, str]]) -> None:
-    """Name every file that could not be used, with the reason, on standard error."""
-    for identity, reason in set_aside:
+def print_set_aside(set_aside: Sequence[tuple[str, str]]) -> None:
+    """Name the files that could not be used, the first ones of many, with the reasons, on standard error."""
+    for identity, reason in set_aside[:MOST_NAMED]:
         typer.echo(f"set aside   {identity!r}: {reason}", err=True)  # a name may contain control characters
+    if len(set_aside) > MOST_NAMED:
+        typer.echo(f"set aside   and {len(set_aside) - MOST_NAMED} more files", err=True)
 
 
 def exit_if_set_aside(set_aside: Sequence[tuple[str, str]]) -> None:
-    """Name every file that could not be used; exit with 3 if there is one."""
+    """Name the files that could not be used; exit with 3 if there are any."""
     print_set_aside(set_aside)
     if set_aside:
         raise typer.Exit(EXIT_SET_ASIDE)
+
+
+def exit_if_sets_aside(sets: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """As `exit_if_set_aside`, for several sets of images by their names."""
+    exit_if_set_aside([(f"{name}: {identity}", reason) for name, files in sets.items() for identity, reason in files])
