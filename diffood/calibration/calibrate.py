@@ -43,6 +43,7 @@ from diffood.runtime.inputs.items import Item
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 from diffood.runtime.progress import Progress, ShowProgress, hide_progress
+from diffood.runtime.writable import require_writable
 
 SUSPECTS = 5  # calibration images that the user is asked to inspect
 
@@ -111,6 +112,7 @@ def calibrate_bundle(
     sources = list_inputs(request.images, request.columns)
     bundle = open_bundle(request.bundle)
     require_overwrite(bundle, overwrite=request.overwrite)
+    require_writable(bundle.path, "The bundle", folder=True)
     detector = open_detector(bundle, request.plan.plan_of(bundle), request.engine)
     session = detector.session  # named while it works: hours may be spent on an engine that was not meant
     with show_progress(f"calibrating {session.precision} on {session.backend}", len(sources)) as advance:

@@ -33,6 +33,7 @@ from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses.registry import need_bank
 from diffood.runtime.progress import ShowProgress, hide_progress
+from diffood.runtime.writable import require_writable
 
 COMPARED = ("default", "plain")  # plans shown with the front, whatever they cost
 
@@ -151,7 +152,8 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
         raise UsageError(f"--images {request.images} leaves nothing to measure on; give some hundreds.")
     bundle, limit, engine = open_bundle(request.bundle), request.limit, request.engine
     bundle.require_unet(NOTHING_TO_TUNE)
-    choose_engine(bundle, engine)  # both refused before images are read
+    choose_engine(bundle, engine)  # all refused before images are read
+    require_writable(bundle.path, "The bundle", folder=True)
     sources = list_inputs(request.ind, request.columns)
     ood = {name: list_inputs(inputs, request.columns) for name, inputs in request.ood.items()}
     images = gather_images(sources, ood, bundle.manifest.image, request.images)

@@ -32,6 +32,7 @@ from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.progress import Progress, ShowProgress, hide_progress
 from diffood.runtime.sessions.choice import list_candidates
+from diffood.runtime.writable import require_writable
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def _parity(
     if IND not in sets:
         reason = "no images to compare verdicts on: give --images DIR"
         return Verification((Check("parity", "", "skipped", reason),))
+    require_writable(bundle.path, "The bundle", folder=True)
     with show_progress("verifying", sum(map(len, sets.values()))) as advance:
         return _judge_all(bundle, calibration, fusion, detectors, sets, request, advance)
 

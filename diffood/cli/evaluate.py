@@ -9,7 +9,7 @@ import typer
 from diffood.cli import progress
 from diffood.cli.options import shared as options
 from diffood.cli.options.machine import MachineOptions
-from diffood.cli.options.parsers import html_file
+from diffood.cli.options.parsers import html_file, new_folder
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
 from diffood.cli.options.tables import TableOptions
@@ -31,7 +31,9 @@ def evaluate(
     ood: Annotated[list[NamedSet] | None, sets_option("An OOD set of no group; repeatable.")] = None,
     near: Annotated[list[NamedSet] | None, sets_option("An OOD set of the group near; repeatable.")] = None,
     far: Annotated[list[NamedSet] | None, sets_option("An OOD set of the group far; repeatable.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and pictures.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", parser=new_folder, help="Folder for evaluation.json and pictures.")
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(metavar="FILE", parser=html_file, help="HTML file for the page that `diffood report` writes."),

@@ -39,7 +39,8 @@ def show_progress(
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    # Lines printed meanwhile appear above the bar; where they go to a file, rich must not send them to the terminal.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
         task, start = bar.add_task(what, total=total(), completed=done, rate=""), time.monotonic()
 
         def advance(count: int) -> None:

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from diffood.errors import MissingExtraError, UsageError
+from diffood.runtime.writable import require_writable
 
 DRAW = "pip install 'diffood[pictures]'"
 
@@ -14,9 +15,10 @@ def can_draw() -> bool:
 
 
 def require_pictures(path: Path) -> None:
-    """Check that a picture can be drawn. Raises MissingExtraError without matplotlib."""
+    """Check that a picture can be drawn and written. Raises MissingExtraError without matplotlib, UsageError."""
     if not can_draw():
         raise MissingExtraError(f"Drawing {path} needs matplotlib, which is not installed: {DRAW}.")
+    require_writable(path, "The picture")
 
 
 def require_report(path: Path) -> None:
@@ -24,7 +26,7 @@ def require_report(path: Path) -> None:
 
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.
-        UsageError: The path is a folder.
+        UsageError: The path is a folder, or cannot be written.
     """
     missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
     if missing:
@@ -34,3 +36,4 @@ def require_report(path: Path) -> None:
         )
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name the report's file, for example {path / 'report.html'}.")
+    require_writable(path, "The report")

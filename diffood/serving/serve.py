@@ -24,6 +24,7 @@ from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.inputs.open import STANDARD_INPUT, open_inputs
 from diffood.runtime.inputs.reading import ReadOptions
 from diffood.runtime.progress import Say
+from diffood.runtime.writable import require_writable
 from diffood.serving.batch import BatchJob, existing_ids
 from diffood.serving.output.journal import RunRecord
 from diffood.serving.output.layout import OutputLayout
@@ -111,6 +112,7 @@ def serve(request: ServeRequest, stop: Stop, observer: ServeObserver = ServeObse
         DiffoodError: Of any kind; the message says whether rows are kept.
     """
     layout = OutputLayout.of(request.output.path, request.output.format_name)
+    _require_places(request, layout)
     scorer = replace(request.scorer, pictures=request.output.save_flagged is not None)
     summary: Summary
     with open_scorer(scorer) as opened:
@@ -134,6 +136,18 @@ def serve(request: ServeRequest, stop: Stop, observer: ServeObserver = ServeObse
         observer.on_resumable()
     set_aside = EXIT_SET_ASIDE if summary.rejected or summary.invalid else 0
     return ServeResult(summary, opened.engine, stop.exit_code if stop.requested else set_aside)
+
+
+def _require_places(request: ServeRequest, layout: OutputLayout) -> None:
+    """Refuse, before models are loaded, places that cannot be written to."""
+    places = (
+        (request.output.path, "--output", layout.is_dataset),
+        (request.output.save_flagged, "--save-flagged", True),
+        (request.log, "--log", False),
+    )
+    for path, option, is_folder in places:
+        if path is not None:
+            require_writable(path, option, folder=is_folder)
 
 
 def _prepare(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer, stop: Stop) -> BatchJob:

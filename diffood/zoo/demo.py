@@ -133,7 +133,13 @@ def _may_be_replaced(output: Path) -> bool:
     if not output.is_dir():
         return False
     names = {entry.name for entry in output.iterdir()}
-    return not names or (MARKER in names and names <= PRODUCTS)
+    return not names or (MARKER in names and all(map(_is_product, names)))
+
+
+def _is_product(name: str) -> bool:
+    """Whether a demo writes a file or folder of this name; verbs add endings, and a dot before what is not complete."""
+    name = name if name in PRODUCTS else name.removeprefix(".")
+    return any(name == product or name.startswith(f"{product}.") for product in PRODUCTS)
 
 
 def _unpack(images: Path) -> None:

@@ -1,5 +1,6 @@
 """Failures at the command line that are no wrong usage: exit code 1, one line that explains, and nothing left over."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,17 +38,31 @@ def test_too_few_usable_images_are_refused(run: Run, small_bundle_copy: Path, tm
     done.assert_one_line(1, "58 given, at least 59 needed")
 
 
-def test_an_output_that_cannot_be_written_is_explained(
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
     run: Run, calibrated: Path, folders: Path, tmp_path: Path
 ) -> None:
+    """The images named do not exist, the models are damaged: had any work begun, it would have failed by them."""
     (tmp_path / "file").touch()
     (tmp_path / "rows.csv").mkdir()
-    for output in (tmp_path / "file" / "rows.csv", tmp_path / "rows.csv"):
-        done = run("serve-batch", calibrated, folders / "ind", "--output", output, *MACHINE)
-        done.assert_one_line(1, f"Cannot write {output}", "choose another --output")
-    ood = ("--ood", f"x={folders / 'digits'}")
-    done = run("evaluate", calibrated, "--ind", folders / "ind", *ood, "--output", tmp_path / "file", *MACHINE)
-    done.assert_one_line(1, str(tmp_path / "file"))
+    inside, nowhere = tmp_path / "file" / "rows", tmp_path / "nowhere"
+    rows, sets = ("--output", tmp_path / "rows.jsonl"), ("--ind", nowhere)
+    for words, said in (
+        (("serve-batch", calibrated, nowhere, "--output", f"{inside}.csv"), "--output .* nothing can be in .*file"),
+        (("serve-batch", calibrated, nowhere, "--output", tmp_path / "rows.csv"), "--output .* is a folder"),
+        (
+            ("serve-batch", calibrated, nowhere, *rows, "--save-flagged", tmp_path / "file"),
+            "--save-flagged .* not a",
+        ),
+        (("serve-batch", calibrated, nowhere, *rows, "--log", inside), "--log .* nothing can be in .*file"),
+        (("evaluate", calibrated, *sets, "--output", tmp_path / "file"), "The folder .*file is not a folder"),
+        (("evaluate", calibrated, *sets, "--report", inside), "The report .* nothing can be in .*file"),
+        (("tune", calibrated, *sets, "--budget", "2", "--output", f"{inside}.png"), "The picture .* nothing can be in"),
+        (("calibrate", calibrated, "--images", nowhere, "--report", inside), "The report .* nothing can be in"),
+        (("bench", calibrated, "--output", f"{inside}.png"), "The picture .* nothing can be in"),
+    ):
+        done = run(*words)
+        done.assert_one_line(2)
+        assert re.search(said, done.err), (words, done.err)
 
 
 def test_a_bundle_that_is_not_calibrated_is_refused(

@@ -7,6 +7,7 @@ import typer
 
 from diffood.runtime.backends import AUTO, require_backend_choice
 from diffood.runtime.bundle.bundle import Precision
+from diffood.runtime.writable import require_writable
 
 
 class Words(tuple[str, ...]):
@@ -81,6 +82,13 @@ def png_file(text: str) -> Path:
     if path.suffix != ".png":
         raise typer.BadParameter(f"{path.name!r} does not end in .png.")
     require_pictures(path)
+    return path
+
+
+def new_folder(text: str) -> Path:
+    """Read the path of a folder to write to, and check that this can be done."""
+    path = Path(text)
+    require_writable(path, "The folder", folder=True)
     return path
 
 
