@@ -14,9 +14,10 @@ from diffood.cli.options.parsers import Precisions
 from diffood.cli.options.parsers import precisions as read_precisions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.tables import TableOptions
+from diffood.cli.progress import show_progress
 from diffood.errors import UsageError
 from diffood.export.class_names import read_class_names
-from diffood.export.request import OPSET, ExportRequest
+from diffood.export.request import OPSET, ExportRequest, ProofScope
 from diffood.export.run import run_export
 from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import CALIBRATION
@@ -35,6 +36,9 @@ def export(
         Path | None, typer.Option(help="Add to this bundle instead: int8 graphs, engines. Needs no torch.")
     ] = None,
     opset: Annotated[int, typer.Option(help="18 to 21; 20 for TensorRT before 10.9, as in JetPack 6.")] = OPSET,
+    proof: Annotated[
+        ProofScope, typer.Option(help="Compare with torch at the times plans use and 18 others, or at all (full).")
+    ] = "quick",
     precision: Annotated[
         Precisions | None,
         typer.Option(metavar="P[,P]", parser=read_precisions, help="Of fp32, fp16, int8; fp32 is always kept."),
@@ -64,11 +68,12 @@ def export(
         overwrite=overwrite,
         precisions=precisions,
         opset=opset,
+        proof=proof,
         images=tuple(images or ()),
         columns=tables.request(),
         engines=engines.read(precisions),
     )
-    run_export(request, typer.echo)
+    run_export(request, typer.echo, show_progress)
     typer.echo(f"wrote       {request.bundle}")
     verb = "verify" if os.path.lexists(request.bundle / CALIBRATION) else "calibrate"
     typer.echo(f"next        diffood {verb} {request.bundle} --images DIR")

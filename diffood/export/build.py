@@ -13,13 +13,14 @@ from diffood import __version__
 from diffood.errors import ExportError, UsageError
 from diffood.export.class_names import describe_repeated_names
 from diffood.export.graphs.writing import GraphWriter, write_graphs
+from diffood.export.onnx.samples import proof_times, times_asked
+from diffood.export.preflight import require_free
 from diffood.export.request import ExportRequest
 from diffood.export.sources.classifiers.classifier import Classifier
 from diffood.export.sources.model_sources import ModelSources, load_models
 from diffood.export.sources.unets.autoencoder import Autoencoder
 from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import (
-    MANIFEST,
     FileEntry,
     LatentEntry,
     Manifest,
@@ -29,18 +30,20 @@ from diffood.runtime.bundle.bundle import (
     write_bundle,
 )
 from diffood.runtime.method.plan import CLASSIFIER, DEFAULT, FAST, PLAIN, REFERENCE, Plan
-from diffood.runtime.progress import Say
+from diffood.runtime.progress import Say, ShowProgress, hide_progress
 
 NOISE_LEVELS, GOLDEN = "noise_levels.npz", "golden.npz"
+PLANS = {"default": DEFAULT, "fast": FAST, "plain": PLAIN, "reference": REFERENCE}
 UNGUIDED = {"none": "the UNet has no labels", "class": "the UNet has labels for classes but no null class"}
 
 
-def export_bundle(request: ExportRequest, report: Say) -> Manifest:
+def export_bundle(request: ExportRequest, report: Say, show_progress: ShowProgress = hide_progress) -> Manifest:
     """Make the bundle folder of a request, all of it or nothing.
 
     Args:
         request: Its sources are the models; images and engines are not looked at.
         report: Gets a line for each thing found or proven.
+        show_progress: Shows how many proofs are done.
 
     Raises:
         ExportError: A model does not fit, or a proof failed.
@@ -49,10 +52,12 @@ def export_bundle(request: ExportRequest, report: Say) -> Manifest:
     """
     assert request.sources is not None
     output = request.bundle
-    _check_output(output, overwrite=request.overwrite)
+    require_free(output, overwrite=request.overwrite)
     unet, classifier = load_models(request.sources)
     class_names = _class_names(request.sources, classifier, unet)
     _report_models(unet, classifier, class_names, report)
+    steps, plans = len(unet.schedule.alpha_bar), _plans(unet, classifier)
+    tables = (plan.tables(unet.schedule.alpha_bar, unet.schedule.prediction) for plan in plans.values())
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
@@ -60,13 +65,15 @@ def export_bundle(request: ExportRequest, report: Say) -> Manifest:
             folder,
             unet,
             classifier,
-            steps=len(unet.schedule.alpha_bar),
+            steps=steps,
+            times=proof_times(steps, times_asked(tables), request.proof),
             opset=request.opset,
             largest_inside=request.largest_inside,
             report=report,
+            show_progress=show_progress,
         )
         numbered = tuple(f"class {index}" for index in range(classifier.classes))
-        manifest = _write_files(writer, class_names or numbered, request.precisions)
+        manifest = _write_files(writer, class_names or numbered, plans, request.precisions)
         folder.chmod(0o755)
         if output.exists():
             shutil.rmtree(output)
@@ -75,17 +82,6 @@ def export_bundle(request: ExportRequest, report: Say) -> Manifest:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return manifest
-
-
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    if not (output / MANIFEST).is_file():
-        raise UsageError(
-            f"{output} exists and is not a bundle; choose another --output, since an export replaces the folder."
-        )
-    if not overwrite:
-        raise UsageError(f"{output} is already a bundle; choose another --output, or replace it with --overwrite.")
 
 
 def _class_names(sources: ModelSources, classifier: Classifier, unet: UNet) -> tuple[str, ...] | None:
@@ -137,10 +133,11 @@ def _report_unet(unet: UNet, classifier: Classifier, report: Say) -> None:
     report(f"schedule    {schedule.origin}: {len(schedule.alpha_bar)} steps, predicts {schedule.prediction}")
 
 
-def _write_files(writer: GraphWriter, class_names: tuple[str, ...], precisions: Collection[Precision]) -> Manifest:
+def _write_files(
+    writer: GraphWriter, class_names: tuple[str, ...], plans: dict[str, Plan], precisions: Collection[Precision]
+) -> Manifest:
     """Write every file of the bundle, the manifest last."""
     unet, classifier, schedule = writer.unet, writer.classifier, writer.unet.schedule
-    labels = unet.labels(classifier.classes)
     graphs, golden = write_graphs(writer, precisions)
     np.savez(writer.folder / GOLDEN, allow_pickle=False, **golden)
     if unet.denoises:
@@ -159,8 +156,8 @@ def _write_files(writer: GraphWriter, class_names: tuple[str, ...], precisions: 
             noise_levels=NOISE_LEVELS if unet.denoises else None,
             golden=GOLDEN,
             graphs=tuple(graphs),
-            plans=_plans(writer, guided=labels == "class+null") if unet.denoises else {"classifier": CLASSIFIER},
-            default_plan="default" if unet.denoises else "classifier",
+            plans=plans,
+            default_plan=next(iter(plans)),
             files=files,
             versions=_versions(),
             latent=_latent_entry(unet.autoencoder) if unet.autoencoder else None,
@@ -181,9 +178,12 @@ def _unet_entry(unet: UNet, classifier: Classifier) -> UNetEntry:
     )
 
 
-def _plans(writer: GraphWriter, *, guided: bool) -> dict[str, Plan]:
-    named = {"default": DEFAULT, "fast": FAST, "plain": PLAIN, "reference": REFERENCE}
-    return {name: _fit_plan(plan, writer.steps, guided=guided) for name, plan in named.items()}
+def _plans(unet: UNet, classifier: Classifier) -> dict[str, Plan]:
+    """The plans of a bundle by name, its default plan first."""
+    if not unet.denoises:
+        return {"classifier": CLASSIFIER}
+    guided = unet.labels(classifier.classes) == "class+null"
+    return {name: _fit_plan(plan, len(unet.schedule.alpha_bar), guided=guided) for name, plan in PLANS.items()}
 
 
 def _latent_entry(autoencoder: Autoencoder) -> LatentEntry:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from diffood.errors import UsageError
 from diffood.export.sources.model_sources import ModelSources
@@ -15,6 +16,13 @@ OLDEST_OPSET = 18
 # graph in one piece costs what a large model cannot spare: torch, onnx and the engine each hold copies of the whole
 # message, and the step graphs with and without guidance hold the same weights, twice on disk.
 LARGEST_INSIDE = 2**28
+
+
+FEWEST_IMAGES = 16  # for the value ranges of int8
+IMAGES = 64  # of those given, evenly, that are used for it
+
+ProofScope = Literal["quick", "full"]
+"""Times step graphs are proven at: those the plans ask for, the ends and some between, or all of the schedule."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class ExportRequest:
         overwrite: Whether a bundle that is there may be replaced.
         precisions: Of the graphs; fp32 is always made.
         opset: Of the graphs.
+        proof: At which times of the schedule the graphs are proven.
         images: In-distribution images for the value ranges of int8: files, folders and whatever else holds images.
         columns: Columns of tables among the images.
         engines: Engines to build of them, if any.
@@ -61,6 +70,7 @@ class ExportRequest:
     overwrite: bool = False
     precisions: tuple[Precision, ...] = ()
     opset: int = OPSET
+    proof: ProofScope = "quick"
     images: tuple[str, ...] = ()
     columns: Columns = DEFAULT_COLUMNS
     engines: EngineBuildRequest | None = None

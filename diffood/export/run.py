@@ -2,18 +2,19 @@
 
 import importlib
 
-from diffood.errors import MissingExtraError, UsageError
-from diffood.export.request import ExportRequest
+from diffood.export.preflight import EXTRA, EXTRA_OF_INT8, missing_extra, require_possible
+from diffood.export.request import IMAGES, ExportRequest
 from diffood.runtime.bundle.bundle import open_bundle
-from diffood.runtime.progress import Say
+from diffood.runtime.progress import Say, ShowProgress, hide_progress
 
 
-def run_export(request: ExportRequest, report: Say) -> None:
+def run_export(request: ExportRequest, report: Say, show_progress: ShowProgress = hide_progress) -> None:
     """Make a bundle of the sources, or open the one there is, and add what else is asked for.
 
     Args:
         request: What to make.
         report: Gets a line for each thing found, proven or built.
+        show_progress: Shows how many proofs are done.
 
     Raises:
         UsageError: There is nothing to do, or something is missing for it.
@@ -21,20 +22,23 @@ def run_export(request: ExportRequest, report: Say) -> None:
         MissingExtraError: A library is not installed.
 
     """
-    _check(request)
+    require_possible(request)
     if request.sources is not None:
-        _require("torch", "diffusers", "onnx", "onnxscript", "safetensors")
+        _import(*EXTRA)
         from diffood.export.build import export_bundle
 
-        export_bundle(request, report)
+        export_bundle(request, report, show_progress)
     if "int8" in request.precisions and request.images:
-        _require("onnx", "torch")
+        _import(*EXTRA_OF_INT8)
         from diffood.export.images import read_sample
-        from diffood.export.int8.quantize import IMAGES, quantize_bundle
+        from diffood.export.int8.quantize import quantize_bundle
 
         shape = open_bundle(request.bundle).manifest.image
         quantize_bundle(
-            request.bundle, read_sample(request.images, shape, IMAGES, report, request.columns), report=report
+            request.bundle,
+            read_sample(request.images, shape, IMAGES, report, request.columns),
+            report=report,
+            proof=request.proof,
         )
     if request.engines is not None:
         from diffood.export.engines.build import build_engines
@@ -42,21 +46,9 @@ def run_export(request: ExportRequest, report: Say) -> None:
         build_engines(request.bundle, request.engines, report)
 
 
-def _check(request: ExportRequest) -> None:
-    """Refuse, before the work, what cannot be done."""
-    int8 = "int8" in request.precisions
-    held = open_bundle(request.bundle).precisions if request.sources is None else ()
-    if request.sources is None and request.engines is None and not (int8 and request.images):
-        raise UsageError("--bundle has nothing to add: give --engine, or --precision int8 with --images DIR.")
-    if int8 and not request.images and "int8" not in held:
-        raise UsageError("int8 needs the value ranges of real images: add --images DIR with in-distribution ones.")
-
-
-def _require(*packages: str) -> None:
+def _import(*packages: str) -> None:
     try:
         for package in packages:
             importlib.import_module(package)
     except ImportError as error:
-        raise MissingExtraError(
-            f"`diffood export` needs {error.name}, which is not installed: pip install 'diffood[export]'"
-        ) from None
+        raise missing_extra(error.name or str(error)) from None

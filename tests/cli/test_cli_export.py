@@ -1,6 +1,7 @@
 """diffood export on an existing bundle, and the words that do not fit together; exporting itself is tests/export."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,48 @@ def test_words_that_do_not_fit_are_explained(run: Run) -> None:
 def test_what_cannot_be_added_is_explained(run: Run, small_bundle_copy: Path) -> None:
     for words, part in NOTHING_TO_ADD:
         run("export", "--bundle", small_bundle_copy, *words).assert_one_line(2, part)
+
+
+def test_an_export_that_would_fail_later_is_refused_first(run: Run, small_bundle_copy: Path, tmp_path: Path) -> None:
+    """The models are empty files: had one been opened, it would have been refused as damaged."""
+    unet, net, out = tmp_path / "unet.pt", tmp_path / "net.py", tmp_path / "out"
+    for file in (unet, net):
+        file.touch()
+    unpack_set("fashion-validation", tmp_path / "few", 3)
+    models, whole = ("--unet", unet), ("--unet", unet, "--classifier", f"{net}:build")
+    before = (small_bundle_copy / "manifest.json").read_bytes()
+    for code, words, said in (
+        (2, (*whole, "--output", small_bundle_copy), "is already a bundle; choose another --output"),
+        (2, (*whole, "--output", tmp_path / "few"), "exists and is not a bundle"),
+        (2, (*whole, "--output", net), "exists and is not a bundle"),
+        (2, (*whole, "--output", net / "out"), "nothing can be in"),
+        (1, ("--unet", "nowhere", "--classifier", f"{net}:build", "--output", out), "--unet nowhere"),
+        (1, (*models, "--classifier", "nowhere.py:build", "--output", out), "--classifier nowhere.py"),
+        (1, (*models, "--classifier", "onnx:nowhere.onnx", "--output", out), "--classifier nowhere.onnx"),
+        (1, (*whole, "--classifier-weights", "nowhere.pt", "--output", out), "--classifier-weights nowhere.pt"),
+        (1, (*whole, "--scheduler", "nowhere", "--output", out), "--scheduler nowhere"),
+        (2, (*whole, "--output", out, "--precision", "int8", "--images", tmp_path / "few"), "3 images are too few"),
+        (2, (*whole, "--output", out, "--precision", "int8", "--images", "nowhere"), "No such file or folder: nowhere"),
+    ):
+        run("export", *words).assert_one_line(code, said)
+    assert not out.exists()
+    assert (small_bundle_copy / "manifest.json").read_bytes() == before
+
+
+def test_a_missing_library_is_named_before_the_work(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "unet.pt").touch()
+    words = ("export", "--unet", tmp_path / "unet.pt", "--output", tmp_path / "out", "--classifier")
+    missing = [name for name in ("timm", "torchvision", "transformers") if find_spec(name) is None]
+    for name in missing:
+        done = run(*words, f"{name}:resnet18")
+        done.assert_one_line(1, f"needs {name}, which is not installed: pip install 'diffood[classifiers]'")
+    (tmp_path / "net.py").touch()
+    if find_spec("tensorrt") is None:
+        done = run(*words, f"{tmp_path / 'net.py'}:build", "--engine", "tensorrt")
+        done.assert_one_line(1, "tensorrt", "not installed: pip install 'diffood[tensorrt]'")
+    if find_spec("tensorrt_rtx") and find_spec("polygraphy"):
+        done = run(*words, f"{tmp_path / 'net.py'}:build", "--engine", "tensorrt-rtx", "--gpu", "sm99")
+        done.assert_one_line(2, "--gpu 'sm99' is unknown")
 
 
 def test_too_few_images_for_int8_leave_the_bundle_as_it_was(run: Run, small_bundle_copy: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def export(side):
     unet = UNet(model, 1, side, side, 0, 'products', '0' * 64)
     classifier = Classifier(Means(), 1, Preprocessing(), 1, 1, 'its mean', 'means', '0' * 64, 0, 'as it is')
     with tempfile.TemporaryDirectory() as folder:
-        writer = GraphWriter(Path(folder), unet, classifier, 10, 21, 2**16, print)
+        writer = GraphWriter(Path(folder), unet, classifier, 10, torch.arange(10.0), 21, 2**16, print)
         graphs, _ = write_graphs(writer, ('fp32', 'fp16'))
     assert [graph.data for graph in graphs if graph.role == 'step_plain'] == ['step.weights', 'step.fp16.weights']
     return weights

@@ -78,6 +78,12 @@ def build_engines(bundle_path: Path, request: EngineBuildRequest, report: Say) -
     return [_build_target(builder, capability, precision) for capability in capabilities for precision in ordered]
 
 
+def require_builder(request: EngineBuildRequest) -> None:
+    """Check, before any graph is made, that engines can be built as asked. Raises as `build_engines` does."""
+    _check(request)
+    choose_capabilities(request, ask_platform(request.library))
+
+
 def _check(request: EngineBuildRequest) -> None:
     rows = (request.profile.smallest, request.profile.usual, request.profile.largest)
     if list(rows) != sorted(rows):

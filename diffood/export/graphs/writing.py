@@ -1,7 +1,7 @@
 """Writes the graphs of both models in each precision, and proves them once torch's weights are out of memory."""
 
 import gc
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from diffood.export.sources.classifiers.onnx_classifier import OnnxClassifier
 from diffood.export.sources.classifiers.onnx_probabilities import find_probability_source
 from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import GraphEntry, Precision, Role
-from diffood.runtime.progress import Say
+from diffood.runtime.progress import Progress, Say, ShowProgress, hide_progress
 
 GOLDEN_IMAGES = 4
 STEP_OUTPUTS = ("x_next", "epsilon")
@@ -52,18 +52,58 @@ class GraphWriter:
         unet: The denoiser, with its schedule and autoencoder.
         classifier: The classifier.
         steps: Of the noise schedule.
+        times: Of the schedule, at which step graphs are proven, float32, ascending.
         opset: Of the graphs.
         largest_inside: Bytes of weights above which a graph keeps them in a file of their own.
         report: Gets a line for each graph.
+        show_progress: Shows how many proofs are done.
     """
 
     folder: Path
     unet: UNet
     classifier: Classifier
     steps: int
+    times: torch.Tensor
     opset: int
     largest_inside: int
     report: Say
+    show_progress: ShowProgress = hide_progress
+
+
+@dataclass(frozen=True)
+class _GraphTask:
+    """A graph to write and to prove.
+
+    Attributes:
+        role: What the detector uses it for.
+        module: What it computes, in torch.
+        outputs: Names of its outputs.
+        samples: Draws its inputs.
+        example: A batch of them.
+        proofs: GraphInputs to prove it on.
+    """
+
+    role: Role
+    module: torch.nn.Module
+    outputs: tuple[str, ...]
+    samples: InputSampler
+    example: GraphInputs
+    proofs: ProofInputs
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of its model that its proofs take in torch, and again in each precision."""
+        return self.proofs.rows * _cost(self.role)
+
+    def inputs(self, advance: Progress) -> Iterator[GraphInputs]:
+        """The inputs of its proofs; `advance` is told the evaluations of each batch once the next one is asked for."""
+        for sample in self.proofs:
+            yield sample
+            advance(len(sample[next(iter(sample))]) * _cost(self.role))
+
+
+def _cost(role: Role) -> int:
+    return 2 if role == "step_guided" else 1
 
 
 @dataclass(frozen=True)
@@ -71,21 +111,17 @@ class _SavedGraph:
     """A graph that was saved, and what torch gave for it in FP32, to be proven later.
 
     Attributes:
-        role: What the detector uses it for.
+        task: What it was written for.
         precision: Of its weights.
         path: Its file.
         data: Name of the file with its weights, None where it holds them itself.
-        outputs: Names of its outputs.
-        proofs: Inputs to prove it on.
-        expected: What torch gave for them in FP32.
+        expected: What torch gave in FP32 for the inputs of the task's proofs.
     """
 
-    role: Role
+    task: _GraphTask
     precision: Precision
     path: Path
     data: str | None
-    outputs: tuple[str, ...]
-    proofs: ProofInputs
     expected: RecordedOutputs
 
 
@@ -101,35 +137,46 @@ def write_graphs(writer: GraphWriter, precisions: Collection[Precision]) -> tupl
         ExportError: torch cannot export a model, or a proof failed.
     """
     golden: Golden = {}
-    written = list(_write_fp32(writer, golden))
+    halve = "fp16" in precisions
+    tasks = [_plan_graph(writer, *found) for found in _modules(writer.unet, writer.classifier)]
+    evaluations = sum(task.evaluations for task in tasks) * (3 if halve else 2)
+    written: list[_SavedGraph] = []
     try:
-        if "fp16" in precisions:
-            written += _write_fp16(writer, {graph.role: graph for graph in written})
-        for model in _models(writer):
-            model.to("meta")
-        gc.collect()  # the exporter's objects are in cycles, and hold weights
-        proven = [entry for graph in written if (entry := _prove_or_keep_fp32(writer, graph))]
+        with writer.show_progress("proving graphs", evaluations) as advance:
+            written += _write_fp32(writer, tasks, golden, advance)
+            if halve:
+                written += _write_fp16(writer, written)
+            for model in _models(writer):
+                model.to("meta")
+            gc.collect()  # the exporter's objects are in cycles, and hold weights
+            proven = [entry for graph in written if (entry := _prove_or_keep_fp32(writer, graph, advance))]
         return proven + _fp32_stand_ins(proven, precisions), golden
     finally:
         for graph in written:
             graph.expected.close()
 
 
-def _write_fp32(writer: GraphWriter, golden: Golden) -> Iterator[_SavedGraph]:
+def _plan_graph(writer: GraphWriter, role: Role, module: torch.nn.Module, outputs: tuple[str, ...]) -> _GraphTask:
+    samples = InputSampler(writer.unet, writer.classifier.classes, writer.steps, role)
+    example = samples.draw(EXAMPLE_BATCH)
+    proofs = ProofInputs(samples, _count_operations(module, example), writer.times)
+    return _GraphTask(role, module, outputs, samples, example, proofs)
+
+
+def _write_fp32(
+    writer: GraphWriter, tasks: Sequence[_GraphTask], golden: Golden, advance: Progress
+) -> Iterator[_SavedGraph]:
     """The graphs everything is measured against, and golden values."""
     files: dict[str, WeightsFile] = {}
-    for role, module, outputs in _modules(writer.unet, writer.classifier):
-        samples = InputSampler(writer.unet, writer.classifier.classes, writer.steps, role)
-        example = samples.draw(EXAMPLE_BATCH)
-        proofs = ProofInputs(samples, _count_operations(module, example))
-        expected = RecordedOutputs(run_torch(module), iter(proofs), writer.folder)
-        golden |= _golden(role, samples.draw(GOLDEN_IMAGES), outputs, module)
-        path = writer.folder / f"{role}.onnx"
-        with fused_group_norms(module):
-            data = _save(writer, module, example, outputs, path, _weights(writer, files, role, "fp32"))
-        if role == "classify":
+    for task in tasks:
+        expected = RecordedOutputs(run_torch(task.module), task.inputs(advance), writer.folder)
+        golden |= _golden(task.role, task.samples.draw(GOLDEN_IMAGES), task.outputs, task.module)
+        path = writer.folder / f"{task.role}.onnx"
+        with fused_group_norms(task.module):
+            data = _save(writer, task, path, _weights(writer, files, task.role, "fp32"))
+        if task.role == "classify":
             _require_logits(path, writer.classifier)
-        yield _SavedGraph(role, "fp32", path, data, outputs, proofs, expected)
+        yield _SavedGraph(task, "fp32", path, data, expected)
 
 
 def _require_logits(path: Path, classifier: Classifier) -> None:
@@ -150,35 +197,29 @@ def _golden(role: Role, sample: GraphInputs, outputs: tuple[str, ...], module: t
     return found
 
 
-def _write_fp16(writer: GraphWriter, references: dict[Role, _SavedGraph]) -> Iterator[_SavedGraph]:
+def _write_fp16(writer: GraphWriter, references: Sequence[_SavedGraph]) -> Iterator[_SavedGraph]:
     """Halve the models, in place, and write them again, to be measured against FP32 at every time."""
     for model in _models(writer):
         model.half()
     files: dict[str, WeightsFile] = {}
-    for role, module, outputs in _modules(writer.unet, writer.classifier):
-        path, reference = writer.folder / f"{role}.fp16.onnx", references[role]
-        example = InputSampler(writer.unet, writer.classifier.classes, writer.steps, role).draw(EXAMPLE_BATCH)
+    for reference in list(references):
+        task = reference.task
+        path = writer.folder / f"{task.role}.fp16.onnx"
         try:
-            data = _save(writer, module, example, outputs, path, _weights(writer, files, role, "fp16"))
+            data = _save(writer, task, path, _weights(writer, files, task.role, "fp16"))
         except ExportError as error:
-            _keep_fp32(writer, role, path, error)
+            _keep_fp32(writer, task.role, path, error)
             continue
-        yield _SavedGraph(role, "fp16", path, data, outputs, reference.proofs, reference.expected)
+        yield _SavedGraph(task, "fp16", path, data, reference.expected)
 
 
-def _save(
-    writer: GraphWriter,
-    module: torch.nn.Module,
-    example: GraphInputs,
-    outputs: tuple[str, ...],
-    path: Path,
-    weights: WeightsFile,
-) -> str | None:
+def _save(writer: GraphWriter, task: _GraphTask, path: Path, weights: WeightsFile) -> str | None:
     """Write one graph. Returns the name of the file with its weights, None where it holds them itself."""
+    module = task.module
     if isinstance(module, ClassifyGraph) and isinstance(module.model, OnnxClassifier):
-        export_joined(module, example, outputs, path, writer.opset)
+        export_joined(module, task.example, task.outputs, path, writer.opset)
         return None
-    data = export_onnx(module, example, outputs, path, writer.opset, weights)
+    data = export_onnx(module, task.example, task.outputs, path, writer.opset, weights)
     if data:  # large graphs take minutes each: the terminal must not stay silent until all are proven
         writer.report(f"{path.stem:<17} written, its weights to {data}; to be proven once all graphs are written")
     return data
@@ -195,14 +236,14 @@ def _weights_name(role: Role, precision: Precision) -> str:
     return f"{model}.weights" if precision == "fp32" else f"{model}.{precision}.weights"
 
 
-def _prove_or_keep_fp32(writer: GraphWriter, graph: _SavedGraph) -> GraphEntry | None:
+def _prove_or_keep_fp32(writer: GraphWriter, graph: _SavedGraph, advance: Progress) -> GraphEntry | None:
     """The proven graph; None for a half of an autoencoder that is not accurate enough in half precision."""
     try:
-        return _prove(writer, graph)
+        return _prove(writer, graph, advance)
     except ExportError as error:
         if graph.precision == "fp32":
             raise
-        _keep_fp32(writer, graph.role, graph.path, error)
+        _keep_fp32(writer, graph.task.role, graph.path, error)
         return None
 
 
@@ -227,8 +268,11 @@ def _models(writer: GraphWriter) -> list[torch.nn.Module]:
     return [writer.unet.model, writer.classifier.model, *([autoencoder.model] if autoencoder else [])]
 
 
-def _prove(writer: GraphWriter, graph: _SavedGraph) -> GraphEntry:
-    proof = prove_equal(graph.expected.replay(), graph.path, graph.outputs, iter(graph.proofs), LIMITS[graph.precision])
+def _prove(writer: GraphWriter, graph: _SavedGraph, advance: Progress) -> GraphEntry:
+    task = graph.task
+    proof = prove_equal(
+        graph.expected.replay(), graph.path, task.outputs, task.inputs(advance), LIMITS[graph.precision]
+    )
     weights = prove_types(graph.path, graph.precision)
     what = (
         f"equal to torch within {proof.error:.0e}" if graph.precision == "fp32" else f"within {proof.error:.0e} of fp32"
@@ -236,10 +280,11 @@ def _prove(writer: GraphWriter, graph: _SavedGraph) -> GraphEntry:
     size = f"{graph.path.stat().st_size / 1e6:.1f} MB"
     if graph.data:
         size += f" and {graph.data} {(writer.folder / graph.data).stat().st_size / 1e6:.1f} MB"
-    times = "" if graph.proofs.every_time else f", spread over the {writer.steps} times"
+    proven = len(task.proofs.times)
+    times = f" at {proven} of {writer.steps} times" if proven else ""
     writer.report(f"{graph.path.stem:<17} {size}, opset {writer.opset}, {what} on {proof.rows} inputs{times}")
     return GraphEntry(
-        role=graph.role,
+        role=task.role,
         file=graph.path.name,
         data=graph.data,
         precision=graph.precision,

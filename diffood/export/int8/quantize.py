@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 
@@ -23,16 +24,15 @@ from diffood.export.int8.qdq import (
 from diffood.export.int8.states import States, record_states
 from diffood.export.onnx.precision import LIMITS, count_products, prove_types
 from diffood.export.onnx.proof import PROOF_BATCHES, GraphInputs, prove_equal, prove_structure, run_onnx
-from diffood.export.onnx.samples import count_rows, first_batches
+from diffood.export.onnx.samples import count_rows, first_batches, proof_times, times_asked
+from diffood.export.request import FEWEST_IMAGES, IMAGES, ProofScope
 from diffood.runtime.bundle.bundle import Bundle, FileEntry, GraphEntry, Manifest, Role, open_bundle, write_bundle
 from diffood.runtime.bundle.graphs import read_graph
 from diffood.runtime.detector import RANGE_SLACK, Detector
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.progress import Say
 
-IMAGES = 64  # spread over those given
 MEASURED_EVERY = 8  # of them measures, the others calibrate
-FEWEST_IMAGES = 16
 NAMES_SHOWN = 8  # of products that stay FP32, the most sensitive first; there may be hundreds
 RANKING_ROWS = 8  # of each group of states, to rank the products by; all decide
 LARGEST_WHOLE = 2**31 - 2**26  # bytes of a graph and its weights: protobuf's limit, less what the search adds
@@ -72,7 +72,8 @@ class _Task:
         bundle: Where they come from.
         calibration: What ranges are measured on.
         measured: What the error is measured on.
-        noised: Images, or their latents, for proofs at every time of the schedule.
+        noised: Images, or their latents, for proofs at times of the schedule.
+        times: Those times, int64, ascending.
         folder: Where graphs are written.
         report: Gets lines on each graph.
     """
@@ -81,11 +82,12 @@ class _Task:
     calibration: Mapping[Role, States]
     measured: Mapping[Role, States]
     noised: Array
+    times: npt.NDArray[np.int64]
     folder: Path
     report: Say
 
 
-def quantize_bundle(bundle_path: Path, images: Array, *, report: Say) -> Manifest:
+def quantize_bundle(bundle_path: Path, images: Array, *, report: Say, proof: ProofScope = "quick") -> Manifest:
     """Write INT8 graphs into a bundle, in place of those it may have, and name them in its manifest, last.
 
     The result is the same on every run. The bundle is unchanged where an error is raised.
@@ -94,6 +96,7 @@ def quantize_bundle(bundle_path: Path, images: Array, *, report: Say) -> Manifes
         bundle_path: The bundle's folder.
         images: In-distribution, float32 [N, C, H, W] in [-1, 1], N >= 16. The images of the calibration will do.
         report: Gets lines on each graph.
+        proof: At which times of the schedule steps are compared with FP32.
 
     Raises:
         BundleError: It is not a bundle.
@@ -107,7 +110,7 @@ def quantize_bundle(bundle_path: Path, images: Array, *, report: Say) -> Manifes
     measured = record_states(bundle, chosen[measures])
     noised = Detector.load(bundle, bundle.plan()).session.encode(chosen) if bundle.manifest.latent else chosen
     with tempfile.TemporaryDirectory(prefix=".int8.", dir=bundle_path) as scratch:
-        task = _Task(bundle, calibration, measured, noised, Path(scratch), report)
+        task = _Task(bundle, calibration, measured, noised, _times(bundle, proof), Path(scratch), report)
         exact = [entry for entry in bundle.manifest.graphs if entry.precision == "fp32"]
         entries = [_quantize(task, entry) for entry in exact if entry.role in JUDGED]
         if "int8" in bundle.precisions:
@@ -155,7 +158,7 @@ def _quantize(task: _Task, entry: GraphEntry) -> GraphEntry:
     outputs = tuple(value.name for value in model.graph.output)
     prove_structure(path, tuple(value.name for value in model.graph.input), outputs, entry.opset)
     weights = prove_types(path, "int8")
-    samples = _proofs(task.bundle, model, task.noised, measured)
+    samples = _proofs(task, model, measured)
     proof = prove_equal(run_onnx(task.bundle.path / entry.file, outputs), path, outputs, samples, LIMITS["int8"])
     products = count_products(path)
     report(
@@ -260,8 +263,17 @@ def _size_of(values: Array) -> float:
     return float(np.sqrt(np.square(values, dtype=np.float64).mean()))
 
 
-def _proofs(bundle: Bundle, model: onnx.ModelProto, noised: Array, measured: States) -> Iterator[GraphInputs]:
-    """Batches 1, 2, 5 of what the loop feeds; then, for a step, images (or latents) at every time of the schedule."""
+def _times(bundle: Bundle, proof: ProofScope) -> npt.NDArray[np.int64]:
+    """Times of the schedule at which steps are proven, if there are any."""
+    if bundle.manifest.unet is None:
+        return np.empty(0, np.int64)
+    asked = times_asked(bundle.tables(plan) for plan in bundle.manifest.plans.values())
+    return np.unique(proof_times(len(bundle.alpha_bar), asked, proof).numpy().round().astype(np.int64))
+
+
+def _proofs(task: _Task, model: onnx.ModelProto, measured: States) -> Iterator[GraphInputs]:
+    """Batches 1, 2, 5 of what the loop feeds; then, for a step, images (or latents) at times of the schedule."""
+    noised = task.noised
     timed = "time" in {value.name for value in model.graph.input}
     most = count_rows(*noised.shape[2:])
     start = 0
@@ -272,8 +284,8 @@ def _proofs(bundle: Bundle, model: onnx.ModelProto, noised: Array, measured: Sta
         yield _tensors(model, measured)
         return
     draw = np.random.default_rng(0)
-    for times in np.array_split(np.arange(len(bundle.alpha_bar)), math.ceil(len(bundle.alpha_bar) / most)):
-        clean, level = noised[times % len(noised)], bundle.alpha_bar[times]
+    for times in np.array_split(task.times, math.ceil(len(task.times) / most)):
+        clean, level = noised[times % len(noised)], task.bundle.alpha_bar[times]
         signal, noise = (np.sqrt(power)[:, None, None, None] for power in (level, 1 - level))
         x = signal * clean + noise * draw.standard_normal(clean.shape)
         fed = measured.take(times % len(measured))  # for its labels and guidance

@@ -1,14 +1,16 @@
-"""Inputs to prove graphs on: seeded, of the size and range the loop feeds them."""
+"""Inputs  graphs on: seeded, of the size and range the loop feeds them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 
 from diffood.export.onnx.proof import PROOF_BATCHES, GraphInputs
+from diffood.export.request import ProofScope
 from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import Role
+from diffood.runtime.method.schedule import StepTable
 
-PROOF_ROWS = 25  # of a batch, at the most, while every time of the schedule is proven
+PROOF_ROWS = 25  # of a batch, at the most, while the times of the schedule are proven
 # ONNX Runtime writes attention out: a float32 score for each pair of an image's positions and each head, in up to three
 # copies, twice with guidance. 2**25 pairs a batch are less than 1 GB a head then: PROOF_ROWS up to 34x34, and at 64x64
 # two rows, the fewest that show a frozen batch. Networks without attention at full
@@ -18,11 +20,32 @@ PROOF_PAIRS = 2**25
 # of 36 M parameters at 32x32 is proven at every time, with guidance; one of 550 M at 256x256 at a dozen.
 PROOF_OPERATIONS = 3e13
 FEWEST_PROOFS = 3
+QUICK_BETWEEN = 16  # times between the first and the last that quick proofs add to those the plans ask at
 
 
 def count_rows(height: int, width: int) -> int:
     """Rows of a batch in which a network for height x width is proven."""
     return max(1, min(PROOF_ROWS, PROOF_PAIRS // (height * width) ** 2))
+
+
+def proof_times(steps: int, asked: Iterable[float], proof: ProofScope) -> torch.Tensor:
+    """Times to prove step graphs at, float32, ascending.
+
+    Args:
+        steps: Of the schedule.
+        asked: Times the plans ask the UNet at.
+        proof: full for every time of the schedule; quick for those asked, the ends and QUICK_BETWEEN between them.
+
+    """
+    if proof == "full":
+        return torch.arange(steps, dtype=torch.float32)
+    spread = torch.linspace(0, steps - 1, QUICK_BETWEEN + 2).round().tolist()
+    return torch.tensor(sorted({*asked, *spread}), dtype=torch.float32)
+
+
+def times_asked(plans: Iterable[Iterable[StepTable]]) -> set[float]:
+    """Times at which plans with these tables evaluate the UNet."""
+    return {float(time) for tables in plans for table in tables for time in table.times}
 
 
 def first_batches(rows: int) -> tuple[int, ...]:
@@ -81,36 +104,42 @@ class InputSampler:
 
 
 class ProofInputs:
-    """Inputs to prove a graph on, the same ones each time they are iterated over.
+    """Inputs  a graph on, the same ones each time they are iterated over.
 
-    Batches 1, 2, 5, then every time of the schedule once; of large images in smaller batches. Where that would be more
-    than PROOF_OPERATIONS: as many times as that allows, spread over the schedule from its first to its last, in batches
-    of one and two.
+    Batches 1, 2, 5, then every given time once; of large images in smaller batches. Where that would be more than
+    PROOF_OPERATIONS: as many of the times as that allows, from the first to the last, in batches of one and two.
 
     Args:
         samples: Draws them.
         operations: Floating-point operations of one row of the graph.
+        times: For a step, float32, ascending.
+
+    Attributes:
+        times: For a step, those of them it is proven at; empty for other graphs.
+        rows: How many inputs there are.
     """
 
-    def __init__(self, samples: InputSampler, operations: int) -> None:
+    def __init__(self, samples: InputSampler, operations: int, times: torch.Tensor) -> None:
         self._samples, self._start = samples, samples.generator.get_state()
-        rows = sum(first_batches(samples.rows)) + (samples.steps if samples.timed else 0)
-        self.every_time = not samples.timed or rows * operations <= PROOF_OPERATIONS
-        self._rows = max(FEWEST_PROOFS, int(PROOF_OPERATIONS // max(1, operations)))
+        self.times = times if samples.timed else times[:0]
+        self.rows = sum(first_batches(samples.rows)) + len(self.times)
+        self._affordable = not samples.timed or self.rows * operations <= PROOF_OPERATIONS
+        if not self._affordable:
+            self.rows = max(FEWEST_PROOFS, min(len(times), int(PROOF_OPERATIONS // max(1, operations))))
+            self.times = times[torch.linspace(0, len(times) - 1, self.rows).round().long()]
 
     def __iter__(self) -> Iterator[GraphInputs]:
         """Draw from where the samples stood at first, and leave them after the last."""
         samples = self._samples
         samples.generator.set_state(self._start)
-        if not self.every_time:
-            times = torch.linspace(0, samples.steps - 1, self._rows).round()
-            yield samples.draw(1, times[:1])
-            yield samples.draw(2, times[1:3])
-            for time in times[3:]:
+        if not self._affordable:
+            yield samples.draw(1, self.times[:1])
+            yield samples.draw(2, self.times[1:3])
+            for time in self.times[3:]:
                 yield samples.draw(1, time[None])
             return
         for batch in first_batches(samples.rows):
             yield samples.draw(batch)
         if samples.timed:
-            for times in torch.arange(samples.steps, dtype=torch.float32).split(samples.rows):
+            for times in self.times.split(samples.rows):
                 yield samples.draw(len(times), times)

@@ -25,6 +25,7 @@ from diffood.export.onnx.samples import (
     PROOF_ROWS,
     InputSampler,
     ProofInputs,
+    proof_times,
 )
 from diffood.export.onnx.weights_file import LARGEST_INSIDE, WeightsFile
 from diffood.export.request import ExportRequest
@@ -185,6 +186,10 @@ def test_int8_of_a_graph_no_message_can_hold_is_refused_by_name(
         quantize.load_with_weights(outside[0], outside[0].graph("step_plain"))
 
 
+def every(steps: int) -> torch.Tensor:
+    return proof_times(steps, (), "full")
+
+
 def samples(steps: int, role: str = "step_plain", size: tuple[int, int] = (4, 4)) -> InputSampler:
     unet = UNet(torch.nn.Identity(), 1, *size, 0, "none", "0" * 64)
     return InputSampler(unet, 3, steps, role)  # type: ignore[arg-type]
@@ -195,18 +200,31 @@ def times(proofs: ProofInputs) -> list[list[float]]:
 
 
 def test_a_model_that_can_afford_it_is_proven_at_every_time() -> None:
-    proofs = ProofInputs(samples(60), operations=10**9)
+    proofs = ProofInputs(samples(60), 10**9, every(60))
     found = times(proofs)
-    assert proofs.every_time
+    assert proofs.rows == 60 + sum(PROOF_BATCHES)
     assert tuple(map(len, found[:3])) == PROOF_BATCHES
     assert sorted(time for batch in found[3:] for time in batch) == list(range(60))
 
 
+def test_quick_proofs_are_at_the_times_plans_ask_for_the_ends_and_sixteen_between() -> None:
+    asked = {119.0, 239.5, 360.0, 999.0}
+    found = proof_times(1000, asked, "quick").tolist()
+    assert found == sorted(set(found))
+    assert asked < set(found)
+    spread = sorted(set(found) - (asked - {999.0}))
+    assert (spread[0], spread[-1], len(spread)) == (0, 999, 18)
+    assert np.ptp(np.diff(spread)) <= 1
+    assert proof_times(5, {2.0}, "quick").tolist() == [0, 1, 2, 3, 4]
+    proofs = ProofInputs(samples(1000), 1, proof_times(1000, asked, "quick"))
+    assert [time for batch in times(proofs)[3:] for time in batch] == found
+
+
 def test_a_large_model_is_proven_at_times_from_the_first_to_the_last() -> None:
     for rows, operations in ((20, PROOF_OPERATIONS / 20), (FEWEST_PROOFS, 1e18)):
-        proofs = ProofInputs(samples(1000), int(operations))
+        proofs = ProofInputs(samples(1000), int(operations), every(1000))
         found = times(proofs)
-        assert not proofs.every_time
+        assert (len(proofs.times), proofs.rows) == (rows, rows)
         assert {len(batch) for batch in found} == {1, 2}  # no batch is frozen
         flat = [time for batch in found for time in batch]
         assert (flat[0], flat[-1], len(flat)) == (0, 999, rows)
@@ -215,13 +233,15 @@ def test_a_large_model_is_proven_at_times_from_the_first_to_the_last() -> None:
 
 def test_proofs_draw_the_same_inputs_every_time() -> None:
     for operations in (1, 10**13):
-        proofs = ProofInputs(samples(50), operations)
+        proofs = ProofInputs(samples(50), operations, every(50))
         first, second = ([sample["x"] for sample in proofs] for _ in range(2))
         assert all(torch.equal(left, right) for left, right in zip(first, second, strict=True))
 
 
 def test_a_classifier_is_proven_in_every_batch_whatever_it_costs() -> None:
-    assert [len(sample["x"]) for sample in ProofInputs(samples(50, "classify"), 10**18)] == list(PROOF_BATCHES)
+    proofs = ProofInputs(samples(50, "classify"), 10**18, every(50))
+    assert [len(sample["x"]) for sample in proofs] == list(PROOF_BATCHES)
+    assert (proofs.rows, len(proofs.times)) == (sum(PROOF_BATCHES), 0)
 
 
 def test_the_larger_the_images_the_fewer_are_proven_at_once_and_every_time_still_is() -> None:
@@ -235,7 +255,7 @@ def test_the_larger_the_images_the_fewer_are_proven_at_once_and_every_time_still
         ((112, 112), (1, 2), 1),
         ((256, 256), (1, 2), 1),
     ):
-        proofs = ProofInputs(samples(60, size=size), operations=1)
+        proofs = ProofInputs(samples(60, size=size), 1, every(60))
         found = times(proofs)
         assert tuple(map(len, found[: len(batches)])) == batches, size
         timed = found[len(batches) :]
@@ -247,4 +267,4 @@ def test_the_larger_the_images_the_fewer_are_proven_at_once_and_every_time_still
 
 def test_a_classifier_of_large_images_is_proven_in_every_batch() -> None:
     large = samples(50, "classify", size=(224, 224))
-    assert [len(sample["x"]) for sample in ProofInputs(large, 1)] == list(PROOF_BATCHES)
+    assert [len(sample["x"]) for sample in ProofInputs(large, 1, every(50))] == list(PROOF_BATCHES)

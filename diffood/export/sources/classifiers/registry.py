@@ -24,6 +24,8 @@ KINDS = {
     "transformers": ("DIR", "transformers"),
     "onnx": ("FILE", "onnx_classifier"),
 }
+# The kinds that stand on a library of that name.
+LIBRARIES = {kind: kind for kind in ("timm", "torchvision", "transformers")}
 FORMS = ", ".join(["FILE.py:FACTORY", *(f"{kind}:{what}" for kind, (what, _) in KINDS.items())])
 
 
