@@ -80,12 +80,12 @@ def combine(standardised: Float, weights: Float, how: Combination) -> Float:
     "sum": their weighted mean. "tail": that of -log P(Z > z), Z standard normal: Fisher's statistic (1932), weighted.
     Far out it grows with the square, so that one clear witness outweighs others that say nothing. NaN if a witness is
     not finite: the tail of -inf is 0, which would pass as in-distribution.
-    """
+    """  # not by `@`: a product of matrices rounds by the place of a row
     standardised = np.where(np.isfinite(standardised), standardised, np.nan)
     if how == "sum":
-        return np.asarray(standardised @ weights)
+        return np.asarray((standardised * weights).sum(axis=-1))
     with np.errstate(over="ignore", invalid="ignore"):  # the square of a score beyond 1e154 is infinite; NaN stays
-        return np.asarray(np.asarray(_surprises(standardised), np.float64) @ weights)
+        return np.asarray((np.asarray(_surprises(standardised), np.float64) * weights).sum(axis=-1))
 
 
 def _surprise(z: float) -> float:

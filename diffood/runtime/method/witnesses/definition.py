@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from diffood.runtime.method.scoring import Array, Float, softmax_confidence
 from diffood.runtime.onnx.builder import Value
@@ -95,7 +96,8 @@ class WitnessDefinition:
             where no witness of the plan needs one.
         needs_repeats: Whether it is measured on denoised images.
         classifies_denoised: Whether it needs denoised images classified, which costs a classification of each.
-        of_image: Writes what it says of images without a denoised one, [B], into a stage's graph.
+        of_logits: Its values [n] from the logits [n, K] of images, for a witness that needs no more.
+        of_image: Writes the same of images, [B], into a graph.
         of_denoised: Writes what it says of each denoised image, [T, R, B]; `reduce` makes one value of them.
         reduce: "mean", or "root" for the square root of it.
         measure_in_bank: Its value for features [D] that are a row of the bank themselves, which does not count; given
@@ -107,6 +109,7 @@ class WitnessDefinition:
     measure: Callable[[Evidence, Array | None], float]
     needs_repeats: bool = False
     classifies_denoised: bool = False
+    of_logits: Callable[[npt.NDArray[np.floating]], Float] | None = None
     of_image: Callable[[Traces], Value] | None = None
     of_denoised: Callable[[Traces], Value] | None = None
     reduce: Literal["mean", "root"] = "mean"

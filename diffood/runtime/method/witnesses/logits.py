@@ -1,21 +1,33 @@
 """What the classifier's logits say, without any denoised image."""
 
 import numpy as np
+import numpy.typing as npt
 
-from diffood.runtime.method.scoring import Array
+from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses.definition import Traces, WitnessDefinition
 from diffood.runtime.onnx.builder import Value
 
 
-def logit_norm(logits: Array) -> float:
-    """Minus the length of the logits [K] about their mean: flat logits, whatever their height, are suspicious."""
+def logit_norm(logits: npt.NDArray[np.floating]) -> Float:
+    """Minus the length [...] of logits [..., K] about their mean: flat logits are suspicious, whatever their height."""
     wide = logits.astype(np.float64)
-    return -float(np.linalg.norm(wide - wide.mean()))
+    return np.asarray(-np.linalg.norm(wide - wide.mean(axis=-1, keepdims=True), axis=-1))
 
 
-def energy(logits: Array) -> float:
-    """Minus the log of the summed exponentials of the logits [K] (Liu et al. 2020, arXiv 2010.03759, eq. 4, T = 1)."""
-    return -float(np.logaddexp.reduce(logits.astype(np.float64)))
+def energy(logits: npt.NDArray[np.floating]) -> Float:
+    """Minus the log of the summed exponentials [...] of logits [..., K]: Liu et al. 2020, arXiv 2010.03759, eq. 4."""
+    return np.asarray(-np.logaddexp.reduce(logits.astype(np.float64), axis=-1))
+
+
+def max_logit(logits: npt.NDArray[np.floating]) -> Float:
+    """Minus the largest [...] of logits [..., K]."""
+    return np.asarray(-logits.max(axis=-1).astype(np.float64))
+
+
+def msp(logits: npt.NDArray[np.floating]) -> Float:
+    """Minus the largest softmax probability [...] of logits [..., K]."""
+    wide = logits.astype(np.float64)
+    return np.asarray(-1 / np.exp(wide - wide.max(axis=-1, keepdims=True)).sum(axis=-1))
 
 
 def _norm(traces: Traces) -> Value:
@@ -38,24 +50,28 @@ def _probability(traces: Traces) -> Value:
 LOGIT_NORM = WitnessDefinition(
     "logit_norm",
     "How flat the classifier's outputs are: no class stands out.",
-    lambda evidence, bank: logit_norm(evidence.logits),
+    lambda evidence, bank: float(logit_norm(evidence.logits)),
+    of_logits=logit_norm,
     of_image=_norm,
 )
 ENERGY = WitnessDefinition(
     "energy",
     "How low the classifier's outputs are taken together: no class is well supported.",
-    lambda evidence, bank: energy(evidence.logits),
+    lambda evidence, bank: float(energy(evidence.logits)),
+    of_logits=energy,
     of_image=_energy,
 )
 MAX_LOGIT = WitnessDefinition(
     "max_logit",
     "How low the classifier's highest output is.",
     lambda evidence, bank: -float(evidence.logits.max()),
+    of_logits=max_logit,
     of_image=_largest,
 )
 MSP = WitnessDefinition(
     "msp",
     "How unsure the classifier is: how small its largest probability is.",
     lambda evidence, bank: -evidence.confidence,
+    of_logits=msp,
     of_image=_probability,
 )
