@@ -80,8 +80,8 @@ class OfficialLoop:
 
     def _placed(self, model: torch.nn.Module) -> torch.nn.Module:
         """A model on the device and in the precision of the loop."""
-        placed = model.to(self.device, self.dtype)
-        return placed if self.dtype == torch.float32 else placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        placed = model.to(self.device)
+        return placed if self.dtype == torch.float32 else placed.half().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def run(self, x: Array) -> int:
@@ -170,12 +170,14 @@ def open_torch_loop(
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if variant.compiled:
         loop.unet = torch.compile(loop.unet, dynamic=False)
+    if variant.compiled or variant.half:
         image = open_bundle(path).manifest.image
+        what = "torch.compile" if variant.compiled else "FP16 in torch"
         try:
             loop.run(torch.zeros(loop.images, image.channels, image.height, image.width).numpy())
-        except Exception as error:  # a missing compiler raises one of a dozen types
+        except Exception as error:  # a missing compiler, or a layer that does not run in FP16: one of a dozen types
             reason = " ".join(str(error).split())[:200]
-            raise ExportError(f"torch.compile does not work here: {type(error).__name__}: {reason}") from None
+            raise ExportError(f"{what} does not work here: {type(error).__name__}: {reason}") from None
     return loop
 
 
