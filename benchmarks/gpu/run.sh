@@ -23,7 +23,7 @@ LOG=$OUT/$stage.log # one file per stage, and one for each part that runs beside
 mkdir -p "$OUT" "$WORK"
 : >"$LOG"
 bash "$here/setup.sh" || echo "=== setup: FAILED, what was unpacked is used" | tee -a "$LOG"
-export PYTHONPATH=$SITE:$PWD PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 CUDA_MODULE_LOADING=LAZY
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PYTHONPATH=$SITE:$PWD PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 CUDA_MODULE_LOADING=LAZY
 
 part() { # part SECONDS NAME COMMAND...: run it within its time limit and what is left of the stage; its end is shown
   local limit=$(($1 * ${SLOWER:-1})) name=$2 log=${PART_LOG:-$LOG} began=$SECONDS left=$((STAGE_SECONDS - SECONDS)) start code
@@ -76,7 +76,7 @@ contracts() { # what the tests promise on this card, while a large bundle is exp
     rm -rf "$WORK/large"
     PART_LOG=$OUT/two-large.log LINES_SHOWN=4 part 225 large "$PYTHON" "$here/large_bundle.py" "$WORK/large" ${WIDTH:-} &
   }
-  local tests="$PYTHON -m pytest -q -p no:cacheprovider -rs"
+  local tests="$PYTHON -m pytest -q -p no:cacheprovider -p pytest_timeout -rs"
   # alone on the card: it looks at the memory in use
   part 120 devices bash -c "$tests tests/runtime/test_devices.py"
   PART_LOG=$OUT/two-contract.log part 110 contract bash -c \
