@@ -41,15 +41,17 @@ class CalibratedScale:
 def build_detector(recipe: Recipe, calibrated: CalibratedScale | None) -> bytes:
     """The model of a plan, with all its stages.
 
-    Input: image uint8 [B, C, H, W]. Outputs: predicted_class int64 [B], confidence [B], denoised [B, C, H, W] in
-    [-1, 1] (from the largest start time, with the first noise), heat_map [B, H, W] (root mean square change, blurred);
+    Input: image uint8 [B, C, H, W]. Outputs: predicted_class int64 [B], confidence [B]; where the plan denoises,
+    denoised [B, C, H, W] in [-1, 1] (from the largest start time, with the first noise) and heat_map [B, H, W] (root
+    mean square change, blurred);
     with a calibration score, p_value, threshold, is_ood bool and stage int64, each [B]; without one logits [B, K],
     features [B, D] and each witness by name, [B].
     """
     builder, plan = GraphBuilder(), recipe.plan
     image = builder.input(IMAGE, messages.UINT8, (BATCH, *recipe.image))
-    whole = Stage(number=0, first=0, last=plan.repeats)
-    traces = denoise_images(recipe, whole, image, classify_images(recipe, image))
+    traces = classify_images(recipe, image)
+    if plan.denoises:
+        traces = denoise_images(recipe, Stage(number=0, first=0, last=plan.repeats), image, traces)
     bank = calibrated.fusion.bank if calibrated and calibrated.fusion else None
     values = _by_stage(recipe, traces, {} if bank is None else {"knn": nearest_distance(traces.features, bank)})
     predicted = builder.node("ArgMax", traces.logits, axis=1, keepdims=0)
@@ -68,7 +70,8 @@ def build_detector(recipe: Recipe, calibrated: CalibratedScale | None) -> bytes:
         builder.output("stage", answer.stage, messages.INT64, (BATCH,))
     builder.output(PREDICTED, predicted, messages.INT64, (BATCH,))
     builder.output(CONFIDENCE, confidence, messages.FLOAT, (BATCH,))
-    _output_pictures(recipe, traces)
+    if plan.denoises:
+        _output_pictures(recipe, traces)
     return builder.serialise(recipe.parts.domains)
 
 

@@ -13,6 +13,7 @@ from diffood.runtime.onnx.builder import Value
 def draw_noise(image: Value, recipe: Recipe, stage: Stage) -> Value:
     """Noise [R, B, c, h, w] of a stage's repeats of images uint8 [B, C, H, W], equal to NoisePool.draw's."""
     builder, pool, size = image.builder, recipe.pool, math.prod(recipe.row)
+    assert pool is not None
     pixels = image.cast(messages.INT32).reshape(1, -1, pool.factors.shape[1])
     weighted = builder.node("Mul", pixels, builder.constant(pool.factors[stage.first : stage.last, None, :]))
     total = weighted.reduce("ReduceSum", 2, keep=True)  # [R, B, 1], from 0 to below 2**31

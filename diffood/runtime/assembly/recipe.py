@@ -48,13 +48,13 @@ class Parts:
 
     Attributes:
         classify: x -> logits, features.
-        step: One denoising step.
+        step: One denoising step; None where nothing is denoised.
         encode: Images to latents; None where images are denoised as they are.
         decode: Latents to images; likewise.
     """
 
     classify: Part
-    step: Part
+    step: Part | None = None
     encode: Part | None = None
     decode: Part | None = None
 
@@ -74,7 +74,7 @@ class Recipe:
         plan: The plan.
         tables: Its step tables, by start time.
         origin_scale: (scale of x, scale of noise) of the image that denoised ones are compared with.
-        pool: The noise.
+        pool: The noise; None where nothing is denoised.
         image: (C, H, W) of images.
         row: (c, h, w) of what is denoised: images, or latents.
         classes: Number K of logits.
@@ -86,7 +86,7 @@ class Recipe:
     plan: Plan
     tables: list[StepTable]
     origin_scale: tuple[float, float]
-    pool: NoisePool
+    pool: NoisePool | None
     image: Planes
     row: Planes
     classes: int
@@ -105,7 +105,8 @@ def make_recipe(bundle: Bundle, plan: Plan, precision: Precision) -> Recipe:
     image, row = (manifest.image.channels, manifest.image.height, manifest.image.width), manifest.lane_shape
     parts: dict[str, Part] = {}
     outside: dict[str, Weight] = {}
-    for role in ("classify", step_role(guided=plan.guidance > 0), *autoencoder_roles(bundle)):
+    roles = ("classify", step_role(guided=plan.guidance > 0), *autoencoder_roles(bundle))
+    for role in roles if plan.denoises else roles[:1]:
         name = "step" if role.startswith("step") else role
         parts[name], weights = _read_part(bundle, role, name, precision)
         outside |= weights
@@ -113,8 +114,8 @@ def make_recipe(bundle: Bundle, plan: Plan, precision: Precision) -> Recipe:
         parts=Parts(**parts),
         plan=plan,
         tables=bundle.tables(plan),
-        origin_scale=plan.grid(bundle.alpha_bar).origin_scale(),
-        pool=make_pool(plan.seed, plan.repeats, math.prod(image), math.prod(row)),
+        origin_scale=plan.grid(bundle.alpha_bar).origin_scale() if plan.denoises else (1.0, 0.0),
+        pool=make_pool(plan.seed, plan.repeats, math.prod(image), math.prod(row)) if plan.denoises else None,
         image=image,
         row=row,
         classes=len(manifest.class_names),

@@ -76,6 +76,7 @@ def denoise_images(recipe: Recipe, stage: Stage, image: Value, traces: Traces) -
     z = parts.encode(builder, {"x": traces.x})["z"] if parts.encode else traces.x
     noise = draw_noise(image, recipe, stage)
     label = builder.node("ArgMax", traces.logits, axis=1, keepdims=0)
+    assert parts.step is not None
     how = StepSettings(parts.step, plan.guidance, builder.concat([label] * repeats))
     ends = [_as_images(recipe, end) for end in denoise(how, recipe.tables, z, noise)]
     denoised = builder.concat([end.reshape(1, repeats, -1, *recipe.image) for end in ends])

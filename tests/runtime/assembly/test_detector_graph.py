@@ -24,7 +24,7 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method import fusion as in_numpy
 from diffood.runtime.method.fusion import FittedWitness
-from diffood.runtime.method.plan import DEFAULT
+from diffood.runtime.method.plan import CLASSIFIER, DEFAULT
 from diffood.runtime.method.witnesses.registry import measurable
 from diffood.runtime.onnx import messages
 from diffood.runtime.onnx.builder import GraphBuilder, Value
@@ -155,6 +155,26 @@ def test_the_nearest_of_a_bank_counts_where_a_witness_needs_one(
     answer = run_stage(build_detector(recipe, CalibratedScale(done.calibration, done.fitted.fusion)), image=images)
     scored = detector.with_fusion(done.fitted.fusion).score(images).score  # neither witness looks at the noise
     np.testing.assert_allclose(answer["score"], scored, rtol=1e-4)
+
+
+def test_a_plan_without_a_unet_answers_by_its_classifier_alone(
+    small_bundle: Bundle, images: Pixels, tmp_path: Path
+) -> None:
+    unpack_set("fashion-validation", tmp_path / "images", 200)
+    detector = Detector.load(small_bundle, CLASSIFIER, batch=16, threads=1)
+    done = calibrate_files(detector, list_inputs([str(tmp_path / "images")]), 0.1, 0.9, "pac")
+    assert done.fitted is not None
+    recipe = make_recipe(small_bundle, CLASSIFIER, "fp32")
+    model = build_detector(recipe, CalibratedScale(done.calibration, done.fitted.fusion))
+    held = {
+        tensor.name.split("/")[0] for tensor in onnx.load_from_string(model).graph.initializer if "/" in tensor.name
+    }
+    assert held == {"classify"}
+    assert len(model) < 200_000, "it holds a pool of noise"
+    answer = run_stage(model, image=images)
+    assert not answer.keys() & {"denoised", "heat_map"}
+    expected = detector.with_fusion(done.fitted.fusion).score(images).score
+    np.testing.assert_allclose(answer["score"], expected, rtol=1e-4)
 
 
 def evaluate(values: npt.NDArray[np.float32], write: object) -> npt.NDArray[np.float32]:
