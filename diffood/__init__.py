@@ -1,5 +1,6 @@
 """DiffOOD deployed: calibrated out-of-distribution verdicts from a diffusion model and a classifier."""
 
+import logging
 import os
 import sys
 import warnings
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from diffood.runtime.detector import Detector
 
 __version__ = "0.1.0"
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # an application chooses what to do with records
 __all__ = ["Detector", "__version__"]
 
 if "onnxruntime" in sys.modules and "ORT_DISABLE_TELEMETRY" not in os.environ:

@@ -7,7 +7,6 @@ import numpy as np
 from diffood.errors import UsageError
 from diffood.runtime.images.conversions import conversion_text, count_kinds
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape
-from diffood.runtime.inputs.items import load_item
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 from diffood.runtime.method.scoring import Array
@@ -27,7 +26,7 @@ def read_sample(
     """
     sources = list_inputs(inputs, columns)
     chosen = [sources[index] for index in np.unique(np.linspace(0, len(sources) - 1, most).round().astype(int))]
-    loaded = [(source, load_item(source, shape, DEFAULT_LIMITS)) for source in chosen]
+    loaded = [(source, source.load(shape, DEFAULT_LIMITS)) for source in chosen]
     for source, image in loaded:
         if image.x is None:
             report(f"set aside   {source.id!r}: {image.error}")

@@ -1,13 +1,11 @@
 """Images in, scores and verdicts out: the one object a Python user needs."""
 
 import itertools
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
-
-import numpy as np
-import numpy.typing as npt
 
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.backends import Backend, BackendChoice
@@ -18,22 +16,31 @@ from diffood.runtime.bundle.graphs import step_role
 from diffood.runtime.bundle.parity import require_calibrated
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.halving import open_halving
-from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits, load_image
-from diffood.runtime.images.pixels import from_pixels
+from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
+from diffood.runtime.inputs.given import Images, list_given
+from diffood.runtime.item_pass import pass_items
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.definition import Evidence
 from diffood.runtime.method.witnesses.registry import measure
 from diffood.runtime.passes import PassConfig, run_pass
-from diffood.runtime.results import ImageScore, Scores, Verdicts
+from diffood.runtime.records import escape_for_terminal
+from diffood.runtime.results import ImageScore, Outcome, Scores, Verdicts, collect_scores, collect_verdicts
 from diffood.runtime.sessions import Session
 from diffood.runtime.sessions.backends import open_session
-from diffood.runtime.sessions.choice import EngineCandidate, PrecisionChoice, list_candidates, open_first
+from diffood.runtime.sessions.choice import (
+    EngineCandidate,
+    PrecisionChoice,
+    describe_engine,
+    list_candidates,
+    open_first,
+)
 from diffood.runtime.turns import SharedSession, Work
 
 DEFAULT_BATCH = 32
 BATCHES_PER_TURN = 2  # so that images of the second are judged and noised while the engine works on the first
-RANGE_SLACK = 1e-3  # rounding of a caller's own scaling
+
+log = logging.getLogger(__name__)
 
 Key = TypeVar("Key")
 
@@ -90,7 +97,7 @@ class Detector:
             plan: A plan or the name of one; None: the calibration's, or the bundle's default without one.
             backend: "auto": the best this machine has for which the calibration is valid.
             precision: None: the calibration's, FP32 without one; "auto": the fastest that passed `diffood verify`.
-            batch: Rows of every engine call.
+            batch: Rows that the engine works on at once; on a GPU, of every call.
             threads: Of the engine; 0: all cores.
             halve_batch: Continue with half the batch when the engine runs out of memory.
 
@@ -127,7 +134,10 @@ class Detector:
                 require_calibrated(bundle, calibration, detector.fingerprint)
             return detector
 
-        return open_first(bundle, candidates, load, choosing=choosing)
+        detector = open_first(bundle, candidates, load, choosing=choosing)
+        session = detector.session
+        log.info("Opened %s: %s", path, describe_engine(session.precision, session.backend, detector.why))
+        return detector
 
     @classmethod
     def load(
@@ -150,7 +160,7 @@ class Detector:
             plan: The plan.
             backend: Name of the backend.
             precision: Of the graphs.
-            batch: Rows of every engine call.
+            batch: Rows that the engine works on at once; on a GPU, of every call.
             threads: Of the engine; 0: all cores.
             fusion: What a calibration fitted, for a plan that fuses witnesses; without it only `observe` works.
             why: Why this backend and precision.
@@ -220,57 +230,49 @@ class Detector:
         require_calibrated(self.bundle, calibration, self.fingerprint)
         return calibration
 
-    def score(self, images: npt.NDArray[Any]) -> Scores:
-        """Score N images: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W], or float32 [N, C, H, W] in [-1, 1].
+    def score(self, images: Images, limits: ImageLimits = DEFAULT_LIMITS) -> Scores:
+        """Scores of one or many images; one that cannot be used has its reason in `error`.
 
-        Arrays are never resized. Raises UsageError for another type or shape, CalibrationError for a plan that fuses
-        witnesses in a bundle that was not calibrated.
+        Args:
+            images: As `predict` takes them.
+            limits: Of one image.
+
+        Raises:
+            UsageError: Something given is no image, or has another type, shape or range.
+            CalibrationError: The plan fuses witnesses and the bundle is not calibrated.
         """
-        x = self._as_input(np.asarray(images))
-        scores = Scores(
-            score=np.empty(len(x)),
-            witnesses=np.empty((len(x), len(self.plan.witnesses))),
-            by_start=np.empty((len(x), len(self.plan.start_times))),
-            predicted=np.empty(len(x), np.int64),
-            confidence=np.empty(len(x)),
-            evaluations=np.empty(len(x), np.int64),
-        )
-        for index, result in self.stream(enumerate(x)):  # the evidence, with the denoised images, is freed at once
-            scores.score[index], scores.witnesses[index] = result.score, result.witnesses
-            scores.by_start[index] = result.evidence.by_start
-            scores.predicted[index], scores.confidence[index] = result.evidence.predicted, result.evidence.confidence
-            scores.evaluations[index] = result.evaluations
-        return scores
+        return collect_scores(self._pass(images, limits), self.plan)
 
-    def predict(self, paths: Sequence[str | Path], limits: ImageLimits = DEFAULT_LIMITS) -> Verdicts:
-        """Verdicts on image files; a file that cannot be used has its reason in `error`.
+    def score_prepared(self, x: Array) -> Scores:
+        """Scores of images as the models take them, float32 [N, C, H, W] in [-1, 1]."""
+        return collect_scores((Outcome(str(key), found) for key, found in self.stream(enumerate(x))), self.plan)
 
-        Raises CalibrationError if the bundle is not calibrated for this plan.
+    def predict(self, images: Images, limits: ImageLimits = DEFAULT_LIMITS) -> Verdicts:
+        """Verdicts on one or many images; one that cannot be used has its reason in `error`.
+
+        Args:
+            images: A path (of a file, a folder, or what else `serve-batch` takes as input), the bytes of an image file
+                or a file open for reading them, a Pillow image, an array or tensor, or an iterable of these. Arrays
+                are uint8 [H, W], [H, W, C], [C, H, W], or a stack [N, H, W, C] or [N, C, H, W], of any size; grey, with
+                alpha, RGB or RGBA; they are resized and converted as files are.
+            limits: Of one image.
+
+        Raises:
+            UsageError: Something given is no image, or has another type, shape or range.
+            CalibrationError: The bundle is not calibrated for this plan.
         """
         rule = DecisionRule.of(self.calibration())
-        errors = [""] * len(paths)
-        score, predicted = np.full(len(paths), np.nan), np.full(len(paths), -1, np.int64)
+        return collect_verdicts(self._pass(images, limits), rule, self.bundle.manifest.class_names)
 
-        def readable() -> Iterator[tuple[int, Array]]:
-            for index, path in enumerate(paths):
-                loaded = load_image(Path(path), self.bundle.manifest.image, limits)
-                if loaded.x is None:
-                    errors[index] = loaded.error
-                else:
-                    yield index, loaded.x
-
-        for index, result in self.stream(readable()):
-            score[index], predicted[index] = result.score, result.evidence.predicted
-        decisions = rule.decide(score, predicted)
-        refused = np.array([bool(error) for error in errors], bool)
-        return Verdicts(
-            is_ood=decisions.is_ood,
-            p_value=np.where(refused, np.nan, decisions.p_values),
-            score=score,
-            predicted=predicted,
-            threshold=np.where(refused, np.nan, decisions.thresholds),
-            error=tuple(errors),
-        )
+    def _pass(self, images: Images, limits: ImageLimits) -> Iterator[Outcome]:
+        shape = self.bundle.manifest.image
+        for one in pass_items(self.stream, list_given(images, shape), shape, self._shared.batch, limits):
+            loaded, name = one.loaded, escape_for_terminal(one.source.id)
+            if loaded.error:
+                log.warning("%s was refused: %s", name, loaded.error)
+            elif loaded.note:
+                log.info("%s: %s", name, loaded.note)
+            yield Outcome(one.source.id, one.result, loaded.note, loaded.error)
 
     def stream(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, ImageScore]]:
         """Score (key, x float32 [C, H, W] in [-1, 1]) pairs lazily and yield them in their order.
@@ -315,31 +317,6 @@ class Detector:
     def observe(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, Evidence]]:
         """The evidence of each item after all repeats, whatever the stages, lazily and in order."""
         return self._by_turns(self._observe, items)
-
-    def _as_input(self, images: npt.NDArray[Any]) -> Array:
-        shape = self.bundle.manifest.image
-        planes = (shape.channels, shape.height, shape.width)
-        given = images.shape
-        if images.dtype == np.uint8:
-            if images.ndim == 3 and shape.channels == 1:
-                images = images[:, None]
-            elif images.ndim == 4 and images.shape[1:] == (*planes[1:], planes[0]) != planes:
-                images = images.transpose(0, 3, 1, 2)
-        if images.ndim != 4 or images.shape[1:] != planes or images.dtype not in (np.uint8, np.float32):
-            raise UsageError(
-                f"Images have shape {given} and type {images.dtype}; this bundle takes uint8 "
-                f"[N, {shape.height}, {shape.width}, {shape.channels}] or float32 [N, {', '.join(map(str, planes))}] "
-                "in [-1, 1]. Resize arrays before scoring; files are resized when read."
-            )
-        if images.dtype == np.uint8:
-            return from_pixels(images)
-        largest = float(np.abs(images[np.isfinite(images)]).max(initial=0))
-        if largest > 1 + RANGE_SLACK:
-            raise UsageError(
-                f"float32 images must lie in [-1, 1]; a value of size {largest:g} was given. "
-                "Use pixels / 127.5 - 1, or give uint8 pixels."
-            )
-        return np.ascontiguousarray(images, np.float32)
 
 
 def _open_session(

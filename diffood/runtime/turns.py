@@ -8,6 +8,7 @@ Nothing of a caller's own runs during a turn: images are pulled before it and re
 """
 
 import gc
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from typing import Any
 from diffood.errors import EngineMemoryError, UsageError
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions import Session
+
+log = logging.getLogger(__name__)
 
 Work = Callable[[Session, Sequence[Array]], list[Any]]  # one result per image, in order; equal works share a turn
 Reopen = Callable[[int], Session]
@@ -112,6 +115,7 @@ class SharedSession:
             self._session = session = None
             gc.collect()  # frees its memory first
             self._session = self._reopen(self.batch // 2)
+            log.warning("Out of memory at batch %d; continuing with batch %d.", self.batch, self._session.batch)
             self.batch = self._session.batch
 
     def _require_own_process(self) -> None:

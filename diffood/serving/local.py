@@ -12,8 +12,9 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.decoding import IN_THREADS, DecodeOptions
 from diffood.runtime.inputs.items import Item, Pause
-from diffood.runtime.pipeline import ItemResult, score_files
-from diffood.runtime.results import ImageScore
+from diffood.runtime.item_pass import ItemResult
+from diffood.runtime.pipeline import score_files
+from diffood.runtime.results import NOT_FINITE, ImageScore
 from diffood.serving.rows.row import Row
 from diffood.serving.watching.flagged import draw_denoised
 
@@ -94,9 +95,8 @@ def make_row(outcome: ItemResult[ImageScore], rule: DecisionRule, detector: Dete
     if result is None:
         return Row(source.id, loaded.sha256, "rejected", error=loaded.error)
     evidence = result.evidence
-    measured = (result.score, evidence.logits, evidence.features, evidence.denoised)
-    finite = all(np.isfinite(values).all() for values in measured)  # a finite score may hide an infinite witness
-    score = result.score if finite else np.nan
+    score = result.checked
+    finite = bool(np.isfinite(score))
     decisions = rule.decide(np.array([score]), np.array([evidence.predicted]))
     return Row(
         id=source.id,
@@ -112,5 +112,5 @@ def make_row(outcome: ItemResult[ImageScore], rule: DecisionRule, detector: Dete
         stage=result.stage,
         unet_evaluations=result.evaluations,
         note=loaded.note,
-        error="" if finite else "The models gave a value that is not finite; flagged. Check the bundle's precision.",
+        error="" if finite else NOT_FINITE,
     )

@@ -52,7 +52,7 @@ def test_a_plain_loop_scores_as_the_detector_does(small_bundle: Bundle, clothes:
         runner = contender.open(contender.rows)
         x = prepared(clothes[:3])
         assert runner.run(x) == 3 * (12 if plan.guidance else 6)
-        expected = Detector.load(small_bundle, plan, batch=4, threads=1).score(x).by_start
+        expected = Detector.load(small_bundle, plan, batch=4, threads=1).score_prepared(x).by_start
         np.testing.assert_allclose(runner.score(x), expected, atol=1e-4)  # type: ignore[attr-defined]
 
 

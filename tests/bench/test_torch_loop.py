@@ -31,7 +31,7 @@ def check_scores(plan: Plan, zoo_bundle: Bundle, clothes: npt.NDArray[np.uint8],
     with torch.inference_mode():
         found = loop.score(torch.from_numpy(x), torch.from_numpy(np.array(drawn))).numpy()
     detector = Detector.load(zoo_bundle, plan, batch=12, threads=1)
-    np.testing.assert_allclose(found, detector.score(x).by_start, atol=1e-3, err_msg=str(plan))
+    np.testing.assert_allclose(found, detector.score_prepared(x).by_start, atol=1e-3, err_msg=str(plan))
     assert loop.evaluations == 4 * detector.evaluations, plan
 
 

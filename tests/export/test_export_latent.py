@@ -219,7 +219,7 @@ def test_the_official_loop_in_torch_runs_in_latent_space(
     with torch.inference_mode():
         found = loop.score(torch.from_numpy(x), torch.from_numpy(np.array(drawn))).numpy()
     detector = Detector.load(dit_bundle, plan, batch=5, threads=1)
-    np.testing.assert_allclose(found, detector.score(x).by_start, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found, detector.score_prepared(x).by_start, rtol=0, atol=1e-4)
     assert loop.run(x) == 3 * detector.evaluations
 
 

@@ -1,18 +1,20 @@
 """The detector: what arrays it takes, what it answers on files, and which plan and calibration it runs with."""
 
 import dataclasses
+import logging
 import shutil
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 from small_models import SMALL_BUNDLE
 
 from diffood.calibration.calibrate import calibrate
 from diffood.calibration.scored_files import score_sources
-from diffood.errors import BundleError, CalibrationError, UsageError
+from diffood.errors import BundleError, CalibrationError, MissingExtraError, UsageError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibration, save_calibration
 from diffood.runtime.decision import DecisionRule
@@ -20,7 +22,7 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import PLAIN, Plan
-from diffood.runtime.results import Scores
+from diffood.runtime.results import Verdict
 from diffood.runtime.sessions.cores import usable_cores
 
 # Not the bundle's default, so that a test sees which of the two was taken; three evaluations an image.
@@ -43,28 +45,6 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -
     return path
 
 
-def same(a: Scores, b: Scores) -> bool:
-    return all(np.array_equal(getattr(a, field.name), getattr(b, field.name)) for field in dataclasses.fields(Scores))
-
-
-def test_every_accepted_form_of_the_same_images_gives_the_same_scores(
-    detector: Detector, clothes: npt.NDArray[np.uint8]
-) -> None:
-    images = clothes[:5]
-    expected = detector.score(images)
-    planes = from_pixels(images[:, None])
-    forms: list[npt.NDArray[Any]] = [
-        images[..., None],
-        images[:, None],
-        planes,
-        np.asfortranarray(images),
-        np.asfortranarray(planes),
-        images[::-1][::-1],
-    ]
-    for form in forms:
-        assert same(detector.score(form), expected)
-
-
 def test_scores_have_the_documented_shapes(detector: Detector, clothes: npt.NDArray[np.uint8]) -> None:
     scores = detector.score(clothes[:11])  # more than a batch, and no multiple of it
     assert scores.score.shape == scores.predicted.shape == scores.confidence.shape == (11,)
@@ -78,57 +58,16 @@ def test_scores_have_the_documented_shapes(detector: Detector, clothes: npt.NDAr
     assert detector.evaluations == 3
 
 
-def test_no_images_give_no_scores(detector: Detector, subtests: pytest.Subtests) -> None:
-    for empty in [np.empty((0, 28, 28), np.uint8), np.empty((0, 1, 28, 28), np.float32)]:
-        with subtests.test(empty=empty):
-            scores = detector.score(empty)
-            assert scores.by_start.shape == (0, 2)
-            assert scores.score.shape == scores.predicted.shape == scores.confidence.shape == (0,)
-
-
-def test_another_shape_or_type_is_refused_with_the_value(detector: Detector, subtests: pytest.Subtests) -> None:
-    for images in [
-        np.zeros((28, 28), np.uint8),
-        np.zeros((2, 27, 28), np.uint8),
-        np.zeros((2, 28, 28, 3), np.uint8),
-        np.zeros((2, 3, 28, 28), np.uint8),
-        np.zeros((2, 1, 1, 28, 28), np.uint8),
-        np.zeros((2, 28, 28), np.float32),
-        np.zeros((2, 28, 28, 1), np.float32),
-        np.zeros((2, 1, 28, 28), np.float64),
-        np.zeros((2, 1, 28, 28), np.int64),
-        np.zeros((2, 28, 28), bool),
-        np.zeros((2, 28, 28), ">f4"),
-        np.zeros((), np.uint8),
-        np.array([]),
-    ]:
-        with subtests.test(images=images):
-            with pytest.raises(UsageError, match="this bundle takes uint8") as caught:
-                detector.score(images)
-            message = str(caught.value)
-            assert ", ".join(map(str, images.shape[-2:])) in message
-            assert str(images.dtype) in message
-            assert "[N, 28, 28, 1] or float32 [N, 1, 28, 28] in [-1, 1]" in message
-
-
-def test_floats_outside_the_range_are_refused_with_the_value(
-    detector: Detector, clothes: npt.NDArray[np.uint8]
-) -> None:
-    with pytest.raises(UsageError, match=r"must lie in \[-1, 1\]; a value of size 255 was given"):
-        detector.score(np.full((1, 1, 28, 28), 255, np.float32))
-    assert len(detector.score(from_pixels(clothes[:1, None]) * np.float32(1.0001)).score) == 1  # a caller's rounding
-
-
 def test_pixels_that_are_no_numbers_are_flagged_and_leave_others_alone(
     detector: Detector, calibrated: Path, clothes: npt.NDArray[np.uint8], subtests: pytest.Subtests
 ) -> None:
     for value in [np.nan, np.inf, -np.inf]:
         with subtests.test(value=value):
             images = from_pixels(clothes[:4][:, None])
-            expected = detector.score(images)
+            expected = detector.score_prepared(images)
             images[1, 0, 14, 14] = value
             images[2] = value
-            scores = detector.score(images)
+            scores = detector.score_prepared(images)
             assert np.isnan(scores.score[1:3]).all()
             assert np.array_equal(scores.score[[0, 3]], expected.score[[0, 3]])
             calibration = load_calibration(open_bundle(calibrated))
@@ -167,6 +106,82 @@ def test_a_broken_file_among_good_ones_is_reported_and_flagged(
     assert np.array_equal(verdicts.predicted[~refused], alone.predicted)
     assert verdicts.is_ood[~refused].tolist() == (verdicts.score > verdicts.threshold)[~refused].tolist()
     assert np.isnan(verdicts.threshold).tolist() == refused.tolist()
+
+
+def test_every_kind_of_image_has_the_verdict_of_its_file(
+    calibrated: Path, clothes_folder: Path, subtests: pytest.Subtests
+) -> None:
+    detector = Detector.open(calibrated, batch=8, threads=1)
+    path = sorted(clothes_folder.rglob("*.png"))[0]
+    expected = detector.predict([path])
+    array = np.asarray(Image.open(path))
+    for given in (str(path), path, path.read_bytes(), Image.open(path), array, array[None], [array], (path,)):
+        with subtests.test(given=type(given)):
+            found = detector.predict(given)
+            assert len(found) == 1
+            assert (found.score, found.p_value) == (expected.score, expected.p_value)
+            assert detector.score(given).score == expected.score
+    large = array.repeat(3, axis=0).repeat(2, axis=1)[..., None].repeat(3, axis=2)
+    [verdict] = detector.predict(large)
+    assert verdict.note == "converted from RGB to grey; resized from 56x84 and stretched"
+    whole = detector.predict(clothes_folder)
+    assert len(whole) == 80
+    np.testing.assert_array_equal(whole.score[0], expected.score[0])
+    for floats in (array / 255, from_pixels(array)[None, None]):
+        for ask in (detector.predict, detector.score):
+            with pytest.raises(UsageError, match=r"float.* cannot be used: pixels are uint8"):
+                ask(floats)
+
+
+def test_verdicts_are_rows(
+    calibrated: Path, clothes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Detector.open(calibrated, batch=8, threads=1)
+    path, missing = sorted(clothes_folder.rglob("*.png"))[0], tmp_path / "nowhere.png"
+    verdicts = detector.predict([path, missing])
+    good, refused = verdicts
+    assert (good, len(verdicts)) == (verdicts[-2], 2)
+    assert (good.id, refused.id) == (path.as_posix(), missing.as_posix())
+    assert good.class_name == detector.bundle.manifest.class_names[good.predicted_class]
+    scores = detector.score([path, missing])
+    assert (len(scores), scores.id, scores.error) == (2, verdicts.id, verdicts.error)
+    assert good.confidence == scores.confidence[0]
+    assert (good.score, good.error) == (scores.score[0], "")
+    assert (refused.is_ood, refused.predicted_class, refused.class_name) == (True, -1, "")
+    assert "cannot be read" in refused.error
+    for index in (2, -3):
+        with pytest.raises(IndexError):
+            verdicts[index]
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingExtraError, match="pip install pandas"):
+        verdicts.to_pandas()
+
+
+def test_verdicts_become_a_table(calibrated: Path, clothes_folder: Path) -> None:
+    pytest.importorskip("pandas")
+    detector = Detector.open(calibrated, batch=8, threads=1)
+    verdicts = detector.predict([*sorted(clothes_folder.rglob("*.png"))[:2], b"broken"])
+    table = verdicts.to_pandas()
+    assert list(table.columns) == [field.name for field in dataclasses.fields(Verdict)]
+    assert table["score"].to_numpy()[:2].tolist() == verdicts.score[:2].tolist()
+    assert table["is_ood"].dtype == bool
+    assert table["error"].str.contains("not an image").tolist() == [False, False, True]
+    assert list(detector.predict([]).to_pandas().columns) == list(table.columns)
+
+
+def test_what_happens_is_logged_under_the_packages_name(
+    calibrated: Path, clothes_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="diffood")
+    detector = Detector.open(calibrated, batch=8, threads=1)
+    detector.predict([np.zeros((9, 9, 3), np.uint8), "no\x1b[31mwhere.png"])
+    assert {record.name.partition(".")[0] for record in caplog.records} == {"diffood"}
+    opened, changed, refused = (record.getMessage() for record in caplog.records)
+    assert opened.startswith(f"Opened {calibrated}: fp32 on onnxruntime-cpu")
+    assert changed == "0: converted from RGB to grey; resized from 9x9"
+    assert refused.startswith("no\\x1b[31mwhere.png was refused: The file cannot be read")
+    handlers = logging.getLogger("diffood").handlers
+    assert [type(handler) for handler in handlers] == [logging.NullHandler]  # silent unless asked for
 
 
 def test_files_that_are_all_broken_or_none_at_all_are_answered(calibrated: Path, tmp_path: Path) -> None:

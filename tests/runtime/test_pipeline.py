@@ -19,7 +19,7 @@ from written import open_at
 
 from diffood.calibration.calibrate import calibrate
 from diffood.calibration.scored_files import score_sources
-from diffood.runtime import pipeline
+from diffood.runtime import item_pass
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import save_calibration
 from diffood.runtime.decision import DecisionRule
@@ -241,7 +241,7 @@ def test_endless_sources_are_read_as_they_are_needed(
             assert [outcome.source.id for outcome in itertools.islice(outcomes, 20)] == [
                 str(index) for index in range(20)
             ]
-            assert pulled <= pipeline.REFUSED_HELD + 10 * BATCH
+            assert pulled <= item_pass.REFUSED_HELD + 10 * BATCH
 
 
 def test_rows_that_are_slow_to_write_keep_files_from_being_read(
@@ -268,7 +268,7 @@ def test_rows_that_are_slow_to_write_keep_files_from_being_read(
 def test_long_runs_of_refused_files_lose_no_row(
     detector: Detector, mixed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "REFUSED_HELD", 3)
+    monkeypatch.setattr(item_pass, "REFUSED_HELD", 3)
     paths = {"x": mixed / "broken" / "zero.png", "g": mixed / "good" / "0.png"}
     for pattern in ("xxx", "xxxxxxx", "gxxxg", "gggggggggggxxxxxxgxxxgggx", "xxxg", "gxxx"):
         outcomes = list(score_files(detector, (LocalFile(str(i), paths[kind]) for i, kind in enumerate(pattern))))
@@ -317,7 +317,7 @@ def test_items_that_hold_their_bytes_do_not_fill_memory(
     for case, decoding in {"threads": IN_THREADS, "processes": DecodeOptions(processes=1)}.items():
         with subtests.test(case=case):
             data = (mixed / "good" / "0.png").read_bytes()
-            monkeypatch.setattr(pipeline, "MOST_HELD", 5 * len(data))
+            monkeypatch.setattr(item_pass, "MOST_HELD", 5 * len(data))
             monkeypatch.setattr("diffood.runtime.inputs.decoding.MOST_HELD", 5 * len(data))
             pulled = 0
 

@@ -125,8 +125,8 @@ def check_contract(detector: Detector) -> Check:
     """Score the golden images twice, and in reverse order: a score must not depend on its lane."""
     bundle = detector.bundle
     golden = load_arrays(bundle.read(bundle.manifest.golden), bundle.manifest.golden)["classify.in.x"]
-    first = detector.score(golden).score
-    again, reverse = detector.score(golden).score, detector.score(golden[::-1]).score[::-1]
+    first = detector.score_prepared(golden).score
+    again, reverse = detector.score_prepared(golden).score, detector.score_prepared(golden[::-1]).score[::-1]
     # relative to the mean size of the scores: a fused score may be close to 0
     shift = float(np.max(np.abs(np.stack([again, reverse]) - first)) / max(float(np.abs(first).mean()), 1e-3))
     limit = REPEAT_LIMITS[detector.session.precision]

@@ -12,7 +12,7 @@ from diffood.calibration.scored_files import SetAside
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.conversions import count_kinds
 from diffood.runtime.images.decode import DEFAULT_LIMITS
-from diffood.runtime.inputs.items import Item, load_item
+from diffood.runtime.inputs.items import Item
 from diffood.runtime.progress import Progress
 from diffood.runtime.results import Scores
 
@@ -51,13 +51,13 @@ def score_side_by_side(
     for name, sources in sets.items():
         for start in range(0, len(sources), CHUNK_BATCHES * batch):
             chunk = sources[start : start + CHUNK_BATCHES * batch]
-            loaded = [(source, load_item(source, shape, DEFAULT_LIMITS)) for source in chunk]
+            loaded = [(source, source.load(shape, DEFAULT_LIMITS)) for source in chunk]
             set_aside += [(source.id, item.error) for source, item in loaded if item.x is None]
             usable = [item.x for _, item in loaded if item.x is not None]
             conversions[name] += count_kinds(item.note for _, item in loaded)
             for index, detector in enumerate(detectors if usable else ()):
                 began = time.perf_counter()
-                found[index][name].append(detector.score(np.stack(usable)))
+                found[index][name].append(detector.score_prepared(np.stack(usable)))
                 seconds[index] += time.perf_counter() - began
             images[name] += len(usable)
             if progress:

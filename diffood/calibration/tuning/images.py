@@ -11,7 +11,7 @@ from diffood.calibration.tuning.made_ood import MAKINGS, Making
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.images.conversions import kinds_of
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits, ImageShape
-from diffood.runtime.inputs.items import Item, load_item
+from diffood.runtime.inputs.items import Item
 from diffood.runtime.method.scoring import Array
 
 FIT = "fit"  # the half of the in-distribution images that fusions are fitted on; IND is the half that measures
@@ -79,12 +79,12 @@ def take_files(
     hashed = {sha256: source for source, sha256 in zip(sources, digests, strict=True) if sha256}
     unread = [source for source, sha256 in zip(sources, digests, strict=True) if not sha256]
     files: list[tuple[Item, str]] = []
-    set_aside = [(source.id, load_item(source, shape, limits).error) for source in unread]
+    set_aside = [(source.id, source.load(shape, limits).error) for source in unread]
     conversions = Counter[str]()
     for sha256, source in sorted(hashed.items()):
         if len(files) == most:
             break
-        loaded = load_item(source, shape, limits)
+        loaded = source.load(shape, limits)
         if loaded.x is None:
             set_aside.append((source.id, loaded.error))
         else:
@@ -157,7 +157,7 @@ def _made_of(group: ImageGroup, making: Making) -> ImageGroup:
 
 
 def _load(item: Item, sha256: str, shape: ImageShape, limits: ImageLimits) -> Array:
-    loaded = load_item(item, shape, limits)
+    loaded = item.load(shape, limits)
     if loaded.x is None or loaded.sha256 != sha256:
         raise UsageError(f"{item.place} changed while `diffood tune` ran; leave the images unchanged and start again.")
     return loaded.x

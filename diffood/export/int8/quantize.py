@@ -28,7 +28,8 @@ from diffood.export.onnx.samples import count_rows, first_batches, proof_times, 
 from diffood.export.request import FEWEST_IMAGES, IMAGES, ProofScope
 from diffood.runtime.bundle.bundle import Bundle, FileEntry, GraphEntry, Manifest, Role, open_bundle, write_bundle
 from diffood.runtime.bundle.graphs import read_graph
-from diffood.runtime.detector import RANGE_SLACK, Detector
+from diffood.runtime.detector import Detector
+from diffood.runtime.images.in_memory import RANGE_SLACK
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.progress import Say
 

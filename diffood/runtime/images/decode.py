@@ -1,5 +1,6 @@
 """Decodes untrusted image files: bytes in, pixels uint8 of the model's shape out. No model, no folder walking."""
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -7,7 +8,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +31,7 @@ from PIL import (
 )
 
 from diffood.errors import RejectedImage
-from diffood.runtime.images.modes import to_grey_or_rgb
+from diffood.runtime.images.modes import REDUCED, to_grey_or_rgb
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.images.png import without_metadata
 
@@ -178,31 +179,37 @@ def decode(data: bytes, shape: ImageShape, limits: ImageLimits) -> tuple[npt.NDA
     Raises RejectedImage, and nothing else, if the bytes are empty, too many, damaged, of another format, announce
     too many pixels, have several frames, or have values without a known white (float, 32-bit integers).
     """
-    try:
-        refuse_byte_count(len(data), limits)
+    refuse_byte_count(len(data), limits)
+    with explain_damage():
         _refuse_webp_canvas(data, limits)
         data = without_metadata(data, limits.max_bytes)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _refuse_pixel_count(image, limits)
+        try:
+            opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError as error:
+            raise RejectedImage(
+                f"The file is not an image in a format diffood reads, or its header is damaged (it begins with "
+                f"{data[:8]!r}); use one of {', '.join(FORMATS)}."
+            ) from error
+        with opened as image:
+            refuse_pixel_count(image, limits)
             _refuse_frames(image, limits)
             if image.format == "PNG":
                 _check_png_chunks(data)
-            notes = (
-                [f"first of the {getattr(image, 'n_frames', 1)} pictures of an MPO"] if image.format == "MPO" else []
-            )
-            return _to_pixels(image, shape, notes)
+            return convert_picture(image, shape)
+
+
+@contextlib.contextmanager
+def explain_damage() -> Iterator[None]:
+    """Turn whatever a decoder raises into a RejectedImage: zlib.error, struct.error, KeyError, ..."""
+    try:
+        yield
     except RejectedImage:
         raise
-    except UnidentifiedImageError as error:
-        raise RejectedImage(
-            f"The file is not an image in a format diffood reads, or its header is damaged (it begins with "
-            f"{data[:8]!r}); use one of {', '.join(FORMATS)}."
-        ) from error
     except Image.DecompressionBombError as error:  # reached when max_pixels is set above Pillow's own limit
         raise RejectedImage(f"The image is too large ({error_text(error)}); scale it down.") from error
     except MemoryError as error:
         raise RejectedImage("The image needs more memory to decode than is allowed; scale it down.") from error
-    except Exception as error:  # decoders fail on hostile bytes with any class: zlib.error, struct.error, KeyError, ...
+    except Exception as error:
         raise RejectedImage(
             f"The image is damaged or uses a feature that cannot be decoded ({type(error).__name__}: "
             f"{error_text(error)}); save it again as PNG or JPEG."
@@ -267,7 +274,8 @@ def _refuse_webp_canvas(data: bytes, limits: ImageLimits) -> None:
     _refuse_size(width, height, "image", limits)
 
 
-def _refuse_pixel_count(image: Image.Image, limits: ImageLimits) -> None:
+def refuse_pixel_count(image: Image.Image, limits: ImageLimits) -> None:
+    """Raise RejectedImage if a picture, or a tile of its file, has too many pixels."""
     _refuse_size(*image.size, "image", limits)
     if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile is decoded whole, and may be larger than its image
         tile = [int(image.tag_v2.get(tag, 0)) for tag in (TILE_WIDTH, TILE_LENGTH)]
@@ -315,7 +323,12 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
         return 1
 
 
-def _to_pixels(image: Image.Image, shape: ImageShape, notes: list[str]) -> tuple[npt.NDArray[np.uint8], str]:
+def convert_picture(image: Image.Image, shape: ImageShape) -> tuple[npt.NDArray[np.uint8], str]:
+    """Pixels uint8 [C, H, W] of a picture, and a note of what was changed.
+
+    The order of the steps is in `decode`. Raises RejectedImage, and whatever decoding a picture may raise.
+    """
+    notes = [f"first of the {getattr(image, 'n_frames', 1)} pictures of an MPO"] if image.format == "MPO" else []
     # The raw mode of the file is lost once it is loaded, and an 8-bit RGB may have been 16-bit in the file.
     tiles = getattr(image, "tile", []) if image.format in ("PNG", "TIFF") else []
     was_16_bit = any(";16" in str(tile[3]) for tile in tiles)
@@ -323,7 +336,7 @@ def _to_pixels(image: Image.Image, shape: ImageShape, notes: list[str]) -> tuple
     image.load()
     colour = to_grey_or_rgb(image, notes)
     if was_16_bit or image.mode.startswith("I"):
-        notes.append("reduced from 16 bits to 8")
+        notes.append(REDUCED)
     if orientation in UPRIGHT:
         if image.format != "TIFF":  # Pillow turns a TIFF itself when it loads it
             colour = colour.transpose(UPRIGHT[orientation])

@@ -1,11 +1,13 @@
 """Converts decoded images of any mode to 8-bit grey or RGB: alpha, 16 bits, palettes."""
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
 from diffood.errors import RejectedImage
 
 OVER_BLACK = "composited over black"
+REDUCED = "reduced from 16 bits to 8"
 
 # TIFF 6.0 tags, by their numbers there.
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262
@@ -42,6 +44,12 @@ def _over_black(image: Image.Image, notes: list[str]) -> Image.Image:
     return Image.composite(colour, Image.new(colour.mode, colour.size), alpha)
 
 
+def reduction_table(white: int) -> npt.NDArray[np.uint8]:
+    """round(255 * value / white), at most 255, for every value of 16 bits, uint8 [65536]."""
+    levels = np.minimum(np.arange(65536), white)
+    return ((2 * 255 * levels + white) // (2 * white)).astype(np.uint8)
+
+
 def _from_16_bit(image: Image.Image, notes: list[str]) -> Image.Image:
     """Scale a grey image of 16 (TIFF also 12) bits to mode L: round(255 * value / white); for 16 bits, value / 257.
 
@@ -56,8 +64,7 @@ def _from_16_bit(image: Image.Image, notes: list[str]) -> Image.Image:
             )
         white = 2 ** int(image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0]) - 1
         white_is_zero = image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO  # Pillow ignores it for 16 bits
-    levels = np.minimum(np.arange(65536), white)
-    table = ((2 * 255 * levels + white) // (2 * white)).astype(np.uint8)
+    table = reduction_table(white)
     if white_is_zero:
         table = 255 - table
     transparent = image.info.get("transparency")  # one grey of a PNG, which composited over black becomes black

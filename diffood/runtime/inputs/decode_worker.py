@@ -11,7 +11,7 @@ from typing import Any
 
 from diffood.runtime.child import serve_parent
 from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape
-from diffood.runtime.inputs.items import Item, describe_error, load_item
+from diffood.runtime.inputs.items import Item, describe_error
 
 BYTES_A_PIXEL = 16  # Pillow's 4 for the file's mode, as much for the mode it is converted to, twice that for resizing
 SLACK_MEGABYTES = 512  # for the decoders themselves, and fsspec with its threads
@@ -64,6 +64,6 @@ def main(argument: str) -> None:
 
 def _load(item: Item, task: DecodeTask) -> DecodedImage:
     try:
-        return load_item(item, task.shape, task.limits)
+        return item.load(task.shape, task.limits)
     except Exception as error:  # a MemoryError where not even the file fits, or a fault of ours: one row, not the run
         return DecodedImage(None, "", error=f"The image could not be read ({describe_error(error)}); check the file.")

@@ -15,7 +15,7 @@ import numpy as np
 from diffood.runtime.child import INVALID, Child, ChildEnded, ChildSilent
 from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape
 from diffood.runtime.inputs.decode_worker import DecodeTask
-from diffood.runtime.inputs.items import PAUSE, Item, Pause, load_item
+from diffood.runtime.inputs.items import PAUSE, Item, Pause
 from diffood.runtime.sessions.cores import usable_cores
 
 THREADS = 2  # where no processes are used; Pillow releases the lock while it decodes
@@ -101,7 +101,7 @@ def decode_ahead(
 @contextmanager
 def _decoder(shape: ImageShape, limits: ImageLimits, decoding: DecodeOptions) -> Iterator[Decode]:
     if not decoding.processes:
-        yield lambda items: [load_item(item, shape, limits) for item in items]
+        yield lambda items: [item.load(shape, limits) for item in items]
         return
     processes = _DecoderPool(DecodeTask(shape, limits, decoding.seconds), decoding.processes)
     try:

@@ -35,6 +35,10 @@ class Item(ABC):
     def read(self, limits: ImageLimits) -> bytes:
         """The bytes of its image file. Raises RejectedImage if they cannot be read or are too many."""
 
+    def load(self, shape: ImageShape, limits: ImageLimits) -> DecodedImage:
+        """Its pixels for a model of this shape; a refusal is returned, not raised."""
+        return read_and_decode(lambda: self.read(limits), shape, limits)
+
     @property
     def held(self) -> int:
         """Bytes of the image that the item itself keeps in memory."""
@@ -103,11 +107,6 @@ class RefusedItem(Item):
     def read(self, limits: ImageLimits) -> bytes:
         """Raise the reason."""
         raise RejectedImage(self.reason)
-
-
-def load_item(item: Item, shape: ImageShape, limits: ImageLimits) -> DecodedImage:
-    """Read and decode one item; a refusal is returned, not raised."""
-    return read_and_decode(lambda: item.read(limits), shape, limits)
 
 
 def utf8_name(name: str) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 from diffood.errors import BundleError, CalibrationError, DiffoodError, MissingExtraError, UsageError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.bundle.calibration import Fingerprint
-from diffood.runtime.inputs.items import Item, Pause, load_item
+from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.sessions.choice import describe_engine
 from diffood.serving.cluster.blocks import Block, in_blocks
 from diffood.serving.cluster.connection import count_slots, one_line
@@ -165,7 +165,7 @@ class Cluster:
         self._pending[member.handle.score.remote(block.items, probe)] = (member, block)
 
     def _probe(self, item: Item) -> FileProbe | None:
-        loaded = load_item(item, self.bundle.manifest.image, self._config.limits)
+        loaded = item.load(self.bundle.manifest.image, self._config.limits)
         return FileProbe(item, loaded.sha256) if loaded.sha256 else None
 
     def _step(self) -> None:

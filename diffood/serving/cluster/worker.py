@@ -18,7 +18,7 @@ from diffood.runtime.bundle.files import read_regular
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs.decoding import DecodeOptions
-from diffood.runtime.inputs.items import PAUSE, Item, Pause, load_item
+from diffood.runtime.inputs.items import PAUSE, Item, Pause
 from diffood.runtime.sessions.choice import PrecisionChoice
 from diffood.serving.local import LocalScorer
 from diffood.serving.rows.row import Row
@@ -157,7 +157,7 @@ class Worker:
                 )
 
     def _require_same_files(self, probe: FileProbe) -> None:
-        loaded = load_item(probe.item, self._detector.bundle.manifest.image, self._config.limits)
+        loaded = probe.item.load(self._detector.bundle.manifest.image, self._config.limits)
         if loaded.sha256 != probe.sha256:
             found = f"sha256 {loaded.sha256[:8]}…" if loaded.sha256 else loaded.error
             raise UsageError(

@@ -107,7 +107,7 @@ def test_scores_are_those_of_graphs_in_one_file_to_the_bit(inside: Bundle, outsi
     x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1)).numpy() * 2 - 1
     for precision, plan in itertools.product(("fp32", "fp16"), ("plain", "reference")):  # without and with guidance
         scores = [
-            Detector.load(bundle, bundle.plan(plan), precision=precision, batch=4, threads=1).score(x)
+            Detector.load(bundle, bundle.plan(plan), precision=precision, batch=4, threads=1).score_prepared(x)
             for bundle in (inside, outside[0])
         ]
         assert np.array_equal(scores[0].score, scores[1].score), (precision, plan)

@@ -33,7 +33,7 @@ def test_weights_outside_give_the_same_scores_to_the_bit(
         with subtests.test(plan=plan):
             x = from_pixels(clothes[:3, None])
             outside, inside = (
-                Detector.load(bundle, bundle.plan(plan).changed(QUICK), batch=4, threads=1).score(x)
+                Detector.load(bundle, bundle.plan(plan).changed(QUICK), batch=4, threads=1).score_prepared(x)
                 for bundle in (open_bundle(large), small_bundle)
             )
             assert np.array_equal(outside.score, inside.score)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tars import png
 
 from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape
-from diffood.runtime.inputs.items import Item, load_item
+from diffood.runtime.inputs.items import Item
 from diffood.runtime.inputs.labels import IMAGE_ENDINGS, LABEL_ENDINGS, LeftOut
 from diffood.runtime.inputs.open import open_inputs
 from diffood.runtime.inputs.reading import ReadOptions
@@ -114,7 +114,7 @@ def rows_of(name: str, prefix: str = "") -> tuple[Rows, LeftOut]:
         assert isinstance(item, Item)
         assert item.id.startswith(prefix)
         assert item.id not in found
-        found[item.id.removeprefix(prefix)] = row(load_item(item, SHAPE, LIMITS))
+        found[item.id.removeprefix(prefix)] = row(item.load(SHAPE, LIMITS))
     return found, reading.left_out
 
 

@@ -340,10 +340,10 @@ def test_scores_are_the_images_own_and_those_of_fp32(opened: Opened, subtests: p
     }.items():
         with subtests.test(case=case):
             detector, images = opened.detector(**changes), opened.images[: BATCH + 1]
-            found = detector.score(images)
+            found = detector.score_prepared(images)
             order = np.random.default_rng(0).permutation(len(images))
-            again = detector.score(images[order])
+            again = detector.score_prepared(images[order])
             np.testing.assert_allclose(again.by_start, found.by_start[order], rtol=REPEATED, atol=REPEATED)
-            wanted = opened.reference(**changes).score(images)
+            wanted = opened.reference(**changes).score_prepared(images)
             assert (wanted.by_start > 0).all()
             np.testing.assert_allclose(found.by_start, wanted.by_start, rtol=0, atol=2 * AGAINST_FP32[opened.precision])
