@@ -35,7 +35,7 @@ from diffood.runtime.sessions.choice import (
     list_candidates,
     open_first,
 )
-from diffood.runtime.turns import SharedSession, Work
+from diffood.runtime.turns import SharedSession, TurnWork
 
 DEFAULT_BATCH = 32
 BATCHES_PER_TURN = 2  # so that images of the second are judged and noised while the engine works on the first
@@ -288,7 +288,7 @@ class Detector:
             )
         return self._by_turns(self._score, items)
 
-    def _by_turns(self, work: Work, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, Any]]:
+    def _by_turns(self, work: TurnWork, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, Any]]:
         """The results of `work`, a turn for every few batches of items."""
         items = iter(items)
         while taken := list(itertools.islice(items, BATCHES_PER_TURN * self._shared.batch)):

@@ -15,7 +15,7 @@ from diffood.runtime.progress import Progress
 REFUSED_HELD = 1000  # consecutive refused items after which their results are given; some kilobytes each
 
 Result = TypeVar("Result")
-Work = Callable[[Iterable[tuple[Item, Array]]], Iterator[tuple[Item, Result]]]
+ItemWork = Callable[[Iterable[tuple[Item, Array]]], Iterator[tuple[Item, Result]]]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ItemResult(Generic[Result]):
 
 
 def pass_items(
-    work: Work[Result],
+    work: ItemWork[Result],
     sources: Iterable[Item | Pause],
     shape: ImageShape,
     window: int,

@@ -21,7 +21,7 @@ from diffood.runtime.sessions import Session
 
 log = logging.getLogger(__name__)
 
-Work = Callable[[Session, Sequence[Array]], list[Any]]  # one result per image, in order; equal works share a turn
+TurnWork = Callable[[Session, Sequence[Array]], list[Any]]  # one result per image, in order; equal works share a turn
 Reopen = Callable[[int], Session]
 
 
@@ -29,7 +29,7 @@ Reopen = Callable[[int], Session]
 class _Call:
     """Images that a thread waits for."""
 
-    work: Work
+    work: TurnWork
     images: Sequence[Array]
     found: list[Any] | None = None
 
@@ -60,7 +60,7 @@ class SharedSession:
             raise _no_session()
         return session
 
-    def run(self, work: Work, images: Sequence[Array]) -> list[Any]:
+    def run(self, work: TurnWork, images: Sequence[Array]) -> list[Any]:
         """What `work` makes of each image. A turn takes a batch of the waiting calls' images, and this call's all.
 
         Raises:
@@ -101,7 +101,7 @@ class SharedSession:
         for each in joined:
             each.found, found = found[: len(each.images)], found[len(each.images) :]
 
-    def _work(self, work: Work, images: Sequence[Array]) -> list[Any]:
+    def _work(self, work: TurnWork, images: Sequence[Array]) -> list[Any]:
         while True:
             session = self._session
             if session is None:
