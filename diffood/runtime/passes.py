@@ -26,7 +26,7 @@ from diffood.runtime.sessions import Classified, Session
 Key = TypeVar("Key")
 Found = TypeVar("Found")
 # What is made of an image after each stage, and whether it goes no further.
-Judge = Callable[[Evidence], tuple[Found, bool]]
+JudgeImage = Callable[[Evidence], tuple[Found, bool]]
 
 MOST_WAITING = 4  # batches of images that are not finished, or wait for one that is not; must not fill memory
 
@@ -106,7 +106,7 @@ class _Pass(Generic[Key, Found]):
     """
 
     def __init__(
-        self, session: Session, config: PassConfig, judge: Judge[Found], items: Iterable[tuple[Key, Array]]
+        self, session: Session, config: PassConfig, judge: JudgeImage[Found], items: Iterable[tuple[Key, Array]]
     ) -> None:
         self.session, self.config, self.judge, self.items = session, config, judge, iter(items)
         self.lanes: Lanes[tuple[_Image[Key, Found], int, int]] = Lanes(session)
@@ -258,7 +258,7 @@ class _Pass(Generic[Key, Found]):
 
 
 def run_pass(
-    session: Session, config: PassConfig, items: Iterable[tuple[Key, Array]], judge: Judge[Found]
+    session: Session, config: PassConfig, items: Iterable[tuple[Key, Array]], judge: JudgeImage[Found]
 ) -> Iterator[tuple[Key, Found]]:
     """What `judge` makes of each (key, x float32 [C, H, W] in [-1, 1]), lazily and in order.
 

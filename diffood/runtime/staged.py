@@ -89,7 +89,7 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
+class StagePart:
     """Images that ended at one stage.
 
     Attributes:
@@ -112,13 +112,13 @@ def run_stages(
     judge: Judge,
     *,
     pictures: bool = False,
-) -> list[Part]:
+) -> list[StagePart]:
     """Take images uint8 [N, C, H, W] through the stages; a part for each stage that ended some.
 
     pictures: whether to keep denoised images in the evidence.
     """
     rows, evidence = np.arange(len(pixels)), None
-    parts: list[Part] = []
+    parts: list[StagePart] = []
     for stage in stages:
         feeds: dict[str, npt.NDArray[Any]] = {IMAGE: pixels[rows]}
         if evidence is not None:
@@ -129,10 +129,10 @@ def run_stages(
         judgement = judge(stage, evidence)
         ended = judgement.ends if stage is not stages[-1] else np.ones(len(rows), bool)
         if ended.all():
-            return [*parts, Part(rows, stage, evidence, judgement)]
+            return [*parts, StagePart(rows, stage, evidence, judgement)]
         here, on = np.flatnonzero(ended), np.flatnonzero(~ended)
         if len(here):
             part = Judgement(judgement.witnesses[here], judgement.scores[here], judgement.ends[here])
-            parts.append(Part(rows[here], stage, evidence.take(here), part))
+            parts.append(StagePart(rows[here], stage, evidence.take(here), part))
         rows, evidence = rows[on], evidence.take(on)
     return parts

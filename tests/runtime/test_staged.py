@@ -17,7 +17,7 @@ from diffood.runtime.method.plan import DEFAULT, Plan
 from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses.registry import measurable
 from diffood.runtime.sessions.onnxruntime_stages import CpuStages
-from diffood.runtime.staged import Part, run_stages
+from diffood.runtime.staged import StagePart, run_stages
 from diffood.zoo.images import unpack_set
 
 Pixels = npt.NDArray[np.uint8]
@@ -52,7 +52,7 @@ def found(recipe: Recipe, images: Pixels) -> Found:
     return run_plan(recipe, images)
 
 
-def scores_of(parts: list[Part], count: int) -> Float:
+def scores_of(parts: list[StagePart], count: int) -> Float:
     scores = np.full(count, np.nan)
     for part in parts:
         scores[part.rows] = part.judgement.scores
