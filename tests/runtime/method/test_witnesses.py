@@ -17,7 +17,15 @@ from diffood.runtime.method.witnesses.definition import Evidence
 from diffood.runtime.method.witnesses.knn import NEIGHBOUR, knn
 from diffood.runtime.method.witnesses.logits import energy, logit_norm
 from diffood.runtime.method.witnesses.reconstruction import reconstruction
-from diffood.runtime.method.witnesses.registry import WITNESSES, Witness, measure
+from diffood.runtime.method.witnesses.registry import (
+    WITNESSES,
+    Witness,
+    classify_denoised,
+    measurable,
+    measure,
+    measure_in_bank,
+    need_bank,
+)
 
 Array = npt.NDArray[np.float32]
 
@@ -257,3 +265,24 @@ def test_every_witness_says_what_it_means_under_its_own_name() -> None:
     for name, witness in WITNESSES.items():
         assert witness.name == name
         assert witness.meaning.endswith("."), name
+
+
+def test_every_witness_says_what_it_needs() -> None:
+    names = tuple(WITNESSES)
+    assert measurable(names, repeats=1) == names
+    assert measurable(names, repeats=0) == ("logit_norm", "energy", "max_logit", "msp", "knn")
+    assert [name for name in names if classify_denoised([name])] == ["jump"]
+    assert need_bank(names) == ("knn",)
+    bank = unit_rows(9, 3, 4)
+    assert measure_in_bank("knn", bank, bank).tolist() == [knn(row, bank, in_bank=True) for row in bank]
+
+
+def test_evidence_cut_after_fewer_repeats_is_that_of_a_shorter_pass() -> None:
+    logits = np.array([3, 1, -2], np.float32)
+    found = evidence_of(logits, jump=(0.1, 0.3, 0.5))
+    found.jumps[1] = 0.9
+    assert (found.repeats, found.first(1).repeats, found.first(0).repeats) == (2, 1, 0)
+    assert found.by_start.tolist() == pytest.approx([0.5, 0.6, 0.7])
+    assert found.first(1).by_start.tolist() == [0.1, 0.3, 0.5]
+    assert np.isnan(found.first(0).by_start).tolist() == [True] * 3
+    assert (found.predicted, found.confidence) == (0, pytest.approx(softmax(logits.astype(np.float64)).max(), rel=1e-6))
