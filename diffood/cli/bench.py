@@ -10,13 +10,13 @@ import typer
 
 from diffood.cli import progress
 from diffood.cli.options import shared as options
+from diffood.cli.options.machine import VariantOptions
 from diffood.cli.options.models import ModelOptions
-from diffood.cli.options.parsers import Precisions, png_file, precisions
+from diffood.cli.options.parsers import png_file
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.tables import TableOptions
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import open_bundle
-from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.inputs.reading import Columns
 from diffood.runtime.method.scoring import Array
@@ -51,15 +51,7 @@ def bench(
     plan: Annotated[
         list[str] | None, typer.Option(help="Plan of the bundle; give it once for each. Default: all.")
     ] = None,
-    backend: options.BackendName = "auto",
-    precision: Annotated[
-        Precisions | None,
-        typer.Option(metavar="P[,P]", parser=precisions, help="Default: all of the bundle."),
-    ] = None,
-    batch: Annotated[
-        int, typer.Option(help="Rows of every engine call.", min=1, max=4096, rich_help_panel="Machine")
-    ] = DEFAULT_BATCH,
-    threads: options.Threads = 0,
+    machine: VariantOptions,
     models: ModelOptions,
     output: Annotated[Path | None, typer.Option(metavar="FILE.png", parser=png_file, help="A chart.")] = None,
     as_json: options.AsJson = False,
@@ -85,10 +77,10 @@ def bench(
         _read_images(images or [], manifest.image, tables.request()),
         Budget(timing.seconds, timing.rounds),
         plan or (),
-        backend,
-        precision or (),
-        batch,
-        threads,
+        machine.backend,
+        machine.precision or (),
+        machine.batch,
+        machine.threads,
         given or embedded_models(manifest),
         timing.compiled,
         timing.memory,

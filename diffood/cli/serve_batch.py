@@ -13,14 +13,14 @@ import typer
 from diffood.cli import progress
 from diffood.cli.options import serving as serve_options
 from diffood.cli.options import shared as options
-from diffood.cli.options.tables import IdColumn, ImageColumn
+from diffood.cli.options.limits import LimitOptions
+from diffood.cli.options.machine import MachineOptions
+from diffood.cli.options.records import expand_records
+from diffood.cli.options.tables import TableOptions
 from diffood.cli.text.conversions import describe_conversions
 from diffood.errors import UsageError
-from diffood.runtime.detector import DEFAULT_BATCH
-from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits
 from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
 from diffood.runtime.inputs.labels import LeftOut
-from diffood.runtime.inputs.reading import DEFAULT_COLUMN, Columns
 from diffood.runtime.inputs.watch import WatchedFolder
 from diffood.serving.output.base import OutputMode
 from diffood.serving.output.layout import DEFAULT_PART_ROWS
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 REASONS_SHOWN = 20
 
 
+@expand_records
 def serve_batch(
+    *,
     bundle: options.BundlePath,
     output: serve_options.Output,
     inputs: serve_options.Inputs = None,
@@ -45,16 +47,11 @@ def serve_batch(
     max_reject_rate: serve_options.MaxRejectRate = None,
     metrics_port: serve_options.MetricsPort = None,
     log: serve_options.LogFile = None,
-    backend: options.BackendName = "auto",
-    precision: options.PrecisionName = None,
-    batch: options.Batch = DEFAULT_BATCH,
-    threads: options.Threads = 0,
-    max_pixels: options.MaxPixels = DEFAULT_MAX_PIXELS,
-    max_bytes: options.MaxBytes = DEFAULT_MAX_BYTES,
+    machine: MachineOptions,
+    image_limits: LimitOptions,
     decode_timeout: serve_options.DecodeTimeout = DEFAULT_SECONDS,
     decoders: serve_options.Decoders = None,
-    image_column: ImageColumn = DEFAULT_COLUMN,
-    id_column: IdColumn = "",
+    tables: TableOptions,
     watch: serve_options.WatchFolder = None,
     watch_idle: serve_options.WatchIdle = None,
     cluster: serve_options.Cluster = None,
@@ -74,10 +71,19 @@ def serve_batch(
     from diffood.serving.serve import ServeObserver, serve
     from diffood.serving.stop import Stop
 
-    limits = ImageLimits(max_bytes, max_pixels)
     request = ServeRequest(
-        ScorerRequest(bundle, cluster, backend, precision, batch, threads, limits, decoders, decode_timeout),
-        InputRequest(tuple(inputs or ()), Columns(image_column, id_column), watched_folder(watch, watch_idle)),
+        ScorerRequest(
+            bundle,
+            cluster,
+            machine.backend,
+            machine.precision,
+            machine.batch,
+            machine.threads,
+            image_limits.read(),
+            decoders,
+            decode_timeout,
+        ),
+        InputRequest(tuple(inputs or ()), tables.request(), watched_folder(watch, watch_idle)),
         OutputRequest(output, parts_format, part_rows, output_mode(resume, overwrite), save_flagged),
         max_reject_rate,
         metrics_port,

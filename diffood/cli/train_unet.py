@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from diffood.cli.options import shared as options
+from diffood.cli.options.limits import LimitOptions
 from diffood.cli.options.models import PANEL, ClassifierOptions
 from diffood.cli.options.parsers import ImageSize, image_size
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.tables import TableOptions
 from diffood.cli.progress import show_progress
 from diffood.export.class_names import read_class_names
-from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, ImageLimits
 from diffood.training.request import (
     PICTURE_EVERY,
     DeviceChoice,
@@ -53,8 +53,7 @@ def train_unet(
     device: Annotated[DeviceChoice, _machine("auto: a CUDA GPU if there is one.")] = "auto",
     precision: Annotated[TrainingPrecision, _machine("auto: bf16 where the device multiplies in it.")] = "auto",
     threads: Annotated[int, _machine("Threads of torch; 0: all cores.")] = 0,
-    max_pixels: options.MaxPixels = DEFAULT_MAX_PIXELS,
-    max_bytes: options.MaxBytes = DEFAULT_MAX_BYTES,
+    image_limits: LimitOptions,
 ) -> None:
     """Train a UNet on your own images.
 
@@ -81,7 +80,7 @@ def train_unet(
         threads=threads,
         overwrite=overwrite,
         columns=tables.request(),
-        limits=ImageLimits(max_bytes, max_pixels),
+        limits=image_limits.read(),
     )
     trained = run_training(request, typer.echo, show_progress)
     source = f" --classifier {classifier.classifier}" if classifier.classifier else " --classifier SPEC"

@@ -7,13 +7,12 @@ import typer
 
 from diffood.cli import progress
 from diffood.cli.options import shared as options
-from diffood.cli.options.parsers import Precisions, precisions
+from diffood.cli.options.machine import VariantOptions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
 from diffood.cli.options.tables import TableOptions
 from diffood.errors import EXIT_FAILED
 from diffood.runtime.bundle.parity import ParityLimits
-from diffood.runtime.detector import DEFAULT_BATCH
 
 _DEFAULT = ParityLimits()
 
@@ -27,17 +26,11 @@ def verify(
         options.images_option("Fresh in-distribution images to compare verdicts on."),
     ] = None,
     ood: Annotated[list[NamedSet] | None, sets_option("An OOD set, to compare AUROC on; repeatable.")] = None,
-    backend: options.BackendName = "auto",
-    precision: Annotated[
-        Precisions | None,
-        typer.Option(metavar="P[,P]", parser=precisions, help="Precisions to verify; default: all of the bundle."),
-    ] = None,
     max_flips: Annotated[float, typer.Option(help="Share of verdicts that may flip.", min=0, max=1)] = _DEFAULT.flips,
     max_auroc_shift: Annotated[
         float, typer.Option(help="How far the AUROC of any OOD set may move.", min=0, max=1)
     ] = _DEFAULT.auroc_shift,
-    batch: options.Batch = DEFAULT_BATCH,
-    threads: options.Threads = 0,
+    machine: VariantOptions,
     tables: TableOptions,
     as_json: options.AsJson = False,
 ) -> None:
@@ -55,11 +48,11 @@ def verify(
         bundle=bundle,
         images=tuple(images or ()),
         ood=collect_sets(ood),
-        backend=backend,
-        precisions=precision or (),
+        backend=machine.backend,
+        precisions=machine.precision or (),
         limits=ParityLimits(flips=max_flips, auroc_shift=max_auroc_shift),
-        batch=batch,
-        threads=threads,
+        batch=machine.batch,
+        threads=machine.threads,
         columns=tables.request(),
     )
     result = verify_bundle(request, progress.show_progress)

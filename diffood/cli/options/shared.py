@@ -45,8 +45,6 @@ FixedPrecision = Annotated[Precision, typer.Option("--precision", rich_help_pane
 Batch = Annotated[int, typer.Option(help="Rows of every engine call.", rich_help_panel="Machine")]
 Threads = Annotated[int, typer.Option(help="Threads of the engine; 0: all cores.", rich_help_panel="Machine")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines on standard output.")]
-MaxPixels = Annotated[int, typer.Option(help="Refuse images with more pixels.", min=1, rich_help_panel="Limits")]
-MaxBytes = Annotated[int, typer.Option(help="Refuse files with more bytes.", min=1, rich_help_panel="Limits")]
 
 
 def print_warnings(warnings: Iterable[str]) -> None:

@@ -9,20 +9,17 @@ from diffood.runtime.inputs.reading import DEFAULT_COLUMN, Columns
 
 _PANEL = "Inputs"
 
-ImageColumn = Annotated[
-    str, typer.Option(help="Column of a table with images: bytes or {bytes, path}.", rich_help_panel=_PANEL)
-]
-IdColumn = Annotated[
-    str, typer.Option(help="Column of a table with ids; default: row numbers.", rich_help_panel=_PANEL)
-]
-
 
 @dataclass(frozen=True)
 class TableOptions:
     """The columns of tables, as typed."""
 
-    image_column: ImageColumn = DEFAULT_COLUMN
-    id_column: IdColumn = ""
+    image_column: Annotated[
+        str, typer.Option(help="Column of a table with images: bytes or {bytes, path}.", rich_help_panel=_PANEL)
+    ] = DEFAULT_COLUMN
+    id_column: Annotated[
+        str, typer.Option(help="Column of a table with ids; default: row numbers.", rich_help_panel=_PANEL)
+    ] = ""
 
     def request(self) -> Columns:
         """The same for `list_inputs`."""
