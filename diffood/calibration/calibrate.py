@@ -12,6 +12,7 @@ import numpy.typing as npt
 from diffood.calibration.checked import require_share
 from diffood.calibration.fusing.fusion import FittedFusion, fit_fusion
 from diffood.calibration.fusing.split import SplitFiles, require_enough_fused, split_sources
+from diffood.calibration.predictions import LogitCheck, Predictions, count_predictions
 from diffood.calibration.promises.contamination import (
     Contamination,
     Suspect,
@@ -169,6 +170,7 @@ class Calibrated:
         contamination: How the threshold of all images would move if some of the files were OOD.
         tuned: Number of files that `diffood tune` had used and that were therefore kept from the threshold.
         replaced: Name under which the calibration that the bundle had is kept; None if there was none.
+        predictions: What the classifier predicts on the files.
     """
 
     calibration: Calibration
@@ -176,6 +178,7 @@ class Calibrated:
     files: ScoredFiles
     fitted: FittedFusion | None
     contamination: tuple[Contamination, ...]
+    predictions: Predictions
     tuned: int = 0
     replaced: str | None = None
 
@@ -209,6 +212,7 @@ class Calibrated:
             "most_suspicious": [asdict(suspect) for suspect in self.suspects],
             "tuned": self.tuned,
             "conversions": self.conversions,
+            "predictions": self.predictions.as_json(),
             "replaced": self.replaced,
         }
 
@@ -244,7 +248,7 @@ def calibrate_files(
         per_class: Whether each predicted class with enough images gets its own threshold.
 
     Raises:
-        CalibrationError: Too few images.
+        CalibrationError: Too few images, or the classifier does not tell them apart.
         UsageError: Values are unusable.
     """
     classes = len(detector.bundle.manifest.class_names) if per_class else None
@@ -254,15 +258,18 @@ def calibrate_files(
     needed = images_required(alpha, per_promise, method)
     parts = split_sources(sources, tuned=load_tuned(detector.bundle), fused=fused)
     _require_untuned(parts, needed)
-    fitted = None
+    fitted, check = None, LogitCheck()
     if fused:
-        fitted = fit_fusion(detector, parts.fit, progress=progress)
+        fitted = fit_fusion(detector, parts.fit, progress=progress, see=lambda evidence: check.see(evidence.logits))
         detector = detector.with_fusion(fitted.fusion)
-    files = score_sources(detector, parts.calibrate, progress=progress, see=see)
+    files = score_sources(detector, parts.calibrate, progress=progress, see=check.with_scores(see))
+    check.require_varied()
     calibration = calibrate(detector, files, alpha, confidence, method, fitted, per_class=per_class)
     shares = usable_shares(files.scores.size, needed)
     rows = assess_contamination(files.scores, alpha, per_promise, method, shares)
-    return Calibrated(calibration, detector, files, fitted, rows, parts.tuned)
+    names = detector.bundle.manifest.class_names
+    predictions = count_predictions(files.predicted, files.ids, names, check.variation)
+    return Calibrated(calibration, detector, files, fitted, rows, predictions, parts.tuned)
 
 
 def _require_untuned(parts: SplitFiles, needed: int) -> None:

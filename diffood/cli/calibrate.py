@@ -103,7 +103,7 @@ def calibrate(
 
         write_report(report_on_calibration(done, extremes), report)
     typer.echo(json.dumps(done.as_json()) if as_json else "\n".join(describe_calibration(done)))
-    options.print_warnings(describe_repeated(done))
+    options.print_warnings([*describe_repeated(done), *done.predictions.warnings()])
     options.exit_if_set_aside(done.set_aside)
 
 

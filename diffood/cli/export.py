@@ -45,7 +45,7 @@ def export(
     ] = None,
     images: Annotated[
         list[str] | None,
-        options.images_option("In-distribution images, for the value ranges of int8."),
+        options.images_option("In-distribution images: to try the classifier on, and for int8."),
     ] = None,
     tables: TableOptions,
     engines: EngineOptions,

@@ -12,10 +12,12 @@ import torch
 from diffood import __version__
 from diffood.errors import ExportError, UsageError
 from diffood.export.class_names import describe_repeated_names
+from diffood.export.first_look import look_at_images
 from diffood.export.graphs.writing import GraphWriter, write_graphs
+from diffood.export.images import read_sample
 from diffood.export.onnx.samples import proof_times, times_asked
 from diffood.export.preflight import require_free
-from diffood.export.request import ExportRequest
+from diffood.export.request import IMAGES, ExportRequest
 from diffood.export.sources.classifiers.classifier import Classifier
 from diffood.export.sources.model_sources import ModelSources, load_models
 from diffood.export.sources.unets.autoencoder import Autoencoder
@@ -41,7 +43,7 @@ def export_bundle(request: ExportRequest, report: Say, show_progress: ShowProgre
     """Make the bundle folder of a request, all of it or nothing.
 
     Args:
-        request: Its sources are the models; images and engines are not looked at.
+        request: Its sources are the models; the classifier is tried on its images, engines are not looked at.
         report: Gets a line for each thing found or proven.
         show_progress: Shows how many proofs are done.
 
@@ -56,6 +58,10 @@ def export_bundle(request: ExportRequest, report: Say, show_progress: ShowProgre
     unet, classifier = load_models(request.sources)
     class_names = _class_names(request.sources, classifier, unet)
     _report_models(unet, classifier, class_names, report)
+    class_names = class_names or tuple(f"class {index}" for index in range(classifier.classes))
+    if request.images:
+        images = read_sample(request.images, unet.image, IMAGES, lambda _: None, request.columns)
+        look_at_images(classifier, images, class_names, report)
     steps, plans = len(unet.schedule.alpha_bar), _plans(unet, classifier)
     tables = (plan.tables(unet.schedule.alpha_bar, unet.schedule.prediction) for plan in plans.values())
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -72,8 +78,7 @@ def export_bundle(request: ExportRequest, report: Say, show_progress: ShowProgre
             report=report,
             show_progress=show_progress,
         )
-        numbered = tuple(f"class {index}" for index in range(classifier.classes))
-        manifest = _write_files(writer, class_names or numbered, plans, request.precisions)
+        manifest = _write_files(writer, class_names, plans, request.precisions)
         folder.chmod(0o755)
         if output.exists():
             shutil.rmtree(output)

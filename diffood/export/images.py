@@ -1,4 +1,4 @@
-"""Reads the in-distribution images whose value ranges int8 is fitted to."""
+"""Reads the in-distribution images that a classifier is tried on, and whose value ranges int8 is fitted to."""
 
 from collections.abc import Sequence
 

@@ -58,7 +58,8 @@ class ExportRequest:
         precisions: Of the graphs; fp32 is always made.
         opset: Of the graphs.
         proof: At which times of the schedule the graphs are proven.
-        images: In-distribution images for the value ranges of int8: files, folders and whatever else holds images.
+        images: In-distribution images to try the classifier on, and for the value ranges of int8: files, folders and
+            whatever else holds images.
         columns: Columns of tables among the images.
         engines: Engines to build of them, if any.
         largest_inside: Bytes of weights above which a graph keeps them in a file of their own.

@@ -1,16 +1,19 @@
 """calibrate at the command line: plans before any image is there, thresholds by class, and suspicious images."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from halved_graphs import reseal
 
 from diffood.cli import progress
-from diffood.runtime.bundle.bundle import Bundle
-from diffood.zoo.images import unpack_set
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.zoo.images import load_set, unpack_set
 
 MACHINE = ("--batch", "8", "--threads", "1")
 # One UNet evaluation an image: these tests look at the command line, not at detection.
@@ -38,6 +41,46 @@ def test_a_plan_says_how_many_images_are_needed(run: Run, small_bundle: Bundle) 
         assert content["outlooks"][0]["n"] == total
         assert content["outlooks"][0]["bound"] is not None
         assert not (small_bundle.path / "calibration.json").exists()
+
+
+def test_predicted_classes_are_counted_and_compared_with_the_names_of_folders(
+    run: Run, small_bundle_copy: Path, clothes_folder: Path, tmp_path: Path
+) -> None:
+    words = ("calibrate", small_bundle_copy, *FAST, "--images")
+    done = run(*words, clothes_folder)
+    assert re.search(r"^predicted   \d+ of 10 classes: ", done.out, re.MULTILINE)
+    assert "accuracy" not in done.out
+    names = open_bundle(small_bundle_copy).manifest.class_names
+    labels = load_set("fashion-validation").labels[:80]
+    for file, label in zip(sorted(clothes_folder.iterdir()), labels, strict=True):
+        for root, name in (("right", names[label]), ("turned", names[9 - label])):
+            (tmp_path / root / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, tmp_path / root / name / file.name)
+    found = run(*words, tmp_path / "right", "--overwrite", "--json")
+    predicted = found.content["predictions"]
+    assert (sum(predicted["by_class"]), predicted["labelled"], found.err) == (80, 80, "")
+    assert predicted["accuracy"] > 0.6
+    turned = run(*words, tmp_path / "turned", "--overwrite")
+    assert "accuracy  " in turned.out
+    assert "of 80 images are predicted as the class their folder is named like" in turned.err
+
+
+def test_a_classifier_fed_on_a_wrong_scale_gets_no_guarantee(
+    run: Run, small_bundle_copy: Path, clothes_folder: Path
+) -> None:
+    """As --mean and --std of 0..255 would feed it: every image is nearly the same to it."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(small_bundle_copy / "classify.onnx")
+    for node in model.graph.node:
+        node.input[:] = ["scaled" if name == "x" else name for name in node.input]
+    model.graph.node.insert(0, onnx.helper.make_node("Mul", ["x", "thousandth"], ["scaled"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(1e-3, np.float32), "thousandth"))
+    onnx.save(model, small_bundle_copy / "classify.onnx")
+    reseal(small_bundle_copy, lambda manifest: None)
+    for plan in (FAST, (*MACHINE, "--fpr", "0.1")):
+        done = run("calibrate", small_bundle_copy, "--images", clothes_folder, *plan)
+        done.assert_one_line(1, "nearly the same logits for all of the first 16 images", "--mean and --std")
+    assert not (small_bundle_copy / "calibration.json").exists()
 
 
 def test_the_engine_is_named_while_it_works(

@@ -26,7 +26,7 @@ GIVEN = ModelOptions(
     features_output="pooled",
     input_size=image_size("224X160"),
     mean=numbers("0.5,0.25,0.125"),
-    std=numbers("2"),
+    std=numbers("0.2"),
 )
 
 
@@ -34,7 +34,7 @@ def test_every_option_reaches_what_loads_the_models() -> None:
     classifier = ClassifierSource(
         "timm:resnet18",
         Path("net.safetensors"),
-        Preprocessing((224, 160), (0.5, 0.25, 0.125), (2.0,)),
+        Preprocessing((224, 160), (0.5, 0.25, 0.125), (0.2,)),
         download=True,
         logits="scores",
         features="pooled",

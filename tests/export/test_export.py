@@ -1,5 +1,6 @@
 """Exporting small random models: what a bundle must hold, and what must make an export fail."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 onnx = pytest.importorskip("onnx")
 
+from PIL import Image
 from refusals import assert_refused
 from small_unets import ONE_LEVEL, small_unet
 
 from diffood import zoo
 from diffood.errors import ExportError, UsageError
 from diffood.export.build import export_bundle
+from diffood.export.first_look import look_at_images
 from diffood.export.graphs.normalisation import fused_group_norms
 from diffood.export.onnx.proof import OPSET, export_onnx, prove_equal, prove_structure, run_torch
 from diffood.export.request import ExportRequest
@@ -59,6 +62,13 @@ def grey_with_features():
 def softmaxed():
     torch.manual_seed(0)
     return nn.Sequential(LogitsOnly(), nn.Softmax(1))
+
+def constant_logits():
+    """As a mean of 127.5 would have it: the bias decides."""
+    torch.manual_seed(0)
+    model = LogitsOnly()
+    model.head.weight.data *= 1e-4
+    return model
 
 def sigmoids():
     torch.manual_seed(0)
@@ -113,6 +123,21 @@ def test_a_factory_that_ends_in_softmax_gives_its_logits(models: Path) -> None:
     x = torch.rand(3, 3, 12, 10, generator=torch.Generator().manual_seed(0))
     assert all(torch.equal(got, want) for got, want in zip(ended.model(x), plain.model(x), strict=True))
     assert ended.notes == ("it ends in softmax: its logits are what goes into that, the output of its layer 0.head",)
+
+
+def test_the_classifier_is_tried_on_images_before_any_graph_is_made(models: Path, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for index in range(20):
+        Image.fromarray(draw.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / f"{index}.png")
+    source = replace(sources_of(models, "constant_logits"), class_names=("a", "b", "c"))
+    request = ExportRequest(tmp_path / "bundle", source, images=(str(tmp_path),))
+    with pytest.raises(ExportError, match=r"constant_logits gives nearly the same logits for all of 20 images.*0..255"):
+        export_bundle(request, lambda _: None)
+    assert not (tmp_path / "bundle").exists()
+    lines: list[str] = []
+    classifier = load_classifier(sources_of(models, "logits_only").classifier, 8, 8)
+    look_at_images(classifier, draw.uniform(-1, 1, (20, 1, 8, 8)).astype(np.float32), ("a", "b", "c"), lines.append)
+    assert lines[0].startswith("predicted   on 20 images: ")
 
 
 def test_a_graph_that_makes_probabilities_is_refused(models: Path, tmp_path: Path) -> None:

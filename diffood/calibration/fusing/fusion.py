@@ -1,7 +1,7 @@
 """Fits a fusion on in-distribution files: the usual values of each witness, and the bank of features."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from diffood.runtime.images.conversions import kinds_of
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.method.scoring import Array, Float
+from diffood.runtime.method.witnesses.definition import Evidence
 from diffood.runtime.method.witnesses.registry import Witness, measurable, measure, measure_in_bank, need_bank
 from diffood.runtime.pipeline import observe_files
 from diffood.runtime.progress import Progress
@@ -44,13 +45,17 @@ class FittedFusion:
 
 
 def fit_fusion(
-    detector: Detector, sources: Iterable[Item], limits: ImageLimits = DEFAULT_LIMITS, progress: Progress | None = None
+    detector: Detector,
+    sources: Iterable[Item],
+    limits: ImageLimits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+    see: Callable[[Evidence], None] | None = None,
 ) -> FittedFusion:
-    """Fit how the witnesses of the detector's plan are combined.
+    """Fit how the witnesses of the detector's plan are combined. `see` is called with the evidence of every image.
 
     Raises CalibrationError for too few usable files, and for witnesses that are not finite or do not vary.
     """
-    plan, measured = detector.plan, _measure_files(detector, sources, limits, progress)
+    plan, measured = detector.plan, _measure_files(detector, sources, limits, progress, see)
     entry, data, bank = None, b"", None
     in_bank: dict[Witness, Float] = {}
     if banked := need_bank(plan.witnesses):
@@ -92,7 +97,11 @@ class _Measured:
 
 
 def _measure_files(
-    detector: Detector, sources: Iterable[Item], limits: ImageLimits, progress: Progress | None
+    detector: Detector,
+    sources: Iterable[Item],
+    limits: ImageLimits,
+    progress: Progress | None,
+    see: Callable[[Evidence], None] | None,
 ) -> _Measured:
     """Measure image by image: the denoised ones would fill memory. Raises CalibrationError as `fit_fusion` does."""
     wanted = detector.plan.witnesses
@@ -108,6 +117,8 @@ def _measure_files(
         if outcome.result is None:
             set_aside.append((outcome.source.id, outcome.loaded.error))
             continue
+        if see:
+            see(outcome.result)
         hashes.append(outcome.loaded.sha256)
         conversions.update(kinds_of(outcome.loaded.note))
         values.append([measure(names[repeats], outcome.result.first(repeats)) for repeats in stops])

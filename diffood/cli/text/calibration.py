@@ -8,6 +8,7 @@ from diffood.calibration.metrics.formatting import exact_percent, percent
 from diffood.calibration.replacing import describe_kept
 from diffood.cli.text.conversions import describe_conversions
 from diffood.cli.text.plan import describe_fusion, describe_plan
+from diffood.cli.text.predictions import describe_predictions
 from diffood.cli.text.tables import table_lines
 from diffood.runtime.sessions.choice import describe_engine
 
@@ -31,6 +32,7 @@ def describe_calibration(done: "Calibrated") -> list[str]:
         f"images      {calibration.n} scored, {calibration.set_aside} set aside",
         *describe_conversions(done.conversions, calibration.n + (calibration.fusion.n if calibration.fusion else 0)),
         *([_tuned(done)] if done.tuned else []),
+        *describe_predictions(done.predictions),
         f"threshold   {calibration.threshold:.6f} ({calibration.allowed_above} of {calibration.n} above)",
         *describe_classes(calibration, detector.bundle.manifest.class_names),
         f"guarantee   {calibration.guarantee}",

@@ -1,5 +1,6 @@
 """Prepares images for a classifier: size, filter, crop, mean and standard deviation."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -7,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from diffood.errors import ExportError
+from diffood.errors import ExportError, UsageError
 
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Matrix = npt.NDArray[np.float32]
 
+PIXELS = 255  # largest value of an 8-bit pixel
 MOST_PIXELS = 2**13  # of a side; more is a typing error or a hostile config
 
 
@@ -87,6 +89,26 @@ class Preprocessing:
             if values:
                 words.append(f"{name} {', '.join(f'{value:.4g}' for value in values)}")
         return ", ".join(words) + ("" if self.mean or self.std else ", not normalised")
+
+
+def require_unit_scale(given: Preprocessing) -> None:
+    """Raise UsageError for a mean or deviation, as a user gave it, of pixels in 0..255; it says what it is in 0..1."""
+    mean, std = given.mean or (0.0,), given.std or (1.0,)
+    if max(*mean, *std) <= 1:
+        return
+    pixels = max(mean) > 1
+    named = {"--mean": given.mean, "--std": given.std}
+    said = " ".join(f"{option} {_listed(values)}" for option, values in named.items() if values)
+    mean = tuple(value / PIXELS for value in mean) if pixels else mean
+    std = tuple(value / PIXELS for value in std) if max(std) > 1 or (pixels and min(std) == 1) else std
+    raise UsageError(
+        f"{said} is of pixels in 0..255, and images come in 0..1: give --mean {_listed(mean)} --std {_listed(std)}. "
+        f"(A classifier that takes pixels in 0..255 as they are: --mean 0 --std {_listed((1 / PIXELS,))}.)"
+    )
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ",".join(f"{value:.4g}" for value in values)
 
 
 def require_usable(preprocessing: Preprocessing, origin: str) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diffood.export.sources.classifiers.preprocessing import Preprocessing
+from diffood.export.sources.classifiers.preprocessing import Preprocessing, require_unit_scale
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class ClassifierSource:
     download: bool = False
     logits: str | None = None
     features: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a mean or deviation of pixels in 0..255."""
+        require_unit_scale(self.preprocessing)
 
     @property
     def kind(self) -> str:

@@ -10,8 +10,9 @@ torch = pytest.importorskip("torch")
 from PIL import Image
 from refusals import assert_refused
 
-from diffood.errors import ExportError
+from diffood.errors import ExportError, UsageError
 from diffood.export.sources.classifiers.preprocessing import Filter, Preprocessing, require_usable, resize_matrix
+from diffood.export.sources.classifiers.source import ClassifierSource
 
 
 def apply(preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
@@ -104,3 +105,19 @@ IMPOSSIBLE = [
 
 def test_impossible_values_of_a_config_are_refused() -> None:
     assert_refused(ExportError, IMPOSSIBLE, lambda source: require_usable(source, "a config"))
+
+
+def test_a_mean_or_deviation_of_pixels_in_0_to_255_is_refused_with_the_right_one() -> None:
+    imagenet = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    cases = [
+        (((127.5,), (63.0,)), "--mean 127.5 --std 63 is of pixels in 0..255.*give --mean 0.5 --std 0.2471. "),
+        (imagenet, "give --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225. "),
+        (((103.939, 116.779, 123.68), None), "give --mean 0.4076,0.458,0.485 --std 0.003922. "),
+        (((127.5,), (1.0,)), "give --mean 0.5 --std 0.003922. "),
+        (((127.5,), (0.5,)), "give --mean 0.5 --std 0.5. "),
+        (((0.485,), (58.4,)), "give --mean 0.485 --std 0.229. "),
+        ((None, (255.0,)), "--std 255 is of .*give --mean 0 --std 1. .A classifier .*: --mean 0 --std 0.003922"),
+    ]
+    assert_refused(UsageError, cases, lambda given: ClassifierSource("net.py:build", None, Preprocessing(None, *given)))
+    for given in ((None, None), ((0.5,), (0.5,)), ((0.0,), (1 / 255,)), ((-1.0,), (1.0,)), ((1.0,), (1.0,))):
+        assert ClassifierSource("net.py:build", None, Preprocessing(None, *given)).preprocessing.mean == given[0]
