@@ -25,7 +25,7 @@ from diffood.runtime.method.witnesses.definition import Evidence
 from diffood.runtime.method.witnesses.registry import measure
 from diffood.runtime.passes import PassConfig, run_pass
 from diffood.runtime.records import escape_for_terminal
-from diffood.runtime.results import ImageScore, Outcome, Scores, Verdicts, collect_scores, collect_verdicts
+from diffood.runtime.results import ImageScore, ScoredImage, Scores, Verdicts, collect_scores, collect_verdicts
 from diffood.runtime.sessions import Session
 from diffood.runtime.sessions.backends import open_session
 from diffood.runtime.sessions.choice import (
@@ -245,7 +245,7 @@ class Detector:
 
     def score_prepared(self, x: Array) -> Scores:
         """Scores of images as the models take them, float32 [N, C, H, W] in [-1, 1]."""
-        return collect_scores((Outcome(str(key), found) for key, found in self.stream(enumerate(x))), self.plan)
+        return collect_scores((ScoredImage(str(key), found) for key, found in self.stream(enumerate(x))), self.plan)
 
     def predict(self, images: Images, limits: ImageLimits = DEFAULT_LIMITS) -> Verdicts:
         """Verdicts on one or many images; one that cannot be used has its reason in `error`.
@@ -264,7 +264,7 @@ class Detector:
         rule = DecisionRule.of(self.calibration())
         return collect_verdicts(self._pass(images, limits), rule, self.bundle.manifest.class_names)
 
-    def _pass(self, images: Images, limits: ImageLimits) -> Iterator[Outcome]:
+    def _pass(self, images: Images, limits: ImageLimits) -> Iterator[ScoredImage]:
         shape = self.bundle.manifest.image
         for one in pass_items(self.stream, list_given(images, shape), shape, self._shared.batch, limits):
             loaded, name = one.loaded, escape_for_terminal(one.source.id)
@@ -272,7 +272,7 @@ class Detector:
                 log.warning("%s was refused: %s", name, loaded.error)
             elif loaded.note:
                 log.info("%s: %s", name, loaded.note)
-            yield Outcome(one.source.id, one.result, loaded.note, loaded.error)
+            yield ScoredImage(one.source.id, one.result, loaded.note, loaded.error)
 
     def stream(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, ImageScore]]:
         """Score (key, x float32 [C, H, W] in [-1, 1]) pairs lazily and yield them in their order.

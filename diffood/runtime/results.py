@@ -43,7 +43,7 @@ class ImageScore:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ScoredImage:
     """What became of one image; `result` is None if it was refused, and `error` says why."""
 
     id: str
@@ -175,7 +175,7 @@ class Verdicts:
         return pd.DataFrame([asdict(verdict) for verdict in self], columns=columns)
 
 
-def collect_scores(outcomes: Iterable[Outcome], plan: Plan) -> Scores:
+def collect_scores(outcomes: Iterable[ScoredImage], plan: Plan) -> Scores:
     """The scores of all images; their evidence, with the denoised images, is freed one by one."""
     score, confidence, predicted, evaluations = [], [], [], []
     witnesses, by_start, texts = [], [], []
@@ -202,7 +202,7 @@ def collect_scores(outcomes: Iterable[Outcome], plan: Plan) -> Scores:
     )
 
 
-def collect_verdicts(outcomes: Iterable[Outcome], rule: DecisionRule, class_names: Sequence[str]) -> Verdicts:
+def collect_verdicts(outcomes: Iterable[ScoredImage], rule: DecisionRule, class_names: Sequence[str]) -> Verdicts:
     """The verdicts on all images, by the rule of a calibration."""
     score, confidence, predicted, texts = [], [], [], []
     for outcome in outcomes:

@@ -15,13 +15,13 @@ from diffood.runtime.assembly.recipe import Stage
 from diffood.runtime.assembly.stage import DENOISED, FEATURES, IMAGE, LOGITS
 from diffood.runtime.method.scoring import Array, Float
 
-Tensors = Mapping[str, npt.NDArray[Any]]
+StageTensors = Mapping[str, npt.NDArray[Any]]
 
 
 class StageEngine(Protocol):
     """What runs a plan's stages, on any number of rows."""
 
-    def run(self, stage: int, feeds: Tensors) -> dict[str, Array]:
+    def run(self, stage: int, feeds: StageTensors) -> dict[str, Array]:
         """Outputs [n, ...] by name of a stage for inputs [n, ...] by name."""
 
 

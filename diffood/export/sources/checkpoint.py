@@ -15,9 +15,9 @@ from torch import nn
 
 from diffood.errors import ExportError
 from diffood.export.sources.state_dicts import (
+    NamedTensors,
     SavedWeights,
     StateDict,
-    Tensors,
     find_state_dicts,
     speaks_of_average,
     words_of,
@@ -89,7 +89,7 @@ class FoundWeights:
 
     """
 
-    tensors: Tensors
+    tensors: NamedTensors
     notes: tuple[str, ...] = ()
 
 
@@ -126,7 +126,7 @@ class _Fit:
         return -self.alike, usual if any(keys) else -1, self.prefix.count(".")
 
     @property
-    def tensors(self) -> Tensors:
+    def tensors(self) -> NamedTensors:
         """By the names of the network."""
         return {name: self.state.tensors[theirs] for name, theirs in self.names.items()}
 

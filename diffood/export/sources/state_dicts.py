@@ -15,7 +15,7 @@ MAX_DEPTH = 8  # of dicts in dicts; scripts nest two or three
 _AVERAGED = {"swa", "avg", "average", "averaged", "averaging", "polyak", "shadow"}
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
-Tensors = dict[str, torch.Tensor]
+NamedTensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class StateDict:
     """
 
     place: tuple[str, ...]
-    tensors: Tensors
+    tensors: NamedTensors
     averaged: bool
 
 
