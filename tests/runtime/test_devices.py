@@ -126,6 +126,17 @@ def test_two_detectors_in_two_threads_do_not_disturb_each_other(device: tuple[st
             np.testing.assert_allclose(score, wanted, rtol=SAME, atol=SAME)
 
 
+def test_one_detector_in_several_threads_gives_each_its_own_verdicts(
+    device: tuple[str, Bundle], clothes: Pixels
+) -> None:
+    detector = load(device, batch=8)
+    wanted = detector.score(clothes).score
+    parts = [clothes[start : start + 5] for start in range(0, len(clothes), 5)]
+    with ThreadPoolExecutor(4) as pool:
+        found = np.concatenate([scores.score for scores in pool.map(detector.score, parts)])
+    np.testing.assert_allclose(found, wanted, rtol=SAME, atol=SAME)
+
+
 def test_memory_stays_flat(device: tuple[str, Bundle]) -> None:
     detector, images = load(device), load_set("fashion-test").images[:IMAGES]
     detector.score(images[: 4 * BATCH])  # arenas and thread pools reach their size

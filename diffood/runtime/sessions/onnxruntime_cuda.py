@@ -146,7 +146,8 @@ class OnnxRuntimeCudaSession:
 
     def _download(self) -> None:
         if self._host_is_old:
-            self._lanes[...] = self._x[self._current].numpy()
+            with explain_lack_of_memory(LIBRARY):
+                self._lanes[...] = self._x[self._current].numpy()
             self._host_is_old = False
 
 
