@@ -41,6 +41,11 @@ class EvaluateRequest:
     engine: EngineRequest = field(default_factory=EngineRequest)
     columns: Columns = DEFAULT_COLUMNS
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The inputs of all sets."""
+        return (*self.ind, *(name for inputs in self.ood.values() for name in inputs))
+
 
 @dataclass(frozen=True)
 class Evaluated:

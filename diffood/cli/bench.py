@@ -18,6 +18,7 @@ from diffood.cli.options.tables import TableOptions
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.images.decode import ImageShape
+from diffood.runtime.inputs.outputs import refuse_outputs_inside
 from diffood.runtime.inputs.reading import Columns
 from diffood.runtime.method.scoring import Array
 
@@ -69,6 +70,7 @@ def bench(
     from diffood.cli.text.comparison import describe_bench
     from diffood.zoo.models import embedded_models
 
+    refuse_outputs_inside(images or (), {"--output": output})
     given, manifest = models.read(), open_bundle(bundle).manifest
     if given is not None and given.unet is None:
         raise UsageError("--unet is missing: the paper's loop in torch takes both models.")

@@ -20,6 +20,7 @@ from diffood.cli.text.calibration import (
     describe_restored,
 )
 from diffood.errors import UsageError
+from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
 
 @expand_records
@@ -77,6 +78,7 @@ def calibrate(
     from diffood.calibration.calibrate import CalibrateRequest, calibrate_bundle, plan_calibration
     from diffood.report.gallery import Extremes
 
+    refuse_outputs_inside(images or (), {"--report": report})
     request = CalibrateRequest(
         bundle=bundle,
         images=tuple(images or ()),

@@ -13,6 +13,7 @@ from diffood.cli.options.parsers import html_file, new_folder
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
 from diffood.cli.options.tables import TableOptions
+from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
 if TYPE_CHECKING:
     from diffood.calibration.metrics.evaluation import IndEvaluation
@@ -58,6 +59,7 @@ def evaluate(
     request = EvaluateRequest(
         bundle, tuple(ind), collect_sets(near, far, ood), groups, machine.request(), tables.request()
     )
+    refuse_outputs_inside(request.inputs, {"--output": output, "--report": report})
     if output is not None and not can_draw():
         options.print_warnings([f"no pictures in {output}, since matplotlib is not installed: {DRAW}"])
     extremes = SetExtremes()

@@ -11,6 +11,7 @@ from diffood.cli.options.machine import MachineOptions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
 from diffood.cli.options.tables import TableOptions
+from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
 
 @expand_records
@@ -34,6 +35,7 @@ def report(
     from diffood.report.report import ReportRequest, make_report
 
     tests = EvaluateRequest(bundle, tuple(ind), collect_sets(ood), engine=machine.request(), columns=tables.request())
+    refuse_outputs_inside(tests.inputs, {"--output": output})
     written = make_report(ReportRequest(tests, output), progress.show_progress)
     aside = {name: len(files) for name, files in written.set_aside.items() if files}
     typer.echo(f"scored      {', '.join(f'{count} of {name}' for name, count in written.scored.items())}")

@@ -13,6 +13,7 @@ from diffood.cli.options.records import expand_records
 from diffood.cli.options.tables import TableOptions
 from diffood.cli.progress import show_progress
 from diffood.export.class_names import read_class_names
+from diffood.runtime.inputs.outputs import refuse_outputs_inside
 from diffood.training.request import (
     PICTURE_EVERY,
     DeviceChoice,
@@ -62,6 +63,7 @@ def train_unet(
     Example: diffood train-unet --images train --classifier net.py:build --classifier-weights net.safetensors
     --output unet --minutes 60
     """
+    refuse_outputs_inside(images, {"--output": output})
     request = TrainingRequest(
         images=tuple(images),
         output=output,

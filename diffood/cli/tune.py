@@ -14,6 +14,7 @@ from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
 from diffood.cli.options.tables import TableOptions
 from diffood.errors import EXIT_INTERRUPTED, UsageError
+from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
 if TYPE_CHECKING:
     from diffood.calibration.tuning.choice import CostLimit
@@ -69,6 +70,7 @@ def tune(
     from diffood.cli.text.tuning import describe_speeds, describe_tuning
 
     inputs, most = _read_images(ind or [], images or [])
+    refuse_outputs_inside(inputs, {"--output": output})
     request = TuneRequest(
         bundle=bundle,
         ind=inputs,

@@ -2,7 +2,7 @@
 
 What happens in which order:
 
-    1. the name of the output is checked     nothing was opened yet
+    1. the names of outputs are checked      nothing was opened yet
     2. the scorer is opened                  the calibration is checked against the engine that runs
     3. the inputs are opened, lazily         an input that names nothing fails here, before the output is touched
     4. the output is entered                 locked; with --resume its rows are compared with this run's settings
@@ -11,6 +11,7 @@ What happens in which order:
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from diffood.runtime.bundle.parity import calibration_sha256
 from diffood.runtime.inputs.counting import count_in_background
 from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.inputs.open import STANDARD_INPUT, open_inputs
+from diffood.runtime.inputs.outputs import refuse_outputs_inside
 from diffood.runtime.inputs.reading import ReadOptions
 from diffood.runtime.progress import Say
 from diffood.runtime.writable import require_writable
@@ -112,6 +114,7 @@ def serve(request: ServeRequest, stop: Stop, observer: ServeObserver = ServeObse
         DiffoodError: Of any kind; the message says whether rows are kept.
     """
     layout = OutputLayout.of(request.output.path, request.output.format_name)
+    _refuse_outputs_inside(request)
     _require_places(request, layout)
     scorer = replace(request.scorer, pictures=request.output.save_flagged is not None)
     summary: Summary
@@ -148,6 +151,13 @@ def _require_places(request: ServeRequest, layout: OutputLayout) -> None:
     for path, option, is_folder in places:
         if path is not None:
             require_writable(path, option, folder=is_folder)
+
+
+def _refuse_outputs_inside(request: ServeRequest) -> None:
+    inputs, output = request.inputs, request.output
+    names = [*inputs.names, *([os.fspath(inputs.watch.folder)] if inputs.watch else [])]
+    written = {"--output": output.path, "--save-flagged": output.save_flagged, "--log": request.log}
+    refuse_outputs_inside(names, written)
 
 
 def _prepare(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer, stop: Stop) -> BatchJob:

@@ -84,6 +84,8 @@ CASES: dict[str, list[tuple[str, str]]] = {
     "evaluate": [
         ("bundle --ood digits=ood", "Missing option '--ind'"),
         ("bundle --images nowhere", "No such file or folder: nowhere"),
+        ("bundle --ind ind --output ind/made", "--output ind/made is among the inputs (ind)"),
+        ("bundle --ind ind --ood x=ood --report ood/made.html", "--report ood/made.html is among the inputs (ood)"),
         ("bundle --images ind --ind nowhere", "No such file or folder: nowhere"),
         ("bundle --ind ood/text.png", "The first of 1 that cannot be used is 'ood/text.png': The file is not an image"),
         ("bundle --ind ind --ood digits", "'--ood': 'digits' is not of the form NAME=DIR"),
@@ -101,6 +103,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
     "report": [
         ("bundle --ind ind", "Missing option '--output'"),
         ("bundle --ind ind --output empty", "is a folder"),
+        ("bundle --ind ind --output ind/made.html", "--output ind/made.html is among the inputs"),
         ("bundle --images nowhere --output made.html", "No such file or folder: nowhere"),
     ],
     "verify": [
@@ -121,6 +124,19 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("bundle ind --output rows.jsonl --resume --overwrite", "give one of them"),
         ("bundle --output rows.jsonl", "INPUT"),
         ("bundle nowhere --output rows.jsonl", "No such file or folder: nowhere"),
+        ("bundle ind --output ind/rows.jsonl", "--output ind/rows.jsonl is among the inputs (ind)"),
+        ("bundle ind --output ind/deep/../rows", "--output ind/deep/../rows is among the inputs (ind)"),
+        ("bundle ind --output rows.jsonl --save-flagged ind/kept", "--save-flagged ind/kept is among the inputs"),
+        (
+            "bundle --watch ind --output rows.jsonl --save-flagged ind/kept",
+            "--save-flagged ind/kept is among the inputs",
+        ),
+        ("bundle --watch ind --output rows.jsonl --log ind/log.jsonl", "--log ind/log.jsonl is among the inputs"),
+        ("bundle . --output rows.jsonl", "--output rows.jsonl is among the inputs (.)"),
+        ("bundle **/* --output ind/rows.jsonl", "--output ind/rows.jsonl is among the inputs (**/*)"),
+        ("bundle i*d --output ind/rows.jsonl", "--output ind/rows.jsonl is among the inputs (i*d)"),
+        ("bundle rows.parquet --output rows.parquet --overwrite", "is among the inputs (rows.parquet)"),
+        ("bundle @rows.csv --output rows.csv --overwrite", "is among the inputs (@rows.csv)"),
         (f"bundle {'x' * 5000} --output rows.jsonl", "No such file or folder"),
         ("bundle empty --output rows.jsonl", "No files in empty"),
         ("bundle @nowhere --output rows.jsonl", "The list nowhere cannot be read"),

@@ -84,7 +84,7 @@ def _match_below(top: str, parts: Sequence[str], *, root: bool) -> list[Path]:
         file
         for folder in map(Path, tops)
         for file in (_files_below(folder) if folder.is_dir() else [])
-        if _matches(file.relative_to(folder).parts, parts)
+        if path_matches(file.relative_to(folder).parts, parts)
     ]
 
 
@@ -92,12 +92,12 @@ def _files_below(folder: Path) -> list[Path]:
     return [path for _, path, _ in walk(folder)]
 
 
-def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+def path_matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     """Whether the parts of a path, or of a folder above it, match those of a pattern."""
     if not pattern or pattern[0] == "**":
         rest = pattern[1:]
-        return not rest or _matches(parts, rest) or (bool(parts) and _matches(parts[1:], pattern))
-    return bool(parts) and fnmatch.fnmatch(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+        return not rest or path_matches(parts, rest) or (bool(parts) and path_matches(parts[1:], pattern))
+    return bool(parts) and fnmatch.fnmatch(parts[0], pattern[0]) and path_matches(parts[1:], pattern[1:])
 
 
 def open_list(path: Path) -> BinaryIO:

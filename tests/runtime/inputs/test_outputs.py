@@ -1,0 +1,60 @@
+"""An output among the inputs is refused, however it is written; what a run would never find is not."""
+
+from pathlib import Path
+
+import pytest
+
+from diffood.errors import UsageError
+from diffood.runtime.inputs.outputs import refuse_outputs_inside
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of images and a link to it, in the working directory."""
+    (tmp_path / "cam" / "day").mkdir(parents=True)
+    (tmp_path / "list.csv").touch()
+    (tmp_path / "link").symlink_to("cam")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "cam" / "out").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "cam.tar").touch()
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [
+        ("cam", "cam/rows.jsonl"),
+        ("cam", "link/rows.jsonl"),
+        ("link", "cam/new/deep/rows"),
+        ("cam", "cam"),
+        ("cam/day/..", "cam/rows"),
+        (".", "rows.jsonl"),
+        ("cam/*", "cam/rows.jsonl"),
+        ("cam/*", "cam/day/rows.jsonl"),
+        ("**/*.parquet", "cam/day/rows.parquet"),
+        ("link/*", "link/rows.jsonl"),
+        ("cam", "cam/out/rows.jsonl"),
+        ("cam.tar", "cam.tar"),
+        ("@list.csv", "list.csv"),
+    ],
+)
+def test_an_output_among_the_inputs_is_refused(name: str, output: str) -> None:
+    with pytest.raises(UsageError, match=r"--log .* is among the inputs"):
+        refuse_outputs_inside(["other", name], {"--output": None, "--log": Path(output)})
+
+
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [
+        ("cam/day", "cam/rows.jsonl"),
+        ("cam", "camera/rows.jsonl"),
+        ("cam", "cam/.rows.jsonl"),
+        ("cam", "cam/.out/rows.jsonl"),
+        ("cam/*.png", "cam/rows.jsonl"),
+        ("cam.tar", "rows.jsonl"),
+        ("https://host/cam", "rows.jsonl"),
+        ("-", "rows.jsonl"),
+    ],
+)
+def test_an_output_elsewhere_is_not(name: str, output: str) -> None:
+    refuse_outputs_inside([name], {"--output": Path(output)})
