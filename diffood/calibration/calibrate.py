@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from diffood.calibration.checked import require_share
 from diffood.calibration.fusing.fusion import FittedFusion, fit_fusion
-from diffood.calibration.fusing.split import SplitFiles, require_enough_fused, split_sources
+from diffood.calibration.fusing.split import SplitFiles, leave_out, require_enough_fused, split_sources
 from diffood.calibration.predictions import LogitCheck, Predictions, count_predictions
 from diffood.calibration.promises.contamination import (
     Contamination,
@@ -38,6 +38,7 @@ from diffood.runtime.bundle.calibration import (
     save_calibration,
 )
 from diffood.runtime.bundle.fusion import save_bank
+from diffood.runtime.bundle.trained import load_trained
 from diffood.runtime.bundle.tuning import load_tuned
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.items import Item
@@ -169,6 +170,7 @@ class Calibrated:
         fitted: The fusion; None where the plan has none.
         contamination: How the threshold of all images would move if some of the files were OOD.
         tuned: Number of files that `diffood tune` had used and that were therefore kept from the threshold.
+        trained: Number of files that the UNet was trained on and that were therefore left out.
         replaced: Name under which the calibration that the bundle had is kept; None if there was none.
         predictions: What the classifier predicts on the files.
     """
@@ -180,6 +182,7 @@ class Calibrated:
     contamination: tuple[Contamination, ...]
     predictions: Predictions
     tuned: int = 0
+    trained: int = 0
     replaced: str | None = None
 
     @property
@@ -211,6 +214,7 @@ class Calibrated:
             "contamination": [asdict(row) for row in self.contamination],
             "most_suspicious": [asdict(suspect) for suspect in self.suspects],
             "tuned": self.tuned,
+            "trained": self.trained,
             "conversions": self.conversions,
             "predictions": self.predictions.as_json(),
             "replaced": self.replaced,
@@ -253,7 +257,11 @@ def calibrate_files(
     """
     classes = len(detector.bundle.manifest.class_names) if per_class else None
     fused = detector.plan.fused
-    require_enough(len(sources), alpha, confidence, method, fused=fused, classes=classes)
+    sources, trained = leave_out(sources, load_trained(detector.bundle))
+    try:
+        require_enough(len(sources), alpha, confidence, method, fused=fused, classes=classes)
+    except CalibrationError as error:
+        raise CalibrationError(f"{_describe_trained(trained)}{error}") from None
     per_promise = confidence_per_promise(confidence, classes)
     needed = images_required(alpha, per_promise, method)
     parts = split_sources(sources, tuned=load_tuned(detector.bundle), fused=fused)
@@ -269,7 +277,12 @@ def calibrate_files(
     rows = assess_contamination(files.scores, alpha, per_promise, method, shares)
     names = detector.bundle.manifest.class_names
     predictions = count_predictions(files.predicted, files.ids, names, check.variation)
-    return Calibrated(calibration, detector, files, fitted, rows, predictions, parts.tuned)
+    return Calibrated(calibration, detector, files, fitted, rows, predictions, parts.tuned, trained)
+
+
+def _describe_trained(count: int) -> str:
+    """The beginning of a message about too few images; "" where none was left out."""
+    return f"The UNet was trained on {count} of these images, so no threshold is fitted on them. " if count else ""
 
 
 def _require_untuned(parts: SplitFiles, needed: int) -> None:

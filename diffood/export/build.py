@@ -31,6 +31,7 @@ from diffood.runtime.bundle.bundle import (
     UNetEntry,
     write_bundle,
 )
+from diffood.runtime.bundle.trained import TRAINED, pack_trained
 from diffood.runtime.method.plan import CLASSIFIER, DEFAULT, FAST, PLAIN, REFERENCE, Plan
 from diffood.runtime.progress import Say, ShowProgress, hide_progress
 
@@ -147,6 +148,8 @@ def _write_files(
     np.savez(writer.folder / GOLDEN, allow_pickle=False, **golden)
     if unet.denoises:
         np.savez(writer.folder / NOISE_LEVELS, allow_pickle=False, alpha_bar=schedule.alpha_bar)
+    if unet.trained_on is not None:
+        (writer.folder / TRAINED).write_bytes(pack_trained(unet.trained_on))
 
     def make_manifest(files: dict[str, FileEntry]) -> Manifest:
         return Manifest(

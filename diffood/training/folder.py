@@ -13,6 +13,7 @@ from diffood.export.sources.unets.diffusers_model import WEIGHTS
 from diffood.export.sources.unets.folder import CLASS_NAMES
 from diffood.export.sources.unets.scheduler import CONFIG as SCHEDULER
 from diffood.runtime.bundle.durable import write_durably
+from diffood.runtime.bundle.trained import TRAINED, pack_trained, shorten
 from diffood.training.checkpoint import CHECKPOINT, TrainingProgress
 from diffood.training.images import TrainingImages
 from diffood.training.labels import Labels
@@ -20,7 +21,7 @@ from diffood.training.loop import AVERAGE_DECAY, FALLING, NULL_SHARE, TIMES, WAR
 from diffood.training.request import TrainingRequest
 
 CONFIG, CARD, CURVE, PICTURE = "config.json", "README.md", "curve.jsonl", "samples.png"
-WRITTEN = (CONFIG, WEIGHTS, SCHEDULER, CLASS_NAMES, CARD, CURVE, PICTURE, CHECKPOINT)
+WRITTEN = (CONFIG, WEIGHTS, SCHEDULER, CLASS_NAMES, TRAINED, CARD, CURVE, PICTURE, CHECKPOINT)
 LINES_OF_CURVE, CLASSES_SHOWN, NOTES = 12, 20, 8  # in the model card
 
 
@@ -81,8 +82,9 @@ def write_unet(folder: Path, network: Any, weights: dict[str, torch.Tensor], lab
 
 
 def write_card(folder: Path, progress: TrainingProgress, about: TrainedOn, parameters: int) -> None:
-    """Write the model card, and the curve as JSON lines."""
+    """Write the model card, the hashes of the images, and the curve as JSON lines."""
     write_durably(folder / CARD, ("\n".join(describe_model(progress, about, parameters)) + "\n").encode())
+    write_durably(folder / TRAINED, pack_trained(shorten(about.images.sha256)))
     curve = "".join(look.model_dump_json() + "\n" for look in progress.curve)
     write_durably(folder / CURVE, curve.encode())
 

@@ -32,6 +32,7 @@ class TrainingImages:
     Attributes:
         pixels: uint8 [N, C, H, W], a map of an unlinked file.
         ids: Of the items, in the order of pixels.
+        sha256: Of the bytes of their files.
         digest: SHA-256 over the ids and hashes of all images.
         repeated: Files left out because another has the same bytes.
         converted: Images that were resized, turned or converted, by note.
@@ -40,6 +41,7 @@ class TrainingImages:
 
     pixels: npt.NDArray[np.uint8]
     ids: tuple[str, ...]
+    sha256: frozenset[str]
     digest: str
     repeated: int
     converted: dict[str, int]
@@ -131,4 +133,6 @@ def read_training_images(
         file.flush()
         planes = (len(ids), shape.channels, shape.height, shape.width)
         pixels = np.memmap(file, np.uint8, "r", shape=planes)  # keeps the unlinked file open
-    return TrainingImages(pixels, tuple(ids), digest.hexdigest(), repeated, dict(converted), tuple(set_aside))
+    return TrainingImages(
+        pixels, tuple(ids), frozenset(seen), digest.hexdigest(), repeated, dict(converted), tuple(set_aside)
+    )

@@ -27,6 +27,7 @@ from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.arrays import load_arrays
 from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.trained import TRAINED, load_trained, pack_trained, shorten
 from diffood.runtime.detector import Detector
 
 RESIZED = Preprocessing((12, 10), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
@@ -96,6 +97,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small_unet(**ONE_LEVEL).save_pretrained(folder / "unet", safe_serialization=True)
     diffusers.DDPMScheduler(num_train_timesteps=40).save_pretrained(folder / "scheduler")
     (folder / "factories.py").write_text(FACTORIES)
+    (folder / "unet" / TRAINED).write_bytes(pack_trained(shorten(["0a" * 32, "f0" * 32])))
     return folder
 
 
@@ -116,6 +118,10 @@ def exported(models: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     sources = sources_of(models, "logits_only", class_names=("a", "b", "c"))
     export_bundle(ExportRequest(output, sources), lines.append)
     return output, lines
+
+
+def test_what_the_unet_was_trained_on_goes_into_the_bundle(exported: tuple[Path, list[str]]) -> None:
+    assert load_trained(open_bundle(exported[0])) == {"0a" * 8, "f0" * 8}
 
 
 def test_a_factory_that_ends_in_softmax_gives_its_logits(models: Path) -> None:

@@ -50,6 +50,8 @@ def test_a_trained_folder_is_what_export_takes(ask: Ask, train: Train) -> None:
     assert (unet.channels, unet.height, unet.width) == (1, 8, 8)
     assert unet.labels(3) == "class+null"
     assert unet.class_names == ("bars", "dots", "grey")
+    assert unet.trained_on is not None
+    assert len(unet.trained_on) == 48  # those held out chose the weights, so they count too
     assert unet.schedule.origin == "scheduler_config.json"
     assert unet.schedule.prediction == "epsilon"
     assert len(unet.schedule.alpha_bar) == 1000

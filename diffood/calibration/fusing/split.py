@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from diffood.errors import CalibrationError, RejectedImage
+from diffood.runtime.bundle.trained import DIGITS
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.items import Item
 
@@ -81,6 +82,16 @@ def split_sources(
         [source for index, source in enumerate(sources) if index not in fitted],
         sum(seen),
     )
+
+
+def leave_out(
+    sources: Sequence[Item], known: Collection[str], limits: ImageLimits = DEFAULT_LIMITS
+) -> tuple[Sequence[Item], int]:
+    """The files whose hashes do not begin with one of the known beginnings, and how many others there are."""
+    if not known:
+        return sources, 0
+    kept = [source for source in sources if digest(source, limits)[:DIGITS] not in known]
+    return kept, len(sources) - len(kept)
 
 
 def digest(source: Item, limits: ImageLimits = DEFAULT_LIMITS) -> str:

@@ -31,6 +31,7 @@ def describe_calibration(done: "Calibrated") -> list[str]:
         *(describe_fusion(calibration.fusion) if calibration.fusion else []),
         f"images      {calibration.n} scored, {calibration.set_aside} set aside",
         *describe_conversions(done.conversions, calibration.n + (calibration.fusion.n if calibration.fusion else 0)),
+        *([_trained(done)] if done.trained else []),
         *([_tuned(done)] if done.tuned else []),
         *describe_predictions(done.predictions),
         f"threshold   {calibration.threshold:.6f} ({calibration.allowed_above} of {calibration.n} above)",
@@ -64,6 +65,10 @@ def describe_repeated(done: "Calibrated") -> list[str]:
         return []
     repeat = "files repeat" if done.files.repeated > 1 else "file repeats"
     return [f"{done.files.repeated} {repeat} another's bytes; the guarantee counts on fresh images."]
+
+
+def _trained(done: "Calibrated") -> str:
+    return f"trained on  {done.trained} other images given, by the UNet: left out, the guarantee does not hold for them"
 
 
 def _tuned(done: "Calibrated") -> str:

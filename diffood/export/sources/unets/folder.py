@@ -12,6 +12,7 @@ from diffood.export.sources.unets.autoencoder import FOLDERS, find_autoencoder, 
 from diffood.export.sources.unets.diffusers_model import WEIGHTS
 from diffood.export.sources.unets.scheduler import load_schedule
 from diffood.export.sources.unets.unet import UNet
+from diffood.runtime.bundle.trained import read_trained
 
 CLASS_NAMES = (
     "class_names.txt"  # beside the weights: the classes of a UNet's labels, as `diffood train-unet` writes them
@@ -55,6 +56,7 @@ def load_folder(folder: Path, scheduler: Path | None = None) -> UNet:
         unet,
         schedule=load_schedule(denoiser.absolute(), scheduler),
         class_names=read_class_names(names) if names.is_file() else None,
+        trained_on=read_trained(denoiser),
         notes=(*_notes_on_averages(denoiser), *unet.notes),
     )
     if autoencoder:

@@ -8,6 +8,7 @@ import torch
 from diffood.errors import ExportError
 from diffood.export.sources.unets.autoencoder import Autoencoder
 from diffood.export.sources.unets.scheduler import PAPER, NoiseSchedule
+from diffood.runtime.bundle.trained import Hashes
 from diffood.runtime.images.decode import ImageShape
 
 
@@ -28,6 +29,7 @@ class UNet:
         notes: What else the user should know, one line each.
         autoencoder: Whose latents it denoises; None where it denoises images.
         class_names: What its labels are, in their order, without the null class; None where its folder does not say.
+        trained_on: Short hashes of the images it was trained on, uint64 [N]; None where its folder does not say.
 
     """
 
@@ -42,6 +44,7 @@ class UNet:
     notes: tuple[str, ...] = ()
     autoencoder: Autoencoder | None = None
     class_names: tuple[str, ...] | None = None
+    trained_on: Hashes | None = None
 
     @property
     def denoises(self) -> bool:
