@@ -1,9 +1,8 @@
 """Does what an export is asked: makes a bundle or opens one, adds INT8 graphs, builds engines. Imports torch late."""
 
-import importlib
-
-from diffood.export.preflight import EXTRA, EXTRA_OF_INT8, missing_extra, require_possible
+from diffood.export.preflight import EXTRA, EXTRA_OF_INT8, require_possible
 from diffood.export.request import IMAGES, ExportRequest
+from diffood.export.sources.libraries import require_packages
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.progress import Say, ShowProgress, hide_progress
 
@@ -24,12 +23,12 @@ def run_export(request: ExportRequest, report: Say, show_progress: ShowProgress 
     """
     require_possible(request)
     if request.sources is not None:
-        _import(*EXTRA)
+        require_packages("diffood export", *EXTRA)
         from diffood.export.build import export_bundle
 
         export_bundle(request, report, show_progress)
     if "int8" in request.precisions and request.images:
-        _import(*EXTRA_OF_INT8)
+        require_packages("diffood export", *EXTRA_OF_INT8)
         from diffood.export.images import read_sample
         from diffood.export.int8.quantize import quantize_bundle
 
@@ -44,11 +43,3 @@ def run_export(request: ExportRequest, report: Say, show_progress: ShowProgress 
         from diffood.export.engines.build import build_engines
 
         build_engines(request.bundle, request.engines, report)
-
-
-def _import(*packages: str) -> None:
-    try:
-        for package in packages:
-            importlib.import_module(package)
-    except ImportError as error:
-        raise missing_extra(error.name or str(error)) from None

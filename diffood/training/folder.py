@@ -9,6 +9,7 @@ import torch
 
 from diffood import __version__
 from diffood.errors import UsageError
+from diffood.export.sources.libraries import import_diffusers
 from diffood.export.sources.unets.diffusers_model import WEIGHTS
 from diffood.export.sources.unets.folder import CLASS_NAMES
 from diffood.export.sources.unets.scheduler import CONFIG as SCHEDULER
@@ -65,14 +66,15 @@ def check_folder(folder: Path, *, overwrite: bool) -> bool:
 
 def write_unet(folder: Path, network: Any, weights: dict[str, torch.Tensor], labels: Labels) -> None:
     """Write what `diffood export --unet` takes: configuration, weights, noise schedule, class names."""
-    from diffusers import DDPMScheduler
     from safetensors.torch import save
 
     config = {
         "_class_name": type(network).__name__,
         **{k: v for k, v in network.config.items() if not k.startswith("_")},
     }
-    scheduler = DDPMScheduler(num_train_timesteps=TIMES, beta_schedule="linear", beta_start=1e-4, beta_end=0.02)
+    scheduler = import_diffusers("DDPMScheduler")(
+        num_train_timesteps=TIMES, beta_schedule="linear", beta_start=1e-4, beta_end=0.02
+    )
     held = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     write_durably(folder / WEIGHTS, save(held, {"format": "pt"}))
     write_durably(folder / CONFIG, (json.dumps(config, indent=2, default=list) + "\n").encode())

@@ -1,13 +1,13 @@
 """Does what a training is asked: reads images, chooses labels, trains, writes a UNet. Imports torch late."""
 
-import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from diffood.errors import MissingExtraError, UsageError
+from diffood.errors import UsageError
+from diffood.export.sources.libraries import require_packages
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.progress import Say, ShowProgress
 from diffood.runtime.sessions.cores import usable_cores
@@ -40,7 +40,7 @@ def run_training(request: TrainingRequest, report: Say, show_progress: ShowProgr
         MissingExtraError: A library is not installed.
 
     """
-    _require_libraries()
+    require_packages("diffood train-unet", "torch", "diffusers", "safetensors")
     from diffood.training.folder import TrainedOn, check_folder, write_card, write_unet
     from diffood.training.loop import BatchSource, Training
     from diffood.training.network import build_unet
@@ -209,13 +209,3 @@ def _prepare_torch(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-
-
-def _require_libraries() -> None:
-    try:
-        for package in ("torch", "diffusers", "safetensors"):
-            importlib.import_module(package)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"`diffood train-unet` needs {error.name}, which is not installed: pip install 'diffood[export]'"
-        ) from None

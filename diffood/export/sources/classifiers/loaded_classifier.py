@@ -1,13 +1,9 @@
-"""What a source of classifiers gives, and how it imports the library it needs."""
+"""What a source of classifiers gives."""
 
-import importlib
 from dataclasses import dataclass, field
-from types import ModuleType
 
-import torch
 from torch import nn
 
-from diffood.errors import ExportError, MissingExtraError
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 
 
@@ -37,21 +33,3 @@ class LoadedClassifier:
     features_from: str = "its second output"
     notes: tuple[str, ...] = ()
     parameters: int | None = None
-
-
-def import_library(name: str, kind: str) -> ModuleType:
-    """A library a source stands on. MissingExtraError without it, ExportError where it does not go with torch."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        missing = error.name or name
-        raise MissingExtraError(
-            f"`{kind}:` needs {missing}, which is not installed or too old ({error}): "
-            "pip install 'diffood[classifiers]'"
-        ) from None
-    except Exception as error:  # torchvision with another torch is a RuntimeError about an operator
-        reason = " ".join(str(error).split())[:200]
-        raise ExportError(
-            f"{name} is installed but cannot be imported with torch {torch.__version__} ({reason}): "
-            "install the release that goes with it."
-        ) from None

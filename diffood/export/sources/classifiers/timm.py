@@ -9,7 +9,7 @@ from torch import nn
 
 from diffood.errors import ExportError
 from diffood.export.sources.checkpoint import open_checkpoint
-from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier, import_library
+from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier
 from diffood.export.sources.classifiers.named import (
     build_and_fill,
     refuse_download,
@@ -18,12 +18,13 @@ from diffood.export.sources.classifiers.named import (
 )
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.libraries import import_library
 from diffood.export.sources.weights import hash_files, hash_tensors
 
 
 def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
     """Build timm's NAME (NAME.TAG for the config of other weights). Raises ExportError, MissingExtraError."""
-    timm = import_library("timm", "timm")
+    timm = import_library("timm", "`timm:`", "classifiers")
     name, origin = source.name, f"timm {source.name}"
     notes: tuple[str, ...] = ()
     if not set(":/").isdisjoint(name) or not timm.is_model(name):

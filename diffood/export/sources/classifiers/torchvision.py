@@ -8,7 +8,7 @@ from torch import nn
 
 from diffood.errors import ExportError
 from diffood.export.sources.checkpoint import open_checkpoint
-from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier, import_library
+from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier
 from diffood.export.sources.classifiers.named import (
     build_and_fill,
     refuse_download,
@@ -17,6 +17,7 @@ from diffood.export.sources.classifiers.named import (
 )
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
+from diffood.export.sources.libraries import import_library
 from diffood.export.sources.weights import hash_files, hash_tensors
 
 CLASSES = 1000  # of ImageNet, torchvision's default
@@ -29,7 +30,7 @@ def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
     Preprocessing is that of the weights' own entry: the one named, the one that a local file is by its name or its
     hash, else the default.
     """
-    models = import_library("torchvision", "torchvision").models
+    models = import_library("torchvision", "`torchvision:`", "classifiers").models
     name, _, entry = source.name.partition(".")
     known = models.list_models(module=models)
     if name not in known:

@@ -1,4 +1,4 @@
-"""Loads the autoencoder of a latent diffusion pipeline: diffusers' AutoencoderKL or VQModel, safetensors only."""
+"""Loads the autoencoder of a latent diffusion pipeline: diffusers' AutoencoderKL or VQModel."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ import torch
 
 from diffood.errors import ExportError
 from diffood.export.sources.json_config import read_config
+from diffood.export.sources.libraries import import_diffusers
 from diffood.export.sources.unets.diffusers_model import load_diffusers
 from diffood.runtime.images.decode import ImageShape
 
@@ -59,9 +60,7 @@ def load_autoencoder(folder: Path, latent: tuple[int, int, int]) -> Autoencoder:
 
     Raises ExportError where it is of another kind, its weights do not load, or its latents are of another shape.
     """
-    from diffusers import AutoencoderKL, VQModel
-
-    kinds = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
+    kinds = {"AutoencoderKL": import_diffusers("AutoencoderKL"), "VQModel": import_diffusers("VQModel")}
     name = read_config(folder / "config.json").get("_class_name")
     if name not in kinds:
         raise ExportError(f"{folder} is a {name}; the autoencoders that can be exported are {' and '.join(kinds)}.")

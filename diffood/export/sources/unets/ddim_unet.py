@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, model_validator
 
+from diffood.export.sources.libraries import import_diffusers
 from diffood.export.sources.unets.checkpoint_config import Blocks, CheckpointConfig, Sizes, Width
 
 _NAMES = {  # part of a name in diffusers: in the checkpoint; longer parts first
@@ -68,10 +69,8 @@ class DDIMConfig(CheckpointConfig):
 
 def build_ddim(config: DDIMConfig, labels: int) -> torch.nn.Module:
     """The network with names of diffusers: one head, sines first, padding on two sides where the image is halved."""
-    from diffusers import UNet2DModel
-
     attention = [config.image_size >> level in config.attn_resolutions for level in range(len(config.ch_mult))]
-    model: torch.nn.Module = UNet2DModel(
+    model: torch.nn.Module = import_diffusers("UNet2DModel")(
         sample_size=config.image_size,
         in_channels=config.in_channels,
         out_channels=config.in_channels,

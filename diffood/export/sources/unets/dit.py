@@ -4,6 +4,7 @@ from pathlib import Path
 
 from diffood.errors import ExportError
 from diffood.export.sources.json_config import read_config
+from diffood.export.sources.libraries import import_diffusers
 from diffood.export.sources.unets.denoiser import make_unet, read_sample_size
 from diffood.export.sources.unets.diffusers_model import load_diffusers
 from diffood.export.sources.unets.unet import UNet
@@ -14,10 +15,8 @@ def load(folder: Path) -> UNet:
 
     Raises ExportError where its weights do not load, or its shapes do not fit.
     """
-    from diffusers import DiTTransformer2DModel
-
     size = read_sample_size(folder, read_config(folder / "config.json").get("sample_size"))
-    loaded = load_diffusers(folder, DiTTransformer2DModel)
+    loaded = load_diffusers(folder, import_diffusers("DiTTransformer2DModel"))
     patch = loaded.config["patch_size"]
     if any(side % patch for side in size):
         raise ExportError(f"{folder}: the sample_size {size[0]} is not a multiple of the patch_size {patch}.")

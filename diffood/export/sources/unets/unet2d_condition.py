@@ -8,6 +8,7 @@ from torch import nn
 
 from diffood.errors import ExportError
 from diffood.export.sources.json_config import read_config
+from diffood.export.sources.libraries import import_diffusers
 from diffood.export.sources.unets.denoiser import make_unet, read_sample_size
 from diffood.export.sources.unets.diffusers_model import load_diffusers
 from diffood.export.sources.unets.unet import UNet
@@ -32,10 +33,8 @@ class WithoutText(nn.Module):
 
 def load(folder: Path) -> UNet:
     """The UNet, for any number of channels. Raises ExportError where it attends to a text or needs other inputs."""
-    from diffusers import UNet2DConditionModel
-
     size = read_sample_size(folder, read_config(folder / "config.json").get("sample_size"))
-    loaded = load_diffusers(folder, UNet2DConditionModel)
+    loaded = load_diffusers(folder, import_diffusers("UNet2DConditionModel"))
     for name in _OTHER_INPUTS:
         if loaded.config.get(name) is not None:
             raise ExportError(
