@@ -1,6 +1,7 @@
 """Opens files of weights that torch or safetensors wrote, whatever their ending. Runs no code of theirs."""
 
 import pickle
+import re
 import shlex
 import zipfile
 from pathlib import Path
@@ -12,7 +13,7 @@ from diffood.export.sources.json_config import read_config
 
 MAX_PICKLE_BYTES = 64 * 2**20  # names and shapes of a checkpoint take some hundred kilobytes; tensors are other entries
 MAX_INDEX_BYTES = 2**25
-INDEX = ".index.json"  # names the shards of weights that are in several files
+_INDEX = re.compile(r"\.index(\.\w+)?\.json$")  # names the shards of weights in several files; diffusers adds a variant
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _HEAD = 512  # bytes that tell what a file is
 _EXPORTED = ("archive_format", "serialized_exported_program.json")  # entries of torch.export's archives
@@ -45,7 +46,7 @@ def read_weights_file(path: Path) -> tuple[object, list[Path]]:
     """
     if not path.is_file():
         raise ExportError(f"No weights at {path}{_suggest(path)}.")
-    if path.name.endswith(INDEX):
+    if _INDEX.search(path.name):
         return _read_shards(path)
     return _read(path), [path]
 
@@ -58,7 +59,7 @@ def _suggest(path: Path) -> str:
             ", a folder of torch.distributed.checkpoint; join it first: python -m "
             f"torch.distributed.checkpoint.format_utils dcp_to_torch {shlex.quote(str(path))} weights.pt"
         )
-    inside = sorted(file.name for file in path.iterdir() if file.suffix in ENDINGS or file.name.endswith(INDEX))
+    inside = sorted(file.name for file in path.iterdir() if file.suffix in ENDINGS or _INDEX.search(file.name))
     listed = f" of it: {', '.join(inside[:5])}" if inside else ""
     return f", which is a folder; give a file{listed}"
 

@@ -1,5 +1,6 @@
 """A classifier of transformers: a local folder of config.json, model.safetensors and preprocessor_config.json."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,11 @@ from torch import nn
 
 from diffood.errors import ExportError
 from diffood.export.sources.classifiers import timm
-from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier, import_library
+from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifier
 from diffood.export.sources.classifiers.preprocessing import Filter, Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.json_config import read_config
+from diffood.export.sources.libraries import import_library
 from diffood.export.sources.weights import hash_files
 from diffood.runtime.method.scoring import Float
 
@@ -36,15 +38,15 @@ _FILTERS: dict[int, Filter] = {
 
 
 class LogitsOnly(nn.Module):
-    """Takes the logits out of the output of a model of transformers."""
+    """Takes the logits out of the output of a model of transformers, which may want blue before red."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, swapped: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.swapped = model, swapped
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images to logits."""
-        logits: torch.Tensor = self.model(pixel_values=x).logits
+        logits: torch.Tensor = self.model(pixel_values=x.flip(1) if self.swapped else x).logits
         return logits
 
 
@@ -55,7 +57,7 @@ def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
         raise ExportError("A folder of transformers:DIR holds its own weights: leave --classifier-weights out.")
     if not (folder / "config.json").is_file():
         raise ExportError(f"{folder} holds no config.json; give a folder that save_pretrained wrote.")
-    files = sorted(folder.glob("model*.safetensors"))
+    files, variant = _find_files(folder)
     if not files:
         raise ExportError(
             f"{folder} holds no model.safetensors, and pickles are not opened. Save it again where it was trained: "
@@ -64,10 +66,15 @@ def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
     kinds = [str(kind) for kind in read_config(folder / "config.json", MAX_CONFIG_BYTES).get("architectures") or ()]
     if not any("ForImageClassification" in kind for kind in kinds):
         raise ExportError(f"{folder} is a {', '.join(kinds) or 'model without a name'}, not an image classifier.")
-    library = import_library("transformers", "transformers")
+    library = import_library("transformers", "`transformers:`", "classifiers")
     try:
         model, found = library.AutoModelForImageClassification.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            folder,
+            variant=variant,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except Exception as error:
         raise ExportError(f"transformers cannot load {folder}: {type(error).__name__}: {_short(error)}") from None
@@ -75,21 +82,39 @@ def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
     if unset:  # transformers would leave them random
         raise ExportError(f"{folder} holds no weights for {unset[0]} and {len(unset) - 1} more; save the whole model.")
     names = tuple(str(model.config.id2label[index]) for index in sorted(model.config.id2label))
-    preprocessing, notes = _preprocessing(library, folder, model.config)
-    said = "" if notes else "its image processor"
+    preprocessing, swapped, notes = _preprocessing(library, folder, model.config)
+    said = "" if notes else "its image processor" + (", blue first" if swapped else "")
     origin = f"transformers {type(model).__name__} {folder.name}"
-    return LoadedClassifier(LogitsOnly(model), origin, hash_files(files), preprocessing, said, names, notes=notes)
+    if variant:
+        notes = (f"{folder.name}: taken from {files[0].name}", *notes)
+    model = LogitsOnly(model, swapped=swapped)
+    return LoadedClassifier(model, origin, hash_files(files), preprocessing, said, names, notes=notes)
 
 
-def _preprocessing(library: Any, folder: Path, config: Any) -> tuple[Preprocessing, tuple[str, ...]]:
-    """What the folder's image processor does, found by trying it on pictures; and a note where there is none."""
+def _find_files(folder: Path) -> tuple[list[Path], str | None]:
+    """The weights in one file or in shards, and their variant, such as fp16, where there are no plain ones."""
+    by_variant: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        if match := re.fullmatch(r"model(?:\.([^.]+?))?(?:-\d+-of-\d+)?\.safetensors", path.name):
+            by_variant.setdefault(match[1] or "", []).append(path)
+    variant = min(by_variant, default="")
+    return by_variant.get(variant, []), variant or None
+
+
+def _preprocessing(library: Any, folder: Path, config: Any) -> tuple[Preprocessing, bool, tuple[str, ...]]:
+    """What the folder's image processor does, found by trying it on pictures; and a note where there is none.
+
+    Whether it puts blue first, as that of MobileViT does, is the second value.
+    """
     if (folder / PROCESSOR).is_file():
         read_config(folder / PROCESSOR)
     elif not hasattr(config, "pretrained_cfg"):  # networks of timm keep it there
         size = getattr(config, "image_size", None)
         known = (size, size) if isinstance(size, int) else None
-        return Preprocessing(size=known), (
-            f"no {PROCESSOR} in {folder.name}: say by --mean, --std and --input-size what the classifier wants",
+        return (
+            Preprocessing(size=known),
+            False,
+            (f"no {PROCESSOR} in {folder.name}: say by --mean, --std and --input-size what the classifier wants",),
         )
     try:
         processor = library.AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -106,9 +131,11 @@ def _preprocessing(library: Any, folder: Path, config: Any) -> tuple[Preprocessi
         rows, columns = able.matrices(*PROBE) or (np.eye(PROBE[0]), np.eye(PROBE[1]))
         made = rows @ (picture.transpose(2, 0, 1) / 255.0) @ columns
         if made.shape == wanted.shape:
-            levels = 255 * np.abs(made - (wanted * std[:, None, None] + mean[:, None, None]))
-            if levels.max() <= CLOSE:
-                return replace(able, mean=tuple(map(float, mean)), std=tuple(map(float, std))), ()
+            levels = wanted * std[:, None, None] + mean[:, None, None]
+            for order in (slice(None), slice(None, None, -1)):
+                if 255 * np.abs(made - levels[order]).max() <= CLOSE:
+                    found = replace(able, mean=tuple(map(float, mean[order])), std=tuple(map(float, std[order])))
+                    return found, order.step is not None, ()
     raise ExportError(
         f"{type(processor).__name__} of {folder} prepares images in a way that is not supported: write a factory "
         "(FILE.py:FACTORY) that prepares them and loads the model."
@@ -131,8 +158,9 @@ def _candidates(processor: Any, size: tuple[int, int]) -> Iterator[Preprocessing
     if edge:
         shares = (1.0, getattr(processor, "crop_pct", None) or 1.0, 224 / 256)
         for made in dict.fromkeys(int(edge / share) for share in shares):
-            yield Preprocessing(size, resize=(made, made), keep_ratio=True, filter=kind)
-        yield Preprocessing(resize=(edge, edge), keep_ratio=True, filter=kind)
+            whole = Preprocessing(resize=(made, made), keep_ratio=True, filter=kind)
+            yield whole  # first: cut to the size that the test picture comes to, it would be the same on that alone
+            yield replace(whole, size=size)
     yield Preprocessing(size, filter=kind)
 
 

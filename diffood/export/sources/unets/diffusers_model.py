@@ -18,7 +18,7 @@ _STEM = "diffusion_pytorch_model"
 _PATTERNS = tuple(
     f"{_STEM}{variant}.{ending}{index}"
     for ending in ("safetensors", "bin")
-    for variant, index in (("", ""), ("", ".index.json"), (".*", ""), ("", ".*.index.json"), (".*", ".index.json"))
+    for variant, index in (("", ""), ("", ".index.json"), (".*", ""), ("", ".index.*.json"))
 )
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # attention before diffusers 0.16
 

@@ -1,5 +1,6 @@
 """torchvision:NAME with weights made from a local file: equal to torchvision, prepared as its own transform does."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,46 @@ except DiffoodError as error:
 assert asked
 """)
     assert "The weights of torchvision:squeezenet1_1 cannot be fetched" in out
+
+
+def test_files_of_densenet_from_before_its_names_changed_are_read(tmp_path: Path) -> None:
+    """As torchvision's own densenet121-a639ec97.pth: `norm.1`, and no counters of batches."""
+    model, weights = weights_of("densenet121", tmp_path / "net.pth", num_classes=4)
+    old = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", name): value
+        for name, value in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, weights)
+    found = load("densenet121", weights)
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(found.model(x)[0], model(x))
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_heads_may_be_there_or_not(tmp_path: Path, name: str) -> None:
+    settings = {"init_weights": False, "transform_input": True, "num_classes": 5}
+    for auxiliary in (True, False):
+        model, weights = weights_of(name, tmp_path / "net.pth", aux_logits=auxiliary, **settings)
+        found = load(name, weights)
+        assert found.classes == 5
+        x = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            assert torch.equal(found.model(x)[0], model(x))
+
+
+def test_a_training_scripts_checkpoint_gives_its_averages(tmp_path: Path) -> None:
+    """As torchvision's references/classification saves it."""
+    plain, weights = weights_of("resnet18", tmp_path / "net.pth", num_classes=3)
+    average = torch.optim.swa_utils.AveragedModel(plain)
+    with torch.no_grad():
+        plain.fc.weight += 1
+    torch.save({"model": plain.state_dict(), "model_ema": average.state_dict(), "epoch": 3}, weights)
+    found = load("resnet18", weights)
+    assert found.notes[0] == "net.pth: its averaged weights are taken, 'model_ema', not 'model'"
+    assert found.classes == 3
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(found.model(x)[0], average.module(x))

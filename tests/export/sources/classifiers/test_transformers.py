@@ -47,6 +47,13 @@ PROCESSORS = {
         size={"height": 32, "width": 32}, rescale_factor=1 / 127.5, rescale_offset=True, include_top=False
     ),
     "not normalised": lambda: transformers.ViTImageProcessor(size={"height": 32, "width": 32}, do_normalize=False),
+    "shorter side alone": lambda: transformers.ViTImageProcessor(size={"shortest_edge": 32}),
+    "a larger shorter side alone": lambda: transformers.LevitImageProcessor(
+        size={"shortest_edge": 28}, do_center_crop=False
+    ),
+    "blue first": lambda: transformers.MobileViTImageProcessor(
+        size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}
+    ),
     "not resized": lambda: transformers.ViTImageProcessor(do_resize=False),
 }
 
@@ -99,6 +106,37 @@ def test_a_folder_of_a_network_of_timms_keeps_its_preprocessing_in_its_config(tm
         assert torch.allclose(found.model(x)[0], model(x).logits, atol=1e-5)
 
 
+def test_a_model_that_wants_blue_first_gets_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = resnet().eval()
+    found = load(saved(tmp_path, model, "blue first"))
+    assert "blue first" in found.prepared
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.allclose(found.model(x)[0], model(x.flip(1)).logits, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"max_shard_size": "4KB"}, ()),
+        ({"variant": "fp16"}, ("taken from model.fp16.safetensors",)),
+        ({"variant": "fp16", "max_shard_size": "4KB"}, ("taken from model.fp16-00001-of-00002.safetensors",)),
+    ],
+)
+def test_shards_and_variants_are_found(tmp_path: Path, how: dict[str, str], said: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    model = resnet().eval()
+    model.save_pretrained(tmp_path, **how)
+    PROCESSORS["squashed"]().save_pretrained(tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+    found = load(tmp_path)
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.allclose(found.model(x)[0], model(x).logits, atol=1e-6)
+    assert tuple(note.partition(": ")[2] for note in found.notes) == said
+
+
 def test_class_names_are_the_configs(tmp_path: Path) -> None:
     assert load(saved(tmp_path, vit())).class_names == ("ant", "bee", "cow")
 
@@ -116,6 +154,7 @@ def assert_prepared_alike(found: Classifier, kind: str, size: tuple[int, int]) -
     expected = torch.as_tensor(np.asarray(PROCESSORS[kind]()(images=picture, return_tensors="np")["pixel_values"][0]))
     x = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
     made = PrepareImages(found, 3, *size)(x)[0]
+    made = made.flip(0) if kind == "blue first" else made
     assert made.shape == expected.shape, kind
     levels = (made - expected).abs().amax((1, 2)) * torch.tensor(found.preprocessing.std) * 255
     assert levels.max() < 2.5, kind  # processors round to 8 bits after the resize

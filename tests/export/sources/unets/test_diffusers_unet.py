@@ -41,6 +41,48 @@ def test_a_folder_gives_what_diffusers_gives(network: torch.nn.Module, tmp_path:
         assert_same(network, tmp_path / ending)
 
 
+SAVED: dict[str, tuple[dict[str, Any], str]] = {
+    "half precision": ({"variant": "fp16"}, "diffusion_pytorch_model.fp16.safetensors"),
+    "shards": ({"max_shard_size": "4KB"}, ""),
+    "shards of half precision": ({"variant": "fp16", "max_shard_size": "4KB"}, "safetensors.index.fp16.json"),
+    "pickled shards": ({"max_shard_size": "4KB", "safe_serialization": False}, ""),
+    "a pickled variant": ({"variant": "ema", "safe_serialization": False}, "diffusion_pytorch_model.ema.bin"),
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_shards_and_variants_are_found(network: torch.nn.Module, name: str, tmp_path: Path) -> None:
+    how, said = SAVED[name]
+    network.save_pretrained(tmp_path, **how)
+    assert not (tmp_path / "diffusion_pytorch_model.safetensors").exists()
+    assert_same(network, tmp_path)
+    assert said in "".join(load_unet(tmp_path).notes)
+    shard = next(iter(sorted(tmp_path.glob("*-of-*"))), None)
+    if shard:
+        shard.unlink()
+        with pytest.raises(ExportError, match=f"names the shard {shard.name}, which is missing; copy all"):
+            load_unet(tmp_path)
+
+
+def test_plain_weights_win_over_a_variant(network: torch.nn.Module, tmp_path: Path) -> None:
+    small_unet(sample_size=(8, 16)).save_pretrained(tmp_path, variant="fp16")
+    network.save_pretrained(tmp_path)
+    assert_same(network, tmp_path)
+    assert not load_unet(tmp_path).notes
+
+
+def test_the_averaged_model_of_a_checkpoint_is_taken(network: torch.nn.Module, tmp_path: Path) -> None:
+    """checkpoint-500/ as diffusers' training scripts leave it: unet/ and, by EMAModel, unet_ema/."""
+    small_unet(sample_size=(8, 16)).save_pretrained(tmp_path / "unet")
+    ema = diffusers.training_utils.EMAModel(
+        network.parameters(), model_cls=diffusers.UNet2DModel, model_config=network.config
+    )
+    ema.save_pretrained(tmp_path / "unet_ema")
+    assert_same(network, tmp_path)
+    assert load_unet(tmp_path).notes == ("the averaged weights are taken, unet_ema, not unet",)
+    assert load_unet(tmp_path / "unet").notes == ("unet is taken; the averaged weights are beside it, in unet_ema",)
+
+
 @pytest.mark.parametrize(
     ("pipeline", "scheduler"), [("DDPMPipeline", "DDPMScheduler"), ("DDIMPipeline", "DDIMScheduler")]
 )
