@@ -34,8 +34,6 @@ _TRAINING = {"criterion", "criteria", "loss", "losses", "metric", "metrics", "ac
 _USUAL = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "model_state", "module")
 _SHOWN = 100  # letters of a name in a message
 
-Shape = tuple[int, ...]
-
 
 @dataclass(frozen=True)
 class ModelCheckpoint:
@@ -73,7 +71,7 @@ class WantedTensors:
 
     """
 
-    shapes: Mapping[str, Shape | None]
+    shapes: Mapping[str, tuple[int, ...] | None]
     buffers: Collection[str] = ()
     optional: Collection[str] = ()
     ignored: tuple[str, ...] = ()
@@ -102,7 +100,7 @@ class _Fit:
         prefix: What its names begin with.
         names: From the network's names to the file's.
         averaged: Whether these are averages over training.
-        alike: Tensors that have the network's shape too.
+        alike: NamedTensors that have the network's shape too.
 
     """
 

@@ -20,7 +20,7 @@ NamedTensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class StateDict:
-    """Tensors that lie together in a file.
+    """NamedTensors that lie together in a file.
 
     Attributes:
         place: The keys they lie under.
