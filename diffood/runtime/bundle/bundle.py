@@ -296,11 +296,12 @@ def kept_folder(bundle: Bundle) -> Path:
     return plain_folder(bundle.path, KEPT)
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: str | Path) -> Bundle:
     """Open a bundle folder: manifest validated, every file's hash checked.
 
     Raises BundleError saying which file is wrong, how, and what to do.
     """
+    path = Path(path)
     _require_bundle_folder(path)
     manifest = _parse_manifest(path, read_regular(path, MANIFEST, MAX_MANIFEST_BYTES))
     if manifest.default_plan not in manifest.plans:

@@ -1,17 +1,26 @@
 """Counts the items of inputs in the background, so that a run can say how much is left."""
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from diffood.errors import DiffoodError
-from diffood.runtime.inputs.files import folder_bases, is_folder, list_entries, named_files, open_list, walk
+from diffood.runtime.inputs.files import (
+    InputNames,
+    folder_bases,
+    input_names,
+    is_folder,
+    list_entries,
+    named_files,
+    open_list,
+    walk,
+)
 from diffood.runtime.inputs.labels import LeftOut, without_labels
 from diffood.runtime.inputs.open import STANDARD_INPUT, container_of
 from diffood.runtime.inputs.remote import is_url
 
 
-def count_in_background(inputs: Sequence[str]) -> Callable[[], int | None]:
+def count_in_background(inputs: InputNames) -> Callable[[], int | None]:
     """Start to count the items of inputs in a thread; returns a function that gives the number, None until it is known.
 
     It stays None if only reading would tell: shards, tables, URLs, standard input. An image named twice counts twice:
@@ -28,8 +37,9 @@ def count_in_background(inputs: Sequence[str]) -> Callable[[], int | None]:
     return lambda: found[0] if found else None
 
 
-def count_items(inputs: Sequence[str]) -> int | None:
+def count_items(inputs: InputNames) -> int | None:
     """The number of items in the inputs; None if their names do not tell."""
+    inputs = input_names(inputs)
     try:
         counts = [_count(name for name, _, _ in walk(folder)) for folder, _ in folder_bases(inputs).values()]
         counts += [_count_named(name) for name in dict.fromkeys(inputs) if not is_folder(name)]

@@ -5,10 +5,10 @@ import fnmatch
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, Union
 
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import is_bundle
@@ -17,6 +17,8 @@ from diffood.runtime.inputs.labels import LeftOut, is_hidden_name
 
 Place = TypeVar("Place")
 Failure = TypeVar("Failure", bound=Exception)
+
+InputNames = Union[str, "os.PathLike[str]", Iterable[Union[str, "os.PathLike[str]"]]]
 
 GLOB_CHARACTERS = frozenset("*?[")
 LONGEST_LINE = 2**16  # bytes of a line in a list: sixteen times Linux's PATH_MAX, room for a signed URL
@@ -32,6 +34,13 @@ class RefusedLine:
     def reason(self) -> str:
         """Why it is refused."""
         return f"The line has more than {LONGEST_LINE} bytes; write one path per line."
+
+
+def input_names(inputs: InputNames) -> tuple[str, ...]:
+    """The inputs as text: one that was given alone is not taken for a sequence of letters."""
+    if isinstance(inputs, (str, os.PathLike)):
+        return (os.fspath(inputs),)
+    return tuple(os.fspath(name) for name in inputs)
 
 
 def folder_bases(inputs: Sequence[str]) -> dict[str, tuple[Path, str]]:

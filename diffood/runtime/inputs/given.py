@@ -82,7 +82,7 @@ def list_given(images: Images, shape: ImageShape) -> Iterator[Item]:
     if whole is not None:
         return whole
     if isinstance(images, Mapping) or not isinstance(images, Iterable):
-        raise UsageError(f"{_name_type(images)} was given; give {KINDS}.")
+        raise UsageError(f"The image is {_name_type(images)}; give {KINDS}.")
     return _each(images, shape)
 
 

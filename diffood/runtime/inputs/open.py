@@ -11,8 +11,10 @@ from typing import BinaryIO
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.inputs.archives import TAR
 from diffood.runtime.inputs.files import (
+    InputNames,
     RefusedLine,
     folder_bases,
+    input_names,
     is_folder,
     list_entries,
     named_files,
@@ -57,7 +59,7 @@ def container_at(path: Path) -> ContainerFormat | None:
     return container_of(path.name)
 
 
-def open_inputs(inputs: Sequence[str], reading: ReadOptions) -> Iterator[Item | Pause]:
+def open_inputs(inputs: InputNames, reading: ReadOptions) -> Iterator[Item | Pause]:
     """Items of all inputs, lazily: folders, files, globs, @lists, "-", shards, tables, URLs; a watched folder last.
 
     Inputs come in the order given: a folder or glob sorted by id, a list by lines, a shard by members, a table by
@@ -70,6 +72,7 @@ def open_inputs(inputs: Sequence[str], reading: ReadOptions) -> Iterator[Item | 
 
     What goes wrong later is an item that is refused.
     """
+    inputs = input_names(inputs)
     bases = folder_bases(inputs)
     streams = _streams(inputs, reading, bases)
     items = itertools.chain.from_iterable(streams)
@@ -83,7 +86,7 @@ def open_inputs(inputs: Sequence[str], reading: ReadOptions) -> Iterator[Item | 
     return itertools.chain([first], found)
 
 
-def list_inputs(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS) -> list[Item]:
+def list_inputs(inputs: InputNames, columns: Columns = DEFAULT_COLUMNS) -> list[Item]:
     """All items of all inputs, sorted by id, for a verb that goes through them more than once.
 
     Standard input is read once, here. Bytes that come with a listing (of compressed shards, tables and remote shards)
@@ -94,7 +97,7 @@ def list_inputs(inputs: Sequence[str], columns: Columns = DEFAULT_COLUMNS) -> li
         MissingExtraError: A URL without fsspec, a Parquet table without pyarrow.
         DiffoodError: No space for the temporary file.
     """
-    reading = ReadOptions(columns=columns)
+    inputs, reading = input_names(inputs), ReadOptions(columns=columns)
     spool = Spool()
     found: dict[str, Item] = {}
     for item in itertools.chain.from_iterable(_streams(inputs, reading, folder_bases(inputs))):

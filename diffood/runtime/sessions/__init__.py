@@ -51,7 +51,7 @@ class StepInputs:
 
 
 class Session(Protocol):
-    """What every backend offers. The batch B is fixed: each call of an engine has exactly B rows.
+    """What every backend offers. All calls of an engine have the same number of rows: B, on a CPU a part of it.
 
     Lanes stay on the device between steps: `put` and `take` are the only copies. They contain images [C, H, W], or
     latents if the bundle has an autoencoder; only then `encode` and `decode` are called. One thread at a time.
@@ -71,7 +71,7 @@ class Session(Protocol):
 
     @property
     def batch(self) -> int:
-        """Rows B of every engine call."""
+        """Rows B that the engine works on at once; on a GPU, of every call."""
 
     @property
     def threads(self) -> int:

@@ -57,7 +57,7 @@ def list_candidates(
         backend: "auto": engines before ONNX Runtime, GPU before CPU.
         precision: "auto": the fastest first, as `diffood verify` measured it; the speeds are read from the bundle, so
             the same bundle gives the same choice. None: the calibration's, FP32 without one.
-        batch: Rows of every engine call.
+        batch: Rows that the engine works on at once; on a GPU, of every call.
 
     Raises:
         UsageError: The bundle has no graphs in this precision.

@@ -89,3 +89,7 @@ def test_reading_closes_its_descriptors(small_bundle_copy: Path) -> None:
                 read_regular(small_bundle_copy, name, limit)
         read_regular(small_bundle_copy, "manifest.json", 10**6)
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def test_a_path_may_be_text(small_bundle: Bundle) -> None:
+    assert open_bundle(str(small_bundle.path)).path == small_bundle.path

@@ -15,6 +15,7 @@ from tars import member, png, tar
 
 from diffood.errors import RejectedImage, UsageError
 from diffood.runtime.images.decode import ImageLimits
+from diffood.runtime.inputs.counting import count_items
 from diffood.runtime.inputs.files import LONGEST_LINE
 from diffood.runtime.inputs.items import Item, LocalFile
 from diffood.runtime.inputs.open import list_inputs, open_inputs
@@ -296,3 +297,13 @@ def test_a_list_of_nothing_but_damage_is_wrong_usage(tree: Path) -> None:
     with pytest.raises(UsageError, match=r"Nothing in torn\.tar can be used\. The shard, or its rest"):
         list_inputs(["torn.tar"])
     assert [item.id for item in list_inputs(["torn.tar", "one/a.png"])] == ["one/a.png", "torn.tar"]
+
+
+def test_one_input_alone_is_not_taken_for_letters(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"1")
+    expected = list_inputs([str(tmp_path)])
+    for alone in (str(tmp_path), tmp_path, [tmp_path], (path for path in [tmp_path])):
+        assert list_inputs(alone) == expected
+    for alone in (str(tmp_path), tmp_path):
+        assert list(open_inputs(alone, ReadOptions())) == expected
+        assert count_items(alone) == 1
