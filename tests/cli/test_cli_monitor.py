@@ -42,9 +42,18 @@ def test_clothes_alone_raise_no_alarm(run: Run, calibrated: Path, served: Path) 
     done = run("monitor", served / "calm.jsonl", "--bundle", calibrated)
     assert (done.code, done.err) == (0, "")
     assert "rows        120: 120 scored" in done.out
+    assert "not fresh" not in done.out
     assert "no alarm" in done.out
     content = run("monitor", served / "calm.jsonl", "--bundle", calibrated, "--json").content
     assert content["alarm"] is content["began"] is None
+
+
+def test_rows_of_calibration_images_are_told(run: Run, calibrated: Path, tmp_path: Path) -> None:
+    unpack_set("fashion-validation", tmp_path / "images", 20)  # of the 96 it was calibrated on
+    rows = tmp_path / "rows.jsonl"
+    assert run("serve-batch", calibrated, tmp_path / "images", "--output", rows, *MACHINE).code == 0
+    assert "not fresh   20 rows are of images the bundle was" in run("monitor", rows, "--bundle", calibrated).out
+    assert run("monitor", rows, "--bundle", calibrated, "--json").content["seen"] == 20
 
 
 def test_digits_after_clothes_raise_the_alarm(run: Run, calibrated: Path, served: Path, tmp_path: Path) -> None:

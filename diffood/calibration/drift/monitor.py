@@ -63,6 +63,8 @@ class DriftWatch:
         rows: Number of all rows.
         rejected: Number of rows without a score, which are not bet on.
         log10_maximum: Highest log10 of the martingale so far.
+        calibrated: sha256 of the images that the bundle was calibrated on.
+        seen: Number of rows of such images, which are no new draws.
     """
 
     calibration: Calibration
@@ -73,6 +75,8 @@ class DriftWatch:
     rows: int = 0
     rejected: int = 0
     log10_maximum: float = 0.0
+    calibrated: frozenset[str] = frozenset()
+    seen: int = 0
 
     @property
     def log10_martingale(self) -> float:
@@ -105,6 +109,7 @@ class DriftReport:
     Attributes:
         rows: Number of rows read.
         rejected: Number of rows without a score, which were not bet on.
+        seen: Number of rows of images that the bundle was calibrated on.
         flagged: Number of rows flagged.
         level: Largest probability of a false alarm.
         log10_martingale: After the last row.
@@ -120,6 +125,7 @@ class DriftReport:
 
     rows: int
     rejected: int
+    seen: int
     flagged: int
     level: float
     log10_martingale: float
@@ -140,7 +146,8 @@ class DriftReport:
 def begin(calibration: Calibration, level: float) -> DriftWatch:
     """Start a watch that raises a false alarm with a probability of at most `level`, which must lie in (0, 1)."""
     require_share("--level", level)
-    return DriftWatch(calibration, level, np.array(calibration.scores), initial_wealth())
+    known = frozenset(calibration.images or ())
+    return DriftWatch(calibration, level, np.array(calibration.scores), initial_wealth(), calibrated=known)
 
 
 def observe(watch: DriftWatch, rows: Sequence[Row]) -> DriftWatch:
@@ -174,6 +181,7 @@ def observe(watch: DriftWatch, rows: Sequence[Row]) -> DriftWatch:
         wealth=wealth,
         blocks=(*watch.blocks, block),
         log10_maximum=max(watch.log10_maximum, float(path.max())),
+        seen=watch.seen + sum(row.sha256 in watch.calibrated for row in bet_on),
     )
 
 
@@ -230,6 +238,7 @@ def conclude(watch: DriftWatch) -> DriftReport:
     return DriftReport(
         rows=watch.rows,
         rejected=watch.rejected,
+        seen=watch.seen,
         flagged=int(seen.flagged.sum()),
         level=watch.level,
         log10_martingale=watch.log10_martingale,

@@ -27,6 +27,7 @@ def describe_drift(report: "DriftReport") -> list[str]:
     share = percent(report.flagged / scored) if scored else "none"
     lines = [
         f"rows        {report.rows}: {scored} scored, {share} of them flagged, {report.rejected} rejected and left out",
+        *([_describe_seen(report)] if report.seen else []),
         f"martingale  10^{report.log10_martingale:.2f} now, 10^{report.log10_maximum:.2f} at most; "
         f"alarm at 10^{report.log10_alarm:.2f}",
     ]
@@ -43,6 +44,13 @@ def describe_drift(report: "DriftReport") -> list[str]:
         "mean p: 0.5 if scores are as in the calibration, less if they are higher.",
         "test: probability of scores this high without drift.",
     ]
+
+
+def _describe_seen(report: "DriftReport") -> str:
+    return (
+        f"not fresh   {report.seen} rows are of images the bundle was calibrated on: they are no new draws, and the "
+        "test does not hold for them"
+    )
 
 
 def _describe_groups(kind: str, groups: "Sequence[GroupDrift]") -> list[str]:
