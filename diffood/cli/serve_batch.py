@@ -52,6 +52,7 @@ def serve_batch(
     decode_timeout: serve_options.DecodeTimeout = DEFAULT_SECONDS,
     decoders: serve_options.Decoders = None,
     tables: TableOptions,
+    shuffle: serve_options.Shuffle = False,
     watch: serve_options.WatchFolder = None,
     watch_idle: serve_options.WatchIdle = None,
     cluster: serve_options.Cluster = None,
@@ -83,7 +84,7 @@ def serve_batch(
             decoders,
             decode_timeout,
         ),
-        InputRequest(tuple(inputs or ()), tables.request(), watched_folder(watch, watch_idle)),
+        InputRequest(tuple(inputs or ()), tables.request(), watched_folder(watch, watch_idle), shuffle),
         OutputRequest(output, parts_format, part_rows, output_mode(resume, overwrite), save_flagged),
         max_reject_rate,
         metrics_port,
@@ -160,6 +161,8 @@ def show(result: "ServeResult", output: Path, as_json: bool) -> None:
         typer.echo(f"set aside   for {len(most_frequent) - REASONS_SHOWN} more reasons; they are in the rows")
     if left_out := LeftOut(**summary.left_out).describe():
         typer.echo(f"left out    {left_out}: they have no rows")
+    if result.sorted_by_class:
+        typer.echo("order       rows come class by class, which `diffood monitor` calls drift: --shuffle mixes them")
     if summary.state == "finished":
         typer.echo(f"wrote       {output}")
     else:

@@ -51,11 +51,13 @@ class InputRequest:
         names: As `open_inputs` takes them.
         columns: Columns of tables.
         watch: A folder whose files are served as they arrive.
+        shuffle: Whether to serve them in an order that does not depend on folders.
     """
 
     names: tuple[str, ...] = ()
     columns: Columns = field(default_factory=Columns)
     watch: WatchedFolder | None = None
+    shuffle: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ What happens in which order:
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +33,7 @@ from diffood.serving.output.layout import OutputLayout
 from diffood.serving.output.open import open_output
 from diffood.serving.output.summary import Summary, Tally, read_summary
 from diffood.serving.request import ServeRequest
+from diffood.serving.rows.grouping import FolderOrder
 from diffood.serving.scorer import OpenedScorer, open_scorer
 from diffood.serving.stop import Stop, handle_signals
 from diffood.serving.watched import serve_watched
@@ -89,11 +90,13 @@ class ServeResult:
         summary: Counts of the rows.
         engine: One line that says what scored them.
         exit_code: Of the process: 0, 3 if files were set aside, or the shell's code for the signal that stopped it.
+        sorted_by_class: Whether the rows of this run came folder by folder, from folders named like classes.
     """
 
     summary: Summary
     engine: str
     exit_code: int
+    sorted_by_class: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """What `serve-batch --json` prints."""
@@ -138,7 +141,13 @@ def serve(request: ServeRequest, stop: Stop, observer: ServeObserver = ServeObse
     if job.output.resumable:
         observer.on_resumable()
     set_aside = EXIT_SET_ASIDE if summary.rejected or summary.invalid else 0
-    return ServeResult(summary, opened.engine, stop.exit_code if stop.requested else set_aside)
+    exit_code = stop.exit_code if stop.requested else set_aside
+    classes = set(opened.bundle.manifest.class_names)
+    return ServeResult(summary, opened.engine, exit_code, _sorted_by_class(job.tally.order, classes))
+
+
+def _sorted_by_class(order: FolderOrder, classes: Set[str]) -> bool:
+    return order.grouped and len(classes & set(order.folders)) > 1
 
 
 def _require_places(request: ServeRequest, layout: OutputLayout) -> None:
@@ -168,7 +177,13 @@ def _prepare(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer, 
     live = inputs.watch is not None or STANDARD_INPUT in inputs.names  # no order that a resume would find again
     done = existing_ids(output, tally) if live else ()
     reading = ReadOptions(
-        request.scorer.limits, inputs.columns, inputs.watch, done=done, stop=stop.event, left_out=left_out
+        limits=request.scorer.limits,
+        columns=inputs.columns,
+        watch=inputs.watch,
+        done=done,
+        stop=stop.event,
+        left_out=left_out,
+        shuffle=inputs.shuffle,
     )
     return BatchJob(opened.scorer, open_inputs(inputs.names, reading), output, live, tally, stop)
 

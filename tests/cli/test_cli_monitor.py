@@ -63,6 +63,7 @@ def test_digits_after_clothes_raise_the_alarm(run: Run, calibrated: Path, served
         done = run(*words, "--output", picture)
         assert (done.code, done.err) == (4, "")
         assert "ALARM at row 1" in done.out
+        assert "order       The rows come folder by folder" in done.out
         assert re.search(r"^'digits' +\d+ ", done.out, re.MULTILINE)
         assert picture.read_bytes().startswith(b"\x89PNG")
         again = run(*words, "--json")

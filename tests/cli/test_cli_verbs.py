@@ -13,7 +13,7 @@ from planted_engine import plant_engine
 
 from diffood import __version__
 from diffood.cli import app
-from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
 
 MACHINE = ("--batch", "8", "--threads", "1")
 # One UNet evaluation an image: these tests look at the command line, not at detection.
@@ -185,6 +185,22 @@ def test_serve_batch_names_the_first_files_with_a_reason_and_counts_what_has_no_
         assert "c.png', …\n" in done.out
         hidden = ", 1 hidden file" if form == images else ""  # a pattern does not match it
         assert f"left out    2 labels of images{hidden}: they have no rows" in done.out
+
+
+def test_serve_batch_says_that_rows_come_by_class_and_shuffles_them(
+    run: Run, calibrated: Path, folders: Path, tmp_path: Path
+) -> None:
+    names = open_bundle(calibrated).manifest.class_names[1:3]
+    for name in names:
+        shutil.copytree(folders / "ind", tmp_path / "images" / name)
+    words = ("serve-batch", calibrated, tmp_path / "images", *MACHINE, "--output")
+    done = run(*words, tmp_path / "sorted.jsonl")
+    assert "order       rows come class by class" in done.out
+    again = [run(*words, tmp_path / f"{number}.jsonl", "--shuffle") for number in range(2)]
+    assert [(each.code, "order  " in each.out) for each in again] == [(0, False)] * 2
+    rows = [(tmp_path / name).read_text().splitlines() for name in ("sorted.jsonl", "0.jsonl", "1.jsonl")]
+    assert rows[1] == rows[2] != rows[0]
+    assert sorted(rows[1]) == sorted(rows[0])
 
 
 def test_serve_batch_shows_the_commonest_reasons_only(run: Run, calibrated: Path, tmp_path: Path) -> None:

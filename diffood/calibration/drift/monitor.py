@@ -23,6 +23,7 @@ from diffood.calibration.drift.martingale import (
 )
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.calibration import Calibration
+from diffood.serving.rows.grouping import FolderOrder
 from diffood.serving.rows.readers import follow_rows, read_rows
 from diffood.serving.rows.row import Row
 
@@ -121,6 +122,7 @@ class DriftReport:
         sources: Drift of each source (first folder of the id) since then, the largest first; empty without an alarm.
         numbers: Positions of the rows bet on, int64 [N].
         path: log10 of the martingale after each of these rows, float64 [N].
+        sorted_by_folder: Whether the rows bet on come folder by folder.
     """
 
     rows: int
@@ -137,6 +139,7 @@ class DriftReport:
     sources: tuple[GroupDrift, ...]
     numbers: npt.NDArray[np.int64]
     path: FloatArray
+    sorted_by_folder: bool
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for JSON, without numbers and path."""
@@ -226,6 +229,9 @@ def conclude(watch: DriftWatch) -> DriftReport:
     """The result of the rows so far."""
     seen = _joined(watch.blocks)
     alarm = began = None
+    order = FolderOrder()
+    for identity in seen.ids:
+        order.add(identity)
     classes: tuple[GroupDrift, ...] = ()
     sources: tuple[GroupDrift, ...] = ()
     if watch.alarmed:
@@ -250,6 +256,7 @@ def conclude(watch: DriftWatch) -> DriftReport:
         sources=sources,
         numbers=seen.numbers,
         path=seen.path,
+        sorted_by_folder=order.grouped,
     )
 
 

@@ -38,6 +38,14 @@ WatchFolder = Annotated[
     Path | None,
     typer.Option("--watch", help="Serve files as they arrive in this folder.", rich_help_panel="Inputs"),
 ]
+Shuffle = Annotated[
+    bool,
+    typer.Option(
+        "--shuffle",
+        help="Serve in the order of a hash of the ids instead of folder by folder, for `diffood monitor`.",
+        rich_help_panel="Inputs",
+    ),
+]
 WatchIdle = Annotated[
     float | None,
     typer.Option(help="Seconds without a new file that end --watch.", min=0, max=1e9, rich_help_panel="Inputs"),

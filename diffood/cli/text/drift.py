@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from diffood.calibration.drift.monitor import DriftReport, DriftWatch
 
 GROUPS_SHOWN = 5
+SORTED = (
+    "order       The rows come folder by folder. Where folders are classes or kinds of images and not times, this",
+    "            alone raises an alarm: serve the images again with --shuffle, or give rows in the order of time.",
+)
 
 
 def describe_watch(watch: "DriftWatch") -> str:
@@ -38,6 +42,7 @@ def describe_drift(report: "DriftReport") -> list[str]:
         f"drift       ALARM at row {report.alarm.row} ({report.alarm.id!r}); without drift the probability of an alarm "
         f"is at most {report.level:g}",
         f"began       about row {report.began.row} ({report.began.id!r})",
+        *(SORTED if report.sorted_by_folder else ()),
         *_describe_groups("class", report.classes),
         *_describe_groups("source", report.sources),
         "",

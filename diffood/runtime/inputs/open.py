@@ -27,6 +27,7 @@ from diffood.runtime.inputs.labels import is_image_name, without_labels
 from diffood.runtime.inputs.members import open_regular
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns, ContainerFormat, ReadOptions
 from diffood.runtime.inputs.remote import RemoteFile, is_url, list_url, match_urls, require_file_system
+from diffood.runtime.inputs.shuffling import shuffled
 from diffood.runtime.inputs.spool import Spool
 from diffood.runtime.inputs.tables import PARQUET
 from diffood.runtime.inputs.watch import read_lines, watch_folder
@@ -63,7 +64,8 @@ def open_inputs(inputs: InputNames, reading: ReadOptions) -> Iterator[Item | Pau
     """Items of all inputs, lazily: folders, files, globs, @lists, "-", shards, tables, URLs; a watched folder last.
 
     Inputs come in the order given: a folder or glob sorted by id, a list by lines, a shard by members, a table by
-    rows. A place that is given twice is listed once. If two places share an id, the second item is refused. Live
+    rows. A place that is given twice is listed once. If two places share an id, the second item is refused. With
+    `shuffle` everything is listed first. Live
     inputs pause.
 
     Raises:
@@ -78,6 +80,10 @@ def open_inputs(inputs: InputNames, reading: ReadOptions) -> Iterator[Item | Pau
     items = itertools.chain.from_iterable(streams)
     lone_folder = len(streams) == 1 and bool(bases) and not reading.done and not reading.columns.identity
     found = _distinct(items, reading.done, files_are_distinct=lone_folder)
+    if reading.shuffle:
+        if reading.watch or STANDARD_INPUT in inputs:
+            raise UsageError("--shuffle lists all inputs first, and --watch and - have no end; leave one of them out.")
+        found = shuffled(found)
     if reading.watch or STANDARD_INPUT in inputs or reading.done:
         return found
     first = next(found, None)

@@ -40,6 +40,7 @@ class ReadOptions:
         done: Ids that already have rows; items with these ids are skipped.
         stop: Ends live inputs when it is set; a signal handler may set it.
         left_out: Counts the files that are left out on purpose.
+        shuffle: Whether to list everything first and give it in the order of `shuffling`.
     """
 
     limits: ImageLimits = DEFAULT_LIMITS
@@ -48,6 +49,7 @@ class ReadOptions:
     done: Iterable[str] = ()
     stop: threading.Event = field(default_factory=threading.Event)
     left_out: LeftOut = field(default_factory=LeftOut)
+    shuffle: bool = False
 
 
 def _by_name_only(file: BinaryIO, name: str) -> bool:

@@ -14,6 +14,7 @@ from diffood.runtime.images.conversions import kinds_of
 from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.records import Record
 from diffood.serving.output.journal import RunRecord
+from diffood.serving.rows.grouping import FolderOrder
 from diffood.serving.rows.row import Row
 
 MOST_REASONS = 1000  # reasons that are counted apart; files from outside must not fill the memory with new ones
@@ -72,6 +73,7 @@ class Tally:
         self.conversions = Counter[str]()
         self.examples: dict[str, list[str]] = {}
         self.left_out = left_out or LeftOut()
+        self.order = FolderOrder()
         self.flagged = self.unet_evaluations = self.resumed = self.lanes = 0
         self._start, self._scored_before = time.monotonic(), 0
 
@@ -101,6 +103,7 @@ class Tally:
     def add(self, row: Row) -> None:
         """Count a row."""
         self.statuses[row.status] += 1
+        self.order.add(row.id)
         self.flagged += bool(row.is_ood)
         self.unet_evaluations += row.unet_evaluations
         self.conversions.update(kinds_of(row.note))

@@ -278,6 +278,19 @@ def test_ids_that_have_their_rows_are_passed_over(tree: Path) -> None:
     assert [item.id for item in found] == ["a.png", "b-/d.png"]
 
 
+def test_shuffled_items_come_in_an_order_of_their_ids_alone(tree: Path) -> None:
+    inputs = ["one", "two", "z.tgz", "t.parquet", "@list.txt"]
+    (tree / "list.txt").write_text("s.tar\n")
+    shuffle = ReadOptions(LIMITS, shuffle=True)
+    found = [items(*order, reading=shuffle) for order in (inputs, inputs[::-1])]
+    assert [item.id for item in found[0]] == [item.id for item in found[1]] != ids(*inputs)
+    assert {item.id: item.read(LIMITS) for item in found[0]} == {item.id: item.read(LIMITS) for item in items(*inputs)}
+    for endless in (["-"], []):
+        watch = None if endless else WatchedFolder(tree / "two")
+        with pytest.raises(UsageError, match="--shuffle lists all inputs first"):
+            open_inputs(["one", *endless], ReadOptions(LIMITS, watch=watch, shuffle=True))
+
+
 def test_a_watched_folder_comes_last(tree: Path) -> None:
     watch = WatchedFolder(tree / "two", idle_seconds=0.1, poll_seconds=0.02, settle_seconds=0.05)
     assert [item.id for item in items("one/a.png", reading=ReadOptions(LIMITS, watch=watch))] == ["one/a.png", "a.png"]
