@@ -223,7 +223,7 @@ def latent_session(
     return open_session(bundle, backend, precision, guided=True, registers=0, batch=BATCH, threads=1)
 
 
-def test_an_autoencoder_takes_any_number_and_is_that_of_fp32_on_the_cpu(
+def test_latents_of_any_number_of_images_are_those_of_fp32_on_the_cpu(
     latent_session: Session, dit_bundle: Bundle, clothes: npt.NDArray[np.uint8], subtests: pytest.Subtests
 ) -> None:
     for count in [0, 1, BATCH, 2 * BATCH + 1]:
