@@ -191,8 +191,8 @@ def collect_scores(outcomes: Iterable[ScoredImage], plan: Plan) -> Scores:
     ids, notes, errors = zip(*texts, strict=True) if texts else ((), (), ())
     return Scores(
         score=np.array(score, np.float64),
-        witnesses=np.array(witnesses, np.float64).reshape(-1, len(plan.witnesses)),
-        by_start=np.array(by_start, np.float64).reshape(-1, len(plan.start_times)),
+        witnesses=np.array(witnesses, np.float64).reshape(len(texts), len(plan.witnesses)),
+        by_start=np.array(by_start, np.float64).reshape(len(texts), len(plan.start_times)),
         predicted=np.array(predicted, np.int64),
         confidence=np.array(confidence, np.float64),
         evaluations=np.array(evaluations, np.int64),

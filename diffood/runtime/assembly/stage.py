@@ -77,7 +77,7 @@ def denoise_images(recipe: Recipe, stage: Stage, image: Value, traces: Traces) -
     noise = draw_noise(image, recipe, stage)
     label = builder.node("ArgMax", traces.logits, axis=1, keepdims=0)
     assert parts.step is not None
-    how = StepSettings(parts.step, plan.guidance, builder.concat([label] * repeats))
+    how = StepSettings(parts.step, plan.guidance, builder.concat([label] * repeats), recipe.row)
     ends = [_as_images(recipe, end) for end in denoise(how, recipe.tables, z, noise)]
     denoised = builder.concat([end.reshape(1, repeats, -1, *recipe.image) for end in ends])
     if not classify_denoised(plan.witnesses):
@@ -87,7 +87,7 @@ def denoise_images(recipe: Recipe, stage: Stage, image: Value, traces: Traces) -
         return parts.classify(builder, {"x": rows})[plan.space].reshape(blocks, repeats, -1, traces.width)
 
     if recipe.own_origin:
-        origin = classify(_as_images(recipe, noised(z, noise, recipe.origin_scale)), 1)
+        origin = classify(_as_images(recipe, noised(z, noise, recipe.origin_scale, recipe.row)), 1)
     else:
         once = traces.logits if plan.space == LOGITS else traces.features
         origin = builder.node("Unsqueeze", once, builder.integers([0, 1]))

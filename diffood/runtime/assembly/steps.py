@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from diffood.runtime.assembly.recipe import Planes
 from diffood.runtime.method.schedule import StepTable
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.onnx.builder import GraphBuilder, Value
@@ -28,11 +29,13 @@ class StepSettings:
         step: One step of every row, as a graph.
         guidance: The plan's.
         labels: Of a block's rows, int64 [R·B].
+        row: (c, h, w) of what is denoised.
     """
 
     step: Part
     guidance: float
     labels: Value
+    row: Planes
 
 
 def denoise(how: StepSettings, tables: Sequence[StepTable], z: Value, noise: Value) -> list[Value]:
@@ -48,23 +51,20 @@ def denoise(how: StepSettings, tables: Sequence[StepTable], z: Value, noise: Val
     while len(going) < len(order):
         left = len(tables[order[len(going)]])
         joining = [index for index in order if len(tables[index]) == left]
-        blocks = [noised(z, noise, tables[index].noise_scale) for index in joining]
+        blocks = [noised(z, noise, tables[index].noise_scale, how.row) for index in joining]
         empty = [[block * 0.0 for block in blocks]] * registers
         joined = [blocks, *empty]
         state = [builder.concat([*old, *new]) for old, new in zip(_alone(state, joined), joined, strict=True)]
         going += joining
         after = len(tables[order[len(going)]]) if len(going) < len(order) else 0
         state = _run(how, _Segment.of([tables[index] for index in going], left, left - after), state)
-    ends = _split(state[0], len(order))
+    ends = _split(state[0], len(order), how.row)
     return [ends[going.index(index)] for index in range(len(tables))]
 
 
-def noised(z: Value, noise: Value, scale: tuple[float, float]) -> Value:
-    """Rows [R·B, c, h, w] of scale[0]·z + scale[1]·noise."""
-    mixed = z * scale[0] + noise * scale[1]
-    builder = z.builder
-    planes = builder.node("Shape", mixed, start=2)
-    return builder.node("Reshape", mixed, builder.concat([builder.integers([-1]), planes]))
+def noised(z: Value, noise: Value, scale: tuple[float, float], row: Planes) -> Value:
+    """Rows [R·B, c, h, w] of scale[0]·z + scale[1]·noise; row: (c, h, w)."""
+    return (z * scale[0] + noise * scale[1]).reshape(-1, *row)
 
 
 def _alone(state: list[Value], joined: Sequence[object]) -> list[list[Value]]:
@@ -72,15 +72,13 @@ def _alone(state: list[Value], joined: Sequence[object]) -> list[list[Value]]:
     return [[value] for value in state] or [[] for _ in joined]
 
 
-def _split(x: Value, blocks: int) -> list[Value]:
+def _split(x: Value, blocks: int, row: Planes) -> list[Value]:
     """Blocks of equally many rows."""
     if blocks == 1:
         return [x]
-    builder = x.builder
-    planes = builder.node("Shape", x, start=1)
-    apart = builder.node("Reshape", x, builder.concat([builder.integers([blocks, -1]), planes]))
-    places = [builder.constant(np.array(block, np.int64)) for block in range(blocks)]
-    return [builder.node("Gather", apart, place, axis=0) for place in places]
+    apart = x.reshape(blocks, -1, *row)
+    places = [x.builder.constant(np.array(block, np.int64)) for block in range(blocks)]
+    return [x.builder.node("Gather", apart, place, axis=0) for place in places]
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def _run(how: StepSettings, segment: _Segment, state: list[Value]) -> list[Value
     def body(inner: GraphBuilder, number: Value, *given: Value) -> list[Value]:
         return _step(how, segment, [inner.node("Gather", table, number, axis=0) for table in tables], list(given))
 
-    return builder.loop(count, state, body)
+    return builder.loop(count, state, ("rows", *how.row), body)
 
 
 def _step(how: StepSettings, segment: _Segment, row: list[Value], state: list[Value]) -> list[Value]:

@@ -11,13 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diffood.errors import UsageError
 from diffood.runtime.method.scoring import Array
 
 NOISE_RULE = "pool-1"  # part of the fingerprint: another rule is another calibration
 OFFSETS = 2**20  # windows of the pool
-_LARGEST_SUM = 2**31 - 1  # of an engine without int64
-_LARGEST_PIXEL = 255
 
 
 @dataclass(frozen=True)
@@ -26,15 +23,16 @@ class NoisePool:
 
     Attributes:
         values: Standard normals that float16 represents exactly, so that a graph stores half: float32 [OFFSETS + D].
-        factors: Of the pixels by repeat, odd, so that a change of one pixel always changes the offset: int32 [R, P].
+        factors: Of the pixels by repeat, odd, so that a change of one pixel always changes the offset; below OFFSETS,
+            int64 [R, P].
     """
 
     values: Array
-    factors: npt.NDArray[np.int32]
+    factors: npt.NDArray[np.int64]
 
     def offsets(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         """Where the windows of images uint8 [B, P] begin, by repeat: [R, B]."""
-        return np.asarray(self.factors.astype(np.int64) @ pixels.astype(np.int64).T % OFFSETS)
+        return np.asarray(self.factors @ pixels.astype(np.int64).T % OFFSETS)
 
     def draw(self, pixels: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Array:
         """Noise [R, B, *shape] of images uint8 [B, ...]."""
@@ -46,18 +44,12 @@ class NoisePool:
 def make_pool(seed: int, repeats: int, pixels: int, size: int) -> NoisePool:
     """The pool for images of so many values (their pixels, times channels) and noise of `size` values.
 
-    A prefix of it is the pool for fewer repeats, and for smaller noise. Raises UsageError for images that are too
-    large.
+    A prefix of it is the pool for fewer repeats, and for smaller noise.
     """
-    most = _LARGEST_SUM // (_LARGEST_PIXEL * pixels)
-    if most < 1:
-        raise UsageError(
-            f"Images of {pixels} values are too large: at most {_LARGEST_SUM // _LARGEST_PIXEL} are possible."
-        )
-    factors = [_raw("factors", seed, repeat, pixels) % np.uint64((most + 1) // 2) for repeat in range(repeats)]
+    factors = [_raw("factors", seed, repeat, pixels) % np.uint64(OFFSETS // 2) for repeat in range(repeats)]
     return NoisePool(
         values=_normals(seed, OFFSETS + size).astype(np.float16).astype(np.float32),
-        factors=(2 * np.array(factors, np.int64) + 1).astype(np.int32),
+        factors=2 * np.array(factors, np.int64) + 1,
     )
 
 

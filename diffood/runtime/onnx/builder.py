@@ -141,22 +141,24 @@ class GraphBuilder:
         """Values one after the other; one alone as it is."""
         return values[0] if len(values) == 1 else self.node("Concat", *values, axis=axis)
 
-    def loop(self, count: int, state: Sequence[Value], step: Callable[..., Sequence[Value]]) -> list[Value]:
+    def loop(
+        self, count: int, state: Sequence[Value], shape: Sequence[Size], step: Callable[..., Sequence[Value]]
+    ) -> list[Value]:
         """What is left of float32 `state` after `count` times state = step(body, number, *state); number counts from 0.
 
-        The body may use values of this graph.
+        The body may use values of this graph. shape: of every tensor of the state.
         """
         body = GraphBuilder(self)
         number = body.input(self.fresh(), messages.INT64, ())
         going = body.input(self.fresh(), messages.BOOL, ())
         given = [Value(body, self.fresh()) for _ in state]
         for value in given:
-            body.graph.input.append(_describe(value.name, messages.FLOAT, None))
+            body.graph.input.append(_describe(value.name, messages.FLOAT, shape))
         left = step(body, number, *given)
         body.output(self.fresh(), going, messages.BOOL, ())
         for value in left:
             again = body.node("Identity", value)
-            body.graph.output.append(_describe(again.name, messages.FLOAT, None))
+            body.graph.output.append(_describe(again.name, messages.FLOAT, shape))
         inputs = [self.constant(np.array(count, np.int64)), self.constant(np.array(True)), *state]
         outputs = [self.fresh() for _ in state]
         self.graph.node.append(
@@ -185,16 +187,21 @@ class GraphBuilder:
         return value if isinstance(value, Value) else self.constant(np.array(value, np.float32))
 
 
+def fill_rows(value: Value, width: int, multiple: int) -> Value:
+    """Rows [..., width] filled up with zeros to a multiple of so many values."""
+    missing = -width % multiple
+    if not missing:
+        return value
+    return value.builder.node("Pad", value, value.builder.integers([0, missing]), 0.0, value.builder.integers([-1]))
+
+
 def row_aligned(value: Value, width: int) -> Value:
     """Rows [..., width] filled up with zeros to a multiple of ALIGNED values, for a sum over each.
 
     ONNX Runtime sums a row in an order that depends on where in memory it begins: without, the last bit of a sum would
     depend on the row's place in the batch.
     """
-    missing = -width % ALIGNED
-    if not missing:
-        return value
-    return value.builder.node("Pad", value, value.builder.integers([0, missing]), 0.0, value.builder.integers([-1]))
+    return fill_rows(value, width, ALIGNED)
 
 
 def make_tensor(name: str, array: npt.NDArray[Any]) -> Any:
@@ -221,15 +228,14 @@ def _used(graph: Any) -> set[str]:
     return names
 
 
-def _describe(name: str, kind: int, shape: Sequence[Size] | None) -> Any:
-    """Name, type and shape of an input or output; None: of any shape."""
+def _describe(name: str, kind: int, shape: Sequence[Size]) -> Any:
+    """Name, type and shape of an input or output."""
     value = messages.ValueInfo(name=name)
     value.type.tensor_type.elem_type = kind
-    if shape is not None:
-        value.type.tensor_type.shape.SetInParent()
-        for size in shape:
-            named = isinstance(size, str)
-            value.type.tensor_type.shape.dim.add(**{"dim_param" if named else "dim_value": size})
+    value.type.tensor_type.shape.SetInParent()  # of a scalar too
+    for size in shape:
+        named = isinstance(size, str)
+        value.type.tensor_type.shape.dim.add(**{"dim_param" if named else "dim_value": size})
     return value
 
 

@@ -1,5 +1,7 @@
 """A stage's graph gives what the method written a second time gives, in every schedule, sampler and kind of stage."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from diffood.runtime.assembly.noise import draw_noise
 from diffood.runtime.assembly.recipe import Stage, make_recipe
 from diffood.runtime.assembly.stage import build_stage
 from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.method.noise_pool import make_pool
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses.reconstruction import reconstruction
 from diffood.runtime.onnx import messages
@@ -109,15 +112,20 @@ def test_reconstruction_is_what_its_formula_gives(small_bundle: Bundle, four: Pi
     np.testing.assert_allclose(by_image, by_formula, rtol=1e-5)
 
 
-def test_noise_in_a_graph_is_that_of_numpy_to_the_bit(small_bundle: Bundle) -> None:
+@pytest.mark.parametrize("planes", [(1, 1, 1), (1, 28, 28), (3, 65, 33), (3, 256, 256)], ids=str)
+def test_noise_in_a_graph_is_that_of_numpy_to_the_bit(small_bundle: Bundle, planes: tuple[int, int, int]) -> None:
+    """Sums of one level, of two and of more, at the largest pixels too, where a sum would first leave float32."""
+    size, latent = math.prod(planes), (2, 5, 3)
     recipe = make_recipe(small_bundle, plan(repeats=3, seed=2**40), "fp32")
+    recipe = replace(recipe, image=planes, row=latent, pool=make_pool(2**40, 3, size, math.prod(latent)))
+    assert recipe.pool is not None
     builder = GraphBuilder()
-    image = builder.input("image", messages.UINT8, ("batch", *recipe.image))
-    builder.output("all", draw_noise(image, recipe, Stage(0, 0, 3)), messages.FLOAT, (3, "batch", *recipe.row))
-    builder.output("last", draw_noise(image, recipe, Stage(1, 2, 3)), messages.FLOAT, (1, "batch", *recipe.row))
-    pixels = np.random.default_rng(1).integers(0, 256, (33, *recipe.image), dtype=np.uint8)
+    image = builder.input("image", messages.UINT8, ("batch", *planes))
+    builder.output("all", draw_noise(image, recipe, Stage(0, 0, 3)), messages.FLOAT, (3, "batch", *latent))
+    builder.output("last", draw_noise(image, recipe, Stage(1, 2, 3)), messages.FLOAT, (1, "batch", *latent))
+    pixels = np.random.default_rng(1).integers(0, 256, (17, *planes), dtype=np.uint8)
     pixels[0], pixels[1] = 0, 255
-    expected = recipe.pool.draw(pixels, recipe.row)
+    expected = recipe.pool.draw(pixels, latent)
     found = run_stage(builder.serialise({"": 21}), image=pixels)
     np.testing.assert_array_equal(found["all"], expected)
     np.testing.assert_array_equal(found["last"], expected[2:])

@@ -63,7 +63,7 @@ def test_a_loop_takes_values_from_outside_and_counts_from_zero() -> None:
         row = body.node("Gather", table, number, axis=0)
         return [total + x * row, product * row]
 
-    total, product = builder.loop(3, [x * 0.0, x * 0.0 + 1.0], step)
+    total, product = builder.loop(3, [x * 0.0, x * 0.0 + 1.0], ("batch", 3), step)
     builder.output("total", total, messages.FLOAT, ("batch", 3))
     builder.output("product", product, messages.FLOAT, ("batch", 3))
     given = np.array([[1, 2, 3]], np.float32)
@@ -155,7 +155,7 @@ def test_weights_in_another_file_stay_there(tmp_path: Path) -> None:
     def twice(body: GraphBuilder, _number: Value, state: Value) -> list[Value]:
         return [part(body, {"x": state})["y"]]
 
-    (end,) = builder.loop(2, [x], twice)
+    (end,) = builder.loop(2, [x], ("batch", 3), twice)
     builder.output("y", end, messages.FLOAT, ("batch", 3))
     built = onnx.load_from_string(builder.serialise(part.domains))
     (outside,) = [tensor for tensor in built.graph.initializer if tensor.external_data]
