@@ -17,7 +17,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
     ],
     "export": [
         ("--precision fp8 --output made", "'fp8' is not one of fp32, fp16, int8"),
-        ("", "--unet, --classifier and --output"),
+        ("", "--classifier and --output make a bundle"),
         ("--unet a --output made", "--classifier is missing"),
         ("--input-size 224px", "'--input-size': '224px' is not a size; give one number, 224, or HxW"),
         ("--input-size 2x2x4", "'2x2x4' is not a size"),
