@@ -195,7 +195,7 @@ def _take_plain(checkpoint: ModelCheckpoint, wanted: WantedTensors, plain: list[
     taken = {name for fit in plain if fit.state is best.state for name in fit.names.values()}
     left = sorted(name for name in best.state.tensors.keys() - taken if name.rpartition(".")[2] not in _COUNTERS)
     if left:
-        notes.append(f"{checkpoint.name}: {_count(left)} left out, which the network does not have")
+        notes.append(f"{checkpoint.name}: {_count(left)} left out: the network does not have them")
     for average in checkpoint.saved.unnamed:
         # In the order of the network's parameters, which is the file's order of their names.
         order = {theirs: ours for ours, theirs in best.names.items() if ours not in wanted.buffers}

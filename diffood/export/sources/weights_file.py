@@ -116,14 +116,36 @@ def _read_torch(path: Path) -> object:
                 return torch.load(file, map_location="cpu", weights_only=True)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
-        target = path.with_name(f"{path.stem}-weights.pt")
-        raise ExportError(
-            f"{path.name} holds more than tensors, and opening it could run code ({_reason(error)}). If you trust the "
-            f"file, convert it once, where the code it was trained with can be imported, and give {target.name}: "
-            f'python -c "{CONVERT}" {shlex.quote(str(path.absolute()))} {shlex.quote(str(target.absolute()))}'
-        ) from None
+        raise ExportError(_advise_to_convert(path, error)) from None
     except Exception as error:
         raise ExportError(f"{path.name} is not readable as a checkpoint ({_reason(error)}); copy it again.") from None
+
+
+def _advise_to_convert(path: Path, error: Exception) -> str:
+    """What was found in a pickle, and the command that takes its weights out."""
+    target = path.with_name(f"{path.stem}-weights.pt")
+    try:
+        names = sorted(
+            torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        )  # reads the pickle and runs nothing of it
+    except Exception:  # of a file from before torch 1.6
+        names = re.findall(r"GLOBAL ([\w.]+)", str(error))
+    own = [name.removeprefix("__main__.") for name in names if name.startswith("__main__.")]
+    found = f"it names {_shorten(', '.join(names))}" if names else _reason(error)
+    where, program = "where the code it was trained with can be imported", CONVERT
+    if own:
+        where = f"in the folder of the script that defines {_shorten(own[0])}, with the script's name for SCRIPT"
+        program = f"from SCRIPT import *; {CONVERT}"
+    return (
+        f"{path.name} holds more than tensors, and opening it could run code ({found}). If you trust the file, convert "
+        f'it once, {where}, and give {target.name}: python -c "{program}" {shlex.quote(str(path.absolute()))} '
+        f"{shlex.quote(str(target.absolute()))}"
+    )
+
+
+def _shorten(text: str) -> str:
+    """The first 200 letters, without control characters."""
+    return text.encode("unicode_escape").decode()[:200]
 
 
 def _require_tensors_alone(path: Path) -> None:
@@ -169,5 +191,4 @@ def _reason(error: Exception) -> str:
     """The line of torch's explanation that says what was found."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "GLOBAL" in line or "Unsupported" in line or "WeightsUnpickler error" in line]
-    text = (telling or lines or [type(error).__name__])[0]
-    return text.encode("unicode_escape").decode()[:200]
+    return _shorten((telling or lines or [type(error).__name__])[0])

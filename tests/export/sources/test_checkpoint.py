@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import shlex
+import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -325,7 +326,7 @@ def net() -> nn.Module:
 
 # What is written, and what the message says it is.
 MORE_THAN_TENSORS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a module": (lambda path: torch.save(net(), path), "holds more than tensors.*Sequential"),
+    "a module": (lambda path: torch.save(net(), path), "holds more than tensors.*it names .*container.Sequential"),
     "modules by key, as of ultralytics": (
         lambda path: torch.save({"epoch": -1, "model": None, "ema": net()}, path), "more than tensors"),
     "a namespace beside": (
@@ -355,6 +356,27 @@ def test_the_command_a_refusal_gives_converts_the_file(
     exec(program, {})
     found = find(tmp_path / "the model's-weights.pt").tensors
     assert all(torch.equal(found[name], GOOD[name]) for name in GOOD)
+
+
+def test_a_module_of_the_script_that_saved_it_is_converted_with_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.pt"
+    script = "from torch import nn\nclass Net(nn.Linear): pass\n"
+    main: dict[str, Any] = {"__name__": "__main__"}
+    exec(script, main)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["__main__"], "Net", main["Net"], raising=False)
+        torch.save(nn.Sequential(main["Net"](3, 2)), path)
+    with pytest.raises(
+        ExportError, match=r"it names __main__\.Net, .*in the folder of the script.*for SCRIPT"
+    ) as refused:
+        find(path)
+    _, _, program, *files = shlex.split(str(refused.value)[str(refused.value).index("python -c") :])
+    (tmp_path / "train.py").write_text(script)
+    command = [sys.executable, "-c", program.replace("SCRIPT", "train"), *files]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
+    assert find(tmp_path / "model-weights.pt").tensors.keys() == GOOD.keys()
 
 
 @pytest.mark.slow
