@@ -13,7 +13,7 @@ from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.writable import require_writable
 
 EXTRA = ("torch", "diffusers", "onnx", "onnxscript", "safetensors")  # what an export of models imports
-EXTRA_OF_INT8 = ("onnx", "torch")
+EXTRA_OF_GRAPHS = ("onnx", "torch")  # what fp16 and int8 of a bundle do
 
 
 def require_possible(request: ExportRequest) -> None:
@@ -42,14 +42,27 @@ def require_possible(request: ExportRequest) -> None:
 def _require_work(request: ExportRequest) -> None:
     int8 = "int8" in request.precisions
     held = open_bundle(request.bundle).precisions if request.sources is None else ()
-    if request.sources is None and request.engines is None and not (int8 and request.images):
-        raise UsageError("--bundle has nothing to add: give --engine, or --precision int8 with --images DIR.")
+    if request.sources is None and request.engines is None and not (int8 and request.images) and not adds_fp16(request):
+        has = f" ({request.bundle} has {', '.join(held)})"
+        raise UsageError(
+            f"--bundle has nothing to add{has}: give --engine, --precision fp16, or --precision int8 with --images DIR."
+        )
     if int8 and not request.images and "int8" not in held:
         raise UsageError("int8 needs the value ranges of real images: add --images DIR with in-distribution ones.")
 
 
+def adds_fp16(request: ExportRequest) -> bool:
+    """Whether FP16 graphs are to be made of the FP32 graphs of a bundle that has none."""
+    return (
+        request.sources is None
+        and "fp16" in request.precisions
+        and "fp16" not in open_bundle(request.bundle).precisions
+    )
+
+
 def _require_installed(request: ExportRequest) -> None:
-    needed = EXTRA if request.sources is not None else EXTRA_OF_INT8 if "int8" in request.precisions else ()
+    changes = ("int8" in request.precisions and request.images) or adds_fp16(request)
+    needed = EXTRA if request.sources is not None else EXTRA_OF_GRAPHS if changes else ()
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise missing_extra(missing[0])

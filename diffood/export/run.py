@@ -1,6 +1,6 @@
-"""Does what an export is asked: makes a bundle or opens one, adds INT8 graphs, builds engines. Imports torch late."""
+"""Does what an export is asked: makes a bundle, adds FP16 and INT8 graphs, builds engines. Imports torch late."""
 
-from diffood.export.preflight import EXTRA, EXTRA_OF_INT8, require_possible
+from diffood.export.preflight import EXTRA, EXTRA_OF_GRAPHS, adds_fp16, require_possible
 from diffood.export.request import IMAGES, ExportRequest
 from diffood.export.sources.libraries import require_packages
 from diffood.runtime.bundle.bundle import open_bundle
@@ -27,8 +27,13 @@ def run_export(request: ExportRequest, report: Say, show_progress: ShowProgress 
         from diffood.export.build import export_bundle
 
         export_bundle(request, report, show_progress)
+    elif adds_fp16(request):
+        require_packages("diffood export", *EXTRA_OF_GRAPHS)
+        from diffood.export.halve import halve_bundle
+
+        halve_bundle(request.bundle, report, request.proof)
     if "int8" in request.precisions and request.images:
-        require_packages("diffood export", *EXTRA_OF_INT8)
+        require_packages("diffood export", *EXTRA_OF_GRAPHS)
         from diffood.export.images import read_sample
         from diffood.export.int8.quantize import quantize_bundle
 

@@ -345,5 +345,5 @@ def test_files_that_cannot_be_written_are_explained(run: Run, calibrated: Path, 
     ):
         run(*serve, *words).assert_wrong_usage(message)
     flags_all = ("--save-flagged", tmp_path / "file")
-    run(*serve, *flags_all).assert_one_line(1, "choose another --save-flagged")
+    run(*serve, *flags_all).assert_wrong_usage("--save-flagged", "is not a folder")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,18 +1,16 @@
 """Exports the classify graph of a classifier that is an ONNX graph already: torch's preprocessing, then that graph."""
 
-import contextlib
-import sys
 import tempfile
 from pathlib import Path
 
 import onnx
-import onnx_ir
 import torch
 from onnx import compose, helper, version_converter
 from torch import nn
 
 from diffood.errors import ExportError
 from diffood.export.graphs.modules import ClassifyGraph
+from diffood.export.onnx.half_precision import halve
 from diffood.export.onnx.proof import GraphInputs, export_onnx, prove_structure, strip_metadata
 from diffood.export.sources.classifiers.onnx_classifier import FEATURES, LOGITS, OnnxClassifier, opset_of
 
@@ -45,7 +43,7 @@ def export_joined(graph: ClassifyGraph, example: GraphInputs, outputs: tuple[str
         head = onnx.load(before)
     tail = _at_opset(classifier.graph, opset)
     if classifier.halved:
-        tail = _halved(tail)
+        tail = halve(tail)
     tail.ir_version = head.ir_version
     tail = compose.add_prefix(tail, _PREFIX)
     joined = compose.merge_models(head, tail, [(_IMAGE, _PREFIX + classifier.input)])
@@ -84,23 +82,4 @@ def _at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     del made.opset_import[:]
     made.opset_import.append(helper.make_opsetid("", opset))
     made.graph.ClearField("value_info")  # its shapes may be wrong now
-    return made
-
-
-def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph in FP16 inside, its input and outputs FP32, by ONNX Runtime's own converter."""
-    before = list(sys.path)
-    try:
-        from onnxruntime.transformers.float16 import convert_float_to_float16
-    finally:
-        sys.path[:] = before  # the package puts its folder there, with modules of common names in it
-    try:
-        with contextlib.redirect_stdout(None):
-            halved = onnx_ir.from_proto(convert_float_to_float16(model, keep_io_types=True))
-            halved.graph.sort()  # it puts its casts last
-            made: onnx.ModelProto = onnx_ir.to_proto(halved)
-    except Exception as error:
-        raise ExportError(
-            f"ONNX Runtime cannot halve the classifier's graph ({type(error).__name__}: {error}): export without fp16."
-        ) from None
     return made

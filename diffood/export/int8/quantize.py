@@ -26,7 +26,16 @@ from diffood.export.onnx.precision import LIMITS, count_products, prove_types
 from diffood.export.onnx.proof import PROOF_BATCHES, GraphInputs, prove_equal, prove_structure, run_onnx
 from diffood.export.onnx.samples import count_rows, first_batches, proof_times, times_asked
 from diffood.export.request import FEWEST_IMAGES, IMAGES, ProofScope
-from diffood.runtime.bundle.bundle import Bundle, FileEntry, GraphEntry, Manifest, Role, open_bundle, write_bundle
+from diffood.runtime.bundle.bundle import (
+    Bundle,
+    FileEntry,
+    GraphEntry,
+    Manifest,
+    Precision,
+    Role,
+    open_bundle,
+    write_bundle,
+)
 from diffood.runtime.bundle.graphs import read_graph
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.in_memory import RANGE_SLACK
@@ -115,13 +124,13 @@ def quantize_bundle(bundle_path: Path, images: Array, *, report: Say, proof: Pro
         exact = [entry for entry in bundle.manifest.graphs if entry.precision == "fp32"]
         entries = [_quantize(task, entry) for entry in exact if entry.role in JUDGED]
         if "int8" in bundle.precisions:
-            _update_manifest(bundle, ())  # an interruption from here on leaves a bundle that opens
+            replace_graphs(bundle, "int8", ())  # an interruption from here on leaves a bundle that opens
         shared = [entry.model_copy(update={"precision": "int8"}) for entry in exact if entry.role not in JUDGED]
         for entry in shared:
             report(f"{entry.role:<17} stays fp32 in the int8 variant: {entry.file}")
         for entry in entries:
             (Path(scratch) / entry.file).replace(bundle_path / entry.file)
-    return _update_manifest(bundle, [*entries, *shared])
+    return replace_graphs(bundle, "int8", [*entries, *shared])
 
 
 def _choose_images(bundle: Bundle, images: Array) -> Array:
@@ -181,8 +190,9 @@ def load_with_weights(bundle: Bundle, entry: GraphEntry) -> onnx.ModelProto:
     size = sum(bundle.entry(name).size for name in (entry.file, entry.data) if name)
     if size > LARGEST_WHOLE:
         raise ExportError(
-            f"{entry.file} and its weights have {size / 1e9:.1f} GB; int8 supports at most "
-            f"{LARGEST_WHOLE / 1e9:.1f} GB, since each candidate is one ONNX message. Use fp16."
+            f"{entry.file} and its weights have {size / 1e9:.1f} GB; at most "
+            f"{LARGEST_WHOLE / 1e9:.1f} GB fit into the one ONNX message it takes to change them. Export the "
+            "models again with --precision fp16."
         )
     graph = read_graph(bundle, entry.role, entry.precision)
     model = onnx.load_from_string(graph.model)
@@ -305,15 +315,15 @@ def _name_products(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
     return [nodes[name].input[1].removesuffix(".weight") if nodes[name].input[1] in weights else name for name in names]
 
 
-def _update_manifest(bundle: Bundle, entries: Sequence[GraphEntry]) -> Manifest:
-    """Write the manifest with these graphs in place of earlier int8 ones; every other file keeps the hash it had."""
+def replace_graphs(bundle: Bundle, precision: Precision, entries: Sequence[GraphEntry]) -> Manifest:
+    """Write the manifest with these graphs in place of earlier ones; every other file keeps the hash it had."""
     manifest = bundle.manifest
-    others = tuple(entry for entry in manifest.graphs if entry.precision != "int8")
+    others = tuple(entry for entry in manifest.graphs if entry.precision != precision)
     old = {entry.file for entry in manifest.graphs} - {entry.file for entry in others}
     kept = {name: entry for name, entry in manifest.files.items() if name not in old}
 
     def make_manifest(files: dict[str, FileEntry]) -> Manifest:
-        new = {entry.file: files[entry.file] for entry in entries}
+        new = {name: files[name] for entry in entries for name in (entry.file, entry.data) if name}
         return manifest.model_copy(update={"graphs": (*others, *entries), "files": kept | new})
 
     return write_bundle(bundle.path, make_manifest)

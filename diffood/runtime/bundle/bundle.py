@@ -263,7 +263,8 @@ class Bundle:
         if precision not in self.precisions:
             raise BundleError(
                 f"{self.path} has no {precision} graphs, only {', '.join(self.precisions)}: "
-                f"export it with `--precision fp32,{precision}`."
+                f"add them by `diffood export --bundle {self.path} --precision {precision}"
+                f"{' --images DIR' if precision == 'int8' else ''}`."
             )
         hint = " (its UNet has no null class, so guidance must be 0)" if role == "step_guided" else ""
         raise BundleError(f"{self.path} has no {role} graph{hint}; it has {[g.role for g in self.manifest.graphs]}.")

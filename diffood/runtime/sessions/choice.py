@@ -66,7 +66,7 @@ def list_candidates(
     if missing := set(wanted) - set(bundle.precisions):
         raise UsageError(
             f"{bundle.path} has no {missing.pop()} graphs, only {', '.join(bundle.precisions)}; "
-            "export it with that --precision."
+            "add them by `diffood export --bundle` with that --precision."
         )
     usable, skipped = [], []
     for choice in wanted:
