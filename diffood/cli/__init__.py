@@ -1,5 +1,6 @@
 """The command line: one thin file per verb. Errors become one line and an exit code."""
 
+import logging
 import os
 import sys
 from typing import Annotated, Any, NoReturn
@@ -38,6 +39,17 @@ app = typer.Typer(
 )
 
 
+class _Say(logging.Handler):
+    """Prints what listing inputs tells: a caller in Python reads it in the log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record on standard error."""
+        typer.echo(escape_for_terminal(record.getMessage()), err=True)
+
+
+SAY_LEFT_OUT = _Say()
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"diffood {__version__}")
@@ -69,6 +81,9 @@ app.command("export-triton", cls=GroupedOptions)(export_triton)
 
 def main() -> None:
     """Run the command line and exit; a mistake of the user's prints one line and no traceback."""
+    inputs_log = logging.getLogger("diffood.runtime.inputs.open")
+    inputs_log.setLevel(logging.INFO)
+    inputs_log.addHandler(SAY_LEFT_OUT)
     try:
         sys.exit(app(prog_name="diffood", standalone_mode=False))
     except ParseError as error:

@@ -53,6 +53,7 @@ def test_all_kinds_of_inputs_give_the_scores_of_the_files(
     )
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("50 files: 50 scored, ")
+    assert "left out    30 labels of images: they have no rows" in done.out
     found = rows(output)
     values = [(row["sha256"], row["score"], row["p_value"], row["predicted_class"]) for row in found]
     assert values == values[:10] * 5

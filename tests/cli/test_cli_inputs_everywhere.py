@@ -1,7 +1,9 @@
 """Every verb that takes images takes a tar, a Parquet file and standard input, with the numbers of the plain files."""
 
 import json
+import shutil
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,10 +43,15 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             with tarfile.open(root / f"{name}.{ending}", mode) as archive:  # type: ignore[call-overload]
                 for file, member in zip(files, names, strict=True):
                     archive.add(file, member)
+        with zipfile.ZipFile(root / f"{name}.zip", "w") as zipped:
+            for file, member in zip(files, names, strict=True):
+                zipped.write(file, member)
         images = [file.read_bytes() for file in files]
         pq.write_table(pa.table({"image": images}), root / f"{name}.parquet")
         if name == "ind":
             pq.write_table(pa.table({"photo": images, "name": names}), root / "named.parquet")
+    (root / "shards").mkdir()
+    shutil.copyfile(root / "ind.tgz", root / "shards" / "0")  # known by its contents
     return root
 
 
@@ -58,7 +65,7 @@ def bundle(run: Run, small_bundle_copy: Path, packed: Path) -> Path:
 
 def test_calibrate_gives_the_threshold_of_the_files(run: Run, bundle: Path, packed: Path) -> None:
     expected = json.loads((bundle / "calibration.json").read_text())
-    for name in ("ind.tar", "ind.tgz", "ind.parquet", f"file://{packed}/ind.tar"):
+    for name in ("ind.tar", "ind.tgz", "ind.zip", "shards", "ind.parquet", f"file://{packed}/ind.tar"):
         place = name if "://" in name else packed / name
         done = run("calibrate", bundle, "--images", place, "--plan", "plain", "--overwrite", "--json", *MACHINE)
         assert (done.code, done.err) == (0, ""), name

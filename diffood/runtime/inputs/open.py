@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,7 @@ from diffood.runtime.inputs.tables import PARQUET
 from diffood.runtime.inputs.watch import read_lines, watch_folder
 from diffood.runtime.inputs.zips import ZIP
 
+log = logging.getLogger(__name__)
 STANDARD_INPUT = "-"
 
 
@@ -88,7 +90,7 @@ def open_inputs(inputs: InputNames, reading: ReadOptions) -> Iterator[Item | Pau
         return found
     first = next(found, None)
     if first is None:
-        raise UsageError(f"No files in {', '.join(inputs)}; name a folder with images in it.")
+        raise _nothing_in(inputs, reading)
     return itertools.chain([first], found)
 
 
@@ -96,7 +98,7 @@ def list_inputs(inputs: InputNames, columns: Columns = DEFAULT_COLUMNS) -> list[
     """All items of all inputs, sorted by id, for a verb that goes through them more than once.
 
     Standard input is read once, here. Bytes that come with a listing (of compressed shards, tables and remote shards)
-    are kept in a temporary file.
+    are kept in a temporary file. What is left out on purpose is logged as information.
 
     Raises:
         UsageError: An input names nothing, nothing in them can be used, or two places share an id.
@@ -121,8 +123,16 @@ def list_inputs(inputs: InputNames, columns: Columns = DEFAULT_COLUMNS) -> list[
     if found and len(refused) == len(found):
         raise UsageError(f"Nothing in {', '.join(inputs)} can be used. {refused[0].reason}")
     if not found:
-        raise UsageError(f"No files in {', '.join(inputs)}; name a folder with images in it.")
+        raise _nothing_in(inputs, reading)
+    if left_out := reading.left_out.describe():
+        log.info("left out    %s of %s", left_out, ", ".join(inputs))
     return [found[identity] for identity in sorted(found)]
+
+
+def _nothing_in(inputs: Sequence[str], reading: ReadOptions) -> UsageError:
+    left_out = reading.left_out.describe()
+    but = f" but {left_out}" if left_out else ""
+    return UsageError(f"No files in {', '.join(inputs)}{but}; name a folder with images in it.")
 
 
 def _streams(

@@ -265,6 +265,24 @@ def test_a_bomb_of_zeros_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "c.png" not in found
 
 
+def test_a_chain_of_empty_members_counts_against_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "SKIPPED_BYTES", 2**20)
+    path = write(tmp_path, tar([member(f"{number}.png") for number in range(5000)]), ".tgz")
+    found = shard(path)
+    assert "bytes that are not images" in str(found[""])
+    assert len(found) < 2100
+
+
+def test_zeros_without_end_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "UNUSED_END", 2**20)
+    path = tmp_path / "sparse.tar"
+    path.write_bytes(tar(GOOD))
+    os.truncate(path, 2**40)
+    found = shard(path)
+    assert "zeros after its end mark" in str(found.pop(""))
+    assert list(found) == ["a.png", "sub/b.JPG", "c.png"]
+
+
 def test_an_endless_chain_of_empty_members_is_read_lazily(tmp_path: Path) -> None:
     path = tmp_path / "s.tgz"
     with gzip.open(path, "wb", compresslevel=1) as file:

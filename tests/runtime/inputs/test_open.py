@@ -278,6 +278,20 @@ def test_ids_that_have_their_rows_are_passed_over(tree: Path) -> None:
     assert [item.id for item in found] == ["a.png", "b-/d.png"]
 
 
+def test_what_is_left_out_of_a_list_is_logged(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tree / "one" / "a.txt").touch()
+    with caplog.at_level("INFO", logger="diffood"):
+        list_inputs(["one"])
+        assert caplog.messages == ["left out    1 label, 1 hidden file of one"]
+        list_inputs(["two"])
+        assert len(caplog.messages) == 1
+    (tree / "empty").mkdir()
+    (tree / "empty" / ".a.png").touch()
+    for listing in (list_inputs, lambda names: open_inputs(names, ReadOptions())):
+        with pytest.raises(UsageError, match="No files in empty but 1 hidden file; name"):
+            listing(["empty"])
+
+
 def test_shuffled_items_come_in_an_order_of_their_ids_alone(tree: Path) -> None:
     inputs = ["one", "two", "z.tgz", "t.parquet", "@list.txt"]
     (tree / "list.txt").write_text("s.tar\n")
