@@ -45,11 +45,11 @@ class SeenImages:
 NOTHING_SEEN = SeenImages()
 
 
-def load_seen(bundle: Bundle, calibration: Calibration) -> SeenImages:
+def load_seen(bundle: Bundle, calibration: Calibration | None = None) -> SeenImages:
     """The images that a bundle was made with. Raises BundleError as `load_tuned` and `load_trained` do."""
     return SeenImages(
         {
-            CALIBRATED: _short(calibration.images or ()),
+            CALIBRATED: _short((calibration and calibration.images) or ()),
             TUNED: _short(load_tuned(bundle)),
             TRAINED: load_trained(bundle),
         }

@@ -9,6 +9,7 @@ from typing import Any
 
 from diffood.calibration.request import EngineRequest, choose_engine, open_detector
 from diffood.calibration.scored_files import IND
+from diffood.calibration.seen import TRAINED, load_seen
 from diffood.calibration.tuning.below_chance import BelowChance, find_below_chance
 from diffood.calibration.tuning.candidates import CostOf, PlanCandidate, evaluations_of, measure_candidates
 from diffood.calibration.tuning.choice import TUNED, CostLimit, PlanChoice, choose
@@ -69,6 +70,7 @@ class Tuned:
     Attributes:
         bundle: As it was opened, before the tuning changed it.
         listed: In-distribution files that were named.
+        trained: How many of those used the UNet was trained on, where that is known.
         images: Those used, with the OOD sets.
         limit: The most an image may cost on average.
         candidates: Every plan that was measured.
@@ -85,6 +87,7 @@ class Tuned:
 
     bundle: Bundle
     listed: int
+    trained: int
     images: TuningImages
     limit: CostLimit
     candidates: tuple[PlanCandidate, ...]
@@ -124,6 +127,7 @@ class Tuned:
             "latency_engine": asdict(self.latency_engine) if self.latency_engine else None,
             "images": {name: group.count for name, group in self.images.groups.items()},
             "made": self.images.made,
+            "trained": self.trained,
             "set_aside": [list(entry) for entry in self.images.set_aside],
             "conversions": self.images.conversions,
             "interrupted": self.interrupted,
@@ -172,6 +176,7 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
     tuned = Tuned(
         bundle=bundle,
         listed=len(sources),
+        trained=load_seen(bundle).counts(images.used).get(TRAINED, 0),
         images=images,
         limit=limit,
         candidates=tuple(candidates),

@@ -10,6 +10,7 @@ import pytest
 from halved_graphs import reseal
 
 from diffood.runtime.bundle.trained import TRAINED, pack_trained, shorten
+from diffood.runtime.method.plan import DEFAULT
 
 MACHINE = ("--batch", "8", "--threads", "1")
 FAST = (*MACHINE, "--plan", "plain", "--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0")
@@ -43,6 +44,16 @@ def test_too_few_other_images_are_refused_with_the_reason(
         shutil.copy(path, tmp_path / "some")
     done = run("calibrate", bundle, "--images", tmp_path / "some", *FAST)
     done.assert_one_line(1, "The UNet was trained on 15 of these images", "45 images are too few", "at least 59")
+
+
+def test_tune_tells_images_the_unet_was_trained_on(
+    run: Run, bundle: Path, clothes_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = DEFAULT.changed({"start_times": (240,), "stride": 240, "repeats": 1, "guidance": 0.0, "stages": ()})
+    monkeypatch.setattr("diffood.calibration.tune.list_plans", lambda _: [plan])
+    done = run("tune", bundle, "--ind", clothes_folder, "--budget", 100, "--images", 80, *MACHINE)
+    assert done.code == 0, done
+    assert "trained on  15 of these images, by the UNet; give others" in done.out.splitlines()
 
 
 def test_damaged_hashes_are_refused(run: Run, bundle: Path, clothes_folder: Path) -> None:

@@ -59,6 +59,7 @@ def _images(tuned: "Tuned") -> list[str]:
     lines = [
         f"images      {len(images.used)} of {tuned.listed} in-distribution files: {images.groups[FIT].count} fit, "
         f"{images.groups[IND].count} measure",
+        *([f"trained on  {tuned.trained} of these images, by the UNet; give others"] if tuned.trained else []),
         f"ood         {sets}",
     ]
     if images.made:
