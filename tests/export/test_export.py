@@ -254,6 +254,14 @@ def test_other_outputs_than_torchs_fail_the_export(tmp_path: Path) -> None:
         prove_equal(run_torch(Pair()), path, ("y",), iter([sample]), 1e-4)
 
 
+def test_a_model_that_gives_nan_is_told_from_a_wrong_graph(tmp_path: Path) -> None:
+    x = {"input": torch.ones(2, 3)}
+    export_onnx(torch.nn.Linear(3, 2), x, ("y",), tmp_path / "net.onnx")
+    gives = np.array([[1, np.nan], [1, 1]], np.float32)
+    with pytest.raises(ExportError, match=r"model of net\.onnx itself gives NaN or infinity in y, batch 2"):
+        prove_equal(lambda _: [gives], tmp_path / "net.onnx", ("y",), iter([x]), 1e-4)
+
+
 def test_a_bad_factory_is_explained(models: Path, tmp_path: Path) -> None:
     cases = [
         ("not_a_module", "not a torch.nn.Module"),

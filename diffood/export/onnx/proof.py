@@ -203,10 +203,15 @@ def prove_equal(
         for name, want, got in zip(outputs, expected(sample), run(sample), strict=True):
             if want.shape != got.shape:
                 raise ExportError(f"{path.name} gives {name} of shape {got.shape} where torch gives {want.shape}.")
+            if not np.isfinite(want).all():
+                raise ExportError(
+                    f"The model of {path.name} itself gives NaN or infinity in {name}, batch {batch}: check its "
+                    "weights and what is done to its input."
+                )
             error = float(np.abs(want - got).max() / max(1.0, float(np.abs(want).max())))
             if not error <= limit:
                 detail = f" at times {sample['time'].tolist()}" if "time" in sample else ""
-                if np.isfinite(want).all() and not np.isfinite(got).all():
+                if not np.isfinite(got).all():
                     raise ExportError(f"{path.name} overflows: {name} is not finite, batch {batch}{detail}.{ADVICE}")
                 raise ExportError(
                     f"{path.name} differs from torch by {error:.2e} in {name}, batch {batch}{detail}; "

@@ -155,7 +155,7 @@ def find_weights(checkpoint: ModelCheckpoint, wanted: WantedTensors, origin: str
         ExportError: No state dict fits, several do, or a tensor is of a kind that no network has.
 
     """
-    fits = [fit for state in checkpoint.saved.named for fit in _fits(state, wanted)]
+    fits = [fit for state in checkpoint.saved.named for fit in (*_fits(state, wanted), *_dotless_fits(state, wanted))]
     for fit in fits:
         for name in fit.names.values():
             _require_plain(name, fit.state.tensors[name], checkpoint)
@@ -233,6 +233,23 @@ def _fits(state: StateDict, wanted: WantedTensors) -> Iterator[_Fit]:
             yield _Fit(state, prefix, names, averaged, alike)
         if found:
             return
+
+
+def _dotless_fits(state: StateDict, wanted: WantedTensors) -> Iterator[_Fit]:
+    """Averages of parameters under names without dots, model_ema.diffusion_modelinput_blocks00weight, as of LitEma."""
+    ours = {name.replace(".", ""): name for name in wanted.shapes if name not in wanted.buffers}
+    groups: dict[str, dict[str, str]] = {}
+    for name in state.tensors:
+        first, _, rest = name.partition(".")
+        if "." not in rest and speaks_of_average(first):
+            groups.setdefault(first, {})[rest] = name
+    longest = max(ours, key=len, default="")
+    for first, theirs in groups.items():
+        for before in {name.removesuffix(longest) for name in theirs if name.endswith(longest)}:
+            names = {name: theirs[before + flat] for flat, name in ours.items() if before + flat in theirs}
+            if names and all(name in names or _may_lack(name, wanted) for name in ours.values()):
+                alike = sum(wanted.shapes[name] == tuple(state.tensors[own].shape) for name, own in names.items())
+                yield _Fit(state, f"{first}.", names, True, alike)
 
 
 def _plain_names(state: StateDict, wanted: WantedTensors) -> Iterator[tuple[dict[str, str], dict[str, str], str]]:

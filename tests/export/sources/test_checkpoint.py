@@ -117,6 +117,11 @@ SAVED: list[tuple[object, str]] = [
     ({"model": GOOD, "ema": {"shadow_params": [torch.ones(4)]}}, "averages 'ema.shadow_params' are of other shapes"),
     ({"callbacks": {"EMA": {"ema_state_dict": under("model.")}}, "state_dict": under("model.", OTHER)},
      "taken, 'callbacks.EMA.ema_state_dict.model', not 'state_dict.model'"),
+    # CompVis' latent diffusion
+    ({"state_dict": under("model.diffusion_model.", OTHER) | {
+        "model_ema.decay": torch.tensor(0.9), "first_stage_model.conv.weight": torch.ones(2),
+        "model_ema.diffusion_model0weight": GOOD["0.weight"], "model_ema.diffusion_model0bias": GOOD["0.bias"]}},
+     "averaged weights are taken, 'state_dict.model_ema', not 'state_dict.model.diffusion_model'"),
     ({"ema": {"step": 4}, "model": GOOD}, ""),
     # mmengine and Lightning's WeightAveraging keep the averages in state_dict and the plain weights elsewhere.
     ({"meta": {"mmengine_version": "0.10"}, "state_dict": GOOD, "ema_state_dict": under("module.", OTHER)},

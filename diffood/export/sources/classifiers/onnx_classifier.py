@@ -24,7 +24,7 @@ from diffood.export.sources.classifiers.onnx_heads import (
 )
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
-from diffood.export.sources.weights import hash_files
+from diffood.export.sources.weights import hash_files, require_finite
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions.onnxruntime import PROVIDER, start_session
 
@@ -78,6 +78,7 @@ def load(source: ClassifierSource, size: tuple[int, int]) -> LoadedClassifier:
         raise ExportError("A graph of onnx:FILE holds its own weights: leave --classifier-weights out.")
     path = Path(source.name)
     model, files = open_onnx(path)
+    _require_finite(model, path)
     layout, channels, fixed = _read_input(model, path)
     sides = fixed or size
     shape = (2, channels, *sides) if layout == "NCHW" else (2, *sides, channels)
@@ -100,6 +101,17 @@ def load(source: ClassifierSource, size: tuple[int, int]) -> LoadedClassifier:
         notes=(f"its logits are {logits.words}",),
         parameters=sum(math.prod(tensor.dims) for tensor in graph.graph.initializer),
     )
+
+
+def _require_finite(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse weights with NaN or infinity; single values may be bounds of a Clip, and -Infinity a mask."""
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+    tensors = (
+        (tensor.name, torch.from_numpy(numpy_helper.to_array(tensor).copy()))
+        for tensor in model.graph.initializer
+        if tensor.data_type in floats and math.prod(tensor.dims) > 1
+    )
+    require_finite(tensors, f"in {path}", parameters=set())
 
 
 def _read_input(model: onnx.ModelProto, path: Path) -> tuple[Layout, int, tuple[int, int] | None]:

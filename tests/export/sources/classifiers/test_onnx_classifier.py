@@ -127,6 +127,16 @@ def test_wrong_names_are_explained(tmp_path: Path) -> None:
     assert_refused(ExportError, WRONG_NAMES, lambda options: load(small_graph(), tmp_path, **options))
 
 
+def with_value(value: float) -> onnx.ModelProto:
+    """The graph with one value of its last layer changed."""
+    model = small_graph()
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == "linear")
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values[0, 0] = value
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, "linear"))
+    return model
+
+
 def test_a_graph_that_cannot_be_used_is_explained(tmp_path: Path) -> None:
     fixed_inside = small_graph([node("Reshape", ["flat", "whole"], ["scores"])])  # free by its name alone
     fixed_inside.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, FEATURES]), "whole"))
@@ -143,6 +153,8 @@ def test_a_graph_that_cannot_be_used_is_explained(tmp_path: Path) -> None:
         (fixed_inside, "cannot run .* batch of 2"),
         (foreign, "not ONNX's own .com.microsoft.FusedGemm."),
         (headless, "No layer with weights"),
+        (with_value(np.nan), "'linear' in .*net.onnx holds NaN"),
+        (with_value(np.inf), "'linear' in .*net.onnx holds Infinity"),
     ]
     assert_refused(ExportError, cases, lambda model: load(model, tmp_path))
 
