@@ -39,7 +39,7 @@ app = typer.Typer(
 )
 
 
-class _Say(logging.Handler):
+class _LeftOutHandler(logging.Handler):
     """Prints what listing inputs tells: a caller in Python reads it in the log."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -47,7 +47,7 @@ class _Say(logging.Handler):
         typer.echo(escape_for_terminal(record.getMessage()), err=True)
 
 
-SAY_LEFT_OUT = _Say()
+SAY_LEFT_OUT = _LeftOutHandler()
 
 
 def _show_version(wanted: bool) -> None:
