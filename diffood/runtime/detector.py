@@ -267,11 +267,11 @@ class Detector:
     def _pass(self, images: Images, limits: ImageLimits) -> Iterator[ScoredImage]:
         shape = self.bundle.manifest.image
         for one in pass_items(self.stream, list_given(images, shape), shape, self._shared.batch, limits):
-            loaded, name = one.loaded, escape_for_terminal(one.source.id)
+            loaded = one.loaded
             if loaded.error:
-                log.warning("%s was refused: %s", name, loaded.error)
-            elif loaded.note:
-                log.info("%s: %s", name, loaded.note)
+                log.warning("%s was refused: %s", escape_for_terminal(one.source.id), loaded.error)
+            elif loaded.note and log.isEnabledFor(logging.INFO):
+                log.info("%s: %s", escape_for_terminal(one.source.id), loaded.note)
             yield ScoredImage(one.source.id, one.result, loaded.note, loaded.error)
 
     def stream(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, ImageScore]]:
