@@ -10,9 +10,11 @@ CONSTRAINTS := $(if $(shell command -v nvidia-smi),,-c constraints-cpu.txt)
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest --durations=15
 SPREAD := -n $(WORKERS) --dist loadscope
+FLOORS := tests/runtime tests/serving tests/report tests/calibration/metrics tests/cli/test_cli_verbs.py \
+	tests/cli/test_cli_calibrate.py tests/cli/test_doctor.py tests/cli/test_cli_extras.py
 UNIT := tests/runtime/method tests/runtime/images tests/calibration/promises tests/calibration/metrics tests/serving/rows
 
-.PHONY: help demo test test-unit test-slow test-all mutation check format docs clean
+.PHONY: help demo test test-unit test-slow test-all test-floors mutation check format docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +33,13 @@ test-slow: $(VENV)/installed ## what `test` leaves out: Ray, Triton, browser, co
 
 test-all: $(VENV)/installed ## all tests, with 200 examples of each law, 25 minutes on two cores
 	$(PYTEST) $(SPREAD) --hypothesis-profile=ci
+
+test-floors: $(VENV)/installed ## the runtime and the command line on the oldest versions pyproject.toml allows, ten minutes
+	$(PYTHON) -m venv $(VENV)-floors
+	$(BIN)/python tests/floors.py > $(VENV)-floors/floors.txt
+	$(VENV)-floors/bin/python -m pip install --quiet -c $(VENV)-floors/floors.txt $(CONSTRAINTS) \
+		--editable '.[export,parquet,pictures,remote,report]' filelock hypothesis pytest pytest-timeout scikit-learn
+	$(VENV)-floors/bin/python -m pytest -m "not slow and not gpu" $(FLOORS)
 
 mutation: $(VENV)/installed ## mutation scores of the pure modules, an hour of one core
 	$(BIN)/python -m pip install --quiet --editable '.[mutation]'
@@ -59,4 +68,4 @@ $(VENV)/installed: pyproject.toml constraints-cpu.txt
 	touch $@
 
 clean: ## remove the environment and all that was built
-	rm -rf $(VENV) build site dist *.egg-info $(OUTPUT)
+	rm -rf $(VENV) $(VENV)-floors build site dist *.egg-info $(OUTPUT)

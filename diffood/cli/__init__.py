@@ -32,7 +32,6 @@ ParseError: Any = typer.BadParameter.__base__
 app = typer.Typer(
     name="diffood",
     cls=GroupedVerbs,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"max_content_width": 100},

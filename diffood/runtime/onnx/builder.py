@@ -179,6 +179,7 @@ class GraphBuilder:
         kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
         del model.graph.initializer[:]
         model.graph.initializer.extend(kept)
+        _name_nodes(model.graph)
         for domain, version in sorted(domains.items()):
             model.opset_import.add(domain=domain, version=version)
         return bytes(model.SerializeToString(deterministic=True))
@@ -216,6 +217,14 @@ def inner_graphs(node: Any) -> list[Any]:
     for attribute in node.attribute:
         graphs += [attribute.g] if attribute.type == messages.GRAPH_ATTRIBUTE else list(attribute.graphs)
     return graphs
+
+
+def _name_nodes(graph: Any) -> None:
+    """Name each node after its output: ONNX Runtime 1.20 names what it fuses after a node, and refuses a name twice."""
+    for node in graph.node:
+        node.name = next(filter(None, node.output))
+        for inner in inner_graphs(node):
+            _name_nodes(inner)
 
 
 def _used(graph: Any) -> set[str]:
