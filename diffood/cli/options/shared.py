@@ -28,6 +28,7 @@ BackendName = Annotated[
     typer.Option(
         "--backend",
         parser=backend_choice,
+        autocompletion=lambda: [AUTO, *BACKENDS],
         metavar=f"[{'|'.join((AUTO, *BACKENDS))}]",
         help="auto: the best that runs here and is calibrated.",
         rich_help_panel="Machine",
