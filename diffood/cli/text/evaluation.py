@@ -168,8 +168,8 @@ def _without_unet(compared: WitnessComparison) -> list[str]:
         return []
     gain = found.difference
     return [
-        f"What the UNet adds: without it, the other witnesses have a mean AUROC of {percent(found.mean_auroc, 2)}; the "
-        f"fusion has {points(gain.value)} points more ({points(gain.low)} to {points(gain.high)})."
+        f"What the UNet adds: without it, the other witnesses have a mean AUROC of {percent(found.mean_auroc, 2)};",
+        f"the fusion has {points(gain.value)} points more ({points(gain.low)} to {points(gain.high)}).",
     ]
 
 
