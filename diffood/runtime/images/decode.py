@@ -31,6 +31,7 @@ from PIL import (
 )
 
 from diffood.errors import RejectedImage
+from diffood.runtime.images.kinds import foreign_kind
 from diffood.runtime.images.modes import REDUCED, to_grey_or_rgb
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.images.png import without_metadata
@@ -186,9 +187,11 @@ def decode(data: bytes, shape: ImageShape, limits: ImageLimits) -> tuple[npt.NDA
         try:
             opened = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError as error:
+            kind = foreign_kind(data)
+            seems = f", as {kind} does" if kind else ""
             raise RejectedImage(
                 f"The file is not an image in a format diffood reads, or its header is damaged (it begins with "
-                f"{data[:8]!r}); use one of {', '.join(FORMATS)}."
+                f"{data[:8]!r}{seems}); use one of {', '.join(FORMATS)}."
             ) from error
         with opened as image:
             refuse_pixel_count(image, limits)

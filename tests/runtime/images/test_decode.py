@@ -259,6 +259,21 @@ def test_damaged_exif_data_does_not_matter_to_pixels() -> None:
         assert "EXIF data is damaged" in note, file_format
 
 
+def test_a_file_of_another_kind_is_named() -> None:
+    for data, kind in [
+        (b"\0\0\0\x1cftypheic" + bytes(20), "an HEIC image"),
+        (b"\0\0\0\x1cftypavif" + bytes(20), "an AVIF image"),
+        (b"\0\0\0\x1cftypisom" + bytes(20), "a video"),
+        (b"PK\3\4" + bytes(30), "a zip archive or document"),
+        (b"a.png".ljust(257, b"\0") + b"ustar  " + bytes(248), "a tar archive"),
+        (b"%PDF-1.7", "a PDF"),
+    ]:
+        with pytest.raises(RejectedImage, match=f"not an image in a format diffood reads.*, as {kind} does"):
+            decode(data, ImageShape(1, 4, 4), LIMITS)
+    with pytest.raises(RejectedImage, match=r"begins with b'words'\); use one of PNG"):
+        decode(b"words", ImageShape(1, 4, 4), LIMITS)
+
+
 def test_resizing_antialiases_a_checkerboard_to_grey() -> None:
     for size in [56, 112, 280, 1000]:
         board = (np.indices((size, size)).sum(axis=0) % 2 * 255).astype(np.uint8)
