@@ -176,7 +176,7 @@ class _Walker:
 
     def entries(self, name: str, folder: Path) -> Iterator[tuple[str, Path, OSError | None]]:
         """As `walk`, of one folder; a folder in it has a name that ends in "/"."""
-        found: list[tuple[str, Path, OSError | None]] = []
+        found: list[tuple[str, Path, bool | None]] = []  # None for what needs no look at links, else if it is one
         below_link = any(name[: end + 1] in self._links for end, letter in enumerate(name) if letter == "/")
         try:
             with os.scandir(folder) as entries:
@@ -186,15 +186,18 @@ class _Walker:
                         self._left_out.hidden += 1
                     elif not _is_folder(entry):
                         found.append((text, path, None))
-                    elif below_link or entry.is_symlink():
-                        found += self._by_link(text + "/", path, entry.is_symlink())
                     else:
-                        found.append((text + "/", path, None))
+                        is_link = entry.is_symlink()
+                        found.append((text + "/", path, is_link if is_link or below_link else None))
         except OSError as error:
             yield name.removesuffix("/") or utf8_name(folder.name), folder, error
             return
         found.sort(key=lambda each: each[0])
-        yield from found
+        for text, path, by_link in found:  # in order, since the first of two links is followed
+            if by_link is None:
+                yield text, path, None
+            else:
+                yield from self._by_link(text, path, by_link)
 
     def _by_link(self, name: str, folder: Path, is_link: bool) -> Iterator[tuple[str, Path, OSError | None]]:
         """A folder to which a link leads, or which is below one: to be walked, an error, or nothing."""

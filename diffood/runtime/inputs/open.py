@@ -176,12 +176,13 @@ def _folder(folder: Path, base: str, reading: ReadOptions) -> Iterator[Item]:
         if error is None:
             yield from _expand(base + name, path, reading)
         else:
-            yield RefusedItem(
-                base + name,
-                utf8_name(os.fspath(path)),
-                f"The folder cannot be listed ({error.strerror}), so its files have no rows here; check its "
-                "permissions, or name the folder itself.",
+            reason = (
+                f"The folder cannot be listed ({error.strerror}), so its files have no rows; check its permissions and "
+                "try again."
+                if error.errno
+                else f"The link is not followed: {error.strerror}."
             )
+            yield RefusedItem(base + name, utf8_name(os.fspath(path)), reason)
 
 
 def _expand(identity: str, path: Path, reading: ReadOptions) -> Iterator[Item]:

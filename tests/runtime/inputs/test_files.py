@@ -176,14 +176,22 @@ def test_a_link_to_a_hidden_folder_is_followed(tree: Path) -> None:
     assert ids(list_inputs(["one"])) == ["a.png", "b.png", "deep/er/c.png", "now/d.png"]
 
 
+def test_the_first_of_two_links_by_name_is_followed_whichever_was_made_first(tree: Path) -> None:
+    for number, names in enumerate(itertools.permutations("abcd")):
+        (tree / str(number)).mkdir()
+        for name in names:
+            (tree / str(number) / name).symlink_to(tree / "two")
+        assert ids(list_inputs([str(number)])) == ["a/a.png", "b", "c", "d"]
+
+
 def test_a_folder_that_two_links_lead_to_has_its_rows_once_and_the_other_link_says_so(tree: Path) -> None:
     (tree / "links").mkdir()
     for name, target in {"x": "one", "y": "one", "z": "one/deep"}.items():
         (tree / "links" / name).symlink_to(tree / target)
     found = {item.id: item for item in list_inputs(["links"])}
-    assert sorted(found) == ["x/a.png", "x/b.png", "x/deep", "y", "z/er/c.png"]
+    assert sorted(found) == ["x/a.png", "x/b.png", "x/deep/er/c.png", "y", "z"]
     assert "rows below 'x/'" in found["y"].reason
-    assert "rows below 'z/'" in found["x/deep"].reason
+    assert "rows below 'x/deep/'" in found["z"].reason
 
 
 def test_a_link_to_a_folder_around_the_one_given_is_refused(tree: Path) -> None:
