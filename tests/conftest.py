@@ -106,7 +106,7 @@ def quantised_zoo(make_once: MakeOnce) -> tuple[Path, list[str]]:
 
 @pytest.fixture(scope="session")
 def int8_bundle(quantised_zoo: tuple[Path, list[str]]) -> Path:
-    """A copy of the shipped bundle with INT8 graphs beside its FP32 ones; read-only."""
+    """A copy of the shipped bundle with INT8 graphs next to its FP32 ones; read-only."""
     return quantised_zoo[0]
 
 

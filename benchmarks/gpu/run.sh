@@ -19,7 +19,7 @@ cache=$HOME/.cache/diffood-gpu
 export SITE=${SITE:-$cache/site} PKG=${PKG:-.gpu} OUT=${OUT:-$PWD/.gpu/out} WORK=${WORK:-$cache/work}
 export PYTHON=${PYTHON:-python3} STANDIN=${STANDIN:-gpu}
 BACKEND=${BACKEND:-onnxruntime-cuda} DEVICE=${DEVICE:-cuda}
-LOG=$OUT/$stage.log # one file per stage, and one for each part that runs beside others: few files come back
+LOG=$OUT/$stage.log # one file per stage, and one for each part that runs at the same time as others: few files come back
 mkdir -p "$OUT" "$WORK"
 : >"$LOG"
 bash "$here/setup.sh" || echo "=== setup: FAILED, what was unpacked is used" | tee -a "$LOG"
@@ -86,7 +86,7 @@ contracts() { # what the tests promise on this card, while a large bundle is exp
   wait
 }
 
-speed() { # images a second and milliseconds of an image first, then steps
+speed() { # images per second and milliseconds of an image first, then steps
   part 110 bench-zoo bash -c "\"$PYTHON\" -m diffood bench \"$BUNDLE\" --backend $BACKEND --plan default --plan fast \
     --batch ${BATCH:-64} --seconds ${SECONDS_EACH:-5} --rounds 3 --threads ${THREADS:-0} --no-compile --no-memory --json >\"$OUT/bench-zoo.json\" &&
     \"$PYTHON\" \"$here/summary.py\" \"$OUT/bench-zoo.json\""

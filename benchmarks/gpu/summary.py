@@ -1,6 +1,6 @@
 """The figures to reach, from what `diffood bench --json` wrote. Run: summary.py FILE.json.
 
-A line per contender: images a second, times the loop in torch in the same precision, share of the time inside the
+A line per contender: images per second, times the loop in torch in the same precision, share of the time inside the
 engine, and the median of one image alone.
 """
 

@@ -39,6 +39,6 @@ def export_triton(
     """
     settings = TritonSettings(**asdict(machine), **asdict(image_limits))
     model = write_repository(bundle, output, settings, name=name, queue_delay=queue_delay)
-    typer.echo(f"model       {name}, up to {settings.batch} images a call")
+    typer.echo(f"model       {name}, up to {settings.batch} images per call")
     typer.echo(f"wrote       {model}")
     typer.echo(f'serve       tritonserver --model-repository "{output.absolute()}", where diffood is installed')

@@ -74,7 +74,7 @@ def choose_labels(ids: Sequence[str], wanted: LabelSource, classifier: KnownClas
 
 
 def folder_classes(ids: Sequence[str]) -> list[str | None]:
-    """The topmost folder in which images differ, of each id; None for an image beside such folders."""
+    """The topmost folder in which images differ, of each id; None for an image next to such folders."""
     paths = [PurePosixPath(identity).parts[:-1] for identity in ids]
     paths = _without_common(paths)
     if all(path and container_of(path[0]) for path in paths):  # of several shards

@@ -28,7 +28,7 @@ FAST = ("--images", 40, "--batch", 16, "--threads", 1)
 
 
 def test_an_engine_is_timed_at_the_batches_it_takes() -> None:
-    """An engine built for 1 to 8 rows beside one that takes any number, and one that takes a single row."""
+    """An engine built for 1 to 8 rows next to one that takes any number, and one that takes a single row."""
     speeds = [
         Speed(EngineOption("fp16", "tensorrt", True), {8: 900.0}, 1.5),
         Speed(EngineOption("fp32", "onnxruntime-cpu", True), {8: 90.0, 32: 100.0}, 12.0),

@@ -162,7 +162,7 @@ TIMES = {"num_class_embeds": None, "class_embed_type": "timestep"}
 
 
 MISFITS: list[tuple[tuple[dict[str, Any], tuple[str, dict[str, Any]] | None], str]] = [
-    (({"transformer": transformer}, None), "no autoencoder beside it"),
+    (({"transformer": transformer}, None), "no autoencoder next to it"),
     (({"unet": lambda: condition_unet(**CROSS)}, None), "the embedding of a text"),
     (({"unet": lambda: condition_unet(**TIMES)}, None), "class_embed_type"),
     (({**DIT, "vae": lambda: kl_autoencoder(latent_channels=3)}, None), "latents of 3 channels"),

@@ -25,7 +25,7 @@ from diffood.runtime.detector import Detector
 
 @pytest.fixture(scope="module")
 def halved(small_bundle: Bundle, make_once: Callable[..., Path]) -> tuple[Bundle, list[str]]:
-    """The small bundle with FP16 graphs beside its FP32 ones, and what was reported; read-only."""
+    """The small bundle with FP16 graphs next to its FP32 ones, and what was reported; read-only."""
 
     def fill(folder: Path) -> None:
         lines: list[str] = []

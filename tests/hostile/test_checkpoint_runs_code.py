@@ -22,7 +22,7 @@ class Touch:
 
 
 def test_no_code_of_a_checkpoint_runs(tmp_path: Path, subtests: pytest.Subtests) -> None:
-    for inside in ["alone", "beside weights"]:
+    for inside in ["alone", "next to weights"]:
         with subtests.test(inside=inside):
             attack = Touch(tmp_path / "owned")
             torch.save(attack if inside == "alone" else {"x": torch.zeros(1), "y": attack}, tmp_path / "model.pt")

@@ -15,7 +15,7 @@ from diffood.export.sources.classifiers.onnx_file import open_onnx
 
 @pytest.fixture
 def apart(tmp_path: Path) -> Path:
-    """folder/net.onnx with its weights beside it."""
+    """folder/net.onnx with its weights next to it."""
     folder = tmp_path / "folder"
     folder.mkdir()
     onnx.save(small_graph(), folder / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)

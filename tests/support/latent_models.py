@@ -111,7 +111,7 @@ def latent_unet(**changes: Any) -> Any:
 
 
 def save_pipeline(folder: Path, **parts: Any) -> Path:
-    """Save models by the names of their folders, a scheduler and the code of a classifier beside them."""
+    """Save models by the names of their folders, a scheduler and the code of a classifier next to them."""
     import diffusers
 
     for name, model in parts.items():
@@ -122,7 +122,7 @@ def save_pipeline(folder: Path, **parts: Any) -> Path:
 
 
 def classifier_of(pipeline: Path) -> str:
-    """The classifier beside a pipeline, as `export` takes it."""
+    """The classifier next to a pipeline, as `export` takes it."""
     return f"{pipeline / 'small.py'}:small"
 
 

@@ -1,4 +1,4 @@
-"""Bundles whose graphs keep their weights in a file beside them, made from those that hold them inside."""
+"""Bundles whose graphs keep their weights in a file next to them, made from those that hold them inside."""
 
 import hashlib
 import json

@@ -209,7 +209,7 @@ def load_small_models(bundle: Bundle) -> Models:
 
     exported = bundle.manifest.classifier.weights_sha256, bundle.manifest.unet.weights_sha256
     present = hash_files([CLASSIFIER_WEIGHTS]), hash_files([UNET / "diffusion_pytorch_model.safetensors"])
-    assert exported == present, "the small bundle was exported from other weights than those beside it"
+    assert exported == present, "the small bundle was exported from other weights than those next to it"
     classifier = runpy.run_path(str(CLASSIFIER))[FACTORY]()
     classifier.load_state_dict(load_file(CLASSIFIER_WEIGHTS))
     classifier.eval()

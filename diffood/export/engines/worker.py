@@ -54,7 +54,7 @@ class BuildJob(Record):
     Attributes:
         library: What builds it.
         name: Of the graph, for messages.
-        model: Where the graph would lie, so that weights in another file are found beside it; None: it has none.
+        model: Where the graph would lie, so that weights in another file are found next to it; None: it has none.
         plan: The file to write.
         compute_capability: Of the GPU, as "8.6".
         profile: Rows of an engine call.

@@ -1,7 +1,7 @@
 """training_images.npz: which images the UNet was trained on, where `diffood train-unet` made it. Trains nothing.
 
-The first 8 bytes of the SHA-256 of each file, uint64 [N], ascending: enough to recognise an image, and small beside the
-weights for a million of them.
+The first 8 bytes of the SHA-256 of each file, uint64 [N], ascending: enough to recognise an image, and for a million of
+them small compared with the weights.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Tells images, the labels beside them and hidden files apart by their names. Reads nothing."""
+"""Tells images, the labels next to them and hidden files apart by their names. Reads nothing."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +16,7 @@ LABEL_ENDINGS = (
     *(".mp", ".msg", ".npy", ".npz", ".pickle", ".pkl", ".pth", ".pyd", ".tb", ".ten", ".text", ".transcript", ".txt"),
     *(".xml", ".xmp", ".yaml", ".yml"),
 )
-"""What WebDataset's decoders, Pascal VOC, YOLO, LabelMe and cameras put beside an image of the same name."""
+"""What WebDataset's decoders, Pascal VOC, YOLO, LabelMe and cameras put next to an image of the same name."""
 MOST_REMEMBERED = 100_000
 """Names of images that are remembered where files come in any order; some 15 MB."""
 MOST_WAITING = 10_000

@@ -48,7 +48,7 @@ def real_images(first: int, count: int) -> npt.NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Quantised:
-    """A bundle with INT8 graphs beside its FP32 ones, and what was reported.
+    """A bundle with INT8 graphs next to its FP32 ones, and what was reported.
 
     fed: what the loop feeds the graphs on five images that no graph was calibrated on; five leave lanes idle.
     """

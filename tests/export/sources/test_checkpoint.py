@@ -334,10 +334,10 @@ MORE_THAN_TENSORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a module": (lambda path: torch.save(net(), path), "holds more than tensors.*it names .*container.Sequential"),
     "modules by key, as of ultralytics": (
         lambda path: torch.save({"epoch": -1, "model": None, "ema": net()}, path), "more than tensors"),
-    "a namespace beside": (
+    "a namespace next to": (
         lambda path: torch.save({"model": GOOD, "args": argparse.Namespace(lr=1), "losses": [0.5]}, path),
         "more than tensors.*Namespace"),
-    "a score of numpy's beside": (
+    "a score of numpy's next to": (
         lambda path: torch.save({"net": GOOD, "acc": np.float64(0.9), "epoch": 4}, path),
         "more than tensors.*numpy"),
     "TorchScript": (lambda path: torch.jit.save(torch.jit.script(Script()), path), "is a TorchScript archive"),

@@ -15,7 +15,7 @@ from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.trained import read_trained
 
 CLASS_NAMES = (
-    "class_names.txt"  # beside the weights: the classes of a UNet's labels, as `diffood train-unet` writes them
+    "class_names.txt"  # next to the weights: the classes of a UNet's labels, as `diffood train-unet` writes them
 )
 # As diffusers' pipelines name what denoises, and its training scripts the average over training, in checkpoint-500/.
 AVERAGED = "_ema"
@@ -30,11 +30,11 @@ DENOISERS: dict[str, Callable[[Path], UNet]] = {
 
 
 def load_folder(folder: Path, scheduler: Path | None = None) -> UNet:
-    """Load a pipeline's folder, or the model's own within it, with the autoencoder beside it if there is one.
+    """Load a pipeline's folder, or the model's own within it, with the autoencoder next to it if there is one.
 
     Args:
         folder: Holds config.json and weights, or `unet` or `transformer` that does.
-        scheduler: A scheduler config, or the folder of one, in place of that beside the model.
+        scheduler: A scheduler config, or the folder of one, in place of that next to the model.
 
     Raises:
         ExportError: Something is missing, of another kind, or does not fit; the message says what.
@@ -63,14 +63,14 @@ def load_folder(folder: Path, scheduler: Path | None = None) -> UNet:
         return replace(unet, autoencoder=load_autoencoder(autoencoder, (unet.channels, unet.height, unet.width)))
     if unet.channels not in (1, 3):
         raise ExportError(
-            f"{denoiser} takes {unet.channels} channels, so it denoises latents, and there is no autoencoder beside "
+            f"{denoiser} takes {unet.channels} channels, so it denoises latents, and there is no autoencoder next to "
             f"it: give the pipeline's folder with {' or '.join(f'{name}/' for name in FOLDERS)} in it."
         )
     return unet
 
 
 def find_denoiser(folder: Path) -> Path:
-    """The folder of the model itself, where a pipeline's is given; a scheduler and an autoencoder lie beside it."""
+    """The folder of the model itself, where a pipeline's is given; a scheduler and an autoencoder lie next to it."""
     return next((folder / part for part in PARTS if (folder / part / "config.json").is_file()), folder)
 
 
@@ -82,7 +82,7 @@ def _notes_on_averages(denoiser: Path) -> tuple[str, ...]:
         return ()
     if denoiser.absolute() == averaged:
         return (f"the averaged weights are taken, {averaged.name}, not {plain}",)
-    return (f"{plain} is taken; the averaged weights are beside it, in {averaged.name}",)
+    return (f"{plain} is taken; the averaged weights are next to it, in {averaged.name}",)
 
 
 def _require_no_latents(pipeline: Path) -> None:

@@ -41,7 +41,7 @@ class NoiseSchedule:
 
 
 def load_schedule(unet: Path, scheduler: Path | None) -> NoiseSchedule:
-    """Read the scheduler config from `scheduler`, beside the weights, or in ../scheduler; else the paper's linear one.
+    """Read the scheduler config from `scheduler`, next to the weights, or in ../scheduler; else the paper's linear one.
 
     Raises ExportError for a config that is unreadable or asks for what is not supported.
     """

@@ -25,7 +25,7 @@ def pooled() -> nn.Sequential:
 
 
 class Tokens(nn.Module):
-    """A linear head on every token, as some transformers have it; a linear layer beside it runs later."""
+    """A linear head on every token, as some transformers have it; a linear layer next to it runs later."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -80,7 +80,7 @@ def test_the_averaged_model_of_a_checkpoint_is_taken(network: torch.nn.Module, t
     ema.save_pretrained(tmp_path / "unet_ema")
     assert_same(network, tmp_path)
     assert load_unet(tmp_path).notes == ("the averaged weights are taken, unet_ema, not unet",)
-    assert load_unet(tmp_path / "unet").notes == ("unet is taken; the averaged weights are beside it, in unet_ema",)
+    assert load_unet(tmp_path / "unet").notes == ("unet is taken; the averaged weights are next to it, in unet_ema",)
 
 
 @pytest.mark.parametrize(
