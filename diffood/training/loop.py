@@ -127,7 +127,8 @@ class Training:
         found = read_progress(self.folder)
         require_same(found.identity, self.identity, self.folder)
         load_tensors(self.folder, self._networks, self.optimiser, found.step)
-        end = found.end if found.steps == steps else max(steps, found.step)
+        more_time = self.minutes is not None and found.step >= found.end and found.seconds < 60 * self.minutes
+        end = found.end if found.steps == steps and not more_time else max(steps, found.step)
         self.progress = found.model_copy(update={"end": end, "steps": steps})
 
     def save(self) -> None:

@@ -79,6 +79,7 @@ def run_training(request: TrainingRequest, report: Say, show_progress: ShowProgr
 def _train(training: "Training", write: Callable[["Training"], None], report: Say, show_progress: ShowProgress) -> None:
     from diffood.training.checkpoint import CHECKPOINT
     from diffood.training.folder import PICTURE, why_ended
+    from diffood.training.loop import has_stalled
 
     if not training.progress.step:
         training.save()  # from here on the folder is known as a training's
@@ -94,9 +95,14 @@ def _train(training: "Training", write: Callable[["Training"], None], report: Sa
         report(f"stopped     at step {training.progress.step}; the same command continues")
         raise
     progress = training.progress
-    (folder / CHECKPOINT).unlink()
+    if progress.stalled:  # else more steps or minutes continue it
+        (folder / CHECKPOINT).unlink()
     report(f"trained     {progress.step} steps in {progress.seconds / 60:.1f} minutes: {describe_losses(progress)}")
     report(f"ended       {why_ended(progress, training.minutes)}")
+    if not has_stalled(progress.curve):
+        report(
+            "note        the held-out loss was still falling: the same command with more --steps or --minutes goes on"
+        )
     report(f"wrote       {folder}" + (f"; {folder / PICTURE} shows samples" if (folder / PICTURE).exists() else ""))
 
 

@@ -55,7 +55,6 @@ def test_a_trained_folder_is_what_export_takes(ask: Ask, train: Train) -> None:
     assert unet.schedule.origin == "scheduler_config.json"
     assert unet.schedule.prediction == "epsilon"
     assert len(unet.schedule.alpha_bar) == 1000
-    assert not (folder / CHECKPOINT).exists()
     with Image.open(folder / PICTURE) as picture:
         assert picture.size == (8 * 8 * 8, 4 * 8 * 8)  # 8 columns and 4 rows of 8x8 images, each enlarged 8 times
     curve = [json.loads(line) for line in (folder / CURVE).read_text().splitlines()]
@@ -113,8 +112,19 @@ def test_a_folder_with_something_else_is_left_alone(ask: Ask, train: Train) -> N
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
 
 
-def test_a_finished_training_is_replaced_on_request_alone(ask: Ask, train: Train) -> None:
+def test_a_finished_training_goes_on_with_more_steps_or_minutes(ask: Ask, train: Train) -> None:
     train(ask(steps=2))
+    assert "continued   after step 2" in "\n".join(train(ask(steps=3)))
+    lines = train(ask(steps=3))
+    assert any(line.startswith("trained     3 steps") for line in lines)
+    lines = train(ask(steps=9, minutes=1e-4))
+    assert any(line.startswith("trained     4 steps") for line in lines)  # its time was over
+    assert any(line.startswith("trained     9 steps") for line in train(ask(steps=9, minutes=60)))
+
+
+def test_a_unet_without_its_checkpoint_is_replaced_on_request_alone(ask: Ask, train: Train) -> None:
+    train(ask(steps=2))
+    (ask().output / CHECKPOINT).unlink()
     before = (ask().output / WEIGHTS).read_bytes()
     with pytest.raises(UsageError, match="--overwrite"):
         train(ask(steps=3))
