@@ -169,7 +169,7 @@ def _without_unet(compared: WitnessComparison) -> list[str]:
     gain = found.difference
     return [
         f"What the UNet adds: without it, the other witnesses have a mean AUROC of {percent(found.mean_auroc, 2)};",
-        f"the fusion has {points(gain.value)} points more ({points(gain.low)} to {points(gain.high)}).",
+        f"with it, the fusion is {points(gain.value)} points from that ({points(gain.low)} to {points(gain.high)}).",
     ]
 
 
