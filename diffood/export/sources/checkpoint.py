@@ -114,7 +114,7 @@ class _Fit:
     def where(self) -> str:
         """The keys and the prefix, for the user."""
         parts = (*self.state.place, self.prefix.rstrip("."))
-        return shorten_name(".".join(part for part in parts if part)) if any(parts) else "those next to"
+        return shorten_name(".".join(part for part in parts if part)) if any(parts) else "the plain ones"
 
     @property
     def rank(self) -> tuple[int, int, int]:

@@ -106,6 +106,7 @@ SAVED: list[tuple[object, str]] = [
     ),
     ({"model_ema": GOOD, "model": OTHER}, "averaged weights are taken, 'model_ema', not 'model'"),
     ({"ema": GOOD}, "averaged weights are taken, 'ema'"),
+    (OTHER | under("ema.module."), "averaged weights are taken, 'ema', not the plain ones"),
     ({"model": OTHER, "model_ema": {"n_averaged": torch.tensor(2)} | under("module.")},
      "averaged weights are taken, 'model_ema', not 'model'"),
     ({"state_dict": under("model.", OTHER) | under("ema_model.module.") | {"ema_model.n_averaged": torch.tensor(2)}},
