@@ -3,10 +3,21 @@
 import hashlib
 from pathlib import Path
 
-from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.bundle import Bundle, GraphEntry, open_bundle
 from diffood.runtime.bundle.engines import EngineHost, EngineRecord, PlanFile, Profile, save_record
 
 VICTIM = EngineHost("tensorrt-rtx", "1.7.1", "8.6")
+
+
+def describe_plan(bundle: Bundle, graph: GraphEntry, data: bytes) -> PlanFile:
+    """The true record of a plan file with these bytes."""
+    return PlanFile(
+        role=graph.role,
+        file=f"{graph.role}.plan",
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=len(data),
+        onnx_sha256=bundle.manifest.files[graph.file].sha256,
+    )
 
 
 def plant_engine(bundle_path: Path) -> Path:
@@ -19,15 +30,7 @@ def plant_engine(bundle_path: Path) -> Path:
         if graph.precision == "fp32":
             data = f"plan of {graph.role}".encode() * 100
             (folder / f"{graph.role}.plan").write_bytes(data)
-            plans.append(
-                PlanFile(
-                    role=graph.role,
-                    file=f"{graph.role}.plan",
-                    sha256=hashlib.sha256(data).hexdigest(),
-                    size=len(data),
-                    onnx_sha256=bundle.manifest.files[graph.file].sha256,
-                )
-            )
+            plans.append(describe_plan(bundle, graph, data))
     record = EngineRecord(
         library=VICTIM.library,
         library_version=VICTIM.library_version,

@@ -1,6 +1,5 @@
 """Which engine of a bundle this machine may run: refused without opening a plan file, or returned byte for byte."""
 
-import hashlib
 import shlex
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from attacks import undone
+from planted_engine import describe_plan
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
@@ -42,15 +42,7 @@ def plant(small_bundle_copy: Path) -> Plant:
         for graph in bundle.manifest.graphs:
             if graph.precision == changes.get("precision", "fp32"):
                 data = PLAN + graph.role.encode()
-                plans.append(
-                    PlanFile(
-                        role=graph.role,
-                        file=f"{graph.role}.plan",
-                        sha256=hashlib.sha256(data).hexdigest(),
-                        size=len(data),
-                        onnx_sha256=bundle.manifest.files[graph.file].sha256,
-                    )
-                )
+                plans.append(describe_plan(bundle, graph, data))
         truth = {
             "library": HERE.library,
             "library_version": HERE.library_version,
