@@ -193,7 +193,8 @@ def test_a_second_signal_ends_at_once_and_keeps_the_rows(
     time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, err
+    # The second may find the command stopped, and Python on its way out: a shell sees the same code.
+    assert process.returncode in (128 + signal.SIGTERM, -signal.SIGTERM), err
     assert "Traceback" not in err
     assert "resume with" in err
     assert run("serve-batch", *words, *PART, *MACHINE, "--resume").code == 3
