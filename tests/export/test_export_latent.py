@@ -172,7 +172,7 @@ MISFITS: list[tuple[tuple[dict[str, Any], tuple[str, dict[str, Any]] | None], st
     ((DIT, ("vae", {"scaling_factor": 0})), "how latents are scaled"),
     ((DIT, ("vae", {"latents_std": [1, 2]})), "how latents are scaled"),
     ((DIT, ("transformer", {"patch_size": "two"})), "cannot build"),
-    ((DIT, ("transformer", {"num_layers": 2})), "does not fit its configuration"),
+    ((DIT, ("transformer", {"num_layers": 2})), "and 18 more are missing"),
     ((LDM, ("unet", {"sample_size": None})), "has sample_size None"),
     ((LDM, ("unet", {"sample_size": "large"})), "has sample_size 'large'"),
     ((LDM, ("vqvae", {"norm_type": "spatial"})), "cannot build|not supported"),

@@ -13,8 +13,8 @@ from image_mutations import mutate, seeds, with_right_checksums
 from diffood.runtime.images.decode import ImageLimits, ImageShape
 from diffood.runtime.inputs.decode_worker import DecodeTask
 from diffood.runtime.inputs.decoding import DecodeOptions, decode_ahead
-from diffood.runtime.inputs.files import list_folder
 from diffood.runtime.inputs.items import LocalFile, Pause
+from diffood.runtime.inputs.open import list_inputs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 
@@ -49,7 +49,7 @@ def test_each_of_ten_thousand_has_its_row(tmp_path: Path, capfd: pytest.CaptureF
         folder.mkdir(exist_ok=True)
         (folder / name).write_bytes(data)
     before = children()
-    outcomes = decode_ahead(list_folder(tmp_path, ""), SHAPE, LIMITS, 32, DECODING)
+    outcomes = decode_ahead(list_inputs([str(tmp_path)]), SHAPE, LIMITS, 32, DECODING)
     first = next(outcomes)
     started = children() - before
     assert len(started) == 1

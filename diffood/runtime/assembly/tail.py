@@ -3,6 +3,7 @@
 The same as method.fusion and decision do in numpy, for runtimes that know nothing of either.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -23,6 +24,9 @@ from diffood.runtime.onnx.builder import GraphBuilder, Value
 # 2nd ed., sec. 6.2 (erfcc). Lowest power first.
 _ERFC = (-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807, -1.13520398, 1.48851587, -0.82215223)
 _ERFC_LAST = 0.17087277
+_TERMS = 8  # of (exp(x) - 1) / x = 1 + x/2! + x²/3! + …, enough for _NEAR in float32
+_NEAR = 0.5
+_SMALLEST_POWER = 1e-7
 _LARGEST_Z = 1e18  # its square is finite in float32
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -121,12 +125,18 @@ def bend(value: Value, power: float) -> Value:
 
 
 def _box_cox(value: Value, power: float) -> Value:
-    """((1 + v)^power - 1) / power for v >= 0; log(1 + v) at 0."""
+    """((1 + v)^power - 1) / power for v >= 0; log(1 + v) at power 0, and near it by a series, since 1 would cancel."""
     builder = value.builder
     log = builder.node("Log", value + 1.0)
-    if abs(power) < 1e-6:
+    if power < _SMALLEST_POWER:
         return log
-    return (builder.node("Exp", log * power) - 1.0) / power
+    exponent = log * power
+    series = exponent * (1 / math.factorial(_TERMS + 1))
+    for order in reversed(range(2, _TERMS + 1)):
+        series = (series + 1 / math.factorial(order)) * exponent
+    near = log * (series + 1.0)
+    far = (builder.node("Exp", exponent) - 1.0) / power
+    return builder.node("Where", builder.node("Less", exponent, _NEAR), near, far)
 
 
 def minus_log_tail(z: Value) -> Value:

@@ -182,7 +182,7 @@ def test_scores_from_a_trace_equal_those_of_the_plan(
     assert (fusion is not None) == plan.fused
     detector = Detector.load(small_bundle, plan, batch=BATCH, threads=1, fusion=fusion)
     for name, scores in {IND: outcome.scored.ind, **outcome.scored.sets}.items():
-        found = detector.score(np.stack(list(images.groups[name].read())))
+        found = detector.score_prepared(np.stack(list(images.groups[name].read())))
         np.testing.assert_allclose(found.score, scores, rtol=1e-4, atol=1e-5)
         if name == IND:
             spent = full_cost(small_bundle, plan, 1) * outcome.repeats
