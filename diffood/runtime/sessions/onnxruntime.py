@@ -131,26 +131,20 @@ def rows_per_call(role: Role, batch: int, threads: int) -> int:
     return -(-batch // max(calls, threads if batch >= threads else 1))
 
 
-class SharedGraph:
-    """One graph whose rows are computed by calls of a fixed size, divided among `threads` threads.
+class FixedCalls:
+    """A loaded graph whose rows are computed by calls of a fixed size, divided among threads.
 
     The size is fixed since ONNX Runtime may round differently in calls of 1, 2 or 4 rows: so an image has the same
     score in any company. It is small so that few images cost little; the last call is filled up.
-
-    Each thread makes calls of its own. Half of a step is small operations that ONNX Runtime does not divide among
-    threads: two threads on one call are 1.4 times as fast as one, with a call each nearly twice (docs/parity.md). With
-    more threads than the batch has rows, all threads work on one call.
     """
 
-    def __init__(self, bundle: Bundle, role: Role, precision: Precision, batch: int, threads: int) -> None:
-        own_calls = batch >= threads
-        self.rows = rows_per_call(role, batch, threads)
-        self._session = load_graph(bundle, role, precision, PROVIDER, {}, 1 if own_calls else threads)
-        self._inputs = {node.name for node in self._session.get_inputs()}
-        self._pool = ThreadPoolExecutor(threads - 1) if own_calls and threads > 1 else None
-        self._helpers = threads - 1 if own_calls else 0
+    def __init__(self, session: Any, rows: int, threads: int) -> None:
+        """Args: the session; rows of a call; threads that make calls of their own, the caller's among them."""
+        self._session, self.rows, self._helpers = session, rows, threads - 1
+        self._inputs = {node.name for node in session.get_inputs()}
+        self._pool = ThreadPoolExecutor(self._helpers) if self._helpers else None
 
-    def run(self, outputs: list[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[Array]:
+    def run(self, outputs: list[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """The outputs for any number of rows; feeds that the graph does not take are left out."""
         asked = {name: value for name, value in feeds.items() if name in self._inputs}
         count = len(next(iter(asked.values())))
@@ -177,6 +171,20 @@ class SharedGraph:
         for other in others:
             other.result()
         return [np.concatenate(values)[:count] for values in zip(*found, strict=True)]
+
+
+class SharedGraph(FixedCalls):
+    """One graph of a bundle, in fixed calls.
+
+    Each thread makes calls of its own. Half of a step is small operations that ONNX Runtime does not divide among
+    threads: two threads on one call are 1.4 times as fast as one, with a call each nearly twice (docs/parity.md). With
+    more threads than the batch has rows, all threads work on one call.
+    """
+
+    def __init__(self, bundle: Bundle, role: Role, precision: Precision, batch: int, threads: int) -> None:
+        own_calls = batch >= threads
+        session = load_graph(bundle, role, precision, PROVIDER, {}, 1 if own_calls else threads)
+        super().__init__(session, rows_per_call(role, batch, threads), threads if own_calls else 1)
 
 
 def _filled_up(value: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
