@@ -1,11 +1,11 @@
 """The steps of a plan, written out where there is one, as a loop where there are several; all starts in lockstep.
 
 A block of rows per start time. All blocks end with the last step; a start with fewer steps joins where as many are
-left. With starts 360, 240 and 120 and stride 120, rows of "steps" are what the UNet is called with, in this order:
+left. With starts 360, 240 and 120 and stride 120 the UNet is called three times, with the blocks of
 
-    360 | 240 | 120            the block that began at 360
-        | 240 | 120            joins it, and so on: three calls with one, two and three blocks
-              | 120
+    360
+    360  240
+    360  240  120
 """
 
 from collections.abc import Sequence
@@ -46,30 +46,25 @@ def denoise(how: StepSettings, tables: Sequence[StepTable], z: Value, noise: Val
     builder = z.builder
     order = sorted(range(len(tables)), key=lambda index: -len(tables[index]))
     registers = tables[0].weights.shape[1]
-    state: list[Value] = []
+    state: list[list[Value]] = [[]] * (1 + registers)  # x and each register: one tensor, none before the first block
     going: list[int] = []  # starts whose blocks are in the state
     while len(going) < len(order):
         left = len(tables[order[len(going)]])
         joining = [index for index in order if len(tables[index]) == left]
         blocks = [noised(z, noise, tables[index].noise_scale, how.row) for index in joining]
-        empty = [[block * 0.0 for block in blocks]] * registers
-        joined = [blocks, *empty]
-        state = [builder.concat([*old, *new]) for old, new in zip(_alone(state, joined), joined, strict=True)]
+        joined = [blocks, *[[block * 0.0 for block in blocks]] * registers]
+        begun = [builder.concat([*old, *new]) for old, new in zip(state, joined, strict=True)]
         going += joining
         after = len(tables[order[len(going)]]) if len(going) < len(order) else 0
-        state = _run(how, _Segment.of([tables[index] for index in going], left, left - after), state)
-    ends = _split(state[0], len(order), how.row)
+        segment = _Segment.of([tables[index] for index in going], left, left - after)
+        state = [[value] for value in _run(how, segment, begun)]
+    ends = _split(state[0][0], len(order), how.row)
     return [ends[going.index(index)] for index in range(len(tables))]
 
 
 def noised(z: Value, noise: Value, scale: tuple[float, float], row: Planes) -> Value:
     """Rows [R·B, c, h, w] of scale[0]·z + scale[1]·noise; row: (c, h, w)."""
     return (z * scale[0] + noise * scale[1]).reshape(-1, *row)
-
-
-def _alone(state: list[Value], joined: Sequence[object]) -> list[list[Value]]:
-    """Each tensor of a state as a list of its own; empty lists before the first block."""
-    return [[value] for value in state] or [[] for _ in joined]
 
 
 def _split(x: Value, blocks: int, row: Planes) -> list[Value]:

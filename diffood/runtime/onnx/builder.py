@@ -49,8 +49,8 @@ class Value:
 
     def _with(self, kind: str, other: "Value | float") -> "Value":
         """A node of both, in the inner graph where one of them is the body of a loop."""
-        inner = isinstance(other, Value) and other.builder.depth > self.builder.depth
-        return (other.builder if isinstance(other, Value) and inner else self.builder).node(kind, self, other)
+        inner = isinstance(other, Value) and other.builder.depth > self.builder.depth and other.builder
+        return (inner or self.builder).node(kind, self, other)
 
     def cast(self, kind: int) -> "Value":
         """As another type."""
