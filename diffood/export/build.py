@@ -153,7 +153,7 @@ def _write_files(
 
     def make_manifest(files: dict[str, FileEntry]) -> Manifest:
         return Manifest(
-            format=1,
+            format=2,
             image=unet.image,
             class_names=class_names,
             feature_count=classifier.features,

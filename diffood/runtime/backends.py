@@ -10,12 +10,11 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class BackendDefinition:
-    """One way to run a bundle's graphs.
+    """One way to run a bundle's plans.
 
     Attributes:
         module: Its module, imported when it is asked for: a machine has one of these libraries, seldom all. It has
-            `require_backend(backend, bundle, precision, batch)`, which says what the backend would run on or raises
-            what opening a session would, and `open_session`, as `sessions.backends.open_session` calls it.
+            `require_backend` and `open_session`, see `sessions.backends.BackendModule`.
         gpu: Whether it runs on a GPU.
     """
 

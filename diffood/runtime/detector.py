@@ -7,7 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from diffood.errors import CalibrationError, UsageError
+from diffood.runtime.assembly.recipe import list_stages
 from diffood.runtime.backends import Backend, BackendChoice
 from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Role, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, Fingerprint, load_calibrated_fusion, load_calibration
@@ -19,14 +23,12 @@ from diffood.runtime.halving import open_halving
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.given import Images, list_given
 from diffood.runtime.item_pass import pass_items
+from diffood.runtime.judge import FusionJudge, never_ends
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.definition import Evidence
-from diffood.runtime.method.witnesses.registry import measure
-from diffood.runtime.passes import PassConfig, run_pass
 from diffood.runtime.records import escape_for_terminal
 from diffood.runtime.results import ImageScore, ScoredImage, Scores, Verdicts, collect_scores, collect_verdicts
-from diffood.runtime.sessions import Session
+from diffood.runtime.sessions import Session, SessionRequest
 from diffood.runtime.sessions.backends import open_session
 from diffood.runtime.sessions.choice import (
     EngineCandidate,
@@ -35,13 +37,15 @@ from diffood.runtime.sessions.choice import (
     list_candidates,
     open_first,
 )
+from diffood.runtime.staged import Judge, run_stages
 from diffood.runtime.turns import SharedSession, TurnWork
 
 DEFAULT_BATCH = 32
-BATCHES_PER_TURN = 2  # so that images of the second are judged and noised while the engine works on the first
+BATCHES_PER_TURN = 4  # so that those of their images that go on to a later stage fill its batches
 
 log = logging.getLogger(__name__)
 
+Pixels = npt.NDArray[np.uint8]
 Key = TypeVar("Key")
 
 
@@ -73,9 +77,10 @@ class Detector:
             raise UsageError(f"{problem}: give the fusion that was fitted for this plan.")
         self.bundle, self.plan, self.fusion, self.why = bundle, plan, fusion, why
         self._shared = session if isinstance(session, SharedSession) else SharedSession(session)
-        latent = bundle.manifest.latent is not None
-        self._config = PassConfig(plan, bundle.tables(plan), plan.grid(bundle.alpha_bar).origin_scale(), latent)
-        self.evaluations = plan.evaluations(self._config.tables)
+        self._stages, self._judge = list_stages(plan), FusionJudge(plan, fusion)
+        tables = bundle.tables(plan)
+        self._spent = [plan.evaluations(tables, stage.last) for stage in self._stages]
+        self.evaluations = plan.evaluations(tables)
         self.fingerprint = self._fingerprint()
 
     @classmethod
@@ -97,7 +102,7 @@ class Detector:
             plan: A plan or the name of one; None: the calibration's, or the bundle's default without one.
             backend: "auto": the best this machine has for which the calibration is valid.
             precision: None: the calibration's, FP32 without one; "auto": the fastest that passed `diffood verify`.
-            batch: Rows that the engine works on at once; on a GPU, of every call.
+            batch: Images that the engine works on at once; on a GPU, of every call.
             threads: Of the engine; 0: all cores.
             halve_batch: Continue with half the batch when the engine runs out of memory.
 
@@ -114,7 +119,7 @@ class Detector:
         require_size(batch, threads)
         if calibration is not None and calibration.fingerprint.plan != chosen:
             calibration = None  # it is valid on no backend
-        candidates = list_candidates(bundle, calibration, backend, precision, batch)
+        candidates = list_candidates(bundle, calibration, backend, precision, batch, chosen)
         fusion = load_calibrated_fusion(bundle, calibration)
         choosing = "auto" in (backend, precision)
 
@@ -160,7 +165,7 @@ class Detector:
             plan: The plan.
             backend: Name of the backend.
             precision: Of the graphs.
-            batch: Rows that the engine works on at once; on a GPU, of every call.
+            batch: Images that the engine works on at once; on a GPU, of every call.
             threads: Of the engine; 0: all cores.
             fusion: What a calibration fitted, for a plan that fuses witnesses; without it only `observe` works.
             why: Why this backend and precision.
@@ -169,14 +174,14 @@ class Detector:
         require_size(batch, threads)
 
         def reopen(rows: int) -> Session:
-            return _open_session(bundle, plan, backend, precision, rows, threads)
+            return open_session(backend, SessionRequest(bundle, plan, precision, rows, threads))
 
         def halve(rows: int) -> Session:
             return open_halving(reopen, rows)
 
         session = SharedSession(halve(batch), halve) if halve_batch else SharedSession(reopen(batch))
         if session.batch != batch:
-            why = f"{why}, in batches of {session.batch}: {batch} rows do not fit into memory".lstrip(", ")
+            why = f"{why}, in batches of {session.batch}: {batch} images do not fit into memory".lstrip(", ")
         return cls(bundle, plan, session, fusion, why=why)
 
     def with_fusion(self, fusion: Fusion) -> "Detector":
@@ -243,9 +248,10 @@ class Detector:
         """
         return collect_scores(self._pass(images, limits), self.plan)
 
-    def score_prepared(self, x: Array) -> Scores:
-        """Scores of images as the models take them, float32 [N, C, H, W] in [-1, 1]."""
-        return collect_scores((ScoredImage(str(key), found) for key, found in self.stream(enumerate(x))), self.plan)
+    def score_pixels(self, pixels: Pixels) -> Scores:
+        """Scores of images of the models' own shape, uint8 [N, C, H, W]."""
+        found = self.stream(enumerate(pixels))
+        return collect_scores((ScoredImage(str(key), result) for key, result in found), self.plan)
 
     def predict(self, images: Images, limits: ImageLimits = DEFAULT_LIMITS) -> Verdicts:
         """Verdicts on one or many images; one that cannot be used has its reason in `error`.
@@ -266,7 +272,7 @@ class Detector:
 
     def _pass(self, images: Images, limits: ImageLimits) -> Iterator[ScoredImage]:
         shape = self.bundle.manifest.image
-        for one in pass_items(self.stream, list_given(images, shape), shape, self._shared.batch, limits):
+        for one in pass_items(self.stream, list_given(images, shape), shape, self.turn, limits):
             loaded = one.loaded
             if loaded.error:
                 log.warning("%s was refused: %s", escape_for_terminal(one.source.id), loaded.error)
@@ -274,11 +280,17 @@ class Detector:
                 log.info("%s: %s", escape_for_terminal(one.source.id), loaded.note)
             yield ScoredImage(one.source.id, one.result, loaded.note, loaded.error)
 
-    def stream(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, ImageScore]]:
-        """Score (key, x float32 [C, H, W] in [-1, 1]) pairs lazily and yield them in their order.
+    @property
+    def turn(self) -> int:
+        """Images that are taken, and given, at a time."""
+        return BATCHES_PER_TURN * self._shared.batch
 
-        Memory is bounded by the batch, not by the number of items. Raises CalibrationError as `score` does, and
-        EngineMemoryError if the engine runs out of memory: even for one row, if the detector may halve its batch.
+    def stream(self, items: Iterable[tuple[Key, Pixels]]) -> Iterator[tuple[Key, ImageScore]]:
+        """Score (key, pixels uint8 [C, H, W] of the models' shape) pairs lazily and yield them in their order.
+
+        Memory is bounded by the batch, not by the number of items. Raises CalibrationError as `score` does, UsageError
+        for another shape or type, and EngineMemoryError if the engine runs out of memory: even for one image, if the
+        detector may halve its batch.
         """
         if self.plan.fused and self.fusion is None:
             raise CalibrationError(
@@ -288,50 +300,41 @@ class Detector:
             )
         return self._by_turns(self._score, items)
 
-    def _by_turns(self, work: TurnWork, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, Any]]:
+    def observe(self, items: Iterable[tuple[Key, Pixels]]) -> Iterator[tuple[Key, Evidence]]:
+        """The evidence of each item after all repeats, whatever the stages, lazily and in order."""
+        return ((key, found.evidence) for key, found in self._by_turns(self._observe, items))
+
+    def _by_turns(self, work: TurnWork, items: Iterable[tuple[Key, Pixels]]) -> Iterator[tuple[Key, Any]]:
         """The results of `work`, a turn for every few batches of items."""
-        items = iter(items)
-        while taken := list(itertools.islice(items, BATCHES_PER_TURN * self._shared.batch)):
-            found = self._shared.run(work, [x for _, x in taken])
+        items, shape = iter(items), self.bundle.manifest.image
+        planes = (shape.channels, shape.height, shape.width)
+        while taken := list(itertools.islice(items, self.turn)):
+            for key, pixels in taken:
+                if pixels.shape != planes or pixels.dtype != np.uint8:
+                    raise UsageError(f"Image {key} is {pixels.dtype} {pixels.shape}; give uint8 {planes}.")
+            found = self._shared.run(work, [pixels for _, pixels in taken])
             yield from zip((key for key, _ in taken), found, strict=True)
 
-    def _score(self, session: Session, images: Sequence[Array]) -> list[ImageScore]:
-        return [found for _, found in run_pass(session, self._config, enumerate(images), self._judge)]
+    def _score(self, session: Session, images: Sequence[Pixels]) -> list[ImageScore]:
+        return self._run(session, images, self._judge)
 
-    def _observe(self, session: Session, images: Sequence[Array]) -> list[Evidence]:
-        items = enumerate(images)
-        return [found for _, found in run_pass(session, self._config, items, lambda evidence: (evidence, False))]
+    def _observe(self, session: Session, images: Sequence[Pixels]) -> list[ImageScore]:
+        return self._run(session, images, never_ends)
 
-    def _judge(self, evidence: Evidence) -> tuple[ImageScore, bool]:
-        if self.fusion is None:
-            values = measure(self.plan.witnesses, evidence)
-            score, ends = float(values[0]), False
-        else:
-            values = self.fusion.values(evidence)
-            score = self.fusion.score(evidence, values)
-            ends = self.fusion.ends(evidence, score)
-        stage = 1 + sum(earlier < evidence.repeats for earlier in self.plan.stages)
-        spent = self.plan.evaluations(self._config.tables, evidence.repeats)
-        return ImageScore(score, values, evidence, stage, spent), ends
-
-    def observe(self, items: Iterable[tuple[Key, Array]]) -> Iterator[tuple[Key, Evidence]]:
-        """The evidence of each item after all repeats, whatever the stages, lazily and in order."""
-        return self._by_turns(self._observe, items)
-
-
-def _open_session(
-    bundle: Bundle, plan: Plan, backend: Backend, precision: Precision, batch: int, threads: int
-) -> Session:
-    """A session with the graphs that a plan needs."""
-    registers = max((table.weights.shape[1] for table in bundle.tables(plan)), default=0)
-    return open_session(
-        bundle, backend, precision, guided=plan.guidance > 0, registers=registers, batch=batch, threads=threads
-    )
+    def _run(self, session: Session, images: Sequence[Pixels], judge: Judge) -> list[ImageScore]:
+        found: dict[int, ImageScore] = {}
+        for part in run_stages(session, self._stages, np.stack(images), judge):
+            judged, spent = part.judgement, self._spent[part.stage.number]
+            scores, stage = judged.scores.tolist(), part.stage.number + 1
+            for place, row in enumerate(part.rows.tolist()):
+                evidence = part.evidence[place]
+                found[row] = ImageScore(scores[place], judged.witnesses[place], evidence, stage, spent)
+        return [found[row] for row in range(len(images))]
 
 
 def require_size(batch: int, threads: int) -> None:
-    """Raise UsageError for an impossible number of rows or threads."""
+    """Raise UsageError for an impossible number of images or threads."""
     if not 1 <= batch <= 4096:
-        raise UsageError(f"A batch of {batch} rows is not possible: choose 1 to 4096.")
+        raise UsageError(f"A batch of {batch} images is not possible: choose 1 to 4096.")
     if not 0 <= threads <= 1024:
         raise UsageError(f"{threads} threads are not possible: choose 1 to 1024, or 0 for all cores.")

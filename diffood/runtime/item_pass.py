@@ -6,16 +6,19 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from diffood.runtime.images.decode import DEFAULT_LIMITS, DecodedImage, ImageLimits, ImageShape
 from diffood.runtime.inputs.decoding import IN_THREADS, MOST_HELD, DecodeOptions, decode_ahead
 from diffood.runtime.inputs.items import Item, Pause
-from diffood.runtime.method.scoring import Array
 from diffood.runtime.progress import Progress
 
 REFUSED_HELD = 1000  # consecutive refused items after which their results are given; some kilobytes each
 
 Result = TypeVar("Result")
-ItemWork = Callable[[Iterable[tuple[Item, Array]]], Iterator[tuple[Item, Result]]]
+Pixels = npt.NDArray[np.uint8]
+ItemWork = Callable[[Iterable[tuple[Item, Pixels]]], Iterator[tuple[Item, Result]]]
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,9 @@ def pass_items(
     All results before a pause are given before it.
 
     Args:
-        work: Gives a result for each (key, x float32 [C, H, W] in [-1, 1]), lazily and in their order.
+        work: Gives a result for each (key, pixels uint8 [C, H, W]), lazily and in their order.
         sources: The items.
-        shape: Of x.
+        shape: Of the pixels.
         window: Items to decode ahead.
         limits: Of one image.
         progress: Called with the number of items done since the last call.
@@ -53,7 +56,7 @@ def pass_items(
     decoded = decode_ahead(sources, shape, limits, window, decoding)
     more, held = True, 0  # held: bytes that the waiting items keep in memory
 
-    def accepted() -> Iterator[tuple[Item, Array]]:
+    def accepted() -> Iterator[tuple[Item, Pixels]]:
         """Feed the detector; ends early after many refused or heavy items, which must not fill memory.
 
         It ends at a pause, too: a partial batch must not wait for the next item.
@@ -66,9 +69,9 @@ def pass_items(
             source, loaded = pair
             waiting.append((source, loaded))
             held += source.held
-            refused_in_a_row = 0 if loaded.x is not None else refused_in_a_row + 1
-            if loaded.x is not None:
-                yield source, loaded.x
+            refused_in_a_row = 0 if loaded.pixels is not None else refused_in_a_row + 1
+            if loaded.pixels is not None:
+                yield source, loaded.pixels
             if refused_in_a_row == REFUSED_HELD or held > MOST_HELD:
                 return
         more = False
@@ -80,7 +83,7 @@ def pass_items(
         return _counted(ItemResult(source, loaded, result), progress)
 
     def refused() -> Iterator[ItemResult[Result]]:
-        while waiting and waiting[0][1].x is None:
+        while waiting and waiting[0][1].pixels is None:
             yield oldest(None)
 
     with closing(decoded):  # ends its processes at once if the pass ends early

@@ -8,10 +8,9 @@ from diffood.runtime.assembly.recipe import Stage
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.method.fusion import fuse
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.method.scoring import Float
-from diffood.runtime.method.witnesses.knn import knn
-from diffood.runtime.method.witnesses.registry import WITNESSES
-from diffood.runtime.staged import Judgement, StageEvidence
+from diffood.runtime.method.witnesses.definition import Evidence
+from diffood.runtime.method.witnesses.registry import measure
+from diffood.runtime.staged import Judgement
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,9 @@ class FusionJudge:
     plan: Plan
     fusion: Fusion | None
 
-    def __call__(self, stage: Stage, evidence: StageEvidence) -> Judgement:
+    def __call__(self, stage: Stage, evidence: Evidence) -> Judgement:
         """The judgement of every image."""
-        values = measure_witnesses(self.plan, evidence, self.fusion)
+        values = measure(self.plan.witnesses, evidence, self.fusion.bank if self.fusion else None)
         never = np.zeros(len(evidence), bool)
         if self.fusion is None:
             return Judgement(values, values[:, 0], never)
@@ -42,17 +41,7 @@ class FusionJudge:
         return Judgement(values, scores, (scores <= low) | (scores > high))  # false for NaN: never clear
 
 
-def measure_witnesses(plan: Plan, evidence: StageEvidence, fusion: Fusion | None) -> Float:
-    """Values float64 [n, W] in plan order; NaN for those that need a denoised image where there is none."""
-    values = np.full((len(evidence), len(plan.witnesses)), np.nan)
-    for column, name in enumerate(plan.witnesses):
-        definition = WITNESSES[name]
-        if definition.of_logits:
-            values[:, column] = definition.of_logits(evidence.logits)
-        elif definition.of_denoised and name in evidence.distances:
-            mean = evidence.distances[name].mean(axis=(1, 2), dtype=np.float64)
-            values[:, column] = np.sqrt(mean) if definition.reduce == "root" else mean
-        elif definition.measure_in_bank and fusion and fusion.bank is not None:
-            # row by row: a product of matrices rounds by the place of a row
-            values[:, column] = [knn(row, fusion.bank) for row in evidence.features]
-    return values
+def never_ends(stage: Stage, evidence: Evidence) -> Judgement:
+    """A judge that scores nothing and lets every image go on."""
+    none = np.zeros(len(evidence))
+    return Judgement(none[:, None], none, np.zeros(len(evidence), bool))

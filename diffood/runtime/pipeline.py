@@ -23,7 +23,7 @@ def score_files(
 
     All results before a pause are given before it.
     """
-    shape, window = detector.bundle.manifest.image, detector.session.batch
+    shape, window = detector.bundle.manifest.image, detector.turn
     return pass_items(detector.stream, sources, shape, window, limits, progress, decoding)
 
 
@@ -31,5 +31,5 @@ def observe_files(
     detector: Detector, sources: Iterable[Item], limits: ImageLimits = DEFAULT_LIMITS, progress: Progress | None = None
 ) -> Iterator[ItemResult[Evidence]]:
     """As `score_files`, but with the evidence of each item instead of its score."""
-    shape, window = detector.bundle.manifest.image, detector.session.batch
+    shape, window = detector.bundle.manifest.image, detector.turn
     return pass_items(detector.observe, sources, shape, window, limits, progress)

@@ -38,8 +38,7 @@ class ImageScore:
     @property
     def checked(self) -> float:
         """The score; NaN if any value it came from is not finite, which a finite score may hide."""
-        measured = (self.score, self.evidence.logits, self.evidence.features, self.evidence.denoised)
-        return self.score if all(np.isfinite(values).all() for values in measured) else np.nan
+        return self.score if self.evidence.sound else np.nan
 
 
 @dataclass(frozen=True)
@@ -178,15 +177,15 @@ class Verdicts:
 def collect_scores(outcomes: Iterable[ScoredImage], plan: Plan) -> Scores:
     """The scores of all images; their evidence, with the denoised images, is freed one by one."""
     score, confidence, predicted, evaluations = [], [], [], []
-    witnesses, by_start, texts = [], [], []
+    witnesses, by_start, texts, starts = [], [], [], len(plan.start_times)
     for outcome in outcomes:
         found = outcome.result
         texts.append((outcome.id, outcome.note, outcome.error))
         score.append(found.score if found else np.nan)
         witnesses.append(found.witnesses if found else np.full(len(plan.witnesses), np.nan))
-        by_start.append(found.evidence.by_start if found else np.full(len(plan.start_times), np.nan))
-        predicted.append(found.evidence.predicted if found else REFUSED_CLASS)
-        confidence.append(found.evidence.confidence if found else np.nan)
+        by_start.append(found.evidence.by_start(starts) if found else np.full(starts, np.nan))
+        predicted.append(int(found.evidence.predicted) if found else REFUSED_CLASS)
+        confidence.append(float(found.evidence.confidence) if found else np.nan)
         evaluations.append(found.evaluations if found else 0)
     ids, notes, errors = zip(*texts, strict=True) if texts else ((), (), ())
     return Scores(
@@ -208,8 +207,8 @@ def collect_verdicts(outcomes: Iterable[ScoredImage], rule: DecisionRule, class_
     for outcome in outcomes:
         found = outcome.result
         score.append(found.checked if found else np.nan)
-        predicted.append(found.evidence.predicted if found else REFUSED_CLASS)
-        confidence.append(found.evidence.confidence if found else np.nan)
+        predicted.append(int(found.evidence.predicted) if found else REFUSED_CLASS)
+        confidence.append(float(found.evidence.confidence) if found else np.nan)
         invalid = "" if found is None or np.isfinite(score[-1]) else NOT_FINITE
         texts.append((outcome.id, class_names[predicted[-1]] if found else "", outcome.note, outcome.error or invalid))
     ids, names, notes, errors = zip(*texts, strict=True) if texts else ((), (), (), ())

@@ -15,13 +15,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from diffood.errors import EngineMemoryError, UsageError
-from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions import Session
 
 log = logging.getLogger(__name__)
 
-TurnWork = Callable[[Session, Sequence[Array]], list[Any]]  # one result per image, in order; equal works share a turn
+Pixels = npt.NDArray[np.uint8]
+TurnWork = Callable[[Session, Sequence[Pixels]], list[Any]]  # one result per image, in order; equal works share a turn
 Reopen = Callable[[int], Session]
 
 
@@ -30,7 +33,7 @@ class _Call:
     """Images that a thread waits for."""
 
     work: TurnWork
-    images: Sequence[Array]
+    images: Sequence[Pixels]
     found: list[Any] | None = None
 
 
@@ -38,7 +41,7 @@ class SharedSession:
     """A session used by any number of threads, one turn at a time.
 
     Attributes:
-        batch: Rows of the session.
+        batch: Images of the session.
     """
 
     def __init__(self, session: Session, reopen: Reopen | None = None) -> None:
@@ -60,7 +63,7 @@ class SharedSession:
             raise _no_session()
         return session
 
-    def run(self, work: TurnWork, images: Sequence[Array]) -> list[Any]:
+    def run(self, work: TurnWork, images: Sequence[Pixels]) -> list[Any]:
         """What `work` makes of each image. A turn takes a batch of the waiting calls' images, and this call's all.
 
         Raises:
@@ -101,7 +104,7 @@ class SharedSession:
         for each in joined:
             each.found, found = found[: len(each.images)], found[len(each.images) :]
 
-    def _work(self, work: TurnWork, images: Sequence[Array]) -> list[Any]:
+    def _work(self, work: TurnWork, images: Sequence[Pixels]) -> list[Any]:
         while True:
             session = self._session
             if session is None:

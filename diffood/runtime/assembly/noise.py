@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from diffood.runtime.assembly.recipe import Recipe, Stage
-from diffood.runtime.method.noise_pool import OFFSETS
+from diffood.runtime.method.noise import OFFSETS
 from diffood.runtime.onnx import messages
 from diffood.runtime.onnx.builder import Value, fill_rows
 

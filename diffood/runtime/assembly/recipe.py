@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from diffood.errors import BundleError
+from diffood.runtime.assembly.tensors import require_tensors
 from diffood.runtime.bundle.bundle import Bundle, Precision, Role
 from diffood.runtime.bundle.graphs import autoencoder_roles, read_graph, step_role
 from diffood.runtime.bundle.weights_file import Weight
-from diffood.runtime.method.noise_pool import NoisePool, make_pool
+from diffood.runtime.method.noise import NoisePool, make_pool
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import StepTable
 from diffood.runtime.method.witnesses.registry import classify_denoised
@@ -130,4 +131,5 @@ def _read_part(bundle: Bundle, role: Role, name: str, precision: Precision) -> t
         part = Part(name, graph.model)
     except ValueError as error:
         raise BundleError(f"{graph.where} cannot be used: {error}. Export the bundle again.") from None
+    require_tensors(graph.where, bundle, role, part)
     return part, {part.name_of(weight): values for weight, values in graph.outside.items()}

@@ -11,6 +11,8 @@ With an autoencoder, latents are noised and denoised in place of images.
 
 from dataclasses import replace
 
+import numpy as np
+
 from diffood.runtime.assembly.noise import draw_noise
 from diffood.runtime.assembly.recipe import Recipe, Stage
 from diffood.runtime.assembly.steps import StepSettings, denoise, noised
@@ -19,7 +21,8 @@ from diffood.runtime.method.witnesses.registry import WITNESSES, classify_denois
 from diffood.runtime.onnx import messages
 from diffood.runtime.onnx.builder import GraphBuilder, Value
 
-IMAGE, LOGITS, FEATURES, DENOISED = "image", "logits", "features", "denoised"
+IMAGE, LOGITS, FEATURES, DENOISED, SOUND = "image", "logits", "features", "denoised", "sound"
+LARGEST = float(np.finfo(np.float32).max)
 BATCH = "batch"  # the dimension that is free
 
 
@@ -27,8 +30,9 @@ def build_stage(recipe: Recipe, stage: Stage) -> bytes:
     """The model of a stage.
 
     Inputs: image uint8 [B, C, H, W]; logits [B, K] and features [B, D] as well if it does not classify.
-    Outputs: logits and features if it does; if it denoises, denoised [B, R, T, C, H, W] and, by name, what the plan's
-    witnesses say of each denoised image, [B, R, T].
+    Outputs: logits and features if it does; if it denoises, denoised [B, R, T, C, H, W], sound [B, R, T], 1 where all
+    values of a denoised image are finite before it is clamped, and, by name, what the plan's witnesses say of each,
+    [B, R, T].
     """
     builder = GraphBuilder()
     image = builder.input(IMAGE, messages.UINT8, (BATCH, *recipe.image))
@@ -46,6 +50,8 @@ def build_stage(recipe: Recipe, stage: Stage) -> bytes:
         assert traces.denoised is not None
         shape = (BATCH, stage.repeats, len(recipe.tables))
         builder.output(DENOISED, traces.denoised.transpose(2, 1, 0, 3, 4, 5), messages.FLOAT, (*shape, *recipe.image))
+        assert traces.sound is not None
+        builder.output(SOUND, traces.sound.transpose(2, 1, 0), messages.FLOAT, shape)
         for name in recipe.plan.witnesses:
             if write := WITNESSES[name].of_denoised:
                 builder.output(name, write(traces).transpose(2, 1, 0), messages.FLOAT, shape)
@@ -78,24 +84,36 @@ def denoise_images(recipe: Recipe, stage: Stage, image: Value, traces: Traces) -
     label = builder.node("ArgMax", traces.logits, axis=1, keepdims=0)
     assert parts.step is not None
     how = StepSettings(parts.step, plan.guidance, builder.concat([label] * repeats), recipe.row)
-    ends = [_as_images(recipe, end) for end in denoise(how, recipe.tables, z, noise)]
+    decoded = [_decode(recipe, rows) for rows in denoise(how, recipe.tables, z, noise)]
+    ends = [_clamp(rows) for rows in decoded]
     denoised = builder.concat([end.reshape(1, repeats, -1, *recipe.image) for end in ends])
+    sound = builder.concat([_sound(rows).reshape(1, repeats, -1) for rows in decoded])
+    traces = replace(traces, denoised=denoised, sound=sound)
     if not classify_denoised(plan.witnesses):
-        return replace(traces, denoised=denoised)
+        return traces
 
     def classify(rows: Value, blocks: int) -> Value:
         return parts.classify(builder, {"x": rows})[plan.space].reshape(blocks, repeats, -1, traces.width)
 
     if recipe.own_origin:
-        origin = classify(_as_images(recipe, noised(z, noise, recipe.origin_scale, recipe.row)), 1)
+        origin = classify(_clamp(_decode(recipe, noised(z, noise, recipe.origin_scale, recipe.row))), 1)
     else:
         once = traces.logits if plan.space == LOGITS else traces.features
         origin = builder.node("Unsqueeze", once, builder.integers([0, 1]))
-    return replace(traces, denoised=denoised, origin=origin, after=classify(builder.concat(ends), len(ends)))
+    return replace(traces, origin=origin, after=classify(builder.concat(ends), len(ends)))
 
 
-def _as_images(recipe: Recipe, rows: Value) -> Value:
-    """Denoised rows as images in [-1, 1]: decoded where they are latents, clamped."""
+def _decode(recipe: Recipe, rows: Value) -> Value:
+    """Denoised rows as images: decoded where they are latents."""
     decode = recipe.parts.decode
-    images = decode(rows.builder, {"z": rows})["x"] if decode else rows
-    return rows.builder.node("Clip", images, -1.0, 1.0)
+    return decode(rows.builder, {"z": rows})["x"] if decode else rows
+
+
+def _clamp(rows: Value) -> Value:
+    return rows.builder.node("Clip", rows, -1.0, 1.0)
+
+
+def _sound(rows: Value) -> Value:
+    """1 for each row whose values are all finite, 0 for the others: what is clamped hides infinities, on GPUs NaN."""
+    finite = rows.builder.node("LessOrEqual", rows.builder.node("Abs", rows), LARGEST)  # false for NaN
+    return finite.cast(messages.FLOAT).reduce("ReduceMin", 1, 2, 3)

@@ -29,7 +29,7 @@ from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import Prediction, StepTable
 from diffood.runtime.records import GrownRecord, Record, Text, explain_invalid
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 CLASSIFY = "classify.onnx"  # of every bundle
 MOST_LISTED = 1000  # entries of a folder that is no bundle, looked at for a name to show
@@ -127,7 +127,7 @@ class Manifest(GrownRecord):
 
     added: ClassVar = ("latent", "unet", "noise_levels")
 
-    format: Literal[1]
+    format: Literal[2]
     image: ImageShape
     class_names: Annotated[tuple[Text, ...], Field(min_length=1)]
     feature_count: Annotated[int, Field(ge=1)]
@@ -362,6 +362,8 @@ def _parse_manifest(path: Path, data: bytes) -> Manifest:
             f"{where} has format {found}; this diffood reads format {FORMAT}. "
             "Upgrade diffood (`pip install -U diffood`) or export the bundle with this version."
         )
+    if isinstance(found, int) and found < FORMAT:
+        raise BundleError(f"{where} has format {found}, of an earlier diffood; export and calibrate the bundle again.")
     return parse_record(data, where, Manifest, "export the bundle anew")
 
 

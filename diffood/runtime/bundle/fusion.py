@@ -19,8 +19,7 @@ from diffood.runtime.bundle.files import read_regular
 from diffood.runtime.method.fusion import FittedWitness, fuse
 from diffood.runtime.method.plan import Combination, Plan
 from diffood.runtime.method.scoring import Array, Float, unit
-from diffood.runtime.method.witnesses.definition import Evidence
-from diffood.runtime.method.witnesses.registry import WITNESSES, Witness, measurable, measure, need_bank
+from diffood.runtime.method.witnesses.registry import WITNESSES, Witness, measurable, need_bank
 from diffood.runtime.records import Record
 
 MAX_BANK_BYTES = 256 * 2**20
@@ -119,29 +118,6 @@ class Fusion:
 
     record: FusionRecord
     bank: Array | None = None
-
-    def values(self, evidence: Evidence) -> Float:
-        """Witness values float64 [W]; NaN for those that need a repeat where none was done."""
-        names = self.record.names
-        here = measurable(names, evidence.repeats)
-        found = measure(here, evidence, self.bank)
-        if here == names:
-            return found
-        values = np.full(len(names), np.nan)
-        values[[names.index(name) for name in here]] = found
-        return values
-
-    def score(self, evidence: Evidence, values: Float) -> float:
-        """One score from witness values [W], by the rule of the stage the evidence is from."""
-        for rule in self.record.stages:
-            if rule.repeats == evidence.repeats:
-                here = [self.record.names.index(witness.name) for witness in rule.witnesses]
-                return float(fuse(rule.witnesses, self.record.combine, values[here]))
-        return float(self.record.score(values))
-
-    def ends(self, evidence: Evidence, score: float) -> bool:
-        """Whether scoring of an image stops at the stage the evidence is from."""
-        return any(rule.ends(score) for rule in self.record.stages if rule.repeats == evidence.repeats)
 
 
 def pack_bank(features: Array) -> tuple[BankEntry, bytes]:

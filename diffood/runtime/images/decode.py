@@ -10,7 +10,6 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,6 @@ from PIL import (
 from diffood.errors import RejectedImage
 from diffood.runtime.images.kinds import foreign_kind
 from diffood.runtime.images.modes import REDUCED, to_grey_or_rgb
-from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.images.png import without_metadata
 
 # Pillow's warnings about a hostile file belong in that file's row, not on stderr. Set once, here: changing warning
@@ -115,11 +113,6 @@ class DecodedImage:
     sha256: str
     note: str = ""
     error: str = ""
-
-    @cached_property
-    def x(self) -> npt.NDArray[np.float32] | None:
-        """The image as the models take it, float32 [C, H, W] in [-1, 1]."""
-        return None if self.pixels is None else from_pixels(self.pixels)
 
 
 def read_file(path: Path, limits: ImageLimits) -> bytes:

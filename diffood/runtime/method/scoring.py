@@ -44,6 +44,6 @@ def jumps(
 
 
 def softmax_confidence(logits: npt.NDArray[np.floating]) -> Float:
-    """Largest softmax probability [N] of logits [N, K]."""
+    """Largest softmax probability [...] of logits [..., K]."""
     wide = logits.astype(np.float64)
-    return np.asarray(1 / np.exp(wide - wide.max(axis=1, keepdims=True)).sum(axis=1))
+    return np.asarray(1 / np.exp(wide - wide.max(axis=-1, keepdims=True)).sum(axis=-1))

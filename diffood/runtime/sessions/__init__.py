@@ -1,61 +1,39 @@
-"""Engines behind one protocol: a session has the graphs of a bundle and the state of the lanes on its device."""
+"""Engines behind one protocol: a session runs the stages of one plan of a bundle, and knows nothing else."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from diffood.runtime.backends import Backend
-from diffood.runtime.bundle.bundle import Precision
-from diffood.runtime.method.scoring import Array
+from diffood.runtime.bundle.bundle import Bundle, Precision
+from diffood.runtime.method.plan import Plan
+
+StageTensors = Mapping[str, npt.NDArray[Any]]  # [n, ...] by name, as assembly.stage.build_stage names them
 
 
 @dataclass(frozen=True)
-class Classified:
-    """What the classifier gives for N images.
+class SessionRequest:
+    """What a session is opened for.
 
     Attributes:
-        logits: float32 [N, K].
-        features: Of the penultimate layer, float32 [N, D].
+        bundle: The bundle.
+        plan: The plan whose stages it runs.
+        precision: Of the graphs.
+        batch: Images that the engine works on at once; on a GPU, of every call.
+        threads: Of a CPU's engine; 0: all cores. GPUs ignore them.
     """
 
-    logits: Array
-    features: Array
-
-
-@dataclass(frozen=True)
-class StepInputs:
-    """One step of all B lanes: a row of each lane's StepTable.
-
-    Attributes:
-        time: float32 [B].
-        label: int64 [B].
-        guidance: float32 [B].
-        coefficients: float32 [B, 4].
-        weights: Of the registers, float32 [B, H].
-        store: Register that gets this step's epsilon, int64 [B]; NO_REGISTER: none.
-    """
-
-    time: Array
-    label: npt.NDArray[np.int64]
-    guidance: Array
-    coefficients: Array
-    weights: Array
-    store: npt.NDArray[np.int64]
-
-    @property
-    def moving(self) -> npt.NDArray[np.bool_]:
-        """Which lanes [B] the step advances: c_eps is 0 in a lane that idles, and in no row of a table."""
-        return np.asarray(self.coefficients[:, -1] != 0)
+    bundle: Bundle
+    plan: Plan
+    precision: Precision
+    batch: int
+    threads: int = 0
 
 
 class Session(Protocol):
-    """What every backend offers. All calls of an engine have the same number of rows: B, on a CPU a part of it.
-
-    Lanes stay on the device between steps: `put` and `take` are the only copies. They contain images [C, H, W], or
-    latents if the bundle has an autoencoder; only then `encode` and `decode` are called. One thread at a time.
-    """
+    """What every backend offers. All calls of an engine have the same number of images. One thread at a time."""
 
     @property
     def backend(self) -> Backend:
@@ -71,29 +49,11 @@ class Session(Protocol):
 
     @property
     def batch(self) -> int:
-        """Rows B that the engine works on at once; on a GPU, of every call."""
+        """Images that the engine works on at once; on a GPU, of every call."""
 
     @property
     def threads(self) -> int:
         """CPU threads that an engine call keeps busy, on which last bits may depend; 0 on a GPU."""
 
-    def classify(self, x: Array) -> Classified:
-        """Classify any number N of images [N, C, H, W] in [-1, 1]; the last batch is padded, never shrunk."""
-
-    def encode(self, x: Array) -> Array:
-        """Latents [N, c, h, w] of any number of images [N, C, H, W] in [-1, 1], padded as `classify` does."""
-
-    def decode(self, z: Array) -> Array:
-        """Images [N, C, H, W], not clamped, of any number of latents [N, c, h, w]."""
-
-    def put(self, lane: int, x: Array) -> None:
-        """Load an image or latent into a lane."""
-
-    def step(self, inputs: StepInputs) -> None:
-        """Advance every lane by one row of its table."""
-
-    def take(self, lane: int) -> Array:
-        """Copy the image or latent of a lane."""
-
-    def synchronize(self) -> None:
-        """Wait until the device has done all steps: only then does a clock show what they took."""
+    def run(self, stage: int, feeds: StageTensors) -> StageTensors:
+        """Outputs of a stage, from 0, for any number n of images; what is filled up to whole calls is dropped."""

@@ -6,29 +6,18 @@ from typing import Protocol, cast
 
 from diffood.errors import DeviceError, DiffoodError, MissingExtraError
 from diffood.runtime.backends import BACKENDS, Backend
-from diffood.runtime.bundle.bundle import Bundle, Precision
-from diffood.runtime.sessions import Session
+from diffood.runtime.sessions import Session, SessionRequest
 from diffood.runtime.sessions.out_of_memory import explain_lack_of_memory
 
 
 class BackendModule(Protocol):
     """What the module of a backend has."""
 
-    def require_backend(self, backend: Backend, bundle: Bundle | None, precision: Precision, batch: int) -> str:
-        """What the backend would run on, for this bundle or for any; raises what opening a session would raise."""
+    def require_backend(self, backend: Backend, request: SessionRequest | None) -> str:
+        """What the backend would run on; raises what opening this session, or any, would raise."""
 
-    def open_session(
-        self,
-        bundle: Bundle,
-        backend: Backend,
-        precision: Precision,
-        *,
-        guided: bool,
-        registers: int,
-        batch: int,
-        threads: int,
-    ) -> Session:
-        """A session with the graphs that a plan needs."""
+    def open_session(self, backend: Backend, request: SessionRequest) -> Session:
+        """A session."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +29,20 @@ class Availability:
     reason: str
 
 
-def examine_backends(bundle: Bundle | None, precision: Precision, batch: int) -> list[Availability]:
-    """All backends, best first, for this bundle in this precision; for the machine alone without one.
+def examine_backends(request: SessionRequest | None) -> list[Availability]:
+    """All backends, best first, for a session as asked for; for the machine alone without one.
 
     Loads no graph and no engine; every failure becomes a reason.
     """
-    return [examine_backend(backend, bundle, precision, batch) for backend in BACKENDS]
+    return [examine_backend(backend, request) for backend in BACKENDS]
 
 
-def examine_backend(backend: Backend, bundle: Bundle | None, precision: Precision, batch: int) -> Availability:
+def examine_backend(backend: Backend, request: SessionRequest | None) -> Availability:
     """One backend, as examine_backends does."""
     try:
-        if bundle:
-            bundle.graph("classify", precision)
-        return Availability(backend, True, _load(backend).require_backend(backend, bundle, precision, batch))
+        if request:
+            request.bundle.graph("classify", request.precision)
+        return Availability(backend, True, _load(backend).require_backend(backend, request))
     except DiffoodError as error:
         return Availability(backend, False, str(error).rstrip("."))
     except Exception as error:  # of an engine library or a driver: the other backends are examined all the same
@@ -61,17 +50,8 @@ def examine_backend(backend: Backend, bundle: Bundle | None, precision: Precisio
         return Availability(backend, False, f"looking for it failed ({type(error).__name__}: {reason})")
 
 
-def open_session(
-    bundle: Bundle,
-    backend: Backend,
-    precision: Precision,
-    *,
-    guided: bool,
-    registers: int,
-    batch: int,
-    threads: int,
-) -> Session:
-    """Load the graphs a plan needs on this backend; threads are of the CPU's engine, GPUs ignore them.
+def open_session(backend: Backend, request: SessionRequest) -> Session:
+    """Load the stages of a plan on this backend.
 
     Raises:
         MissingExtraError: A package is not installed.
@@ -81,9 +61,7 @@ def open_session(
     module = _load(backend)
     try:
         with explain_lack_of_memory(backend):
-            return module.open_session(
-                bundle, backend, precision, guided=guided, registers=registers, batch=batch, threads=threads
-            )
+            return module.open_session(backend, request)
     except DiffoodError:
         raise
     except Exception as error:

@@ -9,6 +9,8 @@ from diffood.runtime.backends import AUTO, Backend, BackendChoice
 from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.parity import ParityRecord, load_parity
+from diffood.runtime.method.plan import Plan
+from diffood.runtime.sessions import SessionRequest
 from diffood.runtime.sessions.backends import examine_backends
 
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
@@ -48,8 +50,9 @@ def list_candidates(
     backend: BackendChoice,
     precision: PrecisionChoice | None,
     batch: int,
+    plan: Plan,
 ) -> EngineCandidates:
-    """Order the ways to run this bundle here.
+    """Order the ways to run a plan of this bundle here.
 
     Args:
         bundle: The bundle.
@@ -57,7 +60,8 @@ def list_candidates(
         backend: "auto": engines before ONNX Runtime, GPU before CPU.
         precision: "auto": the fastest first, as `diffood verify` measured it; the speeds are read from the bundle, so
             the same bundle gives the same choice. None: the calibration's, FP32 without one.
-        batch: Rows that the engine works on at once; on a GPU, of every call.
+        batch: Images that the engine works on at once; on a GPU, of every call.
+        plan: The plan.
 
     Raises:
         UsageError: The bundle has no graphs in this precision.
@@ -70,7 +74,7 @@ def list_candidates(
         )
     usable, skipped = [], []
     for choice in wanted:
-        for found in examine_backends(bundle, choice, batch):
+        for found in examine_backends(SessionRequest(bundle, plan, choice, batch)):
             if backend not in (AUTO, found.backend):
                 continue
             if found.usable:

@@ -1,4 +1,4 @@
-"""The CUDA session: ONNX Runtime's CUDA provider on the bundle's graphs, with the lanes in GPU memory.
+"""The CUDA session: a plan's stages on ONNX Runtime's CUDA provider.
 
 Written without a GPU: tested are the refusal without one, and the same code with its buffers on the CPU.
 """
@@ -12,15 +12,12 @@ import numpy as np
 import onnxruntime
 
 from diffood.errors import DeviceError, MissingExtraError
+from diffood.runtime.assembly.recipe import list_stages, make_recipe
 from diffood.runtime.backends import Backend
-from diffood.runtime.bundle.bundle import Bundle, Precision, Role
-from diffood.runtime.bundle.graphs import autoencoder_roles, step_role
-from diffood.runtime.method.scoring import Array
-from diffood.runtime.sessions import Classified, Session, StepInputs
+from diffood.runtime.sessions import Session, SessionRequest, StageTensors
 from diffood.runtime.sessions.cuda import Device, find_device
-from diffood.runtime.sessions.graphs import INT64, expected_tensors
-from diffood.runtime.sessions.host import combine_registers, run_padded
-from diffood.runtime.sessions.onnxruntime import LIBRARY, load_graph, start_session
+from diffood.runtime.sessions.fixed_calls import FixedCalls
+from diffood.runtime.sessions.onnxruntime import LIBRARY, load_stage, start_session
 from diffood.runtime.sessions.onnxruntime import require_backend as require_onnxruntime
 from diffood.runtime.sessions.out_of_memory import explain_lack_of_memory
 
@@ -39,136 +36,64 @@ PROBE = bytes.fromhex(
 )
 PROBE_INPUT = np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)
 LAST_FOR_CUDA_12 = "onnxruntime-gpu[cuda,cudnn]<1.27"  # from 1.27 on, PyPI's wheels are built for CUDA 13
+_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 _FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's default logger; the second is what it starts with
 
 
-def require_backend(backend: Backend, bundle: Bundle | None, precision: Precision, batch: int) -> str:
+def require_backend(backend: Backend, request: SessionRequest | None) -> str:
     """What this backend runs on. Raises MissingExtraError and DeviceError, as `require_cuda` does."""
-    found = require_onnxruntime(backend, bundle, precision, batch)
+    found = require_onnxruntime(backend, request)
     require_cuda()
     return f"{found} for CUDA {_built_for()} on {_device_name()}"
 
 
-def open_session(
-    bundle: Bundle,
-    backend: Backend,
-    precision: Precision,
-    *,
-    guided: bool,
-    registers: int,
-    batch: int,
-    threads: int,
-) -> Session:
+def open_session(backend: Backend, request: SessionRequest) -> Session:
     """See sessions.backends.open_session."""
-    return OnnxRuntimeCudaSession(bundle, precision=precision, guided=guided, registers=registers, batch=batch)
+    return OnnxRuntimeCudaSession(request)
 
 
 class OnnxRuntimeCudaSession:
-    """A plan's graphs on ONNX Runtime's CUDA provider, for a fixed batch.
-
-    Buffers are bound once, and x alternates between two of them. ONNX Runtime only copies whole buffers: all lanes are
-    uploaded before a step if one was put, and downloaded after it if one is taken. The registers of multistep samplers
-    are combined on the host, so such a step downloads and uploads all lanes.
-    """
+    """A plan's stages on ONNX Runtime's CUDA provider, one call of a fixed batch each, with buffers bound once."""
 
     backend: Backend = "onnxruntime-cuda"
     engine_sha256, threads = None, 0
 
-    def __init__(
-        self, bundle: Bundle, *, precision: Precision = "fp32", guided: bool, registers: int, batch: int
-    ) -> None:
+    def __init__(self, request: SessionRequest) -> None:
         require_cuda()
-        self.precision, self.batch = precision, batch
-        self._maps = {
-            name: _BoundMap(bundle, name, precision, batch) for name in ("classify", *autoencoder_roles(bundle))
-        }
-        shape = (batch, *bundle.manifest.lane_shape)
-        self._lanes: Array = np.zeros(shape, np.float32)
-        self._host_is_old, self._device_is_old = False, True
-        self._registers: Array = np.zeros((registers, *shape), np.float32)
-        if bundle.manifest.unet is None:  # no plan has steps then
-            return
-        role = step_role(guided=guided)
-        self._step = load_graph(bundle, role, precision, PROVIDER, OPTIONS)
-        x = [_allocate(shape), _allocate(shape)]
-        self._epsilon = _allocate(shape)
-        self._rows = {
-            name: _allocate((batch, *rest), np.int64 if kind == INT64 else np.float32)
-            for name, (kind, _, *rest) in expected_tensors(bundle, role)[0].items()
-            if name != "x"
-        }
-        self._bindings = [
-            _bind(self._step, {"x": x[here], **self._rows}, {"x_next": x[there], "epsilon": self._epsilon})
-            for here, there in ((0, 1), (1, 0))
-        ]
-        self._x, self._current = x, 0
+        self.precision, self.batch = request.precision, request.batch
+        recipe = make_recipe(request.bundle, request.plan, request.precision)
+        self._stages = []
+        for stage in list_stages(request.plan):
+            session = load_stage(request.bundle.path, recipe, stage, PROVIDER, OPTIONS)
+            bound = _BoundStage(session, self.batch)
+            self._stages.append(FixedCalls(bound.run, bound.inputs, self.batch))
 
-    def classify(self, x: Array) -> Classified:
-        """See Session.classify."""
-        return Classified(*run_padded(x, self.batch, self._maps["classify"].run))
-
-    def encode(self, x: Array) -> Array:
-        """See Session.encode."""
-        return run_padded(x, self.batch, self._maps["encode"].run)[0]
-
-    def decode(self, z: Array) -> Array:
-        """See Session.decode."""
-        return run_padded(z, self.batch, self._maps["decode"].run)[0]
-
-    def put(self, lane: int, x: Array) -> None:
-        """See Session.put."""
-        self._download()
-        self._lanes[lane] = x
-        self._device_is_old = True
-
-    def step(self, inputs: StepInputs) -> None:
-        """See Session.step."""
-        with explain_lack_of_memory(LIBRARY):
-            if self._device_is_old:
-                self._x[self._current].update_inplace(self._lanes)
-            for name, rows in self._rows.items():
-                rows.update_inplace(getattr(inputs, name))
-            self._step.run_with_iobinding(self._bindings[self._current])
-        self._current = 1 - self._current
-        self._host_is_old, self._device_is_old = True, False
-        if len(self._registers):
-            self._download()
-            combine_registers(self._lanes, self._registers, inputs, self._epsilon.numpy())
-            self._device_is_old = True
-
-    def take(self, lane: int) -> Array:
-        """See Session.take."""
-        self._download()
-        return np.array(self._lanes[lane])
-
-    def synchronize(self) -> None:
-        """See Session.synchronize."""  # ONNX Runtime waits for the stream at the end of every run
-
-    def _download(self) -> None:
-        if self._host_is_old:
-            with explain_lack_of_memory(LIBRARY):
-                self._lanes[...] = self._x[self._current].numpy()
-            self._host_is_old = False
+    def run(self, stage: int, feeds: StageTensors) -> StageTensors:
+        """See Session.run."""
+        return self._stages[stage].run(feeds)
 
 
-class _BoundMap:
-    """A stateless graph of one input, whose buffers are bound once."""
+class _BoundStage:
+    """A loaded stage with its buffers in GPU memory."""
 
-    def __init__(self, bundle: Bundle, role: Role, precision: Precision, batch: int) -> None:
-        self._session = load_graph(bundle, role, precision, PROVIDER, OPTIONS)
-        inputs, outputs = (
-            {name: _allocate((batch, *rest)) for name, (_, _, *rest) in tensors.items()}
-            for tensors in expected_tensors(bundle, role)
+    def __init__(self, session: Any, batch: int) -> None:
+        self._session, self._binding = session, session.io_binding()
+        self.inputs, self._outputs = (
+            {node.name: _allocate((batch, *node.shape[1:]), _TYPES[node.type]) for node in nodes}
+            for nodes in (session.get_inputs(), session.get_outputs())
         )
-        (self._rows,), self._results = inputs.values(), tuple(outputs.values())
-        self._binding = _bind(self._session, inputs, outputs)
+        for name, value in self.inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
 
-    def run(self, rows: Array) -> list[Array]:
-        """Copies of the outputs for rows [B, C, H, W]."""
+    def run(self, feeds: StageTensors) -> StageTensors:
+        """Copies of the outputs for feeds of one batch."""
         with explain_lack_of_memory(LIBRARY):
-            self._rows.update_inplace(rows)
+            for name, value in feeds.items():
+                self.inputs[name].update_inplace(np.ascontiguousarray(value))
             self._session.run_with_iobinding(self._binding)
-            return [np.array(result.numpy()) for result in self._results]
+            return {name: np.array(value.numpy()) for name, value in self._outputs.items()}
 
 
 def require_cuda() -> None:
@@ -250,14 +175,5 @@ def _device_name() -> str:
         return "a GPU"
 
 
-def _allocate(shape: tuple[Any, ...], kind: type[np.generic] = np.float32) -> Any:
+def _allocate(shape: tuple[int, ...], kind: Any) -> Any:
     return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), kind, DEVICE, 0)
-
-
-def _bind(session: Any, inputs: dict[str, Any], outputs: dict[str, Any]) -> Any:
-    binding = session.io_binding()
-    for name, value in inputs.items():
-        binding.bind_ortvalue_input(name, value)
-    for name, value in outputs.items():
-        binding.bind_ortvalue_output(name, value)
-    return binding

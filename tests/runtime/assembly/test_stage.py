@@ -14,7 +14,7 @@ from diffood.runtime.assembly.noise import draw_noise
 from diffood.runtime.assembly.recipe import Stage, make_recipe
 from diffood.runtime.assembly.stage import build_stage
 from diffood.runtime.bundle.bundle import Bundle
-from diffood.runtime.method.noise_pool import make_pool
+from diffood.runtime.method.noise import make_pool
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses.reconstruction import reconstruction
 from diffood.runtime.onnx import messages

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from diffood.runtime.method.noise_pool import OFFSETS, NoisePool, make_pool
+from diffood.runtime.method.noise import OFFSETS, NoisePool, make_pool
 
 SHAPE = (2, 5, 7)
 SIZE = 70

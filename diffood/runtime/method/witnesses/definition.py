@@ -1,7 +1,7 @@
 """What a witness has to say of itself, and the evidence it is measured on. Measures nothing."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -13,46 +13,74 @@ from diffood.runtime.onnx.builder import Value
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a pass leaves of one image.
+    """What a pass leaves of images: of n images each array begins with [n], of one image with nothing.
 
     Attributes:
-        x: The image, float32 [C, H, W] in [-1, 1].
-        logits: Of the image, float32 [K].
-        features: Of the image, float32 [D].
-        jumps: By repeat and start time, float64 [R, T]; NaN where no witness needs denoised images classified. R is
-            how many repeats were done, which may be none.
-        denoised: float32 [R, T, C, H, W] in [-1, 1].
+        pixels: The images, uint8 [..., C, H, W].
+        logits: float32 [..., K].
+        features: float32 [..., D].
+        sound: Whether all that the models gave is finite, bool [...].
+        distances: What each witness of denoised images says, by name: float32 [..., R, T] by repeat and start time. R
+            is how many repeats were done, which may be none.
+        denoised: float32 [..., R, T, C, H, W] in [-1, 1]; None where nothing was denoised.
     """
 
-    x: Array
+    pixels: npt.NDArray[np.uint8]
     logits: Array
     features: Array
-    jumps: Float
-    denoised: Array
+    sound: npt.NDArray[np.bool_]
+    distances: Mapping[str, Array] = field(default_factory=dict)
+    denoised: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def __getitem__(self, rows: int | npt.NDArray[np.int64]) -> "Evidence":
+        """That of one image, or of some."""
+        return Evidence(
+            self.pixels[rows],
+            self.logits[rows],
+            self.features[rows],
+            self.sound[rows],
+            {name: value[rows] for name, value in self.distances.items()},
+            None if self.denoised is None else self.denoised[rows],
+        )
 
     @property
     def repeats(self) -> int:
         """How many repeats were done."""
-        return len(self.jumps)
+        return 0 if self.denoised is None else self.denoised.shape[-5]
 
     @property
-    def by_start(self) -> Float:
-        """The jump [T] at each start time, mean over repeats; NaN without one."""
-        return np.asarray(self.jumps.mean(axis=0)) if self.repeats else np.full(self.jumps.shape[1], np.nan)
+    def largest_start(self) -> Array | None:
+        """The image [..., C, H, W] denoised from the largest start time with the first noise; None without one."""
+        return None if self.denoised is None else self.denoised[..., 0, -1, :, :, :]
+
+    def by_start(self, starts: int) -> Float:
+        """The paper's score [..., T] at each start time, mean over repeats; NaN where it was not measured."""
+        jumps = self.distances.get("jump")
+        return (
+            np.full((*self.logits.shape[:-1], starts), np.nan)
+            if jumps is None
+            else np.asarray(jumps.mean(-2, dtype=np.float64))
+        )
 
     def first(self, repeats: int) -> "Evidence":
-        """What there would be had the pass stopped after so many repeats."""
-        return replace(self, jumps=self.jumps[:repeats], denoised=self.denoised[:repeats])
+        """What there would be had the pass stopped after so many repeats; `sound` stays that of all."""
+        if not repeats or self.denoised is None:
+            return replace(self, distances={}, denoised=None)
+        found = {name: value[..., :repeats, :] for name, value in self.distances.items()}
+        return replace(self, distances=found, denoised=self.denoised[..., :repeats, :, :, :, :])
 
     @property
-    def predicted(self) -> int:
-        """Index of the largest logit."""
-        return int(self.logits.argmax())
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """Index [...] of the largest logit."""
+        return np.asarray(self.logits.argmax(axis=-1))
 
     @property
-    def confidence(self) -> float:
-        """Largest softmax probability."""
-        return float(softmax_confidence(self.logits[None])[0])
+    def confidence(self) -> Float:
+        """Largest softmax probability [...]."""
+        return softmax_confidence(self.logits)
 
 
 @dataclass(frozen=True)
@@ -68,6 +96,7 @@ class Traces:
         logits: [B, K].
         features: [B, D].
         denoised: [T, R, B, C, H, W] in [-1, 1]; None where nothing is denoised.
+        sound: 1 where all values of a denoised image were finite before it was clamped, else 0, [T, R, B]; likewise.
         origin: The classifier's output that denoised images are compared with, in the plan's space: [1, R, B, S], or
             [1, 1, B, S] where all repeats have the same one; None where denoised images are not classified.
         after: Its output for them, [T, R, B, S]; likewise.
@@ -81,36 +110,32 @@ class Traces:
     logits: Value
     features: Value
     denoised: Value | None = None
+    sound: Value | None = None
     origin: Value | None = None
     after: Value | None = None
 
 
 @dataclass(frozen=True)
 class WitnessDefinition:
-    """One witness. It is higher for what is more out-of-distribution.
+    """One witness. It is higher for what is more out-of-distribution. It has one of the three ways to be measured.
 
     Attributes:
         name: Its name in plans, rows and files.
         meaning: What it says, as a sentence for reports.
-        measure: Its value from the evidence of one image and the bank, float32 [B, D] of unit rows; the bank is None
-            where no witness of the plan needs one.
-        needs_repeats: Whether it is measured on denoised images.
-        classifies_denoised: Whether it needs denoised images classified, which costs a classification of each.
-        of_logits: Its values [n] from the logits [n, K] of images, for a witness that needs no more.
-        of_image: Writes the same of images, [B], into a graph.
+        of_logits: Its values [...] from the logits [..., K] of images; `of_image` writes the same into a graph, [B].
+        of_image: See `of_logits`.
         of_denoised: Writes what it says of each denoised image, [T, R, B]; `reduce` makes one value of them.
         reduce: "mean", or "root" for the square root of it.
-        measure_in_bank: Its value for features [D] that are a row of the bank themselves, which does not count; given
-            by the witnesses that need a bank.
+        classifies_denoised: Whether it needs denoised images classified, which costs a classification of each.
+        of_features: Its value from the features [D] of an image and a bank, float32 [B, D] of unit rows; the last
+            argument says whether they are a row of the bank themselves, which does not count.
     """
 
     name: str
     meaning: str
-    measure: Callable[[Evidence, Array | None], float]
-    needs_repeats: bool = False
-    classifies_denoised: bool = False
     of_logits: Callable[[npt.NDArray[np.floating]], Float] | None = None
     of_image: Callable[[Traces], Value] | None = None
     of_denoised: Callable[[Traces], Value] | None = None
     reduce: Literal["mean", "root"] = "mean"
-    measure_in_bank: Callable[[Array, Array], float] | None = None
+    classifies_denoised: bool = False
+    of_features: Callable[[Array, Array, bool], float] | None = None

@@ -25,8 +25,6 @@ def unit(vectors: Value, width: int) -> Value:
 JUMP = WitnessDefinition(
     "jump",
     "How far the classifier's answer moves when the image is noised and denoised: the paper's score.",
-    lambda evidence, bank: float(evidence.by_start.mean()),
-    needs_repeats=True,
     classifies_denoised=True,
     of_denoised=_moved,
 )

@@ -1,16 +1,14 @@
 """How far an image's features are from those of a bank of in-distribution images."""
 
-from functools import partial
-
 import numpy as np
 
 from diffood.runtime.method.scoring import Array, unit
-from diffood.runtime.method.witnesses.definition import Evidence, WitnessDefinition
+from diffood.runtime.method.witnesses.definition import WitnessDefinition
 
 NEIGHBOUR = 5  # of the bank, the distance to which is measured
 
 
-def knn(features: Array, bank: Array, *, in_bank: bool = False) -> float:
+def knn(features: Array, bank: Array, in_bank: bool = False) -> float:
     """Distance of unit features [D] to the NEIGHBOUR-th nearest of a bank's unit rows [B, D], in 0 … 2.
 
     Sun et al. 2022 (arXiv 2204.06507). The farthest where the bank is smaller; in_bank: the image's own row, which is
@@ -22,14 +20,8 @@ def knn(features: Array, bank: Array, *, in_bank: bool = False) -> float:
     return float(np.sqrt(np.maximum(0, 2 - 2 * nearest)))  # Python's max would make NaN a distance of 0
 
 
-def _measure(evidence: Evidence, bank: Array | None) -> float:
-    assert bank is not None
-    return knn(evidence.features, bank)
-
-
 KNN = WitnessDefinition(
     "knn",
     "How far the image's features are from those of known in-distribution images.",
-    _measure,
-    measure_in_bank=partial(knn, in_bank=True),
+    of_features=knn,
 )

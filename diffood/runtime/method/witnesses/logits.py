@@ -50,28 +50,24 @@ def _probability(traces: Traces) -> Value:
 LOGIT_NORM = WitnessDefinition(
     "logit_norm",
     "How flat the classifier's outputs are: no class stands out.",
-    lambda evidence, bank: float(logit_norm(evidence.logits)),
     of_logits=logit_norm,
     of_image=_norm,
 )
 ENERGY = WitnessDefinition(
     "energy",
     "How low the classifier's outputs are taken together: no class is well supported.",
-    lambda evidence, bank: float(energy(evidence.logits)),
     of_logits=energy,
     of_image=_energy,
 )
 MAX_LOGIT = WitnessDefinition(
     "max_logit",
     "How low the classifier's highest output is.",
-    lambda evidence, bank: -float(evidence.logits.max()),
     of_logits=max_logit,
     of_image=_largest,
 )
 MSP = WitnessDefinition(
     "msp",
     "How unsure the classifier is: how small its largest probability is.",
-    lambda evidence, bank: -evidence.confidence,
     of_logits=msp,
     of_image=_probability,
 )

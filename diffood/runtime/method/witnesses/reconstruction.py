@@ -5,25 +5,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from diffood.runtime.method.scoring import Array, Float
+from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses.definition import Traces, WitnessDefinition
 from diffood.runtime.onnx.builder import Value, row_aligned
 
 TRUNCATE = 4.0  # standard deviations, where the Gaussian ends
 BLUR = 1 / 28  # of the shorter side; one pixel of the zoo's images, where it was chosen
-
-
-def reconstruction(x: Array, denoised: Array) -> float:
-    """Root mean square difference of an image [C, H, W] and its denoised versions [R, T, C, H, W], all blurred.
-
-    After Graham et al. 2023 (arXiv 2211.07740), who compare whole images. No denoised image has the texture of the
-    original; blurred by a Gaussian of BLUR of the shorter side, what differs is the object.
-    """
-    height, width = x.shape[-2:]
-    difference = denoised.astype(np.float64) - x
-    deviation = BLUR * min(height, width)
-    blurred = _gaussian(height, deviation) @ difference @ _gaussian(width, deviation).T
-    return float(np.sqrt(np.mean(blurred**2)))
 
 
 @lru_cache(maxsize=8)
@@ -37,7 +24,11 @@ def _gaussian(size: int, deviation: float) -> Float:
 
 
 def blurred_difference(traces: Traces) -> Value:
-    """Denoised images less the image, blurred: [T, R, B, C, H, W]."""
+    """Denoised images less the image, blurred: [T, R, B, C, H, W].
+
+    After Graham et al. 2023 (arXiv 2211.07740), who compare whole images. No denoised image has the texture of the
+    original; blurred by a Gaussian of BLUR of the shorter side, what differs is the object.
+    """
     assert traces.denoised is not None
     builder, (_, height, width) = traces.x.builder, traces.image
     deviation = BLUR * min(height, width)
@@ -59,8 +50,6 @@ def _mean_square(traces: Traces) -> Value:
 RECONSTRUCTION = WitnessDefinition(
     "reconstruction",
     "How far the denoised image is from the image itself, both slightly blurred.",
-    lambda evidence, bank: reconstruction(evidence.x, evidence.denoised),
-    needs_repeats=True,
     of_denoised=_mean_square,
     reduce="root",
 )

@@ -29,25 +29,42 @@ Witness = Annotated[str, AfterValidator(_require_known)]
 
 
 def measure(names: Sequence[Witness], evidence: Evidence, bank: Array | None = None) -> Float:
-    """Values float64 [W] of the named witnesses; those that need a bank take unit rows float32 [B, D]."""
-    return np.array([WITNESSES[name].measure(evidence, bank) for name in names], np.float64)
+    """Values float64 [..., W] of the named witnesses; NaN for those that need what is not there.
+
+    Those that compare an image with a bank take unit rows float32 [B, D].
+    """
+    values = np.full((*evidence.logits.shape[:-1], len(names)), np.nan)
+    for column, name in enumerate(names):
+        witness = WITNESSES[name]
+        if witness.of_logits:
+            values[..., column] = witness.of_logits(evidence.logits)
+        elif name in evidence.distances:
+            mean = evidence.distances[name].mean(axis=(-2, -1), dtype=np.float64)
+            values[..., column] = np.sqrt(mean) if witness.reduce == "root" else mean
+        elif witness.of_features and bank is not None:
+            values[..., column] = measure_in_bank(name, evidence.features, bank, own=False)
+    return values
 
 
-def measure_in_bank(name: Witness, features: Array, bank: Array) -> Float:
-    """Values float64 [B] of one witness for the features [B, D] that the bank was made of, each without its own row."""
-    measure_row = WITNESSES[name].measure_in_bank
+def measure_in_bank(name: Witness, features: Array, bank: Array, *, own: bool) -> Float:
+    """Values float64 [...] of one witness for features [..., D]; own: they are rows of the bank, which do not count.
+
+    Row by row: a product of matrices rounds by the place of a row.
+    """
+    measure_row = WITNESSES[name].of_features
     assert measure_row is not None
-    return np.array([measure_row(row, bank) for row in features])
+    rows = features.reshape(-1, features.shape[-1])
+    return np.array([measure_row(row, bank, own) for row in rows]).reshape(features.shape[:-1])
 
 
 def measurable(names: tuple[Witness, ...], repeats: int) -> tuple[Witness, ...]:
     """Those of the names that can be measured after so many repeats: without one, the classifier's own."""
-    return names if repeats else tuple(name for name in names if not WITNESSES[name].needs_repeats)
+    return names if repeats else tuple(name for name in names if not WITNESSES[name].of_denoised)
 
 
 def need_bank(names: Iterable[Witness]) -> tuple[Witness, ...]:
     """Those of the names that compare an image with a bank of features."""
-    return tuple(name for name in names if WITNESSES[name].measure_in_bank)
+    return tuple(name for name in names if WITNESSES[name].of_features)
 
 
 def classify_denoised(names: Iterable[Witness]) -> bool:

@@ -1,14 +1,19 @@
-"""What every session expects of a bundle's graphs: names, types and shapes of inputs and outputs. Runs nothing."""
+"""What is expected of a bundle's graphs: names, types and shapes of inputs and outputs. Runs nothing."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import Bundle, Role
+from diffood.runtime.onnx import messages
+from diffood.runtime.onnx.parts import Part
 
 Tensor = tuple[str | int | None, ...]  # ONNX's word for the type, then dimensions; a name or None for a free one
 Tensors = dict[str, Tensor]
 
 FLOAT, INT64 = "tensor(float)", "tensor(int64)"
+_TYPES = {messages.FLOAT: FLOAT, messages.INT64: INT64, messages.FLOAT16: "tensor(float16)"}
 _BATCH = "batch"
 
 
@@ -32,23 +37,32 @@ def expected_tensors(bundle: Bundle, role: Role) -> tuple[Tensors, Tensors]:
     return inputs, {"x_next": lane, "epsilon": lane}
 
 
-def require_tensors(
-    where: Path,
-    bundle: Bundle,
-    role: Role,
-    inputs: Tensors,
-    outputs: Tensors,
-    remedy: str = "Export the bundle again",
-) -> None:
-    """Compare inputs and outputs of a loaded graph or engine with the expected ones. Raises BundleError naming both."""
+def require_tensors(where: Path, bundle: Bundle, role: Role, part: Part) -> None:
+    """Compare inputs and outputs of a graph with the expected ones. Raises BundleError naming both."""
+    graph = part.graph
+    inputs = _tensors(value for value in graph.input if value.name in part.inputs)
+    outputs = _tensors(graph.output)
     wanted_inputs, wanted_outputs = expected_tensors(bundle, role)
     a_role = f"an {role}" if role == "encode" else f"a {role}"
     for kind, wanted, found in ("inputs", wanted_inputs, inputs), ("outputs", wanted_outputs, outputs):
         if found.keys() != wanted.keys() or not all(_fits(found[name], wanted[name]) for name in wanted):
             raise BundleError(
                 f"{where} is not {a_role} graph: its {kind} are {_words(found)}, expected are {_words(wanted)}. "
-                f"{remedy}."
+                "Export the bundle again."
             )
+
+
+def _tensors(values: Iterable[Any]) -> Tensors:
+    return {value.name: (_TYPES.get(_of(value).elem_type, "another type"), *_shape(value)) for value in values}
+
+
+def _shape(value: Any) -> list[str | int | None]:
+    sizes = _of(value).shape.dim
+    return [size.dim_value if size.HasField("dim_value") else size.dim_param or None for size in sizes]
+
+
+def _of(value: Any) -> Any:
+    return value.type.tensor_type
 
 
 def _fits(found: Tensor, wanted: Tensor) -> bool:
