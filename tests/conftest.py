@@ -27,7 +27,6 @@ from diffood import zoo
 from diffood.calibration.calibrate import Calibrated, calibrate_files
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.inputs.open import list_inputs
 from diffood.zoo.images import load_set, unpack_set
 
@@ -96,7 +95,7 @@ def quantised_zoo(make_once: MakeOnce) -> tuple[Path, list[str]]:
     def fill(folder: Path) -> None:
         bundle = Path(shutil.copytree(zoo.BUNDLE, folder / "bundle"))
         lines: list[str] = []
-        images = from_pixels(load_set("fashion-validation").images[:FEWEST_IMAGES, None])
+        images = load_set("fashion-validation").images[:FEWEST_IMAGES, None]
         quantize_bundle(bundle, images, report=lines.append)
         (folder / "lines.txt").write_text("\n".join(lines))
 

@@ -32,6 +32,7 @@ from diffood.runtime.bundle.bundle import (
     write_bundle,
 )
 from diffood.runtime.bundle.trained import TRAINED, pack_trained
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.plan import CLASSIFIER, DEFAULT, FAST, PLAIN, REFERENCE, Plan
 from diffood.runtime.progress import Say, ShowProgress, hide_progress
 
@@ -62,7 +63,7 @@ def export_bundle(request: ExportRequest, report: Say, show_progress: ShowProgre
     class_names = class_names or tuple(f"class {index}" for index in range(classifier.classes))
     if request.images:
         images = read_sample(request.images, unet.image, IMAGES, lambda _: None, request.columns)
-        look_at_images(classifier, images, class_names, report)
+        look_at_images(classifier, from_pixels(images), class_names, report)
     steps, plans = len(unet.schedule.alpha_bar), _plans(unet, classifier)
     tables = (plan.tables(unet.schedule.alpha_bar, unet.schedule.prediction) for plan in plans.values())
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from diffood.export.int8.qdq import (
     measure_clips,
     open_session,
 )
-from diffood.export.int8.states import States, record_states
+from diffood.export.int8.states import States, encode_images, record_states
 from diffood.export.onnx.precision import LIMITS, count_products, prove_types
 from diffood.export.onnx.proof import PROOF_BATCHES, GraphInputs, prove_equal, prove_structure, run_onnx
 from diffood.export.onnx.samples import count_rows, first_batches, proof_times, times_asked
@@ -37,10 +37,11 @@ from diffood.runtime.bundle.bundle import (
     write_bundle,
 )
 from diffood.runtime.bundle.graphs import read_graph
-from diffood.runtime.detector import Detector
-from diffood.runtime.images.in_memory import RANGE_SLACK
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.progress import Say
+
+Pixels = npt.NDArray[np.uint8]
 
 MEASURED_EVERY = 8  # of them measures, the others calibrate
 NAMES_SHOWN = 8  # of products that stay FP32, the most sensitive first; there may be hundreds
@@ -97,14 +98,14 @@ class _Task:
     report: Say
 
 
-def quantize_bundle(bundle_path: Path, images: Array, *, report: Say, proof: ProofScope = "quick") -> Manifest:
+def quantize_bundle(bundle_path: Path, images: Pixels, *, report: Say, proof: ProofScope = "quick") -> Manifest:
     """Write INT8 graphs into a bundle, in place of those it may have, and name them in its manifest, last.
 
     The result is the same on every run. The bundle is unchanged where an error is raised.
 
     Args:
         bundle_path: The bundle's folder.
-        images: In-distribution, float32 [N, C, H, W] in [-1, 1], N >= 16. The images of the calibration will do.
+        images: In-distribution, uint8 [N, C, H, W] of the models' shape, N >= 16; those of the calibration will do.
         report: Gets lines on each graph.
         proof: At which times of the schedule steps are compared with FP32.
 
@@ -118,7 +119,7 @@ def quantize_bundle(bundle_path: Path, images: Array, *, report: Say, proof: Pro
     measures = np.arange(len(chosen)) % MEASURED_EVERY == 0
     calibration = record_states(bundle, chosen[~measures])
     measured = record_states(bundle, chosen[measures])
-    noised = Detector.load(bundle, bundle.plan()).session.encode(chosen) if bundle.manifest.latent else chosen
+    noised = encode_images(bundle, from_pixels(chosen))
     with tempfile.TemporaryDirectory(prefix=".int8.", dir=bundle_path) as scratch:
         task = _Task(bundle, calibration, measured, noised, _times(bundle, proof), Path(scratch), report)
         exact = [entry for entry in bundle.manifest.graphs if entry.precision == "fp32"]
@@ -133,17 +134,15 @@ def quantize_bundle(bundle_path: Path, images: Array, *, report: Say, proof: Pro
     return replace_graphs(bundle, "int8", [*entries, *shared])
 
 
-def _choose_images(bundle: Bundle, images: Array) -> Array:
+def _choose_images(bundle: Bundle, images: Pixels) -> Pixels:
     """At most IMAGES of the images, evenly over their order: folders are often sorted by class."""
     shape = bundle.manifest.image
     planes = (shape.channels, shape.height, shape.width)
-    if images.dtype != np.float32 or images.ndim != 1 + len(planes) or images.shape[1:] != planes:
+    if images.dtype != np.uint8 or images.ndim != 1 + len(planes) or images.shape[1:] != planes:
         raise UsageError(
-            f"Images to calibrate int8 on have shape {images.shape} and type {images.dtype}; this bundle takes float32 "
-            f"[N, {', '.join(map(str, planes))}] in [-1, 1]."
+            f"Images to calibrate int8 on have shape {images.shape} and type {images.dtype}; this bundle takes uint8 "
+            f"[N, {', '.join(map(str, planes))}]."
         )
-    if not np.abs(images).max(initial=0) <= 1 + RANGE_SLACK:  # false for NaN too
-        raise UsageError("Images to calibrate int8 on must lie in [-1, 1]; use pixels / 127.5 - 1.")
     if len(images) < FEWEST_IMAGES:
         raise UsageError(
             f"{len(images)} images are too few to calibrate int8 graphs: give at least {FEWEST_IMAGES} "

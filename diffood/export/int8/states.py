@@ -1,20 +1,22 @@
-"""What the FP32 loop feeds the graphs: inputs recorded while real images are denoised. INT8 is calibrated on them."""
+"""What a pass feeds a bundle's parts: inputs recorded while real images are denoised. INT8 is calibrated on them.
 
-from collections.abc import Mapping
+The parts run one after the other, as they are in the bundle; the detector's stages have the same parts inside, where
+nothing could be recorded.
+"""
+
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from diffood.runtime.backends import Backend
-from diffood.runtime.bundle.bundle import Bundle, Precision, Role
-from diffood.runtime.detector import Detector
+from diffood.export.int8.parts import Feeds, Part, load_part
+from diffood.runtime.bundle.bundle import Bundle, Role
+from diffood.runtime.images.pixels import from_pixels
+from diffood.runtime.method.noise import make_pool
 from diffood.runtime.method.plan import PLAIN, Plan
+from diffood.runtime.method.schedule import NO_REGISTER, StepTable
 from diffood.runtime.method.scoring import Array
-from diffood.runtime.method.witnesses.definition import Evidence
-from diffood.runtime.sessions import Classified, Session, StepInputs
-
-Feeds = Mapping[str, npt.NDArray[np.generic]]
 
 FEWEST_TIMES = 3  # of a trajectory that is recorded
 
@@ -48,80 +50,22 @@ class States:
         return [self.take(np.arange(start, min(start + rows, len(self)))) for start in range(0, len(self), rows)]
 
 
-class RecordingSession:
-    """A session that keeps what the loop feeds its step graph, and passes everything on."""
+@dataclass(frozen=True)
+class _Noised:
+    """What is denoised, with all repeats of all N images in a row: [R·N, ...].
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._lanes: list[Array] = []
-        self._steps: list[tuple[StepInputs, npt.NDArray[np.bool_]]] = []
+    Attributes:
+        clean: Images or latents float32 [R·N, c, h, w].
+        noise: Likewise.
+        label: The classifier's, int64 [R·N].
+    """
 
-    @property
-    def backend(self) -> Backend:
-        """See Session.backend."""
-        return self._session.backend
-
-    @property
-    def precision(self) -> Precision:
-        """See Session.precision."""
-        return self._session.precision
-
-    @property
-    def engine_sha256(self) -> str | None:
-        """See Session.engine_sha256."""
-        return self._session.engine_sha256
-
-    @property
-    def batch(self) -> int:
-        """See Session.batch."""
-        return self._session.batch
-
-    @property
-    def threads(self) -> int:
-        """See Session.threads."""
-        return self._session.threads
-
-    def classify(self, x: Array) -> Classified:
-        """See Session.classify."""
-        return self._session.classify(x)
-
-    def encode(self, x: Array) -> Array:
-        """See Session.encode."""
-        return self._session.encode(x)
-
-    def decode(self, z: Array) -> Array:
-        """See Session.decode."""
-        return self._session.decode(z)
-
-    def put(self, lane: int, x: Array) -> None:
-        """See Session.put."""
-        self._session.put(lane, x)
-
-    def step(self, inputs: StepInputs) -> None:
-        """Keep the lanes that are at work, then advance."""
-        working = inputs.moving
-        self._lanes.extend(self._session.take(int(lane)) for lane in np.flatnonzero(working))
-        self._steps.append((inputs, working))
-        self._session.step(inputs)
-
-    def take(self, lane: int) -> Array:
-        """See Session.take."""
-        return self._session.take(lane)
-
-    def synchronize(self) -> None:
-        """See Session.synchronize."""
-        self._session.synchronize()
-
-    def states(self) -> States:
-        """All that was fed so far."""
-        names = ("time", "label", "coefficients", "guidance")
-        inputs = {
-            name: np.concatenate([getattr(step, name)[working] for step, working in self._steps]) for name in names
-        }
-        return States({"x": np.stack(self._lanes), **inputs}, np.array([f"t = {time:g}" for time in inputs["time"]]))
+    clean: Array
+    noise: Array
+    label: npt.NDArray[np.int64]
 
 
-def record_states(bundle: Bundle, images: Array) -> dict[Role, States]:
+def record_states(bundle: Bundle, pixels: npt.NDArray[np.uint8]) -> dict[Role, States]:
     """Denoise images with the default plan and keep what the classifier and the steps are fed.
 
     From the plan's start times down in FEWEST_TIMES steps or more: another plan asks at other times, and what rounds
@@ -130,28 +74,67 @@ def record_states(bundle: Bundle, images: Array) -> dict[Role, States]:
 
     Args:
         bundle: With FP32 graphs.
-        images: float32 [N, C, H, W] in [-1, 1].
-
-    Raises:
-        UsageError: The images do not fit.
+        pixels: Images uint8 [N, C, H, W] of the bundle's shape.
     """
-    plan = bundle.plan()
+    plan, x = bundle.plan(), from_pixels(pixels)
+    images = np.repeat(["images"], len(x))
     if not plan.denoises:
-        return {"classify": States({"x": images}, np.repeat(["images"], len(images)))}
+        return {"classify": States({"x": x}, images)}
     stride = min(plan.stride, max(1, max(plan.start_times) // FEWEST_TIMES))
+    latents = encode_images(bundle, x)
+    pool = make_pool(plan.seed, plan.repeats, math.prod(x.shape[1:]), math.prod(latents.shape[1:]))
+    label = load_part(bundle, "classify")({"x": x})["logits"].argmax(axis=1)
+    noised = _Noised(
+        clean=np.tile(latents, (plan.repeats, 1, 1, 1)),
+        noise=pool.draw(pixels, latents.shape[1:]).reshape(-1, *latents.shape[1:]),
+        label=np.tile(label, plan.repeats),
+    )
     states: dict[Role, States] = {}
     for entry in bundle.manifest.graphs:
         if entry.precision == "fp32" and entry.role in ("step_plain", "step_guided"):
             guidance = (plan.guidance or PLAIN.guidance) if entry.role == "step_guided" else 0.0
             asked = plan.changed({"guidance": guidance, "stride": stride})
-            states[entry.role], results = _run(bundle, asked, images)
-    denoised = np.concatenate([result.denoised.reshape(-1, *images.shape[1:]) for result in results])
-    groups = np.repeat(["images", "denoised"], [len(images), len(denoised)])
-    states["classify"] = States({"x": np.concatenate([images, denoised])}, groups)
+            states[entry.role], ends = _denoise(bundle, entry.role, asked, noised)
+    if bundle.manifest.latent:
+        ends = load_part(bundle, "decode")({"z": ends})["x"]
+    fed = np.concatenate([x, np.clip(ends, -1, 1)])
+    states["classify"] = States({"x": fed}, np.concatenate([images, np.repeat(["denoised"], len(ends))]))
     return states
 
 
-def _run(bundle: Bundle, plan: Plan, images: Array) -> tuple[States, list[Evidence]]:
-    recorder = RecordingSession(Detector.load(bundle, plan).session)
-    results = [result for _, result in Detector(bundle, plan, recorder).observe(enumerate(images))]
-    return recorder.states(), results
+def encode_images(bundle: Bundle, x: Array) -> Array:
+    """What is noised of images float32 [N, C, H, W] in [-1, 1]: they themselves, or their latents."""
+    return load_part(bundle, "encode")({"x": x})["z"] if bundle.manifest.latent else x
+
+
+def _denoise(bundle: Bundle, role: Role, plan: Plan, noised: _Noised) -> tuple[States, Array]:
+    """What a step graph is fed from all start times, one after the other, and what comes out at their ends."""
+    step = load_part(bundle, role)
+    found = [_denoise_from(step, table, plan.guidance, noised) for table in bundle.tables(plan)]
+    fed = [feeds for each, _ in found for feeds in each]
+    inputs = {name: np.concatenate([feeds[name] for feeds in fed]) for name in fed[0]}
+    groups = np.array([f"t = {time:g}" for time in inputs["time"]])
+    return States(inputs, groups), np.concatenate([end for _, end in found])
+
+
+def _denoise_from(step: Part, table: StepTable, guidance: float, noised: _Noised) -> tuple[list[Feeds], Array]:
+    """What a step graph is fed from one start time, step by step, and what comes out at the end: see StepTable."""
+    signal, sigma = map(np.float32, table.noise_scale)
+    x, rows = signal * noised.clean + sigma * noised.noise, len(noised.clean)
+    registers = np.zeros((table.weights.shape[1], *x.shape), np.float32)
+    fed: list[Feeds] = []
+    for number in range(len(table)):
+        fed.append(
+            {
+                "x": x,
+                "time": np.full(rows, table.times[number]),
+                "label": noised.label,
+                "coefficients": np.tile(table.coefficients[number], (rows, 1)),
+                "guidance": np.full(rows, guidance, np.float32),
+            }
+        )
+        found = step(fed[-1])
+        x = found["x_next"] + np.tensordot(table.weights[number], registers, 1)
+        if table.store[number] != NO_REGISTER:
+            registers[table.store[number]] = found["epsilon"]
+    return fed, x

@@ -2,7 +2,7 @@
 
 import itertools
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ from diffood.export.onnx.proof import prove_equal, run_onnx
 from diffood.runtime.bundle.bundle import Bundle, Role, open_bundle, write_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
+from diffood.runtime.method.schedule import Sampler
 from diffood.zoo.images import load_set
 
 ROWS = 32
@@ -42,15 +43,15 @@ LEAST_INT8: dict[Role, float] = {"classify": 0.4, "step_guided": 0.9, "step_plai
 SMALL_BUDGETS: dict[Role, float] = {"classify": 0.05, "step_plain": 0.1}  # networks of few weights round worse
 
 
-def real_images(first: int, count: int) -> npt.NDArray[np.float32]:
-    return from_pixels(load_set("fashion-validation").images[first : first + count, None])
+def real_images(first: int, count: int) -> npt.NDArray[np.uint8]:
+    return load_set("fashion-validation").images[first : first + count, None]
 
 
 @dataclass(frozen=True)
 class Quantised:
     """A bundle with INT8 graphs next to its FP32 ones, and what was reported.
 
-    fed: what the loop feeds the graphs on five images that no graph was calibrated on; five leave lanes idle.
+    fed: what a pass feeds the graphs on five images that no graph was calibrated on.
     """
 
     source: Path
@@ -122,14 +123,14 @@ def relative_error(want: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) 
     return float(np.sqrt(np.square(want - got).mean() / np.square(want).mean()))
 
 
-def test_states_are_those_of_the_loop(small_bundle: Bundle, fed: dict[Role, States]) -> None:
+def test_states_are_those_of_a_pass(small_bundle: Bundle, fed: dict[Role, States]) -> None:
     plan, images = small_bundle.plan(), real_images(500, 5)
     plan = plan.changed({"stride": plan.start_times[0] // FEWEST_TIMES})
     table = small_bundle.tables(plan)[0]
-    predicted = Detector.load(small_bundle, plan, threads=1).session.classify(images).logits.argmax(axis=1)
+    predicted = Detector.load(small_bundle, plan.plain, threads=1).score_pixels(images).predicted
     for role, guidance in (("step_guided", plan.guidance), ("step_plain", 0.0)):
         states = fed[role]  # type: ignore[index]
-        assert len(states) == len(table) * len(images) * plan.repeats  # and no row of an idle lane
+        assert len(states) == len(table) * len(images) * plan.repeats
         assert np.all(states.inputs["guidance"] == guidance)
         at_time = [np.flatnonzero(states.inputs["time"] == time) for time in table.times]
         for rows in at_time:
@@ -141,9 +142,24 @@ def test_states_are_those_of_the_loop(small_bundle: Bundle, fed: dict[Role, Stat
             assert np.abs(x_next - states.inputs["x"][following]).max() < 1e-4
 
 
+@pytest.mark.parametrize("sampler", ["ddim", "pndm2", "pndm4"])
+def test_what_the_parts_come_to_is_what_the_detector_denoises_to(small_bundle: Bundle, sampler: Sampler) -> None:
+    """Two start times, and registers of earlier predictions: the last rows of the classifier are the detector's own."""
+    plan = small_bundle.plan().changed({"sampler": sampler, "start_times": (240, 360), "stride": 60})
+    manifest = small_bundle.manifest
+    plans = manifest.plans | {manifest.default_plan: plan}
+    bundle = replace(small_bundle, manifest=manifest.model_copy(update={"plans": plans}))
+    images = real_images(500, 3)
+    found = [evidence.denoised for _, evidence in Detector.load(bundle, plan, threads=1).observe(enumerate(images))]
+    states = record_states(bundle, images)["classify"]
+    recorded = states.inputs["x"][states.groups == "denoised"]  # by start, repeat, image
+    expected = np.array(found).transpose(2, 1, 0, 3, 4, 5).reshape(recorded.shape)
+    np.testing.assert_allclose(recorded, expected, atol=1e-4)
+
+
 def test_the_classifier_is_fed_images_and_what_they_were_denoised_to(fed: dict[Role, States]) -> None:
     states, images = fed["classify"], real_images(500, 5)
-    assert np.array_equal(states.inputs["x"][states.groups == "images"], images)
+    assert np.array_equal(states.inputs["x"][states.groups == "images"], from_pixels(images))
     denoised = states.inputs["x"][states.groups == "denoised"]
     assert len(denoised) > len(images)
     assert np.abs(denoised).max() <= 1
@@ -352,10 +368,8 @@ def test_images_that_do_not_fit_are_refused(small_bundle_copy: Path) -> None:
     images = real_images(0, FEWEST_IMAGES)
     cases = [
         (images[:-1], "too few"),
-        (images[:, 0], "this bundle takes float32"),
-        (images.astype(np.float64), "float64"),
-        (images * 127, "must lie in"),
-        (images * np.float32(np.nan), "must lie in"),
+        (images[:, 0], "this bundle takes uint8"),
+        (from_pixels(images), "float32"),
     ]
     assert_refused(UsageError, cases, lambda given: quantize_bundle(small_bundle_copy, given, report=print))
 
