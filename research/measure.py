@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from diffood.runtime.lanes import Trajectory, denoise
 
 from diffood.calibration.metrics.rates import auroc
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
-from diffood.runtime.lanes import Trajectory, denoise
 from diffood.runtime.method.noise import draw_noise
 from diffood.runtime.method.plan import PLAIN
 from diffood.zoo import BUNDLE

@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
+from diffood.runtime.sessions.onnxruntime_stages import CpuStages
 from stage_graphs import Found, run_plan, witness_values
 
 from diffood.calibration.fusing.fusion import fit_fusion
@@ -16,7 +17,6 @@ from diffood.runtime.method.fusion import fuse
 from diffood.runtime.method.plan import DEFAULT, Plan
 from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses.registry import measurable
-from diffood.runtime.sessions.onnxruntime_stages import CpuStages
 from diffood.runtime.staged import StagePart, run_stages
 from diffood.zoo.images import unpack_set
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from diffood.runtime.passes import MOST_WAITING
 from endless_stream import Endless
 
 from diffood.calibration.fusing.fusion import fit_fusion
@@ -20,7 +21,6 @@ from diffood.runtime.method.fusion import fuse
 from diffood.runtime.method.plan import DEFAULT, Plan
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.registry import measurable, measure
-from diffood.runtime.passes import MOST_WAITING
 from diffood.runtime.sessions import Classified, Session, StepInputs
 from diffood.zoo.images import unpack_set
 
