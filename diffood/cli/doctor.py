@@ -12,7 +12,6 @@ import typer
 from diffood import __version__
 from diffood.cli.options import shared as options
 from diffood.errors import DiffoodError, MissingExtraError
-from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.sessions.backends import Availability, examine_backends
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.runtime.sessions.cuda import Device, find_device
@@ -103,7 +102,7 @@ def examine_machine() -> Diagnosis:
     return Diagnosis(
         machine=f"{platform.system()} {platform.machine()}, {usable_cores()} cores",
         device=_device(),
-        backends=tuple(examine_backends(None, "fp32", DEFAULT_BATCH)),
+        backends=tuple(examine_backends(None)),
         providers=_providers(),
         telemetry=f"off: ORT_DISABLE_TELEMETRY={os.environ['ORT_DISABLE_TELEMETRY']} is set by diffood",
         packages=examine_packages(),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffood.runtime.detector import Detector
+from diffood.runtime.images.pixels import Pixels, to_pixels
 from diffood.runtime.method.scoring import Array, Float
 from diffood.runtime.results import ImageScore
 
@@ -23,7 +24,7 @@ class KeptImage:
         id: Path relative to the input given.
         score: Higher is more suspicious.
         witnesses: float64 [W].
-        original: float32 [C, H, W] in [-1, 1].
+        original: Pixels uint8 [C, H, W].
         denoised: The same, denoised from the largest start time with the first noise; None where nothing was denoised.
         logits: Of the original, float32 [K].
     """
@@ -31,8 +32,8 @@ class KeptImage:
     id: str
     score: float
     witnesses: Float
-    original: Array
-    denoised: Array | None
+    original: Pixels
+    denoised: Pixels | None
     logits: Array
 
 
@@ -46,13 +47,13 @@ class Extremes:
 
     def see(self, identity: str, result: ImageScore) -> None:
         """Look at one image's score and keep the image if it belongs to an end."""
-        evidence = result.evidence
+        evidence, denoised = result.evidence, result.evidence.largest_start
         image = KeptImage(
             id=identity,
             score=result.score,
             witnesses=result.witnesses,
-            original=evidence.x,
-            denoised=evidence.denoised[0, -1].copy() if evidence.repeats else None,  # a view would hold all repeats
+            original=evidence.pixels,
+            denoised=None if denoised is None else to_pixels(denoised),
             logits=evidence.logits,
         )
         bisect.insort(self._highest, image, key=_from_highest)
@@ -104,15 +105,14 @@ class ClassifiedImage:
 
 
 def classify_again(detector: Detector, images: tuple[KeptImage, ...]) -> tuple[ClassifiedImage, ...]:
-    """Classify the denoised versions of kept images, and name the classes of both."""
-    if not images:
-        return ()
+    """Name the classes of kept images and of their denoised versions.
+
+    A denoised version is classified as an image file of it would be, rounded to 8 bits; the witnesses compared it
+    unrounded.
+    """
     names = detector.bundle.manifest.class_names
     denoised = {image.id: image.denoised for image in images if image.denoised is not None}
-    after: dict[str, tuple[ClassGuess, ...]] = {}
-    if denoised:
-        logits = detector.session.classify(np.stack(list(denoised.values()))).logits
-        after = {identity: _top(row, names) for identity, row in zip(denoised, logits, strict=True)}
+    after = {key: _top(evidence.logits, names) for key, evidence in detector.observe(denoised.items())}
     return tuple(ClassifiedImage(image, _top(image.logits, names), after.get(image.id, ())) for image in images)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.assembly.recipe import list_stages
@@ -21,6 +20,7 @@ from diffood.runtime.bundle.parity import require_calibrated
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.halving import open_halving
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.inputs.given import Images, list_given
 from diffood.runtime.item_pass import pass_items
 from diffood.runtime.judge import FusionJudge, never_ends
@@ -45,7 +45,6 @@ BATCHES_PER_TURN = 4  # so that those of their images that go on to a later stag
 
 log = logging.getLogger(__name__)
 
-Pixels = npt.NDArray[np.uint8]
 Key = TypeVar("Key")
 
 

@@ -6,10 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from diffood.runtime.images.decode import DEFAULT_LIMITS, DecodedImage, ImageLimits, ImageShape
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.inputs.decoding import IN_THREADS, MOST_HELD, DecodeOptions, decode_ahead
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.progress import Progress
@@ -17,7 +15,6 @@ from diffood.runtime.progress import Progress
 REFUSED_HELD = 1000  # consecutive refused items after which their results are given; some kilobytes each
 
 Result = TypeVar("Result")
-Pixels = npt.NDArray[np.uint8]
 ItemWork = Callable[[Iterable[tuple[Item, Pixels]]], Iterator[tuple[Item, Result]]]
 
 

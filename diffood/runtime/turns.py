@@ -15,15 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from diffood.errors import EngineMemoryError, UsageError
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.sessions import Session
 
 log = logging.getLogger(__name__)
 
-Pixels = npt.NDArray[np.uint8]
 TurnWork = Callable[[Session, Sequence[Pixels]], list[Any]]  # one result per image, in order; equal works share a turn
 Reopen = Callable[[int], Session]
 

@@ -52,7 +52,7 @@ def serve_batch(job: BatchJob) -> Summary:
         UsageError: The items do not match the rows that exist.
     """
     tally, scorer, output = job.tally, job.scorer, job.output
-    tally.lanes = scorer.lanes
+    tally.batch = scorer.batch
 
     def conclude(state: State, end: Callable[[bytes], None]) -> Summary:
         summary = tally.summary(state)
@@ -70,7 +70,7 @@ def serve_batch(job: BatchJob) -> Summary:
                 job.flagged.keep(tally.files, scored.item, row.sha256, scored.picture)
             output.write(row)
             tally.add(row)
-            tally.lanes = scorer.lanes
+            tally.batch = scorer.batch
             job.on_row(row)
     except BaseException:
         with contextlib.suppress(DiffoodError):

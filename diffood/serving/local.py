@@ -44,8 +44,8 @@ class Scorer(Protocol):
         """Of the engine."""
 
     @property
-    def lanes(self) -> int:
-        """Rows per engine call; halved whenever the engine runs out of memory."""
+    def batch(self) -> int:
+        """Images that the engine works on at once; halved whenever it runs out of memory."""
 
     def rows(self, items: Iterable[Item | Pause]) -> Iterator[ScoredFile]:
         """One row per file, in order. At a pause all rows before it are given first."""
@@ -76,8 +76,8 @@ class LocalScorer:
         return self.detector.session.backend
 
     @property
-    def lanes(self) -> int:
-        """See Scorer.lanes."""
+    def batch(self) -> int:
+        """See Scorer.batch."""
         return self.detector.session.batch
 
     def rows(self, items: Iterable[Item | Pause]) -> Iterator[ScoredFile]:
@@ -94,10 +94,9 @@ def make_row(outcome: ItemResult[ImageScore], rule: DecisionRule, detector: Dete
     source, loaded, result = outcome.source, outcome.loaded, outcome.result
     if result is None:
         return Row(source.id, loaded.sha256, "rejected", error=loaded.error)
-    evidence = result.evidence
-    score = result.checked
+    score, predicted = result.checked, int(result.evidence.predicted)
     finite = bool(np.isfinite(score))
-    decisions = rule.decide(np.array([score]), np.array([evidence.predicted]))
+    decisions = rule.decide(np.array([score]), np.array([predicted]))
     return Row(
         id=source.id,
         sha256=loaded.sha256,
@@ -106,9 +105,9 @@ def make_row(outcome: ItemResult[ImageScore], rule: DecisionRule, detector: Dete
         p_value=float(decisions.p_values[0]),
         threshold=float(decisions.thresholds[0]),
         is_ood=bool(decisions.is_ood[0]),
-        predicted_class=evidence.predicted,
-        class_name=detector.bundle.manifest.class_names[evidence.predicted],
-        confidence=evidence.confidence,
+        predicted_class=predicted,
+        class_name=detector.bundle.manifest.class_names[predicted],
+        confidence=float(result.evidence.confidence),
         stage=result.stage,
         unet_evaluations=result.evaluations,
         note=loaded.note,

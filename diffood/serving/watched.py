@@ -49,16 +49,16 @@ def serve_watched(job: BatchJob, request: ServeRequest, say: Say) -> Summary:
 
 
 def _listen_to_memory(job: BatchJob, log: EventLog | None, say: Say, listeners: list[OnRow]) -> OnRow:
-    """All listeners as one, which also reports when the engine continues with fewer rows per call."""
-    lanes = job.scorer.lanes
+    """All listeners as one, which also reports when the engine continues with a smaller batch."""
+    batch = job.scorer.batch
 
     def on_row(row: Row) -> None:
-        nonlocal lanes
-        if job.tally.lanes != lanes:
-            say(f"memory      Out of memory at batch {lanes}; continuing with batch {job.tally.lanes}.")
+        nonlocal batch
+        if job.tally.batch != batch:
+            say(f"memory      Out of memory at batch {batch}; continuing with batch {job.tally.batch}.")
             if log:
-                log.event("lanes_halved", "warning", before=lanes, now=job.tally.lanes, files=job.tally.files)
-            lanes = job.tally.lanes
+                log.event("batch_halved", "warning", before=batch, now=job.tally.batch, files=job.tally.files)
+            batch = job.tally.batch
         for listener in listeners:
             listener(row)
 

@@ -20,7 +20,7 @@ from diffood.errors import EXIT_SET_ASIDE, DiffoodError, UsageError
 from diffood.report.requirements import DRAW, can_draw
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.pixels import from_pixels
+from diffood.runtime.images.pixels import to_pixels
 from diffood.runtime.progress import Say
 from diffood.zoo.images import SETS, load_set, unpack_set
 
@@ -229,16 +229,18 @@ def _draw_strip(bundle: Path, path: Path) -> None:
     chosen = [(CLOTHES, pixels) for pixels in load_set(CLOTHES).images[:STRIP_CLOTHES]]
     chosen += [(name, load_set(name).images[0]) for name in OOD_SETS]
     columns = []
-    for name, result in detector.stream((name, from_pixels(pixels[None])) for name, pixels in chosen):
-        evidence = result.evidence
-        decisions = rule.decide(np.array([result.score]), np.array([evidence.predicted]))
+    for name, result in detector.stream((name, pixels[None]) for name, pixels in chosen):
+        evidence, denoised = result.evidence, result.evidence.largest_start
+        assert denoised is not None  # the default plan denoises in its first stage
+        predicted = int(evidence.predicted)
+        decisions = rule.decide(np.array([result.score]), np.array([predicted]))
         columns.append(
             StripImage(
                 title="clothes" if name == CLOTHES else name,
-                original=evidence.x,
-                denoised=evidence.denoised[0, -1],
-                class_name=names[evidence.predicted],
-                confidence=evidence.confidence,
+                original=evidence.pixels,
+                denoised=to_pixels(denoised),
+                class_name=names[predicted],
+                confidence=float(evidence.confidence),
                 p_value=float(decisions.p_values[0]),
                 is_ood=bool(decisions.is_ood[0]),
             )

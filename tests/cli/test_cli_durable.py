@@ -313,7 +313,7 @@ def test_metrics_are_scraped_from_a_run_and_only_from_this_machine(
     files = [sum(value for name, value in each.items() if name.startswith("diffood_files_total")) for each in counts]
     assert files == sorted(files)
     assert files[-1] > 0
-    assert counts[-1]["diffood_lanes"] == 8
+    assert counts[-1]["diffood_batch"] == 8
     assert 'diffood_info{version="' in texts[-1]
     assert "# TYPE diffood_files_total counter" in texts[-1]
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

@@ -8,9 +8,10 @@ from diffood.runtime.results import ImageScore
 
 
 def outcome(score: float) -> ImageScore:
-    image = np.zeros((1, 2, 2), np.float32)
+    image = np.zeros((1, 2, 2), np.uint8)
     logits = np.array([1, 2, 3], np.float32)
-    evidence = Evidence(image, logits, logits, np.full((1, 4), score), image[None, None].repeat(4, 1))
+    denoised = np.full((4, 1, 1, 2, 2), -1, np.float32)
+    evidence = Evidence(image, logits, logits, np.array(True), {"jump": np.full((4, 1), score)}, denoised)
     return ImageScore(score, np.array([score]), evidence, stage=1, evaluations=4)
 
 
@@ -41,4 +42,5 @@ def test_few_images_are_shown_once_and_a_score_that_is_not_finite_first() -> Non
             extremes.see(identity, outcome(score))
         assert [image.id for image in extremes.highest] == ["b", "d", "a"], broken
         assert [image.id for image in extremes.lowest] == ["c"], broken
+        assert extremes.highest[0].denoised.nbytes == 4
         assert extremes.highest[0].denoised.base is None  # holds no other repeat in memory

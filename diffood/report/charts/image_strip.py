@@ -10,8 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from diffood.calibration.metrics.formatting import percent
 from diffood.report.charts.style import IND_TEXT, OOD_TEXT, QUIET_TEXT, Theme, save_chart
-from diffood.runtime.images.pixels import to_pixels
-from diffood.runtime.method.scoring import Array
+from diffood.runtime.images.pixels import Pixels
 
 COLUMN = 1.12  # inches; shown at a hundred pixels per inch, seven columns are as wide as a page on GitHub
 STRIP_DPI = 200
@@ -23,8 +22,8 @@ class StripImage:
 
     Attributes:
         title: Printed above the image.
-        original: float32 [C, H, W] in [-1, 1].
-        denoised: float32 [C, H, W] in [-1, 1].
+        original: Pixels uint8 [C, H, W].
+        denoised: Pixels uint8 [C, H, W].
         class_name: Predicted class of the original.
         confidence: Softmax probability of that class.
         p_value: Conformal p-value of its score.
@@ -32,8 +31,8 @@ class StripImage:
     """
 
     title: str
-    original: Array
-    denoised: Array
+    original: Pixels
+    denoised: Pixels
     class_name: str
     confidence: float
     p_value: float
@@ -64,8 +63,7 @@ def draw_strip(images: Sequence[StripImage], path: Path) -> None:
     save_chart(draw, (COLUMN * len(images) + 0.3, 3.1), path, STRIP_DPI)
 
 
-def _show(panel: Axes, x: Array) -> None:
-    shown = to_pixels(x).transpose(1, 2, 0).squeeze()
-    panel.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+def _show(panel: Axes, pixels: Pixels) -> None:
+    panel.imshow(pixels.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     panel.set(xticks=[], yticks=[])
     panel.spines[:].set_visible(True)

@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 
 from diffood.report.charts.style import png_uri
-from diffood.runtime.images.pixels import to_pixels
-from diffood.runtime.method.scoring import Array
+from diffood.runtime.images.pixels import Pixels
 
 LARGEST_SIDE = 160  # pixels
 FULL_HEAT = 0.5  # difference, as a share of black to white, from which the heat map shows its brightest colour
@@ -26,26 +25,25 @@ class Thumbnails:
     height: int
 
 
-def make_thumbnails(original: Array, denoised: Array | None) -> Thumbnails:
-    """Make thumbnails of an image and its denoised version if there is one, both float32 [C, H, W] in [-1, 1]."""
-    picture = _shrunk(_as_bytes(original))
+def make_thumbnails(original: Pixels, denoised: Pixels | None) -> Thumbnails:
+    """Make thumbnails of an image and its denoised version if there is one, both uint8 [C, H, W]."""
+    picture = _shrunk(_as_picture(original))
     return Thumbnails(
         original=_image_uri(picture),
-        denoised=None if denoised is None else _image_uri(_shrunk(_as_bytes(denoised))),
+        denoised=None if denoised is None else _image_uri(_shrunk(_as_picture(denoised))),
         difference=None if denoised is None else _image_uri(_shrunk(_heat(original, denoised))),
         width=picture.width,
         height=picture.height,
     )
 
 
-def _as_bytes(x: Array) -> Image.Image:
-    pixels = to_pixels(x).transpose(1, 2, 0)
-    return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+def _as_picture(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
 
-def _heat(original: Array, denoised: Array) -> Image.Image:
+def _heat(original: Pixels, denoised: Pixels) -> Image.Image:
     """Mean absolute difference over channels, as a share of black to white, in colours from black to pale yellow."""
-    difference = np.abs(denoised - original).mean(axis=0) / 2
+    difference = np.abs(denoised.astype(np.int16) - original).mean(axis=0) / 255
     colours = mpl.colormaps["inferno"](np.clip(difference / FULL_HEAT, 0, 1), bytes=True)
     return Image.fromarray(np.ascontiguousarray(colours[..., :3]))
 

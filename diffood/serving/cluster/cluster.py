@@ -82,8 +82,8 @@ class Cluster:
         return 0 if self._gpu else self._config.threads
 
     @property
-    def lanes(self) -> int:
-        """Rows per call of each worker's engine."""
+    def batch(self) -> int:
+        """Images that each worker's engine works on at once."""
         return self._config.batch
 
     @property

@@ -38,7 +38,7 @@ class Summary(Record):
         resumed: Rows from earlier runs.
         seconds: Duration of the last run.
         images_per_second: Of the last run, over scored images, reading and writing included.
-        lanes: Rows per engine call; fewer than the batch asked for if the engine ran out of memory.
+        batch: Images that the engine worked on at once; fewer than asked for if it ran out of memory.
     """
 
     state: State
@@ -55,7 +55,7 @@ class Summary(Record):
     seconds: float
     images_per_second: float
     unet_evaluations: int
-    lanes: int
+    batch: int
 
 
 class SummaryFile(Summary):
@@ -74,7 +74,7 @@ class Tally:
         self.examples: dict[str, list[str]] = {}
         self.left_out = left_out or LeftOut()
         self.order = FolderOrder()
-        self.flagged = self.unet_evaluations = self.resumed = self.lanes = 0
+        self.flagged = self.unet_evaluations = self.resumed = self.batch = 0
         self._start, self._scored_before = time.monotonic(), 0
 
     @property
@@ -136,7 +136,7 @@ class Tally:
             seconds=seconds,
             images_per_second=self._rate(seconds),
             unet_evaluations=self.unet_evaluations,
-            lanes=self.lanes,
+            batch=self.batch,
         )
 
 

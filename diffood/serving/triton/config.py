@@ -20,7 +20,7 @@ class TritonSettings(Record):
     """How the server runs the bundle; written into config.pbtxt and read from there.
 
     Attributes:
-        batch: Rows per engine call, Triton's max_batch_size.
+        batch: Images that the engine works on at once, Triton's max_batch_size.
         threads: Threads of the engine; 0 for all cores.
         max_bytes: Larger files are refused.
         max_pixels: Larger images are refused.

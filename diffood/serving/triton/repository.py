@@ -25,7 +25,7 @@ from diffood.runtime.detector import require_size
 from diffood.serving.triton.config import TritonSettings, make_config
 
 DEFAULT_NAME = "diffood"
-DEFAULT_QUEUE_DELAY = 5000  # microseconds: less than the quickest pass takes, of the embedded models in one lane
+DEFAULT_QUEUE_DELAY = 5000  # microseconds: less than the quickest pass over one image takes, of the embedded models
 VERSION = "1"  # Triton's name for a model's first version
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 BUNDLE_FOLDER = "bundle"

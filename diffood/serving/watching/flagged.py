@@ -12,7 +12,6 @@ from diffood.runtime.bundle.durable import sync, write_durably
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.images.pixels import to_pixels
 from diffood.runtime.inputs.items import Item, LocalFile
-from diffood.runtime.method.scoring import Array
 from diffood.runtime.results import ImageScore
 
 LONGEST_NAME = 48  # characters of a file's own name; with four bytes each a name stays below 255
@@ -71,13 +70,10 @@ class FlaggedFolder:
 
 def draw_denoised(result: ImageScore | None) -> bytes | None:
     """The image denoised from the largest start time with the first noise, as PNG; None if scoring stopped before."""
-    denoised = None if result is None else result.evidence.denoised
-    return None if denoised is None or not denoised.size else encode_png(denoised[0, -1])
-
-
-def encode_png(x: Array) -> bytes:
-    """An image [C, H, W] in [-1, 1] of one or three channels as PNG; values that are not finite become black."""
-    pixels = to_pixels(x)
+    denoised = None if result is None else result.evidence.largest_start
+    if denoised is None:
+        return None
+    pixels = to_pixels(denoised)
     buffer = io.BytesIO()
     Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(buffer, "PNG")
     return buffer.getvalue()

@@ -30,7 +30,7 @@ def metrics_text(tally: Tally, precision: str, backend: str) -> str:
             [("", tally.images_per_second)],
         ),
         ("run_seconds", "gauge", "Seconds since this run began.", [("", tally.seconds)]),
-        ("lanes", "gauge", "Rows per engine call.", [("", tally.lanes)]),
+        ("batch", "gauge", "Images that the engine works on at once.", [("", tally.batch)]),
         ("info", "gauge", "Version and engine of the run.", [(info, 1)]),
     ]
     lines = []
