@@ -12,8 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffood.runtime.assembly.recipe import Recipe, Stage
-from diffood.runtime.assembly.stage import BATCH, DENOISED, FEATURES, IMAGE, LOGITS, classify_images, denoise_images
-from diffood.runtime.assembly.tail import judge, nearest_distance
+from diffood.runtime.assembly.stage import (
+    BATCH,
+    DENOISED,
+    FEATURES,
+    IMAGE,
+    LOGITS,
+    SOUND,
+    all_finite,
+    classify_images,
+    denoise_images,
+)
+from diffood.runtime.assembly.tail import Measured, judge, nearest_distance
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.method.witnesses.definition import Traces
@@ -44,8 +54,9 @@ def build_detector(recipe: Recipe, calibrated: CalibratedScale | None) -> bytes:
     Input: image uint8 [B, C, H, W]. Outputs: predicted_class int64 [B], confidence [B]; where the plan denoises,
     denoised [B, C, H, W] in [-1, 1] (from the largest start time, with the first noise) and heat_map [B, H, W] (root
     mean square change, blurred);
-    with a calibration score, p_value, threshold, is_ood bool and stage int64, each [B]; without one logits [B, K],
-    features [B, D] and each witness by name, [B].
+    with a calibration score (NaN, and flagged, where a value that it came from is not finite), p_value, threshold,
+    is_ood bool and stage int64, each [B]; without one logits [B, K], features [B, D], each witness by name, [B], and
+    sound bool [B], whether all that the models gave is finite.
     """
     builder, plan = GraphBuilder(), recipe.plan
     image = builder.input(IMAGE, messages.UINT8, (BATCH, *recipe.image))
@@ -53,16 +64,17 @@ def build_detector(recipe: Recipe, calibrated: CalibratedScale | None) -> bytes:
     if plan.denoises:
         traces = denoise_images(recipe, Stage(number=0, first=0, last=plan.repeats), image, traces)
     bank = calibrated.fusion.bank if calibrated and calibrated.fusion else None
-    values = _by_stage(recipe, traces, {} if bank is None else {"knn": nearest_distance(traces.features, bank)})
+    stages = _by_stage(recipe, traces, {} if bank is None else {"knn": nearest_distance(traces.features, bank)})
     predicted = builder.node("ArgMax", traces.logits, axis=1, keepdims=0)
     confidence = builder.node("Softmax", traces.logits, axis=1).reduce("ReduceMax", 1)
     if calibrated is None:
         builder.output(LOGITS, traces.logits, messages.FLOAT, (BATCH, recipe.classes))
         builder.output(FEATURES, traces.features, messages.FLOAT, (BATCH, recipe.features))
-        for name, value in values[-1].items():
+        builder.output(SOUND, stages[-1].sound, messages.BOOL, (BATCH,))
+        for name, value in stages[-1].values.items():
             builder.output(name, value, messages.FLOAT, (BATCH,))
     else:
-        answer = judge(values, predicted, calibrated.calibration, calibrated.fusion)
+        answer = judge(stages, predicted, calibrated.calibration, calibrated.fusion)
         builder.output("score", answer.score, messages.FLOAT, (BATCH,))
         builder.output("p_value", answer.p_value, messages.FLOAT, (BATCH,))
         builder.output("threshold", answer.threshold, messages.FLOAT, (BATCH,))
@@ -75,8 +87,8 @@ def build_detector(recipe: Recipe, calibrated: CalibratedScale | None) -> bytes:
     return builder.serialise(recipe.parts.domains)
 
 
-def _by_stage(recipe: Recipe, traces: Traces, from_bank: Mapping[str, Value]) -> list[dict[str, Value]]:
-    """Witness values [B] by name after each stage of the plan, the last after all repeats."""
+def _by_stage(recipe: Recipe, traces: Traces, from_bank: Mapping[str, Value]) -> list[Measured]:
+    """What there is after each stage of the plan, the last after all repeats."""
     plan, builder = recipe.plan, traces.x.builder
     known, of_denoised = dict(from_bank), {}
     for name in plan.witnesses:
@@ -84,14 +96,23 @@ def _by_stage(recipe: Recipe, traces: Traces, from_bank: Mapping[str, Value]) ->
             known[name] = write(traces)
         if write := WITNESSES[name].of_denoised:
             of_denoised[name] = write(traces)  # [T, R, B]
+    classified = all_finite(traces.logits, 1) * all_finite(traces.features, 1)
     stages = []
     for repeats in (*plan.stages, plan.repeats):
-        for name, value in of_denoised.items() if repeats else ():
-            first = builder.node("Slice", value, *map(builder.integers, ([0], [repeats], [1])))
-            mean = first.reduce("ReduceMean", 0, 1)
-            known[name] = builder.node("Sqrt", mean) if WITNESSES[name].reduce == "root" else mean
-        stages.append({name: known[name] for name in measurable(plan.witnesses, repeats) if name in known})
+        sound = classified
+        if repeats and traces.sound is not None:
+            sound = sound * _first(traces.sound, repeats).reduce("ReduceMin", 0, 1)
+            for name, value in of_denoised.items():
+                mean = _first(value, repeats).reduce("ReduceMean", 0, 1)
+                known[name] = builder.node("Sqrt", mean) if WITNESSES[name].reduce == "root" else mean
+        values = {name: known[name] for name in measurable(plan.witnesses, repeats) if name in known}
+        stages.append(Measured(values, builder.node("Greater", sound, 0.0)))
     return stages
+
+
+def _first(value: Value, repeats: int) -> Value:
+    """What [T, R, B] has of the first repeats."""
+    return value.builder.node("Slice", value, *map(value.builder.integers, ([0], [repeats], [1])))
 
 
 def _output_pictures(recipe: Recipe, traces: Traces) -> None:

@@ -87,7 +87,7 @@ def denoise_images(recipe: Recipe, stage: Stage, image: Value, traces: Traces) -
     decoded = [_decode(recipe, rows) for rows in denoise(how, recipe.tables, z, noise)]
     ends = [_clamp(rows) for rows in decoded]
     denoised = builder.concat([end.reshape(1, repeats, -1, *recipe.image) for end in ends])
-    sound = builder.concat([_sound(rows).reshape(1, repeats, -1) for rows in decoded])
+    sound = builder.concat([all_finite(rows, 1, 2, 3).reshape(1, repeats, -1) for rows in decoded])
     traces = replace(traces, denoised=denoised, sound=sound)
     if not classify_denoised(plan.witnesses):
         return traces
@@ -113,7 +113,7 @@ def _clamp(rows: Value) -> Value:
     return rows.builder.node("Clip", rows, -1.0, 1.0)
 
 
-def _sound(rows: Value) -> Value:
-    """1 for each row whose values are all finite, 0 for the others: what is clamped hides infinities, on GPUs NaN."""
+def all_finite(rows: Value, *axes: int) -> Value:
+    """1 where all values over these axes are finite, else 0: what is clamped hides infinities, on GPUs NaN."""
     finite = rows.builder.node("LessOrEqual", rows.builder.node("Abs", rows), LARGEST)  # false for NaN
-    return finite.cast(messages.FLOAT).reduce("ReduceMin", 1, 2, 3)
+    return finite.cast(messages.FLOAT).reduce("ReduceMin", *axes)

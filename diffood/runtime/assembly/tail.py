@@ -4,7 +4,7 @@ The same as method.fusion and decision do in numpy, for runtimes that know nothi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -32,6 +32,19 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What a graph has of B images after one of a plan's stages.
+
+    Attributes:
+        values: Witness values [B] by name.
+        sound: Whether all that the models gave so far is finite, bool [B].
+    """
+
+    values: Mapping[str, Value]
+    sound: Value
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a calibrated graph says of B images.
 
@@ -50,23 +63,22 @@ class Answer:
     stage: Value
 
 
-def judge(
-    values: Sequence[dict[str, Value]], predicted: Value, calibration: Calibration, fusion: Fusion | None
-) -> Answer:
+def judge(stages: Sequence[Measured], predicted: Value, calibration: Calibration, fusion: Fusion | None) -> Answer:
     """Write a calibration.
 
     Args:
-        values: Witness values [B] by name after each stage, the last after all repeats.
+        stages: What there is after each stage, the last after all repeats.
         predicted: Class int64 [B].
         calibration: The calibration.
         fusion: What it was fitted with; None for a plan of one witness.
     """
     builder = predicted.builder
-    last = builder.node("Add", builder.node("Mul", predicted, _whole(builder, 0)), _whole(builder, len(values)))
+    last = builder.node("Add", builder.node("Mul", predicted, _whole(builder, 0)), _whole(builder, len(stages)))
     if fusion is None:
-        (score,), stage = values[-1].values(), last
+        (score,) = stages[-1].values.values()
+        score, stage = _checked(score, stages[-1]), last
     else:
-        score, stage = _staged(values, fusion, last)
+        score, stage = _staged(stages, fusion, last)
     limit = builder.constant(np.array(_LARGEST, np.float32))
     compared = builder.node("Where", _finite(score), score, limit)  # what is not finite is flagged
     p_value, threshold = _compare(compared, predicted, calibration)
@@ -82,21 +94,27 @@ def _finite(value: Value) -> Value:
     return value.builder.node("Less", value.builder.node("Abs", value), _LARGEST)
 
 
-def _staged(values: Sequence[dict[str, Value]], fusion: Fusion, last: Value) -> tuple[Value, Value]:
+def _checked(score: Value, measured: Measured) -> Value:
+    """The score; NaN where a value that it came from is not finite, which a finite score may hide."""
+    nan = score.builder.constant(np.array(np.nan, np.float32))
+    return score.builder.node("Where", measured.sound, score, nan)
+
+
+def _staged(stages: Sequence[Measured], fusion: Fusion, last: Value) -> tuple[Value, Value]:
     """Score and stage of every image: those of the first stage that ends it. last: number of the last stage, [B]."""
     record, builder = fusion.record, last.builder
-    score, stage = fuse(record.witnesses, record.combine, values[-1]), last
+    score, stage = _checked(fuse(record.witnesses, record.combine, stages[-1].values), stages[-1]), last
     for number, rule in reversed(list(enumerate(record.stages))):
-        early = fuse(rule.witnesses, record.combine, values[number])
+        early = fuse(rule.witnesses, record.combine, stages[number].values)
         low, high = (-np.inf if rule.low is None else rule.low), (np.inf if rule.high is None else rule.high)
         passes = builder.node("LessOrEqual", early, float(low))
         ends = builder.node("Or", passes, builder.node("Greater", early, float(high)))
-        score = builder.node("Where", ends, early, score)
+        score = builder.node("Where", ends, _checked(early, stages[number]), score)
         stage = builder.node("Where", ends, _whole(builder, number + 1), stage)
     return score, stage
 
 
-def fuse(witnesses: Sequence[FittedWitness], how: Combination, values: dict[str, Value]) -> Value:
+def fuse(witnesses: Sequence[FittedWitness], how: Combination, values: Mapping[str, Value]) -> Value:
     """One score [B]: see method.fusion.fuse. NaN where a witness is not finite, since the tail of -inf is 0."""
     parts, finite = [], []
     for witness in witnesses:
