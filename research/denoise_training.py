@@ -5,16 +5,12 @@ Parts are disjoint, so that two processes can share the work; 5,000 images take 
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from diffood.runtime.lanes import Trajectory, denoise
 
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.pixels import from_pixels
-from diffood.runtime.method.noise import content_key, draw_noise
 from diffood.runtime.method.plan import PLAIN
 from diffood.zoo import BUNDLE
 from research.datasets import FASHION_MNIST, load_training_data
@@ -29,23 +25,14 @@ def denoise_part(bundle_path: Path, data: Path, part: int, output: Path) -> None
     """Write the chosen indices int64 [N] and x̂ float16 [N, 28, 28] in [-1, 1] of one part."""
     images = load_training_data(data).images
     chosen = np.random.default_rng(SEED).permutation(len(images))[part * IMAGES : (part + 1) * IMAGES]
-    x = from_pixels(images[chosen][:, None])
-    bundle = open_bundle(bundle_path)
-    plan = PLAIN.changed({"start_times": START_TIMES, "stride": STRIDE})
-    detector, tables = Detector.load(bundle, plan, threads=1), bundle.tables(plan)
-    labels = detector.session.classify(x).logits.argmax(axis=1)
-
-    def trajectories() -> Iterator[Trajectory[int]]:
-        for index, image in enumerate(x):
-            table = tables[index % len(tables)]
-            signal, noise = table.noise_scale
-            drawn = draw_noise(content_key(image), plan.seed, 0, image.shape)
-            noised = np.float32(signal) * image + np.float32(noise) * drawn
-            yield Trajectory(index, noised, table, int(labels[index]), plan.guidance)
-
-    denoised = np.zeros((len(x), *images.shape[1:]), np.float16)
-    for index, found in denoise(detector.session, trajectories()):
-        denoised[index] = np.clip(found[0], -1, 1)
+    bundle, denoised = open_bundle(bundle_path), np.zeros((len(chosen), *images.shape[1:]), np.float16)
+    for first, start in enumerate(START_TIMES):
+        plan = PLAIN.changed({"start_times": (start,), "stride": STRIDE, "repeats": 1})
+        detector = Detector.load(bundle, plan, threads=1)
+        items = ((index, images[chosen[index]][None]) for index in range(first, len(chosen), len(START_TIMES)))
+        for index, evidence in detector.observe(items):
+            assert evidence.largest_start is not None
+            denoised[index] = evidence.largest_start[0]
     np.savez(output, allow_pickle=False, chosen=chosen, denoised=denoised)
 
 
