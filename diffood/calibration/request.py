@@ -25,7 +25,7 @@ class EngineRequest:
         backend: "auto" takes the best backend of this machine.
         precision: "auto" takes the fastest one that passed `diffood verify`; None the calibrated one, or FP32 where
             nothing is calibrated.
-        batch: Images per engine call.
+        batch: Images that the engine works on at once; on a GPU, of every call.
         threads: Threads of the engine, 0 for all cores.
 
     """
@@ -64,12 +64,12 @@ class PlanRequest:
         return bundle.plan(changes.pop("name")).changed(changes)
 
 
-def choose_engine(bundle: Bundle, engine: EngineRequest) -> EngineCandidate:
-    """The best way to run a bundle here, whatever it is calibrated for.
+def choose_engine(bundle: Bundle, plan: Plan, engine: EngineRequest) -> EngineCandidate:
+    """The best way to run a plan of a bundle here, whatever the bundle is calibrated for.
 
     Raises UsageError, with every reason, where nothing that was asked for can run here.
     """
-    candidates = list_candidates(bundle, None, engine.backend, engine.precision, engine.batch)
+    candidates = list_candidates(bundle, None, engine.backend, engine.precision, engine.batch, plan)
     if not candidates.usable:
         raise no_engine_error(bundle, candidates)
     return candidates.usable[0]
@@ -77,7 +77,7 @@ def choose_engine(bundle: Bundle, engine: EngineRequest) -> EngineCandidate:
 
 def open_detector(bundle: Bundle, plan: Plan, engine: EngineRequest) -> Detector:
     """A detector for a plan, whatever the bundle is calibrated for. Raises as `open_first` does."""
-    candidates = list_candidates(bundle, None, engine.backend, engine.precision, engine.batch)
+    candidates = list_candidates(bundle, None, engine.backend, engine.precision, engine.batch, plan)
 
     def load(candidate: EngineCandidate) -> Detector:
         return Detector.load(

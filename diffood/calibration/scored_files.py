@@ -68,7 +68,7 @@ def score_sources(
         else:
             if see:
                 see(outcome.source.id, outcome.result)
-            scores.append(outcome.result.score)
+            scores.append(outcome.result.checked)
             witnesses.append(outcome.result.witnesses)
             predicted.append(outcome.result.evidence.predicted)
             evaluations.append(outcome.result.evaluations)

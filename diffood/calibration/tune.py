@@ -156,15 +156,16 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
         raise UsageError(f"--images {request.images} leaves nothing to measure on; give some hundreds.")
     bundle, limit, engine = open_bundle(request.bundle), request.limit, request.engine
     bundle.require_unet(NOTHING_TO_TUNE)
-    choose_engine(bundle, engine)  # all refused before images are read
+    compared = _compared(bundle)
+    groups = group_by_trace(bundle, [*compared.values(), *list_plans(bundle)])
+    trace = next(iter(groups))
+    choose_engine(bundle, trace, engine)  # all refused before images are read
     require_writable(bundle.path, "The bundle", folder=True)
     sources = list_inputs(request.ind, request.columns)
     ood = {name: list_inputs(inputs, request.columns) for name, inputs in request.ood.items()}
     images = gather_images(sources, ood, bundle.manifest.image, request.images)
-    latency_engine = fastest_gated(bundle) if limit.kind == "milliseconds" else None
+    latency_engine = fastest_gated(bundle, trace) if limit.kind == "milliseconds" else None
     cost_of = _cost_function(bundle, latency_engine, images, engine.threads)
-    compared = _compared(bundle)
-    groups = group_by_trace(bundle, [*compared.values(), *list_plans(bundle)])
     kept = _within(groups, cost_of, limit, {trace_of(plan) for plan in compared.values()})
     add_tuned(bundle, images.used)
     open_trace = partial(open_detector, bundle, engine=engine)
@@ -212,10 +213,12 @@ def _within(
 ) -> dict[Plan, Sequence[Plan]]:
     """The traces with a plan that may cost no more than the limit, and those in `shown`.
 
-    A plan may cost as little as an image that ends after one repeat, as with stages it may. Raises UsageError where
-    no plan is within the limit.
+    A plan may cost as little as one repeat, as it may where images end in stages. Raises UsageError where no plan is
+    within the limit.
     """
-    cheapest = {trace: min(cost_of(plan, {1: 1.0}) for plan in plans) for trace, plans in groups.items()}
+    cheapest = {
+        trace: min(cost_of(plan.changed({"repeats": 1}), {1: 1.0}) for plan in plans) for trace, plans in groups.items()
+    }
     if (least := min(cheapest.values())) > limit.most:
         raise UsageError(f"No plan costs {limit.describe()}; the cheapest there is costs {least:.4g}. Allow that much.")
     return {trace: plans for trace, plans in groups.items() if trace in shown or cheapest[trace] <= limit.most}
@@ -225,7 +228,9 @@ def _time_chosen(bundle: Bundle, chosen: PlanCandidate, images: TuningImages, th
     """The chosen plan's speed on every precision and backend there is here, on real images."""
     timed = list(islice(images.groups[IND].read(), MOST_TIMED))
     fusion = Fusion(chosen.record) if chosen.record else None
-    return tuple(time_plan(bundle, chosen.plan, fusion, engine, timed, threads) for engine in list_engines(bundle, 1))
+    return tuple(
+        time_plan(bundle, chosen.plan, fusion, engine, timed, threads) for engine in list_engines(bundle, chosen.plan)
+    )
 
 
 def _compared(bundle: Bundle) -> dict[str, Plan]:

@@ -37,8 +37,7 @@ class FusionJudge:
         rule = record.stages[stage.number]
         columns = [record.names.index(witness.name) for witness in rule.witnesses]
         scores = fuse(rule.witnesses, record.combine, values[:, columns])
-        low, high = (-np.inf if rule.low is None else rule.low), (np.inf if rule.high is None else rule.high)
-        return Judgement(values, scores, (scores <= low) | (scores > high))  # false for NaN: never clear
+        return Judgement(values, scores, rule.ends(scores))
 
 
 def never_ends(stage: Stage, evidence: Evidence) -> Judgement:

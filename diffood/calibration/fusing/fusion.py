@@ -62,7 +62,7 @@ def fit_fusion(
         entry, data = pack_bank(measured.features)
         bank = unpack_bank(data, entry.file)  # as it will be read
         # without the image's own row, as a new image has none
-        in_bank = {name: measure_in_bank(name, measured.features, bank) for name in banked}
+        in_bank = {name: measure_in_bank(name, measured.features, bank, own=True) for name in banked}
     columns = {}
     for repeats, others in measured.columns.items():
         found = others | in_bank
@@ -124,7 +124,7 @@ def _measure_files(
         values.append([measure(names[repeats], outcome.result.first(repeats)) for repeats in stops])
         row = outcome.result.features if banked else outcome.result.features[:0]
         features.append(row.copy())  # not a view that keeps its batch
-        if not (all(np.isfinite(found).all() for found in values[-1]) and np.isfinite(row).all()):
+        if not (outcome.result.sound and all(np.isfinite(found).all() for found in values[-1])):
             raise CalibrationError(
                 f"The models give values that are not finite on {outcome.source.id!r}, so witnesses cannot be fitted "
                 "on it. Remove the image, or check the bundle's precision and the models."

@@ -77,6 +77,5 @@ def stop_early(scores: Float, rules: Sequence[StageRule]) -> tuple[Float, npt.ND
     """
     stage = np.full(len(scores), len(rules))
     for j, rule in reversed(list(enumerate(rules))):
-        ends = np.array([rule.ends(score) for score in scores[:, j]], bool)
-        stage[ends] = j
+        stage[rule.ends(scores[:, j])] = j
     return scores[np.arange(len(scores)), stage], stage

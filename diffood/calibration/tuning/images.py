@@ -9,10 +9,10 @@ from diffood.calibration.fusing.split import FEWEST_FITTED, digest
 from diffood.calibration.scored_files import IND, SetAside, describe_set_aside
 from diffood.calibration.tuning.made_ood import MAKINGS, Making
 from diffood.errors import CalibrationError, UsageError
+from diffood.runtime.detector import Pixels
 from diffood.runtime.images.conversions import kinds_of
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits, ImageShape
 from diffood.runtime.inputs.items import Item
-from diffood.runtime.method.scoring import Array
 
 FIT = "fit"  # the half of the in-distribution images that fusions are fitted on; IND is the half that measures
 FEWEST_IND = 2 * FEWEST_FITTED
@@ -25,11 +25,11 @@ class ImageGroup:
 
     Attributes:
         count: Number of images.
-        read: Yields them, float32 [C, H, W] in [-1, 1].
+        read: Yields them, uint8 [C, H, W].
     """
 
     count: int
-    read: Callable[[], Iterator[Array]]
+    read: Callable[[], Iterator[Pixels]]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def take_files(
         if len(files) == most:
             break
         loaded = source.load(shape, limits)
-        if loaded.x is None:
+        if loaded.pixels is None:
             set_aside.append((source.id, loaded.error))
         else:
             files.append((source, sha256))
@@ -132,7 +132,7 @@ def gather_images(
 
 
 def _of_files(files: Sequence[tuple[Item, str]], shape: ImageShape, limits: ImageLimits) -> ImageGroup:
-    def read() -> Iterator[Array]:
+    def read() -> Iterator[Pixels]:
         for source, sha256 in files:
             yield _load(source, sha256, shape, limits)
 
@@ -148,7 +148,7 @@ def _made(files: Sequence[tuple[Item, str]], shape: ImageShape, limits: ImageLim
 
 
 def _made_of(group: ImageGroup, making: Making) -> ImageGroup:
-    def read() -> Iterator[Array]:
+    def read() -> Iterator[Pixels]:
         images = group.read()
         while inputs := tuple(islice(images, making.takes)):
             yield making.make(*inputs)
@@ -156,8 +156,8 @@ def _made_of(group: ImageGroup, making: Making) -> ImageGroup:
     return ImageGroup(group.count // making.takes, read)
 
 
-def _load(item: Item, sha256: str, shape: ImageShape, limits: ImageLimits) -> Array:
+def _load(item: Item, sha256: str, shape: ImageShape, limits: ImageLimits) -> Pixels:
     loaded = item.load(shape, limits)
-    if loaded.x is None or loaded.sha256 != sha256:
+    if loaded.pixels is None or loaded.sha256 != sha256:
         raise UsageError(f"{item.place} changed while `diffood tune` ran; leave the images unchanged and start again.")
-    return loaded.x
+    return loaded.pixels

@@ -1,41 +1,46 @@
 """Makes out-of-distribution images from in-distribution ones, for users who have none. Pure, deterministic functions.
 
 Real OOD images are better evidence; these are a substitute. Each is a function of the images alone, with randomness
-drawn from their content, so the same files always make the same images.
+drawn from their pixels, so the same files always make the same images.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
-from diffood.runtime.images.pixels import from_pixels, to_pixels
-from diffood.runtime.method.noise import content_key, draw_noise
+from diffood.runtime.detector import Pixels
+from diffood.runtime.method.noise import NoisePool, make_pool
 from diffood.runtime.method.scoring import Array
 
 GRID = 4  # patches per side: small enough that no object stays whole, large enough that its texture does
-NOISE = 0.5  # standard deviation of the noise on pixels in [-1, 1]: clearly visible, and the object still is
-SEED = 0  # of the randomness in an image; images differ by their content
+NOISE = (
+    0.5 * 127.5
+)  # standard deviation, half of what white differs from grey: clearly visible, and the object still is
+SEED = 2**62  # of the randomness in an image; images differ by their pixels. No plan is likely to have it
 
 
-def upside_down(x: Array) -> Array:
+def upside_down(image: Pixels) -> Pixels:
     """Image [C, H, W] flipped top to bottom. In-distribution where objects have no fixed orientation."""
-    return np.ascontiguousarray(x[:, ::-1])
+    return np.ascontiguousarray(image[:, ::-1])
 
 
-def shuffled(x: Array) -> Array:
+def shuffled(image: Pixels) -> Pixels:
     """Image [C, H, W] with the patches of a GRID by GRID grid in another order; a remainder at the edge stays.
 
     The same textures and brightness, no object (as the jigsaws of Noroozi and Favaro 2016). An image smaller than
     the grid stays as it is.
     """
-    height, width = (side // GRID for side in x.shape[1:])
-    order = np.argsort(draw_noise(content_key(x), SEED, 0, (GRID * GRID,)), kind="stable")
-    found: Array = x.copy()
+    height, width = (side // GRID for side in image.shape[1:])
+    order = np.argsort(_normals(image, (GRID * GRID,)), kind="stable")
+    found: Pixels = image.copy()
     for place, taken in enumerate(order):
         row, column = divmod(place, GRID)
         from_row, from_column = divmod(int(taken), GRID)
-        found[:, row * height : (row + 1) * height, column * width : (column + 1) * width] = x[
+        found[:, row * height : (row + 1) * height, column * width : (column + 1) * width] = image[
             :,
             from_row * height : (from_row + 1) * height,
             from_column * width : (from_column + 1) * width,
@@ -43,14 +48,14 @@ def shuffled(x: Array) -> Array:
     return found
 
 
-def noisy(x: Array) -> Array:
-    """Image [C, H, W] with normal noise of deviation NOISE added, in whole pixel values."""
-    return _as_pixels(x + np.float32(NOISE) * draw_noise(content_key(x), SEED, 0, x.shape))
+def noisy(image: Pixels) -> Pixels:
+    """Image [C, H, W] with normal noise of deviation NOISE added."""
+    return _rounded(image + NOISE * _normals(image, image.shape))
 
 
-def blended(x: Array, other: Array) -> Array:
-    """The mean of two images [C, H, W], in whole pixel values: two objects in one place (mixup, Zhang 2018)."""
-    return _as_pixels((x + other) * np.float32(0.5))
+def blended(image: Pixels, other: Pixels) -> Pixels:
+    """The mean of two images [C, H, W]: two objects in one place (mixup, Zhang 2018)."""
+    return _rounded((image.astype(np.float32) + other) / 2)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Making:
     """
 
     takes: int
-    make: Callable[..., Array]
+    make: Callable[..., Pixels]
 
 
 MAKINGS = {
@@ -74,6 +79,16 @@ MAKINGS = {
 }
 
 
-def _as_pixels(x: Array) -> Array:
-    """Rounded to 8-bit values, as every real image is; otherwise unrounded values would reveal a made image."""
-    return from_pixels(to_pixels(x))
+def _normals(image: Pixels, shape: tuple[int, ...]) -> Array:
+    """Standard normals that are a function of the image."""
+    return np.asarray(_pool(image.size, math.prod(shape)).draw(image[None], shape)[0, 0])
+
+
+@lru_cache(maxsize=4)
+def _pool(pixels: int, size: int) -> NoisePool:
+    return make_pool(SEED, 1, pixels, size)
+
+
+def _rounded(values: npt.NDArray[np.floating]) -> Pixels:
+    rounded: Pixels = np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+    return rounded

@@ -8,15 +8,16 @@ from itertools import cycle, islice
 from typing import Any
 
 from diffood.errors import DiffoodError
+from diffood.runtime.assembly.recipe import list_stages
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import calibration_sha256
-from diffood.runtime.detector import Detector
-from diffood.runtime.method.plan import Plan
-from diffood.runtime.method.scoring import Array
+from diffood.runtime.detector import Detector, Pixels
+from diffood.runtime.method.plan import CLASSIFIER, Plan
 from diffood.runtime.method.witnesses.registry import classify_denoised
+from diffood.runtime.sessions import SessionRequest
 from diffood.runtime.sessions.backends import examine_backend
 from diffood.runtime.sessions.choice import list_candidates, passed_records, speed_ratios
 
@@ -65,18 +66,18 @@ class Speed:
         return asdict(self)
 
 
-def list_engines(bundle: Bundle, batch: int) -> list[EngineOption]:
-    """Every precision and backend that runs on this machine, best backend first."""
-    usable = list_candidates(bundle, None, "auto", "auto", batch).usable
+def list_engines(bundle: Bundle, plan: Plan) -> list[EngineOption]:
+    """Every precision and backend that runs a plan on this machine, best backend first."""
+    usable = list_candidates(bundle, None, "auto", "auto", 1, plan).usable
     passed = _passed(bundle)
     return [
         EngineOption(found.precision, found.backend, (found.backend, found.precision) in passed) for found in usable
     ]
 
 
-def fastest_gated(bundle: Bundle) -> EngineOption:
-    """The fastest engine that passed `diffood verify`; FP32 where none did."""
-    engines, passed = list_engines(bundle, 1), _passed(bundle)
+def fastest_gated(bundle: Bundle, plan: Plan) -> EngineOption:
+    """The fastest engine for a plan that passed `diffood verify`; FP32 where none did."""
+    engines, passed = list_engines(bundle, plan), _passed(bundle)
     gated = [engine for engine in engines if engine.gated]
     if gated:
         return max(gated, key=lambda engine: passed[engine.backend, engine.precision])
@@ -94,48 +95,39 @@ def _passed(bundle: Bundle) -> dict[tuple[Backend, Precision], float]:
 
 
 class LatencyModel:
-    """Milliseconds of one image at batch 1, from a measured classification and a measured repeat of each denoising.
+    """Milliseconds of one image at batch 1: those of the stages that it goes through, each measured by itself.
 
-    Where the bundle has an autoencoder, also from one encoding per image and a decoding.
-
-    Every repeat costs the same, an image that ends early saves the later ones, and each denoised image costs a
-    classification where a witness needs it: so one timing per denoising gives the cost of all its plans.
+    A stage is one call of the engine. What is measured classifies the image too, which a later stage does not: so a
+    classification is measured as well, and taken off.
     """
 
-    def __init__(self, bundle: Bundle, engine: EngineOption, images: Sequence[Array], threads: int) -> None:
+    def __init__(self, bundle: Bundle, engine: EngineOption, images: Sequence[Pixels], threads: int) -> None:
         self._bundle, self._engine, self._images, self._threads = bundle, engine, images, threads
-        self._of_repeat: dict[Plan, float] = {}
-        self._classify = self._encode = self._decode = 0.0  # measured with the first denoising
+        self._measured: dict[Plan, float] = {}
 
     def cost(self, plan: Plan, shares: Mapping[int, float]) -> float:
         """Milliseconds on average, where `shares` of the images end after each number of repeats."""
-        repeat = self._repeat(plan.changed({"repeats": 1, "stages": (), "witnesses": ("reconstruction",)}))
-        if classify_denoised(plan.witnesses):
-            own_origin = plan.grid(self._bundle.alpha_bar).origin_scale()[1] > 0  # classified for each repeat too
-            repeat += self._classify * (len(plan.start_times) + own_origin) + self._decode * own_origin
-        return self._classify + self._encode + repeat * sum(repeats * share for repeats, share in shares.items())
+        first, *later = list_stages(plan)
+        total = self._stage(plan, first.repeats)
+        for stage in later:
+            reached = sum(share for repeats, share in shares.items() if repeats > stage.first)
+            total += reached * max(0.0, self._stage(plan, stage.repeats) - self._stage(plan, 0))
+        return total
 
-    def _repeat(self, once: Plan) -> float:
-        if once not in self._of_repeat:
-            detector = _load(self._bundle, once, self._engine, 1, self._threads)
-            if not self._classify:
-                self._measure_once(detector)
-            whole = _median_ms(lambda x: list(detector.observe([(0, x)])), self._images)
-            self._of_repeat[once] = max(0.0, whole - self._classify - self._encode)
-        return self._of_repeat[once]
-
-    def _measure_once(self, detector: Detector) -> None:
-        """Measure the parts that do not depend on the denoising."""
-        session = detector.session
-        self._classify = _median_ms(lambda x: session.classify(x[None]), self._images)
-        if self._bundle.manifest.latent:
-            self._encode = _median_ms(lambda x: session.encode(x[None]), self._images)
-            latents = [session.encode(x[None])[0] for x in self._images[:1]]
-            self._decode = _median_ms(lambda z: session.decode(z[None]), latents)
+    def _stage(self, plan: Plan, repeats: int) -> float:
+        """Of a stage that classifies the image and does so many repeats."""
+        alone = CLASSIFIER.plain
+        if repeats:  # the other witnesses cost nothing beside what these need
+            witness = "jump" if classify_denoised(plan.witnesses) else "reconstruction"
+            alone = plan.changed({"repeats": repeats, "stages": (), "witnesses": (witness,)})
+        if alone not in self._measured:
+            with _load(self._bundle, alone, self._engine, 1, self._threads) as detector:
+                self._measured[alone] = _median_ms(lambda image: list(detector.observe([(0, image)])), self._images)
+        return self._measured[alone]
 
 
 def time_plan(
-    bundle: Bundle, plan: Plan, fusion: Fusion | None, engine: EngineOption, images: Sequence[Array], threads: int
+    bundle: Bundle, plan: Plan, fusion: Fusion | None, engine: EngineOption, images: Sequence[Pixels], threads: int
 ) -> Speed:
     """Time real images at each of BATCHES that the engine takes, and one by one.
 
@@ -144,7 +136,8 @@ def time_plan(
     rates: dict[int, float] = {}
     try:
         for batch in BATCHES:
-            if not examine_backend(engine.backend, bundle, engine.precision, batch).usable:
+            request = SessionRequest(bundle, plan, engine.precision, batch, threads)
+            if not examine_backend(engine.backend, request).usable:
                 continue  # an engine built for other sizes
             detector = _load(bundle, plan, engine, batch, threads, fusion)
             count = min(MOST_TIMED, max(FEWEST_TIMED, 4 * batch))
@@ -153,7 +146,7 @@ def time_plan(
             _run(detector, list(islice(cycle(images), count)))
             rates[batch] = count / (time.perf_counter() - began)
         detector = _load(bundle, plan, engine, 1, threads, fusion)
-        latency = _median_ms(lambda x: _run(detector, [x]), images)
+        latency = _median_ms(lambda image: _run(detector, [image]), images)
     except DiffoodError as error:
         return Speed(engine, rates, None, str(error))
     return Speed(engine, rates, latency)
@@ -167,18 +160,18 @@ def _load(
     )
 
 
-def _run(detector: Detector, images: Sequence[Array]) -> None:
+def _run(detector: Detector, images: Sequence[Pixels]) -> None:
     for _ in detector.stream(enumerate(images)):
         pass
 
 
-def _median_ms(work: Callable[[Array], object], images: Sequence[Array]) -> float:
+def _median_ms(work: Callable[[Pixels], object], images: Sequence[Pixels]) -> float:
     """Median milliseconds of ALONE images one by one, after WARM_UP that do not count."""
-    for x in islice(cycle(images), WARM_UP):
-        work(x)
+    for image in islice(cycle(images), WARM_UP):
+        work(image)
     seconds = []
-    for x in islice(cycle(images), ALONE):
+    for image in islice(cycle(images), ALONE):
         began = time.perf_counter()
-        work(x)
+        work(image)
         seconds.append(time.perf_counter() - began)
     return 1000 * statistics.median(seconds)

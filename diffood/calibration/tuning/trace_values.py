@@ -14,10 +14,10 @@ from diffood.calibration.tuning.images import FIT, TuningImages
 from diffood.calibration.tuning.traces import MEASURED
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.fusion import FusionRecord
-from diffood.runtime.detector import Detector
+from diffood.runtime.detector import Detector, Pixels
 from diffood.runtime.method.fusion import FittedWitness
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.method.scoring import Array, Float
+from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses.registry import Witness, measurable, measure
 
 Values = dict[str, dict[int, Float]]  # by group and number of repeats, [n, W] of MEASURED; NaN where not measurable
@@ -32,17 +32,15 @@ def measure_trace(
     """
     found: dict[str, dict[int, list[Float]]] = {name: {r: [] for r in repeats} for name in images.groups}
 
-    def items() -> Iterator[tuple[str, Array]]:
+    def items() -> Iterator[tuple[str, Pixels]]:
         for name, group in images.groups.items():
-            for x in group.read():
-                yield name, x
+            for pixels in group.read():
+                yield name, pixels
 
     for name, evidence in detector.observe(items()):
         for r, rows in found[name].items():
-            row = np.full(len(MEASURED), np.nan)
-            here = measurable(MEASURED, r)
-            row[_columns(here)] = measure(here, evidence.first(r))
-            if not np.isfinite(row[_columns(here)]).all():
+            row = measure(MEASURED, evidence.first(r))
+            if not (evidence.sound and np.isfinite(row[_columns(measurable(MEASURED, r))]).all()):
                 raise CalibrationError(
                     f"The models give values that are not finite on an image of the group {name}, so plans cannot be "
                     "compared. Check the bundle's precision and the models."

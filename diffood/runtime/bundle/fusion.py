@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from diffood.errors import BundleError
@@ -51,9 +52,10 @@ class StageRule(Record):
     low: float | None
     high: float | None
 
-    def ends(self, score: float) -> bool:
-        """Whether a score is clear enough to stop; one that is not finite never is."""
-        return bool((self.low is not None and score <= self.low) or (self.high is not None and score > self.high))
+    def ends(self, scores: Float) -> npt.NDArray[np.bool_]:
+        """Whether scores [...] are clear enough to stop; NaN never is."""
+        low, high = (np.nan if limit is None else limit for limit in (self.low, self.high))  # none is beyond NaN
+        return np.asarray((scores <= low) | (scores > high))
 
 
 class FusionRecord(Record):

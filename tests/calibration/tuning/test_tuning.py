@@ -38,14 +38,14 @@ from diffood.runtime.bundle.tuning import (
     load_tuned,
 )
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.inputs.open import list_inputs
-from diffood.runtime.method.plan import DEFAULT, Plan
+from diffood.runtime.method.plan import CLASSIFIER, DEFAULT, Plan
 from diffood.zoo.images import load_set, unpack_set
 
 BATCH = 16
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 CPU = EngineOption("fp32", "onnxruntime-cpu", gated=True)
+PICTURES = list(load_set("fashion-test").images[:4, None])
 ONE_STEP = DEFAULT.changed({"start_times": (240,), "stride": 240, "guidance": 0.0, "stages": ()})
 
 
@@ -182,7 +182,7 @@ def test_scores_from_a_trace_equal_those_of_the_plan(
     assert (fusion is not None) == plan.fused
     detector = Detector.load(small_bundle, plan, batch=BATCH, threads=1, fusion=fusion)
     for name, scores in {IND: outcome.scored.ind, **outcome.scored.sets}.items():
-        found = detector.score_prepared(np.stack(list(images.groups[name].read())))
+        found = detector.score_pixels(np.stack(list(images.groups[name].read())))
         np.testing.assert_allclose(found.score, scores, rtol=1e-4, atol=1e-5)
         if name == IND:
             spent = full_cost(small_bundle, plan, 1) * outcome.repeats
@@ -277,16 +277,18 @@ def test_a_limit_below_every_plan_is_refused_before_any_image_is_used(
 # --- time --------------------------------------------------------------------------------------------------------
 
 
-def test_milliseconds_grow_with_repeats_and_with_classifications(small_bundle: Bundle) -> None:
+def test_an_image_costs_the_stages_that_it_goes_through(small_bundle: Bundle) -> None:
     """No figure is compared with a clock: a busy machine would fail it."""
-    pictures = list(from_pixels(load_set("fashion-test").images[:4, None]))
-    model = LatencyModel(small_bundle, CPU, pictures, threads=1)
-    once, twice = (model.cost(ONE_STEP, {repeats: 1.0}) for repeats in (1, 2))
-    assert 0 < once < twice
-    assert model.cost(ONE_STEP, {1: 0.5, 2: 0.5}) == pytest.approx((once + twice) / 2)
-    assert model.cost(ONE_STEP, {0: 1.0}) < once
-    without = model.cost(ONE_STEP.changed({"witnesses": ("reconstruction",)}), {1: 1.0})
-    assert once - without == pytest.approx(model.cost(ONE_STEP, {0: 1.0}))  # one more image is classified
+    model = LatencyModel(small_bundle, CPU, PICTURES, threads=1)
+    whole = {repeats: model.cost(ONE_STEP.changed({"repeats": repeats}), {repeats: 1.0}) for repeats in (1, 2)}
+    assert min(whole.values()) > 0
+    assert model.cost(ONE_STEP.changed({"repeats": 2}), {1: 1.0}) == whole[2]  # without stages all is one call
+    staged = ONE_STEP.changed({"repeats": 3, "stages": (0, 1)})
+    at = {repeats: model.cost(staged, {repeats: 1.0}) for repeats in (0, 1, 3)}
+    assert at[0] == model.cost(CLASSIFIER, {0: 1.0})
+    assert at[1] == at[0] + max(0, whole[1] - at[0])
+    assert at[3] == at[1] + max(0, whole[2] - at[0])
+    assert model.cost(staged, {0: 0.25, 1: 0.25, 3: 0.5}) == pytest.approx((at[0] + at[1] + 2 * at[3]) / 4)
 
 
 def test_an_engine_is_timed_at_every_batch_size_and_a_missing_one_has_an_error(
@@ -294,14 +296,13 @@ def test_an_engine_is_timed_at_every_batch_size_and_a_missing_one_has_an_error(
 ) -> None:
     monkeypatch.setattr("diffood.calibration.tuning.timing.BATCHES", (2, 4))
     monkeypatch.setattr("diffood.calibration.tuning.timing.FEWEST_TIMED", 8)
-    pictures = list(from_pixels(load_set("fashion-test").images[:4, None]))
     cheap = ONE_STEP.changed({"repeats": 1, "witnesses": ("reconstruction",)})
-    assert list_engines(small_bundle, 1) == [EngineOption("fp32", "onnxruntime-cpu", gated=False)]
-    assert fastest_gated(small_bundle).precision == "fp32"
-    speed = time_plan(small_bundle, cheap, None, CPU, pictures, 1)
+    assert list_engines(small_bundle, cheap) == [EngineOption("fp32", "onnxruntime-cpu", gated=False)]
+    assert fastest_gated(small_bundle, cheap).precision == "fp32"
+    speed = time_plan(small_bundle, cheap, None, CPU, PICTURES, 1)
     assert speed.latency is not None
     assert list(speed.images_per_second) == [2, 4]
-    missing = time_plan(small_bundle, cheap, None, EngineOption("int8", "onnxruntime-cpu", gated=False), pictures, 1)
+    missing = time_plan(small_bundle, cheap, None, EngineOption("int8", "onnxruntime-cpu", gated=False), PICTURES, 1)
     assert missing.latency is None
     assert "has no int8 graphs" in missing.error
 
@@ -314,7 +315,7 @@ def test_the_fastest_engine_is_the_fastest_that_was_judged_to_agree(small_bundle
         for precision in PRECISIONS
     )
     save_calibration(bundle, calibration_of([0.1, 0.2], 0.15, fingerprint=fp32))
-    assert fastest_gated(bundle) == EngineOption("fp32", "onnxruntime-cpu", gated=False)
+    assert fastest_gated(bundle, ONE_STEP) == EngineOption("fp32", "onnxruntime-cpu", gated=False)
 
     def judged(speed: float, digest: str) -> EngineOption:
         scores = {"ind": np.array([0.1, 0.2])}
@@ -322,7 +323,7 @@ def test_the_fastest_engine_is_the_fastest_that_was_judged_to_agree(small_bundle
         record = judge(runs[0], runs[1], load_calibration(bundle), digest, ParityLimits(flips=1))
         assert record.passed, record.problems
         add_record(bundle, record)
-        return fastest_gated(bundle)
+        return fastest_gated(bundle, ONE_STEP)
 
     assert judged(3.0, calibration_sha256(bundle)) == EngineOption("int8", "onnxruntime-cpu", gated=True)
     assert judged(3.0, "f" * 64).precision == "fp32"  # of another calibration
