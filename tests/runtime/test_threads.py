@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from cheap_calibration import calibrate_cheaply
 from fast_plans import FAST
@@ -19,14 +18,12 @@ from fast_plans import FAST
 from diffood.errors import EngineMemoryError, UsageError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.pixels import from_pixels
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.plan import PLAIN
-from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions import Session
 from diffood.runtime.turns import SharedSession
 from diffood.zoo.images import unpack_set
 
-Pixels = npt.NDArray[np.uint8]
 CHEAP = PLAIN.changed({"start_times": (240, 480), "stride": 240, "repeats": 2})
 THREADS = 8
 
@@ -88,7 +85,7 @@ def test_asyncio_gets_the_scores_of_one_thread(detector: Detector, clothes: Pixe
 
 def test_calls_within_a_stream_and_streams_that_are_dropped_change_nothing(detector: Detector, clothes: Pixels) -> None:
     expected = detector.score(clothes[:20]).score
-    items = list(enumerate(from_pixels(clothes[:20, None])))
+    items = list(enumerate(clothes[:20, None]))
     dropped = detector.stream(items)
     next(dropped)  # and never again
     inner = []
@@ -104,7 +101,7 @@ def test_calls_within_a_stream_and_streams_that_are_dropped_change_nothing(detec
 def test_detectors_on_one_session_take_turns(detector: Detector, small_bundle: Bundle, clothes: Pixels) -> None:
     calls: list[Callable[[Pixels], Any]] = [
         lambda x: detector.score(x).score,
-        lambda x: [found.by_start.mean() for _, found in detector.observe(enumerate(from_pixels(x[:, None])))],
+        lambda x: [found.by_start(2).mean() for _, found in detector.observe(enumerate(x[:, None]))],
     ]
     expected = [list(call(clothes[:24])) for call in calls]
     found = in_threads(lambda row: calls[row % 2](clothes[row : row + 1])[0], range(24))
@@ -124,7 +121,7 @@ def test_calls_that_wait_share_the_next_turn_and_a_failure_stays_with_its_call(s
     shared = SharedSession(Detector.load(small_bundle, FAST, batch=4, threads=1).session)
     first_is_on, go_on, turns = threading.Event(), threading.Event(), []
 
-    def work(session: Session, images: Sequence[Array]) -> list[Any]:
+    def work(session: Session, images: Sequence[Pixels]) -> list[Any]:
         first_is_on.set()
         go_on.wait(60)
         turns.append([int(image) for image in images])
@@ -162,7 +159,7 @@ def test_out_of_memory_halves_the_batch_until_the_work_succeeds_or_one_row_is_le
     for most, batches in [(8, [8]), (2, [8, 4, 2]), (0, [8, 4, 2, 1])]:
         tried: list[int] = []
 
-        def work(session: Session, given: Sequence[Array], most: int = most, tried: list[int] = tried) -> list[Any]:
+        def work(session: Session, given: Sequence[Pixels], most: int = most, tried: list[int] = tried) -> list[Any]:
             tried.append(session.batch)
             if session.batch > most:
                 raise EngineMemoryError(f"none for {session.batch}")
