@@ -5,14 +5,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffood.bench.compare import WHY_UNET, Budget, Comparison, compare
+from diffood.bench.compare import WHY_UNET, Budget, Comparison, Pixels, compare
 from diffood.bench.contenders import our_contenders, plain_contender, plans_of, torch_contenders
 from diffood.errors import UsageError
 from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.backends import BackendChoice
 from diffood.runtime.bundle.bundle import Manifest, Precision, open_bundle
 from diffood.runtime.detector import DEFAULT_BATCH
-from diffood.runtime.method.scoring import Array
 from diffood.runtime.progress import ShowProgress, hide_progress
 
 OFFICIAL = "reference"  # the bundle's plan that follows the paper's code
@@ -24,12 +23,12 @@ class BenchRequest:
 
     Attributes:
         bundle: The bundle's folder.
-        images: float32 [N, C, H, W] in [-1, 1], taken in turn.
+        images: uint8 [N, C, H, W], taken in turn.
         budget: Seconds and rounds of each contender.
         plans: Names; empty takes all plans of the bundle.
         backend: Engine library; auto takes all that run here.
         precisions: Empty takes all of the bundle.
-        batch: Rows of every engine call.
+        batch: See Contender.batch.
         threads: Of the engine; 0 takes all cores.
         models: Torch models the bundle was exported from; None leaves the loop in torch out.
         compiled: Whether to time the loop in torch by torch.compile, too.
@@ -37,7 +36,7 @@ class BenchRequest:
     """
 
     bundle: Path
-    images: Array
+    images: Pixels
     budget: Budget
     plans: Sequence[str] = ()
     backend: BackendChoice = "auto"

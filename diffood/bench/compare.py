@@ -13,17 +13,17 @@ import numpy.typing as npt
 
 from diffood.bench.machine import MachineInfo, describe_machine, load_average, peak_resident_bytes
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.method.scoring import Array
 from diffood.runtime.progress import Progress
 
 ROUNDS = 7
 WHY_UNET = "bench times ways to denoise"  # of a bundle that has none
 LATENCY_SHARE = 1 / 3  # of a contender's seconds, for one image at a time
-TRIALS = 3  # single images that each number of rows is tried on, before the fastest is timed
+TRIALS = 3  # single images that each batch is tried on, before the fastest is timed
 MOST_SINGLES = 200  # single images per round
 FEWEST_FOR_P95, FEWEST_FOR_P99 = 20, 100  # below these a quantile would only be the slowest image
 SPREAD = (0.1, 0.9)  # quantiles over rounds that are shown with a median
 
+Pixels = npt.NDArray[np.uint8]
 Clock = Callable[[], float]
 
 
@@ -33,13 +33,11 @@ class Meter:
 
     Attributes:
         seconds: Inside the calls.
-        rows: Of all steps.
-        busy: Those of the rows that did work.
+        evaluations: Of the UNet, in calls that were made.
     """
 
     seconds: float = 0.0
-    rows: int = 0
-    busy: int = 0
+    evaluations: int = 0
 
 
 class Runner(Protocol):
@@ -49,8 +47,8 @@ class Runner(Protocol):
     def meter(self) -> Meter | None:
         """Totals while it runs; None where engine and loop cannot be told apart."""
 
-    def run(self, x: Array) -> int:
-        """Score images [N, C, H, W] in [-1, 1]; returns the UNet evaluations spent."""
+    def run(self, pixels: Pixels) -> int:
+        """Score images uint8 [N, C, H, W]; returns the UNet evaluations spent."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +57,20 @@ class Contender:
 
     Attributes:
         name: Shown in tables and charts.
-        open: Makes what runs, for a number of rows per engine call.
-        rows: Per engine call where many images wait.
+        open: Makes what runs, for a batch.
+        batch: Where many images wait: images that our engine works on at once; rows of a loop's UNet, of which an image
+            takes as many as the plan has repeats.
         chunk: It is given multiples of this many images.
-        single_rows: Rows per engine call worth trying for one image alone; the fastest is timed.
+        single_batches: Batches worth trying for one image alone; the fastest is timed.
         note: What a reader has to know about it.
         gpu: Whether it runs on a GPU.
     """
 
     name: str
     open: Callable[[int], Runner]
-    rows: int
+    batch: int
     chunk: int
-    single_rows: tuple[int, ...]
+    single_batches: tuple[int, ...]
     note: str = ""
     gpu: bool = False
 
@@ -98,7 +97,7 @@ class Latency:
     """One image at a time.
 
     Attributes:
-        rows: Per engine call.
+        batch: See Contender.batch.
         count: Images timed.
         p50: Milliseconds.
         p95: Milliseconds; None for too few images.
@@ -106,7 +105,7 @@ class Latency:
         ratio: How many times faster than the first contender, by each round's median.
     """
 
-    rows: int
+    batch: int
     count: int
     p50: float
     p95: float | None
@@ -126,7 +125,6 @@ class ContenderResult:
         ratio: Images per second over the first contender's, round by round.
         evaluations: UNet evaluations per image.
         engine_share: Share of that time inside engine calls.
-        lanes_busy: Share of the rows of all steps that did work.
         latency: One image at a time; None where that cannot run.
         peak_memory: Bytes resident in a process that runs this contender alone on one chunk.
     """
@@ -138,7 +136,6 @@ class ContenderResult:
     ratio: Spread
     evaluations: float
     engine_share: float | None
-    lanes_busy: float | None
     latency: Latency | None
     peak_memory: int | None
 
@@ -177,18 +174,16 @@ class _Running:
     size: int  # images per round
     seconds: list[float] = field(default_factory=list)
     inside: float = 0.0
-    rows: int = 0
-    busy: int = 0
     evaluations: int = 0
     single: Runner | None = None
-    single_rows: int = 0
+    single_batch: int = 0
     singles: int = 1  # images per round, one at a time
     latencies: list[list[float]] = field(default_factory=list)
 
 
 def compare(
     contenders: Sequence[Contender],
-    images: Array,
+    images: Pixels,
     budget: Budget,
     *,
     memory: bool = True,
@@ -203,7 +198,7 @@ def compare(
 
     Args:
         contenders: The first is what ratios refer to.
-        images: float32 [N, C, H, W] in [-1, 1], taken in turn.
+        images: uint8 [N, C, H, W], taken in turn.
         budget: Of each contender.
         memory: Whether to measure peak memory.
         progress: Called with 1 after each round of each contender, twice per round.
@@ -241,18 +236,18 @@ def turns(count: int, rounds: int) -> list[list[int]]:
     return [[(begin + place) % count for place in range(count)] for begin in range(rounds)] if count else []
 
 
-def take(images: Array, start: int, count: int) -> Array:
+def take(images: Pixels, start: int, count: int) -> Pixels:
     """`count` images from index `start` on, from the beginning again after the last."""
     return np.asarray(images[np.arange(start, start + count) % len(images)])
 
 
-def _open(contender: Contender, images: Array, budget: Budget, clock: Clock) -> _Running:
+def _open(contender: Contender, images: Pixels, budget: Budget, clock: Clock) -> _Running:
     """Open a contender, and measure how many images fill a round.
 
     Two chunks are run that are not counted (one where it fills a round): the first is slower, and would make the
     rounds of a fast contender so short that their overhead dominates.
     """
-    runner = contender.open(contender.rows)
+    runner = contender.open(contender.batch)
     sample, round_seconds = take(images, 0, contender.chunk), budget.seconds * (1 - LATENCY_SHARE) / budget.rounds
     for _ in range(2):
         began = clock()
@@ -263,47 +258,44 @@ def _open(contender: Contender, images: Array, budget: Budget, clock: Clock) -> 
     return _Running(contender, runner, max(1, int(round_seconds / seconds)) * contender.chunk)
 
 
-def _run_round(running: _Running, images: Array, clock: Clock) -> None:
-    x = take(images, len(running.seconds) * running.contender.chunk, running.size)
+def _run_round(running: _Running, images: Pixels, clock: Clock) -> None:
+    pixels = take(images, len(running.seconds) * running.contender.chunk, running.size)
     meter = running.runner.meter or Meter()
-    inside, rows, busy = meter.seconds, meter.rows, meter.busy
+    inside = meter.seconds
     began = clock()
-    evaluations = running.runner.run(x)
+    running.evaluations += running.runner.run(pixels)
     running.seconds.append(clock() - began)
-    running.evaluations += evaluations
     running.inside += meter.seconds - inside
-    running.rows += meter.rows - rows
-    running.busy += meter.busy - busy
 
 
-def _open_single(running: _Running, images: Array, budget: Budget, clock: Clock) -> None:
-    """Open with each number of rows worth trying for one image, and keep the fastest."""
+def _open_single(running: _Running, images: Pixels, budget: Budget, clock: Clock) -> None:
+    """Open with each batch worth trying for one image, and keep the fastest."""
     best = float("inf")
-    for rows in running.contender.single_rows:
+    for batch in running.contender.single_batches:
         try:
-            runner = running.contender.open(rows)
+            runner = running.contender.open(batch)
         except DiffoodError:  # an engine built for other sizes
             continue
         runner.run(take(images, 0, 1))
         seconds = float(np.median([_time_one(runner, images, place, clock) for place in range(TRIALS)]))
         if seconds < best:
-            best, running.single, running.single_rows = seconds, runner, rows
+            best, running.single, running.single_batch = seconds, runner, batch
     if running.single:
         share = budget.seconds * LATENCY_SHARE / budget.rounds
         running.singles = int(np.clip(share / max(best, 1e-9), 1, MOST_SINGLES))
 
 
-def _run_singles(running: _Running, images: Array, clock: Clock) -> None:
+def _run_singles(running: _Running, images: Pixels, clock: Clock) -> None:
     if running.single:
         first = len(running.latencies) * MOST_SINGLES
         places = range(first, first + running.singles)
         running.latencies.append([_time_one(running.single, images, place, clock) for place in places])
 
 
-def _time_one(runner: Runner, images: Array, place: int, clock: Clock) -> float:
-    x = take(images, place, 1)
+def _time_one(runner: Runner, images: Pixels, place: int, clock: Clock) -> float:
+    pixels = take(images, place, 1)
     began = clock()
-    runner.run(x)
+    runner.run(pixels)
     return clock() - began
 
 
@@ -319,7 +311,6 @@ def _row(running: _Running, first: _Running, peak: int | None) -> ContenderResul
         ratio=spread(rates / reference),
         evaluations=running.evaluations / total,
         engine_share=running.inside / sum(running.seconds) if has_meter else None,
-        lanes_busy=running.busy / running.rows if has_meter and running.rows else None,
         latency=_latency(running, first),
         peak_memory=peak,
     )
@@ -335,7 +326,7 @@ def _latency(running: _Running, first: _Running) -> Latency | None:
     own, reference = (np.array([np.median(one) for one in found.latencies]) for found in (running, first))
     every = 1e3 * np.concatenate([np.array(one) for one in running.latencies])
     return Latency(
-        rows=running.single_rows,
+        batch=running.single_batch,
         count=len(every),
         p50=float(np.quantile(every, 0.5)),
         p95=float(np.quantile(every, 0.95)) if len(every) >= FEWEST_FOR_P95 else None,
@@ -355,23 +346,23 @@ def spread(values: npt.NDArray[np.float64]) -> Spread:
     return Spread(float(middle), float(low), float(high))
 
 
-def measure_memory(contender: Contender, images: Array) -> int | None:
+def measure_memory(contender: Contender, images: Pixels) -> int | None:
     """Peak resident bytes of a fresh process that opens this contender alone and runs one chunk; None if it died.
 
     The process is fresh because a peak never falls: in one process every contender would be charged with what ran
     before it, and shared libraries would be counted for the first one only. Interpreter and libraries count.
     """
-    x = take(images, 0, contender.chunk)
+    pixels = take(images, 0, contender.chunk)
     spawned = multiprocessing.get_context("spawn")  # forked, it would inherit this process's memory
     with ProcessPoolExecutor(1, mp_context=spawned) as pool:
         try:
-            return pool.submit(_run_alone, contender, x).result()
+            return pool.submit(_run_alone, contender, pixels).result()
         except BrokenProcessPool:
             return None
 
 
-def _run_alone(contender: Contender, x: Array) -> int | None:
-    contender.open(contender.rows).run(x)
+def _run_alone(contender: Contender, pixels: Pixels) -> int | None:
+    contender.open(contender.batch).run(pixels)
     return peak_resident_bytes()
 
 

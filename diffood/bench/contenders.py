@@ -10,6 +10,7 @@ from diffood.bench.plain_loop import open_plain_loop
 from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.backends import BACKENDS, BackendChoice
 from diffood.runtime.bundle.bundle import Bundle, Precision
+from diffood.runtime.detector import BATCHES_PER_TURN
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.sessions.backends import examine_backend
 from diffood.runtime.sessions.choice import list_candidates
@@ -43,27 +44,27 @@ def our_contenders(
     precisions: Collection[Precision] = (),
     batch: int,
     threads: int,
-) -> tuple[list[Contender], list[tuple[str, str]]]:
+) -> tuple[list[Contender], Skipped]:
     """The detector with each plan on every backend and precision that can run here; what cannot, with its reason."""
-    contenders, skipped, calibration = [], [], calibration_of(bundle)
+    contenders, calibration = [], calibration_of(bundle)
+    skipped: dict[tuple[str, str], None] = {}  # once for all plans
     calibrated = calibration.fingerprint.plan if calibration else None
-    for precision in precisions or bundle.precisions:
-        candidates = list_candidates(bundle, None, backend, precision, batch)
-        skipped += [(f"diffood, {name}", reason) for name, reason in candidates.skipped]
-        for found, (name, plan) in itertools.product(candidates.usable, plans.items()):
-            lanes = plan.repeats * len(plan.start_times)
-            contenders.append(
-                Contender(
-                    name=f"diffood, {name} plan, {precision} on {found.backend}",
-                    open=partial(open_detector, bundle.path, plan, found.backend, precision, threads),
-                    rows=batch,
-                    chunk=batch,
-                    single_rows=tuple(sorted({1, lanes})),
-                    note=UNCALIBRATED if plan.fused and plan != calibrated else "",
-                    gpu=BACKENDS[found.backend].gpu,
-                )
+    for precision, (name, plan) in itertools.product(precisions or bundle.precisions, plans.items()):
+        candidates = list_candidates(bundle, None, backend, precision, batch, plan)
+        skipped |= {(f"diffood, {engine}", reason): None for engine, reason in candidates.skipped}
+        contenders += [
+            Contender(
+                name=f"diffood, {name} plan, {precision} on {found.backend}",
+                open=partial(open_detector, bundle.path, plan, found.backend, precision, threads),
+                batch=batch,
+                chunk=batch * (BATCHES_PER_TURN if plan.stages else 1),  # later stages take what earlier ones gather
+                single_batches=(1,),
+                note=UNCALIBRATED if plan.fused and plan != calibrated else "",
+                gpu=BACKENDS[found.backend].gpu,
             )
-    return contenders, skipped
+            for found in candidates.usable
+        ]
+    return contenders, list(skipped)
 
 
 def plain_contender(bundle: Bundle, plan: Plan, *, batch: int, threads: int, gpu: bool = False) -> Contender:
@@ -71,14 +72,14 @@ def plain_contender(bundle: Bundle, plan: Plan, *, batch: int, threads: int, gpu
 
     gpu: on the CUDA provider where this machine has it.
     """
-    usable = gpu and examine_backend("onnxruntime-cuda", None, "fp32", batch).usable
+    usable = gpu and examine_backend("onnxruntime-cuda", None).usable
     chunk, note = max(1, batch // plan.repeats), "guidance and update in numpy"
     return Contender(
         name="official loop, ONNX Runtime a step, fp32",
         open=partial(open_plain_loop, bundle.path, plan, threads, usable),
-        rows=batch,
+        batch=batch,
         chunk=chunk,
-        single_rows=(plan.repeats,),
+        single_batches=(plan.repeats,),
         note=f"{note}; {ON_CPU}" if gpu and not usable else note,
         gpu=usable,
     )
@@ -114,9 +115,9 @@ def torch_contenders(
                 threads,
                 TorchVariant(compiled=way == COMPILED, half=precision == "fp16", gpu=usable),
             ),
-            rows=batch,
+            batch=batch,
             chunk=max(1, batch // plan.repeats),
-            single_rows=(plan.repeats,),
+            single_batches=(plan.repeats,),
             note=ON_CPU if gpu and not usable else "",
             gpu=usable,
         )

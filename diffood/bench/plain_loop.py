@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from onnxruntime import InferenceSession, SessionOptions
 
-from diffood.bench.compare import WHY_UNET, Meter
+from diffood.bench.compare import WHY_UNET, Meter, Pixels
 from diffood.runtime.bundle.bundle import Bundle, Role, open_bundle
 from diffood.runtime.bundle.graphs import autoencoder_roles, read_graph
-from diffood.runtime.method.noise import content_key, draw_noise, mix
+from diffood.runtime.images.pixels import from_pixels
+from diffood.runtime.method.noise import make_pool
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import epsilon_coefficients, noise_scale
 from diffood.runtime.method.scoring import Array, jumps
@@ -31,38 +32,36 @@ class PlainLoop:
 
     def __init__(self, bundle: Bundle, plan: Plan, threads: int, rows: int, *, gpu: bool = False) -> None:
         self.bundle, self.plan, self.images = bundle, plan, max(1, rows // plan.repeats)
-        self.meter, self.evaluations = Meter(), 0
+        self.meter, self.noised = Meter(), bundle.manifest.lane_shape
+        image = bundle.manifest.image
+        planes = image.channels * image.height * image.width
+        self._pool = make_pool(plan.seed, plan.repeats, planes, math.prod(self.noised))
         entry = bundle.require_unet(WHY_UNET)
         self._grid, self._null, self._prediction = plan.grid(bundle.alpha_bar), entry.label_count - 1, entry.prediction
         self._classify, self._unet = (_start(bundle, role, threads, gpu) for role in ("classify", "step_plain"))
         self._unet_inputs = {node.name for node in self._unet.get_inputs()}
         self._autoencoder = {role: _start(bundle, role, threads, gpu) for role in autoencoder_roles(bundle)}
 
-    def run(self, x: Array) -> int:
+    def run(self, pixels: Pixels) -> int:
         """See Runner.run."""
-        before = self.evaluations
-        for first in range(0, len(x), self.images):
-            self.score(x[first : first + self.images])
-        return self.evaluations - before
+        before = self.meter.evaluations
+        for first in range(0, len(pixels), self.images):
+            self.score(pixels[first : first + self.images])
+        return self.meter.evaluations - before
 
-    def score(self, x: Array) -> npt.NDArray[np.float64]:
-        """The jump [N, T] of images float32 [N, C, H, W]."""
-        plan, count = self.plan, len(x)
-        logits, shape = self.classify(x), self.bundle.manifest.lane_shape
+    def score(self, pixels: Pixels) -> npt.NDArray[np.float64]:
+        """The jump [N, T] of images uint8 [N, C, H, W]."""
+        plan, count, x = self.plan, len(pixels), from_pixels(pixels)
+        logits = self.classify(x)
         label = np.tile(logits.argmax(axis=1), plan.repeats)
-        noise = np.concatenate(
-            [
-                np.stack([draw_noise(content_key(image), plan.seed, repeat, shape) for image in x])
-                for repeat in range(plan.repeats)
-            ]
-        )
+        noise = self._pool.draw(pixels, self.noised).reshape(-1, *self.noised)
         repeated = np.tile(self.encode(x), (plan.repeats, 1, 1, 1))
         origin = np.tile(logits, (plan.repeats, 1))
         if self._grid.origin_scale()[1]:
-            origin = self.decode_and_classify(mix(self._grid.origin_scale(), repeated, noise))
+            origin = self.decode_and_classify(_mix(self._grid.origin_scale(), repeated, noise))
         after = []
         for start in plan.start_times:
-            noised = mix(noise_scale(self._grid.level(start)), repeated, noise)
+            noised = _mix(noise_scale(self._grid.level(start)), repeated, noise)
             after.append(self.decode_and_classify(self.denoise(noised, label, start)))
         found = [
             jumps(origin[image::count], np.stack(after, 1)[image::count], plan.norm, plan.compare).mean(axis=0)
@@ -87,9 +86,7 @@ class PlainLoop:
 
     def epsilon(self, x: Array, time_asked: Array, label: npt.NDArray[np.int64], row: Array) -> Array:
         """One evaluation of the UNet per row."""
-        self.evaluations += len(x)
-        self.meter.rows += len(x)
-        self.meter.busy += len(x)
+        self.meter.evaluations += len(x)
         feeds: dict[str, npt.NDArray[Any]] = {"x": x, "time": time_asked, "label": label, "coefficients": row}
         return self._ask(self._unet, "epsilon", {name: feeds[name] for name in self._unet_inputs})
 
@@ -111,6 +108,10 @@ class PlainLoop:
         result: Array = session.run([output], feeds)[0]
         self.meter.seconds += time.perf_counter() - began
         return result
+
+
+def _mix(scale: tuple[float, float], x: Array, noise: Array) -> Array:
+    return np.asarray(np.float32(scale[0]) * x + np.float32(scale[1]) * noise)
 
 
 def _start(bundle: Bundle, role: Role, threads: int, gpu: bool) -> InferenceSession:

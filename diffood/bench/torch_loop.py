@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffood.bench.compare import WHY_UNET
+from diffood.bench.compare import WHY_UNET, Pixels
 from diffood.errors import ExportError, MissingExtraError
 from diffood.export.graphs.autoencoder import DecodeGraph, EncodeGraph
 from diffood.export.graphs.modules import ClassifyGraph
@@ -23,7 +23,6 @@ from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import Bundle, Manifest, open_bundle
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import epsilon_coefficients
-from diffood.runtime.method.scoring import Array
 
 Tensor = torch.Tensor
 
@@ -84,11 +83,11 @@ class OfficialLoop:
         return placed if self.dtype == torch.float32 else placed.half().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def run(self, x: Array) -> int:
-        """Score images float32 [N, C, H, W] in [-1, 1], a batch at a time; returns the UNet evaluations spent."""
+    def run(self, pixels: Pixels) -> int:
+        """Score images uint8 [N, C, H, W], a batch at a time; returns the UNet evaluations spent."""
         before = self.evaluations
-        for first in range(0, len(x), self.images):
-            images = torch.from_numpy(x[first : first + self.images]).to(self.device)
+        for first in range(0, len(pixels), self.images):
+            images = torch.from_numpy(pixels[first : first + self.images]).to(self.device).float() / 127.5 - 1
             noise = torch.randn(self.plan.repeats, len(images), *self.noised, device=self.device)
             self.score(images, noise).cpu()
         return self.evaluations - before
@@ -172,9 +171,10 @@ def open_torch_loop(
         loop.unet = torch.compile(loop.unet, dynamic=False)
     if variant.compiled or variant.half:
         image = open_bundle(path).manifest.image
+        black = np.zeros((loop.images, image.channels, image.height, image.width), np.uint8)
         what = "torch.compile" if variant.compiled else "FP16 in torch"
         try:
-            loop.run(torch.zeros(loop.images, image.channels, image.height, image.width).numpy())
+            loop.run(black)
         except Exception as error:  # a missing compiler, or a layer that does not run in FP16: one of a dozen types
             reason = " ".join(str(error).split())[:200]
             raise ExportError(f"{what} does not work here: {type(error).__name__}: {reason}") from None

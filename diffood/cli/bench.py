@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+import numpy.typing as npt
 import typer
 
 from diffood.cli import progress
@@ -20,7 +22,6 @@ from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
 from diffood.runtime.inputs.reading import Columns
-from diffood.runtime.method.scoring import Array
 
 IMAGES = 1000  # taken evenly from --images, and timed in turn
 
@@ -97,13 +98,12 @@ def bench(
         typer.echo(f"wrote       {output}")
 
 
-def _read_images(inputs: list[str], shape: ImageShape, columns: Columns) -> Array:
+def _read_images(inputs: list[str], shape: ImageShape, columns: Columns) -> npt.NDArray[np.uint8]:
     """The images given, or the embedded ones."""
     if inputs:
         from diffood.export.images import read_sample  # needs no torch
 
         return read_sample(inputs, shape, IMAGES, partial(typer.echo, err=True), columns)
-    from diffood.runtime.images.pixels import from_pixels
     from diffood.zoo.images import load_set
 
-    return from_pixels(load_set("fashion-test").images[:, None])
+    return load_set("fashion-test").images[:, None]

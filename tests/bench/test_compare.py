@@ -15,6 +15,7 @@ from diffood.bench.compare import (
     Comparison,
     Contender,
     Meter,
+    Pixels,
     compare,
     measure_memory,
     readable,
@@ -25,9 +26,8 @@ from diffood.cli.text.comparison import describe_comparison
 from diffood.cli.text.tables import WIDTH
 from diffood.errors import BundleError, UsageError
 from diffood.report.charts.bench_comparison import draw_comparison
-from diffood.runtime.method.scoring import Array
 
-IMAGES = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1) / 10
+IMAGES = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
 MEGABYTE = 10**6
 
 
@@ -48,29 +48,26 @@ class Worker:
     name: str
     seconds: float
     each: int
-    rows: int
     meter: Meter | None
 
-    def run(self, x: Array) -> int:
-        took = len(x) * self.seconds * self.world.load
+    def run(self, pixels: Pixels) -> int:
+        took = len(pixels) * self.seconds * self.world.load
         self.world.now += took
-        self.world.log.append((self.name, len(x), round(10 * float(x[0, 0, 0, 0]))))
+        self.world.log.append((self.name, len(pixels), int(pixels[0, 0, 0, 0])))
         if self.meter:
             self.meter.seconds += took / 2
-            self.meter.rows += 4 * len(x)
-            self.meter.busy += 3 * len(x)
-        return self.each * len(x)
+        return self.each * len(pixels)
 
 
 def make(
     world: World, name: str, seconds: float, *, chunk: int = 2, metered: bool = True, single: tuple[int, ...] = (1,)
 ) -> Contender:
-    def open_worker(rows: int) -> Worker:
-        # one image alone is served in 1 / rows of the time, as by a batch of its repeats
-        taken = seconds / rows if rows < 8 else seconds
-        return Worker(world, name, taken, 12, rows, Meter() if metered else None)
+    def open_worker(batch: int) -> Worker:
+        # one image alone is served in 1 / batch of the time, as by a batch of its repeats
+        taken = seconds / batch if batch < 8 else seconds
+        return Worker(world, name, taken, 12, Meter() if metered else None)
 
-    return Contender(name, open_worker, rows=8, chunk=chunk, single_rows=single)
+    return Contender(name, open_worker, batch=8, chunk=chunk, single_batches=single)
 
 
 def run(world: World, contenders: list[Contender], seconds: float = 60.0, rounds: int = 3) -> Comparison:
@@ -132,18 +129,17 @@ def test_what_is_counted_comes_from_the_timed_rounds() -> None:
     metered, bare = found.rows
     assert (metered.evaluations, bare.evaluations) == (12, 12)
     assert metered.engine_share == pytest.approx(0.5)
-    assert metered.lanes_busy == pytest.approx(0.75)
-    assert (bare.engine_share, bare.lanes_busy) == (None, None)
+    assert bare.engine_share is None
     assert metered.images == 3 * 12  # 60 s · 2/3 in 3 rounds at an image a second, in twos
 
 
-def test_one_image_alone_is_timed_with_the_rows_that_serve_it_fastest() -> None:
+def test_one_image_alone_is_timed_with_the_batch_that_serves_it_fastest() -> None:
     world = World()
     found = run(world, [make(world, "a", 1.0), make(world, "b", 0.001, single=(1, 4))], seconds=90, rounds=3)
     slow, fast = found.rows[0].latency, found.rows[1].latency
     assert slow is not None
     assert fast is not None
-    assert (slow.rows, fast.rows) == (1, 4)
+    assert (slow.batch, fast.batch) == (1, 4)
     assert (slow.count, fast.count) == (30, 3 * MOST_SINGLES)
     assert slow.p50 == pytest.approx(1000)
     assert slow.p95 is not None
@@ -155,21 +151,21 @@ def test_one_image_alone_is_timed_with_the_rows_that_serve_it_fastest() -> None:
 def test_one_that_cannot_be_opened_is_left_out_and_the_ratios_go_to_the_next() -> None:
     world = World()
 
-    def refuse(rows: int) -> Worker:
-        raise BundleError(f"no engine of {rows} rows")
+    def refuse(batch: int) -> Worker:
+        raise BundleError(f"no engine of {batch} rows")
 
-    broken = Contender("broken", refuse, rows=8, chunk=2, single_rows=(1,))
+    broken = Contender("broken", refuse, batch=8, chunk=2, single_batches=(1,))
     found = run(world, [broken, make(world, "a", 1.0)])
     assert found.skipped == (("broken", "no engine of 8 rows"),)
     assert [(row.name, row.ratio.median) for row in found.rows] == [("a", 1.0)]
 
 
 def test_a_wrong_option_is_the_users_to_hear_of() -> None:
-    def refuse(rows: int) -> Worker:
-        raise UsageError(f"A batch of {rows} rows is not possible.")
+    def refuse(batch: int) -> Worker:
+        raise UsageError(f"A batch of {batch} images is not possible.")
 
-    with pytest.raises(UsageError, match="8 rows"):
-        run(World(), [Contender("a", refuse, rows=8, chunk=2, single_rows=(1,))])
+    with pytest.raises(UsageError, match="8 images"):
+        run(World(), [Contender("a", refuse, batch=8, chunk=2, single_batches=(1,))])
 
 
 @dataclass(frozen=True)
@@ -179,20 +175,20 @@ class Hoarder:
     size: int
     meter: None = None
 
-    def run(self, x: Array) -> int:
+    def run(self, pixels: Pixels) -> int:
         return int(np.ones(self.size, np.uint8).sum())
 
 
-def open_hoarder(size: int, rows: int) -> Hoarder:
+def open_hoarder(size: int, batch: int) -> Hoarder:
     return Hoarder(size)
 
 
-def open_and_die(rows: int) -> Hoarder:
+def open_and_die(batch: int) -> Hoarder:
     os._exit(1)
 
 
 def hoarder(size: int) -> Contender:
-    return Contender(str(size), partial(open_hoarder, size), rows=1, chunk=1, single_rows=(1,))
+    return Contender(str(size), partial(open_hoarder, size), batch=1, chunk=1, single_batches=(1,))
 
 
 def test_memory_is_of_a_process_that_runs_one_contender_alone() -> None:
@@ -205,7 +201,7 @@ def test_memory_is_of_a_process_that_runs_one_contender_alone() -> None:
 
 
 def test_memory_of_a_process_that_died_is_unknown() -> None:
-    assert measure_memory(Contender("a", open_and_die, rows=1, chunk=1, single_rows=(1,)), IMAGES) is None
+    assert measure_memory(Contender("a", open_and_die, batch=1, chunk=1, single_batches=(1,)), IMAGES) is None
 
 
 def test_a_number_has_three_digits_and_no_exponent() -> None:

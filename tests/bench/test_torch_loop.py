@@ -9,7 +9,7 @@ from diffood.errors import ExportError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
-from diffood.runtime.method.noise import content_key, draw_noise
+from diffood.runtime.method.noise import make_pool
 from diffood.runtime.method.plan import REFERENCE, Plan
 
 torch = pytest.importorskip("torch")
@@ -25,13 +25,14 @@ CHEAP = REFERENCE.changed({"start_times": (120,), "stride": 60, "repeats": 2})  
 
 
 def check_scores(plan: Plan, zoo_bundle: Bundle, clothes: npt.NDArray[np.uint8], digits: npt.NDArray[np.uint8]) -> None:
-    x = from_pixels(np.concatenate([clothes[:2], digits[:2]])[:, None])
-    drawn = [[draw_noise(content_key(image), plan.seed, r, image.shape) for image in x] for r in range(plan.repeats)]
+    pixels = np.concatenate([clothes[:2], digits[:2]])[:, None]
+    size = pixels[0].size
+    noise = make_pool(plan.seed, plan.repeats, size, size).draw(pixels, pixels.shape[1:])
     loop = open_torch_loop(zoo.BUNDLE, ZOO, plan, 1, TorchVariant(), rows=16)
     with torch.inference_mode():
-        found = loop.score(torch.from_numpy(x), torch.from_numpy(np.array(drawn))).numpy()
-    detector = Detector.load(zoo_bundle, plan, batch=12, threads=1)
-    np.testing.assert_allclose(found, detector.score_prepared(x).by_start, atol=1e-3, err_msg=str(plan))
+        found = loop.score(torch.from_numpy(from_pixels(pixels)), torch.from_numpy(noise)).numpy()
+    detector = Detector.load(zoo_bundle, plan, batch=4, threads=1)
+    np.testing.assert_allclose(found, detector.score_pixels(pixels).by_start, atol=1e-3, err_msg=str(plan))
     assert loop.evaluations == 4 * detector.evaluations, plan
 
 
@@ -63,9 +64,8 @@ def test_half_precision_gives_nearly_the_same_scores(clothes: npt.NDArray[np.uin
 
 
 def test_every_image_takes_the_plans_evaluations_whatever_the_batch(clothes: npt.NDArray[np.uint8]) -> None:
-    x = from_pixels(clothes[:5, None])
     for rows in (1, 4, 64):  # images a batch: one, two, all
-        assert open_torch_loop(zoo.BUNDLE, ZOO, CHEAP, 1, TorchVariant(), rows=rows).run(x) == 5 * 8
+        assert open_torch_loop(zoo.BUNDLE, ZOO, CHEAP, 1, TorchVariant(), rows=rows).run(clothes[:5, None]) == 5 * 8
 
 
 def test_models_of_another_bundle_are_refused(zoo_bundle: Bundle, small_bundle: Bundle) -> None:

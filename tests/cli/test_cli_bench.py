@@ -75,7 +75,7 @@ def test_bench_prints_a_table_with_the_machine_and_what_was_skipped(
 
 def test_columns_stand_apart_where_images_end_early() -> None:
     exact = Spread(34.4, 31.3, 37.6)
-    row = ContenderResult("ours", "", 64, exact, exact, 1.65625, 0.905, 0.828, None, None)
+    row = ContenderResult("ours", "", 64, exact, exact, 1.65625, 0.905, None, None)
     lines = describe_comparison(Comparison((row,), (), 2, describe_machine(), None, None))
     line = next(line for line in lines if line.startswith("ours"))
     assert line.split() == ["ours", "34.4", "(31.3-37.6)", "34.4", "(31.3-37.6)", "1.66"]

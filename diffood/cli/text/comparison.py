@@ -15,9 +15,9 @@ def describe_bench(result: BenchResult) -> list[str]:
     """Lines: what was timed and how, the machine, and the tables."""
     request, manifest, budget = result.request, result.manifest, result.request.budget
     shape, latent = manifest.image, manifest.latent
-    lane = f"latents of {latent.channels}x{latent.height}x{latent.width} of " if latent else ""
+    of = f"latents of {latent.channels}x{latent.height}x{latent.width} of " if latent else ""
     return [
-        f"models      a UNet of {(manifest.unet.parameters if manifest.unet else 0) / 1e6:.1f} M parameters on {lane}"
+        f"models      a UNet of {(manifest.unet.parameters if manifest.unet else 0) / 1e6:.1f} M parameters on {of}"
         f"{shape.channels}x{shape.height}x{shape.width}, {len(request.images)} images in turn",
         f"engines     batch {request.batch}, {request.threads or 'all'} threads, {budget.seconds:g} s each in "
         f"{counted(budget.rounds, 'round')}",
@@ -44,13 +44,13 @@ def describe_comparison(found: Comparison) -> list[str]:
         "",
         *table_lines(("one image alone", "p50 ms", "p95 ms", "p99 ms", "times the first"), map(_latency, rows)),
         "",
-        *table_lines(("resources", "peak MB", "in the engine", "busy rows"), map(_resources, rows)),
+        *table_lines(("resources", "peak MB", "in the engine"), map(_resources, rows)),
         "",
         *textwrap.wrap(
             f"Medians over {counted(found.rounds, 'round')}, with the {low:.0%} and {high:.0%} quantiles; ratios are "
             "within a round. UNet: evaluations per image. One image alone: with the batch size that serves it "
             "fastest; - where too few were timed. Peak MB: of a process that runs this alone, libraries included. In "
-            "the engine: share of the time inside engine calls. Busy rows: share of the engine's rows that did work.",
+            "the engine: share of the time inside engine calls.",
             WIDTH,
         ),
         *_notes(rows),
@@ -81,11 +81,7 @@ def _latency(row: ContenderResult) -> tuple[str, ...]:
 
 def _resources(row: ContenderResult) -> tuple[str, ...]:
     memory = f"{row.peak_memory / 1e6:.0f}" if row.peak_memory else NONE
-    return row.name, memory, _share(row.engine_share), _share(row.lanes_busy)
-
-
-def _share(value: float | None) -> str:
-    return NONE if value is None else f"{value:.1%}"
+    return row.name, memory, NONE if row.engine_share is None else f"{row.engine_share:.1%}"
 
 
 def _spread(value: Spread) -> str:
