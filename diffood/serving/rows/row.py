@@ -1,7 +1,7 @@
 """One row of output: the verdict on one file. Defines columns and their types, not how they are written."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
 CellValue = str | int | float | bool | None
@@ -47,7 +47,7 @@ class Row:
         """Columns in order; numbers that are not finite become None, as not every format can hold them."""
         return {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in asdict(self).items()
+            for key, value in vars(self).items()
         }
 
 
