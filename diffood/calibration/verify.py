@@ -46,7 +46,7 @@ class VerifyRequest:
         backend: "auto" takes every backend of this machine.
         precisions: Precisions to verify; none: all of the bundle.
         limits: What the parity gate allows.
-        batch: Images per engine call.
+        batch: Images that the engine works on at once; on a GPU, of every call.
         threads: Threads of the engine, 0 for all cores.
         columns: Columns of tables among the inputs.
 
@@ -164,7 +164,7 @@ def _open_all(
     """A detector for every requested engine that runs here, and a check for each that does not."""
     detectors, checks = [], []
     for precision in request.precisions or bundle.precisions:
-        candidates = list_candidates(bundle, None, request.backend, precision, request.batch)
+        candidates = list_candidates(bundle, None, request.backend, precision, request.batch, plan)
         # a backend requested by name must run; "auto" takes those that do
         outcome: Outcome = "skipped" if request.backend == "auto" else "failed"
         checks += [Check("engine", name, outcome, reason) for name, reason in candidates.skipped]

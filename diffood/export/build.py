@@ -1,4 +1,4 @@
-"""Makes a bundle: loads both models, exports and proves their graphs, writes golden values and the manifest."""
+"""Makes a bundle: loads both models, exports and proves their graphs, writes the manifest and golden values."""
 
 import importlib.metadata
 import shutil
@@ -13,9 +13,10 @@ from diffood import __version__
 from diffood.errors import ExportError, UsageError
 from diffood.export.class_names import describe_repeated_names
 from diffood.export.first_look import look_at_images
+from diffood.export.golden import write_golden
 from diffood.export.graphs.writing import GraphWriter, write_graphs
 from diffood.export.images import read_sample
-from diffood.export.onnx.samples import proof_times, times_asked
+from diffood.export.onnx.samples import PROOF_OPERATIONS, proof_times, times_asked
 from diffood.export.preflight import require_free
 from diffood.export.request import IMAGES, ExportRequest
 from diffood.export.sources.classifiers.classifier import Classifier
@@ -23,6 +24,7 @@ from diffood.export.sources.model_sources import ModelSources, load_models
 from diffood.export.sources.unets.autoencoder import Autoencoder
 from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import (
+    FORMAT,
     FileEntry,
     LatentEntry,
     Manifest,
@@ -32,7 +34,7 @@ from diffood.runtime.bundle.bundle import (
     write_bundle,
 )
 from diffood.runtime.bundle.trained import TRAINED, pack_trained
-from diffood.runtime.images.pixels import from_pixels
+from diffood.runtime.golden import GOLDEN_IMAGES
 from diffood.runtime.method.plan import CLASSIFIER, DEFAULT, FAST, PLAIN, REFERENCE, Plan
 from diffood.runtime.progress import Say, ShowProgress, hide_progress
 
@@ -63,7 +65,7 @@ def export_bundle(request: ExportRequest, report: Say, show_progress: ShowProgre
     class_names = class_names or tuple(f"class {index}" for index in range(classifier.classes))
     if request.images:
         images = read_sample(request.images, unet.image, IMAGES, lambda _: None, request.columns)
-        look_at_images(classifier, from_pixels(images), class_names, report)
+        look_at_images(classifier, images, class_names, report)
     steps, plans = len(unet.schedule.alpha_bar), _plans(unet, classifier)
     tables = (plan.tables(unet.schedule.alpha_bar, unet.schedule.prediction) for plan in plans.values())
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -143,10 +145,9 @@ def _report_unet(unet: UNet, classifier: Classifier, report: Say) -> None:
 def _write_files(
     writer: GraphWriter, class_names: tuple[str, ...], plans: dict[str, Plan], precisions: Collection[Precision]
 ) -> Manifest:
-    """Write every file of the bundle, the manifest last."""
+    """Write every file of the bundle."""
     unet, classifier, schedule = writer.unet, writer.classifier, writer.unet.schedule
-    graphs, golden = write_graphs(writer, precisions)
-    np.savez(writer.folder / GOLDEN, allow_pickle=False, **golden)
+    graphs, operations = write_graphs(writer, precisions)
     if unet.denoises:
         np.savez(writer.folder / NOISE_LEVELS, allow_pickle=False, alpha_bar=schedule.alpha_bar)
     if unet.trained_on is not None:
@@ -154,7 +155,7 @@ def _write_files(
 
     def make_manifest(files: dict[str, FileEntry]) -> Manifest:
         return Manifest(
-            format=2,
+            format=FORMAT,
             image=unet.image,
             class_names=class_names,
             feature_count=classifier.features,
@@ -172,7 +173,23 @@ def _write_files(
             latent=_latent_entry(unet.autoencoder) if unet.autoencoder else None,
         )
 
-    return write_bundle(writer.folder, make_manifest)
+    write_bundle(writer.folder, make_manifest)
+    return write_golden(writer.folder, _affordable_plans(unet, plans, operations))
+
+
+def _affordable_plans(unet: UNet, plans: dict[str, Plan], operations: int) -> list[str]:
+    """Names of the plans to have golden values: those that cost no more than a proof, and the cheapest of each graph.
+
+    operations: Floating-point operations of a UNet evaluation.
+    """
+    schedule = unet.schedule
+    cost = {
+        name: plan.evaluations(plan.tables(schedule.alpha_bar, schedule.prediction)) * GOLDEN_IMAGES * operations
+        for name, plan in plans.items()
+    }
+    by_graph = [[name for name in plans if (plans[name].guidance > 0) == guided] for guided in (False, True)]
+    cheapest = {min(names, key=cost.__getitem__) for names in by_graph if names}
+    return [name for name in plans if name in cheapest or cost[name] <= PROOF_OPERATIONS]
 
 
 def _unet_entry(unet: UNet, classifier: Classifier) -> UNetEntry:

@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from diffood.errors import ExportError
 from diffood.export.graphs.modules import ClassifyGraph
 from diffood.export.sources.classifiers.classifier import Classifier
-from diffood.runtime.method.scoring import Array
+from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.variation import FEWEST, WRONG_SCALE, LogitVariation
 from diffood.runtime.progress import Say
 
@@ -16,8 +18,10 @@ ROWS = 8  # of a batch
 CLASSES_SHOWN = 8
 
 
-def look_at_images(classifier: Classifier, images: Array, class_names: Sequence[str], report: Say) -> None:
-    """Report what is predicted on images float32 [N, C, H, W] in [-1, 1].
+def look_at_images(
+    classifier: Classifier, images: npt.NDArray[np.uint8], class_names: Sequence[str], report: Say
+) -> None:
+    """Report what is predicted on images uint8 [N, C, H, W].
 
     Raises:
         ExportError: The images make no difference to the classifier.
@@ -26,7 +30,7 @@ def look_at_images(classifier: Classifier, images: Array, class_names: Sequence[
     graph = ClassifyGraph(classifier, *images.shape[1:]).eval()
     variation, counts = LogitVariation(), Counter[int]()
     with torch.no_grad():
-        for rows in torch.from_numpy(images).split(ROWS):
+        for rows in torch.from_numpy(from_pixels(images)).split(ROWS):
             for logits in graph(rows)[0].numpy():
                 variation.add(logits)
                 counts[int(logits.argmax())] += 1

@@ -23,7 +23,7 @@ def add_halved_graphs(bundle: Path, roles: Collection[str] = get_args(Role)) -> 
     pytest.importorskip("diffusers")
     from diffood.export.graphs.modules import ClassifyGraph, StepGuided, StepLabelled
     from diffood.export.onnx.proof import export_onnx
-    from diffood.export.onnx.samples import InputSampler
+    from diffood.export.onnx.samples import DrawnInputs, InputSampler
     from diffood.export.sources.classifiers.classifier import load_classifier
     from diffood.export.sources.classifiers.source import ClassifierSource
     from diffood.export.sources.unets.load import load_unet
@@ -38,11 +38,12 @@ def add_halved_graphs(bundle: Path, roles: Collection[str] = get_args(Role)) -> 
         "step_plain": (StepLabelled(unet), ("x_next", "epsilon")),
         "step_guided": (StepGuided(unet), ("x_next", "epsilon")),
     }
+    drawn = DrawnInputs(unet.image, (unet.channels, unet.height, unet.width), classifier.classes, 1000)
     graphs = []
     for role, (module, outputs) in modules.items():
         if role not in roles:
             continue
-        example = InputSampler(unet, classifier.classes, 1000, role).draw(2)  # type: ignore[arg-type]
+        example = InputSampler(drawn, role).draw(2)  # type: ignore[arg-type]
         export_onnx(module.eval(), example, outputs, bundle / f"{role}.fp16.onnx")
         graphs.append(
             {"role": role, "file": f"{role}.fp16.onnx", "precision": "fp16", "opset": 21, "error": ERROR, "weights": {}}

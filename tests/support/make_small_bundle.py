@@ -24,8 +24,6 @@ from diffood.export.build import export_bundle
 from diffood.export.request import ExportRequest
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.model_sources import ModelSources
-from diffood.runtime.bundle.arrays import load_arrays
-from diffood.runtime.bundle.bundle import Manifest, write_bundle
 from diffood.runtime.images.pixels import from_pixels
 from diffood.zoo import CLASS_NAMES
 from diffood.zoo.images import load_set
@@ -33,7 +31,6 @@ from diffood.zoo.images import load_set
 MODELS, BUNDLE = "small_models", "small_bundle"  # folders there: what is exported, and what comes of it
 CLASSES = 10
 HELD_OUT = 500  # of the validation images
-GOLDEN_ROWS = 2
 UNET_STEPS, CLASSIFIER_STEPS, BATCH = 2000, 1000, 32
 
 
@@ -110,14 +107,6 @@ def train_classifier(folder: Path) -> None:
     save_file(model.state_dict(), folder / CLASSIFIER_WEIGHTS.name)
 
 
-def shorten_golden(bundle: Path, manifest: Manifest) -> None:
-    """Keep the first golden rows only: they are most of the size of so small a bundle."""
-    path = bundle / manifest.golden
-    golden = {name: values[:GOLDEN_ROWS] for name, values in load_arrays(path.read_bytes(), path.name).items()}
-    np.savez_compressed(path, allow_pickle=False, **golden)
-    write_bundle(bundle, lambda files: manifest.model_copy(update={"files": files}))
-
-
 def main() -> None:
     """Train both models and export them."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -134,7 +123,7 @@ def main() -> None:
         scheduler=models / "scheduler",
         class_names=tuple(CLASS_NAMES.read_text().splitlines()),
     )
-    shorten_golden(bundle, export_bundle(ExportRequest(bundle, sources, overwrite=True), print))
+    export_bundle(ExportRequest(bundle, sources, overwrite=True), print)
 
 
 if __name__ == "__main__":

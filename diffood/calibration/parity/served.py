@@ -43,13 +43,14 @@ def list_served(
         bundle: The bundle.
         calibration: Its calibration.
         opened: Fingerprints of the engines that were opened; of others, those are taken that are recorded.
-        batch: Rows of every engine call.
+        batch: Images that the engine works on at once; on a GPU, of every call.
     """
     judged = [found.variant for found in load_parity(bundle).records if found.reference == calibration.fingerprint]
     known = {(found.backend, found.precision): found for found in (*judged, calibration.fingerprint)}
     known.update(opened)
-    fastest = list_candidates(bundle, calibration, "auto", "auto", batch).usable
-    ordinary = list_candidates(bundle, calibration, "auto", None, batch).usable
+    plan = calibration.fingerprint.plan
+    fastest = list_candidates(bundle, calibration, "auto", "auto", batch, plan).usable
+    ordinary = list_candidates(bundle, calibration, "auto", None, batch, plan).usable
 
     def reason(found: EngineCandidate) -> str:
         fingerprint = known.get((found.backend, found.precision))

@@ -52,12 +52,12 @@ def score_side_by_side(
         for start in range(0, len(sources), CHUNK_BATCHES * batch):
             chunk = sources[start : start + CHUNK_BATCHES * batch]
             loaded = [(source, source.load(shape, DEFAULT_LIMITS)) for source in chunk]
-            set_aside += [(source.id, item.error) for source, item in loaded if item.x is None]
-            usable = [item.x for _, item in loaded if item.x is not None]
+            set_aside += [(source.id, item.error) for source, item in loaded if item.pixels is None]
+            usable = [item.pixels for _, item in loaded if item.pixels is not None]
             conversions[name] += count_kinds(item.note for _, item in loaded)
             for index, detector in enumerate(detectors if usable else ()):
                 began = time.perf_counter()
-                found[index][name].append(detector.score_prepared(np.stack(usable)))
+                found[index][name].append(detector.score_pixels(np.stack(usable)))
                 seconds[index] += time.perf_counter() - began
             images[name] += len(usable)
             if progress:

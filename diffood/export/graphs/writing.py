@@ -5,8 +5,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,7 +24,7 @@ from diffood.export.onnx.proof import (
     prove_equal,
     run_torch,
 )
-from diffood.export.onnx.samples import InputSampler, ProofInputs
+from diffood.export.onnx.samples import DrawnInputs, InputSampler, ProofInputs
 from diffood.export.onnx.weights_file import WeightsFile
 from diffood.export.sources.classifiers.classifier import Classifier
 from diffood.export.sources.classifiers.onnx_classifier import OnnxClassifier
@@ -35,12 +33,9 @@ from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import GraphEntry, Precision, Role
 from diffood.runtime.progress import Progress, Say, ShowProgress, hide_progress
 
-GOLDEN_IMAGES = 4
 STEP_OUTPUTS = ("x_next", "epsilon")
 CLASSIFY_OUTPUTS = ("logits", "features")
 AUTOENCODER: tuple[Role, ...] = ("encode", "decode")
-
-Golden = dict[str, npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,6 @@ class _GraphTask:
         role: What the detector uses it for.
         module: What it computes, in torch.
         outputs: Names of its outputs.
-        samples: Draws its inputs.
         example: A batch of them.
         proofs: GraphInputs to prove it on.
     """
@@ -86,7 +80,6 @@ class _GraphTask:
     role: Role
     module: torch.nn.Module
     outputs: tuple[str, ...]
-    samples: InputSampler
     example: GraphInputs
     proofs: ProofInputs
 
@@ -125,52 +118,59 @@ class _SavedGraph:
     expected: RecordedOutputs
 
 
-def write_graphs(writer: GraphWriter, precisions: Collection[Precision]) -> tuple[list[GraphEntry], Golden]:
+def write_graphs(writer: GraphWriter, precisions: Collection[Precision]) -> tuple[list[GraphEntry], int]:
     """Write FP32 graphs, FP16 ones where asked for, and prove them.
 
     Torch's weights are gone afterwards: the models are left on torch's meta device.
 
     Returns:
-        The graphs for the manifest, and golden inputs and outputs by "role.in.name" and "role.out.name".
+        The graphs for the manifest, and the floating-point operations of a UNet evaluation; 0 without a UNet.
 
     Raises:
         ExportError: torch cannot export a model, or a proof failed.
     """
-    golden: Golden = {}
     halve = "fp16" in precisions
     tasks = [_plan_graph(writer, *found) for found in _modules(writer.unet, writer.classifier)]
+    operations = next((task.proofs.operations for task in tasks if task.role == "step_plain"), 0)
     evaluations = sum(task.evaluations for task in tasks) * (3 if halve else 2)
     written: list[_SavedGraph] = []
     try:
         with writer.show_progress("proving graphs", evaluations) as advance:
-            written += _write_fp32(writer, tasks, golden, advance)
+            written += _write_fp32(writer, tasks, advance)
             if halve:
                 written += _write_fp16(writer, written)
             for model in _models(writer):
                 model.to("meta")
             gc.collect()  # the exporter's objects are in cycles, and hold weights
             proven = [entry for graph in written if (entry := _prove_or_keep_fp32(writer, graph, advance))]
-        return proven + _fp32_stand_ins(proven, precisions), golden
+        return proven + _fp32_stand_ins(proven, precisions), operations
     finally:
         for graph in written:
             graph.expected.close()
 
 
 def _plan_graph(writer: GraphWriter, role: Role, module: torch.nn.Module, outputs: tuple[str, ...]) -> _GraphTask:
-    samples = InputSampler(writer.unet, writer.classifier.classes, writer.steps, role)
+    samples = InputSampler(_drawn_inputs(writer), role)
     example = samples.draw(EXAMPLE_BATCH)
     proofs = ProofInputs(samples, _count_operations(module, example), writer.times)
-    return _GraphTask(role, module, outputs, samples, example, proofs)
+    return _GraphTask(role, module, outputs, example, proofs)
 
 
-def _write_fp32(
-    writer: GraphWriter, tasks: Sequence[_GraphTask], golden: Golden, advance: Progress
-) -> Iterator[_SavedGraph]:
-    """The graphs everything is measured against, and golden values."""
+def _drawn_inputs(writer: GraphWriter) -> DrawnInputs:
+    unet, autoencoder = writer.unet, writer.unet.autoencoder
+    codes = None
+    if autoencoder and autoencoder.codes:
+        offset, scale = torch.tensor(autoencoder.offset), torch.tensor(autoencoder.scale)
+        codes = (autoencoder.codes.weight.detach().float() - offset) * scale
+    labels = 0 if unet.labels(writer.classifier.classes) == "none" else writer.classifier.classes
+    return DrawnInputs(unet.image, (unet.channels, unet.height, unet.width), labels, writer.steps, codes)
+
+
+def _write_fp32(writer: GraphWriter, tasks: Sequence[_GraphTask], advance: Progress) -> Iterator[_SavedGraph]:
+    """The graphs everything is measured against."""
     files: dict[str, WeightsFile] = {}
     for task in tasks:
         expected = RecordedOutputs(run_torch(task.module), task.inputs(advance), writer.folder)
-        golden |= _golden(task.role, task.samples.draw(GOLDEN_IMAGES), task.outputs, task.module)
         path = writer.folder / f"{task.role}.onnx"
         with fused_group_norms(task.module):
             data = _save(writer, task, path, _weights(writer, files, task.role, "fp32"))
@@ -186,15 +186,6 @@ def _require_logits(path: Path, classifier: Classifier) -> None:
             f"{classifier.origin} gives probabilities: its graph ends in {made.operator}. The method compares logits, "
             "what goes into that: return them (or name them by --logits-output, for an ONNX file)."
         )
-
-
-def _golden(role: Role, sample: GraphInputs, outputs: tuple[str, ...], module: torch.nn.Module) -> Golden:
-    """Inputs of a graph and torch's outputs, row by row, since four rows of a large model may not fit in memory."""
-    rows = [run_torch(module)({name: value[i : i + 1] for name, value in sample.items()}) for i in range(GOLDEN_IMAGES)]
-    found: Golden = {f"{role}.in.{name}": value.numpy() for name, value in sample.items()}
-    for index, name in enumerate(outputs):
-        found[f"{role}.out.{name}"] = np.concatenate([row[index] for row in rows])
-    return found
 
 
 def _write_fp16(writer: GraphWriter, references: Sequence[_SavedGraph]) -> Iterator[_SavedGraph]:

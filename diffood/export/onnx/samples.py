@@ -1,13 +1,14 @@
-"""Inputs  graphs on: seeded, of the size and range the loop feeds them."""
+"""Inputs that graphs are proven on: seeded, of the size and range that steps are fed."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 
 from diffood.export.onnx.proof import PROOF_BATCHES, GraphInputs
 from diffood.export.request import ProofScope
-from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import Role
+from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.schedule import StepTable
 
 PROOF_ROWS = 25  # of a batch, at the most, while the times of the schedule are proven
@@ -53,14 +54,31 @@ def first_batches(rows: int) -> tuple[int, ...]:
     return tuple(batch for batch in PROOF_BATCHES if batch <= max(2, rows))
 
 
+@dataclass(frozen=True)
+class DrawnInputs:
+    """What inputs of a bundle's graphs are drawn from.
+
+    Attributes:
+        image: Of the images.
+        row: (c, h, w) of what is denoised: images, or latents.
+        labels: How many the UNet is asked with; 0 if it takes none.
+        steps: Of the noise schedule.
+        codes: Latents of a code book, float32 [N, c]; None without one.
+    """
+
+    image: ImageShape
+    row: tuple[int, int, int]
+    labels: int
+    steps: int
+    codes: torch.Tensor | None = None
+
+
 class InputSampler:
     """Draws inputs of one graph, seeded: the same ones in the same order every time."""
 
-    def __init__(self, unet: UNet, classes: int, steps: int, role: Role) -> None:
-        self.unet, self.classes, self.steps, self.role = unet, classes, steps, role
+    def __init__(self, drawn: DrawnInputs, role: Role) -> None:
+        self.drawn, self.role = drawn, role
         self.generator = torch.Generator().manual_seed(0)
-        codes = unet.autoencoder.codes if unet.autoencoder else None
-        self._codes = None if codes is None else codes.weight.detach().float()  # as they are before they are halved
 
     @property
     def timed(self) -> bool:
@@ -70,22 +88,22 @@ class InputSampler:
     @property
     def rows(self) -> int:
         """Rows of a batch. An autoencoder attends to latents, as a UNet does; a classifier to a few patches."""
-        return PROOF_ROWS if self.role == "classify" else count_rows(self.unet.height, self.unet.width)
+        return PROOF_ROWS if self.role == "classify" else count_rows(*self.drawn.row[1:])
 
     def draw(self, batch: int, time: torch.Tensor | None = None) -> GraphInputs:
         """One batch; times of the whole schedule unless given."""
-        image = self.unet.image
+        image = self.drawn.image
         if self.role in ("classify", "encode"):
             x = torch.randn(batch, image.channels, image.height, image.width, generator=self.generator)
             return {"x": x.clamp(-1, 1)}
-        x = torch.randn(batch, self.unet.channels, self.unet.height, self.unet.width, generator=self.generator)
+        x = torch.randn(batch, *self.drawn.row, generator=self.generator)
         if self.role == "decode":
             return {"z": self._latents(x)}
         if time is None:
-            time = torch.randint(0, self.steps, (batch,), generator=self.generator).float()
+            time = torch.randint(0, self.drawn.steps, (batch,), generator=self.generator).float()
         inputs = {"x": x, "time": time}
-        if self.unet.labels(self.classes) != "none":
-            inputs["label"] = torch.randint(0, self.classes, (batch,), generator=self.generator)
+        if self.drawn.labels:
+            inputs["label"] = torch.randint(0, self.drawn.labels, (batch,), generator=self.generator)
         inputs["coefficients"] = torch.tensor([[0.0, 1.0, 1.0, -1.0]]).repeat(batch, 1)
         if self.role == "step_guided":
             inputs["guidance"] = torch.full((batch,), 2.0)
@@ -93,18 +111,16 @@ class InputSampler:
 
     def _latents(self, drawn: torch.Tensor) -> torch.Tensor:
         """Latents of unit size; with a code book, codes: between two, rounding alone would choose one."""
-        if self._codes is None:
+        codes = self.drawn.codes
+        if codes is None:
             return drawn
-        codes, autoencoder = self._codes, self.unet.autoencoder
-        assert autoencoder is not None
         batch, _, height, width = drawn.shape
         chosen = codes[torch.randint(0, len(codes), (batch, height, width), generator=self.generator)]
-        offset, scale = torch.tensor(autoencoder.offset), torch.tensor(autoencoder.scale)
-        return ((chosen - offset) * scale).permute(0, 3, 1, 2).contiguous()
+        return chosen.permute(0, 3, 1, 2).contiguous()
 
 
 class ProofInputs:
-    """Inputs  a graph on, the same ones each time they are iterated over.
+    """Inputs that a graph is proven on, the same ones each time they are iterated over.
 
     Batches 1, 2, 5, then every given time once; of large images in smaller batches. Where that would be more than
     PROOF_OPERATIONS: as many of the times as that allows, from the first to the last, in batches of one and two.
@@ -115,12 +131,13 @@ class ProofInputs:
         times: For a step, float32, ascending.
 
     Attributes:
+        operations: Of one row.
         times: For a step, those of them it is proven at; empty for other graphs.
         rows: How many inputs there are.
     """
 
     def __init__(self, samples: InputSampler, operations: int, times: torch.Tensor) -> None:
-        self._samples, self._start = samples, samples.generator.get_state()
+        self._samples, self._start, self.operations = samples, samples.generator.get_state(), operations
         self.times = times if samples.timed else times[:0]
         self.rows = sum(first_batches(samples.rows)) + len(self.times)
         self._affordable = not samples.timed or self.rows * operations <= PROOF_OPERATIONS

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import Prediction, StepTable
 from diffood.runtime.records import GrownRecord, Record, Text, explain_invalid
 
-FORMAT = 2
+FORMAT: Final = 2
 MANIFEST = "manifest.json"
 CLASSIFY = "classify.onnx"  # of every bundle
 MOST_LISTED = 1000  # entries of a folder that is no bundle, looked at for a name to show
@@ -116,7 +116,7 @@ class Manifest(GrownRecord):
         classifier: Where the classifier came from.
         unet: Where the UNet came from and how it is called; None for a bundle without, whose plans denoise nothing.
         noise_levels: File of the training schedule; None without a UNet.
-        golden: File of inputs and the FP32 outputs they must give.
+        golden: File of images and what FP32 must give for them.
         graphs: All graphs.
         plans: Plans by name.
         default_plan: Name of the plan that is used if none is named.
