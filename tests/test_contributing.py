@@ -29,7 +29,7 @@ from diffood.serving.rows.readers import read_rows
 
 bundle, images, scratch = map(Path, sys.argv[1:])
 machine = ["--batch", "8", "--threads", "2", "--backend", "onnxruntime-serial"]
-plan = ["--repeats", "1", "--guidance", "0", "--witnesses", "jump,gen"]
+plan = ["--repeats", "1", "--guidance", "0", "--witnesses", "jump,entropy"]
 archive = scratch / "images.idx"
 pixels = [Image.open(image).tobytes() for image in sorted(images.iterdir())]
 archive.write_bytes(struct.pack(">IIII", 0x803, len(pixels) + 1, 28, 28) + b"".join(pixels))  # one is missing
@@ -44,7 +44,7 @@ assert [row.status for row in found if row.id.endswith("images.idx")] == ["rejec
 assert len(found) == 1 + len(list(images.iterdir()))
 detector = Detector.open(bundle, batch=8)
 assert (detector.session.backend, detector.session.threads) == ("onnxruntime-serial", 1)
-assert "gen" in detector.plan.witnesses
+assert "entropy" in detector.plan.witnesses
 assert len({row.score for row in found if row.score is not None}) > len(found) / 2
 """
 
