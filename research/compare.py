@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from diffood.calibration.fusing.fusion import fit_fusion
@@ -30,6 +29,7 @@ from diffood.calibration.metrics.intervals import (
 from diffood.calibration.metrics.rates import auroc
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import DEFAULT, FAST, Combination, Plan
 from diffood.runtime.method.scoring import Float
@@ -43,7 +43,6 @@ NAMES: tuple[Witness, ...] = tuple(WITNESSES)
 FITTED_OF, TESTED = 1000, 1000  # held-out digits; what is left is turned upside down
 OTHER_SETS = ("animals", "textures", "photos")
 
-Pixels = npt.NDArray[np.uint8]
 Columns = Mapping[Witness, Float]
 
 

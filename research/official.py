@@ -13,9 +13,10 @@ from diffood.calibration.metrics.intervals import ScoredSets, mean_auroc_differe
 from diffood.calibration.metrics.rates import auroc
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.plan import DEFAULT, FAST, REFERENCE
 from diffood.zoo import BUNDLE
-from research.compare import Pixels, ScoreRule, digit_sets, fashion_sets, measure_sets, score
+from research.compare import ScoreRule, digit_sets, fashion_sets, measure_sets, score
 
 
 def score_officially(bundle: Path, sets: Mapping[str, Pixels], batch: int, threads: int) -> ScoredSets:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from diffood.bench.machine import MachineInfo, describe_machine, load_average, peak_resident_bytes
 from diffood.errors import DiffoodError, UsageError
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.progress import Progress
 
 ROUNDS = 7
@@ -23,7 +24,6 @@ MOST_SINGLES = 200  # single images per round
 FEWEST_FOR_P95, FEWEST_FOR_P99 = 20, 100  # below these a quantile would only be the slowest image
 SPREAD = (0.1, 0.9)  # quantiles over rounds that are shown with a median
 
-Pixels = npt.NDArray[np.uint8]
 Clock = Callable[[], float]
 
 

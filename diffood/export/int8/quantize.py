@@ -37,11 +37,9 @@ from diffood.runtime.bundle.bundle import (
     write_bundle,
 )
 from diffood.runtime.bundle.graphs import read_graph
-from diffood.runtime.images.pixels import from_pixels
+from diffood.runtime.images.pixels import Pixels, from_pixels
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.progress import Say
-
-Pixels = npt.NDArray[np.uint8]
 
 MEASURED_EVERY = 8  # of them measures, the others calibrate
 NAMES_SHOWN = 8  # of products that stay FP32, the most sensitive first; there may be hundreds
