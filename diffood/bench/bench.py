@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffood.bench.compare import WHY_UNET, Budget, Comparison, Pixels, compare
+from diffood.bench.compare import WHY_UNET, Budget, Comparison, compare
 from diffood.bench.contenders import our_contenders, plain_contender, plans_of, torch_contenders
 from diffood.errors import UsageError
 from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.backends import BackendChoice
 from diffood.runtime.bundle.bundle import Manifest, Precision, open_bundle
 from diffood.runtime.detector import DEFAULT_BATCH
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.progress import ShowProgress, hide_progress
 
 OFFICIAL = "reference"  # the bundle's plan that follows the paper's code

@@ -5,13 +5,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffood.bench.compare import Meter, Pixels
+from diffood.bench.compare import Meter
 from diffood.runtime.assembly.recipe import list_stages
 from diffood.runtime.assembly.stage import IMAGE
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusion, load_calibration
 from diffood.runtime.detector import Detector
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.sessions import Session, StageTensors
 

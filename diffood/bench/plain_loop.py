@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from onnxruntime import InferenceSession, SessionOptions
 
-from diffood.bench.compare import WHY_UNET, Meter, Pixels
+from diffood.bench.compare import WHY_UNET, Meter
 from diffood.runtime.bundle.bundle import Bundle, Role, open_bundle
 from diffood.runtime.bundle.graphs import autoencoder_roles, read_graph
-from diffood.runtime.images.pixels import from_pixels
+from diffood.runtime.images.pixels import Pixels, from_pixels
 from diffood.runtime.method.noise import make_pool
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import epsilon_coefficients, noise_scale

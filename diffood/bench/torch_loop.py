@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffood.bench.compare import WHY_UNET, Pixels
+from diffood.bench.compare import WHY_UNET
 from diffood.errors import ExportError, MissingExtraError
 from diffood.export.graphs.autoencoder import DecodeGraph, EncodeGraph
 from diffood.export.graphs.modules import ClassifyGraph
 from diffood.export.sources.model_sources import ModelSources, load_models
 from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import Bundle, Manifest, open_bundle
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import epsilon_coefficients
 
