@@ -23,7 +23,7 @@ class ScorerRequest:
         cluster: Address of a Ray cluster, as in `open_cluster`; None scores in this process.
         backend: "auto" takes the best one the calibration is valid for.
         precision: "auto" takes the fastest that passed `diffood verify`, None the calibrated one.
-        batch: Rows per engine call.
+        batch: Images that the engine works on at once.
         threads: Threads of the engine; 0 for all cores.
         limits: Larger files and images are refused.
         decoders: Processes that read and decode images; 0 uses threads, None chooses by where it runs.

@@ -47,6 +47,6 @@ class VariantOptions:
         ),
     ] = None
     batch: Annotated[
-        int, typer.Option(help="Rows that the engine works on at once.", min=1, max=4096, rich_help_panel="Machine")
+        int, typer.Option(help="Images that the engine works on at once.", min=1, max=4096, rich_help_panel="Machine")
     ] = DEFAULT_BATCH
     threads: options.Threads = 0

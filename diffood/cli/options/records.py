@@ -13,7 +13,7 @@ def expand_records(verb: Callable[..., None]) -> Callable[..., None]:
     Example:
         >>> @dataclass(frozen=True)
         ... class MachineOptions:
-        ...     batch: Annotated[int, typer.Option(help="Rows of every engine call.")] = 64
+        ...     batch: Annotated[int, typer.Option(help="Images that the engine works on at once.")] = 64
         >>> @expand_records
         ... def verify(bundle: BundlePath, machine: MachineOptions) -> None: ...  # takes BUNDLE and --batch
 

@@ -43,7 +43,7 @@ PrecisionName = Annotated[
     ),
 ]
 FixedPrecision = Annotated[Precision, typer.Option("--precision", rich_help_panel="Machine")]
-Batch = Annotated[int, typer.Option(help="Rows that the engine works on at once.", rich_help_panel="Machine")]
+Batch = Annotated[int, typer.Option(help="Images that the engine works on at once.", rich_help_panel="Machine")]
 Threads = Annotated[int, typer.Option(help="Threads of the engine; 0: all cores.", rich_help_panel="Machine")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines on standard output.")]
 

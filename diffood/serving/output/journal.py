@@ -36,7 +36,7 @@ class RunRecord(Record):
 
     Attributes:
         diffood: Version.
-        batch: Rows per engine call; the last bits of scores depend on it, and on `threads`.
+        batch: Images that the engine works on at once; the last bits of scores depend on it, and on `threads`.
         threads: Threads of the engine; no effect on a GPU.
         rows: Format of the rows.
         part_rows: Rows per part, and rows between checkpoints of one file.
