@@ -9,9 +9,9 @@ from diffood.calibration.fusing.split import FEWEST_FITTED, digest
 from diffood.calibration.scored_files import IND, SetAside, describe_set_aside
 from diffood.calibration.tuning.made_ood import MAKINGS, Making
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.detector import Pixels
 from diffood.runtime.images.conversions import kinds_of
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits, ImageShape
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.inputs.items import Item
 
 FIT = "fit"  # the half of the in-distribution images that fusions are fitted on; IND is the half that measures

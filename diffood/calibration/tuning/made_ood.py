@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from diffood.runtime.detector import Pixels
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.noise import NoisePool, make_pool
 from diffood.runtime.method.scoring import Array
 

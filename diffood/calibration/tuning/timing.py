@@ -14,7 +14,8 @@ from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import calibration_sha256
-from diffood.runtime.detector import Detector, Pixels
+from diffood.runtime.detector import Detector
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.plan import CLASSIFIER, Plan
 from diffood.runtime.method.witnesses.registry import classify_denoised
 from diffood.runtime.sessions import SessionRequest

@@ -14,7 +14,8 @@ from diffood.calibration.tuning.images import FIT, TuningImages
 from diffood.calibration.tuning.traces import MEASURED
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.fusion import FusionRecord
-from diffood.runtime.detector import Detector, Pixels
+from diffood.runtime.detector import Detector
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.fusion import FittedWitness
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.scoring import Float

@@ -33,15 +33,18 @@ from diffood.calibration.fusing.split import (
 from diffood.calibration.fusing.witnesses import fit_witnesses, weigh
 from diffood.calibration.promises.thresholds import Method, pac_allowed, pac_required
 from diffood.errors import CalibrationError
+from diffood.runtime.assembly.stage import FEATURES, IMAGE
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import load_image
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.inputs.items import LocalFile
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.fusion import standardise
-from diffood.runtime.method.scoring import Array
+from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses.registry import Witness
-from diffood.runtime.sessions import Classified
+from diffood.runtime.pipeline import observe_files
+from diffood.runtime.sessions import SessionRequest, StageTensors
 from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
 
 BATCH = 8
@@ -206,10 +209,9 @@ def test_centres_and_scales_are_those_of_the_fitted_images(folder: Path, calibra
     sources = list_inputs([str(folder)])
     fitted = split_sources(sources).fit
     bare = Detector.load(calibrated.detector.bundle, WITH_KNN, batch=BATCH, threads=1)
-    images = [load_image(source.path, bare.bundle.manifest.image).x for source in fitted]
-    seen = [found for _, found in bare.observe((index, x) for index, x in enumerate(images) if x is not None)]
+    seen = [found.result for found in observe_files(bare, fitted) if found.result]
     assert len(seen) == len(fitted) == 32
-    columns: dict[str, list[float]] = {"jump": [float(found.by_start.mean()) for found in seen]}
+    columns: dict[str, list[float]] = {"jump": [float(found.distances["jump"].mean()) for found in seen]}
     columns["energy"] = [-float(np.log(np.exp(found.logits.astype(np.float64)).sum())) for found in seen]
     columns["logit_norm"] = [-float(np.sqrt(len(found.logits)) * found.logits.std(dtype=float)) for found in seen]
     features = np.stack([found.features for found in seen]).astype(np.float64)
@@ -220,7 +222,7 @@ def test_centres_and_scales_are_those_of_the_fitted_images(folder: Path, calibra
     assert record.names == WITH_KNN.witnesses
     assert (record.combine, record.n) == ("tail", 32)
     for witness in record.witnesses:
-        if witness.name == "reconstruction":  # tests/runtime/test_witnesses.py writes it a second time
+        if witness.name == "reconstruction":  # tests/runtime/method writes it a second time
             continue
         close = {"rel": 1e-3 if witness.name == "knn" else 1e-5}  # of float16
         assert witness.center == pytest.approx(np.mean(columns[witness.name]), **close), witness.name
@@ -291,24 +293,31 @@ def test_weights_are_equal_for_unrelated_witnesses_and_never_negative() -> None:
 class Overflowing(OnnxRuntimeSession):
     """The engine of a precision that overflows on the features of bright images."""
 
-    def classify(self, x: Array) -> Classified:
-        out = super().classify(x)
-        features = np.where((x.mean(axis=(1, 2, 3)) > -0.1)[:, None], np.float32(np.inf), out.features)
-        return Classified(out.logits, features.astype(np.float32))
+    def run(self, stage: int, feeds: StageTensors) -> StageTensors:
+        found = super().run(stage, feeds)
+        bright = is_bright(feeds[IMAGE])[:, None]
+        return {**found, FEATURES: np.where(bright, np.float32(np.inf), found[FEATURES])}
 
 
-def test_values_that_are_not_finite_are_refused_by_the_files_name(small_bundle: Bundle, folder: Path) -> None:
-    session = Overflowing(small_bundle, guided=False, registers=0, batch=BATCH, threads=1)
+def is_bright(pixels: Pixels) -> npt.NDArray[np.bool_]:
+    return np.asarray(pixels.mean(axis=(1, 2, 3)) > 115)
+
+
+@pytest.mark.parametrize("plan", [WITH_KNN, FAST], ids=["with their witness", "without a witness of features"])
+def test_images_with_values_that_are_not_finite_are_refused_by_name(
+    small_bundle: Bundle, folder: Path, plan: Plan
+) -> None:
+    """Whatever the plan: serving flags such an image, so no fit and no threshold may count it as a usual one."""
+    session = Overflowing(SessionRequest(small_bundle, plan, "fp32", BATCH, threads=1))
     sources = list_inputs([str(folder)])
-    bright = {
-        source.id
-        for source in sources
-        if (x := load_image(source.path, small_bundle.manifest.image).x) is not None and x.mean() > -0.1
-    }
+    loaded = [load_image(source.path, small_bundle.manifest.image).pixels for source in sources]
+    bright = {source.id for source, image in zip(sources, loaded, strict=True) if is_bright(np.stack([image]))[0]}
     with pytest.raises(CalibrationError, match=r"values that are not finite on '.*', so witnesses cannot") as caught:
-        fit_fusion(Detector(small_bundle, WITH_KNN, session), sources)
+        fit_fusion(Detector(small_bundle, plan, session), sources)
     assert str(caught.value).split("'")[1] in bright
-    fit_fusion(Detector(small_bundle, FAST, session), sources[:24])  # this plan does not use features
+    plain = Detector(small_bundle, FAST.plain, Overflowing(SessionRequest(small_bundle, FAST.plain, "fp32", BATCH, 1)))
+    with pytest.raises(CalibrationError, match=rf"^{len(bright)} of 96 calibration scores are not finite"):
+        calibrate_files(plain, sources, 0.05, 0.95, "pac")
 
 
 def test_identical_images_are_refused_with_the_name_of_the_witness(

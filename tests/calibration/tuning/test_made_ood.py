@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from diffood.calibration.tuning.made_ood import GRID, MAKINGS, NOISE, Making, blended, noisy, shuffled, upside_down
-from diffood.runtime.detector import Pixels
+from diffood.runtime.images.pixels import Pixels
 
 pixels = hnp.arrays(np.uint8, st.tuples(st.sampled_from([1, 3]), st.integers(1, 18), st.integers(1, 18)))
 
