@@ -70,7 +70,7 @@ def score_sources(
                 see(outcome.source.id, outcome.result)
             scores.append(outcome.result.checked)
             witnesses.append(outcome.result.witnesses)
-            predicted.append(outcome.result.evidence.predicted)
+            predicted.append(outcome.result.predicted)
             evaluations.append(outcome.result.evaluations)
             hashes.append(outcome.loaded.sha256)
             ids.append(outcome.source.id)

@@ -325,9 +325,17 @@ class Detector:
         for part in run_stages(session, self._stages, np.stack(images), judge):
             judged, spent = part.judgement, self._spent[part.stage.number]
             scores, stage = judged.scores.tolist(), part.stage.number + 1
+            predicted, confidence = part.evidence.predicted.tolist(), part.evidence.confidence.tolist()
             for place, row in enumerate(part.rows.tolist()):
-                evidence = part.evidence[place]
-                found[row] = ImageScore(scores[place], judged.witnesses[place], evidence, stage, spent)
+                found[row] = ImageScore(
+                    scores[place],
+                    judged.witnesses[place],
+                    part.evidence[place],
+                    predicted[place],
+                    confidence[place],
+                    stage,
+                    spent,
+                )
         return [found[row] for row in range(len(images))]
 
 

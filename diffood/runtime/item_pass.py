@@ -36,9 +36,23 @@ def pass_items(
     progress: Progress | None = None,
     decoding: DecodeOptions = IN_THREADS,
 ) -> Iterator[ItemResult[Result]]:
+    """As `pass_turns`, item by item."""
+    for turn in pass_turns(work, sources, shape, window, limits, progress, decoding):
+        yield from turn
+
+
+def pass_turns(
+    work: ItemWork[Result],
+    sources: Iterable[Item | Pause],
+    shape: ImageShape,
+    window: int,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+    decoding: DecodeOptions = IN_THREADS,
+) -> Iterator[list[ItemResult[Result]]]:
     """What `work` makes of each item, lazily and in the order of `sources`, those of refused items among them.
 
-    All results before a pause are given before it.
+    Results that are there at the same time come together. All results before a pause are given before it.
 
     Args:
         work: Gives a result for each (key, pixels uint8 [C, H, W]), lazily and in their order.
@@ -52,13 +66,14 @@ def pass_items(
     waiting: deque[tuple[Item, DecodedImage]] = deque()  # in order; those before the next result were refused
     decoded = decode_ahead(sources, shape, limits, window, decoding)
     more, held = True, 0  # held: bytes that the waiting items keep in memory
+    pending = 0  # items that `work` has taken and not given a result for
 
     def accepted() -> Iterator[tuple[Item, Pixels]]:
         """Feed the detector; ends early after many refused or heavy items, which must not fill memory.
 
         It ends at a pause, too: a partial batch must not wait for the next item.
         """
-        nonlocal more, held
+        nonlocal more, held, pending
         refused_in_a_row = 0
         for pair in decoded:
             if isinstance(pair, Pause):
@@ -68,6 +83,7 @@ def pass_items(
             held += source.held
             refused_in_a_row = 0 if loaded.pixels is not None else refused_in_a_row + 1
             if loaded.pixels is not None:
+                pending += 1
                 yield source, loaded.pixels
             if refused_in_a_row == REFUSED_HELD or held > MOST_HELD:
                 return
@@ -85,10 +101,15 @@ def pass_items(
 
     with closing(decoded):  # ends its processes at once if the pass ends early
         while more:
+            found: list[ItemResult[Result]] = []
             for _, result in work(accepted()):
-                yield from refused()
-                yield oldest(result)
-            yield from refused()
+                found += [*refused(), oldest(result)]
+                pending -= 1
+                if not pending:
+                    yield found
+                    found = []
+            if found := [*found, *refused()]:
+                yield found
 
 
 def _counted(outcome: ItemResult[Result], progress: Progress | None) -> ItemResult[Result]:

@@ -25,6 +25,8 @@ class ImageScore:
         score: Higher is more out-of-distribution.
         witnesses: Raw witness values, float64 [W], in plan order.
         evidence: What they were measured on.
+        predicted: Index of the largest logit.
+        confidence: Largest softmax probability.
         stage: Stage at which scoring stopped, from 1.
         evaluations: UNet evaluations spent.
     """
@@ -32,6 +34,8 @@ class ImageScore:
     score: float
     witnesses: npt.NDArray[np.float64]
     evidence: Evidence
+    predicted: int
+    confidence: float
     stage: int
     evaluations: int
 
@@ -184,8 +188,8 @@ def collect_scores(outcomes: Iterable[ScoredImage], plan: Plan) -> Scores:
         score.append(found.score if found else np.nan)
         witnesses.append(found.witnesses if found else np.full(len(plan.witnesses), np.nan))
         by_start.append(found.evidence.by_start(starts) if found else np.full(starts, np.nan))
-        predicted.append(int(found.evidence.predicted) if found else REFUSED_CLASS)
-        confidence.append(float(found.evidence.confidence) if found else np.nan)
+        predicted.append(found.predicted if found else REFUSED_CLASS)
+        confidence.append(found.confidence if found else np.nan)
         evaluations.append(found.evaluations if found else 0)
     ids, notes, errors = zip(*texts, strict=True) if texts else ((), (), ())
     return Scores(
@@ -207,8 +211,8 @@ def collect_verdicts(outcomes: Iterable[ScoredImage], rule: DecisionRule, class_
     for outcome in outcomes:
         found = outcome.result
         score.append(found.checked if found else np.nan)
-        predicted.append(int(found.evidence.predicted) if found else REFUSED_CLASS)
-        confidence.append(float(found.evidence.confidence) if found else np.nan)
+        predicted.append(found.predicted if found else REFUSED_CLASS)
+        confidence.append(found.confidence if found else np.nan)
         invalid = "" if found is None or np.isfinite(score[-1]) else NOT_FINITE
         texts.append((outcome.id, class_names[predicted[-1]] if found else "", outcome.note, outcome.error or invalid))
     ids, names, notes, errors = zip(*texts, strict=True) if texts else ((), (), (), ())

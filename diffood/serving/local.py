@@ -1,6 +1,7 @@
 """What turns files into rows: the `Scorer` protocol, and the scorer of this process."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,11 +10,11 @@ import numpy as np
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
+from diffood.runtime.images.decode import DEFAULT_LIMITS, DecodedImage, ImageLimits
 from diffood.runtime.inputs.decoding import IN_THREADS, DecodeOptions
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.item_pass import ItemResult
-from diffood.runtime.pipeline import score_files
+from diffood.runtime.pipeline import score_turns
 from diffood.runtime.results import NOT_FINITE, ImageScore
 from diffood.serving.rows.row import Row
 from diffood.serving.watching.flagged import draw_denoised
@@ -83,31 +84,45 @@ class LocalScorer:
     def rows(self, items: Iterable[Item | Pause]) -> Iterator[ScoredFile]:
         """See Scorer.rows."""
         rule = DecisionRule.of(self.calibration)
-        for outcome in score_files(self.detector, items, self.limits, decoding=self.decoding):
-            row = make_row(outcome, rule, self.detector)
-            picture = draw_denoised(outcome.result) if self.pictures and row.is_ood else None
-            yield ScoredFile(row, outcome.source, picture)
+        for outcomes in score_turns(self.detector, items, self.limits, decoding=self.decoding):
+            for outcome, row in zip(outcomes, make_rows(outcomes, rule, self.detector), strict=True):
+                picture = draw_denoised(outcome.result) if self.pictures and row.is_ood else None
+                yield ScoredFile(row, outcome.source, picture)
 
 
-def make_row(outcome: ItemResult[ImageScore], rule: DecisionRule, detector: Detector) -> Row:
-    """The row of one file: its score, judged by the calibration's rule, or why it was refused."""
-    source, loaded, result = outcome.source, outcome.loaded, outcome.result
+def make_rows(outcomes: Sequence[ItemResult[ImageScore]], rule: DecisionRule, detector: Detector) -> list[Row]:
+    """The rows of files: their scores, judged by the calibration's rule, or why they were refused."""
+    results = [outcome.result for outcome in outcomes if outcome.result is not None]
+    scores = np.array([result.checked for result in results], np.float64)
+    decisions = rule.decide(scores, np.array([result.predicted for result in results], np.int64))
+    decided = zip(decisions.p_values.tolist(), decisions.thresholds.tolist(), decisions.is_ood.tolist(), strict=True)
+    names = detector.bundle.manifest.class_names
+    return [_row(outcome.source, outcome.loaded, outcome.result, decided, names) for outcome in outcomes]
+
+
+def _row(
+    source: Item,
+    loaded: DecodedImage,
+    result: ImageScore | None,
+    decided: Iterator[tuple[float, float, bool]],
+    names: Sequence[str],
+) -> Row:
+    """The row of one file, with what is decided next unless it was refused."""
     if result is None:
         return Row(source.id, loaded.sha256, "rejected", error=loaded.error)
-    score, predicted = result.checked, int(result.evidence.predicted)
-    finite = bool(np.isfinite(score))
-    decisions = rule.decide(np.array([score]), np.array([predicted]))
+    p_value, threshold, is_ood = next(decided)
+    finite = math.isfinite(result.checked)
     return Row(
         id=source.id,
         sha256=loaded.sha256,
         status="ok" if finite else "invalid",
-        score=score,
-        p_value=float(decisions.p_values[0]),
-        threshold=float(decisions.thresholds[0]),
-        is_ood=bool(decisions.is_ood[0]),
-        predicted_class=predicted,
-        class_name=detector.bundle.manifest.class_names[predicted],
-        confidence=float(result.evidence.confidence),
+        score=result.checked,
+        p_value=p_value,
+        threshold=threshold,
+        is_ood=is_ood,
+        predicted_class=result.predicted,
+        class_name=names[result.predicted],
+        confidence=result.confidence,
         stage=result.stage,
         unet_evaluations=result.evaluations,
         note=loaded.note,

@@ -232,15 +232,14 @@ def _draw_strip(bundle: Path, path: Path) -> None:
     for name, result in detector.stream((name, pixels[None]) for name, pixels in chosen):
         evidence, denoised = result.evidence, result.evidence.largest_start
         assert denoised is not None  # the default plan denoises in its first stage
-        predicted = int(evidence.predicted)
-        decisions = rule.decide(np.array([result.score]), np.array([predicted]))
+        decisions = rule.decide(np.array([result.score]), np.array([result.predicted]))
         columns.append(
             StripImage(
                 title="clothes" if name == CLOTHES else name,
                 original=evidence.pixels,
                 denoised=to_pixels(denoised),
-                class_name=names[predicted],
-                confidence=float(evidence.confidence),
+                class_name=names[result.predicted],
+                confidence=result.confidence,
                 p_value=float(decisions.p_values[0]),
                 is_ood=bool(decisions.is_ood[0]),
             )

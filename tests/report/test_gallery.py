@@ -1,5 +1,7 @@
 """A gallery keeps both ends of a set, whatever the order in which images are scored."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from diffood.report.gallery import Extremes
@@ -12,13 +14,13 @@ def outcome(score: float) -> ImageScore:
     logits = np.array([1, 2, 3], np.float32)
     denoised = np.full((4, 1, 1, 2, 2), -1, np.float32)
     evidence = Evidence(image, logits, logits, np.array(True), {"jump": np.full((4, 1), score)}, denoised)
-    return ImageScore(score, np.array([score]), evidence, stage=1, evaluations=4)
+    return ImageScore(score, np.array([score]), evidence, predicted=2, confidence=0.67, stage=1, evaluations=4)
 
 
 def test_an_image_that_ended_before_anything_was_denoised_is_kept_without() -> None:
     whole = outcome(1.0)
     extremes = Extremes(3)
-    extremes.see("early", ImageScore(1.0, whole.witnesses, whole.evidence.first(0), stage=1, evaluations=0))
+    extremes.see("early", replace(whole, evidence=whole.evidence.first(0)))
     assert extremes.highest[0].denoised is None
 
 

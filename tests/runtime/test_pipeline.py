@@ -32,7 +32,7 @@ from diffood.runtime.inputs.watch import WatchedFolder
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.pipeline import score_files
 from diffood.serving.batch import BatchJob, existing_ids, serve_batch
-from diffood.serving.local import LocalScorer, make_row
+from diffood.serving.local import LocalScorer, make_rows
 from diffood.serving.output.summary import Summary, Tally
 from diffood.serving.rows.row import Row
 from diffood.serving.stop import Stop
@@ -350,7 +350,7 @@ def test_a_value_that_is_not_finite_is_flagged_wherever_it_is(detector: Detector
     broken_results.append(dataclasses.replace(result, evidence=unsound))
     for broken_result in broken_results:
         broken = dataclasses.replace(outcome, result=broken_result)
-        row = make_row(broken, DecisionRule.of(detector.calibration()), detector)
+        row = make_rows([broken], DecisionRule.of(detector.calibration()), detector)[0]
         assert (row.status, row.is_ood, row.values()["score"]) == ("invalid", True, None)
         assert "not finite" in row.error
 

@@ -8,7 +8,7 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits, refuse_byte_count
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.pipeline import score_files
-from diffood.serving.local import make_row
+from diffood.serving.local import make_rows
 from diffood.serving.rows.row import Row
 
 
@@ -37,4 +37,4 @@ def score_encoded(
     Each row equals that of `serve_batch` for a file of these bytes, except its id, which is "".
     """
     items = [EncodedImage("", data) for data in images]
-    return [make_row(outcome, rule, detector) for outcome in score_files(detector, items, limits)]
+    return make_rows(list(score_files(detector, items, limits)), rule, detector)
