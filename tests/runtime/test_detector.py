@@ -23,6 +23,7 @@ from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import PLAIN, Plan
 from diffood.runtime.results import Verdict
+from diffood.runtime.sessions import Session, StageTensors
 from diffood.runtime.sessions.cores import usable_cores
 
 # Not the bundle's default, so that a test sees which of the two was taken; three evaluations an image.
@@ -58,22 +59,42 @@ def test_scores_have_the_documented_shapes(detector: Detector, clothes: npt.NDAr
     assert detector.evaluations == 3
 
 
-def test_pixels_that_are_no_numbers_are_flagged_and_leave_others_alone(
+class Spoilt:
+    """A session of which one output has values that are not finite in some rows."""
+
+    def __init__(self, session: Session, name: str, value: float) -> None:
+        self._session, self._name, self._value = session, name, value
+        self.backend, self.precision, self.engine_sha256 = session.backend, session.precision, session.engine_sha256
+        self.batch, self.threads = session.batch, session.threads
+
+    def run(self, stage: int, feeds: StageTensors) -> StageTensors:
+        found = dict(self._session.run(stage, feeds))
+        found[self._name] = found[self._name].copy()
+        found[self._name][1:3].reshape(2, -1)[:, 0] = self._value
+        return found
+
+
+def test_values_that_are_not_finite_are_flagged_and_leave_others_alone(
     detector: Detector, calibrated: Path, clothes: npt.NDArray[np.uint8], subtests: pytest.Subtests
 ) -> None:
-    for value in [np.nan, np.inf, -np.inf]:
-        with subtests.test(value=value):
-            images = from_pixels(clothes[:4][:, None])
-            expected = detector.score_prepared(images)
-            images[1, 0, 14, 14] = value
-            images[2] = value
-            scores = detector.score_prepared(images)
-            assert np.isnan(scores.score[1:3]).all()
-            assert np.array_equal(scores.score[[0, 3]], expected.score[[0, 3]])
-            calibration = load_calibration(open_bundle(calibrated))
-            decisions = DecisionRule.of(calibration).decide(scores.score, scores.predicted)
+    calibration = load_calibration(open_bundle(calibrated))
+    expected = detector.score(clothes[:4])
+    # `sound` is 0 for a denoised image that was not finite, whose distance may be
+    for name, value in [("logits", np.nan), ("logits", -np.inf), ("features", np.inf), ("jump", np.nan), ("sound", 0)]:
+        with subtests.test(name=name, value=value):
+            spoilt = Detector(detector.bundle, CHEAP, Spoilt(detector.session, name, value))
+            found = [result.checked for _, result in spoilt.stream(enumerate(clothes[:4, None]))]
+            assert np.isnan(found).tolist() == [False, True, True, False]
+            assert (found[0], found[3]) == (expected.score[0], expected.score[3])
+            decisions = DecisionRule.of(calibration).decide(np.array(found), expected.predicted)
             assert decisions.is_ood[1:3].all()
             assert decisions.p_values[1:3].tolist() == [1 / (calibration.n + 1)] * 2
+
+
+def test_images_of_another_shape_or_type_are_refused_before_the_engine(detector: Detector) -> None:
+    for image in (np.zeros((28, 28), np.uint8), np.zeros((1, 28, 28), np.float32), np.zeros((3, 28, 28), np.uint8)):
+        with pytest.raises(UsageError, match=r"give uint8 \(1, 28, 28\)"):
+            list(detector.stream([("a", image)]))
 
 
 def test_a_score_does_not_depend_on_the_batch_or_the_order(
@@ -270,7 +291,7 @@ def test_the_detector_is_to_be_had_from_the_package_itself() -> None:
 
 def test_an_impossible_batch_is_refused(small_bundle: Bundle, subtests: pytest.Subtests) -> None:
     for batch in [0, -1, 4097]:
-        refused = pytest.raises(UsageError, match=f"A batch of {batch} rows is not possible: choose 1 to 4096")
+        refused = pytest.raises(UsageError, match=f"A batch of {batch} images is not possible: choose 1 to 4096")
         with subtests.test(batch=batch), refused:
             Detector.load(small_bundle, CHEAP, batch=batch, threads=1)
 

@@ -45,7 +45,7 @@ ON_GPUS = [pytest.param(name, marks=pytest.mark.gpu) for name, backend in BACKEN
 
 def require(backend: str) -> str:
     """The backend, if it can run here; otherwise the test is skipped with the reason."""
-    found = next(entry for entry in examine_backends(None, "fp32", BATCH) if entry.backend == backend)
+    found = next(entry for entry in examine_backends(None) if entry.backend == backend)
     if not found.usable:
         pytest.skip(f"{backend}: {found.reason}")
     return backend
@@ -152,7 +152,7 @@ def memory_in_use() -> dict[str, int]:
     if not statistics.exists():
         pytest.skip("only Linux says how much memory a process has now")
     found = {"host": int(statistics.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")}
-    if any(entry.usable for entry in examine_backends(None, "fp32", BATCH) if BACKENDS[entry.backend].gpu):
+    if any(entry.usable for entry in examine_backends(None) if BACKENDS[entry.backend].gpu):
         from cuda.bindings import runtime
 
         _, free, total = runtime.cudaMemGetInfo()
@@ -179,7 +179,7 @@ from diffood.runtime.sessions import onnxruntime_cuda
 onnxruntime_cuda.OPTIONS |= {"gpu_mem_limit": str(LIMIT), "arena_extend_strategy": "kSameAsRequested"}
 """,
 }
-ROWS = 1024  # per call, for which an engine needs some 100 megabytes
+ROWS = 1024  # images of a call, for which an engine needs some 100 megabytes
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.plan import Plan
 
-BATCH = 5  # divides no case's trajectories: lanes of different steps, images and start times share every batch
+BATCH = 5
 TOLERANCE = 1e-3  # relative: FP32 rounding of two engines through dozens of steps, and no formula that was misread
 
 

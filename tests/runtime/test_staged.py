@@ -3,7 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from diffood.runtime.sessions.onnxruntime_stages import CpuStages
 from stage_graphs import Found, run_plan, witness_values
 
 from diffood.calibration.fusing.fusion import fit_fusion
@@ -17,6 +16,8 @@ from diffood.runtime.method.fusion import fuse
 from diffood.runtime.method.plan import DEFAULT, Plan
 from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses.registry import measurable
+from diffood.runtime.sessions import Session, SessionRequest
+from diffood.runtime.sessions.backends import open_session
 from diffood.runtime.staged import StagePart, run_stages
 from diffood.zoo.images import unpack_set
 
@@ -43,13 +44,17 @@ def recipe(small_bundle: Bundle) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def engine(recipe: Recipe) -> CpuStages:
-    return CpuStages(recipe, threads=2, images=4)
+def engine(small_bundle: Bundle) -> Session:
+    return open_with(small_bundle, PLAN, threads=2)
 
 
 @pytest.fixture(scope="module")
 def found(recipe: Recipe, images: Pixels) -> Found:
     return run_plan(recipe, images)
+
+
+def open_with(bundle: Bundle, plan: Plan, threads: int) -> Session:
+    return open_session("onnxruntime-cpu", SessionRequest(bundle, plan, "fp32", batch=8, threads=threads))
 
 
 def scores_of(parts: list[StagePart], count: int) -> Float:
@@ -60,7 +65,7 @@ def scores_of(parts: list[StagePart], count: int) -> Float:
 
 
 def test_each_image_has_the_score_of_the_stage_that_ends_it(
-    engine: CpuStages, fusion: Fusion, images: Pixels, found: Found
+    engine: Session, fusion: Fusion, images: Pixels, found: Found
 ) -> None:
     parts = run_stages(engine, list_stages(PLAN), images, FusionJudge(PLAN, fusion))
     assert sorted(np.concatenate([part.rows for part in parts]).tolist()) == list(range(len(images)))
@@ -78,37 +83,33 @@ def test_each_image_has_the_score_of_the_stage_that_ends_it(
 
 
 def test_a_score_does_not_depend_on_the_order_nor_the_company_nor_the_threads(
-    recipe: Recipe, engine: CpuStages, fusion: Fusion, images: Pixels
+    small_bundle: Bundle, engine: Session, fusion: Fusion, images: Pixels
 ) -> None:
     judge, stages = FusionJudge(PLAN, fusion), list_stages(PLAN)
     together = scores_of(run_stages(engine, stages, images, judge), len(images))
     order = np.random.default_rng(0).permutation(len(images))
     turned = scores_of(run_stages(engine, stages, images[order], judge), len(images))
     np.testing.assert_array_equal(turned, together[order])
-    alone = CpuStages(recipe, threads=1, images=4)
+    alone = open_with(small_bundle, PLAN, threads=1)
     for rows in ([0], [7, 30, 2], [39, 38, 37, 36, 35]):
         few = scores_of(run_stages(alone, stages, images[rows], judge), len(rows))
         np.testing.assert_array_equal(few, together[rows])
 
 
-def test_pictures_are_kept_where_they_are_asked_for(
-    engine: CpuStages, fusion: Fusion, images: Pixels, found: Found
-) -> None:
-    for part in run_stages(engine, list_stages(PLAN), images, FusionJudge(PLAN, fusion), pictures=True):
+def test_denoised_images_of_all_stages_are_kept(engine: Session, fusion: Fusion, images: Pixels, found: Found) -> None:
+    for part in run_stages(engine, list_stages(PLAN), images, FusionJudge(PLAN, fusion)):
         if part.stage.last == 0:
             assert part.evidence.denoised is None
             continue
         assert part.evidence.denoised is not None
         expected = found["denoised"][part.rows, : part.stage.last]
         np.testing.assert_allclose(part.evidence.denoised, expected, rtol=0, atol=2e-5)
-    (part,) = run_stages(engine, list_stages(PLAN)[:2], images, FusionJudge(PLAN, None))
-    assert part.evidence.denoised is None
 
 
 def test_a_plan_of_one_witness_is_that_witness(small_bundle: Bundle, images: Pixels) -> None:
     plan = Plan(start_times=(60, 120), stride=60, repeats=2, guidance=0.0)
     recipe = make_recipe(small_bundle, plan, "fp32")
-    (part,) = run_stages(CpuStages(recipe, 1), list_stages(plan), images[:5], FusionJudge(plan, None))
+    (part,) = run_stages(open_with(small_bundle, plan, 1), list_stages(plan), images[:5], FusionJudge(plan, None))
     expected = witness_values(run_plan(recipe, images[:5]), ("jump",), 2)
     np.testing.assert_allclose(part.judgement.scores, expected[:, 0], rtol=1e-4)
     assert part.rows.tolist() == [0, 1, 2, 3, 4]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from cheap_calibration import calibrate_cheaply
 from fast_plans import FAST
@@ -18,12 +19,12 @@ from fast_plans import FAST
 from diffood.errors import EngineMemoryError, UsageError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.plan import PLAIN
 from diffood.runtime.sessions import Session
 from diffood.runtime.turns import SharedSession
 from diffood.zoo.images import unpack_set
 
+Pixels = npt.NDArray[np.uint8]
 CHEAP = PLAIN.changed({"start_times": (240, 480), "stride": 240, "repeats": 2})
 THREADS = 8
 

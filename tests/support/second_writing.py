@@ -1,6 +1,6 @@
 """The method written a second time, in torch and diffusers and from the paper's steps alone; tests compare with it.
 
-Nothing of the runtime's schedules, lanes, scoring or witnesses is used here; only the noise is shared, because it is a
+Nothing of the runtime's schedules, graphs, scoring or witnesses is used here; only the noise is shared, because it is a
 rule and not a formula.
 """
 
@@ -17,7 +17,7 @@ import pytest
 from small_models import CLASSIFIER, CLASSIFIER_WEIGHTS, FACTORY, SCHEDULER, UNET
 
 from diffood.runtime.bundle.bundle import Bundle
-from diffood.runtime.method.noise import content_key, draw_noise
+from diffood.runtime.method.noise import make_pool
 from diffood.runtime.method.plan import Plan
 
 torch = pytest.importorskip("torch")
@@ -25,7 +25,6 @@ diffusers = pytest.importorskip("diffusers")
 
 Tensor = Any  # torch.Tensor, where torch is installed
 Classify = Callable[[Tensor], tuple[Tensor, Tensor]]
-Draw = Callable[[int, tuple[int, ...]], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ class Denoiser:
 
 @dataclass(frozen=True)
 class Pass:
-    """by_start float64 [N, T], logits float32 [N, K] of the images themselves, x and denoised as Evidence has them."""
+    """by_start float64 [N, T]; of the images themselves logits [N, K] and x in [-1, 1]; denoised [N, R, T, C, H, W]."""
 
     by_start: npt.NDArray[np.float64]
     logits: npt.NDArray[np.float32]
@@ -152,11 +151,8 @@ class Pass:
     denoised: Tensor
 
 
-def by_hand(models: Models, plan: Plan, pixels: npt.NDArray[np.uint8], draw: Draw | None = None) -> Pass:
-    """What the method leaves of uint8 images [N, C, H, W]; denoised float32 [N, R, T, C, H, W].
-
-    draw: noise [N, c, h, w] of a repeat, for rows of this shape; that of the lanes unless given.
-    """
+def by_hand(models: Models, plan: Plan, pixels: npt.NDArray[np.uint8]) -> Pass:
+    """What the method leaves of uint8 images [N, C, H, W]; denoised float32 [N, R, T, C, H, W]."""
     x = torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1)
     writing = Writing(models.alpha_bar, plan.schedule == "reference")
 
@@ -170,12 +166,10 @@ def by_hand(models: Models, plan: Plan, pixels: npt.NDArray[np.uint8], draw: Dra
     z = models.encode(x)
     total = torch.zeros(len(x), len(plan.start_times), dtype=torch.float64)
     images = torch.zeros(len(x), plan.repeats, len(plan.start_times), *x.shape[1:])
+    pool = make_pool(plan.seed, plan.repeats, math.prod(x.shape[1:]), math.prod(z.shape[1:]))
+    drawn = pool.draw(pixels, tuple(z.shape[1:]))
     for repeat in range(plan.repeats):
-        shape = tuple(z.shape[1:])
-        drawn = (
-            [draw_noise(content_key(image.numpy()), plan.seed, repeat, shape) for image in x] if draw is None else []
-        )
-        noise = torch.from_numpy(np.stack(drawn) if draw is None else draw(repeat, shape))
+        noise = torch.from_numpy(drawn[repeat])
 
         def noised(level: float, noise: Tensor = noise) -> Tensor:
             return math.sqrt(level) * z + math.sqrt(1 - level) * noise

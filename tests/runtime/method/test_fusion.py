@@ -20,6 +20,7 @@ from scipy.special import log_ndtr
 from scipy.stats import chi2, norm, yeojohnson
 
 from diffood.errors import BundleError
+from diffood.runtime.assembly.recipe import list_stages
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.fusion import (
@@ -33,8 +34,9 @@ from diffood.runtime.bundle.fusion import (
     unpack_bank,
 )
 from diffood.runtime.decision import DecisionRule
+from diffood.runtime.judge import FusionJudge
 from diffood.runtime.method.fusion import FittedWitness, bend, combine, fuse
-from diffood.runtime.method.plan import Combination, Plan
+from diffood.runtime.method.plan import PLAIN, Combination, Plan
 from diffood.runtime.method.witnesses.definition import Evidence
 from diffood.runtime.method.witnesses.knn import knn
 
@@ -300,23 +302,27 @@ def test_a_clear_score_ends_at_its_stage_and_one_at_a_limit_as_documented() -> N
     assert [high.ends(score) for score in (-1.5, 2.5)] == [False, True]
 
 
-def test_a_score_is_by_the_rule_of_the_repeats_that_were_done() -> None:
-    fusion = Fusion(staged_record())
-    blank = np.zeros((1, 4, 4), np.float32)
-    logits = np.zeros(3, np.float32)  # an energy of -log 3
-    jumps = np.array([[4.0], [6.0]])
-    whole = Evidence(blank, logits, logits, jumps, np.stack([blank[None]] * 2))
-    energy = -math.log(3)
-    for repeats, values, score, ends in (
-        (0, [math.nan, energy], energy, True),
-        (1, [4.0, energy], (4 + energy) / 2, False),
-        (2, [5.0, energy], (5 + energy) / 2, False),
+def evidence_of(logits: npt.NDArray[np.float32], features: npt.NDArray[np.float32], *jumps: float) -> Evidence:
+    """That of one image, [1, ...], with one start time and a repeat for each jump."""
+    denoised = np.zeros((1, len(jumps), 1, 1, 4, 4), np.float32) if jumps else None
+    distances = {"jump": np.array(jumps, np.float32)[None, :, None]} if jumps else {}
+    pixels = np.zeros((1, 1, 4, 4), np.uint8)
+    return Evidence(pixels, logits[None], features[None], np.array([True]), distances, denoised)
+
+
+def test_a_score_is_by_the_rule_of_the_stage() -> None:
+    plan = PLAIN.changed({"witnesses": ("jump", "energy"), "combine": "sum", "stages": (0, 1)})
+    judge, stages = FusionJudge(plan, Fusion(staged_record())), list_stages(plan)
+    logits, energy = np.zeros(3, np.float32), -math.log(3)
+    for stage, jumps, values, score, ends in (
+        (stages[0], [], [math.nan, energy], energy, True),
+        (stages[1], [4.0], [4.0, energy], (4 + energy) / 2, False),
+        (stages[2], [4.0, 6.0], [5.0, energy], (5 + energy) / 2, False),
     ):
-        evidence = whole.first(repeats)
-        found = fusion.values(evidence)
-        np.testing.assert_allclose(found, values, rtol=1e-6)
-        assert fusion.score(evidence, found) == pytest.approx(score), repeats
-        assert fusion.ends(evidence, fusion.score(evidence, found)) is ends, repeats
+        found = judge(stage, evidence_of(logits, logits, *jumps))
+        np.testing.assert_allclose(found.witnesses, [values], rtol=1e-6)
+        assert found.scores.tolist() == pytest.approx([score]), stage
+        assert found.ends.tolist() == [ends], stage
 
 
 def test_a_stage_combines_what_can_be_measured_there() -> None:
@@ -392,10 +398,9 @@ def test_a_saved_bank_is_what_the_fusion_measures_with(small_bundle_copy: Path) 
     assert fusion.bank is not None
     assert np.array_equal(fusion.bank, unpack_bank(data, entry.file))
     asked = rows(1, bundle.manifest.feature_count, 3)[0]
-    blank = np.zeros((1, 4, 4), np.float32)
-    jumps = np.array([[0.5, 1.0]])
-    evidence = Evidence(blank, np.zeros(3, np.float32), asked, jumps, blank[None, None])
-    values = fusion.values(evidence)
-    assert values.tolist() == [0.75, knn(asked, fusion.bank)]
-    z = [(0.75 - 0.25) / 0.125, (yeojohnson((values[1] - 0.5) / 2, 0.5) - 0.125) / 0.75]
-    assert fusion.score(evidence, values) == pytest.approx(-np.log(norm.sf(z)) @ [0.75, 0.25])
+    plan = PLAIN.changed({"witnesses": ("jump", "knn"), "combine": "tail", "repeats": 1})
+    (stage,) = list_stages(plan)
+    found = FusionJudge(plan, fusion)(stage, evidence_of(np.zeros(3, np.float32), asked, 0.75))
+    assert found.witnesses.tolist() == [[0.75, knn(asked, fusion.bank)]]
+    z = [(0.75 - 0.25) / 0.125, (yeojohnson((found.witnesses[0, 1] - 0.5) / 2, 0.5) - 0.125) / 0.75]
+    assert found.scores.tolist() == pytest.approx([-np.log(norm.sf(z)) @ [0.75, 0.25]])

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from reconstruction import reconstruction
 from scipy.special import logsumexp, softmax
 from sklearn.neighbors import NearestNeighbors
 
 from diffood.runtime.method.witnesses.definition import Evidence
 from diffood.runtime.method.witnesses.knn import NEIGHBOUR, knn
 from diffood.runtime.method.witnesses.logits import energy, logit_norm
-from diffood.runtime.method.witnesses.reconstruction import reconstruction
 from diffood.runtime.method.witnesses.registry import (
     WITNESSES,
     Witness,
@@ -39,13 +39,14 @@ def pictures(*leading: int, shape: tuple[int, int, int], seed: int = 0) -> Array
 
 
 def evidence_of(logits: Array, features: Array | None = None, jump: tuple[float, ...] = (0.1, 0.3)) -> Evidence:
-    x = pictures(shape=(1, 4, 4))
+    jumps = np.tile(np.array(jump, np.float32), (2, 1))
     return Evidence(
-        x=x,
+        pixels=np.zeros((1, 4, 4), np.uint8),
         logits=logits,
         features=np.ones(3, np.float32) if features is None else features,
-        jumps=np.tile(np.array(jump), (2, 1)),
-        denoised=pictures(2, 2, shape=(1, 4, 4), seed=1),
+        sound=np.array(True),
+        distances={"jump": jumps, "reconstruction": np.array([[0.04, 0.12], [0.2, 0.28]], np.float32)},
+        denoised=pictures(2, len(jump), shape=(1, 4, 4), seed=1),
     )
 
 
@@ -224,12 +225,12 @@ def test_knn_is_nought_and_no_error_where_rounding_makes_a_similarity_more_than_
 
 def test_evidence_counts_repeats_and_averages_over_them_alone() -> None:
     found = evidence_of(np.array([3, 1, -2], np.float32), jump=(0.1, 0.3, 0.8))
-    found.jumps[1] += 1
+    found.distances["jump"][1] += 1
     assert found.repeats == 2
-    assert found.by_start.tolist() == pytest.approx([0.6, 0.8, 1.3])
-    assert found.first(1).by_start.tolist() == pytest.approx([0.1, 0.3, 0.8])
+    assert found.by_start(3).tolist() == pytest.approx([0.6, 0.8, 1.3])
+    assert found.first(1).by_start(3).tolist() == pytest.approx([0.1, 0.3, 0.8])
     assert len(found.first(1).denoised) == 1
-    assert np.isnan(found.first(0).by_start).all()
+    assert np.isnan(found.first(0).by_start(3)).all()
     assert found.predicted == 0
     assert found.confidence == pytest.approx(float(softmax([3, 1, -2])[0]), rel=1e-6)
 
@@ -239,7 +240,7 @@ def test_every_witness_is_measured_in_the_order_asked() -> None:
     found = evidence_of(logits)
     alone: dict[Witness, float] = {name: float(measure((name,), found, bank)[0]) for name in tuple(WITNESSES)}
     assert alone["jump"] == pytest.approx(0.2)
-    assert alone["reconstruction"] == reconstruction(found.x, found.denoised)
+    assert alone["reconstruction"] == pytest.approx(0.4)  # the root of the mean
     assert alone["logit_norm"] == logit_norm(logits)
     assert alone["energy"] == energy(logits)
     assert alone["knn"] == knn(found.features, bank)
@@ -255,7 +256,7 @@ def test_what_is_no_number_never_becomes_one(subtests: pytest.Subtests) -> None:
     for bad, name in itertools.product([math.nan, math.inf], tuple(WITNESSES)):
         with subtests.test(bad=bad, name=name):
             sound = evidence_of(np.array([3, 1, -2], np.float32))
-            for found in (sound.logits, sound.features, sound.jumps, sound.denoised):
+            for found in (sound.logits, sound.features, *sound.distances.values()):
                 found.flat[0] = bad
             assert not math.isfinite(measure((name,), sound, unit_rows(9, 3, 5))[0])
 
@@ -274,15 +275,15 @@ def test_every_witness_says_what_it_needs() -> None:
     assert [name for name in names if classify_denoised([name])] == ["jump"]
     assert need_bank(names) == ("knn",)
     bank = unit_rows(9, 3, 4)
-    assert measure_in_bank("knn", bank, bank).tolist() == [knn(row, bank, in_bank=True) for row in bank]
+    assert measure_in_bank("knn", bank, bank, own=True).tolist() == [knn(row, bank, in_bank=True) for row in bank]
 
 
 def test_evidence_cut_after_fewer_repeats_is_that_of_a_shorter_pass() -> None:
     logits = np.array([3, 1, -2], np.float32)
     found = evidence_of(logits, jump=(0.1, 0.3, 0.5))
-    found.jumps[1] = 0.9
+    found.distances["jump"][1] = 0.9
     assert (found.repeats, found.first(1).repeats, found.first(0).repeats) == (2, 1, 0)
-    assert found.by_start.tolist() == pytest.approx([0.5, 0.6, 0.7])
-    assert found.first(1).by_start.tolist() == [0.1, 0.3, 0.5]
-    assert np.isnan(found.first(0).by_start).tolist() == [True] * 3
+    assert found.by_start(3).tolist() == pytest.approx([0.5, 0.6, 0.7])
+    assert found.first(1).by_start(3).tolist() == pytest.approx([0.1, 0.3, 0.5])
+    assert np.isnan(found.first(0).by_start(3)).tolist() == [True] * 3
     assert (found.predicted, found.confidence) == (0, pytest.approx(softmax(logits.astype(np.float64)).max(), rel=1e-6))

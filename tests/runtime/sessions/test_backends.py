@@ -8,12 +8,13 @@ import sys
 import pytest
 
 from diffood.errors import BundleError, DeviceError, DiffoodError, MissingExtraError
+from diffood.runtime.assembly.recipe import list_stages, make_recipe
 from diffood.runtime.backends import BACKENDS
-from diffood.runtime.bundle.bundle import Bundle
-from diffood.runtime.sessions import onnxruntime_cuda
+from diffood.runtime.bundle.bundle import Bundle, Precision
+from diffood.runtime.sessions import SessionRequest, onnxruntime_cuda
 from diffood.runtime.sessions.backends import examine_backends, open_session
 from diffood.runtime.sessions.cuda import Device, explain_old_driver
-from diffood.runtime.sessions.onnxruntime import load_graph
+from diffood.runtime.sessions.onnxruntime import load_stage
 
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx", "onnxruntime-cuda": "gpu"}
 
@@ -23,12 +24,14 @@ import sys
 from pathlib import Path
 from diffood.errors import DiffoodError
 from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.sessions import SessionRequest
 from diffood.runtime.sessions.backends import examine_backends, open_session
 
 bundle, backend = open_bundle(Path(sys.argv[1])), sys.argv[2]
-reason = next(found.reason for found in examine_backends(bundle, "fp32", 4) if found.backend == backend)
+request = SessionRequest(bundle, bundle.plan(), "fp32", 4)
+reason = next(found.reason for found in examine_backends(request) if found.backend == backend)
 try:
-    open_session(bundle, backend, "fp32", guided=True, registers=0, batch=4, threads=1)
+    open_session(backend, request)
 except DiffoodError as error:
     assert str(error).rstrip(".") == reason, (str(error), reason)
     print(type(error).__name__, error, sep=": ")
@@ -50,9 +53,13 @@ def open_elsewhere(bundle: Bundle, backend: str, before: str = "") -> list[str]:
     return done.stdout.splitlines()
 
 
+def request_of(bundle: Bundle, precision: Precision = "fp32") -> SessionRequest:
+    return SessionRequest(bundle, bundle.plan(), precision, 4)
+
+
 def test_all_backends_are_examined_best_first(small_bundle: Bundle) -> None:
-    for bundle in (None, small_bundle):
-        found = examine_backends(bundle, "fp32", 4)
+    for request in (None, request_of(small_bundle)):
+        found = examine_backends(request)
         assert tuple(entry.backend for entry in found) == tuple(BACKENDS)
         assert all(entry.reason and "\n" not in entry.reason for entry in found)
         assert found[-1].usable
@@ -62,11 +69,11 @@ def test_all_backends_are_examined_best_first(small_bundle: Bundle) -> None:
 def test_a_precision_the_bundle_does_not_hold_is_no_backends(small_bundle: Bundle, subtests: pytest.Subtests) -> None:
     for backend in BACKENDS:
         with subtests.test(backend=backend):
-            found = next(f for f in examine_backends(small_bundle, "int8", 4) if f.backend == backend)
+            found = next(f for f in examine_backends(request_of(small_bundle, "int8")) if f.backend == backend)
             assert not found.usable
             assert "has no int8 graphs, only fp32" in found.reason
             with pytest.raises(DiffoodError):
-                open_session(small_bundle, backend, "int8", guided=True, registers=0, batch=4, threads=1)
+                open_session(backend, request_of(small_bundle, "int8"))
 
 
 def test_without_a_gpu_a_session_is_refused_and_nothing_crashes(
@@ -97,22 +104,23 @@ def test_a_package_that_is_missing_names_its_extra(small_bundle: Bundle, subtest
 
 
 def test_a_bundle_without_an_engine_for_this_gpu_names_the_command(small_bundle: Bundle) -> None:
-    usable = [found.backend for found in examine_backends(None, "fp32", 4) if found.usable]
+    usable = [found.backend for found in examine_backends(None) if found.usable]
     engines = [backend for backend in usable if backend in ("tensorrt", "tensorrt-rtx")]
     if not engines:
-        pytest.skip("; ".join(f.reason for f in examine_backends(None, "fp32", 4) if "tensorrt" in f.backend))
+        pytest.skip("; ".join(f.reason for f in examine_backends(None) if "tensorrt" in f.backend))
     for backend in engines:
         with pytest.raises(BundleError, match=rf"run `diffood export --bundle .* --engine {backend}"):
-            open_session(small_bundle, backend, "fp32", guided=True, registers=0, batch=4, threads=1)
+            open_session(backend, request_of(small_bundle))
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_provider_that_silently_fell_back_is_refused(small_bundle: Bundle) -> None:
     import onnxruntime
 
+    recipe = make_recipe(small_bundle, small_bundle.plan("plain"), "fp32")
     missing = sorted(set(onnxruntime.get_all_providers()) - set(onnxruntime.get_available_providers()))
     with pytest.raises(DeviceError, match=f"fell back to .*, {missing[0]} cannot be used here"):
-        load_graph(small_bundle, "classify", "fp32", missing[0], {})
+        load_stage(small_bundle.path, recipe, list_stages(recipe.plan)[0], missing[0], {})
 
 
 def test_cuda_that_onnxruntime_was_not_built_with_names_the_extra() -> None:
@@ -214,8 +222,8 @@ def test_a_folder_that_an_uninstalled_onnxruntime_left_is_no_onnxruntime() -> No
 import sys, types
 sys.modules["onnxruntime"] = types.ModuleType("onnxruntime")
 from diffood.runtime.sessions.backends import examine_backends
-assert not any(found.usable for found in examine_backends(None, "fp32", 4) if "onnxruntime" in found.backend)
-print(examine_backends(None, "fp32", 4)[-1].reason)
+assert not any(found.usable for found in examine_backends(None) if "onnxruntime" in found.backend)
+print(examine_backends(None)[-1].reason)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
     assert done.stdout.startswith("onnxruntime cannot be imported"), done

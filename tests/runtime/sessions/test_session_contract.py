@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,14 @@ from small_unets import small_unet
 
 from diffood.errors import DiffoodError
 from diffood.runtime.backends import BACKENDS, Backend
-from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
+from diffood.runtime.bundle.bundle import Bundle, Precision, add_default_plan, open_bundle
 from diffood.runtime.bundle.engines import rebuild_command
-from diffood.runtime.detector import Detector
-from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.method.schedule import NO_REGISTER
-from diffood.runtime.method.scoring import Array
-from diffood.runtime.sessions import Session, StepInputs, onnxruntime_cuda
+from diffood.runtime.sessions import Session, SessionRequest, onnxruntime_cuda
 from diffood.runtime.sessions.backends import examine_backends, open_session
 from diffood.runtime.sessions.tensorrt import load_library
+
+Pixels = npt.NDArray[np.uint8]
 
 BATCH = 4
 STEPS = 40  # of the small models' schedule: the export proves every one of them
@@ -76,40 +74,42 @@ def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @dataclass(frozen=True)
 class Opened:
-    """A backend and a precision that this machine has, and images of the bundle's size, float32 [N, C, H, W]."""
+    """A backend and a precision that this machine has, and images of the bundle's size, uint8 [N, C, H, W]."""
 
     bundle: Bundle
     precision: Precision
-    images: Array
-    open: Callable[..., Session]
+    images: Pixels
+    open: Callable[[SessionRequest], Session]
 
     @property
     def plan(self) -> Plan:
-        """Trajectories of two lengths, so that lanes end at different steps."""
+        """Two stages of trajectories of two lengths."""
         scale = len(self.bundle.alpha_bar) // STEPS
-        return Plan(start_times=(6 * scale, 18 * scale), stride=6 * scale, repeats=1, guidance=2.0)
+        names = ("jump", "reconstruction", "energy")
+        starts = {"start_times": (6 * scale, 18 * scale), "stride": 6 * scale}
+        return Plan.model_validate({**starts, "repeats": 2, "guidance": 2.0, "witnesses": names, "stages": (1,)})
 
-    def detector(self, **changes: Any) -> Detector:
-        """A detector on this session."""
-        plan = self.plan.changed(changes)
-        registers = self.bundle.tables(plan)[0].weights.shape[1]
-        return Detector(self.bundle, plan, self.open(guided=plan.guidance > 0, registers=registers))
+    def session(self, **changes: Any) -> Session:
+        """A session of a changed plan."""
+        return self.open(SessionRequest(self.bundle, self.plan.changed(changes), self.precision, BATCH, 1))
 
-    def reference(self, **changes: Any) -> Detector:
+    def reference(self, **changes: Any) -> Session:
         """The same in FP32 on the CPU."""
-        return Detector.load(self.bundle, self.plan.changed(changes), batch=BATCH, threads=1)
+        return open_session(
+            "onnxruntime-cpu", SessionRequest(self.bundle, self.plan.changed(changes), "fp32", BATCH, 1)
+        )
 
 
-def why_not(backend: Backend, bundle: Bundle | None, precision: Precision) -> str:
+def why_not(backend: Backend, request: SessionRequest | None) -> str:
     """The reason a backend cannot be used; "" where it can."""
-    found = next(entry for entry in examine_backends(bundle, precision, BATCH) if entry.backend == backend)
+    found = next(entry for entry in examine_backends(request) if entry.backend == backend)
     return "" if found.usable else found.reason
 
 
 ALL: list[tuple[str, Precision]] = [
     (backend, precision) for backend in (*BACKENDS, ON_CPU) for precision in AGAINST_FP32
 ]
-REASONS = {variant: "" if variant[0] == ON_CPU else why_not(variant[0], None, variant[1]) for variant in ALL}
+REASONS = {variant: "" if variant[0] == ON_CPU else why_not(variant[0], None) for variant in ALL}
 VARIANTS = [
     pytest.param(variant, marks=() if variant[0] in ("onnxruntime-cpu", ON_CPU) else pytest.mark.gpu)
     for variant in ALL
@@ -120,137 +120,78 @@ VARIANTS = [
 @pytest.mark.gpu
 def test_a_variant_that_cannot_run_here_is_refused(small_bundle: Bundle) -> None:
     """Skipped then, with the reasons; all other tests of this file run on the rest."""
-    left_out = {f"{backend}-{precision}": reason for (backend, precision), reason in REASONS.items() if reason}
-    for variant in left_out:
-        backend, _, precision = variant.rpartition("-")
+    left_out = {variant: reason for variant, reason in REASONS.items() if reason}
+    for backend, precision in left_out:
         with pytest.raises(DiffoodError):
-            open_session(small_bundle, backend, precision, guided=True, registers=0, batch=BATCH, threads=1)
+            open_session(backend, SessionRequest(small_bundle, small_bundle.plan(), precision, BATCH, 1))
     if left_out:
-        pytest.skip("; ".join(f"{variant}: {reason}" for variant, reason in left_out.items()))
+        pytest.skip("; ".join(f"{'-'.join(variant)}: {reason}" for variant, reason in left_out.items()))
 
 
 @pytest.fixture(scope="module", params=VARIANTS, ids="-".join)
-def opened(
-    request: pytest.FixtureRequest,
-    small_bundle: Bundle,
-    clothes: npt.NDArray[np.uint8],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Opened:
+def opened(request: pytest.FixtureRequest, small_bundle: Bundle, clothes: Pixels, tmp_path_factory: Any) -> Opened:
     """Each backend that runs here, in FP32 on small trained models and in FP16 on random ones."""
     backend, precision = request.param
     bundle = small_bundle if precision == "fp32" else request.getfixturevalue("half_bundle")
-    images = from_pixels(clothes[: 2 * BATCH + 1, None])
+    images = clothes[: 2 * BATCH + 1, None]
     if precision == "fp16":
         images = np.ascontiguousarray(images[:, :, 10:18, 10:18])
-    if backend == ON_CPU:
-        return Opened(bundle, precision, images, lambda **given: bound_on_cpu(bundle, precision, **given))
-    if backend in ("tensorrt", "tensorrt-rtx"):
-        bundle = with_engine(bundle, backend, precision, tmp_path_factory.mktemp("engines") / "bundle")
-    assert not why_not(backend, bundle, precision)
-
-    def open_here(*, guided: bool, registers: int) -> Session:
-        return open_session(bundle, backend, precision, guided=guided, registers=registers, batch=BATCH, threads=1)
-
-    return Opened(bundle, precision, images, open_here)
+    return Opened(bundle, precision, images, opener(backend, tmp_path_factory))
 
 
-def with_engine(bundle: Bundle, library: Any, precision: Precision, folder: Path) -> Bundle:
-    """A copy of the bundle with an engine for this machine's GPU, built by the command that the refusal names."""
-    copied = open_bundle(Path(shutil.copytree(bundle.path, folder)))
-    command = rebuild_command(copied, load_library(library).machine, precision, BATCH)
+@pytest.fixture(scope="module", params=VARIANTS, ids="-".join)
+def latent(request: pytest.FixtureRequest, dit_bundle: Bundle, clothes: Pixels, tmp_path_factory: Any) -> Opened:
+    """Each backend and precision that runs here, on a bundle with an autoencoder."""
+    backend, precision = request.param
+    return Opened(dit_bundle, precision, clothes[: 2 * BATCH + 1, None], opener(backend, tmp_path_factory))
+
+
+def opener(backend: str, folders: pytest.TempPathFactory) -> Callable[[SessionRequest], Session]:
+    """What opens a session on a backend; with an engine built for its plan where it needs one."""
+
+    def open_here(request: SessionRequest) -> Session:
+        if backend in ("tensorrt", "tensorrt-rtx"):
+            request = with_engine(request, backend, folders.mktemp("engines") / "bundle")
+        return open_session(backend, request)
+
+    return bound_on_cpu if backend == ON_CPU else open_here
+
+
+def with_engine(request: SessionRequest, library: Any, folder: Path) -> SessionRequest:
+    """The same for a copy of the bundle with an engine for this machine's GPU, built by the command of the refusal."""
+    bundle = open_bundle(Path(shutil.copytree(request.bundle.path, folder)))
+    copied = replace(request, bundle=add_default_plan(bundle, "contract", request.plan))
+    command = rebuild_command(copied, load_library(library).machine)
     subprocess.run([sys.executable, "-m", *shlex.split(command)], check=True, timeout=1200)
     return copied
 
 
-def bound_on_cpu(bundle: Bundle, precision: Precision, **given: Any) -> Session:
+def bound_on_cpu(request: SessionRequest) -> Session:
     """The CUDA session, told to use the CPU's provider and memory."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnxruntime_cuda, "PROVIDER", "CPUExecutionProvider")
         patch.setattr(onnxruntime_cuda, "DEVICE", "cpu")
         patch.setattr(onnxruntime_cuda, "OPTIONS", {})
-        return onnxruntime_cuda.OnnxRuntimeCudaSession(bundle, precision=precision, batch=BATCH, **given)
+        return onnxruntime_cuda.OnnxRuntimeCudaSession(request)
 
 
 @pytest.fixture(scope="module")
 def session(opened: Opened) -> Session:
-    """The guided session without registers."""
-    return opened.open(guided=True, registers=0)
+    """The session of the plan as it is."""
+    return opened.session()
 
 
-def rows(seed: int, registers: int = 0) -> StepInputs:
-    """One step of lanes at different times, with different labels and guidance."""
-    random = np.random.default_rng(seed)
-    return StepInputs(
-        time=random.integers(0, STEPS, BATCH).astype(np.float32),
-        label=random.integers(0, 3, BATCH),
-        guidance=random.uniform(0, 3, BATCH).astype(np.float32),
-        coefficients=np.tile(np.array([0, 1, 1.1, -0.3], np.float32), (BATCH, 1)),
-        weights=np.zeros((BATCH, registers), np.float32),
-        store=np.full(BATCH, NO_REGISTER, np.int64),
-    )
+def run_all(session: Session, images: Pixels) -> list[dict[str, Any]]:
+    """The outputs of both stages."""
+    first = session.run(0, {"image": images})
+    again = {name: first[name] for name in ("logits", "features")}
+    return [dict(first), dict(session.run(1, {"image": images, **again}))]
 
 
-def permuted(inputs: StepInputs, order: npt.NDArray[np.int64]) -> StepInputs:
-    """The same rows in other lanes."""
-    return StepInputs(**{name: np.ascontiguousarray(value[order]) for name, value in vars(inputs).items()})
-
-
-def stepped(session: Session, images: Array, inputs: StepInputs) -> Array:
-    """The lanes' images after one step."""
-    for lane, x in enumerate(images):
-        session.put(lane, x)
-    session.step(inputs)
-    return np.stack([session.take(lane) for lane in range(len(images))])
-
-
-def assert_close(found: Array, wanted: Array, limit: float) -> None:
+def assert_close(found: Any, wanted: Any, limit: float) -> None:
     """Equal within `limit` of the largest wanted value."""
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, rtol=0, atol=limit * float(np.abs(wanted).max(initial=1)))
-
-
-@pytest.fixture(scope="module", params=VARIANTS, ids="-".join)
-def latent_session(
-    request: pytest.FixtureRequest, dit_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
-) -> Session:
-    """Each backend and precision that runs here, on a bundle with an autoencoder."""
-    backend, precision = request.param
-    if backend == ON_CPU:
-        return bound_on_cpu(dit_bundle, precision, guided=True, registers=0)
-    bundle = dit_bundle
-    if backend in ("tensorrt", "tensorrt-rtx"):
-        bundle = with_engine(bundle, backend, precision, tmp_path_factory.mktemp("engines") / "bundle")
-    return open_session(bundle, backend, precision, guided=True, registers=0, batch=BATCH, threads=1)
-
-
-def test_latents_of_any_number_of_images_are_those_of_fp32_on_the_cpu(
-    latent_session: Session, dit_bundle: Bundle, clothes: npt.NDArray[np.uint8], subtests: pytest.Subtests
-) -> None:
-    for count in [0, 1, BATCH, 2 * BATCH + 1]:
-        with subtests.test(count=count):
-            exact = open_session(
-                dit_bundle, "onnxruntime-cpu", "fp32", guided=True, registers=0, batch=BATCH, threads=1
-            )
-            x, limit = from_pixels(clothes[:count, None]), AGAINST_FP32[latent_session.precision]
-            z = exact.encode(x)
-            assert z.shape == (count, *dit_bundle.manifest.lane_shape)
-            found = latent_session.encode(x)
-            assert_close(found, z, limit)
-            assert_close(latent_session.decode(z), exact.decode(z), limit)
-            kept = found.copy()
-            latent_session.encode(from_pixels(clothes[5 : 5 + BATCH, None]))
-            np.testing.assert_array_equal(found, kept)
-
-
-def test_lanes_hold_latents(latent_session: Session, dit_bundle: Bundle) -> None:
-    exact = open_session(dit_bundle, "onnxruntime-cpu", "fp32", guided=True, registers=0, batch=BATCH, threads=1)
-    latents = np.random.default_rng(0).standard_normal((BATCH, *dit_bundle.manifest.lane_shape), np.float32)
-    for lane, z in enumerate(latents):
-        latent_session.put(lane, z)
-    for lane in (2, 0, 3, 1):
-        np.testing.assert_array_equal(latent_session.take(lane), latents[lane])
-    limit = AGAINST_FP32[latent_session.precision]
-    assert_close(stepped(latent_session, latents, rows(0)), stepped(exact, latents, rows(0)), limit)
 
 
 def test_a_session_says_what_it_is(opened: Opened, session: Session) -> None:
@@ -260,78 +201,38 @@ def test_a_session_says_what_it_is(opened: Opened, session: Session) -> None:
     assert (session.threads > 0) == (session.backend == "onnxruntime-cpu")
 
 
-def test_classify_takes_any_number_of_images(opened: Opened, session: Session, subtests: pytest.Subtests) -> None:
+def test_a_stage_takes_any_number_of_images(opened: Opened, session: Session, subtests: pytest.Subtests) -> None:
+    whole, manifest = run_all(session, opened.images), opened.bundle.manifest
+    assert len(np.unique(whole[0]["logits"][:, 0])) == len(opened.images)  # each image has its own row
     for count in [0, 1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH + 1]:
         with subtests.test(count=count):
-            whole, part = session.classify(opened.images), session.classify(opened.images[:count])
-            manifest = opened.bundle.manifest
-            assert part.logits.shape == (count, len(manifest.class_names))
-            assert part.features.shape == (count, manifest.feature_count)
-            assert_close(part.logits, whole.logits[:count], REPEATED)
-            assert_close(part.features, whole.features[:count], REPEATED)
-            assert len(np.unique(whole.logits[:, 0])) == len(opened.images)  # each image has its own row
+            for part, all_of_it in zip(run_all(session, opened.images[:count]), whole, strict=True):
+                assert part.keys() == all_of_it.keys()
+                for name, value in part.items():
+                    assert_close(value, all_of_it[name][:count], REPEATED)
+            assert session.run(0, {"image": opened.images[:count]})["denoised"].shape == (
+                *(count, 1, 2),
+                *(manifest.image.channels, manifest.image.height, manifest.image.width),
+            )
 
 
 def test_results_are_the_callers_own(opened: Opened, session: Session) -> None:
-    first, images = session.classify(opened.images[:2]), opened.images
-    kept = first.logits.copy(), first.features.copy()
-    session.put(0, images[0])
-    taken = session.take(0)
-    session.classify(images[2:6])
-    session.put(0, images[1])
-    session.step(rows(0))
-    np.testing.assert_array_equal(first.logits, kept[0])
-    np.testing.assert_array_equal(first.features, kept[1])
-    np.testing.assert_array_equal(taken, images[0])
+    first = session.run(0, {"image": opened.images[:2]})
+    kept = {name: value.copy() for name, value in first.items()}
+    run_all(session, opened.images[2:6])
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, kept[name])
 
 
-def test_what_is_put_into_a_lane_is_taken_from_it(opened: Opened, session: Session) -> None:
-    for lane in range(BATCH):
-        session.put(lane, opened.images[lane])
-    session.put(1, opened.images[BATCH])
-    for lane in (3, 1, 0, 2, 1):
-        np.testing.assert_array_equal(session.take(lane), opened.images[BATCH if lane == 1 else lane])
+def test_a_row_does_not_depend_on_its_company(opened: Opened, session: Session) -> None:
+    expected = run_all(session, opened.images)
+    order = np.random.default_rng(0).permutation(len(opened.images))
+    for found, wanted in zip(run_all(session, opened.images[order]), expected, strict=True):
+        for name, value in found.items():
+            assert_close(value, wanted[name][order], REPEATED)
 
 
-def test_a_lane_put_between_steps_leaves_the_others_alone(opened: Opened, session: Session) -> None:
-    images, last = opened.images[:BATCH], opened.images[BATCH]
-    first, second = rows(1), rows(2)
-    alone = stepped(session, images, first)
-    expected = stepped(session, np.stack([alone[0], last, *alone[2:]]), second)
-    for lane, x in enumerate(images):
-        session.put(lane, x)
-    session.step(first)
-    session.put(1, last)
-    session.step(second)
-    assert_close(np.stack([session.take(lane) for lane in range(BATCH)]), expected, REPEATED)
-
-
-def test_an_idle_lane_keeps_its_image(opened: Opened, session: Session) -> None:
-    inputs = rows(3)
-    inputs.coefficients[2] = (0, 1, 1, 0)
-    found = stepped(session, opened.images[:BATCH], inputs)
-    np.testing.assert_array_equal(found[2], opened.images[2])
-    assert np.abs(found[1] - opened.images[1]).max() > 0.01
-
-
-def test_a_step_does_not_depend_on_the_lane(opened: Opened, session: Session) -> None:
-    images, order = opened.images[:BATCH], np.array([2, 0, 3, 1])
-    inputs = rows(4)
-    found = stepped(session, images[order], permuted(inputs, order))
-    assert_close(found, stepped(session, images, inputs)[order], REPEATED)
-
-
-def test_classify_and_step_are_those_of_fp32_on_the_cpu(opened: Opened, session: Session) -> None:
-    reference, limit = opened.reference().session, AGAINST_FP32[opened.precision]
-    found, wanted = session.classify(opened.images), reference.classify(opened.images)
-    assert_close(found.logits, wanted.logits, limit)
-    assert_close(found.features, wanted.features, limit)
-    for seed in range(3):
-        inputs, images = rows(seed), opened.images[seed : seed + BATCH]
-        assert_close(stepped(session, images, inputs), stepped(reference, images, inputs), limit)
-
-
-def test_scores_are_the_images_own_and_those_of_fp32(opened: Opened, subtests: pytest.Subtests) -> None:
+def test_both_stages_are_those_of_fp32_on_the_cpu(opened: Opened, subtests: pytest.Subtests) -> None:
     for case, changes in {
         "ddim": {},
         "pndm4": {"sampler": "pndm4"},
@@ -339,11 +240,19 @@ def test_scores_are_the_images_own_and_those_of_fp32(opened: Opened, subtests: p
         "unguided": {"guidance": 0.0, "space": "features"},
     }.items():
         with subtests.test(case=case):
-            detector, images = opened.detector(**changes), opened.images[: BATCH + 1]
-            found = detector.score_prepared(images)
-            order = np.random.default_rng(0).permutation(len(images))
-            again = detector.score_prepared(images[order])
-            np.testing.assert_allclose(again.by_start, found.by_start[order], rtol=REPEATED, atol=REPEATED)
-            wanted = opened.reference(**changes).score_prepared(images)
-            assert (wanted.by_start > 0).all()
-            np.testing.assert_allclose(found.by_start, wanted.by_start, rtol=0, atol=2 * AGAINST_FP32[opened.precision])
+            assert_as_fp32(opened, **changes)
+
+
+def test_latents_are_those_of_fp32_on_the_cpu(latent: Opened) -> None:
+    assert_as_fp32(latent)
+
+
+def assert_as_fp32(opened: Opened, **changes: Any) -> None:
+    images = opened.images[: BATCH + 1]
+    wanted = run_all(opened.reference(**changes), images)
+    assert (wanted[1]["jump"] > 0).all()
+    for found, exact in zip(run_all(opened.session(**changes), images), wanted, strict=True):
+        assert found.keys() == exact.keys()
+        assert (found["sound"] == 1).all()
+        for name, value in found.items():
+            assert_close(value, exact[name], 2 * AGAINST_FP32[opened.precision])

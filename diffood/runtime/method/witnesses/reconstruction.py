@@ -14,7 +14,7 @@ BLUR = 1 / 28  # of the shorter side; one pixel of the zoo's images, where it wa
 
 
 @lru_cache(maxsize=8)
-def _gaussian(size: int, deviation: float) -> Float:
+def gaussian(size: int, deviation: float) -> Float:
     """The Gaussian blur of a line of `size` pixels, mirrored at its ends, as a matrix [size, size]."""
     reach = int(TRUNCATE * deviation + 0.5)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
@@ -34,7 +34,7 @@ def blurred_difference(traces: Traces) -> Value:
     deviation = BLUR * min(height, width)
     rows, columns = (
         builder.constant(matrix.astype(np.float32))
-        for matrix in (_gaussian(height, deviation), _gaussian(width, deviation).T)
+        for matrix in (gaussian(height, deviation), gaussian(width, deviation).T)
     )
     return rows @ (traces.denoised - traces.x) @ columns
 
