@@ -229,17 +229,6 @@ def test_an_equal_fingerprint_is_accepted() -> None:
     assert not FINGERPRINT.difference(again)
 
 
-def test_a_fingerprint_from_before_there_were_latents_is_the_same_one() -> None:
-    old = (
-        f'{{"classify_sha256":"{"a" * 64}","step_sha256":"{"b" * 64}","noise_levels_sha256":"{"c" * 64}",'
-        '"precision":"fp32","backend":"onnxruntime-cpu","engine_sha256":null,'
-        '"image":{"channels":1,"height":28,"width":28},"noise_rule":"philox-box-muller-1",'
-        f'"plan":{PLAN.model_dump_json()},"fusion_sha256":null}}'
-    )
-    assert Fingerprint.model_validate_json(old) == FINGERPRINT
-    assert FINGERPRINT.model_dump_json() == old  # and so has the hash it had
-
-
 def test_a_saved_calibration_loads_as_it_was(small_bundle_copy: Path) -> None:
     bundle = open_bundle(small_bundle_copy)
     scores = [float(value) for value in np.random.default_rng(0).random(100)]

@@ -24,7 +24,7 @@ from diffood.zoo.images import unpack_set
 Pixels = npt.NDArray[np.uint8]
 
 BATCH = 8
-STAGED = DEFAULT.changed({"start_times": (120, 240), "stride": 120, "repeats": 4, "stages": (0, 1, 2)})
+STAGED = DEFAULT.changed({"start_times": (120, 240), "stride": 120, "repeats": 4, "stages": (0, 1, 2), "seed": 3})
 ONE_STEP = DEFAULT.changed({"start_times": (120,), "stride": 120, "repeats": 1, "guidance": 0.0})
 
 

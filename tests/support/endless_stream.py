@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 
 
-
 class Endless:
     """(number, pixels) of uint8 images [N, H, W], round and round. pulled: how many were asked for."""
 

@@ -11,7 +11,6 @@ from outside_weights import move_outside, seal
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.graphs import read_graph, read_model
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.pixels import from_pixels
 
 QUICK = {"start_times": (120,), "stride": 60, "repeats": 1}
 ROLES = ("classify", "step_plain", "step_guided")
@@ -31,9 +30,10 @@ def test_weights_outside_give_the_same_scores_to_the_bit(
 ) -> None:
     for plan in ["plain", "reference"]:
         with subtests.test(plan=plan):
-            x = from_pixels(clothes[:3, None])
             outside, inside = (
-                Detector.load(bundle, bundle.plan(plan).changed(QUICK), batch=4, threads=1).score_prepared(x)
+                Detector.load(bundle, bundle.plan(plan).changed(QUICK), batch=4, threads=1).score_pixels(
+                    clothes[:3, None]
+                )
                 for bundle in (open_bundle(large), small_bundle)
             )
             assert np.array_equal(outside.score, inside.score)

@@ -86,14 +86,14 @@ import resource, sys
 from pathlib import Path
 from diffood.errors import EngineMemoryError
 from diffood.runtime.bundle.bundle import open_bundle
-from diffood.runtime.sessions import onnxruntime
+from diffood.runtime.sessions import SessionRequest, onnxruntime
 from diffood.runtime.sessions.backends import open_session
 
 bundle = open_bundle(Path(sys.argv[1]))
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, 2 * (pages * resource.getpagesize() + int(sys.argv[2]),))
 try:
-    open_session(bundle, "onnxruntime-cpu", "fp32", guided=True, registers=0, batch=4, threads=1)
+    open_session("onnxruntime-cpu", SessionRequest(bundle, bundle.plan(), "fp32", 4, 1))
 except EngineMemoryError as error:
     print(error)
 else:
