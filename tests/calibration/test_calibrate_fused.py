@@ -1,6 +1,7 @@
 """A fused calibration from end to end: saved, opened again, replaced by another; and its use of memory."""
 
 import gc
+import json
 import shutil
 from pathlib import Path
 
@@ -10,13 +11,18 @@ import pytest
 from fast_plans import FAST, WITH_KNN
 
 from diffood.calibration.calibrate import Calibrated, calibrate_files
+from diffood.calibration.evaluate import EvaluateRequest, evaluate_bundle
+from diffood.calibration.request import EngineRequest
+from diffood.calibration.scored_files import IND
 from diffood.errors import CalibrationError
-from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, open_bundle
 from diffood.runtime.bundle.calibration import list_kept, load_calibration, save_calibration
 from diffood.runtime.bundle.fusion import load_fusion
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
+from diffood.runtime.method.plan import DEFAULT
 from diffood.runtime.method.witnesses.definition import Evidence
+from diffood.runtime.pipeline import score_files
 from diffood.runtime.sessions import SessionRequest, StageTensors
 from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
 from diffood.zoo.images import unpack_set
@@ -82,6 +88,36 @@ def test_a_detector_from_before_a_new_calibration_does_not_judge_by_it(
         with pytest.raises(CalibrationError, match=r"fusion_sha256: .* open the bundle again\.$"):
             old.predict(sorted(clothes_folder.glob("*.png"))[:1])
     Detector.open(path, batch=BATCH, threads=1).calibration()
+
+
+def test_a_calibration_of_another_noise_rule_is_refused(calibrated: Calibrated, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(calibrated.detector.bundle.path, tmp_path / "bundle"))
+    old = json.loads((path / CALIBRATION).read_bytes())
+    old["fingerprint"]["noise_rule"] = "philox-box-muller-1"
+    (path / CALIBRATION).write_text(json.dumps(old))
+    message = r"the noise rule philox-box-muller-1; this version of diffood draws noise by pool-1.*`diffood calibrate "
+    with pytest.raises(CalibrationError, match=message):
+        Detector.open(path, batch=BATCH, threads=1)
+    with pytest.raises(CalibrationError, match=message):
+        Detector.open(path, backend="onnxruntime-cpu", precision="fp32", batch=BATCH, threads=1).calibration()
+
+
+def test_an_image_has_one_score_whatever_scores_it(small_bundle_copy: Path, folder: Path) -> None:
+    """When it is calibrated on, evaluated and served: in any batch, order and company, to the last bit."""
+    sources = list_inputs([str(folder)])
+    detector = Detector.load(open_bundle(small_bundle_copy), DEFAULT, batch=BATCH, threads=1)
+    done = calibrate_files(detector, sources, 0.05, 0.95, "pac")
+    done.save()
+    expected = dict(zip(done.files.ids, done.files.scores.tolist(), strict=True))
+    assert len(set(done.files.evaluations.tolist())) == 2  # some images end early, so that later calls are closed up
+    for batch, threads in ((1, 2), (5, 1), (64, 2)):
+        engine = EngineRequest(batch=batch, threads=threads)
+        evaluated = evaluate_bundle(EvaluateRequest(small_bundle_copy, (str(folder),), {}, engine=engine)).files[IND]
+        assert expected.items() <= dict(zip(evaluated.ids, evaluated.scores.tolist(), strict=True)).items(), engine
+        served = Detector.open(small_bundle_copy, batch=batch, threads=threads)
+        backwards = list(score_files(served, reversed(sources)))
+        scores = {outcome.source.id: outcome.result.score for outcome in backwards if outcome.result}
+        assert expected.items() <= scores.items(), engine
 
 
 class Counting(OnnxRuntimeSession):

@@ -165,6 +165,8 @@ def refusal(bundle: Bundle, calibration: Calibration, running: Fingerprint) -> s
         return failed
     if running == calibration.fingerprint:
         return ""
+    if running.noise_rule != calibration.fingerprint.noise_rule:
+        return f"it draws noise by the rule {running.noise_rule}, calibrated was {calibration.fingerprint.noise_rule}"
     record = find_record(bundle, calibration, running)
     if record is None:
         return "its verdicts were not compared with the calibrated one's"
@@ -190,6 +192,13 @@ def require_calibrated(bundle: Bundle, calibration: Calibration, running: Finger
         raise RefusedEngineError(
             f"{running.precision} on {running.backend} must not serve, as `diffood verify` found ({failed}). Use "
             f"another --precision or --backend; after a repair run `diffood verify {bundle.path}` again.",
+            reason,
+        )
+    if fitted.noise_rule != running.noise_rule:
+        raise RefusedEngineError(
+            f"calibration.json was made with the noise rule {fitted.noise_rule}; this version of diffood draws noise "
+            f"by {running.noise_rule}, which gives other scores. Run `diffood calibrate {bundle.path} --images DIR "
+            "--overwrite` with the same options.",
             reason,
         )
     if fitted.plan != running.plan:
