@@ -20,7 +20,7 @@ from diffood.runtime.bundle.tuning import MeasuredPlan, TuningMeasurement
 
 
 def test_names_of_sets_and_classes_are_no_formulas(tmp_path: Path) -> None:
-    scores, pixels = np.arange(9.0), np.zeros((1, 4, 4), np.float32)
+    scores, pixels = np.arange(9.0), np.zeros((1, 4, 4), np.uint8)
     names = ["ind", "a$\\frac{$", "$", "_hidden"]
     draw_histograms(dict.fromkeys(names, scores), 5.0, "$", tmp_path / "scores.png")
     draw_strip([StripImage(name, pixels, pixels, name, 0.5, 0.01, is_ood=True) for name in names], tmp_path / "s.png")
@@ -79,10 +79,12 @@ def test_the_front_rises_from_the_cheapest_plan_on() -> None:
 
 
 def test_thumbnails_of_large_images_are_small_and_keep_their_colour() -> None:
-    red = np.full((3, 500, 250), -1, np.float32)
-    red[0] = 1
-    found = make_thumbnails(red, -red)
+    red = np.zeros((3, 500, 250), np.uint8)
+    red[0] = 255
+    found = make_thumbnails(red, 255 - red)
     assert (found.width, found.height) == (LARGEST_SIDE // 2, LARGEST_SIDE)
     assert decode_uri(found.original).getpixel((3, 3)) == (255, 0, 0)
     assert decode_uri(found.denoised).getpixel((3, 3)) == (0, 255, 255)
-    assert decode_uri(found.difference).size == (found.width, found.height)
+    heat = decode_uri(found.difference)
+    assert heat.size == (found.width, found.height)
+    assert heat.getpixel((3, 3)) == (252, 255, 164)  # the end of the scale: all channels changed, up or down
