@@ -28,6 +28,7 @@ from diffood.calibration.replacing import require_overwrite
 from diffood.calibration.request import EngineRequest, PlanRequest, open_detector
 from diffood.calibration.scored_files import ScoredFiles, SeeScore, SetAside, describe_set_aside, score_sources
 from diffood.errors import CalibrationError, UsageError
+from diffood.runtime.assembly.files import write_detectors
 from diffood.runtime.bundle.bundle import CALIBRATION, open_bundle
 from diffood.runtime.bundle.calibration import (
     Calibration,
@@ -221,11 +222,16 @@ class Calibrated:
         }
 
     def save(self) -> Path:
-        """Write the calibration into the bundle, after the bank that it needs; returns the path of the calibration."""
+        """Write the calibration into the bundle, after the bank that it needs, and then the detector files.
+
+        Returns the path of the calibration.
+        """
         bundle = self.detector.bundle
         if self.fitted and (entry := self.fitted.fusion.record.bank):
             save_bank(bundle, entry, self.fitted.bank)
-        return save_calibration(bundle, self.calibration)
+        path = save_calibration(bundle, self.calibration)
+        write_detectors(bundle)
+        return path
 
 
 def calibrate_files(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffood.errors import BundleError, UsageError
+from diffood.runtime.assembly.files import write_detectors
 from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, open_bundle
 from diffood.runtime.bundle.calibration import (
     Calibration,
@@ -75,7 +76,9 @@ def restore_calibration(path: Path, name: str | None = None) -> Restored:
         raise UsageError(f"{which} in {path}; choose one with --kept NAME: {listed}.")
     load_calibrated_fusion(bundle, kept[found[0]])  # its bank may be gone or changed
     replaced = current_name(bundle)
-    return Restored(save_calibration(bundle, kept[found[0]]), found[0], kept[found[0]], replaced)
+    saved = save_calibration(bundle, kept[found[0]])
+    write_detectors(bundle)
+    return Restored(saved, found[0], kept[found[0]], replaced)
 
 
 def describe_kept(calibration: Calibration) -> str:

@@ -26,6 +26,7 @@ from diffood.calibration.tuning.timing import (
 )
 from diffood.calibration.tuning.traces import NOTHING_TO_TUNE, full_cost, group_by_trace, list_plans, trace_of
 from diffood.errors import UsageError
+from diffood.runtime.assembly.files import write_detectors
 from diffood.runtime.bundle.bundle import Bundle, add_default_plan, open_bundle
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.tuning import MeasuredPlan, TuningMeasurement, add_tuned, keep_measured
@@ -191,7 +192,7 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
     if interrupted:
         return tuned
     keep_measured(bundle, tuned.measured())
-    add_default_plan(bundle, TUNED, choice.chosen.plan)
+    write_detectors(add_default_plan(bundle, TUNED, choice.chosen.plan))
     return replace(tuned, speeds=_time_chosen(bundle, choice.chosen, images, engine.threads))
 
 

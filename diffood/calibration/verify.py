@@ -13,6 +13,7 @@ from diffood.calibration.parity.served import ServedEngines, list_served
 from diffood.calibration.parity.side_by_side import score_side_by_side
 from diffood.calibration.scored_files import IND, SetAside
 from diffood.errors import BundleError, DeviceError, DiffoodError
+from diffood.runtime.assembly.files import refresh_detectors
 from diffood.runtime.backends import Backend, BackendChoice
 from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusion, load_calibration
@@ -129,6 +130,7 @@ def verify_bundle(request: VerifyRequest, show_progress: ShowProgress = hide_pro
         return Verification((*checks, Check("parity", "", "skipped", reason)))
     parity = _parity(bundle, calibration, fusion, detectors, sets, request, show_progress)
     add_checks(bundle, [_record(detector, check) for detector, *pair in found for check in pair])
+    refresh_detectors(bundle)
     known = {(found.session.backend, found.session.precision): found.fingerprint for found in detectors}
     serves = list_served(bundle, calibration, known, request.batch)
     return replace(parity, checks=(*checks, *parity.checks), serves=serves)

@@ -33,7 +33,10 @@ def export(
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
     bundle: Annotated[
-        Path | None, typer.Option(help="Add to this bundle instead: fp16 or int8 graphs, engines.")
+        Path | None,
+        typer.Option(
+            help="Add to this bundle instead: fp16 or int8 graphs, engines; if none, write detector.onnx again."
+        ),
     ] = None,
     opset: Annotated[int, typer.Option(help="18 to 21; 20 for TensorRT before 10.9, as in JetPack 6.")] = OPSET,
     proof: Annotated[

@@ -23,6 +23,7 @@ from diffood.export.sources.classifiers.classifier import Classifier
 from diffood.export.sources.model_sources import ModelSources, load_models
 from diffood.export.sources.unets.autoencoder import Autoencoder
 from diffood.export.sources.unets.unet import UNet
+from diffood.runtime.assembly.files import write_detectors
 from diffood.runtime.bundle.bundle import (
     FORMAT,
     FileEntry,
@@ -31,6 +32,7 @@ from diffood.runtime.bundle.bundle import (
     ModelEntry,
     Precision,
     UNetEntry,
+    open_bundle,
     write_bundle,
 )
 from diffood.runtime.bundle.trained import TRAINED, pack_trained
@@ -83,6 +85,7 @@ def export_bundle(request: ExportRequest, report: Say, show_progress: ShowProgre
             show_progress=show_progress,
         )
         manifest = _write_files(writer, class_names, plans, request.precisions)
+        write_detectors(open_bundle(folder))
         folder.chmod(0o755)
         if output.exists():
             shutil.rmtree(output)

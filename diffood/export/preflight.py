@@ -40,6 +40,8 @@ def require_possible(request: ExportRequest) -> None:
 
 
 def _require_work(request: ExportRequest) -> None:
+    if writes_detectors_only(request):
+        return
     int8 = "int8" in request.precisions
     held = open_bundle(request.bundle).precisions if request.sources is None else ()
     if request.sources is None and request.engines is None and not (int8 and request.images) and not adds_fp16(request):
@@ -49,6 +51,11 @@ def _require_work(request: ExportRequest) -> None:
         )
     if int8 and not request.images and "int8" not in held:
         raise UsageError("int8 needs the value ranges of real images: add --images DIR with in-distribution ones.")
+
+
+def writes_detectors_only(request: ExportRequest) -> bool:
+    """Whether a bundle is named and nothing to add: its detector files are written again."""
+    return request.sources is None and request.engines is None and not request.precisions and not request.images
 
 
 def adds_fp16(request: ExportRequest) -> bool:

@@ -1,14 +1,23 @@
 """Does what an export is asked: makes a bundle, adds FP16 and INT8 graphs, builds engines. Imports torch late."""
 
-from diffood.export.preflight import EXTRA, EXTRA_OF_GRAPHS, adds_fp16, require_possible
+from diffood.export.preflight import (
+    EXTRA,
+    EXTRA_OF_GRAPHS,
+    adds_fp16,
+    require_possible,
+    writes_detectors_only,
+)
 from diffood.export.request import IMAGES, ExportRequest
 from diffood.export.sources.libraries import require_packages
+from diffood.runtime.assembly.files import write_detectors
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.progress import Say, ShowProgress, hide_progress
 
 
 def run_export(request: ExportRequest, report: Say, show_progress: ShowProgress = hide_progress) -> None:
     """Make a bundle of the sources, or open the one there is, and add what else is asked for.
+
+    Where a bundle is named and nothing to add, its detector files are written again.
 
     Args:
         request: What to make.
@@ -22,6 +31,9 @@ def run_export(request: ExportRequest, report: Say, show_progress: ShowProgress 
 
     """
     require_possible(request)
+    if writes_detectors_only(request):
+        written = write_detectors(open_bundle(request.bundle))
+        report(f"detectors   {', '.join(entry.file for entry in written.files)}")
     if request.sources is not None:
         require_packages("diffood export", *EXTRA)
         from diffood.export.build import export_bundle

@@ -12,10 +12,9 @@ import numpy as np
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.assembly.recipe import list_stages
 from diffood.runtime.backends import Backend, BackendChoice
-from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Role, open_bundle
-from diffood.runtime.bundle.calibration import Calibration, Fingerprint, load_calibrated_fusion, load_calibration
+from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, open_bundle
+from diffood.runtime.bundle.calibration import Calibration, fingerprint_of, load_calibrated_fusion, load_calibration
 from diffood.runtime.bundle.fusion import Fusion
-from diffood.runtime.bundle.graphs import step_role
 from diffood.runtime.bundle.parity import require_calibrated
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.halving import open_halving
@@ -80,7 +79,14 @@ class Detector:
         tables = bundle.tables(plan)
         self._spent = [plan.evaluations(tables, stage.last) for stage in self._stages]
         self.evaluations = plan.evaluations(tables)
-        self.fingerprint = self._fingerprint()
+        self.fingerprint = fingerprint_of(
+            bundle,
+            plan,
+            self.session.precision,
+            self.session.backend,
+            self.session.engine_sha256,
+            fusion.record.sha256 if fusion else None,
+        )
 
     @classmethod
     def open(
@@ -206,26 +212,6 @@ class Detector:
         raise UsageError(
             "A Detector holds a running engine and cannot be pickled or copied: give the other process "
             f"{str(self.bundle.path)!r} and call Detector.open there."
-        )
-
-    def _fingerprint(self) -> Fingerprint:
-        manifest, precision = self.bundle.manifest, self.session.precision
-
-        def sha256(role: Role) -> str:
-            return self.bundle.sha256(self.bundle.graph(role, precision))
-
-        return Fingerprint(
-            classify_sha256=sha256("classify"),
-            step_sha256=sha256(step_role(guided=self.plan.guidance > 0)) if self.plan.denoises else None,
-            noise_levels_sha256=manifest.files[manifest.noise_levels].sha256 if manifest.noise_levels else None,
-            precision=precision,
-            backend=self.session.backend,
-            engine_sha256=self.session.engine_sha256,
-            image=manifest.image,
-            plan=self.plan,
-            fusion_sha256=self.fusion.record.sha256 if self.fusion else None,
-            encode_sha256=sha256("encode") if manifest.latent else None,
-            decode_sha256=sha256("decode") if manifest.latent else None,
         )
 
     def calibration(self) -> Calibration:

@@ -27,7 +27,6 @@ MISUSES: list[tuple[tuple[str, ...], str]] = [
     ((*MODELS, "--output", "out", "--engine-batch", "8,2,16"), "must ascend"),
 ]
 NOTHING_TO_ADD: list[tuple[tuple[str, ...], str]] = [
-    ((), "nothing to add"),
     (("--precision", "fp32"), "bundle has fp32): give --engine, --precision fp16, or"),
     (("--output", "out", "--engine", "tensorrt-rtx"), "leave --unet, --classifier and --output out"),
     (("--engine", "tensorrt-rtx", "--precision", "int8"), "int8 needs the value ranges of real images"),

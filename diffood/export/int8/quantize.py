@@ -3,7 +3,7 @@
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from diffood.export.onnx.precision import LIMITS, count_products, prove_types
 from diffood.export.onnx.proof import PROOF_BATCHES, GraphInputs, prove_equal, prove_structure, run_onnx
 from diffood.export.onnx.samples import count_rows, first_batches, proof_times, times_asked
 from diffood.export.request import FEWEST_IMAGES, IMAGES, ProofScope
+from diffood.runtime.assembly.files import write_detectors
 from diffood.runtime.bundle.bundle import (
     Bundle,
     FileEntry,
@@ -313,7 +314,10 @@ def _name_products(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
 
 
 def replace_graphs(bundle: Bundle, precision: Precision, entries: Sequence[GraphEntry]) -> Manifest:
-    """Write the manifest with these graphs in place of earlier ones; every other file keeps the hash it had."""
+    """Write the manifest with these graphs in place of earlier ones, and the detector files.
+
+    Every other file keeps the hash it had.
+    """
     manifest = bundle.manifest
     others = tuple(entry for entry in manifest.graphs if entry.precision != precision)
     old = {entry.file for entry in manifest.graphs} - {entry.file for entry in others}
@@ -323,4 +327,6 @@ def replace_graphs(bundle: Bundle, precision: Precision, entries: Sequence[Graph
         new = {name: files[name] for entry in entries for name in (entry.file, entry.data) if name}
         return manifest.model_copy(update={"graphs": (*others, *entries), "files": kept | new})
 
-    return write_bundle(bundle.path, make_manifest)
+    made = write_bundle(bundle.path, make_manifest)
+    write_detectors(replace(bundle, manifest=made))
+    return made

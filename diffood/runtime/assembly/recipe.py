@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from diffood.errors import BundleError
 from diffood.runtime.assembly.tensors import require_tensors
 from diffood.runtime.bundle.bundle import Bundle, Precision, Role
-from diffood.runtime.bundle.graphs import autoencoder_roles, read_graph, step_role
+from diffood.runtime.bundle.graphs import list_roles, read_graph
 from diffood.runtime.bundle.weights_file import Weight
 from diffood.runtime.method.noise import NoisePool, make_pool
 from diffood.runtime.method.plan import Plan
@@ -100,17 +100,19 @@ class Recipe:
         return classify_denoised(self.plan.witnesses) and self.origin_scale[1] > 0
 
 
-def make_recipe(bundle: Bundle, plan: Plan, precision: Precision) -> Recipe:
-    """Read what a plan needs of a bundle, in this precision. Raises BundleError as `read_graph` does."""
+def make_recipe(bundle: Bundle, plan: Plan, precision: Precision, *, weights: bool = True) -> Recipe:
+    """Read what a plan needs of a bundle, in this precision; `weights` as `read_graph` has it.
+
+    Raises BundleError as `read_graph` does.
+    """
     manifest = bundle.manifest
     image, row = (manifest.image.channels, manifest.image.height, manifest.image.width), manifest.lane_shape
     parts: dict[str, Part] = {}
     outside: dict[str, Weight] = {}
-    roles = ("classify", step_role(guided=plan.guidance > 0), *autoencoder_roles(bundle))
-    for role in roles if plan.denoises else roles[:1]:
+    for role in list_roles(bundle, plan):
         name = "step" if role.startswith("step") else role
-        parts[name], weights = _read_part(bundle, role, name, precision)
-        outside |= weights
+        parts[name], found = _read_part(bundle, role, name, precision, weights=weights)
+        outside |= found
     return Recipe(
         parts=Parts(**parts),
         plan=plan,
@@ -125,8 +127,10 @@ def make_recipe(bundle: Bundle, plan: Plan, precision: Precision) -> Recipe:
     )
 
 
-def _read_part(bundle: Bundle, role: Role, name: str, precision: Precision) -> tuple[Part, dict[str, Weight]]:
-    graph = read_graph(bundle, role, precision)
+def _read_part(
+    bundle: Bundle, role: Role, name: str, precision: Precision, *, weights: bool
+) -> tuple[Part, dict[str, Weight]]:
+    graph = read_graph(bundle, role, precision, weights=weights)
     try:
         part = Part(name, graph.model)
     except ValueError as error:

@@ -36,8 +36,8 @@ MOST_LISTED = 1000  # entries of a folder that is no bundle, looked at for a nam
 CALIBRATION = "calibration.json"
 PARITY = "parity.json"
 TUNING = "tuning.json"
+DETECTORS = "detector.json"
 KEPT = "calibrations"  # folder of replaced calibrations and of all banks, named by their hashes
-NOT_IN_MANIFEST = (MANIFEST, CALIBRATION, PARITY, TUNING)  # written after export; each says itself what it is valid for
 MAX_MANIFEST_BYTES = 4 * 2**20  # a manifest is some kilobytes; class names of the largest sets stay below this
 MAX_FILE_BYTES = 2**34  # weights of four billion parameters in FP32; a graph's own limit is protobuf's, 2**31
 MAX_STEPS = 100_000  # training steps of a noise schedule
@@ -47,6 +47,14 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Role = Literal["classify", "step_guided", "step_plain", "encode", "decode"]
 Precision = Literal["fp32", "fp16", "int8"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$", max_length=100)]
+
+DETECTOR_FILES: dict[Precision, FileName] = {
+    "fp32": "detector.onnx",
+    "fp16": "detector.fp16.onnx",
+    "int8": "detector.int8.onnx",
+}
+# Written after export, or anew by every calibration; each says itself what it is valid for, or DETECTORS does.
+NOT_IN_MANIFEST = (MANIFEST, CALIBRATION, PARITY, TUNING, DETECTORS, *DETECTOR_FILES.values())
 
 
 class FileEntry(Record):

@@ -12,10 +12,11 @@ from pydantic import Field, model_validator
 
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.backends import Backend
-from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Sha256, kept_folder
+from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Role, Sha256, kept_folder
 from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.bundle.files import parse_record, read_record, read_regular, record_bytes
 from diffood.runtime.bundle.fusion import Fusion, FusionRecord, load_fusion
+from diffood.runtime.bundle.graphs import step_role
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.noise import NOISE_RULE
 from diffood.runtime.method.plan import Plan
@@ -53,11 +54,45 @@ class Fingerprint(GrownRecord):
         """First eight hexadecimal digits of the fingerprint's own hash."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:8]
 
+    def is_of(self, bundle: Bundle) -> bool:
+        """Whether it is of the graphs, noise levels and noise rule that a bundle has now, on whatever engine."""
+        now = fingerprint_of(bundle, self.plan, self.precision, self.backend, self.engine_sha256, self.fusion_sha256)
+        return self == now
+
     def difference(self, other: "Fingerprint") -> str:
         """The fields in which two fingerprints differ, with both values."""
         mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
         changed = [key for key in mine | theirs if mine.get(key) != theirs.get(key)]
         return "; ".join(f"{key}: {mine.get(key)} there, {theirs.get(key)} here" for key in changed)
+
+
+def fingerprint_of(
+    bundle: Bundle,
+    plan: Plan,
+    precision: Precision,
+    backend: Backend,
+    engine_sha256: Sha256 | None = None,
+    fusion_sha256: Sha256 | None = None,
+) -> Fingerprint:
+    """What the scores of a plan depend on, on a backend and in a precision of a bundle."""
+    manifest = bundle.manifest
+
+    def sha256(role: Role) -> Sha256:
+        return bundle.sha256(bundle.graph(role, precision))
+
+    return Fingerprint(
+        classify_sha256=sha256("classify"),
+        step_sha256=sha256(step_role(guided=plan.guidance > 0)) if plan.denoises else None,
+        noise_levels_sha256=manifest.files[manifest.noise_levels].sha256 if manifest.noise_levels else None,
+        precision=precision,
+        backend=backend,
+        engine_sha256=engine_sha256,
+        image=manifest.image,
+        plan=plan,
+        fusion_sha256=fusion_sha256,
+        encode_sha256=sha256("encode") if manifest.latent else None,
+        decode_sha256=sha256("decode") if manifest.latent else None,
+    )
 
 
 def _flat(fields: dict[str, object]) -> dict[str, str]:

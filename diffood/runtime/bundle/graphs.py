@@ -7,6 +7,7 @@ from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import Bundle, GraphEntry, Precision, Role
 from diffood.runtime.bundle.external_data import ExternalTensor, StrayTensorError, find_external_data
 from diffood.runtime.bundle.weights_file import Weight, find_problem, view_weights
+from diffood.runtime.method.plan import Plan
 
 _UNPROVEN = "keeps weights in other files, which are not hashed"
 
@@ -19,6 +20,13 @@ def step_role(*, guided: bool) -> Role:
 def autoencoder_roles(bundle: Bundle) -> tuple[Role, ...]:
     """The roles of the graphs into latents and back; none if images are denoised as they are."""
     return ("encode", "decode") if bundle.manifest.latent else ()
+
+
+def list_roles(bundle: Bundle, plan: Plan) -> tuple[Role, ...]:
+    """The roles of the graphs that a plan takes, the classifier's first."""
+    if not plan.denoises:
+        return ("classify",)
+    return ("classify", step_role(guided=plan.guidance > 0), *autoencoder_roles(bundle))
 
 
 @dataclass(frozen=True)
@@ -36,11 +44,14 @@ class Graph:
     outside: dict[str, Weight]
 
 
-def read_graph(bundle: Bundle, role: Role, precision: Precision) -> Graph:
-    """Read a graph and its weights. Raises BundleError as read_model does, EngineMemoryError."""
+def read_graph(bundle: Bundle, role: Role, precision: Precision, *, weights: bool = True) -> Graph:
+    """Read a graph and its weights; without them, those in a second file stay there.
+
+    Raises BundleError as read_model does, EngineMemoryError.
+    """
     entry = bundle.graph(role, precision)
     model, tensors = read_model(bundle, entry)
-    outside = view_weights(tensors, bundle.load(entry.data)) if entry.data and tensors else {}
+    outside = view_weights(tensors, bundle.load(entry.data)) if weights and entry.data and tensors else {}
     return Graph(bundle.path / entry.file, model, outside)
 
 

@@ -11,6 +11,7 @@ from diffood.errors import BundleError, DeviceError, EngineMemoryError, MissingE
 from diffood.runtime.assembly.recipe import Recipe, Stage, list_stages, make_recipe
 from diffood.runtime.assembly.stage import build_stage
 from diffood.runtime.backends import Backend
+from diffood.runtime.bundle.external_data import find_external_data
 from diffood.runtime.bundle.weights_file import Weight
 from diffood.runtime.sessions import Session, SessionRequest, StageTensors
 from diffood.runtime.sessions.cores import usable_cores
@@ -94,7 +95,10 @@ def load_stage(
     """
     try:
         with explain_lack_of_memory(LIBRARY):
-            session = start_session(build_stage(recipe, stage), provider, options, threads, recipe.outside)
+            model = build_stage(recipe, stage)
+            held = [tensor.name for tensor in find_external_data(model)]  # a stage may need no UNet, or no classifier
+            outside = {name: recipe.outside[name] for name in held}
+            session = start_session(model, provider, options, threads, outside)
     except EngineMemoryError:
         raise
     except Exception as error:

@@ -1,0 +1,84 @@
+"""Writes a bundle's detector files: the plan in force as one graph per precision, with the calibration where it holds.
+
+To be called after whatever they depend on has changed: graphs, the default plan, the calibration, what `diffood verify`
+concluded. The same bundle gives the same bytes.
+"""
+
+import hashlib
+
+from diffood.runtime.assembly.detector import CalibratedScale, build_detector
+from diffood.runtime.assembly.recipe import make_recipe
+from diffood.runtime.bundle.bundle import DETECTOR_FILES, Bundle, Precision
+from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusion, load_calibration
+from diffood.runtime.bundle.detectors import (
+    DetectorEntry,
+    DetectorRecord,
+    current_calibration,
+    hash_graphs,
+    load_detectors,
+    save_detectors,
+)
+from diffood.runtime.bundle.durable import write_durably
+from diffood.runtime.bundle.graphs import list_roles
+from diffood.runtime.bundle.parity import load_parity, refusal
+from diffood.runtime.method.plan import Plan
+
+
+def write_detectors(bundle: Bundle) -> DetectorRecord:
+    """Write the detector file of every precision, then their record; returns it.
+
+    Raises BundleError for a damaged graph or calibration.
+    """
+    digest = current_calibration(bundle)
+    calibration = load_calibration(bundle) if digest else None
+    plan = calibration.fingerprint.plan if calibration else bundle.plan()
+    scale = CalibratedScale(calibration, load_calibrated_fusion(bundle, calibration)) if calibration else None
+    valid = calibrated_precisions(bundle, calibration) if calibration else frozenset()
+    for precision in DETECTOR_FILES.keys() - set(bundle.precisions):
+        (bundle.path / DETECTOR_FILES[precision]).unlink(missing_ok=True)
+    record = DetectorRecord(
+        plan_name=next((name for name, known in bundle.manifest.plans.items() if known == plan), None),
+        plan=plan,
+        calibration_sha256=digest,
+        files=tuple(
+            _write(bundle, plan, precision, scale if precision in valid else None) for precision in bundle.precisions
+        ),
+    )
+    save_detectors(bundle, record)
+    return record
+
+
+def refresh_detectors(bundle: Bundle) -> None:
+    """Write the detector files anew where `diffood verify` has changed which of them may give verdicts."""
+    record = load_detectors(bundle)
+    if record is None or record.calibration_sha256 is None:
+        return
+    valid = calibrated_precisions(bundle, load_calibration(bundle))
+    if any(entry.calibrated != (entry.precision in valid) for entry in record.files):
+        write_detectors(bundle)
+
+
+def calibrated_precisions(bundle: Bundle, calibration: Calibration) -> frozenset[Precision]:
+    """Precisions that may serve with a calibration, on whatever backend: its own, and what passed `diffood verify`."""
+    held = (calibration.fingerprint, *(record.variant for record in load_parity(bundle).records))
+    return frozenset(
+        found.precision
+        for found in held
+        if found.precision in bundle.precisions and found.is_of(bundle) and not refusal(bundle, calibration, found)
+    )
+
+
+def _write(bundle: Bundle, plan: Plan, precision: Precision, scale: CalibratedScale | None) -> DetectorEntry:
+    model = build_detector(make_recipe(bundle, plan, precision, weights=False), scale)
+    file = DETECTOR_FILES[precision]
+    write_durably(bundle.path / file, model)
+    data = {bundle.graph(role, precision).data for role in list_roles(bundle, plan)}
+    return DetectorEntry(
+        sha256=hashlib.sha256(model).hexdigest(),
+        size=len(model),
+        precision=precision,
+        file=file,
+        data=tuple(sorted(filter(None, data))),
+        graphs=hash_graphs(bundle, plan, precision),
+        calibrated=scale is not None,
+    )

@@ -1,0 +1,160 @@
+"""The bundle's detector files and detector.json, which says what each holds. Reads and checks them; assembles none.
+
+They change with the calibration, so the manifest does not list them. `runtime.assembly.files` writes them: the files
+first, then the record. After a crash between the two, no file passes for one of the present calibration.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from diffood.errors import BundleError, CalibrationError
+from diffood.runtime.bundle.bundle import (
+    CALIBRATION,
+    DETECTOR_FILES,
+    DETECTORS,
+    Bundle,
+    FileEntry,
+    FileName,
+    Precision,
+    Role,
+    Sha256,
+)
+from diffood.runtime.bundle.files import read_record, read_regular, write_record
+from diffood.runtime.bundle.graphs import list_roles
+from diffood.runtime.bundle.parity import calibration_sha256
+from diffood.runtime.method.plan import Plan
+from diffood.runtime.records import Record, Text
+
+MAX_RECORD_BYTES = 2**20
+
+
+class DetectorEntry(FileEntry):
+    """One detector file.
+
+    Attributes:
+        precision: Of the graphs it was assembled from.
+        file: Its ONNX file.
+        data: Files with weights that must be in the same folder; the manifest has their hashes.
+        graphs: sha256 of each of the graphs, as Bundle.sha256 gives it.
+        calibrated: Whether it gives verdicts; the witnesses alone otherwise.
+    """
+
+    precision: Precision
+    file: FileName
+    data: tuple[FileName, ...] = ()
+    graphs: dict[Role, Sha256]
+    calibrated: bool
+
+
+class DetectorRecord(Record):
+    """The content of detector.json.
+
+    Attributes:
+        format: Format of the file.
+        plan_name: The plan's name in the manifest; None for a plan that has none.
+        plan: What all files compute.
+        calibration_sha256: Hash of the calibration.json that was in force; None if there was none.
+        files: The files, one for each precision.
+    """
+
+    format: Literal[1] = 1
+    plan_name: Text | None
+    plan: Plan
+    calibration_sha256: Sha256 | None
+    files: Annotated[tuple[DetectorEntry, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class DetectorFile:
+    """A detector file whose bytes were hashed.
+
+    Attributes:
+        entry: What it is.
+        plan: What it computes.
+        model: Its bytes.
+    """
+
+    entry: DetectorEntry
+    plan: Plan
+    model: bytes
+
+
+def hash_graphs(bundle: Bundle, plan: Plan, precision: Precision) -> dict[Role, Sha256]:
+    """sha256 of the graphs that a plan takes, by role."""
+    return {role: bundle.sha256(bundle.graph(role, precision)) for role in list_roles(bundle, plan)}
+
+
+def current_calibration(bundle: Bundle) -> Sha256 | None:
+    """Hash of calibration.json; None where there is none."""
+    return calibration_sha256(bundle) if os.path.lexists(bundle.path / CALIBRATION) else None
+
+
+def load_detectors(bundle: Bundle) -> DetectorRecord | None:
+    """What the bundle's detector files hold; None where none were written. Raises BundleError for a damaged record."""
+    if not os.path.lexists(bundle.path / DETECTORS):
+        return None
+    return read_record(bundle.path, DETECTORS, DetectorRecord, limit=MAX_RECORD_BYTES, remedy=_remedy(bundle))
+
+
+def save_detectors(bundle: Bundle, record: DetectorRecord) -> Path:
+    """Write the record, after its files; returns its path."""
+    return write_record(bundle.path, DETECTORS, record)
+
+
+def read_detector(bundle: Bundle, precision: Precision) -> DetectorFile:
+    """The detector file of a precision, calibrated or not: the bytes returned are those that were hashed.
+
+    Raises BundleError if there is none, it was changed, or it was made of another calibration or other graphs.
+    """
+    bundle.graph("classify", precision)
+    record = load_detectors(bundle)
+    entry = next((entry for entry in record.files if entry.precision == precision), None) if record else None
+    if record is None or entry is None:
+        raise BundleError(f"{bundle.path} has no {DETECTOR_FILES[precision]}; {_remedy(bundle)}.")
+    if reason := find_stale(bundle, record, entry):
+        raise BundleError(f"{bundle.path / entry.file} {reason}; {_remedy(bundle)}.")
+    data = read_regular(bundle.path, entry.file, entry.size, _remedy(bundle))
+    if (found := hashlib.sha256(data).hexdigest()) != entry.sha256:
+        raise BundleError(
+            f"{bundle.path / entry.file} was changed after it was written: its sha256 is {found[:12]}…, {DETECTORS} "
+            f"says {entry.sha256[:12]}…. Do not use it; {_remedy(bundle)}."
+        )
+    return DetectorFile(entry, record.plan, data)
+
+
+def read_calibrated_detector(bundle: Bundle, precision: Precision) -> DetectorFile:
+    """A detector file that gives verdicts.
+
+    Raises CalibrationError if the calibration is for another precision and this one did not pass `diffood verify`,
+    BundleError as `read_detector` does.
+    """
+    found = read_detector(bundle, precision)
+    if not found.entry.calibrated:
+        raise CalibrationError(
+            f"{bundle.path / found.entry.file} gives no verdicts: the calibration is not for {precision}. Run "
+            f"`diffood verify {bundle.path} --images DIR` to compare its verdicts with the calibrated ones, or "
+            f"`diffood calibrate {bundle.path} --images DIR --precision {precision} --overwrite`."
+        )
+    return found
+
+
+def find_stale(bundle: Bundle, record: DetectorRecord, entry: DetectorEntry) -> str:
+    """Why a file is not that of the bundle as it is now, as the end of a sentence; "" if it is."""
+    held, current = record.calibration_sha256, current_calibration(bundle)
+    if held is None and current is not None:
+        return "was written before the bundle was calibrated"
+    if held != current:
+        now = f"{CALIBRATION} is {current[:12]}…" if current else f"there is no {CALIBRATION}"
+        return f"has the calibration {str(held)[:12]}…, and {now}"
+    if entry.graphs != hash_graphs(bundle, record.plan, entry.precision):
+        return "was assembled from other graphs than the bundle has"
+    return ""
+
+
+def _remedy(bundle: Bundle) -> str:
+    return f"run `diffood export --bundle {bundle.path}`, which writes it again"
