@@ -10,6 +10,7 @@ from diffood.calibration.parity.served import ServedEngines, list_served
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, list_kept, load_calibrated_fusion, load_calibration
+from diffood.runtime.bundle.detectors import DetectorRecord, find_stale, load_detectors, read_detector
 from diffood.runtime.bundle.engines import EngineFolder, list_engines
 from diffood.runtime.bundle.parity import ParityFile, calibration_sha256, load_parity
 
@@ -21,6 +22,8 @@ class Inspection:
     Attributes:
         bundle: The bundle; every file of its manifest was hashed.
         engines: Its TensorRT engines; their plan files were hashed.
+        detectors: Its detector files; None if it has none.
+        stale: Why one of them is not that of the bundle as it is now, by file.
         calibration: The one in force; None if it is not calibrated.
         kept: Earlier ones, by file name.
         judged: What `diffood verify` stored.
@@ -29,6 +32,8 @@ class Inspection:
 
     bundle: Bundle
     engines: tuple[EngineFolder, ...]
+    detectors: DetectorRecord | None
+    stale: dict[str, str]
     calibration: Calibration | None
     kept: dict[str, Calibration]
     judged: ParityFile
@@ -56,6 +61,7 @@ class Inspection:
         return {
             "manifest": self.bundle.manifest.model_dump(mode="json"),
             "engines": {engine.path.name: engine.record.model_dump(mode="json") for engine in self.engines},
+            "detectors": self.detectors and self.detectors.model_dump(mode="json") | {"stale": self.stale},
             "calibration": self.calibration and self.calibration.summary(),
             "kept_calibrations": {
                 name: old.summary() | {"fingerprint_short": old.fingerprint.short} for name, old in self.kept.items()
@@ -74,14 +80,28 @@ def inspect_bundle(path: Path) -> Inspection:
     calibration = _calibration(bundle)
     load_calibrated_fusion(bundle, calibration)  # its bank has a hash too
     check_files(bundle)  # so have the engines
+    detectors = load_detectors(bundle)
     return Inspection(
         bundle=bundle,
         engines=tuple(list_engines(bundle)),
+        detectors=detectors,
+        stale=_check_detectors(bundle, detectors),
         calibration=calibration,
         kept=list_kept(bundle),
         judged=load_parity(bundle),
         serves=list_served(bundle, calibration, {}) if calibration else None,
     )
+
+
+def _check_detectors(bundle: Bundle, record: DetectorRecord | None) -> dict[str, str]:
+    """Why files are stale, by name. Raises BundleError for one that was changed."""
+    stale = {}
+    for entry in record.files if record else ():
+        if reason := find_stale(bundle, record, entry):
+            stale[entry.file] = reason
+        else:
+            read_detector(bundle, entry.precision)
+    return stale
 
 
 def _calibration(bundle: Bundle) -> Calibration | None:

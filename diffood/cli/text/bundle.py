@@ -24,6 +24,7 @@ def describe_bundle(found: "Inspection") -> list[str]:
         *_describe_models(bundle),
         *(_describe_graph(bundle, graph) for graph in bundle.manifest.graphs),
         *map(_describe_engine, found.engines),
+        *_describe_detectors(found),
         *_describe_plans(bundle),
         *_describe_calibration(bundle, calibration),
         *(
@@ -84,6 +85,22 @@ def _describe_engine(engine: EngineFolder) -> str:
         f"capability {record.compute_capability}{gpu}, {profile.smallest} to {profile.largest} rows "
         f"(best {profile.usual}), {size}"
     )
+
+
+def _describe_detectors(found: "Inspection") -> list[str]:
+    record = found.detectors
+    if record is None:
+        return [f"detector    none; `diffood export --bundle {found.bundle.path}` writes detector.onnx"]
+    plan = f"plan {record.plan_name}" if record.plan_name else "a plan of its own"
+    lines = []
+    for entry in record.files:
+        gives = "verdicts" if entry.calibrated else "witnesses, no verdicts"
+        weights = f", weights in {', '.join(entry.data)}" if entry.data else ""
+        stale = f"; it {reason}" if (reason := found.stale.get(entry.file)) else ""
+        lines.append(
+            f"detector    {entry.file}: {entry.precision}, {plan}, {decimal(entry.size)}{weights}, gives {gives}{stale}"
+        )
+    return lines
 
 
 def _describe_verified(found: "Inspection") -> list[str]:
