@@ -95,8 +95,10 @@ def inspect_bundle(path: Path) -> Inspection:
 
 def _check_detectors(bundle: Bundle, record: DetectorRecord | None) -> dict[str, str]:
     """Why files are stale, by name. Raises BundleError for one that was changed."""
-    stale = {}
-    for entry in record.files if record else ():
+    stale: dict[str, str] = {}
+    if record is None:
+        return stale
+    for entry in record.files:
         if reason := find_stale(bundle, record, entry):
             stale[entry.file] = reason
         else:
