@@ -53,7 +53,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("fresh --images ind --witnesses jump,colour", "colour"),
         ("fresh --images ind --method bayes", "bayes"),
         ("fresh --images ind --backend cpu", "'cpu'"),
-        ("fresh --images ind --batch 0", "0 rows"),
+        ("fresh --images ind --batch 0", "0 images"),
         ("fresh --images ind --threads -1", "-1 threads"),
         ("fresh --images ind --colour red", "--colour"),
         ("fresh --images ind --report empty", "empty is a folder"),
@@ -143,7 +143,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("bundle *.png --output rows.jsonl", "matches no file"),
         ("bundle ind --output rows.txt", "no known ending"),
         ("bundle ind --output rows.jsonl --max-pixels 0", "--max-pixels"),
-        ("bundle ind --output rows.jsonl --batch 5000", "A batch of 5000 rows"),
+        ("bundle ind --output rows.jsonl --batch 5000", "A batch of 5000 images"),
     ],
     "monitor": [
         ("--bundle bundle", "ROWS"),

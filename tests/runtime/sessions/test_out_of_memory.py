@@ -114,30 +114,30 @@ def test_the_largest_half_that_fits_is_opened(subtests: pytest.Subtests) -> None
     for batch, fits, opened in [(64, 64, 64), (64, 20, 16), (7, 1, 1), (1, 1, 1)]:
         with subtests.test(batch=batch, fits=fits):
 
-            def open_with(rows: int, fits: int = fits) -> int:
-                if rows > fits:
-                    raise EngineMemoryError(f"{rows} rows do not fit.")
-                return rows
+            def open_with(images: int, fits: int = fits) -> int:
+                if images > fits:
+                    raise EngineMemoryError(f"{images} images do not fit.")
+                return images
 
             assert open_halving(open_with, batch) == opened
 
 
 def test_where_nothing_fits_the_last_reason_is_given() -> None:
-    def open_with(rows: int) -> int:
-        raise EngineMemoryError(f"{rows} rows do not fit.")
+    def open_with(images: int) -> int:
+        raise EngineMemoryError(f"{images} images do not fit.")
 
-    with pytest.raises(EngineMemoryError, match=r"^1 rows do not fit\.$"):
+    with pytest.raises(EngineMemoryError, match=r"^1 images do not fit\.$"):
         open_halving(open_with, 8)
 
 
-def test_an_engine_built_for_more_rows_than_fit_says_both() -> None:
-    def open_with(rows: int) -> int:
-        if rows < 8:
-            raise BundleError("The engine takes 8 to 64 rows.")
-        raise EngineMemoryError(f"{rows} rows do not fit.")
+def test_an_engine_built_for_more_images_than_fit_says_both() -> None:
+    def open_with(images: int) -> int:
+        if images < 8:
+            raise BundleError("The engine takes 8 to 64 images.")
+        raise EngineMemoryError(f"{images} images do not fit.")
 
     with pytest.raises(
-        EngineMemoryError, match=r"^8 rows do not fit\. Fewer rows are not possible: The engine takes 8 to"
+        EngineMemoryError, match=r"^8 images do not fit\. Fewer are not possible: The engine takes 8 to"
     ):
         open_halving(open_with, 32)
     with pytest.raises(BundleError):

@@ -106,7 +106,7 @@ def test_a_name_that_cannot_be_a_folder_is_refused(calibrated: Path, tmp_path: P
 
 def test_settings_that_cannot_be_served_are_refused(calibrated: Path, tmp_path: Path) -> None:
     cases: list[tuple[dict[str, object], int, type[Exception], str]] = [
-        ({"batch": 0}, 0, UsageError, "batch of 0 rows"),
+        ({"batch": 0}, 0, UsageError, "batch of 0 images"),
         ({"threads": -1}, 0, UsageError, "-1 threads"),
         ({}, -1, UsageError, "delay of -1"),
         ({"precision": "int8"}, 0, BundleError, "no int8 graphs"),
