@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -136,12 +137,15 @@ def read_golden(bundle: Bundle) -> Golden:
         raise BundleError(
             f"{bundle.path / file} has no golden images uint8 of {'x'.join(map(str, planes))}; export the bundle again."
         )
-    runs = {}
-    for key in arrays:
-        name, _, what = key.rpartition(".")
-        if what == PLAN:
-            with explain_invalid(f"{bundle.path / file}, {key!r},", "export the bundle again", BundleError):
-                plan = Plan.model_validate_json(str(arrays[key]))
-            found = {output: arrays.get(f"{name}.{output}") for output in list_outputs(plan)}
-            runs[name] = GoldenRun(plan, {output: value for output, value in found.items() if value is not None})
-    return Golden(image, runs)
+    names = [key.removesuffix(f".{PLAN}") for key in arrays if key.endswith(f".{PLAN}")]
+    with explain_invalid(f"{bundle.path / file}", "export the bundle again", BundleError):
+        return Golden(image, {name: _read_run(arrays, name) for name in names})
+
+
+def _read_run(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> GoldenRun:
+    plan = Plan.model_validate_json(str(arrays[f"{name}.{PLAN}"]))
+    found = {output: arrays.get(f"{name}.{output}", np.empty(0)) for output in list_outputs(plan)}
+    for output, values in found.items():
+        if values.dtype != np.float32 or values.shape[:1] != arrays[IMAGE].shape[:1]:
+            raise ValueError(f"{f'{name}.{output}'!r} is not float32, a row for each image")
+    return GoldenRun(plan, found)

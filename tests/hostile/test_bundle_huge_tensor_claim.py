@@ -28,6 +28,6 @@ def test_a_claim_is_refused_without_setting_the_memory_aside(
             reseal("classify.onnx", model.SerializeToString())
             bundle = open_bundle(victim)
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            with pytest.raises(BundleError, match=r"cannot load .*classify\.onnx"):
+            with pytest.raises(BundleError, match="cannot load the graphs of"):
                 Detector.load(bundle, bundle.plan("plain"), batch=1, threads=1)
             assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MAX_MEMORY_KB

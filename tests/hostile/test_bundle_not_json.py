@@ -24,9 +24,9 @@ NOT_A_MANIFEST = {
     "number": b"1",
     "string": b'"manifest"',
     "null": b"null",
-    "UTF-16": '{"format": 1}'.encode("utf-16"),
+    "UTF-16": '{"format": 2}'.encode("utf-16"),
     "NaN": b'{"format": NaN}',
-    "lone surrogate": b'{"format": 1, "default_plan": "\\ud800"}',
+    "lone surrogate": b'{"format": 2, "default_plan": "\\ud800"}',
 }
 
 

@@ -13,7 +13,7 @@ from outside_weights import move_outside, point_outside, seal
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.graphs import read_graph, read_model
-from diffood.runtime.sessions.onnxruntime import PROVIDER, load_graph
+from diffood.runtime.detector import Detector
 
 onnx = pytest.importorskip("onnx", reason="needs the extra: export")
 
@@ -29,8 +29,9 @@ def large(victim: Path) -> Path:
     return victim
 
 
-def load(path: Path) -> Any:
-    return load_graph(open_bundle(path), "classify", "fp32", PROVIDER, {}, threads=1)
+def load(path: Path) -> None:
+    bundle = open_bundle(path)
+    Detector.load(bundle, bundle.plan("fast"), batch=1, threads=1)
 
 
 def refusal(path: Path) -> str:
@@ -169,7 +170,7 @@ def test_a_file_that_is_swapped_after_the_bundle_was_opened_is_refused(large: Pa
     bundle = open_bundle(large)
     (large / NAME).write_bytes(bytes((large / NAME).stat().st_size))
     with pytest.raises(BundleError, match=f"{NAME} was changed after export"):
-        load_graph(bundle, "classify", "fp32", PROVIDER, {}, threads=1)
+        Detector.load(bundle, bundle.plan("fast"), batch=1, threads=1)
 
 
 def test_what_is_written_to_the_file_after_it_was_hashed_reaches_no_engine(large: Path) -> None:

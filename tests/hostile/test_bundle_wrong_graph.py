@@ -63,6 +63,24 @@ def test_labels_that_the_manifest_denies_are_refused(victim: Path, rewrite: Rewr
     assert "label tensor(int64)" in refusal(victim)
 
 
+def test_graphs_with_operators_of_different_versions_are_refused(victim: Path, reseal: Reseal) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs the extra: export")
+    original = (victim / "step_guided.onnx").read_bytes()
+    for domain, versions, said in (
+        ("", (18,), "'ai.onnx' in two versions, classify.onnx of version 21 and step_guided.onnx of version 18"),
+        ("ai.onnx", (18,), "'ai.onnx' in two versions"),
+        ("x", (1, 1), "step_guided.onnx cannot be used: it imports the operators of a domain twice"),
+    ):
+        changed = onnx.load_from_string(original)
+        if len(versions) == 1:
+            del changed.opset_import[:]
+        changed.opset_import.extend(onnx.helper.make_opsetid(domain, version) for version in versions)
+        reseal("step_guided.onnx", changed.SerializeToString())
+        assert said in refusal(victim)
+    reseal("step_guided.onnx", original)
+    Detector.load(open_bundle(victim), open_bundle(victim).plan("fast"), threads=1)  # another step graph
+
+
 def test_a_frozen_batch_and_another_type_are_refused(victim: Path, reseal: Reseal) -> None:
     onnx = pytest.importorskip("onnx", reason="needs the extra: export")
     path = victim / "classify.onnx"

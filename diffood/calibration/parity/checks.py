@@ -124,12 +124,11 @@ def check_contract(detector: Detector) -> Check:
     session = detector.session
     limit = 0.0 if session.backend == "onnxruntime-cpu" else REPEAT_LIMITS[session.precision]
     outcome: Outcome = "ok" if shift <= limit else "failed"
-    return Check(
-        "contract",
-        subject_of(detector),
-        outcome,
-        f"scores repeat within {shift:.0e} in any order and run, {limit:.0e} allowed",
+    allowed = f"{limit:.0e} is allowed" if limit else "none may"
+    detail = (
+        f"scores differ by {shift:.0e} with order or run, {allowed}" if shift else "scores repeat in any order and run"
     )
+    return Check("contract", subject_of(detector), outcome, detail)
 
 
 def _relative(want: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> float:

@@ -109,10 +109,13 @@ def make_recipe(bundle: Bundle, plan: Plan, precision: Precision, *, weights: bo
     image, row = (manifest.image.channels, manifest.image.height, manifest.image.width), manifest.lane_shape
     parts: dict[str, Part] = {}
     outside: dict[str, Weight] = {}
+    files: dict[tuple[str, int], str] = {}  # with operators of this domain and version
     for role in list_roles(bundle, plan):
         name = "step" if role.startswith("step") else role
         parts[name], found = _read_part(bundle, role, name, precision, weights=weights)
         outside |= found
+        files |= dict.fromkeys(parts[name].domains.items(), bundle.graph(role, precision).file)
+    _require_one_version(bundle, files)
     return Recipe(
         parts=Parts(**parts),
         plan=plan,
@@ -125,6 +128,19 @@ def make_recipe(bundle: Bundle, plan: Plan, precision: Precision, *, weights: bo
         features=manifest.feature_count,
         outside=outside,
     )
+
+
+def _require_one_version(bundle: Bundle, files: Mapping[tuple[str, int], str]) -> None:
+    """Refuse graphs that cannot be one: a graph has its operators of one version. files: By domain and version."""
+    versions: dict[str, int] = {}
+    for domain, version in files:
+        other = versions.setdefault(domain, version)
+        if other != version:
+            one, two = (f"{files[domain, found]} of version {found}" for found in (other, version))
+            raise BundleError(
+                f"{bundle.path} has operators of {domain or 'ai.onnx'!r} in two versions, {one} and {two}: no graph "
+                "can have both. Export the bundle again, all graphs with one --opset."
+            )
 
 
 def _read_part(

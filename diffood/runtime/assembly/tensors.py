@@ -6,14 +6,14 @@ from typing import Any
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import Bundle, Role
-from diffood.runtime.onnx import messages
 from diffood.runtime.onnx.parts import Part
 
 Tensor = tuple[str | int | None, ...]  # ONNX's word for the type, then dimensions; a name or None for a free one
 Tensors = dict[str, Tensor]
 
 FLOAT, INT64 = "tensor(float)", "tensor(int64)"
-_TYPES = {messages.FLOAT: FLOAT, messages.INT64: INT64, messages.FLOAT16: "tensor(float16)"}
+# onnx.proto's numbers of types, from 1
+_TYPES = "float uint8 int8 uint16 int16 int32 int64 string bool float16 double".split()  # noqa: SIM905
 _BATCH = "batch"
 
 
@@ -53,7 +53,12 @@ def require_tensors(where: Path, bundle: Bundle, role: Role, part: Part) -> None
 
 
 def _tensors(values: Iterable[Any]) -> Tensors:
-    return {value.name: (_TYPES.get(_of(value).elem_type, "another type"), *_shape(value)) for value in values}
+    return {value.name: (_type(value), *_shape(value)) for value in values}
+
+
+def _type(value: Any) -> str:
+    number = _of(value).elem_type
+    return f"tensor({_TYPES[number - 1]})" if 1 <= number <= len(_TYPES) else "another type"
 
 
 def _shape(value: Any) -> list[str | int | None]:

@@ -370,8 +370,11 @@ def _parse_manifest(path: Path, data: bytes) -> Manifest:
             f"{where} has format {found}; this diffood reads format {FORMAT}. "
             "Upgrade diffood (`pip install -U diffood`) or export the bundle with this version."
         )
-    if isinstance(found, int) and found < FORMAT:
-        raise BundleError(f"{where} has format {found}, of an earlier diffood; export and calibrate the bundle again.")
+    if type(found) is int and 1 <= found < FORMAT:
+        raise BundleError(
+            f"{where} has format {found}, of an earlier diffood: export the bundle again from its models, and "
+            "calibrate it again, since images get other noise now."
+        )
     return parse_record(data, where, Manifest, "export the bundle anew")
 
 

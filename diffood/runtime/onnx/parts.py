@@ -15,7 +15,7 @@ class Part:
     Attributes:
         name: Under which its weights are kept; parts of one name share them.
         inputs: Names of what it takes.
-        domains: Versions of its operators by domain.
+        domains: Versions of its operators by domain; "" is ONNX's own.
     """
 
     def __init__(self, name: str, model: bytes) -> None:
@@ -27,7 +27,11 @@ class Part:
         if message.functions or message.graph.sparse_initializer:
             raise ValueError("it has functions or sparse weights, which no export writes")
         self.name, self.graph = name, message.graph
-        self.domains = {entry.domain: entry.version for entry in message.opset_import}
+        own = ("", "ai.onnx")
+        versions = [("" if entry.domain in own else entry.domain, entry.version) for entry in message.opset_import]
+        self.domains = dict(versions)
+        if len(self.domains) < len(versions):
+            raise ValueError("it imports the operators of a domain twice")
         weights = {tensor.name for tensor in message.graph.initializer}
         self.inputs = tuple(value.name for value in message.graph.input if value.name not in weights)
 
