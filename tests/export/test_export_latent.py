@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from refusals import assert_refused
 latent_models.need_export()
 
 import diffusers
+import onnx
 import torch
 from latent_models import kl_autoencoder, latent_unet, save_pipeline, transformer, vq_autoencoder
 
@@ -22,6 +24,7 @@ from diffood.bench.torch_loop import TorchVariant, open_torch_loop
 from diffood.errors import ExportError
 from diffood.export.graphs.autoencoder import DecodeGraph, EncodeGraph
 from diffood.export.int8 import quantize
+from diffood.export.int8.qdq import open_session
 from diffood.export.int8.states import record_states
 from diffood.export.onnx.precision import LIMITS
 from diffood.export.onnx.proof import export_onnx, prove_equal, run_torch
@@ -33,7 +36,7 @@ from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.engines import list_engines
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
-from diffood.runtime.method.noise import content_key, draw_noise, mix
+from diffood.runtime.method.noise import make_pool
 from diffood.runtime.method.plan import Plan
 
 PLAN = Plan(start_times=(10, 21), stride=7, repeats=2, guidance=2.0, schedule="reference")
@@ -210,17 +213,14 @@ def test_the_official_loop_in_torch_runs_in_latent_space(
 ) -> None:
     plan = PLAN.changed({"schedule": schedule})
     models = ModelSources(dit_pipeline, ClassifierSource(latent_models.classifier_of(dit_pipeline)))
-    x = from_pixels(clothes[:3, None])
-    drawn = [
-        [draw_noise(content_key(image), plan.seed, r, dit_bundle.manifest.lane_shape) for image in x]
-        for r in range(plan.repeats)
-    ]
+    pixels, latents = clothes[:3, None], dit_bundle.manifest.lane_shape
+    noise = make_pool(plan.seed, plan.repeats, pixels[0].size, math.prod(latents)).draw(pixels, latents)
     loop = open_torch_loop(dit_bundle.path, models, plan, 1, TorchVariant(), rows=4)
     with torch.inference_mode():
-        found = loop.score(torch.from_numpy(x), torch.from_numpy(np.array(drawn))).numpy()
+        found = loop.score(torch.from_numpy(from_pixels(pixels)), torch.from_numpy(noise)).numpy()
     detector = Detector.load(dit_bundle, plan, batch=5, threads=1)
-    np.testing.assert_allclose(found, detector.score_prepared(x).by_start, rtol=0, atol=1e-4)
-    assert loop.run(x) == 3 * detector.evaluations
+    np.testing.assert_allclose(found, detector.score_pixels(pixels).by_start, rtol=0, atol=1e-4)
+    assert loop.run(pixels) == 3 * detector.evaluations
 
 
 @pytest.mark.slow
@@ -234,21 +234,17 @@ def test_another_autoencoder_is_not_the_bundles(dit_bundle: Bundle, dit_pipeline
 
 @pytest.mark.slow
 def test_int8_steps_are_calibrated_on_latents_and_the_classifier_on_images(dit_bundle: Bundle, clothes: Any) -> None:
-    plan, x = dit_bundle.plan(), from_pixels(clothes[:3, None])
-    fed = record_states(dit_bundle, x)
-    detector = Detector.load(dit_bundle, plan, threads=1)
-    table = dit_bundle.tables(plan)[0]
-    keyed = [(z, content_key(image)) for z, image in zip(detector.session.encode(x), x, strict=True)]
-    noised = [
-        mix(table.noise_scale, z, draw_noise(key, plan.seed, repeat, z.shape))
-        for z, key in keyed
-        for repeat in range(plan.repeats)
-    ]
+    plan, pixels = dit_bundle.plan(), clothes[:3, None]
+    fed = record_states(dit_bundle, pixels)
+    table, x = dit_bundle.tables(plan)[0], from_pixels(pixels)
+    z = open_session(onnx.load(dit_bundle.path / "encode.onnx")).run(["z"], {"x": x})[0]
+    noise = make_pool(plan.seed, plan.repeats, x[0].size, z[0].size).draw(pixels, z.shape[1:])
+    signal, sigma = table.noise_scale
+    noised = (signal * z + sigma * noise).reshape(-1, *z.shape[1:])  # by repeat, then image
     for role in ("step_plain", "step_guided"):
         states = fed[role]  # type: ignore[index]
         first = states.inputs["x"][states.inputs["time"] == table.times[0]]
-        assert len(first) == len(noised)  # in the order of the lanes
-        assert max(np.abs(first - z).max(axis=(1, 2, 3)).min() for z in noised) < 1e-6
+        np.testing.assert_allclose(first, noised, rtol=0, atol=1e-6)
     classified = fed["classify"]
     assert np.array_equal(classified.inputs["x"][classified.groups == "images"], x)
     denoised = classified.inputs["x"][classified.groups == "denoised"]
@@ -263,7 +259,7 @@ def test_an_int8_variant_leaves_the_autoencoder_in_fp32(
     path = Path(shutil.copytree(dit_bundle.path, tmp_path / "bundle"))
     lines: list[str] = []
     monkeypatch.setattr(quantize, "BUDGETS", dict.fromkeys(quantize.BUDGETS, 0.2))  # for networks so small
-    quantize.quantize_bundle(path, from_pixels(clothes[:16, None]), report=lines.append)
+    quantize.quantize_bundle(path, clothes[:16, None], report=lines.append)
     bundle = open_bundle(path)
     assert {role: bundle.graph(role, "int8").file for role in ("encode", "decode")} == {
         "encode": "encode.onnx",
