@@ -129,7 +129,9 @@ def time_stream(bundle: Path, batch: int, rounds: int) -> list[float]:
 
 def serve_files(bundle: Path, folder: Path, rows: Path, batch: int) -> float:
     """Images a second of `diffood serve-batch` on a folder."""
-    request = ServeRequest(ScorerRequest(bundle, backend="onnxruntime-cpu", batch=batch), InputRequest((str(folder),)), OutputRequest(rows))
+    request = ServeRequest(
+        ScorerRequest(bundle, backend="onnxruntime-cpu", batch=batch), InputRequest((str(folder),)), OutputRequest(rows)
+    )
     return serve(request, Stop()).summary.images_per_second
 
 

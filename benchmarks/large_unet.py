@@ -21,8 +21,8 @@ from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.plan import REFERENCE
-from diffood.runtime.method.scoring import Array
 from diffood.zoo.images import unpack_set
 
 # Sixteen evaluations an image: the official loop's batch, steps and doubling, eighteen times fewer.
@@ -40,17 +40,17 @@ class Product:
     library: str
     meter: None = None
 
-    def run(self, x: Array) -> int:
+    def run(self, pixels: Pixels) -> int:
         """See Runner.run."""
         import torch
 
         left, right = torch.ones(SIDE, SIDE), torch.ones(SIDE, SIDE)
-        for _ in x:
+        for _ in pixels:
             (left @ right) if self.library == "torch" else (left.numpy() @ right.numpy())
         return 0
 
 
-def open_product(library: str, threads: int, rows: int) -> Product:
+def open_product(library: str, threads: int, batch: int) -> Product:
     """The product in a library; numpy's threads are set by its environment alone."""
     import torch
 
@@ -122,21 +122,23 @@ def measure(given: argparse.Namespace, place: Path) -> None:
             Contender(
                 name=f"same plan, {'torch.compile' if compiled else 'torch eager'}, fp32",
                 open=partial(open_torch_loop, bundle, models, PLAN, given.threads, TorchVariant(compiled=compiled)),
-                rows=given.batch,
+                batch=given.batch,
                 chunk=max(1, given.batch // PLAN.repeats),
-                single_rows=(PLAN.repeats,),
+                single_batches=(PLAN.repeats,),
             )
             for compiled in ((False,) if given.no_compile else (False, True))
         ),
         plain_contender(opened, PLAN, batch=given.batch, threads=given.threads),
         *ours,
         *(
-            Contender(name, partial(open_product, name.split()[-1], given.threads), rows=1, chunk=4, single_rows=(1,))
+            Contender(
+                name, partial(open_product, name.split()[-1], given.threads), batch=1, chunk=4, single_batches=(1,)
+            )
             for name in GEMM
         ),
     ]
-    x = read_sample([str(images)], opened.manifest.image, IMAGES, print)
-    found = compare(contenders, x, Budget(given.seconds, given.rounds)).as_json()
+    pixels = read_sample([str(images)], opened.manifest.image, IMAGES, print)
+    found = compare(contenders, pixels, Budget(given.seconds, given.rounds)).as_json()
     products = [row for row in found["rows"] if row["name"] in GEMM]
     peak = max(2 * SIDE**3 * row["images_per_second"]["median"] for row in products)
     runs = [row for row in found["rows"] if row["name"] not in GEMM]
@@ -162,7 +164,7 @@ def _speed(row: dict[str, Any]) -> str:
 
 
 def _distance(row: dict[str, Any], flops: float, peak: float) -> list[str]:
-    """Operations a second, counting the UNet's alone: the classifier's, and lanes without work, count as waste."""
+    """Operations a second, counting the UNet's alone: the classifier's count as waste."""
     done = row["images_per_second"]["median"] * row["evaluations"] * flops
     return [row["name"], readable(done / 1e9), f"{100 * done / peak:.0f} %"]
 

@@ -87,7 +87,7 @@ def comparison(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The rows of `diffood bench --json` as a table in Markdown."""
     heads = (
         "", "images/s", "times the first", "UNet evaluations an image", "one image, p50 / p95 / p99 ms",
-        "times the first", "peak MB", "in the engine", "lanes busy",
+        "times the first", "peak MB", "in the engine",
     )  # fmt: skip
     return table(heads, [_cells(row) for row in rows])
 
@@ -104,7 +104,6 @@ def _cells(row: dict[str, Any]) -> list[str]:
         spread(latency["ratio"]) if latency else NONE,
         NONE if row["peak_memory"] is None else f"{row['peak_memory'] / 1e6:.0f}",
         share(row["engine_share"]),
-        share(row["lanes_busy"]),
     ]
 
 

@@ -95,8 +95,9 @@ def spread(ratios: npt.NDArray[np.float64]) -> str:
 def rate_in_memory(bundle: Path, originals: Path, batch: int, threads: int) -> float:
     """Images a second of the calibrated plan on images that are decoded already."""
     detector = Detector.open(bundle, batch=batch, threads=threads)
-    x = [load_image(path, detector.bundle.manifest.image, DEFAULT_LIMITS).x for path in sorted(originals.iterdir())]
-    images = [image for image in x if image is not None]
+    shape = detector.bundle.manifest.image
+    found = [load_image(path, shape, DEFAULT_LIMITS).pixels for path in sorted(originals.iterdir())]
+    images = [pixels for pixels in found if pixels is not None]
     items = ((index, images[index % len(images)]) for index in range(IN_MEMORY))
     start = time.monotonic()
     scored = sum(1 for _ in detector.stream(items))

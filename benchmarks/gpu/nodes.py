@@ -4,6 +4,7 @@ Run: nodes.py BUNDLE [--cpu].
 """
 
 import collections
+import itertools
 import os
 import subprocess
 import sys
@@ -13,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from diffood.errors import DiffoodError
+from diffood.runtime.assembly.recipe import list_stages, make_recipe
+from diffood.runtime.assembly.stage import build_stage
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
-from diffood.runtime.bundle.graphs import read_graph
 from diffood.runtime.detector import Detector
 from diffood.runtime.sessions import onnxruntime_cuda
 from diffood.runtime.sessions.cuda import find_device
-from diffood.runtime.sessions.onnxruntime import onnxruntime  # through diffood, which turns its telemetry off
+from diffood.runtime.sessions.onnxruntime import give_weights, onnxruntime  # diffood turns its telemetry off
 
 
 def probe() -> None:
@@ -34,23 +36,25 @@ def probe() -> None:
 
 
 def list_nodes(bundle: Bundle, provider: str, options: dict[str, str]) -> None:
-    """For each graph: nodes by provider, and the operators that the wanted provider did not take."""
-    for graph in bundle.manifest.graphs:
-        settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = 3
-        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        began = time.perf_counter()
-        model = read_graph(bundle, graph.role, graph.precision).model
-        session = onnxruntime.InferenceSession(model, settings, providers=[(provider, options)], enable_fallback=0)
-        nodes: collections.Counter[str] = collections.Counter()
-        elsewhere: collections.Counter[str] = collections.Counter()
-        for part in session.get_provider_graph_assignment_info():
-            for node in part.get_nodes():
-                nodes[part.ep_name] += 1
-                if part.ep_name != provider:
-                    elsewhere[node.op_type] += 1
-        seconds = time.perf_counter() - began
-        print(f"{graph.file:<22}{seconds:5.1f} s  {dict(nodes)}  elsewhere: {dict(elsewhere)}")
+    """For each stage of each plan: nodes by provider, and the operators that the wanted provider did not take."""
+    for precision, (name, plan) in itertools.product(bundle.precisions, bundle.manifest.plans.items()):
+        recipe = make_recipe(bundle, plan, precision)
+        for stage in list_stages(plan):
+            settings = onnxruntime.SessionOptions()
+            settings.log_severity_level = 3
+            settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+            give_weights(settings, recipe.outside)
+            began, model = time.perf_counter(), build_stage(recipe, stage)
+            session = onnxruntime.InferenceSession(model, settings, providers=[(provider, options)], enable_fallback=0)
+            nodes: collections.Counter[str] = collections.Counter()
+            elsewhere: collections.Counter[str] = collections.Counter()
+            for part in session.get_provider_graph_assignment_info():
+                for node in part.get_nodes():
+                    nodes[part.ep_name] += 1
+                    if part.ep_name != provider:
+                        elsewhere[node.op_type] += 1
+            seconds, what = time.perf_counter() - began, f"{name}, stage {stage.number + 1}, {precision}"
+            print(f"{what:<28}{seconds:5.1f} s  {dict(nodes)}  elsewhere: {dict(elsewhere)}")
 
 
 def run_out_of_memory(bundle: Bundle) -> None:

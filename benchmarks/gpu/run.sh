@@ -86,7 +86,7 @@ contracts() { # what the tests promise on this card, while a large bundle is exp
   wait
 }
 
-speed() { # images per second and milliseconds of an image first, then steps
+speed() { # images per second and milliseconds of an image first, then calls of a stage
   part 110 bench-zoo bash -c "\"$PYTHON\" -m diffood bench \"$BUNDLE\" --backend $BACKEND --plan default --plan fast \
     --batch ${BATCH:-64} --seconds ${SECONDS_EACH:-5} --rounds 3 --threads ${THREADS:-0} --no-compile --no-memory --json >\"$OUT/bench-zoo.json\" &&
     \"$PYTHON\" \"$here/summary.py\" \"$OUT/bench-zoo.json\""
@@ -95,11 +95,12 @@ speed() { # images per second and milliseconds of an image first, then steps
     --classifier \"$WORK/large/small.py:small\" --images \"$WORK/large/images\" --backend $BACKEND --plan default --plan fast \
     --batch ${BATCH:-64} --seconds ${SECONDS_EACH:-5} --rounds 3 --threads ${THREADS:-0} --no-compile --no-memory --json >\"$OUT/bench-large.json\" &&
     \"$PYTHON\" \"$here/summary.py\" \"$OUT/bench-large.json\""
-  LINES_SHOWN=60 part 90 steps-zoo "$PYTHON" "$here/steps.py" "$BUNDLE" diffood/zoo/data/weights/unet --variants \
-    --rows "${ROWS:-64}" --compile "${COMPILE-64}" --device "$DEVICE" --threads ${THREADS:-0} --json "$OUT/steps-zoo.json"
-  [ -e "$WORK/large/bundle/manifest.json" ] && LINES_SHOWN=60 part 110 steps-large "$PYTHON" "$here/steps.py" \
-    "$WORK/large/bundle" "$WORK/large/unet" --variants --rows "${ROWS_LARGE:-64}" --compile "${COMPILE_LARGE-64}" \
-    --device "$DEVICE" --threads ${THREADS:-0} --json "$OUT/steps-large.json"
+  LINES_SHOWN=60 part 90 stages-zoo "$PYTHON" "$here/stages.py" "$BUNDLE" --variants --images "${IMAGES:-64}" \
+    --compile "${COMPILE-64}" --device "$DEVICE" --threads ${THREADS:-0} --json "$OUT/stages-zoo.json"
+  [ -e "$WORK/large/bundle/manifest.json" ] && LINES_SHOWN=60 part 110 stages-large "$PYTHON" "$here/stages.py" \
+    "$WORK/large/bundle" --unet "$WORK/large/unet" --scheduler "$WORK/large/scheduler" \
+    --classifier "$WORK/large/small.py:small" --variants --images "${IMAGES_LARGE:-64}" --compile "${COMPILE_LARGE-64}" \
+    --device "$DEVICE" --threads ${THREADS:-0} --json "$OUT/stages-large.json"
   part 30 timeline "$PYTHON" "$here/timeline.py" "$BUNDLE" "$BACKEND" fp16 ${BATCH:-64}
   part 60 throughput "$PYTHON" "$here/throughput.py" "$BUNDLE" "$BACKEND"
   part 20 clocks nvidia-smi --query-gpu=name,clocks.sm,temperature.gpu,power.draw,memory.used --format=csv,noheader
