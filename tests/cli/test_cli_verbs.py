@@ -254,9 +254,23 @@ def test_export_triton_writes_a_model_repository(run: Run, calibrated: Path, tmp
     assert (done.code, done.err) == (0, "")
     assert f"wrote       {repository / 'clothes'}" in done.out
     config = (repository / "clothes" / "config.pbtxt").read_text().splitlines()
-    assert {'name: "clothes"', "max_batch_size: 8", "dynamic_batching { max_queue_delay_microseconds: 0 }"} < set(
-        config
-    )
-    assert (repository / "clothes" / "1" / "bundle" / "calibration.json").is_file()
+    expected = ['backend: "onnxruntime"', "max_batch_size: 8", "dynamic_batching { max_queue_delay_microseconds: 0 }"]
+    assert {'name: "clothes"', *expected} < set(config)
+    model = repository / "clothes" / "1" / "model.onnx"
+    assert model.read_bytes() == (calibrated / "detector.onnx").read_bytes()
     again = run("export-triton", calibrated, "--output", repository)
     again.assert_wrong_usage("is not an empty folder; choose another --output")
+
+
+def test_export_triton_has_images_decoded_on_the_server_where_asked(run: Run, calibrated: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    done = run("export-triton", calibrated, "--output", repository, "--decode-images", "--max-bytes", 9999, *MACHINE)
+    assert (done.code, done.err) == (0, "")
+    assert "where diffood is installed" in done.out
+    assert 'backend: "python"' in (repository / "diffood" / "config.pbtxt").read_text().splitlines()
+    assert (repository / "diffood" / "1" / "bundle" / "calibration.json").is_file()
+    limits = run("export-triton", calibrated, "--output", tmp_path / "other", "--max-bytes", 9999)
+    limits.assert_wrong_usage("--max-pixels and --max-bytes go with --decode-images")
+    engine = run("export-triton", calibrated, "--output", tmp_path / "other", "--decode-images", "--engine", "m.plan")
+    engine.assert_wrong_usage("--engine is for Triton's TensorRT backend")
+    assert not (tmp_path / "other").exists()

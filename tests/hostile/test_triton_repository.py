@@ -9,7 +9,9 @@ from planted_engine import plant_engine
 
 from diffood.errors import BundleError
 from diffood.serving.triton.config import TritonSettings
-from diffood.serving.triton.repository import write_repository
+from diffood.serving.triton.native import NativeSettings, write_native_model
+from diffood.serving.triton.python_backend import write_decoding_model
+from diffood.serving.triton.repository import ModelPlace
 
 Change = Callable[[Path, Path], None]  # of the bundle's folder and of its one bank
 SETTINGS = TritonSettings(batch=8, threads=1)
@@ -39,7 +41,7 @@ def test_a_changed_bundle_is_not_copied(fused: Path, bank: Path, tmp_path: Path,
         with subtests.test(case=case), undone(fused):
             change(fused, bank)
             with pytest.raises(BundleError, match=message):
-                write_repository(fused, tmp_path / "models", SETTINGS)
+                write_decoding_model(fused, ModelPlace(tmp_path / "models"), SETTINGS)
             assert not (tmp_path / "models").exists()
 
 
@@ -47,9 +49,26 @@ def test_engines_go_where_they_are_run(fused: Path, tmp_path: Path, subtests: py
     for backend, copied in [("auto", True), ("tensorrt-rtx", True), ("tensorrt", False), ("onnxruntime-cpu", False)]:
         with subtests.test(backend=backend, copied=copied), undone(fused):
             engine = plant_engine(fused)
-            model = write_repository(fused, tmp_path / backend, TritonSettings.model_validate({"backend": backend}))
+            model = write_decoding_model(
+                fused, ModelPlace(tmp_path / backend), TritonSettings.model_validate({"backend": backend})
+            )
             place = model / "1" / "bundle" / engine.relative_to(fused)
             assert place.exists() is copied
             assert not copied or {p.name: p.read_bytes() for p in engine.iterdir()} == {
                 p.name: p.read_bytes() for p in place.iterdir()
             }
+
+
+def test_a_changed_detector_file_is_not_copied(fused: Path, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for case, (change, message) in {
+        "detector": (lambda bundle: flip(bundle / "detector.onnx"), "was changed after it was written"),
+        "linked detector": (lambda bundle: link(bundle / "detector.onnx"), "cannot be opened"),
+        "record": (lambda bundle: (bundle / "detector.json").write_text("{}]"), "is invalid"),
+        "calibration": (lambda bundle: (bundle / "calibration.json").write_text("{}]"), "is invalid"),
+        "graph": (lambda bundle: flip(bundle / "classify.onnx"), "was changed after export"),
+    }.items():
+        with subtests.test(case=case), undone(fused):
+            change(fused)
+            with pytest.raises(BundleError, match=message):
+                write_native_model(fused, ModelPlace(tmp_path / "models"), NativeSettings())
+            assert not (tmp_path / "models").exists()

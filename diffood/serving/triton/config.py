@@ -1,4 +1,4 @@
-"""config.pbtxt, which tells Triton about the model, and the settings that the model reads back from it."""
+"""config.pbtxt of the model that decodes image files on the server, and the settings it reads back from there."""
 
 import json
 from typing import Annotated, Any
@@ -11,6 +11,7 @@ from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from diffood.runtime.records import Record, explain_invalid
 from diffood.runtime.sessions.choice import PrecisionChoice
+from diffood.serving.triton.repository import ModelPlace
 from diffood.serving.triton.tensors import OUTPUTS, TYPES
 
 INPUT = "image"
@@ -47,14 +48,8 @@ class TritonSettings(Record):
             return cls.model_validate({**ours, "batch": config["max_batch_size"]})
 
 
-def make_config(name: str, settings: TritonSettings, queue_delay: int) -> str:
-    """The text of config.pbtxt.
-
-    Args:
-        name: Of the model.
-        settings: How it runs.
-        queue_delay: Microseconds a request may wait for others to share its batch.
-    """
+def make_config(settings: TritonSettings, place: ModelPlace) -> str:
+    """The text of config.pbtxt."""
     if settings.backend == AUTO:
         kind = "kind: KIND_MODEL"  # the model chooses
     else:  # sessions use the first GPU there is
@@ -67,7 +62,7 @@ def make_config(name: str, settings: TritonSettings, queue_delay: int) -> str:
         for key, value in settings.parameters.items()
     )
     return f"""# Written by `diffood export-triton`; the model reads max_batch_size and the parameters from here.
-name: "{name}"
+name: "{place.name}"
 backend: "python"
 max_batch_size: {settings.batch}
 input [
@@ -76,8 +71,8 @@ input [
 output [
 {outputs}
 ]
-dynamic_batching {{ max_queue_delay_microseconds: {queue_delay} }}
-instance_group [ {{ count: 1 {kind} }} ]
+dynamic_batching {{ max_queue_delay_microseconds: {place.queue_delay} }}
+instance_group [ {{ count: {place.instances} {kind} }} ]
 parameters [
 {parameters}
 ]

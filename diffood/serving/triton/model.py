@@ -15,7 +15,7 @@ from diffood.runtime.records import escape_for_terminal
 from diffood.runtime.sessions.choice import describe_engine
 from diffood.serving.triton.config import INPUT, TritonSettings
 from diffood.serving.triton.encoded import score_encoded
-from diffood.serving.triton.repository import BUNDLE_FOLDER
+from diffood.serving.triton.python_backend import BUNDLE_FOLDER
 from diffood.serving.triton.tensors import make_tensors
 
 

@@ -1,125 +1,66 @@
-"""Writes a model repository for NVIDIA Triton Inference Server from a calibrated bundle."""
+"""Makes a model's folder in a repository of NVIDIA Triton Inference Server: all of it or nothing."""
 
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import UsageError
-from diffood.runtime.backends import BackendChoice
-from diffood.runtime.bundle.bundle import (
-    CALIBRATION,
-    MANIFEST,
-    MAX_MANIFEST_BYTES,
-    PARITY,
-    Bundle,
-    kept_folder,
-    open_bundle,
-)
-from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, load_calibrated_fusion, load_calibration
-from diffood.runtime.bundle.engines import ENGINES, RECORD, list_engines, read_plan
-from diffood.runtime.bundle.files import read_regular, record_bytes
-from diffood.runtime.bundle.parity import MAX_PARITY_BYTES, load_parity
-from diffood.runtime.detector import require_size
-from diffood.serving.triton.config import TritonSettings, make_config
 
 DEFAULT_NAME = "diffood"
 DEFAULT_QUEUE_DELAY = 5000  # microseconds: less than the quickest pass over one image takes, of the embedded models
+CONFIG = "config.pbtxt"
 VERSION = "1"  # Triton's name for a model's first version
+MOST_INSTANCES = 64
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
-BUNDLE_FOLDER = "bundle"
-
-MODEL = '''"""The verdicts of the bundle next to this file; written by `diffood export-triton`."""
-
-from diffood.serving.triton.model import TritonPythonModel  # noqa: F401 - what Triton looks for here
-'''
 
 
-def write_repository(
-    path: Path,
-    output: Path,
-    settings: TritonSettings,
-    *,
-    name: str = DEFAULT_NAME,
-    queue_delay: int = DEFAULT_QUEUE_DELAY,
-) -> Path:
-    """Write a model repository with one model, which has its own copy of the bundle; all of it or nothing.
+@dataclass(frozen=True)
+class ModelPlace:
+    """Where a model goes, and what Triton is told of every model.
 
-    Only what serving needs is copied: not the tuning, earlier calibrations, or engines that the backend does not run.
-    Every byte is hashed while it is copied, as when the bundle is opened.
-
-    Args:
-        path: The bundle.
+    Attributes:
         output: Folder of the repository; must not exist, or be empty.
-        settings: How the server runs the bundle.
         name: Of the model.
+        instances: How many of the model the server runs at a time.
         queue_delay: Microseconds a request may wait for others to share its batch.
-
-    Returns:
-        The model's folder.
-
-    Raises:
-        UsageError: The output exists, the name is invalid or a size impossible.
-        BundleError: The bundle is damaged or lacks the precision.
-        CalibrationError: The bundle is not calibrated.
     """
-    if not NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} cannot be a model's name: use letters, digits and _ . - with a letter, a digit or _ first."
-        )
-    if queue_delay < 0:
-        raise UsageError(f"A queue delay of {queue_delay} microseconds is not possible: choose 0 or more.")
-    require_size(settings.batch, settings.threads)
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise UsageError(
-            f"{output} exists and is not an empty folder; choose another --output. Triton takes several repositories, "
-            "and a model's folder can be moved from one into another."
-        )
-    bundle = open_bundle(path)
-    if settings.precision is not None and settings.precision != "auto":
-        bundle.graph("classify", settings.precision)
-    files = dict(_files_to_serve(bundle, settings.backend))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        _write_model(partial / name, bundle, files, make_config(name, settings, queue_delay))
-        partial.chmod(0o755)  # a server runs as another user
-        partial.replace(output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return output / name
 
+    output: Path
+    name: str = DEFAULT_NAME
+    instances: int = 1
+    queue_delay: int = DEFAULT_QUEUE_DELAY
 
-def _write_model(folder: Path, bundle: Bundle, files: dict[str, bytes], config: str) -> None:
-    version = folder / VERSION
-    version.mkdir(parents=True)
-    (folder / "config.pbtxt").write_text(config)
-    (version / "model.py").write_text(MODEL)
-    for file, data in files.items():
-        target = version / BUNDLE_FOLDER / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-    for file in bundle.manifest.files:
-        bundle.copy(file, version / BUNDLE_FOLDER / file)
+    def require_possible(self) -> None:
+        """Raise UsageError where the output exists, the name is invalid or a number impossible."""
+        if not NAME.fullmatch(self.name):
+            raise UsageError(
+                f"{self.name!r} cannot be a model's name: use letters, digits and _ . - with a letter, a digit or _ "
+                "first."
+            )
+        if self.queue_delay < 0:
+            raise UsageError(f"A queue delay of {self.queue_delay} microseconds is not possible: choose 0 or more.")
+        if not 1 <= self.instances <= MOST_INSTANCES:
+            raise UsageError(f"{self.instances} instances are not possible: choose 1 to {MOST_INSTANCES}.")
+        if self.output.exists() and not (self.output.is_dir() and not any(self.output.iterdir())):
+            raise UsageError(
+                f"{self.output} exists and is not an empty folder; choose another --output. Triton takes several "
+                "repositories, and a model's folder can be moved from one into another."
+            )
 
-
-def _files_to_serve(bundle: Bundle, backend: BackendChoice) -> Iterator[tuple[str, bytes]]:
-    """Files that the manifest does not list: names inside the bundle's folder, and bytes that were checked."""
-    calibration = load_calibration(bundle)
-    load_calibrated_fusion(bundle, calibration)  # hashes the bank
-    yield MANIFEST, read_regular(bundle.path, MANIFEST, MAX_MANIFEST_BYTES)
-    yield CALIBRATION, read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES)
-    judged = load_parity(bundle)
-    if judged.records or judged.checks:
-        yield PARITY, read_regular(bundle.path, PARITY, MAX_PARITY_BYTES)
-    if calibration.fusion and (bank := calibration.fusion.bank):
-        folder = kept_folder(bundle)
-        yield f"{folder.name}/{bank.file}", read_regular(folder, bank.file, bank.size)
-    for engine in list_engines(bundle):
-        if backend in ("auto", engine.record.library):
-            place = f"{ENGINES}/{engine.path.name}"
-            yield f"{place}/{RECORD}", record_bytes(engine.record)
-            for plan in engine.record.plans:
-                yield f"{place}/{plan.file}", read_plan(engine, plan.role)
+    @contextmanager
+    def make(self) -> Iterator[Path]:
+        """The model's folder to fill, elsewhere until it is whole."""
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{self.output.name}.", dir=self.output.parent))
+        try:
+            (partial / self.name).mkdir()
+            yield partial / self.name
+            partial.chmod(0o755)  # a server runs as another user
+            partial.replace(self.output)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise

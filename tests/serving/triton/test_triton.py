@@ -1,4 +1,4 @@
-"""The model repository for Triton as it is written, and rows as its tensors. The server itself: test_triton_server."""
+"""The model for Triton's Python backend as it is written, and rows as tensors; in a server: test_triton_server."""
 
 import json
 import math
@@ -20,10 +20,12 @@ from diffood.runtime.inputs.open import list_inputs
 from diffood.serving.rows.row import COLUMNS, Row
 from diffood.serving.triton.config import TritonSettings, make_config
 from diffood.serving.triton.encoded import score_encoded
-from diffood.serving.triton.repository import DEFAULT_NAME, write_repository
+from diffood.serving.triton.python_backend import write_decoding_model
+from diffood.serving.triton.repository import DEFAULT_NAME, ModelPlace
 from diffood.serving.triton.tensors import OUTPUTS, make_tensors
 
 SETTINGS = TritonSettings(batch=8, threads=1)
+PLACE = ModelPlace(Path("models"), "clothes", queue_delay=700)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def names(folder: Path) -> set[str]:
 
 
 def test_the_repository_holds_the_bundle_that_is_calibrated(calibrated: Path, tmp_path: Path) -> None:
-    model = write_repository(calibrated, tmp_path / "models", SETTINGS)
+    model = write_decoding_model(calibrated, ModelPlace(tmp_path / "models"), SETTINGS)
     assert model == tmp_path / "models" / DEFAULT_NAME
     (bank,) = (path.name for path in (calibrated / "calibrations").glob("bank.*"))
     served = {"manifest.json", "calibration.json", f"calibrations/{bank}", *open_bundle(calibrated).manifest.files}
@@ -75,11 +77,11 @@ def test_the_configuration_says_how_the_model_runs() -> None:
         ({"max_bytes": 1000}, '  { key: "max_bytes" value: { string_value: "1000" } },'),
     ]
     for settings, line in cases:
-        assert line in make_config("clothes", TritonSettings.model_validate(settings), 700).splitlines(), settings
+        assert line in make_config(TritonSettings.model_validate(settings), PLACE).splitlines(), settings
 
 
 def test_the_configuration_names_every_column_but_the_id() -> None:
-    outputs = make_config("clothes", SETTINGS, 0).partition("output [")[2].partition("\n]")[0]
+    outputs = make_config(SETTINGS, PLACE).partition("output [")[2].partition("\n]")[0]
     assert re.findall(r'name: "(\w+)"', outputs) == list(OUTPUTS) == [name for name in COLUMNS if name != "id"]
 
 
@@ -100,7 +102,7 @@ def test_an_edited_configuration_that_is_invalid_names_the_value() -> None:
 def test_a_name_that_cannot_be_a_folder_is_refused(calibrated: Path, tmp_path: Path) -> None:
     for name in ("", ".hidden", "a/b", "../up", "a b", 'a"b', "näh", "a\n"):
         with pytest.raises(UsageError, match="cannot be a model's name"):
-            write_repository(calibrated, tmp_path / "models", SETTINGS, name=name)
+            write_decoding_model(calibrated, ModelPlace(tmp_path / "models", name), SETTINGS)
     assert not list(tmp_path.iterdir())
 
 
@@ -114,13 +116,13 @@ def test_settings_that_cannot_be_served_are_refused(calibrated: Path, tmp_path: 
     for values, delay, kind, reason in cases:
         settings = TritonSettings.model_validate(values)
         with pytest.raises(kind, match=reason):
-            write_repository(calibrated, tmp_path / "models", settings, queue_delay=delay)
+            write_decoding_model(calibrated, ModelPlace(tmp_path / "models", queue_delay=delay), settings)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_bundle_that_is_not_calibrated_is_refused(small_bundle_copy: Path, tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="is not calibrated: run `diffood calibrate"):
-        write_repository(small_bundle_copy, tmp_path / "models", SETTINGS)
+        write_decoding_model(small_bundle_copy, ModelPlace(tmp_path / "models"), SETTINGS)
     assert list(tmp_path.iterdir()) == [small_bundle_copy]
 
 
@@ -131,10 +133,10 @@ def test_an_output_with_something_in_it_stays_as_it_is(calibrated: Path, tmp_pat
     (folder / "mine").touch()
     for output in (file, folder):
         with pytest.raises(UsageError, match="is not an empty folder; choose another --output"):
-            write_repository(calibrated, output, SETTINGS)
+            write_decoding_model(calibrated, ModelPlace(output), SETTINGS)
     assert (file.read_text(), list(folder.iterdir())) == ("mine", [folder / "mine"])
     empty.mkdir()
-    write_repository(calibrated, empty, SETTINGS)
+    write_decoding_model(calibrated, ModelPlace(empty), SETTINGS)
     assert (empty / DEFAULT_NAME / "config.pbtxt").exists()
 
 

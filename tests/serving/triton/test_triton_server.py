@@ -7,14 +7,8 @@ import http.client
 import importlib.util
 import json
 import math
-import os
 import shutil
-import signal
-import socket
 import struct
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from triton_requests import broken_images, serve_folder
+from triton_server import PROTOCOLS, find_server, refuse_to_start, running
 
 from diffood.calibration.calibrate import calibrate_files
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
@@ -33,19 +28,18 @@ from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs.open import list_inputs
 from diffood.serving.rows.row import Row
 from diffood.serving.triton.config import TritonSettings
-from diffood.serving.triton.repository import write_repository
+from diffood.serving.triton.python_backend import write_decoding_model
+from diffood.serving.triton.repository import ModelPlace
 from diffood.serving.triton.tensors import OUTPUTS
 from diffood.zoo.images import unpack_set
 
 pytestmark = pytest.mark.slow  # a server takes seconds to start
 
-PROTOCOLS = ["http", "grpc"]
 BATCH = 8
 LIMITS = ImageLimits(max_bytes=20_000, max_pixels=1_000_000)
 SETTINGS = TritonSettings(
     backend="onnxruntime-cpu", batch=BATCH, threads=1, max_bytes=LIMITS.max_bytes, max_pixels=LIMITS.max_pixels
 )
-START_SECONDS, STOP_SECONDS = 120, 60
 
 
 @dataclass(frozen=True)
@@ -55,68 +49,6 @@ class Served:
     ports: dict[str, int]
     images: dict[str, bytes]
     rows: dict[str, Row]
-
-
-def find_server(place: Path) -> list[str]:
-    """The command that starts a server, without its ports and repository; skips if there is none.
-
-    $DIFFOOD_TRITONSERVER is the binary of an installed one, with its backends in ../backends. nvidia-pytriton has one
-    too, whose Python backend lacks the stub for this Python until it is copied there.
-    """
-    if given := os.environ.get("DIFFOOD_TRITONSERVER"):
-        binary, backends = Path(given), Path(given).parent.parent / "backends"
-    elif found := importlib.util.find_spec("pytriton"):
-        assert found.origin is not None
-        package = Path(found.origin).parent / "tritonserver"
-        binary, backends = package / "bin" / "tritonserver", place / "backends"
-        shutil.copytree(package / "backends", backends)
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        stub = "triton_python_backend_stub"
-        shutil.copy(package / "python_backend_stubs" / version / stub, backends / "python" / stub)
-    else:
-        pytest.skip("no Triton server: install nvidia-pytriton, or set DIFFOOD_TRITONSERVER")
-    for protocol in PROTOCOLS:
-        pytest.importorskip(f"tritonclient.{protocol}", reason="no client: install tritonclient[http,grpc]")
-    return [str(binary), "--backend-directory", str(backends), "--allow-metrics", "false"]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def start(command: Sequence[str], repository: Path, log: Path, ports: Sequence[int]) -> subprocess.Popen[bytes]:
-    """A server on localhost alone; the Python of its models is the one that runs the tests."""
-    # The stub's Python and pytriton's libraries are found by these two; another server does not mind them.
-    libraries = Path(command[0]).parent / "../../../nvidia_pytriton.libs"
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "LD_LIBRARY_PATH": f"{os.environ.get('LD_LIBRARY_PATH', '')}:{libraries}",
-    }
-    addresses = [f"--{protocol}-address=127.0.0.1" for protocol in PROTOCOLS]
-    numbers = [f"--{protocol}-port={port}" for protocol, port in zip(PROTOCOLS, ports, strict=True)]
-    with log.open("wb") as file:
-        return subprocess.Popen(
-            [*command, f"--model-repository={repository}", *addresses, *numbers],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        )
-
-
-def is_ready(port: int) -> bool:
-    try:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        connection.request("GET", "/v2/health/ready")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -144,24 +76,9 @@ def served(command: list[str], bundle: Path, tmp_path_factory: pytest.TempPathFa
     good = {f"{path.parent.name}-{path.name}": path.read_bytes() for path in sorted(place.glob("sets/*/*.png"))}
     images = good | broken_images()
     rows = serve_folder(Detector.open(bundle, batch=BATCH, threads=1), images, place, LIMITS)
-    write_repository(bundle, place / "models", SETTINGS, queue_delay=20_000)
-    ports = free_ports(2)
-    process = start(command, place / "models", place / "log", ports)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not is_ready(ports[0]):
-            assert process.poll() is None, (place / "log").read_text()
-            assert time.monotonic() < deadline, (place / "log").read_text()
-            time.sleep(0.2)
-        yield Served(dict(zip(PROTOCOLS, ports, strict=True)), images, rows)
-        assert process.poll() is None, (place / "log").read_text()  # nothing that was sent ended it
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    write_decoding_model(bundle, ModelPlace(place / "models", queue_delay=20_000), SETTINGS)
+    with running(command, place / "models", place / "log") as ports:
+        yield Served(ports, images, rows)
 
 
 def client_of(protocol: str) -> ModuleType:
@@ -288,14 +205,10 @@ def test_the_server_reads_the_configuration_as_it_was_meant(served: Served) -> N
 
 
 def test_a_bundle_changed_in_the_repository_is_not_served(command: list[str], bundle: Path, tmp_path: Path) -> None:
-    model = write_repository(bundle, tmp_path / "models", SETTINGS)
+    model = write_decoding_model(bundle, ModelPlace(tmp_path / "models"), SETTINGS)
     graph = model / "1" / "bundle" / "classify.onnx"
     data = bytearray(graph.read_bytes())
     data[-1] ^= 1
     graph.write_bytes(data)
-    process = start(command, tmp_path / "models", tmp_path / "log", free_ports(2))
-    try:
-        assert process.wait(START_SECONDS) != 0
-    finally:
-        process.kill()
-    assert f"{graph} was changed after export" in (tmp_path / "log").read_text()
+    log = refuse_to_start(command, tmp_path / "models", tmp_path / "log")
+    assert f"{graph} was changed after export" in log

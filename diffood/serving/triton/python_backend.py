@@ -1,0 +1,92 @@
+"""Writes a model for Triton's Python backend, which decodes image files on the server. It needs diffood there."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffood.runtime.backends import BackendChoice
+from diffood.runtime.bundle.bundle import (
+    CALIBRATION,
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    PARITY,
+    Bundle,
+    kept_folder,
+    open_bundle,
+)
+from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, load_calibrated_fusion, load_calibration
+from diffood.runtime.bundle.engines import ENGINES, RECORD, list_engines, read_plan
+from diffood.runtime.bundle.files import read_regular, record_bytes
+from diffood.runtime.bundle.parity import MAX_PARITY_BYTES, load_parity
+from diffood.runtime.detector import require_size
+from diffood.serving.triton.config import TritonSettings, make_config
+from diffood.serving.triton.repository import CONFIG, VERSION, ModelPlace
+
+BUNDLE_FOLDER = "bundle"
+
+MODEL = '''"""The verdicts of the bundle next to this file; written by `diffood export-triton`."""
+
+from diffood.serving.triton.model import TritonPythonModel  # noqa: F401 - what Triton looks for here
+'''
+
+
+def write_decoding_model(path: Path, place: ModelPlace, settings: TritonSettings) -> Path:
+    """Write a model that takes the bytes of image files, with its own copy of the bundle; all of it or nothing.
+
+    Only what serving needs is copied: not the tuning, earlier calibrations, the detector files, or engines that the
+    backend does not run. Every byte is hashed while it is copied, as when the bundle is opened.
+
+    Args:
+        path: The bundle.
+        place: Where the model goes.
+        settings: How the server runs the bundle.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        UsageError: The output exists, the name is invalid or a size impossible.
+        BundleError: The bundle is damaged or lacks the precision.
+        CalibrationError: The bundle is not calibrated.
+    """
+    place.require_possible()
+    require_size(settings.batch, settings.threads)
+    bundle = open_bundle(path)
+    if settings.precision is not None and settings.precision != "auto":
+        bundle.graph("classify", settings.precision)
+    files = dict(_files_to_serve(bundle, settings.backend))
+    with place.make() as folder:
+        _write_model(folder, bundle, files, make_config(settings, place))
+    return place.output / place.name
+
+
+def _write_model(folder: Path, bundle: Bundle, files: dict[str, bytes], config: str) -> None:
+    version = folder / VERSION
+    version.mkdir(parents=True)
+    (folder / CONFIG).write_text(config)
+    (version / "model.py").write_text(MODEL)
+    for file, data in files.items():
+        target = version / BUNDLE_FOLDER / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    for file in bundle.manifest.files:
+        bundle.copy(file, version / BUNDLE_FOLDER / file)
+
+
+def _files_to_serve(bundle: Bundle, backend: BackendChoice) -> Iterator[tuple[str, bytes]]:
+    """Files that the manifest does not list: names inside the bundle's folder, and bytes that were checked."""
+    calibration = load_calibration(bundle)
+    load_calibrated_fusion(bundle, calibration)  # hashes the bank
+    yield MANIFEST, read_regular(bundle.path, MANIFEST, MAX_MANIFEST_BYTES)
+    yield CALIBRATION, read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES)
+    judged = load_parity(bundle)
+    if judged.records or judged.checks:
+        yield PARITY, read_regular(bundle.path, PARITY, MAX_PARITY_BYTES)
+    if calibration.fusion and (bank := calibration.fusion.bank):
+        folder = kept_folder(bundle)
+        yield f"{folder.name}/{bank.file}", read_regular(folder, bank.file, bank.size)
+    for engine in list_engines(bundle):
+        if backend in ("auto", engine.record.library):
+            place = f"{ENGINES}/{engine.path.name}"
+            yield f"{place}/{RECORD}", record_bytes(engine.record)
+            for plan in engine.record.plans:
+                yield f"{place}/{plan.file}", read_plan(engine, plan.role)
