@@ -74,7 +74,7 @@ def test_it_is_inspected_verified_and_evaluated(run: Run, alone: Path, images: P
     assert "plan        classifier (default): the classifier alone" in done.out
     done = run("verify", alone, "--threads", 1)
     assert done.code == 0, done
-    assert "classify within" in done.out
+    assert "of FP32 at export" in done.out
     done = run("evaluate", alone, "--ind", images / "ind", "--ood", f"digits={images / 'digits'}", "--json", *MACHINE)
     assert done.code == 0, done
     assert done.content["unet_evaluations_per_image"] == 0

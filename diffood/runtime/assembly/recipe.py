@@ -103,9 +103,9 @@ class Recipe:
 def make_recipe(bundle: Bundle, plan: Plan, precision: Precision, *, weights: bool = True) -> Recipe:
     """Read what a plan needs of a bundle, in this precision; `weights` as `read_graph` has it.
 
-    Raises BundleError as `read_graph` does.
+    Raises BundleError as `read_graph` does, UsageError for a plan that denoises where the bundle has no UNet.
     """
-    manifest = bundle.manifest
+    manifest, tables = bundle.manifest, bundle.tables(plan)
     image, row = (manifest.image.channels, manifest.image.height, manifest.image.width), manifest.lane_shape
     parts: dict[str, Part] = {}
     outside: dict[str, Weight] = {}
@@ -119,7 +119,7 @@ def make_recipe(bundle: Bundle, plan: Plan, precision: Precision, *, weights: bo
     return Recipe(
         parts=Parts(**parts),
         plan=plan,
-        tables=bundle.tables(plan),
+        tables=tables,
         origin_scale=plan.grid(bundle.alpha_bar).origin_scale() if plan.denoises else (1.0, 0.0),
         pool=make_pool(plan.seed, plan.repeats, math.prod(image), math.prod(row)) if plan.denoises else None,
         image=image,

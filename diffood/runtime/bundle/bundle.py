@@ -275,7 +275,8 @@ class Bundle:
                 f"{' --images DIR' if precision == 'int8' else ''}`."
             )
         hint = " (its UNet has no null class, so guidance must be 0)" if role == "step_guided" else ""
-        raise BundleError(f"{self.path} has no {role} graph{hint}; it has {[g.role for g in self.manifest.graphs]}.")
+        roles = dict.fromkeys(entry.role for entry in self.manifest.graphs)
+        raise BundleError(f"{self.path} has no {role} graph{hint}; it has {', '.join(roles)}.")
 
     def plan(self, name: str | None = None) -> Plan:
         """The plan of this name, or the default one. Raises UsageError listing the names there are."""
