@@ -229,7 +229,7 @@ def test_inspect_shows_a_bundle_with_and_without_calibration(run: Run, calibrate
     content = run("inspect", calibrated, "--json").content
     assert content["calibration"]["n"] == 64
     assert "scores" not in content["calibration"]
-    assert content["manifest"]["format"] == 1
+    assert content["manifest"]["format"] == 2
     assert f"verified    nothing; run `diffood verify {calibrated}" in full.out
     assert "serves      fp32 on onnxruntime-cpu" in full.out
     assert (content["serves"]["by_default"], content["engines"]) == ("fp32 on onnxruntime-cpu", {})
