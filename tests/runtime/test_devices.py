@@ -197,13 +197,13 @@ def test_a_run_continues_with_fewer_rows_when_the_engine_runs_out_of_memory(
         assert command(words).returncode == 0
     unpack_set("fashion-test", tmp_path / "images", 100)
     wanted = served(backend, calibrated, tmp_path, 4 << 30)
-    assert wanted["summary"]["lanes"] == ROWS
+    assert wanted["summary"]["batch"] == ROWS
     limits = (30,) if backend == "onnxruntime-cpu" else (512, 256, 128, 64, 32)  # what a GPU needs is not known before
     for mebibytes in limits:
         found = served(backend, calibrated, tmp_path, mebibytes << 20)
-        if found["summary"]["lanes"] < ROWS:
+        if found["summary"]["batch"] < ROWS:
             break
-    assert 1 <= found["summary"]["lanes"] <= ROWS // 2
+    assert 1 <= found["summary"]["batch"] <= ROWS // 2
     assert "out of memory" in found["said"].lower() or "do not fit into memory" in found["summary"]["engine"]
     assert [row["id"] for row in found["rows"]] == [row["id"] for row in wanted["rows"]]
     scores, expected = ([row["score"] for row in each["rows"]] for each in (found, wanted))

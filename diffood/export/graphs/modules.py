@@ -62,7 +62,7 @@ class ClassifyGraph(nn.Module):
 
 
 class StepPlain(nn.Module):
-    """One UNet evaluation and one update a lane, without labels.
+    """One UNet evaluation and one update per row, without labels.
 
     x [B, C, H, W], time [B], coefficients [B, 4] = (p_x, p_m, c_x, c_eps) -> x_next, epsilon [B, C, H, W].
     """
@@ -87,22 +87,22 @@ class StepPlain(nn.Module):
         return c_x * x + c_eps * epsilon, epsilon
 
     def forward(self, x: torch.Tensor, time: torch.Tensor, coefficients: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Advance every lane by one row."""
+        """Advance every image by one row of the table."""
         return self.update(x, self.predict(x, time, None), coefficients)
 
 
 class StepLabelled(StepPlain):
-    """One evaluation a lane, conditioned on label int64 [B]."""
+    """One evaluation per row, conditioned on label int64 [B]."""
 
     def forward(  # type: ignore[override]
         self, x: torch.Tensor, time: torch.Tensor, label: torch.Tensor, coefficients: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """Advance every lane by one row."""
+        """Advance every image by one row of the table."""
         return self.update(x, self.predict(x, time, label), coefficients)
 
 
 class StepGuided(StepPlain):
-    """Two evaluations a lane: eps = (1 + beta)·eps(label) - beta·eps(null), beta = guidance [B]."""
+    """Two evaluations per row: eps = (1 + beta)·eps(label) - beta·eps(null), beta = guidance [B]."""
 
     def forward(  # type: ignore[override]
         self,
@@ -112,7 +112,7 @@ class StepGuided(StepPlain):
         coefficients: torch.Tensor,
         guidance: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """Advance every lane by one row."""
+        """Advance every image by one row of the table."""
         labels = torch.cat([label, torch.full_like(label, self.null)])
         output = self.predict(torch.cat([x, x]), torch.cat([time, time]), labels)
         # Slices, not chunk(2): the exporter freezes the batch of a chunk.

@@ -68,7 +68,7 @@ class GraphEntry(GrownRecord):
     """One ONNX graph.
 
     Attributes:
-        role: classify; step_guided (two UNet evaluations per lane) or step_plain (one); encode and decode.
+        role: classify; step_guided (two UNet evaluations per row) or step_plain (one); encode and decode.
         file: Its ONNX file.
         data: File with the weights of a large graph, shared by graphs of the same weights; None: all are in `file`.
         precision: Of the variant it belongs to. That of fp16 or int8 may name the FP32 file of encode or decode.

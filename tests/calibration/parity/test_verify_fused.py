@@ -1,4 +1,4 @@
-"""verify on a fused calibration: a fused FP16 score repeats in any lane, and passes the gate."""
+"""verify on a fused calibration: a fused FP16 score repeats at any place of a batch, and passes the gate."""
 
 import shutil
 from pathlib import Path

@@ -278,7 +278,7 @@ def test_tables_are_finite_and_shaped_as_promised(
         assert np.isfinite(values).all()
     assert (np.diff(table.times) <= 0).all()
     assert (table.store < max(registers, 1)).all()
-    # A register is read only after it was written: a lane may hold another trajectory's leavings.
+    # A register is read only after it was written: it may hold another trajectory's leavings.
     written: set[int] = set()
     for weights, store in zip(table.weights, table.store, strict=True):
         assert set(np.flatnonzero(weights).tolist()) <= written
