@@ -37,11 +37,10 @@ from diffood.runtime.bundle.bundle import (
 )
 from diffood.runtime.bundle.trained import TRAINED, pack_trained
 from diffood.runtime.golden import GOLDEN_IMAGES
-from diffood.runtime.method.plan import CLASSIFIER, DEFAULT, FAST, PLAIN, REFERENCE, Plan
+from diffood.runtime.method.plan import PLANS, PLANS_WITHOUT_UNET, Plan
 from diffood.runtime.progress import Say, ShowProgress, hide_progress
 
 NOISE_LEVELS, GOLDEN = "noise_levels.npz", "golden.npz"
-PLANS = {"default": DEFAULT, "fast": FAST, "plain": PLAIN, "reference": REFERENCE}
 UNGUIDED = {"none": "the UNet has no labels", "class": "the UNet has labels for classes but no null class"}
 
 
@@ -210,7 +209,7 @@ def _unet_entry(unet: UNet, classifier: Classifier) -> UNetEntry:
 def _plans(unet: UNet, classifier: Classifier) -> dict[str, Plan]:
     """The plans of a bundle by name, its default plan first."""
     if not unet.denoises:
-        return {"classifier": CLASSIFIER}
+        return PLANS_WITHOUT_UNET
     guided = unet.labels(classifier.classes) == "class+null"
     return {name: _fit_plan(plan, len(unet.schedule.alpha_bar), guided=guided) for name, plan in PLANS.items()}
 

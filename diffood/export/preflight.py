@@ -4,12 +4,13 @@ import importlib.util
 from pathlib import Path
 
 from diffood.errors import ExportError, MissingExtraError, UsageError
-from diffood.export.engines.build import require_builder
+from diffood.export.engines.build import choose_plans, require_builder
 from diffood.export.request import FEWEST_IMAGES, IMAGES, ExportRequest
 from diffood.export.sources.classifiers.registry import LIBRARIES
 from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import MANIFEST, open_bundle
 from diffood.runtime.inputs.open import list_inputs
+from diffood.runtime.method.plan import PLANS, PLANS_WITHOUT_UNET
 from diffood.runtime.writable import require_writable
 
 EXTRA = ("torch", "diffusers", "onnx", "onnxscript", "safetensors")  # what an export of models imports
@@ -36,6 +37,7 @@ def require_possible(request: ExportRequest) -> None:
     if "int8" in request.precisions and request.images:
         _require_images(request)
     if request.engines is not None:
+        _require_plans(request, request.engines.plans)
         require_builder(request.engines)
 
 
@@ -56,6 +58,16 @@ def _require_work(request: ExportRequest) -> None:
 def writes_detectors_only(request: ExportRequest) -> bool:
     """Whether a bundle is named and nothing to add: its detector files are written again."""
     return request.sources is None and request.engines is None and not request.precisions and not request.images
+
+
+def _require_plans(request: ExportRequest, names: tuple[str, ...]) -> None:
+    """Refuse plans that the bundle does not have, or will not have."""
+    if request.sources is None:
+        choose_plans(open_bundle(request.bundle), names)
+        return
+    plans = PLANS_WITHOUT_UNET if request.sources.unet is None else PLANS
+    if missing := [name for name in names if name not in plans]:
+        raise UsageError(f"--engine-plan {missing[0]!r} is not a plan of a new bundle; it has: {', '.join(plans)}.")
 
 
 def adds_fp16(request: ExportRequest) -> bool:

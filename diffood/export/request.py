@@ -27,13 +27,14 @@ ProofScope = Literal["quick", "full"]
 
 @dataclass(frozen=True)
 class EngineBuildRequest:
-    """The TensorRT engines to build of a bundle's graphs.
+    """The TensorRT engines to build of a bundle's plans.
 
     Attributes:
         library: tensorrt builds for this machine's GPU, tensorrt-rtx for any and without one.
-        profile: Rows of an engine call.
+        profile: Images of an engine call.
         gpus: As "sm86", "8.6" or "86", for tensorrt-rtx alone.
         precisions: Of the graphs; empty for all the bundle has.
+        plans: Names of the plans; empty for the bundle's default one and its calibration's.
         workspace_mb: Memory the builder may use; None for all.
         timing_cache: File that makes the next build faster, for tensorrt alone.
 
@@ -43,6 +44,7 @@ class EngineBuildRequest:
     profile: Profile
     gpus: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ()
+    plans: tuple[str, ...] = ()
     workspace_mb: int | None = None
     timing_cache: Path | None = None
 

@@ -97,12 +97,12 @@ def test_too_few_images_for_int8_leave_the_bundle_as_it_was(run: Run, small_bund
 def test_engines_are_added_to_a_bundle(run: Run, small_bundle_copy: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     pytest.importorskip("polygraphy")
-    done = run(
-        "export", "--bundle", small_bundle_copy, "--engine", "tensorrt-rtx", "--gpu", "sm86", "--engine-batch", "1,8,8"
-    )
+    words = ("export", "--bundle", small_bundle_copy, "--engine", "tensorrt-rtx", "--gpu", "sm86")
+    run(*words, "--engine-plan", "slow").assert_one_line(2, "No plan 'slow' in this bundle; it has: default, fast")
+    done = run(*words, "--engine-batch", "1,8,8", "--engine-plan", "fast")
     assert done.code == 0, done
     (engine,) = list_engines(open_bundle(small_bundle_copy))
-    assert (engine.path.name, engine.record.precision) == ("tensorrt-rtx-sm86-fp32", "fp32")
-    assert {plan.role for plan in engine.record.plans} == {"classify", "step_guided", "step_plain"}
+    assert (engine.path.name, engine.record.plan_name) == ("tensorrt-rtx-sm86-fp32-fast", "fast")
+    assert (engine.record.precision, len(engine.record.stages)) == ("fp32", 1)
     # there is nothing to verify yet
     assert f"next        diffood calibrate {small_bundle_copy} --images DIR" in done.out

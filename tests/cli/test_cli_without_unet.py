@@ -153,7 +153,7 @@ def test_engines_are_built_of_the_classifier_alone(run: Run, alone: Path, tmp_pa
     )
     assert done.code == 0, done
     (engine,) = list_engines(open_bundle(bundle))
-    assert [plan.role for plan in engine.record.plans] == ["classify"]
+    assert (engine.record.plan_name, len(engine.record.stages)) == ("classifier", 1)
 
 
 def test_a_classifier_that_names_no_size_must_be_given_one(run: Run, tmp_path: Path) -> None:

@@ -276,9 +276,8 @@ def test_an_int8_variant_leaves_the_autoencoder_in_fp32(
 
 @pytest.mark.slow
 @NEEDS_TENSORRT_RTX
-def test_engines_of_all_graphs_are_built(dit_bundle: Bundle, tmp_path: Path) -> None:
+def test_engines_of_a_plan_with_latents_are_built(dit_bundle: Bundle, tmp_path: Path) -> None:
     path = Path(shutil.copytree(dit_bundle.path, tmp_path / "bundle"))
     build(path, "sm89", precisions=("fp16",))
     (engine,) = list_engines(open_bundle(path))
-    roles = {"classify", "step_plain", "step_guided", "encode", "decode"}
-    assert {plan.role for plan in engine.record.plans} == roles
+    assert len(engine.record.stages) == len(engine.record.plan.stages) + 1

@@ -50,16 +50,16 @@ def test_an_engine_folder_without_a_record_is_refused(victim: Path) -> None:
 
 
 def test_a_plan_named_outside_the_folder_is_refused(victim: Path, subtests: pytest.Subtests) -> None:
-    for name in ["../classify.plan", "/etc/passwd", "..", "", "a/b", "a\\b", "plan\n", "\0", "x" * 200]:
+    for name in ["../stage1.plan", "/etc/passwd", "..", "", "a/b", "a\\b", "plan\n", "\0", "x" * 200]:
         with subtests.test(name=name), undone(victim):
-            change(plant_engine(victim), lambda record: record["plans"][0].update(file=name))
-            with pytest.raises(BundleError, match=r"is invalid: plans.0.file"):
+            change(plant_engine(victim), lambda record: record["stages"][0].update(file=name))
+            with pytest.raises(BundleError, match=r"is invalid: stages.0.file"):
                 list_engines(open_bundle(victim))
 
 
 def test_a_field_that_does_not_belong_is_refused(victim: Path, subtests: pytest.Subtests) -> None:
     for field in [
-        {"format": 2},
+        {"format": "2"},
         {"library": "tensorflow"},
         {"precision": "fp4"},
         {"compute_capability": "8.6; rm"},
@@ -68,7 +68,10 @@ def test_a_field_that_does_not_belong_is_refused(victim: Path, subtests: pytest.
         {"profile": {"smallest": 1, "usual": 1, "largest": "many"}},
         {"options": {"tf32": ["no"]}},
         {"plugin_library": "evil.so"},
-        {"plans": "all"},
+        {"stages": "all"},
+        {"stages": []},
+        {"plan": {"repeats": "many"}},
+        {"plan_name": "a\x1b[2Jb"},
     ]:
         with subtests.test(field=field), undone(victim):
             change(plant_engine(victim), lambda record: record.update(field))
@@ -76,11 +79,25 @@ def test_a_field_that_does_not_belong_is_refused(victim: Path, subtests: pytest.
                 list_engines(open_bundle(victim))
 
 
+def test_an_engine_of_an_earlier_or_newer_diffood_is_to_be_built_again(victim: Path) -> None:
+    folder = plant_engine(victim)
+    for number in (1, 3):
+        change(folder, lambda record, number=number: record.update(format=number))
+        with pytest.raises(BundleError, match=r"format: this diffood reads format 2, got '\d'; remove that folder and"):
+            list_engines(open_bundle(victim))
+
+
+def test_fewer_engines_than_the_plan_has_stages_are_refused(victim: Path) -> None:
+    change(plant_engine(victim), lambda record: record["stages"].pop())
+    with pytest.raises(BundleError, match="1 engines for a plan of 2 stages"):
+        list_engines(open_bundle(victim))
+
+
 def test_a_plan_of_an_impossible_size_is_refused(victim: Path, subtests: pytest.Subtests) -> None:
     for size in [0, -1, 2**63, 1.5]:
         with subtests.test(size=size), undone(victim):
-            change(plant_engine(victim), lambda record: record["plans"][0].update(size=size))
-            with pytest.raises(BundleError, match=r"is invalid: plans.0.size"):
+            change(plant_engine(victim), lambda record: record["stages"][0].update(size=size))
+            with pytest.raises(BundleError, match=r"is invalid: stages.0.size"):
                 list_engines(open_bundle(victim))
 
 

@@ -24,16 +24,16 @@ def test_a_changed_plan_is_refused(victim: Path, subtests: pytest.Subtests) -> N
         with subtests.test(case=case), undone(victim):
             folder = plant_engine(victim)
             (engine,) = list_engines(open_bundle(victim))
-            data = read_plan(engine, "classify")
-            (folder / "classify.plan").write_bytes(change(data))
+            data = read_plan(engine, engine.record.stages[0])
+            (folder / "stage1.plan").write_bytes(change(data))
             with pytest.raises(BundleError, match=message):
-                read_plan(engine, "classify")
+                read_plan(engine, engine.record.stages[0])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sparse files as POSIX has them")
 def test_a_plan_grown_to_a_terabyte_is_refused_unread(victim: Path) -> None:
     folder = plant_engine(victim)
     (engine,) = list_engines(open_bundle(victim))
-    os.truncate(folder / "classify.plan", 2**40)
+    os.truncate(folder / "stage1.plan", 2**40)
     with pytest.raises(BundleError, match=rf"{2**40} bytes where at most"):
-        read_plan(engine, "classify")
+        read_plan(engine, engine.record.stages[0])

@@ -16,21 +16,21 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and FIFOs as P
 
 
 def test_a_plan_that_is_a_link_to_the_same_bytes_is_refused(victim: Path, tmp_path: Path) -> None:
-    plan = plant_engine(victim) / "classify.plan"
-    plan.rename(tmp_path / "classify.plan")
-    plan.symlink_to(tmp_path / "classify.plan")
+    plan = plant_engine(victim) / "stage1.plan"
+    plan.rename(tmp_path / "stage1.plan")
+    plan.symlink_to(tmp_path / "stage1.plan")
     (engine,) = list_engines(open_bundle(victim))
-    with pytest.raises(BundleError, match=r"classify.plan cannot be opened \(.+\); remove its folder"):
-        read_plan(engine, "classify")
+    with pytest.raises(BundleError, match=r"stage1.plan cannot be opened \(.+\); remove its folder"):
+        read_plan(engine, engine.record.stages[0])
 
 
 def test_a_plan_that_is_a_pipe_is_refused_and_not_waited_for(victim: Path) -> None:
-    plan = plant_engine(victim) / "classify.plan"
+    plan = plant_engine(victim) / "stage1.plan"
     plan.unlink()
     os.mkfifo(plan)
     (engine,) = list_engines(open_bundle(victim))
     with pytest.raises(BundleError, match="not a regular file"):
-        read_plan(engine, "classify")
+        read_plan(engine, engine.record.stages[0])
 
 
 def test_a_record_that_is_a_link_is_refused(victim: Path, tmp_path: Path) -> None:

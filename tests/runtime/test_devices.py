@@ -24,10 +24,11 @@ from diffood import zoo
 from diffood.runtime.backends import BACKENDS
 from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
-from diffood.runtime.bundle.engines import rebuild_command
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
+from diffood.runtime.sessions import SessionRequest
 from diffood.runtime.sessions.backends import examine_backends
+from diffood.runtime.sessions.engines import rebuild_command
 from diffood.zoo.images import load_set, unpack_set
 
 BATCH = 64
@@ -58,7 +59,8 @@ def with_engine(path: Path, backend: str, precision: Precision) -> Bundle:
         from diffood.runtime.sessions.tensorrt import load_library
 
         machine = load_library(backend).machine  # type: ignore[arg-type]
-        command = shlex.split(rebuild_command(bundle, machine, precision, BATCH))
+        request = SessionRequest(bundle, CHEAPEST, precision, BATCH)  # what the bundle is calibrated with
+        command = shlex.split(rebuild_command(request, machine))
         subprocess.run([sys.executable, "-m", *command], check=True, timeout=600)
     return bundle
 

@@ -1,15 +1,16 @@
-"""What the tests of engine builds share: an order with the usual options, and bundles changed with true hashes."""
+"""What the tests of engine builds share: an order with the usual options, and plans that are built in a second."""
 
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from halved_graphs import reseal
 
 from diffood.export.engines.build import build_engines
 from diffood.export.request import EngineBuildRequest
+from diffood.runtime.bundle.bundle import add_default_plan, open_bundle
 from diffood.runtime.bundle.engines import Profile
+from diffood.runtime.method.plan import CLASSIFIER, FAST, Plan
 
 MISSING = [name for name in ("tensorrt_rtx", "polygraphy") if importlib.util.find_spec(name) is None]
 NEEDS_TENSORRT_RTX = pytest.mark.skipif(
@@ -25,10 +26,10 @@ def build(bundle: Path, *gpus: str, report: Callable[[str], None] = lambda _: No
     return build_engines(bundle, EngineBuildRequest("tensorrt-rtx", gpus=gpus, **asked), report)  # type: ignore[arg-type]
 
 
-def keep_graphs(bundle: Path, *roles: str) -> None:
-    """Drop the other graphs from a bundle's manifest, for builds of half a second."""
+# Two stages, of which the first classifies and the second denoises once.
+TWO_STAGES = FAST.changed({"stages": (0,)})
 
-    def change(manifest: dict) -> None:
-        manifest["graphs"] = [graph for graph in manifest["graphs"] if graph["role"] in roles]
 
-    reseal(bundle, change)
+def set_plan(bundle: Path, plan: Plan = CLASSIFIER) -> None:
+    """Make this plan the bundle's default, by the name "small": one of the classifier alone is built in a second."""
+    add_default_plan(open_bundle(bundle), "small", plan)

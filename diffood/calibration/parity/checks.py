@@ -55,8 +55,8 @@ def check_files(bundle: Bundle) -> list[Check]:
     size = sum(entry.size for entry in bundle.manifest.files.values()) / 1e6
     checks = [Check("hashes", "bundle", "ok", f"{len(bundle.manifest.files)} files, {size:.1f} MB, as exported")]
     for engine in list_engines(bundle):
-        total = sum(len(read_plan(engine, plan.role)) for plan in engine.record.plans)
-        detail = f"{len(engine.record.plans)} plans, {total / 1e6:.1f} MB, as built"
+        total = sum(len(read_plan(engine, stage)) for stage in engine.record.stages)
+        detail = f"{len(engine.record.stages)} plan files, {total / 1e6:.1f} MB, as built"
         checks.append(Check("hashes", engine.path.name, "ok", detail))
     return checks
 

@@ -29,8 +29,19 @@ class EngineOptions:
             rich_help_panel=PANEL,
         ),
     ] = None
+    engine_plan: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Plan to build engines of; default: the bundle's default and the calibration's; repeatable.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
     engine_batch: Annotated[
-        str, typer.Option(metavar="MIN,USUAL,MAX", help="Rows of an engine call.", rich_help_panel=PANEL)
+        str,
+        typer.Option(
+            metavar="MIN,USUAL,MAX", help="Images of an engine call, which --batch chooses.", rich_help_panel=PANEL
+        ),
     ] = f"{DEFAULT_PROFILE.smallest},{DEFAULT_PROFILE.usual},{DEFAULT_PROFILE.largest}"
     workspace: Annotated[
         int | None, typer.Option(metavar="MB", min=1, help="Memory the builder may use.", rich_help_panel=PANEL)
@@ -45,9 +56,14 @@ class EngineOptions:
         if self.engine is None:
             if self.gpu:
                 raise UsageError("--gpu names what engines are built for: add --engine tensorrt-rtx.")
+            if self.engine_plan:
+                raise UsageError("--engine-plan names what engines are built of: add --engine.")
             return None
         gpus = tuple(self.gpu.split(",")) if self.gpu else ()
-        return EngineBuildRequest(self.engine, profile, gpus, precisions, self.workspace, self.timing_cache)
+        plans = tuple(self.engine_plan or ())
+        return EngineBuildRequest(
+            self.engine, profile, gpus, precisions, plans, workspace_mb=self.workspace, timing_cache=self.timing_cache
+        )
 
 
 def _read_profile(text: str) -> Profile:

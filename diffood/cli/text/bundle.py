@@ -78,12 +78,12 @@ def _describe_graph(bundle: Bundle, graph: GraphEntry) -> str:
 
 def _describe_engine(engine: EngineFolder) -> str:
     record, profile = engine.record, engine.record.profile
-    size = decimal(sum(plan.size for plan in record.plans))
+    size = decimal(sum(stage.size for stage in record.stages))
     gpu = f", built on {record.gpu} with driver {record.driver}" if record.gpu else ""
     return (
-        f"engine      {engine.path.name}: {record.library} {record.library_version}, {record.precision}, for compute "
-        f"capability {record.compute_capability}{gpu}, {profile.smallest} to {profile.largest} rows "
-        f"(best {profile.usual}), {size}"
+        f"engine      {engine.path.name}: {record.library} {record.library_version}, {record.precision}, plan "
+        f"{record.plan_name}, for compute capability {record.compute_capability}{gpu}, {profile.smallest} to "
+        f"{profile.largest} images (best {profile.usual}), {size}"
     )
 
 

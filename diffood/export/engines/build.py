@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,17 +17,22 @@ from diffood.errors import UsageError
 from diffood.export.engines.errors import builder_died
 from diffood.export.engines.worker import BuilderPlatform, BuildJob
 from diffood.export.request import EngineBuildRequest
-from diffood.runtime.bundle.bundle import Bundle, GraphEntry, Precision, describe_file, open_bundle
+from diffood.runtime.assembly.identity import identify_stage
+from diffood.runtime.assembly.recipe import Stage, list_stages, make_recipe
+from diffood.runtime.assembly.stage import build_stage
+from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, describe_file, open_bundle
+from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.bundle.engines import (
     EngineLibrary,
     EngineRecord,
-    PlanFile,
+    StageFile,
     engines_folder,
     save_record,
     target_name,
 )
-from diffood.runtime.bundle.graphs import read_model
+from diffood.runtime.bundle.graphs import list_roles, name_of
 from diffood.runtime.child import child_command
+from diffood.runtime.method.plan import Plan
 from diffood.runtime.progress import Say
 
 WORKER = "diffood.export.engines.worker"
@@ -43,20 +50,20 @@ class _Builder:
 
 
 def build_engines(bundle_path: Path, request: EngineBuildRequest, report: Say) -> list[Path]:
-    """Build engines of every graph a bundle has in the precisions asked for. Needs no torch.
+    """Build engines of every stage of a bundle's plans in the precisions asked for. Needs no torch.
 
     A folder appears whole or not at all, and replaces the one before; those finished before an error stay.
 
     Args:
         bundle_path: The bundle's folder.
         request: Which engines.
-        report: Gets a line for each graph, and one every few seconds of a long build.
+        report: Gets a line for each stage, and one every few seconds of a long build.
 
     Returns:
-        The engines' folders, engines/<target>/.
+        The engines' folders, engines/<target>-<plan>/.
 
     Raises:
-        UsageError: Options do not fit together.
+        UsageError: Options do not fit together, or the bundle has no such plan.
         BundleError: The bundle is damaged, or has no graphs of a precision.
         MissingExtraError: The library is not installed.
         ExportError: A node is not supported, memory ran out, or the builder crashed.
@@ -67,6 +74,7 @@ def build_engines(bundle_path: Path, request: EngineBuildRequest, report: Say) -
     for precision in precisions:
         bundle.graph("classify", precision)  # says what to do where the bundle has none
     _check(request)
+    plans = choose_plans(bundle, request.plans)
     root = engines_folder(bundle)
     platform = ask_platform(request.library)
     capabilities = choose_capabilities(request, platform)
@@ -75,7 +83,12 @@ def build_engines(bundle_path: Path, request: EngineBuildRequest, report: Say) -
     root.mkdir(exist_ok=True)
     builder = _Builder(bundle, request, platform, root, report)
     ordered = [precision for precision in bundle.precisions if precision in precisions]
-    return [_build_target(builder, capability, precision) for capability in capabilities for precision in ordered]
+    return [
+        _build_target(builder, capability, precision, name, plan)
+        for capability in capabilities
+        for precision in ordered
+        for name, plan in plans.items()
+    ]
 
 
 def require_builder(request: EngineBuildRequest) -> None:
@@ -87,7 +100,7 @@ def require_builder(request: EngineBuildRequest) -> None:
 def _check(request: EngineBuildRequest) -> None:
     rows = (request.profile.smallest, request.profile.usual, request.profile.largest)
     if list(rows) != sorted(rows):
-        raise UsageError(f"--engine-batch {','.join(map(str, rows))} must ascend: fewest, usual, most rows.")
+        raise UsageError(f"--engine-batch {','.join(map(str, rows))} must ascend: fewest, usual, most images.")
     if request.workspace_mb is not None and request.workspace_mb < 1:
         raise UsageError(f"--workspace {request.workspace_mb} is too small; give 1 MB or more.")
     if request.library == "tensorrt" and request.gpus:
@@ -118,73 +131,108 @@ def choose_capabilities(request: EngineBuildRequest, platform: BuilderPlatform) 
     return tuple(known[name] for name in dict.fromkeys(names))
 
 
-def _build_target(builder: _Builder, compute_capability: str, precision: Precision) -> Path:
+def choose_plans(bundle: Bundle, names: tuple[str, ...]) -> dict[str, Plan]:
+    """Plans by name: those asked for, or the bundle's default and its calibration's, which need not have a name.
+
+    Raises UsageError for a name the bundle does not have, BundleError for a damaged calibration.
+    """
+    if names:
+        return {name: bundle.plan(name) for name in names}
+    plans = {bundle.manifest.default_plan: bundle.plan()}
+    if os.path.lexists(bundle.path / CALIBRATION):
+        calibrated = load_calibration(bundle).fingerprint.plan
+        plans.setdefault(name_of(bundle, calibrated) or "calibrated", calibrated)
+    return plans
+
+
+def _build_target(builder: _Builder, compute_capability: str, precision: Precision, name: str, plan: Plan) -> Path:
     request, platform = builder.request, builder.platform
-    name = target_name(request.library, compute_capability, precision)
-    graphs = [graph for graph in builder.bundle.manifest.graphs if graph.precision == precision]
-    folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=builder.root))
+    target = target_name(request.library, compute_capability, precision, name)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target}.", dir=builder.root))
     try:
-        built = [_add_plan(builder, graph, folder, compute_capability) for graph in graphs]
+        with _assembled(builder.bundle, plan, precision, folder) as graphs:
+            what = f"{name} {precision}"
+            built = [_build_stage(builder, graph, folder, compute_capability, what) for graph in graphs]
         record = EngineRecord(
             library=request.library,
             library_version=platform.library_version,
             precision=precision,
+            plan_name=name,
+            plan=plan,
             compute_capability=compute_capability,
             gpu=platform.gpu,
             driver=platform.driver,
             profile=request.profile,
             options=built[0][1],
-            plans=tuple(plan for plan, _ in built),
+            stages=tuple(stage for stage, _ in built),
         )
         save_record(folder, record)
         folder.chmod(0o755)
-        _replace(builder.root / name, folder)
+        _replace(builder.root / target, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return builder.root / name
+    return builder.root / target
 
 
-def _add_plan(
-    builder: _Builder, graph: GraphEntry, folder: Path, compute_capability: str
-) -> tuple[PlanFile, dict[str, str]]:
-    """Build one graph's engine; returns its record and the options it was built with."""
-    started = time.monotonic()
-    bundle, request = builder.bundle, builder.request
-    copies = folder / "weights"
+@dataclass(frozen=True)
+class _StageGraph:
+    """The ONNX file of a stage; weights outside it are in files next to it. built_from: see StageFile."""
+
+    stage: Stage
+    file: Path
+    outside: bool
+    built_from: str
+
+
+@contextmanager
+def _assembled(bundle: Bundle, plan: Plan, precision: Precision, folder: Path) -> Iterator[list[_StageGraph]]:
+    """The graphs of a plan's stages, in a folder of their own inside `folder` that is gone at the end.
+
+    They are assembled from bytes that were hashed, since the bundle's files may change meanwhile; the builder opens
+    the copies of weights outside by name.
+    """
+    place = folder / "graphs"
+    place.mkdir()
+    data = {bundle.graph(role, precision).data for role in list_roles(bundle, plan)} - {None}
+    for name in data:
+        bundle.copy(str(name), place / str(name))
+    graphs = []
+    recipe = make_recipe(bundle, plan, precision, weights=False)  # the builder reads those outside itself
+    for stage in list_stages(plan):
+        file = place / f"stage{stage.number + 1}.onnx"
+        file.write_bytes(build_stage(recipe, stage))
+        identity = identify_stage(bundle, plan, precision, stage)
+        graphs.append(_StageGraph(stage, file.absolute(), bool(data), identity))
+    yield graphs
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _build_stage(
+    builder: _Builder, graph: _StageGraph, folder: Path, compute_capability: str, what: str
+) -> tuple[StageFile, dict[str, str]]:
+    """Build the engine of a stage; returns its entry and the options it was built with. what: plan and precision."""
+    started, request = time.monotonic(), builder.request
+    number = graph.stage.number + 1  # as people count
+    name = f"{what} stage {number}"
     job = BuildJob(
         library=request.library,
-        name=graph.file,
-        model=(copies / graph.file).absolute() if graph.data else None,
-        plan=(folder / f"{graph.role}.plan").absolute(),
+        name=name,
+        model=graph.file if graph.outside else None,
+        plan=(folder / f"stage{number}.plan").absolute(),
         compute_capability=compute_capability,
         profile=request.profile,
         workspace_mb=request.workspace_mb,
         timing_cache=request.timing_cache.absolute() if request.timing_cache else None,
     )
-    # The engine is built from copies of the bytes whose hash is recorded, since the files may change meanwhile; the
-    # builder opens the copy of the weights by name.
-    model, _ = read_model(bundle, graph)
-    with tempfile.TemporaryFile(dir=folder) as onnx:
-        onnx.write(model)
-        onnx.seek(0)
-        if graph.data:
-            copies.mkdir()
-            bundle.copy(graph.data, copies / graph.data)
+    with graph.file.open("rb") as onnx:
         options = build_plan(job, onnx, builder.report)
-    shutil.rmtree(copies, ignore_errors=True)
     built = describe_file(job.plan)
     seconds = time.monotonic() - started
     target = f"sm{compute_capability.replace('.', '')}"
-    builder.report(f"{graph.file:<17} {target} {built.size / 1e6:.1f} MB, {seconds:.0f} s")
-    plan = PlanFile(
-        role=graph.role,
-        file=job.plan.name,
-        sha256=built.sha256,
-        size=built.size,
-        onnx_sha256=bundle.sha256(graph),
-    )
-    return plan, options
+    builder.report(f"{name:<23} {target} {built.size / 1e6:.1f} MB, {seconds:.0f} s")
+    file = StageFile(file=job.plan.name, sha256=built.sha256, size=built.size, built_from=graph.built_from)
+    return file, options
 
 
 def _replace(target: Path, folder: Path) -> None:

@@ -53,11 +53,11 @@ class BuildJob(Record):
 
     Attributes:
         library: What builds it.
-        name: Of the graph, for messages.
-        model: Where the graph would lie, so that weights in another file are found next to it; None: it has none.
+        name: Of what is built, for messages.
+        model: Where the graph lies, so that weights in another file are found next to it; None: it has none.
         plan: The file to write.
         compute_capability: Of the GPU, as "8.6".
-        profile: Rows of an engine call.
+        profile: Images of an engine call.
         workspace_mb: Memory the builder may use; None for all.
         timing_cache: File that makes the next build faster.
         progress_seconds: Between two reports.
@@ -157,7 +157,7 @@ def _load(library: EngineLibrary) -> Any:
     return module
 
 
-def _profile(network: Any, rows: Profile) -> Any:
+def _profile(network: Any, images: Profile) -> Any:
     """Polygraphy's profile: every input's first dimension is the batch, the others are fixed."""
     from polygraphy.backend.trt import Profile as Shapes
 
@@ -165,7 +165,7 @@ def _profile(network: Any, rows: Profile) -> Any:
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         rest = tuple(tensor.shape)[1:]
-        shapes.add(tensor.name, *((count, *rest) for count in (rows.smallest, rows.usual, rows.largest)))
+        shapes.add(tensor.name, *((count, *rest) for count in (images.smallest, images.usual, images.largest)))
     return shapes
 
 

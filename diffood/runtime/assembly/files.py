@@ -19,7 +19,7 @@ from diffood.runtime.bundle.detectors import (
     save_detectors,
 )
 from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.bundle.graphs import list_roles
+from diffood.runtime.bundle.graphs import list_roles, name_of
 from diffood.runtime.bundle.parity import load_parity, refusal
 from diffood.runtime.method.plan import Plan
 
@@ -37,7 +37,7 @@ def write_detectors(bundle: Bundle) -> DetectorRecord:
     for precision in DETECTOR_FILES.keys() - set(bundle.precisions):
         (bundle.path / DETECTOR_FILES[precision]).unlink(missing_ok=True)
     record = DetectorRecord(
-        plan_name=next((name for name, known in bundle.manifest.plans.items() if known == plan), None),
+        plan_name=name_of(bundle, plan),
         plan=plan,
         calibration_sha256=digest,
         files=tuple(

@@ -29,6 +29,12 @@ def list_roles(bundle: Bundle, plan: Plan) -> tuple[Role, ...]:
     return ("classify", step_role(guided=plan.guidance > 0), *autoencoder_roles(bundle))
 
 
+def name_of(bundle: Bundle, plan: Plan) -> str | None:
+    """The name of a plan, the default one first; None for a plan that is not among the bundle's."""
+    plans, default = bundle.manifest.plans, bundle.manifest.default_plan
+    return next((name for name in (default, *plans) if plans[name] == plan), None)
+
+
 @dataclass(frozen=True)
 class Graph:
     """A graph whose bytes were all hashed.

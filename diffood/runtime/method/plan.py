@@ -148,3 +148,7 @@ FAST = Plan(
     guidance=0.0,
     witnesses=("reconstruction", "logit_norm", "energy"),
 )
+
+# Of a bundle by name, the default first; the times are of 1,000 training steps.
+PLANS = {"default": DEFAULT, "fast": FAST, "plain": PLAIN, "reference": REFERENCE}
+PLANS_WITHOUT_UNET = {"classifier": CLASSIFIER}

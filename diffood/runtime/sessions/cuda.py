@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.errors import DeviceError, MissingExtraError
-from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions.out_of_memory import memory_error
 
 
@@ -110,34 +109,23 @@ class Cuda:
         self._check(cudart.cudaMemsetAsync(buffer.address, 0, nbytes, self._stream))
         return buffer
 
-    def pinned(self, shape: tuple[int, ...]) -> Array:
-        """A float32 array of zeros in page-locked host memory, which the GPU copies directly."""
-        cudart, nbytes = self._cudart, 4 * math.prod(shape)
+    def pinned(self, shape: tuple[int, ...], kind: type[np.generic]) -> npt.NDArray[Any]:
+        """An array of zeros in page-locked host memory, which the GPU copies directly."""
+        cudart, nbytes = self._cudart, np.dtype(kind).itemsize * math.prod(shape)
         address = int(self._check(cudart.cudaMallocHost(nbytes)))
         memory = (ctypes.c_byte * nbytes).from_address(address)
         weakref.finalize(memory, cudart.cudaFreeHost, address)  # the array and its views keep `memory`
-        array: Array = np.frombuffer(memoryview(memory), np.float32).reshape(shape)
+        array = np.frombuffer(memoryview(memory), kind).reshape(shape)
         array[...] = 0
         return array
 
-    def upload(self, buffer: Buffer, array: npt.NDArray[Any], offset: int = 0) -> None:
-        """Copy a contiguous array to `offset` bytes after the buffer's start.
+    def upload(self, buffer: Buffer, array: npt.NDArray[Any]) -> None:
+        """Copy a contiguous array to the device; a pinned one must keep its values until the stream has got there."""
+        self._copy(buffer.address, array.ctypes.data, array.nbytes, self._cudart.cudaMemcpyKind.cudaMemcpyHostToDevice)
 
-        A pinned array must keep its values until the stream has reached the copy; any other may be changed at once,
-        since CUDA stages pageable memory before it returns.
-        """
-        kind = self._cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._copy(buffer.address + offset, array.ctypes.data, array.nbytes, kind)
-
-    def download(self, array: npt.NDArray[Any], buffer: Buffer, offset: int = 0) -> None:
-        """Copy from the buffer into a contiguous array, whose values are valid after `synchronize`."""
-        kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._copy(array.ctypes.data, buffer.address + offset, array.nbytes, kind)
-
-    def copy(self, target: Buffer, source: Buffer) -> None:
-        """Copy all of one buffer into another of its size."""
-        kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
-        self._copy(target.address, source.address, source.nbytes, kind)
+    def download(self, array: npt.NDArray[Any], buffer: Buffer) -> None:
+        """Copy a buffer into a contiguous array, whose values are valid after `synchronize`."""
+        self._copy(array.ctypes.data, buffer.address, array.nbytes, self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost)
 
     def _copy(self, target: int, source: int, nbytes: int, kind: Any) -> None:
         self._check(self._cudart.cudaMemcpyAsync(target, source, nbytes, kind, self._stream))

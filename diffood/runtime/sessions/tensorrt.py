@@ -1,4 +1,4 @@
-"""The TensorRT session: a bundle's engines on tensorrt or tensorrt_rtx, with the lanes in GPU memory.
+"""The TensorRT session: a plan's stages as engines of tensorrt or tensorrt_rtx, each call recorded.
 
 Written without a GPU: the refusals have run, and a test finds every name used here in the installed tensorrt_rtx;
 `diffood verify` runs the rest on a machine that has one. For TensorRT 10.3 and newer, TensorRT-RTX 1.2 and newer.
@@ -13,128 +13,57 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from diffood.errors import BundleError, DeviceError, MissingExtraError
 from diffood.runtime.backends import Backend
-from diffood.runtime.bundle.bundle import Bundle, Precision, Role
-from diffood.runtime.bundle.engines import EngineFolder, EngineHost, EngineLibrary, find_engine, read_plan
-from diffood.runtime.bundle.graphs import autoencoder_roles, step_role
-from diffood.runtime.method.scoring import Array
-from diffood.runtime.sessions import Classified, Session, StepInputs
+from diffood.runtime.bundle.engines import EngineFolder, EngineLibrary, StageFile, read_plan
+from diffood.runtime.sessions import Session, SessionRequest, StageTensors
 from diffood.runtime.sessions.cuda import Buffer, Cuda, Device, find_device
-from diffood.runtime.sessions.graphs import FLOAT, INT64, Tensor, Tensors, expected_tensors, require_tensors
-from diffood.runtime.sessions.host import combine_registers, run_padded
+from diffood.runtime.sessions.engines import EngineHost, find_engine
+from diffood.runtime.sessions.fixed_calls import FixedCalls
+from diffood.runtime.sessions.kernel_cache import KernelFile
 from diffood.runtime.sessions.out_of_memory import is_out_of_memory, memory_error
 
 MODULES: dict[EngineLibrary, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _REBUILD = "Build the engine again"
-_ITEM_BYTES = {FLOAT: 4, INT64: 8}
-_TYPES = {FLOAT: np.float32, INT64: np.int64}
 
 
-def require_backend(backend: Backend, bundle: Bundle | None, precision: Precision, batch: int) -> str:
+def require_backend(backend: Backend, request: SessionRequest | None) -> str:
     """What this library runs on, and which engine. Raises what `load_library` and `find_engine` raise."""
     installed = load_library(cast(EngineLibrary, backend))
-    name = find_engine(bundle, installed.machine, precision, batch).path.name if bundle else "no bundle asked for"
+    name = find_engine(request, installed.machine).path.name if request else "no bundle asked for"
     return f"{backend} {installed.machine.library_version} on {installed.device}, {name}"
 
 
-def open_session(
-    bundle: Bundle,
-    backend: Backend,
-    precision: Precision,
-    *,
-    guided: bool,
-    registers: int,
-    batch: int,
-    threads: int,
-) -> Session:
+def open_session(backend: Backend, request: SessionRequest) -> Session:
     """See sessions.backends.open_session."""
-    return TensorRtSession(
-        bundle,
-        library=cast(EngineLibrary, backend),
-        precision=precision,
-        guided=guided,
-        registers=registers,
-        batch=batch,
-    )
+    return TensorRtSession(cast(EngineLibrary, backend), request)
 
 
 class TensorRtSession:
-    """A plan's engines on one GPU, for a fixed batch; the engines must have been built for this machine.
+    """A plan's engines on one GPU, which must have been built for this machine; calls of a fixed number of images.
 
-    Copied between host and GPU are images, denoised images, latents, logits, features, and the numbers of a step. The
-    registers of multistep samplers are combined on the host: such a step copies all lanes to the host and back.
+    Copied between host and GPU are a stage's inputs and outputs.
     """
 
     threads = 0
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        library: EngineLibrary,
-        precision: Precision = "fp32",
-        guided: bool,
-        registers: int,
-        batch: int,
-    ) -> None:
+    def __init__(self, library: EngineLibrary, request: SessionRequest) -> None:
         self.backend: Backend = library
-        self.precision, self.batch = precision, batch
+        self.precision, self.batch = request.precision, request.batch
         installed = load_library(library)
-        record = find_engine(bundle, installed.machine, precision, batch)
-        self.engine_sha256 = record.digest
-        self._cuda = cuda = Cuda(library)
-        runtime = _create_runtime(installed.module)
-        load = functools.partial(_Program, bundle, record, installed, runtime, cuda, batch)
-        self._maps = {role: _EngineMap(load(role), cuda, batch) for role in ("classify", *autoencoder_roles(bundle))}
-        if bundle.manifest.unet is not None:  # else no plan has steps
-            self._step = load(step_role(guided=guided), carry=("x_next", "x"))
-        row = bundle.manifest.lane_shape
-        self._lanes, self._taken = cuda.pinned((batch, *row)), cuda.pinned(row)
-        self._registers: Array = np.zeros((registers, *self._lanes.shape), np.float32)
-        self._epsilon = cuda.pinned(self._lanes.shape)
+        built = find_engine(request, installed.machine)
+        self.engine_sha256 = built.digest
+        device = _GpuDevice(installed, Cuda(library), _create_runtime(installed.module))
+        kernels = _Kernels(KernelFile(installed.machine, built.digest, self.batch))
+        programs = [_Program(built, stage, device, self.batch, kernels) for stage in built.record.stages]
+        kernels.keep()
+        self._stages = [FixedCalls(program.run, program.inputs, self.batch) for program in programs]
 
-    def classify(self, x: Array) -> Classified:
-        """See Session.classify."""
-        return Classified(*run_padded(x, self.batch, self._maps["classify"].run))
-
-    def encode(self, x: Array) -> Array:
-        """See Session.encode."""
-        return run_padded(x, self.batch, self._maps["encode"].run)[0]
-
-    def decode(self, z: Array) -> Array:
-        """See Session.decode."""
-        return run_padded(z, self.batch, self._maps["decode"].run)[0]
-
-    def put(self, lane: int, x: Array) -> None:
-        """See Session.put."""
-        self._lanes[lane] = x
-        self._cuda.upload(self._step.buffers["x"], self._lanes[lane], lane * self._taken.nbytes)
-
-    def step(self, inputs: StepInputs) -> None:
-        """See Session.step."""
-        for name, tensor in self._step.inputs.items():
-            if name != "x":
-                values = np.ascontiguousarray(getattr(inputs, name), _TYPES[str(tensor[0])])
-                self._cuda.upload(self._step.buffers[name], values)
-        self._step.run()
-        if len(self._registers):
-            self._cuda.download(self._lanes, self._step.buffers["x"])
-            self._cuda.download(self._epsilon, self._step.buffers["epsilon"])
-            self._cuda.synchronize()
-            combine_registers(self._lanes, self._registers, inputs, self._epsilon)
-            self._cuda.upload(self._step.buffers["x"], self._lanes)
-
-    def take(self, lane: int) -> Array:
-        """See Session.take."""
-        self._cuda.download(self._taken, self._step.buffers["x"], lane * self._taken.nbytes)
-        self._cuda.synchronize()
-        return np.array(self._taken)
-
-    def synchronize(self) -> None:
-        """See Session.synchronize."""
-        self._cuda.synchronize()
+    def run(self, stage: int, feeds: StageTensors) -> StageTensors:
+        """See Session.run."""
+        return self._stages[stage].run(feeds)
 
 
 @dataclass(frozen=True)
@@ -166,91 +95,106 @@ def load_library(library: EngineLibrary) -> Installed:
         ) from None
 
 
+@dataclass(frozen=True)
+class _GpuDevice:
+    """What the engines of a session share: the library, a stream, and what loads engines."""
+
+    installed: Installed
+    cuda: Cuda
+    runtime: Any
+
+
+class _Kernels:
+    """What TensorRT-RTX compiles for the GPU when an engine is loaded, kept for the next time. TensorRT has none."""
+
+    def __init__(self, file: KernelFile) -> None:
+        self._file, self._cache = file, None
+
+    def attach(self, config: Any) -> None:
+        """Have an engine take kernels from here, and add its own."""
+        if self._cache is None:
+            self._cache = cache = config.create_runtime_cache()
+            if known := self._file.read():
+                cache.deserialize(known)  # says False of kernels of another GPU or driver, and takes none of them
+        config.set_runtime_cache(self._cache)
+
+    def keep(self) -> None:
+        """Write what is here to the file."""
+        if (cache := self._cache) is not None:
+            self._file.write(bytes(memoryview(cache.serialize())))
+
+
 class _Program:
-    """One engine on the device, with its buffers bound once and its run recorded as a CUDA graph if CUDA can.
+    """The engine of a stage on the device, with page-locked arrays for its inputs and outputs, bound once."""
 
-    carry: (output, input) of one shape; every run ends by copying the first into the second.
-    """
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        record: EngineFolder,
-        installed: Installed,
-        runtime: Any,
-        cuda: Cuda,
-        batch: int,
-        role: Role,
-        carry: tuple[str, str] | None = None,
-    ) -> None:
-        trt = installed.module
-        plan = read_plan(record, role)  # hashed there: only what was built is deserialised
-        where = record.path / role
-        library, log = installed.machine.library, _logger(trt)
+    def __init__(self, built: EngineFolder, stage: StageFile, on: _GpuDevice, batch: int, kernels: _Kernels) -> None:
+        trt, library = on.installed.module, on.installed.machine.library
+        self._where, self._library, self._cuda = built.path / stage.file, library, on.cuda
+        self._log = log = _logger(trt)
         log.errors.clear()
-        engine = runtime.deserialize_cuda_engine(plan)
+        runtime = on.runtime
+        engine = runtime.deserialize_cuda_engine(read_plan(built, stage))  # hashed: only what was built is loaded
         if engine is None:
             log.require_memory(library)
-            raise BundleError(f"{library} cannot load {where}: {log.said()}. {_REBUILD}.")
-        require_tensors(where, bundle, role, *_tensors(trt, engine, batch), remedy=_REBUILD)
-        self.inputs, self.outputs = expected_tensors(bundle, role)
-        self._context = context = _create_context(trt, engine, library)  # a recorded run needs it
+            raise BundleError(f"{library} cannot load {self._where}: {log.said()}. {_REBUILD}.")
+        self._context = context = _create_context(trt, engine, library, kernels)
         if context is None:
             log.require_memory(library)
-            raise DeviceError(f"{where} cannot be prepared to run: {log.said()}. Run `diffood doctor`.")
-        self.buffers: dict[str, Buffer] = {}
-        for name, (kind, _, *rest) in {**self.inputs, **self.outputs}.items():
-            shape = (batch, *(int(size or 0) for size in rest))
-            self.buffers[name] = buffer = cuda.allocate(_ITEM_BYTES[str(kind)] * int(np.prod(shape)))
-            if name in self.inputs and not context.set_input_shape(name, shape):
-                raise BundleError(f"{where} does not take {name} of shape {list(shape)}. {_REBUILD}.")
+            raise DeviceError(f"{self._where} cannot be prepared to run: {log.said()}. Run `diffood doctor`.")
+        self._kernels = kernels  # which must be there as long as the context
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        self.inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        self._outputs = [name for name in names if name not in self.inputs]
+        for name in self.inputs:
+            shape = (batch, *tuple(engine.get_tensor_shape(name))[1:])
+            if not context.set_input_shape(name, shape):
+                raise BundleError(f"{self._where} does not take {name} of shape {list(shape)}. {_REBUILD}.")
+        self._hosts: dict[str, npt.NDArray[Any]] = {}
+        self._buffers: dict[str, Buffer] = {}
+        types: dict[Any, type[np.generic]] = {trt.DataType.FLOAT: np.float32, trt.DataType.UINT8: np.uint8}
+        for name in names:
+            kind, shape = engine.get_tensor_dtype(name), tuple(context.get_tensor_shape(name))
+            if kind not in types or min(shape) < 0:
+                raise BundleError(f"{self._where} has {name} of type {kind} and shape {list(shape)}. {_REBUILD}.")
+            self._hosts[name] = host = on.cuda.pinned(shape, types[kind])
+            self._buffers[name] = buffer = on.cuda.allocate(host.nbytes)
             context.set_tensor_address(name, buffer.address)
+        self._replay = self._record()
 
-        def work() -> None:
-            log.errors.clear()
-            if not context.execute_async_v3(cuda.stream):
-                log.require_memory(library)
-                raise DeviceError(f"{where} cannot run: {log.said()}. Run `diffood doctor`, or use another --backend.")
-            if carry:
-                cuda.copy(self.buffers[carry[1]], self.buffers[carry[0]])
-
-        self.run = _record(work, cuda, context, library)
-
-
-class _EngineMap:
-    """A stateless program of one input, with page-locked arrays for its input and outputs."""
-
-    def __init__(self, program: _Program, cuda: Cuda, batch: int) -> None:
-        self._program, self._cuda = program, cuda
-        rows, self._results = (
-            {name: cuda.pinned((batch, *(int(size or 0) for size in rest))) for name, (_, _, *rest) in tensors.items()}
-            for tensors in (program.inputs, program.outputs)
-        )
-        ((self._input, self._rows),) = rows.items()
-
-    def run(self, rows: Array) -> list[Array]:
-        """Copies of the outputs for rows [B, C, H, W]."""
-        self._rows[...] = rows
-        self._cuda.upload(self._program.buffers[self._input], self._rows)
-        self._program.run()
-        for name, result in self._results.items():
-            self._cuda.download(result, self._program.buffers[name])
+    def run(self, feeds: StageTensors) -> StageTensors:
+        """Copies of the outputs for feeds of one batch."""
+        for name, value in feeds.items():
+            self._hosts[name][...] = value
+        (self._replay or self._work)()
         self._cuda.synchronize()
-        return [np.array(result) for result in self._results.values()]
+        return {name: np.array(self._hosts[name]) for name in self._outputs}
 
+    def _work(self) -> None:
+        """Put a whole call on the stream."""
+        for name in self.inputs:
+            self._cuda.upload(self._buffers[name], self._hosts[name])
+        self._log.errors.clear()
+        context = self._context
+        if not context.execute_async_v3(self._cuda.stream):
+            self._log.require_memory(self._library)
+            raise DeviceError(
+                f"{self._where} cannot run: {self._log.said()}. Run `diffood doctor`, or use another --backend."
+            )
+        for name in self._outputs:
+            self._cuda.download(self._hosts[name], self._buffers[name])
 
-def _record(work: Callable[[], None], cuda: Cuda, context: Any, library: EngineLibrary) -> Callable[[], None]:
-    """Run once, as TensorRT requires before a capture, and record; if that fails, return `work` itself."""
-    work()
-    cuda.synchronize()
-    # TensorRT-RTX says whether a run allocates memory, which cannot be recorded; with TensorRT only trying tells.
-    if library == "tensorrt-rtx" and not context.is_stream_capturable(cuda.stream):
-        return work
-    replay = cuda.record(work)
-    if replay is None:
-        work()
-        cuda.synchronize()
-    return replay or work
+    def _record(self) -> Callable[[], None] | None:
+        """Run once, as TensorRT requires before a capture, and record a call; None where it cannot be recorded.
+
+        TensorRT-RTX records by itself what the engine does.
+        """
+        self._work()
+        self._cuda.synchronize()
+        replay = None if self._library == "tensorrt-rtx" else self._cuda.record(self._work)
+        if replay is None:
+            self._work()
+            self._cuda.synchronize()
+        return replay
 
 
 def _create_runtime(trt: Any) -> Any:
@@ -260,28 +204,17 @@ def _create_runtime(trt: Any) -> Any:
     return runtime
 
 
-def _create_context(trt: Any, engine: Any, library: EngineLibrary) -> Any:
+def _create_context(trt: Any, engine: Any, library: EngineLibrary, kernels: _Kernels) -> Any:
     if library == "tensorrt":
         return engine.create_execution_context()
     config = engine.create_runtime_config()
     # By default kernels for our batch are compiled in the background and swapped in between two runs: scores of one
-    # image would differ, and a recorded run would keep the slow ones.
+    # image would differ.
     config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    # It records its own work: a stream that copies too can be captured only if an engine has no memory of its own.
+    config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    kernels.attach(config)
     return engine.create_execution_context(config)
-
-
-def _tensors(trt: Any, engine: Any, batch: int) -> tuple[Tensors, Tensors]:
-    """Inputs and outputs of an engine with ONNX's type names; a first dimension of -1 or of the batch is free."""
-    words = {trt.DataType.FLOAT: FLOAT, trt.DataType.INT64: INT64}
-    inputs: Tensors = {}
-    outputs: Tensors = {}
-    for index in range(engine.num_io_tensors):
-        name = engine.get_tensor_name(index)
-        kind, shape = engine.get_tensor_dtype(name), tuple(engine.get_tensor_shape(name))
-        sizes = (None if size == -1 or (axis == 0 and size == batch) else size for axis, size in enumerate(shape))
-        tensor: Tensor = (words.get(kind, f"tensor({kind.name.lower()})"), *sizes)
-        (inputs if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else outputs)[name] = tensor
-    return inputs, outputs
 
 
 @functools.cache  # TensorRT keeps the first logger of a process for ever

@@ -88,5 +88,5 @@ def _files_to_serve(bundle: Bundle, backend: BackendChoice) -> Iterator[tuple[st
         if backend in ("auto", engine.record.library):
             place = f"{ENGINES}/{engine.path.name}"
             yield f"{place}/{RECORD}", record_bytes(engine.record)
-            for plan in engine.record.plans:
-                yield f"{place}/{plan.file}", read_plan(engine, plan.role)
+            for stage in engine.record.stages:
+                yield f"{place}/{stage.file}", read_plan(engine, stage)

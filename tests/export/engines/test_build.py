@@ -1,35 +1,38 @@
-"""Real TensorRT-RTX engines of the small bundle's and the zoo's graphs, built without a GPU; none is run here.
+"""Real TensorRT-RTX engines of the small bundle's and the zoo's stages, built without a GPU; none is run here.
 
-A rebuild is not byte-identical. Measured with TensorRT-RTX 1.7.1 on the zoo's graphs, 3 to 10 builds each: plans have
-the same size every time, and at most 0.1 % of the bytes differ, since the builder numbers its temporaries and orders
-the scalars of its shape arithmetic anew; weights stay. So engine.json records the hash of each plan, and a rebuilt
+A rebuild is not byte-identical, since the builder numbers its temporaries and orders the scalars of its shape
+arithmetic anew; weights stay. So engine.json records the hash of each plan, and a rebuilt
 engine has another digest than the one a calibration was made for.
 """
 
 import hashlib
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_building import NEEDS_TENSORRT_RTX, PROFILE, build, keep_graphs
+from cheap_calibration import CHEAPEST, calibrate_cheaply
+from engine_building import NEEDS_TENSORRT_RTX, PROFILE, TWO_STAGES, build, set_plan
 from halved_graphs import add_halved_graphs, reseal
 from refusals import assert_refused
 
 from diffood import zoo
 from diffood.errors import BundleError, ExportError, UsageError
-from diffood.export.engines.build import ask_platform, choose_capabilities
+from diffood.export.engines.build import ask_platform, choose_capabilities, choose_plans
 from diffood.export.engines.worker import BuilderPlatform
 from diffood.export.request import EngineBuildRequest
-from diffood.runtime.bundle.bundle import Bundle, open_bundle
-from diffood.runtime.bundle.engines import EngineFolder, EngineHost, Profile, find_engine, list_engines, read_plan
+from diffood.runtime.assembly.identity import identify_stage
+from diffood.runtime.assembly.recipe import list_stages
+from diffood.runtime.bundle.bundle import Bundle, Precision, add_default_plan, open_bundle
+from diffood.runtime.bundle.engines import EngineFolder, Profile, list_engines, read_plan
+from diffood.runtime.bundle.graphs import list_roles
+from diffood.runtime.method.plan import CLASSIFIER
+from diffood.runtime.sessions import SessionRequest
+from diffood.runtime.sessions.engines import EngineHost, find_engine
 
 pytestmark = NEEDS_TENSORRT_RTX
-
-
-ROLES = ("classify", "step_plain", "step_guided")
 
 
 @dataclass(frozen=True)
@@ -41,59 +44,59 @@ class Built:
     lines: list[str]
     version: str
 
-    @property
-    def roles(self) -> list[str]:
-        return [graph.role for graph in self.bundle.manifest.graphs if graph.precision == "fp32"]
-
-    def find(self, compute_capability: str, precision: str = "fp32") -> EngineFolder:
+    def find(self, compute_capability: str, precision: Precision = "fp32", plan: str | None = None) -> EngineFolder:
         machine = EngineHost("tensorrt-rtx", self.version, compute_capability)
-        return find_engine(self.bundle, machine, precision, batch=16)  # type: ignore[arg-type]
+        return find_engine(SessionRequest(self.bundle, self.bundle.plan(plan), precision, batch=16), machine)
 
 
 @pytest.fixture(scope="module")
 def built(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """The small bundle without its guided graph, with engines for two GPUs; read-only."""
+    """The small bundle with engines of a plan of two stages, for two GPUs; read-only."""
     path = Path(shutil.copytree(small_bundle.path, tmp_path_factory.mktemp("small") / "bundle"))
-    keep_graphs(path, "classify", "step_plain")
+    set_plan(path, TWO_STAGES)
     lines: list[str] = []
     folders = build(path, "sm86", "sm89", report=lines.append)
     return Built(open_bundle(path), folders, lines, ask_platform("tensorrt-rtx").library_version)
 
 
-def assert_engine_of_its_own(built: Built, capability: str, precision: str) -> None:
-    """Every graph has become another plan, large enough for its weights."""
-    engine = built.find(capability, precision)
-    assert engine.path.name == f"tensorrt-rtx-sm{capability.replace('.', '')}-{precision}"
-    plans = {role: read_plan(engine, role) for role in built.roles}  # type: ignore[arg-type]
-    assert {plan.role for plan in engine.record.plans} == plans.keys()
-    assert len(set(plans.values())) == len(plans)
-    for role, plan in plans.items():
-        halves = 2 * sum(built.bundle.graph(role, "fp32").weights.values())  # type: ignore[arg-type] # bytes in FP16
-        assert len(plan) > {"fp32": 2 * halves, "fp16": halves, "int8": halves / 2}[precision]
+def assert_engines_of_their_own(engine: EngineFolder, bundle: Bundle) -> None:
+    """Every stage has become another plan file, large enough for the weights of its graph."""
+    record = engine.record
+    plans = [read_plan(engine, stage) for stage in record.stages]
+    assert len(set(plans)) == len(plans) == len(record.plan.stages) + 1
+    for plan, stage in zip(plans, list_stages(record.plan), strict=True):
+        roles = list_roles(bundle, record.plan if stage.repeats else CLASSIFIER)
+        values = sum(sum(bundle.graph(role, "fp32").weights.values()) for role in roles)
+        assert len(plan) > values * {"fp32": 4, "fp16": 2, "int8": 1}[record.precision]
 
 
-def test_every_graph_becomes_an_engine_of_its_own_for_every_gpu(built: Built) -> None:
+def test_every_stage_becomes_an_engine_of_its_own_for_every_gpu(built: Built) -> None:
     for capability in ("8.6", "8.9"):
-        assert_engine_of_its_own(built, capability, "fp32")
+        engine = built.find(capability)
+        assert engine.path.name == f"tensorrt-rtx-sm{capability.replace('.', '')}-fp32-small"
+        assert_engines_of_their_own(engine, built.bundle)
     engines = list_engines(built.bundle)
     assert [engine.path for engine in engines] == sorted(built.folders)
     assert len({engine.digest for engine in engines}) == 2
 
 
 @pytest.mark.slow
-def test_the_zoos_graphs_become_engines_in_every_precision(int8_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_zoos_default_plan_becomes_engines(int8_bundle: Path, tmp_path: Path, precision: Precision) -> None:
     path = Path(shutil.copytree(int8_bundle, tmp_path / "bundle"))
-    if "fp16" not in open_bundle(path).precisions:
+    if precision not in open_bundle(path).precisions:
         add_halved_graphs(path)
-    folders = [build(path, "sm89", precisions=(precision,))[0] for precision in ("fp32", "fp16", "int8")]
-    zoos = Built(open_bundle(path), folders, [], ask_platform("tensorrt-rtx").library_version)
-    assert sorted(zoos.roles) == sorted(ROLES)
-    for precision in ("fp32", "fp16", "int8"):
-        assert_engine_of_its_own(zoos, "8.9", precision)
-    for engine in list_engines(zoos.bundle):
-        for plan in engine.record.plans:
-            graph = zoos.bundle.graph(plan.role, engine.record.precision)
-            assert plan.onnx_sha256 == zoos.bundle.manifest.files[graph.file].sha256
+    build(path, "sm89", precisions=(precision,))
+    bundle = open_bundle(path)
+    (engine,) = list_engines(bundle)
+    assert_engines_of_their_own(engine, bundle)
+
+
+@pytest.mark.slow
+def test_a_plan_with_a_loop_becomes_an_engine(small_bundle_copy: Path) -> None:
+    (folder,) = build(small_bundle_copy, "sm86", plans=("reference",))
+    assert folder.name == "tensorrt-rtx-sm86-fp32-reference"
+    assert_engines_of_their_own(list_engines(open_bundle(small_bundle_copy))[0], open_bundle(small_bundle_copy))
 
 
 def test_the_record_binds_an_engine_to_all_it_came_from(built: Built) -> None:
@@ -102,9 +105,10 @@ def test_the_record_binds_an_engine_to_all_it_came_from(built: Built) -> None:
     assert (record.gpu, record.driver) == (None, None)
     assert record.profile == PROFILE
     assert (record.options["strongly_typed"], record.options["tf32"]) == ("yes", "no")
-    for plan in record.plans:
-        onnx = built.bundle.path / built.bundle.graph(plan.role, "fp32").file
-        assert plan.onnx_sha256 == hashlib.sha256(onnx.read_bytes()).hexdigest()
+    assert (record.plan_name, record.plan) == ("small", TWO_STAGES)
+    for file, stage in zip(record.stages, list_stages(record.plan), strict=True):
+        assert file.built_from == identify_stage(built.bundle, TWO_STAGES, "fp32", stage)
+        assert file.sha256 == hashlib.sha256((built.folders[1] / file.file).read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
@@ -118,7 +122,7 @@ def test_a_classifier_that_shrinks_its_images_becomes_an_engine(bundle_copy: Pat
     from diffood.export.sources.classifiers.preprocessing import Preprocessing
     from diffood.export.sources.classifiers.source import ClassifierSource
 
-    keep_graphs(bundle_copy, "classify")
+    set_plan(bundle_copy)
     spec, path = f"{zoo.CLASSIFIER}:{zoo.FACTORY}", bundle_copy / "classify.onnx"
     classifier = load_classifier(ClassifierSource(spec, zoo.CLASSIFIER_WEIGHTS, Preprocessing(size=(20, 16))), 28, 28)
     graph = ClassifyGraph(classifier, 1, 28, 28).eval()
@@ -132,50 +136,51 @@ def test_a_classifier_that_shrinks_its_images_becomes_an_engine(bundle_copy: Pat
     assert "Resize" not in {node.op_type for node in exported.node}
     reseal(bundle_copy, lambda _: None)
     (folder,) = build(bundle_copy, "sm89")
-    assert (folder / "classify.plan").stat().st_size > 2 * sum(parameter.numel() for parameter in graph.parameters())
+    assert (folder / "stage1.plan").stat().st_size > 2 * sum(parameter.numel() for parameter in graph.parameters())
 
 
-def test_each_graph_is_reported_as_it_is_built(built: Built) -> None:
+def test_each_stage_is_reported_as_it_is_built(built: Built) -> None:
     assert built.version in built.lines[0]
-    for role in built.roles:
+    for number in (1, 2):
         for gpu in ("sm86", "sm89"):
-            assert [line for line in built.lines if line.startswith(f"{role}.onnx") and gpu in line]
+            assert [line for line in built.lines if line.startswith(f"small fp32 stage {number}") and gpu in line]
 
 
 def test_an_engine_of_another_gpu_or_library_is_refused_with_the_command_that_builds_it(built: Built) -> None:
     with pytest.raises(BundleError, match=r"8\.6, this GPU has 12\.0.* --gpu sm120 --precision fp32"):
         built.find("12.0")
     with pytest.raises(BundleError, match=r"is installed.* --gpu sm86"):
-        find_engine(built.bundle, EngineHost("tensorrt-rtx", "0.1", "8.6"), "fp32", 16)
+        replace(built, version="0.1").find("8.6")
 
 
 def test_a_built_plan_with_one_byte_changed_is_refused(built: Built) -> None:
     engine = built.find("8.6")
-    path = engine.path / "step_plain.plan"
+    stage = engine.record.stages[1]
+    path = engine.path / stage.file
     data = path.read_bytes()
     middle = len(data) // 2
     path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
     try:
         with pytest.raises(BundleError, match="do not run it"):
-            read_plan(engine, "step_plain")
+            read_plan(engine, stage)
     finally:
         path.write_bytes(data)
-    assert read_plan(engine, "step_plain") == data
+    assert read_plan(engine, stage) == data
 
 
 def test_a_rebuild_replaces_the_engine_whole_and_is_recorded_as_another(built: Built) -> None:
     before = built.find("8.6")
-    old = {role: read_plan(before, role) for role in built.roles}
+    old = [read_plan(before, stage) for stage in before.record.stages]
     assert build(built.bundle.path, "sm86") == [before.path]
     after = built.find("8.6")
-    new = {role: read_plan(after, role) for role in built.roles}
+    new = [read_plan(after, stage) for stage in after.record.stages]
     assert (after.digest == before.digest) == (new == old)
-    bound = {"plans": ()}  # all but the plans' own hashes
+    bound = {"stages": ()}  # all but the plan files' own hashes
     assert after.record.model_copy(update=bound) == before.record.model_copy(update=bound)
-    for role in built.roles:
-        assert abs(len(new[role]) - len(old[role])) <= 0.01 * len(old[role])
-        if len(new[role]) == len(old[role]):
-            assert np.mean(np.frombuffer(new[role], np.uint8) != np.frombuffer(old[role], np.uint8)) <= 0.01
+    for one, other in zip(old, new, strict=True):
+        assert abs(len(other) - len(one)) <= 0.01 * len(one)
+        if len(other) == len(one):
+            assert np.mean(np.frombuffer(other, np.uint8) != np.frombuffer(one, np.uint8)) <= 0.01
     assert sorted(path.name for path in after.path.parent.iterdir()) == sorted(path.name for path in built.folders)
 
 
@@ -197,15 +202,16 @@ def end_in_unknown_operators(bundle: Path) -> None:
 
 def test_unsupported_nodes_are_all_named_and_the_engine_there_was_stays(small_bundle_copy: Path) -> None:
     end_in_unknown_operators(small_bundle_copy)
-    former = small_bundle_copy / "engines" / "tensorrt-rtx-sm86-fp32"
+    set_plan(small_bundle_copy)
+    former = small_bundle_copy / "engines" / "tensorrt-rtx-sm86-fp32-small"
     former.mkdir(parents=True)
     (former / "engine.json").write_text("what was there")
     with pytest.raises(ExportError) as error:
         build(small_bundle_copy, "sm86")
     message = str(error.value)
-    assert "cannot build classify.onnx" in message
-    assert "node 'head/logits' (operator FancyNorm) is not supported" in message
-    assert "node 'head/features' (operator Det) is not supported" in message
+    assert "cannot build small fp32 stage 1" in message
+    assert "(operator FancyNorm) is not supported" in message
+    assert "(operator Det) is not supported" in message
     assert "another --opset or --precision, or install a newer tensorrt-rtx" in message
     assert [path.name for path in former.parent.iterdir()] == [former.name]
     assert (former / "engine.json").read_text() == "what was there"
@@ -214,11 +220,11 @@ def test_unsupported_nodes_are_all_named_and_the_engine_there_was_stays(small_bu
 def test_a_link_in_the_engines_place_is_replaced_and_what_it_points_to_stays(
     small_bundle_copy: Path, tmp_path: Path
 ) -> None:
-    keep_graphs(small_bundle_copy, "classify")
+    set_plan(small_bundle_copy)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "thesis.txt").write_text("precious")
     (small_bundle_copy / "engines").mkdir()
-    (small_bundle_copy / "engines" / "tensorrt-rtx-sm86-fp32").symlink_to(tmp_path / "elsewhere")
+    (small_bundle_copy / "engines" / "tensorrt-rtx-sm86-fp32-small").symlink_to(tmp_path / "elsewhere")
     (folder,) = build(small_bundle_copy, "sm86")
     assert not folder.is_symlink()
     assert (tmp_path / "elsewhere" / "thesis.txt").read_text() == "precious"
@@ -249,13 +255,14 @@ def test_an_unknown_gpu_is_answered_with_those_the_library_knows(small_bundle_co
     assert not (small_bundle_copy / "engines").exists()
 
 
-def test_a_precision_the_gpu_lacks_is_told_in_the_builders_words(bundle_copy: Path) -> None:
+def test_a_precision_the_gpu_lacks_is_told_in_the_builders_words(small_bundle_copy: Path) -> None:
     """TensorRT-RTX 1.7.1 multiplies FP32 matrices on no Turing GPU; the FP16 graphs of the zoo do build for sm75."""
+    set_plan(small_bundle_copy)
     try:
-        build(bundle_copy, "sm75")
+        build(small_bundle_copy, "sm75")
     except ExportError as error:
         assert re.search(
-            r"classify.onnx: the builder says: Cannot compile .*Turing.* Try another --precision", str(error)
+            r"small fp32 stage 1: the builder says: Cannot compile .*Turing.* Try another --precision", str(error)
         )
     else:
         pytest.skip("this TensorRT-RTX builds FP32 for Turing")
@@ -275,3 +282,18 @@ def test_options_that_cannot_be_are_refused_before_anything_is_built(small_bundl
 def test_a_precision_the_bundle_lacks_is_refused_with_the_export_that_adds_it(small_bundle_copy: Path) -> None:
     with pytest.raises(BundleError, match=r"has no fp16 graphs.*export --bundle .* --precision fp16"):
         build(small_bundle_copy, "sm86", precisions=("fp32", "fp16"))
+
+
+def test_the_default_plan_and_the_calibrations_are_built_unless_others_are_named(
+    small_bundle_copy: Path, clothes_folder: Path
+) -> None:
+    bundle = open_bundle(small_bundle_copy)
+    assert choose_plans(bundle, ()) == {"default": bundle.plan()}
+    assert choose_plans(bundle, ("fast", "plain")) == {"fast": bundle.plan("fast"), "plain": bundle.plan("plain")}
+    with pytest.raises(UsageError, match="No plan 'slow' in this bundle; it has: default, fast"):
+        choose_plans(bundle, ("slow",))
+    calibrate_cheaply(small_bundle_copy, clothes_folder)
+    assert choose_plans(bundle, ()) == {"default": bundle.plan(), "calibrated": CHEAPEST}
+    assert choose_plans(bundle, ("fast",)) == {"fast": bundle.plan("fast")}
+    add_default_plan(bundle, "cheap", CHEAPEST)
+    assert choose_plans(open_bundle(small_bundle_copy), ()) == {"cheap": CHEAPEST}

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from engine_building import NEEDS_TENSORRT_RTX, PROFILE, build, keep_graphs
+from engine_building import NEEDS_TENSORRT_RTX, PROFILE, TWO_STAGES, build, set_plan
 
 from diffood import zoo
 from diffood.errors import ExportError, MissingExtraError
@@ -95,10 +95,11 @@ def test_a_builder_that_dies_is_an_error_that_says_what_to_do(
 
 @LINUX
 def test_an_interrupted_build_leaves_no_process_and_no_folder(small_bundle_copy: Path) -> None:
+    set_plan(small_bundle_copy, TWO_STAGES)
     before = children()
 
     def interrupt(line: str) -> None:
-        if line.startswith("classify"):
+        if " stage 1 " in line:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -126,7 +127,7 @@ def test_a_library_that_cannot_be_imported_names_the_extra(
 def test_a_module_in_the_working_folder_is_never_imported(
     small_bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep_graphs(small_bundle_copy, "classify")
+    set_plan(small_bundle_copy)
     for name in ("json.py", "numpy.py", "polygraphy.py", "tensorrt_rtx.py"):
         for folder in (tmp_path, small_bundle_copy):
             (folder / name).write_text("raise SystemExit('foreign code ran')")
@@ -135,7 +136,7 @@ def test_a_module_in_the_working_folder_is_never_imported(
 
 
 def test_engines_are_built_where_there_is_no_torch_and_no_onnx(small_bundle_copy: Path, tmp_path: Path) -> None:
-    keep_graphs(small_bundle_copy, "classify")
+    set_plan(small_bundle_copy)
     for name in ("torch", "onnx", "onnxruntime", "diffusers", "safetensors"):
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is refused here')")
     program = f"""

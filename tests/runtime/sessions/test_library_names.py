@@ -16,13 +16,19 @@ TENSORRT_VARIABLES = {
     "engine": "ICudaEngine",
     "context": "IExecutionContext",
     "config": "IRuntimeConfig",
+    "cache": "IRuntimeCache",
 }
 # What only TensorRT-RTX has: used where library is "tensorrt-rtx", and nowhere else.
 ONLY_RTX = {
     ("engine", "create_runtime_config"),
-    ("context", "is_stream_capturable"),
     ("config", "dynamic_shapes_kernel_specialization_strategy"),
+    ("config", "cuda_graph_strategy"),
+    ("config", "create_runtime_cache"),
+    ("config", "set_runtime_cache"),
+    ("cache", "deserialize"),
+    ("cache", "serialize"),
     ("trt", "DynamicShapesKernelSpecializationStrategy", "EAGER"),
+    ("trt", "CudaGraphStrategy", "WHOLE_GRAPH_CAPTURE"),
 }
 
 Name = tuple[str, ...]
@@ -94,13 +100,14 @@ def test_what_is_compared_is_what_the_sessions_call() -> None:
     assert {name[0] for name in used} == {"trt", *TENSORRT_VARIABLES}
     assert used >= {
         ("trt", "Runtime"),
-        ("trt", "DataType", "INT64"),
+        ("trt", "DataType", "UINT8"),
         ("runtime", "deserialize_cuda_engine"),
         ("runtime", "engine_host_code_allowed"),
         ("engine", "create_execution_context"),
         ("engine", "get_tensor_dtype"),
         ("context", "execute_async_v3"),
         ("context", "set_input_shape"),
+        ("context", "get_tensor_shape"),
         ("context", "set_tensor_address"),
     }
     calls = names_used(source(cuda), {"cudart", "properties"})

@@ -17,10 +17,10 @@ from small_unets import small_unet
 from diffood.errors import DiffoodError
 from diffood.runtime.backends import BACKENDS, Backend
 from diffood.runtime.bundle.bundle import Bundle, Precision, add_default_plan, open_bundle
-from diffood.runtime.bundle.engines import rebuild_command
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.sessions import Session, SessionRequest, onnxruntime_cuda
 from diffood.runtime.sessions.backends import examine_backends, open_session
+from diffood.runtime.sessions.engines import rebuild_command
 from diffood.runtime.sessions.tensorrt import load_library
 
 Pixels = npt.NDArray[np.uint8]
