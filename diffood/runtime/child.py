@@ -91,14 +91,7 @@ class Child:
 
     def receive_fields(self, most: int, seconds: float | None = None) -> dict[str, Any]:
         """The next frame as a JSON object. Raises as `receive` does, and ChildEnded for another frame."""
-        frame = self.receive(most, seconds)
-        try:
-            fields = json.loads(frame)
-        except (ValueError, RecursionError):
-            fields = None
-        if not isinstance(fields, dict):
-            raise ChildEnded(INVALID)
-        return fields
+        return parse_fields(self.receive(most, seconds))
 
     def kill(self) -> None:
         """End the process, whatever it does; the pipe is closed by its end. May be called from any thread."""
@@ -113,6 +106,17 @@ class Child:
             self.kill()
             return "it broke its pipe"
         return describe_exit(code)
+
+
+def parse_fields(frame: bytes) -> dict[str, Any]:
+    """A JSON object that a child sent. Raises ChildEnded for anything else."""
+    try:
+        fields = json.loads(frame)
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise ChildEnded(INVALID)
+    return fields
 
 
 def serve_parent(megabytes: int) -> Connection:

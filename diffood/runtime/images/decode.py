@@ -22,7 +22,7 @@ from PIL import (
     Image,
     JpegImagePlugin,  # noqa: F401
     MpoImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
+    PngImagePlugin,
     PpmImagePlugin,  # noqa: F401
     TiffImagePlugin,
     UnidentifiedImageError,
@@ -32,7 +32,7 @@ from PIL import (
 from diffood.errors import RejectedImage
 from diffood.runtime.images.kinds import foreign_kind
 from diffood.runtime.images.modes import REDUCED, to_grey_or_rgb
-from diffood.runtime.images.png import without_metadata
+from diffood.runtime.images.png import SIGNATURE, without_metadata
 
 # Pillow's warnings about a hostile file belong in that file's row, not on stderr. Set once, here: changing warning
 # filters while threads run is not safe.
@@ -306,8 +306,9 @@ def _refuse_frames(image: Image.Image, limits: ImageLimits) -> None:
 
 def _check_png_chunks(data: bytes) -> None:
     """Check every chunk up to the end mark: decoding alone skips the checksums of pixels and stops at the last row."""
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        image.verify()
+    chunks = io.BytesIO(data)
+    chunks.seek(len(SIGNATURE))
+    PngImagePlugin.ChunkStream(chunks).verify()
 
 
 def _orientation(image: Image.Image, notes: list[str]) -> int:

@@ -27,7 +27,8 @@ def to_grey_or_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
         return _over_black(image.convert("LA" if grey else "RGBA"), notes)
     if image.mode in ("CMYK", "YCbCr", "LAB"):
         notes.append(f"converted from {image.mode}")
-    return image.convert("L" if grey else "RGB")
+    wanted = "L" if grey else "RGB"
+    return image if image.mode == wanted else image.convert(wanted)  # which copies where there is nothing to convert
 
 
 def _over_black(image: Image.Image, notes: list[str]) -> Image.Image:

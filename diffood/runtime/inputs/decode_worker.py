@@ -1,4 +1,4 @@
-"""The child process that reads and decodes images: pickled items come in, a header and pixels go out for each.
+"""The child process that reads and decodes images: pickled items come in, a line of JSON and pixels go out for each.
 
 decoding.py starts it. It imports numpy, Pillow and what reading an item needs, but no engine.
 """
@@ -57,9 +57,8 @@ def main(argument: str) -> None:
             loaded = _load(item, task)
             signal.setitimer(signal.ITIMER_REAL, 0)
             header = {"sha256": loaded.sha256, "note": loaded.note, "error": loaded.error}
-            pipe.send_bytes(json.dumps(header).encode())
-            if loaded.pixels is not None:
-                pipe.send_bytes(loaded.pixels.tobytes())
+            pixels = b"" if loaded.pixels is None else loaded.pixels.tobytes()
+            pipe.send_bytes(json.dumps(header).encode() + b"\n" + pixels)
 
 
 def _load(item: Item, task: DecodeTask) -> DecodedImage:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffood.runtime.child import INVALID, Child, ChildEnded, ChildSilent
+from diffood.runtime.child import INVALID, Child, ChildEnded, ChildSilent, parse_fields
 from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape
 from diffood.runtime.inputs.decode_worker import DecodeTask
 from diffood.runtime.inputs.items import PAUSE, Item, Pause
@@ -157,16 +157,16 @@ class _DecoderPool:
         size = shape.channels * shape.height * shape.width
         child.send(pickle.dumps(list(items)))
         for _ in items:
-            header = child.receive_fields(LONGEST_HEADER, seconds)
-            if header.keys() != {"sha256", "note", "error"}:
+            header, _, pixels = child.receive(LONGEST_HEADER + size, seconds).partition(b"\n")
+            fields = parse_fields(header)
+            if fields.keys() != {"sha256", "note", "error"}:
                 raise ChildEnded(INVALID)
-            loaded = DecodedImage(None, **{name: str(text) for name, text in header.items()})
+            loaded = DecodedImage(None, **{name: str(text) for name, text in fields.items()})
+            if len(pixels) != (0 if loaded.error else size):
+                raise ChildEnded(INVALID)
             if loaded.error:
                 yield loaded
                 continue
-            pixels = child.receive(size, seconds)
-            if len(pixels) != size:
-                raise ChildEnded(INVALID)
             array = np.frombuffer(pixels, np.uint8).reshape(shape.channels, shape.height, shape.width)
             yield DecodedImage(array, loaded.sha256, loaded.note)
 

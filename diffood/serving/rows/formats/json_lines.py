@@ -13,6 +13,7 @@ from diffood.serving.rows.row import Row
 
 PARTIAL = ".partial"
 """Ending of a file that is still being written."""
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class JsonLines(LineFormat):
@@ -22,7 +23,7 @@ class JsonLines(LineFormat):
 
     def encode_row(self, row: Row) -> bytes:
         """See LineFormat.encode_row."""
-        return (json.dumps(row.values(), ensure_ascii=False) + "\n").encode()
+        return (_encode(row.values()) + "\n").encode()
 
     def read(self, path: Path) -> Iterator[Row]:
         """See RowFormat.read. A torn last line is skipped where the name ends in .partial."""
