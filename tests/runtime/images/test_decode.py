@@ -341,16 +341,16 @@ def test_load_image_hashes_the_bytes_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "colour.png").write_bytes(data)
     loaded = load_image(tmp_path / "colour.png", ImageShape(3, 4, 4))
     assert loaded.sha256 == hashlib.sha256(data).hexdigest()
-    assert loaded.x is not None
-    assert loaded.x.flags.c_contiguous
-    assert np.array_equal(loaded.x, from_pixels(COLOUR.transpose(2, 0, 1)))
+    assert loaded.pixels is not None
+    assert loaded.pixels.flags.c_contiguous
+    assert np.array_equal(loaded.pixels, COLOUR.transpose(2, 0, 1))
     assert (loaded.note, loaded.error) == ("", "")
 
 
 def test_load_image_returns_the_refusal_with_the_hash(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_bytes(b"not an image")
     loaded = load_image(tmp_path / "text.png", ImageShape(3, 4, 4))
-    assert loaded.x is None
+    assert loaded.pixels is None
     assert loaded.error
     assert loaded.sha256 == hashlib.sha256(b"not an image").hexdigest()
 

@@ -72,7 +72,7 @@ def test_processes_and_threads_say_the_same() -> None:
                 other[name].note,
                 other[name].error,
             )
-            assert str(one[name].x) == str(other[name].x)
+            assert str(one[name].pixels) == str(other[name].pixels)
 
 
 FAULTS = {
