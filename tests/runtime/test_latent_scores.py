@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from second_writing import Classify, Models, by_hand, diffusers, noise_levels, torch
+from stage_graphs import assert_whole_agrees
 
 from diffood.bench.plain_loop import PlainLoop
 from diffood.calibration.fusing.fusion import fit_fusion
+from diffood.runtime.assembly.recipe import make_recipe
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
@@ -106,6 +108,7 @@ def assert_same_scores(models: Models, bundle: Bundle, plan: Plan, pixels: Pixel
     found = [evidence.denoised for _, evidence in detector.observe(enumerate(pixels))]
     np.testing.assert_allclose(np.stack(found), expected.denoised.numpy(), rtol=0, atol=1e-4)
     assert np.abs(np.stack(found)).max() <= 1
+    assert_whole_agrees(make_recipe(bundle, plan, "fp32"), pixels, expected)
 
 
 def test_a_dit_scores_as_a_second_writing_of_the_method(

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from diffood.runtime.assembly.detector import build_detector
 from diffood.runtime.assembly.recipe import Recipe, list_stages
 from diffood.runtime.assembly.stage import build_stage
 from diffood.runtime.method.scoring import Float
@@ -33,6 +34,16 @@ def run_plan(recipe: Recipe, pixels: Pixels) -> Found:
         for name, value in run_stage(build_stage(recipe, stage), image=pixels, **feeds).items():
             found[name] = np.concatenate([found[name], value], axis=1) if name in found else value
     return found
+
+
+def assert_whole_agrees(recipe: Recipe, pixels: Pixels, expected: Any) -> None:
+    """Compare the detector's one graph, before it is calibrated, with what second_writing.by_hand gives."""
+    found = run_stage(build_detector(recipe, None), image=pixels)
+    np.testing.assert_allclose(found["jump"], expected.by_start.mean(axis=1), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found["denoised"], expected.denoised[:, 0, -1], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found["logits"], expected.logits, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(found["predicted_class"], expected.logits.argmax(axis=1))
+    assert found["sound"].all()
 
 
 OF_LOGITS = {

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from reconstruction import reconstruction
 from second_writing import Models, by_hand, load_small_models, torch
-from stage_graphs import Found, run_plan, run_stage
+from stage_graphs import Found, assert_whole_agrees, run_plan, run_stage
 
 from diffood.runtime.assembly.noise import draw_noise
 from diffood.runtime.assembly.recipe import Stage, make_recipe
@@ -86,6 +86,22 @@ def test_a_stage_agrees_with_a_second_writing_of_the_method(
 ) -> None:
     for chosen in plans:
         assert_agrees(models, small_bundle, chosen, four)
+
+
+@pytest.mark.parametrize(
+    "plans",
+    [
+        pytest.param([plan(schedule="reference", sampler="pndm4", repeats=1)], id="one"),
+        *(pytest.param(plans, id=name, marks=pytest.mark.slow) for name, plans in CASES.items()),
+    ],
+)
+def test_the_whole_detector_agrees_with_a_second_writing_of_the_method(
+    models: Models, small_bundle: Bundle, four: Pixels, plans: list[Plan]
+) -> None:
+    for chosen in plans:
+        with torch.inference_mode():
+            expected = by_hand(models, chosen, four)
+        assert_whole_agrees(make_recipe(small_bundle, chosen, "fp32"), four, expected)
 
 
 @pytest.mark.parametrize("stages", [(0,), (1,), (0, 2)], ids=str)
