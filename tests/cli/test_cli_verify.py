@@ -97,8 +97,10 @@ def test_a_variant_is_refused_until_it_was_verified(run: Run, variants: Path, se
     assert len(json.loads((variants / "parity.json").read_text())["records"]) == 1
 
 
-def test_a_variant_with_wrong_weights_fails_and_stays_refused(run: Run, variants: Path, sets: Path) -> None:
-    change_weights(variants, "step_plain.int8.onnx", "step_plain.int8.onnx", lambda weights: 3 * weights)
+def test_a_variant_that_computes_one_convolution_wrongly_fails_and_stays_refused(
+    run: Run, variants: Path, sets: Path
+) -> None:
+    change_weights(variants, "step_plain.int8.onnx", "step_plain.int8.onnx", lambda weights: -weights, only=2)
     reseal(variants, lambda _: None)
     done = run("verify", variants, "--images", sets / "ind", "--ood", f"digits={sets / 'digits'}", *MACHINE)
     assert done.code == 1
@@ -113,7 +115,7 @@ def test_a_variant_with_wrong_weights_fails_and_stays_refused(run: Run, variants
     assert "fp32" in serve(run, variants, sets, "--precision", "auto").out
 
 
-def test_int8_that_differs_on_noise_is_judged_by_its_verdicts(run: Run, variants: Path, sets: Path) -> None:
+def test_int8_that_differs_on_drawn_images_is_judged_by_its_verdicts(run: Run, variants: Path, sets: Path) -> None:
     def promise_exactness(manifest: Any) -> None:
         for graph in manifest["graphs"]:
             graph["error"] = 0.0
@@ -123,7 +125,7 @@ def test_int8_that_differs_on_noise_is_judged_by_its_verdicts(run: Run, variants
     assert done.code == 0, done
     golden = next(line for line in done.out.splitlines() if line.startswith("golden    int8"))
     assert " noted " in golden
-    assert golden.endswith("noise inputs, verdicts decide")
+    assert golden.endswith("no real images, verdicts decide")
     assert "serves    fp32 on onnxruntime-cpu" in done.out.splitlines()
     assert "not       int8 on onnxruntime-cpu because it was never verified" not in done.out
     assert "not       int8 on onnxruntime-cpu because its verdicts were not compared with the calibrated" in done.out
@@ -152,7 +154,7 @@ def test_an_engine_that_computes_wrongly_is_not_served_though_it_was_calibrated(
     assert done.code == 1
     assert "serves    nothing" in done.out.splitlines()
     [reason] = [line for line in done.out.splitlines() if line.startswith("not       fp32")]
-    assert "because golden failed: classify within" in reason
+    assert "because golden failed: features within" in reason
     serve(run, variants, sets, "--overwrite").assert_one_line(1, "fp32 on onnxruntime-cpu must not serve", "golden")
     assert run("verify", variants, "--json", *MACHINE).content["serves"]["automatic"] == ""
 
@@ -197,11 +199,13 @@ def round_to_int8(weights: FloatArray) -> FloatArray:
     return np.round(weights / step) * step if step else weights
 
 
-def change_weights(bundle: Path, name: str, target: str, change: Callable[[FloatArray], FloatArray]) -> None:
-    """Write a graph again with changed weights."""
+def change_weights(
+    bundle: Path, name: str, target: str, change: Callable[[FloatArray], FloatArray], only: int | None = None
+) -> None:
+    """Write a graph again with changed weights of its convolutions, or of one."""
     model = onnx.load(bundle / name)
-    for tensor in model.graph.initializer:
+    kernels = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 4]
+    for tensor in kernels if only is None else kernels[only : only + 1]:
         value = onnx.numpy_helper.to_array(tensor)
-        if value.dtype == np.float32 and value.ndim == 4:  # of convolutions
-            tensor.CopyFrom(onnx.numpy_helper.from_array(change(value).astype(np.float32), tensor.name))
+        tensor.CopyFrom(onnx.numpy_helper.from_array(change(value).astype(np.float32), tensor.name))
     onnx.save(model, bundle / target)
