@@ -15,6 +15,7 @@ from diffood.cli.doctor import doctor
 from diffood.cli.evaluate import evaluate
 from diffood.cli.export import export
 from diffood.cli.export_triton import export_triton
+from diffood.cli.export_web import export_web
 from diffood.cli.help import GroupedOptions, GroupedVerbs
 from diffood.cli.inspect import inspect
 from diffood.cli.monitor import monitor
@@ -76,6 +77,7 @@ for verb in (export, tune, calibrate, evaluate, report, verify, bench, monitor, 
 app.command("serve-batch", cls=GroupedOptions)(serve_batch)
 app.command("train-unet", cls=GroupedOptions)(train_unet)
 app.command("export-triton", cls=GroupedOptions)(export_triton)
+app.command("export-web", cls=GroupedOptions)(export_web)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ HEADINGS = {
     "Start here": ("demo", "doctor"),
     "Make a bundle": ("train-unet", "export", "tune", "calibrate"),
     "Check a bundle": ("inspect", "verify", "evaluate", "report", "bench"),
-    "Run a bundle": ("serve-batch", "monitor", "export-triton"),
+    "Run a bundle": ("serve-batch", "monitor", "export-triton", "export-web"),
 }
 
 

@@ -1,0 +1,122 @@
+"""Writes a page that judges images in the browser, from a calibrated bundle and onnxruntime-web."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import PIL
+
+from diffood import __version__
+from diffood.errors import BundleError, UsageError
+from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
+from diffood.runtime.bundle.calibration import Calibration, load_calibration
+from diffood.runtime.bundle.detectors import DetectorFile, read_calibrated_detector
+from diffood.runtime.writable import require_writable
+from diffood.serving.web.checks import CheckImage, make_checks
+from diffood.serving.web.runtime import WebRuntime, find_runtime
+
+PAGE, CONFIG, DETECTOR, RUNTIME, CHECKS = "page", "config.json", "detector.onnx", "runtime", "checks"
+
+
+@dataclass(frozen=True)
+class WrittenPage:
+    """What was written.
+
+    Attributes:
+        precision: Of the detector.
+        detector_bytes: Size of the detector.
+        total_bytes: Size of the folder.
+        runtime: Version of onnxruntime-web.
+    """
+
+    precision: str
+    detector_bytes: int
+    total_bytes: int
+    runtime: str
+
+
+def write_page(path: Path, output: Path, runtime: Path, precision: Precision | None = None) -> WrittenPage:
+    """Write a folder with a page and all that it needs; all of it or nothing.
+
+    Args:
+        path: The bundle.
+        output: Folder of the page; must not exist, or be empty.
+        runtime: Folder of an unpacked onnxruntime-web.
+        precision: Of the detector; None for the calibration's.
+
+    Raises:
+        UsageError: The output exists or cannot be written, or the runtime is missing.
+        BundleError: The bundle is damaged, or too large for a browser, or its detector file is missing.
+        CalibrationError: The bundle is not calibrated, or not for this precision.
+    """
+    require_writable(output, "--output", folder=True)
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise UsageError(f"{output} exists and is not an empty folder; choose another --output.")
+    bundle = open_bundle(path)
+    calibration = load_calibration(bundle)
+    web_runtime = find_runtime(runtime)
+    detector = _read_detector(bundle, precision or calibration.fingerprint.precision)
+    checks = make_checks(bundle, detector.model)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        with as_file(files("diffood.serving.web") / PAGE) as page:
+            shutil.copytree(page, partial, dirs_exist_ok=True)
+        (partial / RUNTIME).mkdir()
+        for name, source in web_runtime.files.items():
+            shutil.copyfile(source, partial / RUNTIME / name)
+        (partial / DETECTOR).write_bytes(detector.model)
+        config = _describe(bundle, calibration, web_runtime, detector) | {"checks": _write_checks(partial, checks)}
+        (partial / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+        partial.chmod(0o755)  # a server runs as another user
+        partial.replace(output)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    total = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    return WrittenPage(detector.entry.precision, detector.entry.size, total, web_runtime.version)
+
+
+def _read_detector(bundle: Bundle, precision: Precision) -> DetectorFile:
+    detector = read_calibrated_detector(bundle, precision)
+    if detector.entry.data:
+        raise BundleError(
+            f"{bundle.path} keeps weights in {detector.entry.data[0]}, since they are more than a browser can load: "
+            "serve it with `diffood serve-batch` or `diffood export-triton`."
+        )
+    return detector
+
+
+def _describe(bundle: Bundle, calibration: Calibration, runtime: WebRuntime, detector: DetectorFile) -> dict[str, Any]:
+    """What the page knows of its detector, without the checks."""
+    image, own = bundle.manifest.image, calibration.own_thresholds
+    of_class = f"; {len(own)} predicted classes have thresholds of their own" if own else ""
+    return {
+        "diffood": __version__,
+        "onnxruntime_web": runtime.version,
+        "pillow": int(PIL.__version__.split(".")[0]),
+        "bundle": bundle.path.absolute().name,
+        "precision": detector.entry.precision,
+        "image": {"channels": image.channels, "height": image.height, "width": image.width},
+        "class_names": bundle.manifest.class_names,
+        "threshold": f"An image is flagged as out-of-distribution when its score is above {calibration.threshold:.4g}"
+        f"{of_class}.",
+        "guarantee": calibration.guarantee,
+        "detector": {"file": DETECTOR, "size": detector.entry.size, "sha256": detector.entry.sha256},
+    }
+
+
+def _write_checks(folder: Path, checks: list[CheckImage]) -> list[dict[str, Any]]:
+    """Write the check images into the page's folder; returns what its configuration says of them."""
+    (folder / CHECKS).mkdir()
+    described = []
+    for number, check in enumerate(checks):
+        image, pixels = f"{CHECKS}/{number}.png", f"{CHECKS}/{number}.pixels"
+        (folder / image).write_bytes(check.png)
+        (folder / pixels).write_bytes(check.pixels.tobytes())
+        described.append({"image": image, "pixels": pixels, "answer": check.answer})
+    return described
