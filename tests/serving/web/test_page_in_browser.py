@@ -1,0 +1,324 @@
+"""The page in headless Chromium: Python's verdicts, nothing asked of anybody, and a page that people can use.
+
+It needs the real onnxruntime-web; `web_packages.installed_package` says where it is looked for.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chromium import CAMERA, CHROMIUM, WEBGPU, BrowserPage, open_page, serve_folder
+from PIL import Image
+from web_packages import GET, installed_package
+
+from diffood.calibration.calibrate import Calibrated
+from diffood.runtime.decision import DecisionRule
+from diffood.runtime.detector import Detector
+from diffood.runtime.images.decode import REDUCING_GAP, load_image
+from diffood.serving.web.site import write_page
+from diffood.zoo.images import SETS, unpack_set
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+    pytest.mark.skipif(installed_package() is None, reason=f"no onnxruntime-web: {GET}"),
+]
+OF_CHROMIUM = {"No available adapters."}  # it says so itself where a page asks for a GPU and there is none
+STATUS = "document.querySelector('#engine').textContent"
+ENDED = (
+    "/^Ready|flagged/.test(document.querySelector('#engine').textContent + document.querySelector('#engine').className)"
+)
+CARDS = """[...document.querySelectorAll('.card')].map(card => ({
+  name: card.querySelector('h2').textContent, text: card.innerText,
+  pictures: card.querySelectorAll('canvas').length}))"""
+# Contrast of each piece of text with what is behind it: WCAG 2.1, sec. 1.4.3.
+CONTRASTS = """(() => {
+  const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number)
+    .map((v) => v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
+  const ground = (node) => {
+    const colour = getComputedStyle(node).backgroundColor;
+    return /, 0\\)$/.test(colour) && node.parentElement ? ground(node.parentElement) : colour;
+  };
+  const texts = [...document.querySelectorAll("body *")].filter((node) => node.checkVisibility() && !node.disabled &&
+    [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim()));
+  return texts.map((node) => {
+    const [dim, bright] = [light(getComputedStyle(node).color), light(ground(node))].sort((a, b) => a - b);
+    return [(bright + 0.05) / (dim + 0.05), node.outerHTML];
+  });
+})()"""
+
+
+def make_page(bundle: Path, folder: Path) -> Path:
+    package = installed_package()
+    assert package is not None
+    write_page(bundle, folder, package)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def zoo_page(tmp_path_factory: pytest.TempPathFactory, calibrated: Calibrated) -> Path:
+    """A page of the zoo's bundle; read-only."""
+    return make_page(calibrated.detector.bundle.path, tmp_path_factory.mktemp("zoo") / "page")
+
+
+@pytest.fixture(scope="module")
+def small_page(tmp_path_factory: pytest.TempPathFactory, calibrated_small: Path) -> Path:
+    """A page of the small bundle; read-only."""
+    return make_page(calibrated_small, tmp_path_factory.mktemp("small") / "page")
+
+
+@contextmanager
+def shown(folder: Path, profile: Path, *options: str, query: str = "", isolated: bool = False) -> Iterator[BrowserPage]:
+    """A served page, once it is ready or has said why it is not; it asked its own origin alone."""
+    with serve_folder(folder, isolated=isolated) as url, open_page(f"{url}/{query}", profile, *options) as page:
+        page.wait_for(ENDED)
+        yield page
+        assert {request.removeprefix("blob:").startswith(f"{url}/") for request in page.requests} == {True}
+
+
+def judge(page: BrowserPage, files: list[Path]) -> list[dict[str, Any]]:
+    """Give the page files and read the cards that it makes of them, in their order."""
+    page.evaluate("document.querySelector('#clear').click()")
+    page.give_files("#files", files)
+    page.wait_for(f"document.querySelectorAll('.card').length === {len(files)}")
+    return list(page.evaluate(CARDS))
+
+
+def p_value(card: dict[str, Any]) -> float:
+    found = re.search(r"p-value ([\d.e-]+)", card["text"])
+    assert found is not None, card
+    return float(found.group(1))
+
+
+def decide(detector: Detector, files: list[Path]) -> tuple[list[float], list[bool], list[str]]:
+    """Python's p-values, verdicts and notes of what was changed, of files."""
+    read = [load_image(file, detector.bundle.manifest.image) for file in files]
+    scores = detector.score_pixels(np.stack([image.pixels for image in read]))
+    decisions = DecisionRule.of(detector.calibration()).decide(scores.score, scores.predicted)
+    return decisions.p_values.tolist(), decisions.is_ood.tolist(), [image.note for image in read]
+
+
+def assert_same_verdicts(cards: list[dict[str, Any]], detector: Detector, files: list[Path]) -> None:
+    p_values, is_ood, _ = decide(detector, files)
+    assert [p_value(card) for card in cards] == pytest.approx(p_values, abs=1e-4)
+    assert ["⚠ out-of-distribution" in card["text"] for card in cards] == is_ood
+
+
+def test_two_hundred_images_get_pythons_verdicts(zoo_page: Path, calibrated: Calibrated, tmp_path: Path) -> None:
+    files = [
+        file
+        for name in SETS
+        if name != "fashion-validation"
+        for file in unpack_set(name, tmp_path / "images" / name, 34)
+    ][:200]
+    with shown(zoo_page, tmp_path / "profile") as page:
+        assert page.evaluate(STATUS).startswith("Ready: WebAssembly, ")
+        cards = judge(page, files)
+        assert_same_verdicts(cards, calibrated.detector, files)
+        assert [card["name"] for card in cards] == [file.name for file in files]
+        assert {card["pictures"] for card in cards} == {3}
+        assert not any("resized" in card["text"] or "grey" in card["text"] for card in cards)
+        flagged = sum("⚠" in card["text"] for card in cards)
+        assert 100 < flagged < 190
+        assert page.evaluate("document.querySelector('#summary').textContent").startswith(f"200 judged, {flagged} out")
+        assert set(page.complaints) <= OF_CHROMIUM
+
+
+def write_pictures(folder: Path) -> list[Path]:
+    """Colour pictures of other sizes in the formats that browsers read, half of them of clothes."""
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    rows, columns = np.mgrid[:130, :90]
+    waves = 128 + 100 * np.stack([np.sin(columns / 17), np.cos(rows / 23), np.sin((rows + columns) / 31)], -1)
+    picture = Image.fromarray((waves + draw.normal(0, 8, waves.shape)).clip(0, 255).astype(np.uint8))
+    clothing = Image.open(unpack_set("fashion-test", folder / "clothes", 1)[0])
+    turned = Image.Exif()
+    turned[274] = 6
+    faded = picture.copy()
+    faded.putalpha(Image.fromarray(draw.integers(0, 256, (130, 90), np.uint8)))
+    pictures: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "tall.png": (picture.resize((40, 300)), {}),
+        "wide.png": (picture.resize((500, 60)), {}),
+        "tiny.png": (picture.resize((9, 5)), {}),
+        "larger.png": (clothing.resize((200, 200)), {}),
+        "colour.png": (clothing.convert("RGB"), {}),
+        "palette.png": (picture.quantize(50), {}),
+        "faded.png": (faded, {}),
+        "faded.webp": (faded, {"lossless": True}),
+        "subsampled.jpg": (picture, {"quality": 80}),
+        "turned.jpg": (picture, {"exif": turned, "subsampling": 0}),
+        "grey.jpg": (clothing, {}),
+        "lossy.webp": (picture, {}),
+        "picture.bmp": (picture, {}),
+        "still.gif": (picture.quantize(50), {}),
+    }
+    for name, (image, options) in pictures.items():
+        image.save(folder / name, **options)
+    return [folder / name for name in pictures]
+
+
+def test_images_that_are_converted_have_pythons_pixels(
+    small_page: Path, calibrated_small: Path, tmp_path: Path
+) -> None:
+    """A score depends on every pixel, by the noise: where p-values are equal, so were the pixels."""
+    files = write_pictures(tmp_path / "pictures")
+    with shown(small_page, tmp_path / "profile") as page, Detector.open(calibrated_small, batch=8) as detector:
+        cards = judge(page, files)
+        assert_same_verdicts(cards, detector, files)
+        for card, note in zip(cards, decide(detector, files)[2], strict=True):
+            for what in ("composited over black", "converted from RGB to grey", "resized from", "and stretched"):
+                assert (what in card["text"]) == (what in note) or "RGB" in what, (card, note)
+
+
+def test_pictures_are_resized_to_the_bit_as_by_pillow(small_page: Path, tmp_path: Path) -> None:
+    draw, major = np.random.default_rng(0), int(json.loads((small_page / "config.json").read_text())["pillow"])
+    with shown(small_page, tmp_path / "profile") as page:
+        for case in range(60):
+            channels, (width, height) = (1, 3)[case % 2], draw.integers(1, 300, 2).tolist()
+            size = tuple(draw.integers(1, 60, 2).tolist())
+            pixels = draw.integers(0, 256, (height, width, channels), np.uint8)
+            wanted = Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels).resize(
+                size, Image.Resampling.BICUBIC, reducing_gap=REDUCING_GAP
+            )
+            picture = {"width": width, "height": height, "channels": channels}
+            found = page.evaluate(f"""import("/scripts/resize.js").then(({{ resize }}) => Array.from(resize(
+                {{...{json.dumps(picture)}, data: Uint8Array.from({json.dumps(pixels.reshape(-1).tolist())})}},
+                {size[0]}, {size[1]}, {major}).data))""")
+            assert found == np.asarray(wanted).reshape(-1).tolist(), (picture, size)
+
+
+def test_what_is_no_image_gets_a_reason_and_names_stay_text(small_page: Path, tmp_path: Path) -> None:
+    (good,) = unpack_set("fashion-test", tmp_path / "images", 1)
+    hostile = tmp_path / "<img src=x onerror=alert(1)>.png"
+    shutil.copy(good, hostile)
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "empty.png").touch()
+    frames = [Image.new("RGB", (28, 28), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    (tmp_path / "broken.png").write_bytes(good.read_bytes()[:200])
+    given = [hostile, *(tmp_path / name for name in ("text.png", "empty.png", "moving.gif", "broken.png")), good]
+    with shown(small_page, tmp_path / "profile") as page:
+        cards = judge(page, given)
+        assert [card["name"] for card in cards] == [file.name for file in given]
+        for card, reason in zip(cards[1:5], ("cannot decode", "is empty", "3 frames", "cannot decode"), strict=True):
+            assert "⚠ no verdict" in card["text"]
+            assert reason in card["text"]
+        assert page.evaluate("document.querySelectorAll('img').length") == 0
+        assert "4 without a verdict" in page.evaluate("document.querySelector('#summary').textContent")
+        assert p_value(cards[0]) == p_value(cards[5])
+
+
+def test_neither_the_page_nor_its_engine_can_reach_another_server(small_page: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with serve_folder(tmp_path / "other") as other, shown(small_page, tmp_path / "profile") as page:
+        ask = f"fetch('{other}/', {{mode: 'no-cors'}}).then(() => 'reached', () => 'refused')"
+        assert page.evaluate(ask) == "refused"
+        assert [page.evaluate(ask, worker) for worker in page.workers] == ["refused"]
+        page.requests[:] = [request for request in page.requests if not request.startswith(other)]
+
+
+def test_the_camera_gives_pictures(small_page: Path, tmp_path: Path) -> None:
+    with shown(small_page, tmp_path / "profile", *CAMERA) as page:
+        page.evaluate("document.querySelector('#open-camera').click()")
+        page.wait_for("!document.querySelector('#camera').hidden")
+        assert page.evaluate("document.activeElement.id") == "take"
+        page.evaluate("document.querySelector('#take').click()")
+        page.wait_for("document.querySelectorAll('.card').length === 1")
+        (card,) = page.evaluate(CARDS)
+        assert card["name"] == "picture 1"
+        assert re.search(r"resized from (\d+)x\1$", card["text"], re.MULTILINE), card  # its middle, not stretched
+        page.evaluate("document.querySelector('#close-camera').click()")
+        assert page.evaluate("document.querySelector('video').srcObject") is None
+        assert set(page.complaints) <= OF_CHROMIUM
+
+
+def test_a_camera_that_is_missing_is_explained(small_page: Path, tmp_path: Path) -> None:
+    with shown(small_page, tmp_path / "profile") as page:
+        page.evaluate("document.querySelector('#open-camera').click()")
+        said = page.wait_for("document.querySelector('#camera-problem').textContent")
+        assert re.search("No camera was found|The camera was not allowed", said)
+
+
+def test_it_fits_every_window_and_is_read_easily(small_page: Path, tmp_path: Path) -> None:
+    files = [*unpack_set("digits", tmp_path / "images", 3), tmp_path / f"{'long' * 40}.png"]
+    files[-1].touch()
+    with shown(small_page, tmp_path / "profile") as page:
+        judge(page, files)
+        page.evaluate("document.querySelector('details').open = true")
+        for width in (320, 390, 1200):
+            for dark in (False, True):
+                page.show_as(width, 800, dark=dark)
+                assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, (width, dark)
+                contrasts = page.evaluate(CONTRASTS)
+                assert len(contrasts) > 30
+                assert min(contrasts)[0] >= 4.5, (min(contrasts), dark)
+
+
+def press(page: BrowserPage, key: str, number: int, text: str = "") -> None:
+    for kind in ("keyDown" if text else "rawKeyDown", "keyUp"):
+        page.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=number, text=text)
+
+
+def test_it_works_by_the_keyboard(small_page: Path, tmp_path: Path) -> None:
+    with shown(small_page, tmp_path / "profile") as page:
+        judge(page, unpack_set("digits", tmp_path / "images", 1))
+        page.evaluate("document.activeElement.blur()")
+        reached = []
+        for _ in range(4):
+            press(page, "Tab", 9)
+            reached.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+            drawn = "getComputedStyle(document.activeElement.matches('#files') ? "
+            drawn += "document.querySelector('#choose') : document.activeElement).outlineStyle"
+            assert page.evaluate(drawn) == "solid"
+        assert reached == ["files", "open-camera", "SUMMARY", "clear"]
+        for kind in ("keyDown", "keyUp"):
+            page.call(
+                "Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r"
+            )
+        assert page.evaluate("document.querySelectorAll('.card').length") == 0
+
+
+def test_an_engine_or_a_browser_that_differs_is_refused(small_page: Path, tmp_path: Path) -> None:
+    config = json.loads((small_page / "config.json").read_text())
+    model = (small_page / "detector.onnx").read_bytes()
+    pixels = (small_page / "checks" / "0.pixels").read_bytes()
+    wrong = json.loads(json.dumps(config))
+    wrong["checks"][0]["answer"]["score"] += 0.1
+    changes = {
+        "config.json": (json.dumps(wrong).encode(), "WebAssembly is not used: it gives a check image the score"),
+        "detector.onnx": (model[:-1] + bytes([model[-1] ^ 1]), "is not the one that was exported"),
+        "checks/0.pixels": (bytes([pixels[0] ^ 1]) + pixels[1:], "changes the pixels of images"),
+    }
+    for number, (name, (data, reason)) in enumerate(changes.items()):
+        copy = Path(shutil.copytree(small_page, tmp_path / f"page{number}"))
+        (copy / name).write_bytes(data)
+        with shown(copy, tmp_path / f"profile{number}") as page:
+            assert reason in page.evaluate(STATUS)
+            assert page.evaluate("document.querySelector('#files').disabled")
+
+
+def test_threads_are_used_where_the_server_allows_them(small_page: Path, tmp_path: Path) -> None:
+    with shown(small_page, tmp_path / "profile", isolated=True) as page:
+        threads = min(4, page.evaluate("navigator.hardwareConcurrency"))
+        assert threads == 1 or f"WebAssembly, {threads} threads" in page.evaluate(STATUS)
+
+
+def test_webgpu_gives_pythons_verdicts(zoo_page: Path, calibrated: Calibrated, tmp_path: Path) -> None:
+    files = unpack_set("fashion-test", tmp_path / "clothes", 2) + unpack_set("digits", tmp_path / "digits", 2)
+    with shown(zoo_page, tmp_path / "profile", *WEBGPU, query="?engine=webgpu") as page:
+        assert page.evaluate(STATUS).startswith("Ready: WebGPU, ")
+        assert_same_verdicts(judge(page, files), calibrated.detector, files)
+
+
+def test_a_gpu_that_the_cpu_imitates_is_not_used(small_page: Path, tmp_path: Path) -> None:
+    with shown(small_page, tmp_path / "profile", *WEBGPU) as page:
+        assert page.evaluate("navigator.gpu.requestAdapter().then((adapter) => adapter !== null)")
+        assert page.evaluate(STATUS).startswith("Ready: WebAssembly, ")
+        assert not [request for request in page.requests if "webgpu" in request]
