@@ -3,17 +3,9 @@
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from diffood.errors import DiffoodError
 
@@ -53,19 +45,6 @@ class Record(BaseModel):
     """A record in a file: frozen; unknown fields and numbers that are not finite are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class GrownRecord(Record):
-    """A record with fields that were added later: those in `added` are left out of the file while they are None.
-
-    So records that do not use them keep the bytes, and the hash, that they had before.
-    """
-
-    added: ClassVar[tuple[str, ...]] = ()
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in write(self).items() if name not in self.added or value is not None}
 
 
 MAX_PLACE = 200  # characters of a key shown in a message

@@ -117,13 +117,6 @@ def test_thresholds_by_class_that_agree_load(calibration_file: Path) -> None:
     assert load_calibration(open_bundle(calibration_file.parent)).own_thresholds == {7: 0.2}
 
 
-def test_a_calibration_from_before_there_were_thresholds_by_class_loads(calibration_file: Path) -> None:
-    fields = json.loads(calibration_file.read_bytes())
-    del fields["per_class"]
-    calibration_file.write_text(json.dumps(fields))
-    assert load_calibration(open_bundle(calibration_file.parent)).own_thresholds == {}
-
-
 def test_thresholds_by_class_that_contradict_the_rest_are_refused(
     calibration_file: Path, subtests: pytest.Subtests
 ) -> None:

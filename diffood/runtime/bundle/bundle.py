@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from diffood.runtime.bundle.files import (
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import Prediction, StepTable
-from diffood.runtime.records import GrownRecord, Record, Text, explain_invalid
+from diffood.runtime.records import Record, Text, explain_invalid
 
 FORMAT: Final = 2
 MANIFEST = "manifest.json"
@@ -64,7 +64,7 @@ class FileEntry(Record):
     size: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
 
 
-class GraphEntry(GrownRecord):
+class GraphEntry(Record):
     """One ONNX graph.
 
     Attributes:
@@ -76,8 +76,6 @@ class GraphEntry(GrownRecord):
         error: Largest difference from FP32 torch in the export's proofs, relative to the largest output.
         weights: Number of weight values by type, e.g. {"float16": 687473}.
     """
-
-    added: ClassVar = ("data",)
 
     role: Role
     file: FileName
@@ -113,7 +111,7 @@ class LatentEntry(ModelEntry):
     width: Annotated[int, Field(ge=1)]
 
 
-class Manifest(GrownRecord):
+class Manifest(Record):
     """The content of manifest.json.
 
     Attributes:
@@ -132,8 +130,6 @@ class Manifest(GrownRecord):
         versions: Of the libraries the bundle was made with.
         latent: The autoencoder; None if images are denoised as they are.
     """
-
-    added: ClassVar = ("latent", "unet", "noise_levels")
 
     format: Literal[2]
     image: ImageShape

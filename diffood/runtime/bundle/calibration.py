@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,7 +20,7 @@ from diffood.runtime.bundle.graphs import step_role
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.noise import NOISE_RULE
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.records import GrownRecord, Record, Text
+from diffood.runtime.records import Record, Text
 
 KEPT_DIGITS = 12  # of the sha256; a bundle sees some dozens of calibrations
 
@@ -31,10 +31,8 @@ MAX_CALIBRATION_BYTES = 256 * 2**20  # two million images: a score, a class and 
 ClassIndex = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class Fingerprint(GrownRecord):
+class Fingerprint(Record):
     """Everything a score depends on. Equal fingerprints give equal scores, so one calibration is valid for both."""
-
-    added: ClassVar = ("encode_sha256", "decode_sha256", "step_sha256", "noise_levels_sha256")
 
     classify_sha256: Sha256
     step_sha256: Sha256 | None = None
@@ -153,7 +151,7 @@ class ClassThresholds(Record):
         return self
 
 
-class Calibration(GrownRecord):
+class Calibration(Record):
     """The content of calibration.json. An image is flagged when its score is above the threshold.
 
     Attributes:
@@ -172,8 +170,6 @@ class Calibration(GrownRecord):
         per_class: Thresholds of predicted classes, None if all share one.
         images: sha256 of every file that was used, for the fusion too, ascending; None if that was not kept.
     """
-
-    added: ClassVar = ("images",)
 
     format: Literal[1] = 1
     method: Literal["pac", "conformal", "quantile"]

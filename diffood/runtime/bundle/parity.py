@@ -6,7 +6,7 @@ calibration.parity measures and judges, and leaves a record in the bundle.
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ from diffood.errors import RefusedEngineError
 from diffood.runtime.bundle.bundle import CALIBRATION, PARITY, Bundle, Sha256
 from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, Calibration, Fingerprint
 from diffood.runtime.bundle.files import read_record, read_regular, write_record
-from diffood.runtime.records import GrownRecord, Record, Share, Text
+from diffood.runtime.records import Record, Share, Text
 
 MAX_PARITY_BYTES = 4 * 2**20
 
@@ -100,7 +100,7 @@ def _engine_of(found: Fingerprint) -> tuple[str | None, ...]:
     return found.precision, found.backend, found.engine_sha256, found.classify_sha256, found.step_sha256
 
 
-class ParityFile(GrownRecord):
+class ParityFile(Record):
     """The content of parity.json: the newest record of each pair of fingerprints, and the newest checks of each engine.
 
     Attributes:
@@ -108,8 +108,6 @@ class ParityFile(GrownRecord):
         records: Judgements of variants.
         checks: Of every engine that was verified since the bundle was calibrated; None before there are any.
     """
-
-    added: ClassVar = ("checks",)
 
     format: Literal[1] = 1
     records: tuple[ParityRecord, ...] = ()
