@@ -33,8 +33,8 @@ from diffood.runtime.bundle.tuning import MeasuredPlan, TuningMeasurement, add_t
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.method.witnesses.registry import need_bank
-from diffood.runtime.progress import ShowProgress, hide_progress
+from diffood.runtime.method.witnesses.registry import classify_denoised, need_bank
+from diffood.runtime.progress import Progress, ShowProgress, hide_progress
 from diffood.runtime.writable import require_writable
 
 COMPARED = ("default", "plain")  # plans shown with the front, whatever they cost
@@ -167,7 +167,8 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
     images = gather_images(sources, ood, bundle.manifest.image, request.images)
     latency_engine = fastest_gated(bundle, trace) if limit.kind == "milliseconds" else None
     cost_of = _cost_function(bundle, latency_engine, images, engine.threads)
-    kept = _within(groups, cost_of, limit, {trace_of(plan) for plan in compared.values()})
+    with (show_progress if latency_engine else hide_progress)("timing ways to denoise", len(groups)) as advance:
+        kept = _within(groups, cost_of, limit, {trace_of(plan) for plan in compared.values()}, advance)
     add_tuned(bundle, images.used)
     open_trace = partial(open_detector, bundle, engine=engine)
     with show_progress("tuning", images.count * sum(full_cost(bundle, trace) for trace in kept)) as advance:
@@ -210,16 +211,22 @@ def _cost_function(bundle: Bundle, latency_engine: EngineOption | None, images: 
 
 
 def _within(
-    groups: Mapping[Plan, Sequence[Plan]], cost_of: CostOf, limit: CostLimit, shown: Collection[Plan]
+    groups: Mapping[Plan, Sequence[Plan]],
+    cost_of: CostOf,
+    limit: CostLimit,
+    shown: Collection[Plan],
+    progress: Progress,
 ) -> dict[Plan, Sequence[Plan]]:
     """The traces with a plan that may cost no more than the limit, and those in `shown`.
 
-    A plan may cost as little as one repeat, as it may where images end in stages. Raises UsageError where no plan is
-    within the limit.
+    A plan may cost as little as one repeat, as it may where images end in stages, and least where denoised images are
+    not classified. Raises UsageError where no plan is within the limit.
     """
-    cheapest = {
-        trace: min(cost_of(plan.changed({"repeats": 1}), {1: 1.0}) for plan in plans) for trace, plans in groups.items()
-    }
+    cheapest = {}
+    for trace, plans in groups.items():
+        cheap = min(plans, key=lambda plan: classify_denoised(plan.witnesses))
+        cheapest[trace] = cost_of(cheap.changed({"repeats": 1}), {1: 1.0})
+        progress(1)
     if (least := min(cheapest.values())) > limit.most:
         raise UsageError(f"No plan costs {limit.describe()}; the cheapest there is costs {least:.4g}. Allow that much.")
     return {trace: plans for trace, plans in groups.items() if trace in shown or cheapest[trace] <= limit.most}
