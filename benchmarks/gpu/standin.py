@@ -1,4 +1,4 @@
-"""A stand-in for TensorRT that runs a bundle's ONNX graphs through ONNX Runtime, to run sessions/tensorrt.py and
+"""A stand-in for TensorRT and TensorRT-RTX that runs a plan's assembled stages through ONNX Runtime, to run sessions/tensorrt.py and
 sessions/cuda.py without TensorRT: on a real GPU (real CUDA, graph capture included), or with a CUDA runtime that is
 ours, on the host, whose streams do nothing before they have to (every race of a page-locked array shows).
 
@@ -167,16 +167,16 @@ HOST = HostRuntime() if MODE == "host" else None
 RECORDED: list[bool] = []  # for each program: whether it runs as a recorded graph
 
 
-# --- a module `tensorrt` whose plans are ONNX files -------------------------------------------------------------------
+# --- modules `tensorrt` and `tensorrt_rtx` whose plan files are ONNX files --------------------------------
 class DataType(enum.Enum):
-    FLOAT, INT64 = range(2)
+    FLOAT, UINT8 = range(2)
 
 
 class TensorIOMode(enum.Enum):
     NONE, INPUT, OUTPUT = range(3)
 
 
-WORDS = {"tensor(float)": (DataType.FLOAT, np.float32), "tensor(int64)": (DataType.INT64, np.int64)}
+WORDS = {"tensor(float)": (DataType.FLOAT, np.float32), "tensor(uint8)": (DataType.UINT8, np.uint8)}
 
 
 class ILogger:
@@ -220,8 +220,42 @@ class Engine:
     def get_tensor_mode(self, name):
         return self._find(name)[1]
 
-    def create_execution_context(self):
+    def create_execution_context(self, config=None):
+        assert config is None or config.cache is not None
         return Context(self)
+
+    def create_runtime_config(self):
+        return Config()
+
+
+class Config:
+    cache = None
+
+    def create_runtime_cache(self):
+        return Cache()
+
+    def set_runtime_cache(self, cache):
+        self.cache = cache
+        return True
+
+
+class Cache:
+    """Of nothing: no kernels are compiled."""
+
+    def serialize(self):
+        return b"no kernels"
+
+    def deserialize(self, blob):
+        assert bytes(blob) == b"no kernels"
+        return True
+
+
+class DynamicShapesKernelSpecializationStrategy(enum.Enum):
+    EAGER = 0
+
+
+class CudaGraphStrategy(enum.Enum):
+    WHOLE_GRAPH_CAPTURE = 0
 
 
 class Context:
@@ -232,6 +266,9 @@ class Context:
     def set_input_shape(self, name, shape):
         self.shapes[name] = tuple(shape)
         return True
+
+    def get_tensor_shape(self, name):
+        return self._shape(self.engine._find(name)[0])
 
     def set_tensor_address(self, name, address):
         self.addresses[name] = int(address)
@@ -297,12 +334,14 @@ class Context:
 
 def install() -> None:
     """Put the stand-in where sessions/tensorrt.py imports TensorRT, and the host's CUDA where asked for."""
-    module = types.ModuleType("tensorrt")
-    module.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)
-    module.__version__ = VERSION
-    for thing in (DataType, TensorIOMode, ILogger, Runtime):
-        setattr(module, thing.__name__, thing)
-    sys.modules["tensorrt"] = module
+    things = (DataType, TensorIOMode, ILogger, Runtime, DynamicShapesKernelSpecializationStrategy, CudaGraphStrategy)
+    for name in ("tensorrt", "tensorrt_rtx"):
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        module.__version__ = VERSION
+        for thing in things:
+            setattr(module, thing.__name__, thing)
+        sys.modules[name] = module
     from diffood.runtime.sessions import cuda
 
     if HOST is not None:
@@ -317,40 +356,43 @@ def install() -> None:
     cuda.Cuda.record = noted
 
 
-def add_engine(bundle, precision, smallest=1, usual=8, largest=4096):
-    """An engine folder whose plans are the bundle's ONNX files, for the GPU that is here."""
+def add_engine(bundle, plan, precision, library="tensorrt", smallest=1, usual=8, largest=4096):
+    """An engine folder whose plan files are the assembled stages of a plan, for the GPU that is here."""
+    from diffood.runtime.assembly.identity import identify_stage
+    from diffood.runtime.assembly.recipe import list_stages, make_recipe
+    from diffood.runtime.assembly.stage import build_stage
     from diffood.runtime.bundle.bundle import describe_file
-    from diffood.runtime.bundle.engines import EngineRecord, PlanFile, Profile, engines_folder, save_record, target_name
+    from diffood.runtime.bundle.engines import (
+        EngineRecord,
+        Profile,
+        StageFile,
+        engines_folder,
+        save_record,
+        target_name,
+    )
     from diffood.runtime.sessions.cuda import find_device
 
-    device = find_device("tensorrt")
-    folder = engines_folder(bundle) / target_name("tensorrt", device.compute_capability, precision)
+    device = find_device(library)
+    folder = engines_folder(bundle) / target_name(library, device.compute_capability, precision, "standin")
     folder.mkdir(parents=True)
-    plans = []
-    for graph in bundle.manifest.graphs:
-        if graph.precision == precision:
-            file = folder / f"{graph.role}.plan"
-            file.write_bytes(bundle.read(graph.file))
-            found = describe_file(file)
-            plans.append(
-                PlanFile(
-                    role=graph.role,
-                    file=file.name,
-                    sha256=found.sha256,
-                    size=found.size,
-                    onnx_sha256=bundle.sha256(graph),
-                )
-            )
+    recipe, stages = make_recipe(bundle, plan, precision), []
+    for stage in list_stages(plan):
+        file = folder / f"stage{stage.number + 1}.plan"
+        file.write_bytes(build_stage(recipe, stage))
+        identity = identify_stage(bundle, plan, precision, stage)
+        stages.append(StageFile(file=file.name, built_from=identity, **describe_file(file).model_dump()))
     record = EngineRecord(
-        library="tensorrt",
+        library=library,
         library_version=VERSION,
         precision=precision,
+        plan_name="standin",
+        plan=plan,
         compute_capability=device.compute_capability,
         gpu=device.name,
         driver="stand-in",
         profile=Profile(smallest=smallest, usual=usual, largest=largest),
         options={"standin": "yes"},
-        plans=tuple(plans),
+        stages=tuple(stages),
     )
     save_record(folder, record)
 
@@ -363,12 +405,14 @@ def pytest_collection_modifyitems(session, config, items) -> None:
     import shutil
     from pathlib import Path
 
+    from dataclasses import replace
+
     from diffood.runtime.bundle.bundle import open_bundle
 
-    def with_engine(bundle, library, precision, folder):
-        copied = open_bundle(Path(shutil.copytree(bundle.path, folder)))
-        add_engine(copied, precision)
-        return copied
+    def with_engine(request, library, folder):
+        copied = open_bundle(Path(shutil.copytree(request.bundle.path, folder)))
+        add_engine(copied, request.plan, request.precision, library)
+        return replace(request, bundle=copied)
 
     for item in items:
         if hasattr(item.module, "with_engine"):
