@@ -403,9 +403,8 @@ def pytest_configure(config) -> None:
 
 def pytest_collection_modifyitems(session, config, items) -> None:
     import shutil
-    from pathlib import Path
-
     from dataclasses import replace
+    from pathlib import Path
 
     from diffood.runtime.bundle.bundle import open_bundle
 
