@@ -26,6 +26,7 @@ from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.detectors import read_detector
 from diffood.runtime.bundle.trained import TRAINED, load_trained, pack_trained, shorten
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
@@ -176,6 +177,12 @@ def test_manifest_says_what_was_exported(exported: tuple[Path, list[str]]) -> No
     assert {graph.role for graph in manifest.graphs} == {"classify", "step_plain", "step_guided"}
     assert max(manifest.plans["reference"].start_times) < 40  # scaled from 1,000 training steps
     assert any("the input of its last linear layer, head" in line for line in exported[1])
+
+
+def test_the_detector_file_has_the_default_plan(exported: tuple[Path, list[str]]) -> None:
+    bundle = open_bundle(exported[0])
+    found = read_detector(bundle, "fp32")
+    assert (found.plan, found.entry.calibrated) == (bundle.plan(), False)
 
 
 def test_classify_graph_resizes_and_normalises_inside(exported: tuple[Path, list[str]], models: Path) -> None:

@@ -1,6 +1,7 @@
 """Latent bundles at run time: the method written a second time gives the same scores; no image knows its company."""
 
 import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import latent_models
 import numpy as np
 import numpy.typing as npt
 import pytest
+from detector_files import assert_answers_as_detector
 from second_writing import Classify, Models, by_hand, diffusers, noise_levels, torch
 from stage_graphs import assert_whole_agrees
 
 from diffood.bench.plain_loop import PlainLoop
+from diffood.calibration.calibrate import calibrate_files
 from diffood.calibration.fusing.fusion import fit_fusion
 from diffood.runtime.assembly.recipe import make_recipe
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
@@ -186,6 +189,17 @@ def test_plans_that_end_images_early_give_the_scores_of_the_stage_they_ended_at(
         witnesses = stages[result.stage - 1]
         values = measure(tuple(witness.name for witness in witnesses), result.evidence)
         assert result.score == fuse(witnesses, plan.combine, values)
+
+
+def test_the_detector_file_answers_what_the_detector_answers(
+    dit_bundle: Bundle, folder: Path, clothes: Pixels, digits: Pixels, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(dit_bundle.path, tmp_path / "bundle"))
+    plan = PLAN.changed({"witnesses": ("jump", "reconstruction", "energy"), "stages": (0, 1)})
+    detector = Detector.load(open_bundle(path), plan, batch=BATCH, threads=1)
+    calibrate_files(detector, list_inputs([str(folder)]), 0.1, 0.9, "pac").save()
+    answer = assert_answers_as_detector(path, np.concatenate([clothes[:10], digits[:10]])[:, None])
+    assert len(set(answer["stage"].tolist())) > 1
 
 
 def test_the_loop_by_hand_around_the_graphs_gives_the_same_scores(dit_bundle: Bundle, four: Pixels) -> None:

@@ -27,6 +27,7 @@ from diffood.calibration.tuning.traces import MEASURED, full_cost, group_by_trac
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import TUNING, Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import load_calibration, save_calibration
+from diffood.runtime.bundle.detectors import read_detector
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import ParityLimits, add_record, calibration_sha256
 from diffood.runtime.bundle.tuning import (
@@ -237,6 +238,7 @@ def test_the_chosen_plan_becomes_the_default_and_the_images_used_are_recorded(
     assert bundle.manifest.default_plan == "tuned"
     assert bundle.plan() == tuned.choice.chosen.plan
     assert bundle.plan("cheap") == ONE_STEP
+    assert read_detector(bundle, "fp32").plan == bundle.plan()
     assert not tuned.interrupted
     assert tuned.compared["cheap"].plan == ONE_STEP
     assert {found.plan for found in tuned.candidates} == {*PLANS, ONE_STEP}

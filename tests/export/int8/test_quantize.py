@@ -33,6 +33,7 @@ from diffood.export.int8.states import FEWEST_TIMES, States, record_states
 from diffood.export.onnx.precision import LIMITS, count_products
 from diffood.export.onnx.proof import prove_equal, run_onnx
 from diffood.runtime.bundle.bundle import Bundle, Role, open_bundle, write_bundle
+from diffood.runtime.bundle.detectors import read_detector
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.schedule import Sampler
@@ -168,6 +169,7 @@ def test_the_classifier_is_fed_images_and_what_they_were_denoised_to(fed: dict[R
 def test_a_bundle_opens_with_its_int8_graphs_and_the_fp32_files_it_had(quantised: Quantised) -> None:
     bundle = quantised.bundle
     assert bundle.precisions == ("fp32", "int8")
+    assert read_detector(bundle, "int8").entry.graphs["classify"] == bundle.sha256(bundle.graph("classify", "int8"))
     assert quantised.roles == [graph.role for graph in bundle.manifest.graphs if graph.precision == "fp32"]
     for file in quantised.source.iterdir():
         if file.name != "manifest.json":

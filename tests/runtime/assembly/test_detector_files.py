@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 import pytest
+from detector_files import assert_answers_as_detector, run_file
 from outside_weights import move_outside, seal
 
 from diffood.calibration.calibrate import Calibrated, calibrate_files
@@ -28,7 +28,6 @@ from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import CLASSIFIER, DEFAULT, PLAIN, Plan
 
 Pixels = npt.NDArray[np.uint8]
-Answer = dict[str, npt.NDArray[Any]]
 
 # Three witnesses of three kinds, and stages; the cheapest of everything else.
 CHEAP: dict[str, Any] = {"start_times": (120,), "stride": 120, "repeats": 2, "guidance": 0.0, "stages": (0, 1)}
@@ -71,31 +70,6 @@ def calibrate(bundle: Bundle, plan: Plan, folder: Path, *, per_class: bool = Fal
         done = calibrate_files(detector, sources, 0.1, 0.9, "pac")
     done.save()
     return done
-
-
-def run_file(path: Path, pixels: Pixels) -> Answer:
-    """What a detector file answers where it lies, with the weights beside it."""
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads, settings.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-    names = [value.name for value in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"image": pixels}), strict=True))
-
-
-def assert_answers_as_detector(path: Path, pixels: Pixels) -> Answer:
-    """Score, p-value, threshold, verdict, class, confidence and stage of every image."""
-    answer = run_file(path / "detector.onnx", pixels)
-    detector = Detector.open(path, batch=16, threads=1)
-    expected = detector.predict(pixels)
-    np.testing.assert_allclose(answer["score"], expected.score, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(answer["p_value"], expected.p_value, rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(answer["is_ood"], expected.is_ood)
-    np.testing.assert_allclose(answer["threshold"], expected.threshold, rtol=1e-6)
-    np.testing.assert_array_equal(answer["predicted_class"], expected.predicted)
-    np.testing.assert_allclose(answer["confidence"], expected.confidence, rtol=1e-4)
-    stages = [found.stage for _, found in detector.stream(enumerate(pixels))]
-    np.testing.assert_array_equal(answer["stage"], stages)
-    return answer
 
 
 @pytest.mark.parametrize(
