@@ -1,6 +1,6 @@
 """diffood export-triton: a calibrated bundle as a model of NVIDIA Triton Inference Server."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,14 +9,34 @@ import typer
 from diffood.cli.options import shared as options
 from diffood.cli.options.limits import LimitOptions
 from diffood.cli.options.machine import MachineOptions
+from diffood.cli.options.parsers import backend_choice
 from diffood.cli.options.records import expand_records
 from diffood.errors import UsageError
+from diffood.runtime.backends import AUTO, BACKENDS
+from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.serving.triton.config import TritonSettings
 from diffood.serving.triton.native import NativeSettings, write_native_model
 from diffood.serving.triton.python_backend import write_decoding_model
 from diffood.serving.triton.repository import DEFAULT_NAME, DEFAULT_QUEUE_DELAY, ModelPlace
 
 PANEL = "Machine"
+
+
+@dataclass(frozen=True)
+class ServerOptions(MachineOptions):
+    """What Triton runs the model on."""
+
+    backend: Annotated[
+        str,
+        typer.Option(
+            parser=backend_choice,
+            autocompletion=lambda: [AUTO, *BACKENDS],
+            metavar=f"[{'|'.join((AUTO, *BACKENDS))}]",
+            help="auto: a GPU where the server has one.",
+            rich_help_panel=PANEL,
+        ),
+    ] = AUTO
+    batch: Annotated[int, typer.Option(help="Most images per call.", rich_help_panel=PANEL)] = DEFAULT_BATCH
 
 
 @expand_records
@@ -31,7 +51,7 @@ def export_triton(
             "--decode-images", help="Take the bytes of image files: Triton's Python backend, with diffood installed."
         ),
     ] = False,
-    machine: MachineOptions,
+    machine: ServerOptions,
     engine: Annotated[
         Path | None,
         typer.Option(

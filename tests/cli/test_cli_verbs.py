@@ -240,12 +240,34 @@ def test_inspect_shows_engines_and_checks_their_hashes(run: Run, small_bundle_co
     done = run("inspect", small_bundle_copy)
     assert done.code == 0, done
     [line] = [line for line in done.out.splitlines() if line.startswith("engine ")]
-    for word in ("tensorrt-rtx-sm86-fp32: tensorrt-rtx 1.7.1", "fp32", "capability 8.6", "1 to 64 rows (best 16)"):
+    for word in ("tensorrt-rtx-sm86-fp32-default: tensorrt-rtx 1.7.1", "capability 8.6", "1 to 64 images (best 16)"):
         assert word in line
-    record = run("inspect", small_bundle_copy, "--json").content["engines"]["tensorrt-rtx-sm86-fp32"]
+    record = run("inspect", small_bundle_copy, "--json").content["engines"]["tensorrt-rtx-sm86-fp32-default"]
     assert record["profile"] == {"smallest": 1, "usual": 16, "largest": 64}
     next(folder.glob("*.plan")).write_bytes(b"another")
     run("inspect", small_bundle_copy).assert_one_line(1, "was changed after it was built")
+
+
+def test_inspect_lists_the_detector_files_and_checks_their_hashes(
+    run: Run, calibrated: Path, small_bundle_copy: Path, tmp_path: Path
+) -> None:
+    none = run("inspect", small_bundle_copy)
+    assert f"detector    none; `diffood export --bundle {small_bundle_copy}` writes detector.onnx" in none.out
+    assert run("inspect", small_bundle_copy, "--json").content["detectors"] is None
+    written = run("export", "--bundle", small_bundle_copy)
+    assert (written.code, written.err) == (0, "")
+    assert "detectors   detector.onnx" in written.out
+    assert "detector    detector.onnx: fp32, plan default, 2" in (before := run("inspect", small_bundle_copy).out)
+    assert "gives witnesses, no verdicts" in before
+    copy = Path(shutil.copytree(calibrated, tmp_path / "calibrated"))
+    assert "gives verdicts" in run("inspect", copy).out
+    (entry,) = run("inspect", copy, "--json").content["detectors"]["files"]
+    assert (entry["file"], entry["calibrated"]) == ("detector.onnx", True)
+    (copy / "calibration.json").unlink()
+    assert "gives verdicts; it has the calibration" in run("inspect", copy).out
+    with (small_bundle_copy / "detector.onnx").open("r+b") as file:
+        file.write(b"another")
+    run("inspect", small_bundle_copy).assert_one_line(1, "detector.onnx was changed after it was written")
 
 
 def test_export_triton_writes_a_model_repository(run: Run, calibrated: Path, tmp_path: Path) -> None:
