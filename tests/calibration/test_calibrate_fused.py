@@ -12,6 +12,7 @@ from fast_plans import FAST, WITH_KNN
 
 from diffood.calibration.calibrate import Calibrated, calibrate_files
 from diffood.calibration.evaluate import EvaluateRequest, evaluate_bundle
+from diffood.calibration.inspection import inspect_bundle
 from diffood.calibration.request import EngineRequest
 from diffood.calibration.scored_files import IND
 from diffood.errors import CalibrationError
@@ -100,6 +101,10 @@ def test_a_calibration_of_another_noise_rule_is_refused(calibrated: Calibrated, 
         Detector.open(path, batch=BATCH, threads=1)
     with pytest.raises(CalibrationError, match=message):
         Detector.open(path, backend="onnxruntime-cpu", precision="fp32", batch=BATCH, threads=1).calibration()
+    serves = inspect_bundle(path).serves
+    assert serves is not None
+    assert (serves.by_default, list(serves.refused)) == ("", ["fp32 on onnxruntime-cpu"])
+    assert "noise by the rule pool-1" in serves.refused["fp32 on onnxruntime-cpu"]
 
 
 def test_an_image_has_one_score_whatever_scores_it(small_bundle_copy: Path, folder: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import Bundle, Precision
-from diffood.runtime.bundle.calibration import Calibration, Fingerprint
+from diffood.runtime.bundle.calibration import Calibration, Fingerprint, fingerprint_of
 from diffood.runtime.bundle.parity import load_parity, refusal
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.sessions.choice import EngineCandidate, list_candidates
@@ -53,8 +53,11 @@ def list_served(
     ordinary = list_candidates(bundle, calibration, "auto", None, batch, plan).usable
 
     def reason(found: EngineCandidate) -> str:
-        fingerprint = known.get((found.backend, found.precision))
-        return "it was never verified" if fingerprint is None else refusal(bundle, calibration, fingerprint)
+        old = known.get((found.backend, found.precision))
+        if old is None:
+            return "it was never verified"
+        now = fingerprint_of(bundle, plan, found.precision, found.backend, old.engine_sha256, old.fusion_sha256)
+        return refusal(bundle, calibration, now)
 
     refused = {_name(found): why for found in fastest if (why := reason(found))}
     ordinary = tuple(found for found in ordinary if _name(found) not in refused)

@@ -10,6 +10,7 @@ from diffood.cli.text.conversions import describe_conversions
 from diffood.cli.text.plan import describe_fusion, describe_plan
 from diffood.cli.text.predictions import describe_predictions
 from diffood.cli.text.tables import table_lines
+from diffood.runtime.bundle.bundle import DETECTOR_FILES
 from diffood.runtime.sessions.choice import describe_engine
 
 if TYPE_CHECKING:
@@ -24,10 +25,11 @@ KINDS = {"pac": "at most", "conformal": "on average", "quantile": "seen, not pro
 
 def describe_calibration(done: "Calibrated") -> list[str]:
     """Lines that say what was fitted on what, what it promises, and what to look at."""
-    calibration, detector, session = done.calibration, done.detector, done.detector.session
+    calibration, session = done.calibration, done.detector.session
+    detector = done.path.with_name(DETECTOR_FILES[session.precision])
     return [
-        f"plan        {describe_plan(detector.plan, detector.evaluations)}",
-        f"engine      {describe_engine(session.precision, session.backend, detector.why)}",
+        f"plan        {describe_plan(done.detector.plan, done.detector.evaluations)}",
+        f"engine      {describe_engine(session.precision, session.backend, done.detector.why)}",
         *(describe_fusion(calibration.fusion) if calibration.fusion else []),
         f"images      {calibration.n} scored, {calibration.set_aside} set aside",
         *describe_conversions(done.conversions, calibration.n + (calibration.fusion.n if calibration.fusion else 0)),
@@ -35,10 +37,10 @@ def describe_calibration(done: "Calibrated") -> list[str]:
         *([_tuned(done)] if done.tuned else []),
         *describe_predictions(done.predictions),
         f"threshold   {calibration.threshold:.6f} ({calibration.allowed_above} of {calibration.n} above)",
-        *describe_classes(calibration, detector.bundle.manifest.class_names),
+        *describe_classes(calibration, done.detector.bundle.manifest.class_names),
         f"guarantee   {calibration.guarantee}",
         *describe_suspicion(done),
-        f"wrote       {done.path}",
+        f"wrote       {done.path} and {detector}, which gives these verdicts in any runtime for ONNX",
         *(_replaced(done.path.parent, done.replaced) if done.replaced else []),
     ]
 
