@@ -26,7 +26,14 @@ from diffood.calibration.promises.planning import ImagePlan, plan_images
 from diffood.calibration.promises.thresholds import Method, fit_threshold, images_required
 from diffood.calibration.replacing import require_overwrite
 from diffood.calibration.request import EngineRequest, PlanRequest, open_detector
-from diffood.calibration.scored_files import ScoredFiles, SeeScore, SetAside, describe_set_aside, score_sources
+from diffood.calibration.scored_files import (
+    ScoredFiles,
+    SeeScore,
+    SetAside,
+    describe_set_aside,
+    require_finite,
+    score_sources,
+)
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.assembly.files import write_detectors
 from diffood.runtime.bundle.bundle import CALIBRATION, open_bundle
@@ -278,6 +285,7 @@ def calibrate_files(
         detector = detector.with_fusion(fitted.fusion)
     files = score_sources(detector, parts.calibrate, progress=progress, see=check.with_scores(see))
     check.require_varied()
+    require_finite(files, "calibration", "no threshold can be fitted on them")
     calibration = calibrate(detector, files, alpha, confidence, method, fitted, per_class=per_class)
     shares = usable_shares(files.scores.size, needed)
     rows = assess_contamination(files.scores, alpha, per_promise, method, shares)

@@ -8,7 +8,7 @@ from pathlib import Path
 from diffood.calibration.metrics.evaluation import IndEvaluation, evaluate_ind, evaluate_scores
 from diffood.calibration.metrics.groups import Group
 from diffood.calibration.request import EngineRequest
-from diffood.calibration.scored_files import IND, ScoredFiles, score_sources
+from diffood.calibration.scored_files import IND, ScoredFiles, require_finite, score_sources
 from diffood.calibration.seen import load_seen
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.detector import Detector
@@ -70,8 +70,8 @@ def evaluate_bundle(
 ) -> Evaluated:
     """Score test sets with a calibrated bundle and compare them. `see` sees every score.
 
-    Raises CalibrationError where the bundle is not calibrated for the engine, UsageError for a set without a usable
-    image and for inputs that name nothing.
+    Raises CalibrationError where the bundle is not calibrated for the engine and for values that are not finite,
+    UsageError for a set without a usable image and for inputs that name nothing.
     """
     engine = request.engine
     detector = Detector.open(
@@ -84,6 +84,7 @@ def evaluate_bundle(
         for name, listed in sources.items():
             see_in_set = partial(see, name) if see else None
             files[name] = score_sources(detector, listed, progress=advance, see=see_in_set)
+            require_finite(files[name], f"{name!r}", "false alarms and detection cannot be measured")
     ood = {name: scored for name, scored in files.items() if name != IND}
     names = detector.bundle.manifest.class_names
     seen = load_seen(detector.bundle, calibration)

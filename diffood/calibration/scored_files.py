@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from diffood.errors import CalibrationError
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.conversions import kinds_of
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
@@ -85,6 +86,23 @@ def score_sources(
         tuple(ids),
         conversions,
     )
+
+
+def require_finite(files: ScoredFiles, kind: str, cannot: str) -> None:
+    """Raise CalibrationError, naming the first image, where models gave values that are not finite.
+
+    Args:
+        files: Of a set.
+        kind: What images they are, for the message.
+        cannot: What can then not be done.
+    """
+    broken = np.flatnonzero(~np.isfinite(files.scores))
+    if broken.size:
+        raise CalibrationError(
+            f"The models give values that are not finite on {broken.size} of {files.scores.size} {kind} images, the "
+            f"first is {files.ids[broken[0]]!r}, so {cannot}. Leave such images out, or check the bundle's precision "
+            "and the models."
+        )
 
 
 def describe_set_aside(set_aside: Sequence[tuple[str, str]]) -> str:
