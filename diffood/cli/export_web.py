@@ -25,7 +25,7 @@ def export_web(
     Files dropped on it and pictures of a camera get verdicts on the user's own device: nothing is uploaded, and the
     page loads nothing from elsewhere.
 
-    Example: npm install onnxruntime-web && diffood export-web bundle --output page
+    Example: diffood export-web bundle --output page --runtime node_modules/onnxruntime-web
     """
     written = write_page(bundle, output, runtime, precision)
     typer.echo(f"detector    {written.precision}, {written.detector_bytes / 1e6:.1f} MB")

@@ -73,6 +73,7 @@ def test_a_bundle_that_is_not_calibrated_is_refused(
     for words in (
         ("serve-batch", small_bundle_copy, images, "--output", tmp_path / "new.jsonl", *MACHINE),
         ("export-triton", small_bundle_copy, "--output", output),
+        ("export-web", small_bundle_copy, "--output", output),
         ("evaluate", small_bundle_copy, "--ind", images, "--ood", f"x={folders / 'digits'}", *MACHINE),
         ("report", small_bundle_copy, "--ind", images, "--output", output, *MACHINE),
         ("monitor", tmp_path / "rows.jsonl", "--bundle", small_bundle_copy),

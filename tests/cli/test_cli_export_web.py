@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from web_packages import make_package
+from web_pages import make_package
 
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.serving.web.runtime import PACKAGE, TESTED

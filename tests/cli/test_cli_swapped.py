@@ -22,6 +22,7 @@ CASES = (
     ("monitor", BUNDLE, "--bundle", IMAGES),
     ("inspect", IMAGES),
     ("export-triton", IMAGES, "--output", NEW),
+    ("export-web", IMAGES, "--output", NEW),
     ("export", "--bundle", IMAGES, "--engine", "tensorrt-rtx"),
     # only one of the two is wrong
     ("calibrate", BUNDLE, "--images", BUNDLE, "--overwrite"),

@@ -26,6 +26,12 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("--std ,", "'--std': ',' is not a list of numbers"),
     ],
     "export-triton": [("bundle", "Missing option '--output'"), ("bundle --output empty --batch x", "--batch")],
+    "export-web": [
+        ("bundle", "Missing option '--output'"),
+        ("bundle --output ind", "ind exists and is not an empty folder"),
+        ("bundle --output page", "There is no onnxruntime-web in node_modules/onnxruntime-web: get it by `npm install"),
+        ("bundle --output page --precision fp8", "'fp8'"),
+    ],
     "calibrate": [
         ("", "Missing argument 'BUNDLE'"),
         ("fresh", "--images DIR, or --plan-only"),

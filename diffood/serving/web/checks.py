@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.bundle.bundle import Bundle, Precision
+from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusion
+from diffood.runtime.decision import DecisionRule
+from diffood.runtime.detector import Detector
 from diffood.runtime.golden import read_golden
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape, decode
-from diffood.runtime.sessions.onnxruntime import PROVIDER, start_session
 
 PATTERN = (203, 61)  # height and width: tall, so that the order of Pillow's two passes matters
 
@@ -32,18 +34,19 @@ class CheckImage:
     answer: dict[str, Any] | None
 
 
-def make_checks(bundle: Bundle, detector: bytes) -> list[CheckImage]:
-    """Check images of a bundle: its golden ones with the detector's answers, and a transparent one of another size."""
-    images = read_golden(bundle).image
-    session = start_session(detector, PROVIDER, {}, 1)
-    score, is_ood = session.run(["score", "is_ood"], {"image": images})
+def make_checks(bundle: Bundle, calibration: Calibration, precision: Precision) -> list[CheckImage]:
+    """Check images of a bundle: its golden ones with Python's verdicts, and a transparent one of another size."""
+    images, fusion = read_golden(bundle).image, load_calibrated_fusion(bundle, calibration)
+    with Detector.load(bundle, calibration.fingerprint.plan, precision=precision, fusion=fusion) as detector:
+        scores = detector.score_pixels(images)
+    decisions = DecisionRule.of(calibration).decide(scores.score, scores.predicted)
     checks = [
         CheckImage(
             _png(image.transpose(1, 2, 0)),
             image,
             {"score": float(value) if math.isfinite(value) else None, "is_ood": bool(flagged)},
         )
-        for image, value, flagged in zip(images, score, is_ood, strict=True)
+        for image, value, flagged in zip(images, scores.score, decisions.is_ood, strict=True)
     ]
     return [*checks, _check_pattern(bundle.manifest.image)]
 

@@ -12,7 +12,7 @@ import PIL
 
 from diffood import __version__
 from diffood.errors import BundleError, UsageError
-from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
+from diffood.runtime.bundle.bundle import Bundle, FileEntry, Precision, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibration
 from diffood.runtime.bundle.detectors import DetectorFile, read_calibrated_detector
 from diffood.runtime.writable import require_writable
@@ -21,6 +21,9 @@ from diffood.serving.web.runtime import WebRuntime, find_runtime
 
 PAGE, CONFIG, DETECTOR, RUNTIME, CHECKS = "page", "config.json", "detector.onnx", "runtime", "checks"
 
+MOST_DETECTOR_BYTES = 2**31 - 1
+"""WebAssembly has 4 GiB, and holds a model twice while it is loaded."""
+
 
 @dataclass(frozen=True)
 class WrittenPage:
@@ -28,7 +31,7 @@ class WrittenPage:
 
     Attributes:
         precision: Of the detector.
-        detector_bytes: Size of the detector.
+        detector_bytes: Size of the detector with its weights.
         total_bytes: Size of the folder.
         runtime: Version of onnxruntime-web.
     """
@@ -60,7 +63,7 @@ def write_page(path: Path, output: Path, runtime: Path, precision: Precision | N
     calibration = load_calibration(bundle)
     web_runtime = find_runtime(runtime)
     detector = _read_detector(bundle, precision or calibration.fingerprint.precision)
-    checks = make_checks(bundle, detector.model)
+    checks = make_checks(bundle, calibration, detector.entry.precision)
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
@@ -70,6 +73,8 @@ def write_page(path: Path, output: Path, runtime: Path, precision: Precision | N
         for name, source in web_runtime.files.items():
             shutil.copyfile(source, partial / RUNTIME / name)
         (partial / DETECTOR).write_bytes(detector.model)
+        for file in detector.entry.data:
+            bundle.copy(file, partial / file)
         config = _describe(bundle, calibration, web_runtime, detector) | {"checks": _write_checks(partial, checks)}
         (partial / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
         partial.chmod(0o755)  # a server runs as another user
@@ -78,15 +83,17 @@ def write_page(path: Path, output: Path, runtime: Path, precision: Precision | N
         shutil.rmtree(partial, ignore_errors=True)
         raise
     total = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
-    return WrittenPage(detector.entry.precision, detector.entry.size, total, web_runtime.version)
+    size = sum(file["size"] for file in (config["detector"], *config["weights"]))
+    return WrittenPage(detector.entry.precision, size, total, web_runtime.version)
 
 
 def _read_detector(bundle: Bundle, precision: Precision) -> DetectorFile:
     detector = read_calibrated_detector(bundle, precision)
-    if detector.entry.data:
+    size = detector.entry.size + sum(bundle.entry(file).size for file in detector.entry.data)
+    if size > MOST_DETECTOR_BYTES:
         raise BundleError(
-            f"{bundle.path} keeps weights in {detector.entry.data[0]}, since they are more than a browser can load: "
-            "serve it with `diffood serve-batch` or `diffood export-triton`."
+            f"The {precision} detector of {bundle.path} has {size / 1e9:.1f} GB, and browsers load at most "
+            f"{MOST_DETECTOR_BYTES / 1e9:.1f} GB: choose another --precision, or serve it with `diffood export-triton`."
         )
     return detector
 
@@ -106,8 +113,13 @@ def _describe(bundle: Bundle, calibration: Calibration, runtime: WebRuntime, det
         "threshold": f"An image is flagged as out-of-distribution when its score is above {calibration.threshold:.4g}"
         f"{of_class}.",
         "guarantee": calibration.guarantee,
-        "detector": {"file": DETECTOR, "size": detector.entry.size, "sha256": detector.entry.sha256},
+        "detector": _describe_file(DETECTOR, detector.entry),
+        "weights": [_describe_file(file, bundle.entry(file)) for file in detector.entry.data],
     }
+
+
+def _describe_file(name: str, entry: FileEntry) -> dict[str, Any]:
+    return {"file": name, "size": entry.size, "sha256": entry.sha256}
 
 
 def _write_checks(folder: Path, checks: list[CheckImage]) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import onnxruntime
 import PIL
 import pytest
+from outside_weights import move_outside
+from web_pages import calibrate_cheaply
 
 import diffood
 from diffood.errors import BundleError, CalibrationError, DiffoodError, UsageError
@@ -65,6 +67,7 @@ def test_the_configuration_says_what_the_page_needs(page: Path, calibrated_small
         "class_names": list(open_bundle(calibrated_small).manifest.class_names),
         "guarantee": calibration.guarantee,
         "detector": {"file": "detector.onnx", "size": len(model), "sha256": hashlib.sha256(model).hexdigest()},
+        "weights": [],
     }
     assert f"{calibration.threshold:.4g}" in config["threshold"]
 
@@ -82,7 +85,10 @@ def test_check_images_come_with_pythons_pixels_and_answers(page: Path, calibrate
         assert all(what in read[2][1] for what in ("composited over black", "RGB to grey", "resized"))
         scores = detector.score_pixels(np.stack([pixels for pixels, _ in read[:2]]))
         decisions = rule.decide(scores.score, scores.predicted)
-    assert [answer["score"] for answer in answers[:2]] == pytest.approx(scores.score.tolist(), rel=1e-5)
+    session = onnxruntime.InferenceSession(page / "detector.onnx", providers=["CPUExecutionProvider"])
+    (given,) = session.run(["score"], {"image": np.stack([pixels for pixels, _ in read[:2]])})
+    assert [answer["score"] for answer in answers[:2]] == pytest.approx(scores.score.tolist(), rel=1e-9)
+    assert given.tolist() == pytest.approx(scores.score.tolist(), rel=1e-4)
     assert [answer["is_ood"] for answer in answers[:2]] == decisions.is_ood.tolist()
 
 
@@ -97,6 +103,24 @@ def test_the_detector_gives_pythons_verdicts(
         decisions = DecisionRule.of(detector.calibration()).decide(scores.score, scores.predicted)
     assert p_values.tolist() == pytest.approx(decisions.p_values.tolist(), abs=1e-4)
     assert is_ood.tolist() == decisions.is_ood.tolist()
+
+
+def test_weights_in_a_file_of_their_own_go_along(
+    small_bundle_copy: Path, clothes_folder: Path, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = move_outside(small_bundle_copy, "step_plain")
+    bundle = calibrate_cheaply(small_bundle_copy, clothes_folder)
+    write_page(bundle, tmp_path / "page", package)
+    weights = (tmp_path / "page" / data).read_bytes()
+    assert weights == (bundle / data).read_bytes()
+    described = {"file": data, "size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
+    assert read_config(tmp_path / "page")["weights"] == [described]
+    together = len(weights) + (bundle / "detector.onnx").stat().st_size
+    monkeypatch.setattr(site, "MOST_DETECTOR_BYTES", together - 1)  # a file of 2 GiB would fill this machine
+    with pytest.raises(BundleError, match=r"GB, and browsers load at most .* GB: choose another --precision"):
+        write_page(bundle, tmp_path / "other", package)
+    monkeypatch.setattr(site, "MOST_DETECTOR_BYTES", together)
+    write_page(bundle, tmp_path / "other", package)
 
 
 def broken_packages(package: Path) -> list[tuple[Path, str]]:

@@ -1,6 +1,6 @@
 """The page in headless Chromium: Python's verdicts, nothing asked of anybody, and a page that people can use.
 
-It needs the real onnxruntime-web; `web_packages.installed_package` says where it is looked for.
+Skipped where Chromium or onnxruntime-web cannot be had.
 """
 
 import json
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from chromium import CAMERA, CHROMIUM, WEBGPU, BrowserPage, open_page, serve_folder
+from outside_weights import move_outside
 from PIL import Image
-from web_packages import GET, installed_package
+from web_pages import calibrate_cheaply, find_package
 
 from diffood.calibration.calibrate import Calibrated
 from diffood.runtime.decision import DecisionRule
@@ -27,7 +28,6 @@ from diffood.zoo.images import SETS, unpack_set
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-    pytest.mark.skipif(installed_package() is None, reason=f"no onnxruntime-web: {GET}"),
 ]
 OF_CHROMIUM = {"No available adapters."}  # it says so itself where a page asks for a GPU and there is none
 STATUS = "document.querySelector('#engine').textContent"
@@ -55,23 +55,26 @@ CONTRASTS = """(() => {
 })()"""
 
 
-def make_page(bundle: Path, folder: Path) -> Path:
-    package = installed_package()
-    assert package is not None
-    write_page(bundle, folder, package)
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real onnxruntime-web; read-only."""
+    return find_package(tmp_path_factory.mktemp("package"))
+
+
+@pytest.fixture(scope="module")
+def zoo_page(tmp_path_factory: pytest.TempPathFactory, calibrated: Calibrated, package: Path) -> Path:
+    """A page of the zoo's bundle; read-only."""
+    folder = tmp_path_factory.mktemp("zoo") / "page"
+    write_page(calibrated.detector.bundle.path, folder, package)
     return folder
 
 
 @pytest.fixture(scope="module")
-def zoo_page(tmp_path_factory: pytest.TempPathFactory, calibrated: Calibrated) -> Path:
-    """A page of the zoo's bundle; read-only."""
-    return make_page(calibrated.detector.bundle.path, tmp_path_factory.mktemp("zoo") / "page")
-
-
-@pytest.fixture(scope="module")
-def small_page(tmp_path_factory: pytest.TempPathFactory, calibrated_small: Path) -> Path:
+def small_page(tmp_path_factory: pytest.TempPathFactory, calibrated_small: Path, package: Path) -> Path:
     """A page of the small bundle; read-only."""
-    return make_page(calibrated_small, tmp_path_factory.mktemp("small") / "page")
+    folder = tmp_path_factory.mktemp("small") / "page"
+    write_page(calibrated_small, folder, package)
+    return folder
 
 
 @contextmanager
@@ -322,3 +325,15 @@ def test_a_gpu_that_the_cpu_imitates_is_not_used(small_page: Path, tmp_path: Pat
         assert page.evaluate("navigator.gpu.requestAdapter().then((adapter) => adapter !== null)")
         assert page.evaluate(STATUS).startswith("Ready: WebAssembly, ")
         assert not [request for request in page.requests if "webgpu" in request]
+
+
+def test_weights_in_a_file_of_their_own_are_loaded(
+    small_bundle_copy: Path, clothes_folder: Path, package: Path, tmp_path: Path
+) -> None:
+    data = move_outside(small_bundle_copy, "step_plain")
+    path = calibrate_cheaply(small_bundle_copy, clothes_folder)
+    write_page(path, tmp_path / "page", package)
+    files = unpack_set("digits", tmp_path / "digits", 2)
+    with shown(tmp_path / "page", tmp_path / "profile") as page, Detector.open(path, batch=8) as detector:
+        assert_same_verdicts(judge(page, files), detector, files)
+        assert [request for request in page.requests if request.endswith(f"/{data}")]

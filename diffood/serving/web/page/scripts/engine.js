@@ -19,7 +19,11 @@ const SCORE_TOLERANCE = 1e-3; // of max(1, score): engines round differently, an
  */
 export async function openEngine(root, config, wanted, say) {
   say("Loading the detector…");
-  const model = await fetchDetector(root, config.detector);
+  const model = await fetchFile(root, config.detector);
+  const externalData = [];
+  for (const weights of config.weights) {
+    externalData.push({ path: weights.file, data: await fetchFile(root, weights) });
+  }
   const checks = await Promise.all(config.checks.map((check) => readCheck(root, config, check)));
   if (checks.some((check) => !check.same && check.answer)) {
     throw new Error("This browser changes the pixels of images (some do so for privacy), so verdicts would be wrong.");
@@ -30,7 +34,7 @@ export async function openEngine(root, config, wanted, say) {
     const { name } = ENGINES[kind];
     say(`Starting ${name}…`);
     try {
-      const session = await startSession(root, kind, model);
+      const session = await startSession(root, kind, model, externalData);
       const milliseconds = await requireSameAnswers(session, config, checks);
       const judge = (pixels) => run(session, config, pixels);
       if (!best || milliseconds < best.milliseconds) best = { name, threads: session.threads, milliseconds, judge };
@@ -49,7 +53,7 @@ async function fetchBytes(url) {
   return new Uint8Array(await answer.arrayBuffer());
 }
 
-async function fetchDetector(root, { file, size, sha256 }) {
+async function fetchFile(root, { file, size, sha256 }) {
   const bytes = await fetchBytes(new URL(file, root));
   if (bytes.length !== size) throw new Error(`${file} has ${bytes.length} bytes, not ${size}: export the page again.`);
   if (self.crypto.subtle) { // not where a page comes by http from another machine
@@ -74,14 +78,15 @@ async function listKinds(wanted) {
   return adapter && !adapter.info?.isFallbackAdapter ? ["webgpu", "wasm"] : ["wasm"]; // a fallback is a slow imitation
 }
 
-async function startSession(root, kind, model) {
+async function startSession(root, kind, model, externalData) {
   const ort = await import(new URL(`runtime/${ENGINES[kind].script}`, root).href);
   ort.env.wasm.wasmPaths = { wasm: new URL(`runtime/${ENGINES[kind].binary}`, root).href };
   ort.env.logLevel = "error";
   // Threads share memory, which browsers allow to pages that are served with COOP and COEP headers.
   const threads = self.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency ?? 1) : 1;
   ort.env.wasm.numThreads = threads;
-  const session = await ort.InferenceSession.create(model, { executionProviders: [kind], logSeverityLevel: 3 });
+  const options = { executionProviders: [kind], logSeverityLevel: 3, externalData };
+  const session = await ort.InferenceSession.create(model, options);
   return { ort, session, threads };
 }
 

@@ -2,6 +2,8 @@
 
 import { drawHeat, drawPixels, drawValues } from "./pictures.js";
 
+const CLASSES_NAMED = 12; // as in `diffood report`
+
 /** An element with these properties and children: elements, or strings that become text. */
 export function element(tag, properties, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -56,14 +58,16 @@ function figure(canvas, caption) {
 /** Terms and texts about the detector, into a definition list. */
 export function showFacts(list, config) {
   const { image, class_names: names } = config;
+  const size = [config.detector, ...config.weights].reduce((sum, file) => sum + file.size, 0);
+  const more = names.length > CLASSES_NAMED ? ` and ${names.length - CLASSES_NAMED} more` : "";
   const facts = {
     verdict: config.threshold,
     guarantee: config.guarantee,
     "p-value": "The share of in-distribution images whose score is at least as high: small where an image is unusual.",
     "heat map": "Where denoising changed the image: black for nothing, bright for much.",
-    classes: `${names.length}: ${names.join(", ")}`,
+    classes: `${names.length}: ${names.slice(0, CLASSES_NAMED).join(", ")}${more}`,
     images: `${image.width} x ${image.height} pixels, ${image.channels === 1 ? "grey" : "RGB"}; others are resized`,
-    detector: `${config.bundle}, ${config.precision}, ${(config.detector.size / 1e6).toFixed(1)} MB`,
+    detector: `${config.bundle}, ${config.precision}, ${(size / 1e6).toFixed(1)} MB`,
     "made with": `diffood ${config.diffood}, onnxruntime-web ${config.onnxruntime_web} (MIT License, Microsoft)`,
   };
   for (const [term, text] of Object.entries(facts)) list.append(element("dt", {}, term), element("dd", {}, text));
