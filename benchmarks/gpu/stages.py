@@ -64,7 +64,7 @@ class CallSize:
 
     def __init__(self, given: argparse.Namespace, bundle: Bundle, images: int) -> None:
         self.given, self.bundle, self.images = given, bundle, images
-        self.plan, image, latents = bundle.plan(given.plan), bundle.manifest.image, bundle.manifest.lane_shape
+        self.plan, image, latents = bundle.plan(given.plan), bundle.manifest.image, bundle.manifest.noised_shape
         shape = (images, image.channels, image.height, image.width)
         self.pixels = np.random.default_rng(images).integers(0, 256, shape, np.uint8)
         pool = make_pool(self.plan.seed, self.plan.repeats, math.prod(shape[1:]), math.prod(latents))

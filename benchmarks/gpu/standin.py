@@ -361,7 +361,6 @@ def add_engine(bundle, plan, precision, library="tensorrt", smallest=1, usual=8,
     from diffood.runtime.assembly.identity import identify_stage
     from diffood.runtime.assembly.recipe import list_stages, make_recipe
     from diffood.runtime.assembly.stage import build_stage
-    from diffood.runtime.bundle.bundle import describe_file
     from diffood.runtime.bundle.engines import (
         EngineRecord,
         Profile,
@@ -370,6 +369,7 @@ def add_engine(bundle, plan, precision, library="tensorrt", smallest=1, usual=8,
         save_record,
         target_name,
     )
+    from diffood.runtime.bundle.writing import describe_file
     from diffood.runtime.sessions.cuda import find_device
 
     device = find_device(library)

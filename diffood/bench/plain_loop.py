@@ -32,7 +32,7 @@ class PlainLoop:
 
     def __init__(self, bundle: Bundle, plan: Plan, threads: int, rows: int, *, gpu: bool = False) -> None:
         self.bundle, self.plan, self.images = bundle, plan, max(1, rows // plan.repeats)
-        self.meter, self.noised = Meter(), bundle.manifest.lane_shape
+        self.meter, self.noised = Meter(), bundle.manifest.noised_shape
         image = bundle.manifest.image
         planes = image.channels * image.height * image.width
         self._pool = make_pool(plan.seed, plan.repeats, planes, math.prod(self.noised))

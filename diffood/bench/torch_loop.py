@@ -72,7 +72,7 @@ class OfficialLoop:
             self._placed(graph(unet.autoencoder).eval()) if unet.autoencoder else torch.nn.Identity()
             for graph in (EncodeGraph, DecodeGraph)
         )
-        self.noised = bundle.manifest.lane_shape
+        self.noised = bundle.manifest.noised_shape
         self.channels, self.labelled = unet.channels, unet.label_count > 0
         self.null, self.prediction = unet.label_count - 1, entry.prediction
         self.plan, self.grid = plan, plan.grid(bundle.alpha_bar)

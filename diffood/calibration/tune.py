@@ -27,9 +27,10 @@ from diffood.calibration.tuning.timing import (
 from diffood.calibration.tuning.traces import NOTHING_TO_TUNE, full_cost, group_by_trace, list_plans, trace_of
 from diffood.errors import UsageError
 from diffood.runtime.assembly.files import write_detectors
-from diffood.runtime.bundle.bundle import Bundle, add_default_plan, open_bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.tuning import MeasuredPlan, TuningMeasurement, add_tuned, keep_measured
+from diffood.runtime.bundle.writing import add_default_plan
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
 from diffood.runtime.method.plan import Plan

@@ -33,9 +33,9 @@ from diffood.runtime.bundle.bundle import (
     Precision,
     UNetEntry,
     open_bundle,
-    write_bundle,
 )
 from diffood.runtime.bundle.trained import TRAINED, pack_trained
+from diffood.runtime.bundle.writing import write_bundle
 from diffood.runtime.golden import GOLDEN_IMAGES
 from diffood.runtime.method.plan import PLANS, PLANS_WITHOUT_UNET, Plan
 from diffood.runtime.progress import Say, ShowProgress, hide_progress

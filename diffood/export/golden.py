@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from diffood.runtime.bundle.bundle import MANIFEST, Manifest, describe_file, open_bundle
+from diffood.runtime.bundle.bundle import MANIFEST, Manifest, open_bundle
 from diffood.runtime.bundle.files import write_record
+from diffood.runtime.bundle.writing import describe_file
 from diffood.runtime.golden import Golden, GoldenRun, draw_images, observe_reference, pack_golden
 
 

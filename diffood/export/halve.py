@@ -80,4 +80,4 @@ def _drawn_inputs(bundle: Bundle) -> DrawnInputs:
     manifest = bundle.manifest
     labelled = manifest.unet and manifest.unet.labels != "none"
     labels = len(manifest.class_names) if labelled else 0
-    return DrawnInputs(manifest.image, manifest.lane_shape, labels, len(bundle.alpha_bar))
+    return DrawnInputs(manifest.image, manifest.noised_shape, labels, len(bundle.alpha_bar))

@@ -15,6 +15,7 @@ from diffood.runtime.bundle.arrays import load_arrays
 from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import ImageShape
+from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.registry import WITNESSES
@@ -26,8 +27,7 @@ MOST_PERIODS = 4.0  # of a wave, along a side of the image
 IMAGE, PLAN = "image", "plan"
 REFERENCE: tuple[Backend, Precision] = ("onnxruntime-cpu", "fp32")  # what golden values are of
 
-Outputs = dict[str, Array]  # by name, as stages give them, [N, ...]
-Images = npt.NDArray[np.uint8]
+GoldenOutputs = dict[str, Array]  # by name, as stages give them, [N, ...]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class GoldenRun:
     """
 
     plan: Plan
-    outputs: Outputs
+    outputs: GoldenOutputs
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Golden:
         runs: By name of the plan.
     """
 
-    image: Images
+    image: Pixels
     runs: Mapping[str, GoldenRun]
 
-    def outputs(self, plan: Plan) -> Outputs | None:
+    def outputs(self, plan: Plan) -> GoldenOutputs | None:
         """What a plan must give; None if that is not here."""
         names = list_outputs(plan)
         for run in self.runs.values():
@@ -84,7 +84,7 @@ def nearest_plan(golden: Golden, bundle: Bundle, plan: Plan) -> Plan | None:
     return min(alike, key=lambda found: found.evaluations(bundle.tables(found)), default=None)
 
 
-def draw_images(shape: ImageShape) -> Images:
+def draw_images(shape: ImageShape) -> Pixels:
     """The golden images of a shape: smooth fields from black to white, sums of random waves.
 
     Models answer noise in a way of its own, which says little about images.
@@ -100,7 +100,7 @@ def draw_images(shape: ImageShape) -> Images:
     return np.asarray(np.rint(255 * shade).astype(np.uint8))
 
 
-def observe_images(detector: Detector, images: Images) -> Outputs:
+def observe_images(detector: Detector, images: Pixels) -> GoldenOutputs:
     """What a detector's plan gives for images uint8 [N, C, H, W] after all repeats; NaN where models give none."""
     found = [evidence for _, evidence in detector.observe(enumerate(images))]
     each = [{LOGITS: one.logits, FEATURES: one.features, **one.distances} for one in found]
@@ -111,7 +111,7 @@ def observe_images(detector: Detector, images: Images) -> Outputs:
     return outputs
 
 
-def observe_reference(bundle: Bundle, plan: Plan, images: Images) -> Outputs:
+def observe_reference(bundle: Bundle, plan: Plan, images: Pixels) -> GoldenOutputs:
     """What FP32 gives on ONNX Runtime's CPU."""
     backend, precision = REFERENCE
     with Detector.load(bundle, plan, backend=backend, precision=precision) as detector:

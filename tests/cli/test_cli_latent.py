@@ -13,7 +13,8 @@ import latent_models
 import pytest
 from PIL import Image
 
-from diffood.runtime.bundle.bundle import Bundle, open_bundle, write_bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.writing import write_bundle
 from diffood.zoo.images import unpack_set
 
 Run = Callable[..., Any]  # gives conftest.Done

@@ -66,7 +66,9 @@ def test_a_bundle_says_what_its_latents_are(dit_exported: tuple[Path, list[str]]
     manifest = dit_bundle.manifest
     assert manifest.latent is not None
     assert (
-        (manifest.latent.channels, manifest.latent.height, manifest.latent.width) == (4, 14, 14) == manifest.lane_shape
+        (manifest.latent.channels, manifest.latent.height, manifest.latent.width)
+        == (4, 14, 14)
+        == manifest.noised_shape
     )
     assert manifest.latent.origin == "diffusers AutoencoderKL vae, latents scaled by 1.5"
     assert (manifest.image.channels, manifest.image.height, manifest.image.width) == (1, 28, 28)
@@ -213,7 +215,7 @@ def test_the_official_loop_in_torch_runs_in_latent_space(
 ) -> None:
     plan = PLAN.changed({"schedule": schedule})
     models = ModelSources(dit_pipeline, ClassifierSource(latent_models.classifier_of(dit_pipeline)))
-    pixels, latents = clothes[:3, None], dit_bundle.manifest.lane_shape
+    pixels, latents = clothes[:3, None], dit_bundle.manifest.noised_shape
     noise = make_pool(plan.seed, plan.repeats, pixels[0].size, math.prod(latents)).draw(pixels, latents)
     loop = open_torch_loop(dit_bundle.path, models, plan, 1, TorchVariant(), rows=4)
     with torch.inference_mode():

@@ -57,7 +57,7 @@ def test_every_graph_is_added_and_the_fp32_ones_stay(halved: tuple[Bundle, list[
 def test_images_and_their_update_are_not_rounded(halved: tuple[Bundle, list[str]]) -> None:
     bundle = halved[0]
     model = onnx.load(bundle.path / bundle.graph("step_plain", "fp16").file)
-    x = np.random.default_rng(0).uniform(-1, 1, (2, *bundle.manifest.lane_shape)).astype(np.float32)
+    x = np.random.default_rng(0).uniform(-1, 1, (2, *bundle.manifest.noised_shape)).astype(np.float32)
     inputs: dict[str, Any] = {
         "x": x,
         "time": np.full(2, 999, np.float32),

@@ -14,9 +14,10 @@ from planted_engine import plant_engine
 
 from diffood import cli
 from diffood.errors import BundleError, UsageError
-from diffood.runtime.bundle.bundle import Manifest, open_bundle, write_bundle
+from diffood.runtime.bundle.bundle import Manifest, open_bundle
 from diffood.runtime.bundle.calibration import load_calibration, save_calibration
 from diffood.runtime.bundle.engines import list_engines
+from diffood.runtime.bundle.writing import write_bundle
 from diffood.runtime.records import escape_for_terminal
 
 Fields = dict[str, Any]

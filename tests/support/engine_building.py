@@ -8,8 +8,9 @@ import pytest
 
 from diffood.export.engines.build import build_engines
 from diffood.export.request import EngineBuildRequest
-from diffood.runtime.bundle.bundle import add_default_plan, open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.engines import Profile
+from diffood.runtime.bundle.writing import add_default_plan
 from diffood.runtime.method.plan import CLASSIFIER, FAST, Plan
 
 MISSING = [name for name in ("tensorrt_rtx", "polygraphy") if importlib.util.find_spec(name) is None]

@@ -12,7 +12,14 @@ from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.bundle.engines import list_engines, read_plan
 from diffood.runtime.bundle.graphs import list_roles
 from diffood.runtime.detector import Detector
-from diffood.runtime.golden import REFERENCE, Outputs, nearest_plan, observe_images, observe_reference, read_golden
+from diffood.runtime.golden import (
+    REFERENCE,
+    GoldenOutputs,
+    nearest_plan,
+    observe_images,
+    observe_reference,
+    read_golden,
+)
 
 # An engine adds its own rounding (another order of summation) to the error that the export measured on the CPU.
 GOLDEN_SLACK, GOLDEN_FLOOR = 4.0, 2e-3
@@ -87,7 +94,7 @@ def check_golden(detector: Detector) -> Check:
     return _compare(detector, wanted, got, reference)
 
 
-def _compare(detector: Detector, wanted: Outputs, got: Outputs, reference: str) -> Check:
+def _compare(detector: Detector, wanted: GoldenOutputs, got: GoldenOutputs, reference: str) -> Check:
     precision = detector.session.precision
     errors = {name: _relative(value, got[name]) for name, value in wanted.items()}
     limits = {name: _limit(detector, name) for name in errors}

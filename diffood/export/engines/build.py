@@ -20,7 +20,7 @@ from diffood.export.request import EngineBuildRequest
 from diffood.runtime.assembly.identity import identify_stage
 from diffood.runtime.assembly.recipe import Stage, list_stages, make_recipe
 from diffood.runtime.assembly.stage import build_stage
-from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, describe_file, open_bundle
+from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.bundle.engines import (
     EngineLibrary,
@@ -31,6 +31,7 @@ from diffood.runtime.bundle.engines import (
     target_name,
 )
 from diffood.runtime.bundle.graphs import list_roles, name_of
+from diffood.runtime.bundle.writing import describe_file
 from diffood.runtime.child import child_command
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.progress import Say

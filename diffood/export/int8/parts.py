@@ -12,13 +12,13 @@ from diffood.runtime.method.scoring import Array
 from diffood.runtime.sessions.onnxruntime import PROVIDER, fixed_calls, start_session
 
 Feeds = Mapping[str, npt.NDArray[np.generic]]
-Part = Callable[[Feeds], Mapping[str, Array]]
+RunPart = Callable[[Feeds], Mapping[str, Array]]
 """Outputs [N, ...] by name for inputs [N, ...]; those that the graph does not take are left out."""
 
 
-def load_part(bundle: Bundle, role: Role) -> Part:
+def load_part(bundle: Bundle, role: Role) -> RunPart:
     """Load a graph. Its calls all have the same number of rows, so that a row does not depend on how many there are."""
-    graph, image, lane = read_graph(bundle, role, "fp32"), bundle.manifest.image, bundle.manifest.lane_shape
-    height, width = lane[1:] if role.startswith("step") else (image.height, image.width)
+    graph, image, noised = read_graph(bundle, role, "fp32"), bundle.manifest.image, bundle.manifest.noised_shape
+    height, width = noised[1:] if role.startswith("step") else (image.height, image.width)
     session = start_session(graph.model, PROVIDER, {}, 0, graph.outside)
     return fixed_calls(session, count_rows(height, width), threads=1).run

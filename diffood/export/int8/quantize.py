@@ -27,17 +27,9 @@ from diffood.export.onnx.proof import PROOF_BATCHES, GraphInputs, prove_equal, p
 from diffood.export.onnx.samples import count_rows, first_batches, proof_times, times_asked
 from diffood.export.request import FEWEST_IMAGES, IMAGES, ProofScope
 from diffood.runtime.assembly.files import write_detectors
-from diffood.runtime.bundle.bundle import (
-    Bundle,
-    FileEntry,
-    GraphEntry,
-    Manifest,
-    Precision,
-    Role,
-    open_bundle,
-    write_bundle,
-)
+from diffood.runtime.bundle.bundle import Bundle, FileEntry, GraphEntry, Manifest, Precision, Role, open_bundle
 from diffood.runtime.bundle.graphs import read_graph
+from diffood.runtime.bundle.writing import write_bundle
 from diffood.runtime.images.pixels import Pixels, from_pixels
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.progress import Say

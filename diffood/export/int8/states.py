@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from diffood.export.int8.parts import Feeds, Part, load_part
+from diffood.export.int8.parts import Feeds, RunPart, load_part
 from diffood.runtime.bundle.bundle import Bundle, Role
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.noise import make_pool
@@ -117,7 +117,7 @@ def _denoise(bundle: Bundle, role: Role, plan: Plan, noised: _Noised) -> tuple[S
     return States(inputs, groups), np.concatenate([end for _, end in found])
 
 
-def _denoise_from(step: Part, table: StepTable, guidance: float, noised: _Noised) -> tuple[list[Feeds], Array]:
+def _denoise_from(step: RunPart, table: StepTable, guidance: float, noised: _Noised) -> tuple[list[Feeds], Array]:
     """What a step graph is fed from one start time, step by step, and what comes out at the end: see StepTable."""
     signal, sigma = map(np.float32, table.noise_scale)
     x, rows = signal * noised.clean + sigma * noised.noise, len(noised.clean)

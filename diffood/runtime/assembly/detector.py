@@ -23,7 +23,7 @@ from diffood.runtime.assembly.stage import (
     classify_images,
     denoise_images,
 )
-from diffood.runtime.assembly.tail import Measured, judge, nearest_distance
+from diffood.runtime.assembly.tail import MeasuredStage, judge, nearest_distance
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.method.witnesses.definition import Traces
@@ -87,7 +87,7 @@ def build_detector(recipe: Recipe, calibrated: CalibratedScale | None) -> bytes:
     return builder.serialise(recipe.parts.domains)
 
 
-def _by_stage(recipe: Recipe, traces: Traces, from_bank: Mapping[str, Value]) -> list[Measured]:
+def _by_stage(recipe: Recipe, traces: Traces, from_bank: Mapping[str, Value]) -> list[MeasuredStage]:
     """What there is after each stage of the plan, the last after all repeats."""
     plan, builder = recipe.plan, traces.x.builder
     known, of_denoised = dict(from_bank), {}
@@ -106,7 +106,7 @@ def _by_stage(recipe: Recipe, traces: Traces, from_bank: Mapping[str, Value]) ->
                 mean = _first(value, repeats).reduce("ReduceMean", 0, 1)
                 known[name] = builder.node("Sqrt", mean) if WITNESSES[name].reduce == "root" else mean
         values = {name: known[name] for name in measurable(plan.witnesses, repeats) if name in known}
-        stages.append(Measured(values, builder.node("Greater", sound, 0.0)))
+        stages.append(MeasuredStage(values, builder.node("Greater", sound, 0.0)))
     return stages
 
 

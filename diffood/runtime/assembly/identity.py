@@ -25,7 +25,7 @@ def identify_stage(bundle: Bundle, plan: Plan, precision: Precision, stage: Stag
         "noise_levels": levels,
         "prediction": manifest.unet.prediction if manifest.unet else None,
         "image": [image.channels, image.height, image.width],
-        "row": manifest.lane_shape,
+        "row": manifest.noised_shape,
         "classes": len(manifest.class_names),
         "features": manifest.feature_count,
         "plan": plan.model_dump(mode="json"),

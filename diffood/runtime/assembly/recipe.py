@@ -106,7 +106,7 @@ def make_recipe(bundle: Bundle, plan: Plan, precision: Precision, *, weights: bo
     Raises BundleError as `read_graph` does, UsageError for a plan that denoises where the bundle has no UNet.
     """
     manifest, tables = bundle.manifest, bundle.tables(plan)
-    image, row = (manifest.image.channels, manifest.image.height, manifest.image.width), manifest.lane_shape
+    image, row = (manifest.image.channels, manifest.image.height, manifest.image.width), manifest.noised_shape
     parts: dict[str, Part] = {}
     outside: dict[str, Weight] = {}
     files: dict[tuple[str, int], str] = {}  # with operators of this domain and version

@@ -32,7 +32,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredStage:
     """What a graph has of B images after one of a plan's stages.
 
     Attributes:
@@ -63,7 +63,7 @@ class Answer:
     stage: Value
 
 
-def judge(stages: Sequence[Measured], predicted: Value, calibration: Calibration, fusion: Fusion | None) -> Answer:
+def judge(stages: Sequence[MeasuredStage], predicted: Value, calibration: Calibration, fusion: Fusion | None) -> Answer:
     """Write a calibration.
 
     Args:
@@ -94,13 +94,13 @@ def _finite(value: Value) -> Value:
     return value.builder.node("Less", value.builder.node("Abs", value), _LARGEST)
 
 
-def _checked(score: Value, measured: Measured) -> Value:
+def _checked(score: Value, measured: MeasuredStage) -> Value:
     """The score; NaN where a value that it came from is not finite, which a finite score may hide."""
     nan = score.builder.constant(np.array(np.nan, np.float32))
     return score.builder.node("Where", measured.sound, score, nan)
 
 
-def _staged(stages: Sequence[Measured], fusion: Fusion, last: Value) -> tuple[Value, Value]:
+def _staged(stages: Sequence[MeasuredStage], fusion: Fusion, last: Value) -> tuple[Value, Value]:
     """Score and stage of every image: those of the first stage that ends it. last: number of the last stage, [B]."""
     record, builder = fusion.record, last.builder
     score, stage = _checked(fuse(record.witnesses, record.combine, stages[-1].values), stages[-1]), last

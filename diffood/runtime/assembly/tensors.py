@@ -24,17 +24,17 @@ def expected_tensors(bundle: Bundle, role: Role) -> tuple[Tensors, Tensors]:
     if role == "classify":
         classes, features = len(manifest.class_names), manifest.feature_count
         return {"x": image}, {"logits": (FLOAT, _BATCH, classes), "features": (FLOAT, _BATCH, features)}
-    lane = (FLOAT, _BATCH, *manifest.lane_shape)
+    noised = (FLOAT, _BATCH, *manifest.noised_shape)
     if role == "encode":
-        return {"x": image}, {"z": lane}
+        return {"x": image}, {"z": noised}
     if role == "decode":
-        return {"z": lane}, {"x": image}
-    inputs: Tensors = {"x": lane, "time": (FLOAT, _BATCH), "coefficients": (FLOAT, _BATCH, 4)}
+        return {"z": noised}, {"x": image}
+    inputs: Tensors = {"x": noised, "time": (FLOAT, _BATCH), "coefficients": (FLOAT, _BATCH, 4)}
     if bundle.require_unet(f"{role} is a graph of one").labels != "none":
         inputs["label"] = (INT64, _BATCH)
     if role == "step_guided":
         inputs["guidance"] = (FLOAT, _BATCH)
-    return inputs, {"x_next": lane, "epsilon": lane}
+    return inputs, {"x_next": noised, "epsilon": noised}
 
 
 def require_tensors(where: Path, bundle: Bundle, role: Role, part: Part) -> None:

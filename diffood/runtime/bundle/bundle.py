@@ -1,12 +1,12 @@
-"""The bundle: a folder of graphs, golden values and a manifest. Opens, checks and writes it; runs nothing."""
+"""The bundle: a folder of graphs, golden values and a manifest. Opens and checks it; runs nothing."""
 
 import hashlib
 import itertools
 import json
 import mmap
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -22,12 +22,11 @@ from diffood.runtime.bundle.files import (
     plain_folder,
     read_pieces,
     read_regular,
-    write_record,
 )
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import Prediction, StepTable
-from diffood.runtime.records import Record, Text, explain_invalid
+from diffood.runtime.records import Record, Text
 
 FORMAT: Final = 2
 MANIFEST = "manifest.json"
@@ -164,7 +163,7 @@ class Manifest(Record):
         return self
 
     @property
-    def lane_shape(self) -> tuple[int, int, int]:
+    def noised_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of what is noised and denoised: latents, or images."""
         shape = self.latent or self.image
         return shape.channels, shape.height, shape.width
@@ -373,33 +372,3 @@ def _parse_manifest(path: Path, data: bytes) -> Manifest:
             "calibrate it again, since images get other noise now."
         )
     return parse_record(data, where, Manifest, "export the bundle anew")
-
-
-def write_bundle(path: Path, make_manifest: Callable[[dict[str, FileEntry]], Manifest]) -> Manifest:
-    """Hash every file in the folder `path` and write the manifest last.
-
-    Raises UsageError for values that cannot be in a manifest, for example a class name with control characters.
-    """
-    names = sorted(file.name for file in path.iterdir() if file.is_file() and file.name not in NOT_IN_MANIFEST)
-    with explain_invalid("The bundle's manifest", "correct what was given", UsageError):
-        manifest = make_manifest({name: describe_file(path / name) for name in names})
-    write_record(path, MANIFEST, manifest)
-    return manifest
-
-
-def describe_file(path: Path) -> FileEntry:
-    """Hash and size of a file that was just written, read a piece at a time."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        for piece in read_pieces(file, MAX_FILE_BYTES + 1):
-            digest.update(piece)
-            size += len(piece)
-    return FileEntry(sha256=digest.hexdigest(), size=size)
-
-
-def add_default_plan(bundle: Bundle, name: str, plan: Plan) -> Bundle:
-    """Write a plan into the manifest under this name, replacing an earlier one, and make it the default."""
-    plans = bundle.manifest.plans | {name: plan}
-    manifest = bundle.manifest.model_copy(update={"plans": plans, "default_plan": name})
-    write_record(bundle.path, MANIFEST, manifest)
-    return replace(bundle, manifest=manifest)

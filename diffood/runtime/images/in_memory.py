@@ -21,7 +21,7 @@ from diffood.runtime.images.modes import REDUCED, reduction_table
 CHANNELS = (1, 2, 3, 4)  # grey, grey with alpha, RGB, RGBA
 RANGE_SLACK = 1e-3  # rounding of a caller's own scaling
 
-GivenArray = npt.NDArray[Any]
+AnyPixels = npt.NDArray[Any]
 
 _LOADING = threading.Lock()  # one picture that two threads load at once is damaged: Pillow shares its file between them
 
@@ -49,7 +49,7 @@ def _refuse_ambiguous(picture: Image.Image) -> None:
         )
 
 
-def load_array(values: GivenArray, shape: ImageShape) -> DecodedImage:
+def load_array(values: AnyPixels, shape: ImageShape) -> DecodedImage:
     """Convert one image as `split_images` gives it for a model of this shape."""
     notes = []
     if values.dtype == np.bool_:
@@ -62,7 +62,7 @@ def load_array(values: GivenArray, shape: ImageShape) -> DecodedImage:
     return DecodedImage(pixels, sha256="", note="; ".join(filter(None, (*notes, note))))
 
 
-def split_images(array: GivenArray, shape: ImageShape, what: str, *, stack: bool) -> GivenArray:
+def split_images(array: AnyPixels, shape: ImageShape, what: str, *, stack: bool) -> AnyPixels:
     """The images in an array, bool, uint8 or uint16 [N, H, W, C].
 
     [H, W] is a grey image. Channels (1 grey, 2 grey and alpha, 3 RGB, 4 RGBA) are the last axis if that is so long,
@@ -98,7 +98,7 @@ def split_images(array: GivenArray, shape: ImageShape, what: str, *, stack: bool
     return images
 
 
-def _require_pixels(array: GivenArray, what: str) -> GivenArray:
+def _require_pixels(array: AnyPixels, what: str) -> AnyPixels:
     """The array as bool, uint8 or uint16. Raises UsageError for another type."""
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "b" or (kind == "u" and size == 1):
@@ -108,7 +108,7 @@ def _require_pixels(array: GivenArray, what: str) -> GivenArray:
     raise UsageError(f"{_describe(array, what)} cannot be used: pixels are uint8, 0 to 255; {_remedy(array)}.")
 
 
-def _remedy(array: GivenArray) -> str:
+def _remedy(array: AnyPixels) -> str:
     """How to make uint8 pixels of the values found."""
     if array.dtype.kind not in "iuf" or not array.size:
         return "give an array of that type"
@@ -130,7 +130,7 @@ def _remedy(array: GivenArray) -> str:
     return next(remedy for fits, remedy in remedies if fits)
 
 
-def _describe(array: GivenArray, what: str) -> str:
+def _describe(array: AnyPixels, what: str) -> str:
     """What was given, with its type, shape and range."""
     numbers = array.size and array.dtype.kind in "biuf"
     values = f", values {float(array.min()):g} to {float(array.max()):g}" if numbers else ""

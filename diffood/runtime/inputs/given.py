@@ -11,14 +11,14 @@ from PIL import Image
 
 from diffood.errors import RejectedImage, UsageError
 from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape, error_text
-from diffood.runtime.images.in_memory import GivenArray, load_array, load_picture, split_images
+from diffood.runtime.images.in_memory import AnyPixels, load_array, load_picture, split_images
 from diffood.runtime.inputs.files import is_folder
 from diffood.runtime.inputs.items import InlineItem, Item, LocalFile, Pause, utf8_name
 from diffood.runtime.inputs.open import STANDARD_INPUT, container_of, open_inputs
 from diffood.runtime.inputs.reading import ReadOptions
 from diffood.runtime.inputs.remote import is_url
 
-Images = Union[str, "os.PathLike[str]", bytes, Image.Image, GivenArray, Iterable[Any], Any]
+Images = Union[str, "os.PathLike[str]", bytes, Image.Image, AnyPixels, Iterable[Any], Any]
 """One path (of a file, a folder, or what else the command line takes as input), the bytes of an image file or a file
 open for reading them, a Pillow image, an array or tensor of one image or of a stack, or an iterable of these."""
 
@@ -49,7 +49,7 @@ class GivenPicture(Item):
 class GivenArray(Item):
     """Pixels bool, uint8 or uint16 [H, W, C]."""
 
-    pixels: GivenArray
+    pixels: AnyPixels
 
     @property
     def place(self) -> str:
@@ -112,7 +112,7 @@ def _one(given: Any, number: str, what: str, shape: ImageShape, *, alone: bool) 
     return None
 
 
-def _arrays(array: GivenArray, number: str, what: str, shape: ImageShape, *, alone: bool) -> Iterator[Item] | None:
+def _arrays(array: AnyPixels, number: str, what: str, shape: ImageShape, *, alone: bool) -> Iterator[Item] | None:
     """The images in an array; None if it may contain paths or arrays."""
     if array.dtype.kind in "OUST" and array.ndim == 1 and alone:
         return None
@@ -142,7 +142,7 @@ def _read(file: Any, what: str) -> bytes:
     return data
 
 
-def _as_array(given: Any, what: str) -> GivenArray:
+def _as_array(given: Any, what: str) -> AnyPixels:
     """A NumPy array of any array or tensor, which may be on a GPU or part of a computation of gradients."""
     try:
         if hasattr(given, "detach"):

@@ -25,9 +25,10 @@ from diffood.export.engines.worker import BuilderPlatform
 from diffood.export.request import EngineBuildRequest
 from diffood.runtime.assembly.identity import identify_stage
 from diffood.runtime.assembly.recipe import list_stages
-from diffood.runtime.bundle.bundle import Bundle, Precision, add_default_plan, open_bundle
+from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
 from diffood.runtime.bundle.engines import EngineFolder, Profile, list_engines, read_plan
 from diffood.runtime.bundle.graphs import list_roles
+from diffood.runtime.bundle.writing import add_default_plan
 from diffood.runtime.method.plan import CLASSIFIER
 from diffood.runtime.sessions import SessionRequest
 from diffood.runtime.sessions.engines import EngineHost, find_engine

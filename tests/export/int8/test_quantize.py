@@ -32,8 +32,9 @@ from diffood.export.int8.quantize import BUDGETS, FEWEST_IMAGES, JUDGED, quantiz
 from diffood.export.int8.states import FEWEST_TIMES, States, record_states
 from diffood.export.onnx.precision import LIMITS, count_products
 from diffood.export.onnx.proof import prove_equal, run_onnx
-from diffood.runtime.bundle.bundle import Bundle, Role, open_bundle, write_bundle
+from diffood.runtime.bundle.bundle import Bundle, Role, open_bundle
 from diffood.runtime.bundle.detectors import read_detector
+from diffood.runtime.bundle.writing import write_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.schedule import Sampler

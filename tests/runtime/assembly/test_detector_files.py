@@ -18,11 +18,12 @@ from diffood.calibration.calibrate import Calibrated, calibrate_files
 from diffood.calibration.replacing import restore_calibration
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.assembly.files import refresh_detectors, write_detectors
-from diffood.runtime.bundle.bundle import Bundle, Precision, add_default_plan, open_bundle, write_bundle
+from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import load_calibration, save_calibration
 from diffood.runtime.bundle.detectors import load_detectors, read_calibrated_detector, read_detector
 from diffood.runtime.bundle.external_data import find_external_data
 from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, add_record, calibration_sha256
+from diffood.runtime.bundle.writing import add_default_plan, write_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import CLASSIFIER, DEFAULT, PLAIN, Plan

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from diffood.errors import BundleError, UsageError
-from diffood.runtime.bundle.bundle import Bundle, Manifest, Role, open_bundle, read_regular, write_bundle
+from diffood.runtime.bundle.bundle import Bundle, Manifest, Role, open_bundle, read_regular
+from diffood.runtime.bundle.writing import write_bundle
 
 ROLES: tuple[Role, ...] = ("classify", "step_guided", "step_plain")  # of a bundle of images
 

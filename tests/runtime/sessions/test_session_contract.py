@@ -16,7 +16,8 @@ from small_unets import small_unet
 
 from diffood.errors import DiffoodError
 from diffood.runtime.backends import BACKENDS, Backend
-from diffood.runtime.bundle.bundle import Bundle, Precision, add_default_plan, open_bundle
+from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
+from diffood.runtime.bundle.writing import add_default_plan
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.sessions import Session, SessionRequest, onnxruntime_cuda
 from diffood.runtime.sessions.backends import examine_backends, open_session
