@@ -133,16 +133,19 @@ def run_verb(tree: Path, *words: object) -> None:
     """Run a verb of a version of diffood."""
     command = [sys.executable, "-m", "diffood", *map(str, words)]
     print(f"{tree.name}$ {' '.join(command[1:])}", file=sys.stderr, flush=True)
-    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tree)}, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(command, cwd=tree, env=environment_of(tree), stdout=subprocess.DEVNULL, check=True)
+
+
+def environment_of(tree: Path) -> dict[str, str]:
+    """The environment in which Python imports this version; the folder it starts in comes before that."""
+    return {**os.environ, "PYTHONPATH": str(tree)}
 
 
 @contextmanager
 def started(name: str, tree: Path, bundles: Path) -> Iterator[Version]:
     """The process of a version, ended at the end."""
-    environment = {**os.environ, "PYTHONPATH": str(tree)}
-    command = [sys.executable, "-c", WORKER]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
+    command, pipe = [sys.executable, "-c", WORKER], subprocess.PIPE
+    with subprocess.Popen(command, cwd=tree, env=environment_of(tree), stdin=pipe, stdout=pipe, text=True) as process:
         yield Version(name, bundles, process)
         assert process.stdin is not None
         process.stdin.close()
