@@ -85,9 +85,9 @@ class Opened:
     @property
     def plan(self) -> Plan:
         """Two stages of trajectories of two lengths."""
-        scale = len(self.bundle.alpha_bar) // STEPS
+        stride = len(self.bundle.alpha_bar) * 6 // STEPS
         names = ("jump", "reconstruction", "energy")
-        starts = {"start_times": (6 * scale, 18 * scale), "stride": 6 * scale}
+        starts = {"start_times": (stride, 3 * stride), "stride": stride}
         return Plan.model_validate({**starts, "repeats": 2, "guidance": 2.0, "witnesses": names, "stages": (1,)})
 
     def session(self, **changes: Any) -> Session:
