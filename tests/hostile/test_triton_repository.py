@@ -36,7 +36,7 @@ def test_a_changed_bundle_is_not_copied(fused: Path, bank: Path, tmp_path: Path,
         "linked bank": (lambda bundle, bank: link(bank), "cannot be opened"),
         "linked calibration": (lambda bundle, bank: link(bundle / "calibration.json"), "cannot be opened"),
         "parity": (lambda bundle, bank: (bundle / "parity.json").write_text("{}]"), "is invalid"),
-        "engine": (lambda bundle, bank: flip(plant_engine(bundle) / "classify.plan"), "was changed after it was built"),
+        "engine": (lambda bundle, bank: flip(plant_engine(bundle) / "stage1.plan"), "was changed after it was built"),
     }.items():
         with subtests.test(case=case), undone(fused):
             change(fused, bank)
