@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import struct
 import subprocess
 import sys
 import zlib
@@ -242,6 +243,16 @@ def test_large_metadata_of_a_png_does_not_matter_to_its_pixels() -> None:
 def test_an_orientation_in_the_text_of_a_png_is_applied() -> None:
     data = png_with_text("XML:com.adobe.xmp", '<x tiff:Orientation="3"/>', zipped=False, international=True)
     assert np.array_equal(decode(data, ImageShape(1, 4, 4), LIMITS)[0][0], np.rot90(GREY, 2))
+
+
+def test_a_wrong_checksum_of_pixels_or_of_what_follows_them_is_refused() -> None:
+    """Decoding alone does not look at them."""
+    plain = encoded(Image.fromarray(GREY))
+    end = plain.index(b"IEND") - 4
+    late = plain[:end] + struct.pack(">I", 4) + b"tIME" + b"date" + struct.pack(">I", 1) + plain[end:]
+    for data in (plain[: end - 1] + bytes([plain[end - 1] ^ 1]) + plain[end:], late):
+        with pytest.raises(RejectedImage, match="checksum"):
+            decode(data, ImageShape(1, 4, 4), LIMITS)
 
 
 def test_metadata_with_a_wrong_checksum_is_refused() -> None:
