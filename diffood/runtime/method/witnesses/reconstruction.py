@@ -32,11 +32,13 @@ def blurred_difference(traces: Traces) -> Value:
     assert traces.denoised is not None
     builder, (_, height, width) = traces.x.builder, traces.image
     deviation = BLUR * min(height, width)
-    rows, columns = (
-        builder.constant(matrix.astype(np.float32))
-        for matrix in (gaussian(height, deviation), gaussian(width, deviation).T)
-    )
-    return rows @ (traces.denoised - traces.x) @ columns
+    difference = traces.denoised - traces.x
+    blurred = difference.reshape(-1, height, width, 1)
+    for size in (height, width):  # down the columns, then along the rows
+        # a product of matrices, as a convolution: TensorRT-RTX has the one in FP32 for no Turing GPU, and the other
+        weights = gaussian(size, deviation).astype(np.float32)[:, :, None, None]
+        blurred = builder.node("Conv", blurred, builder.constant(weights)).transpose(0, 2, 1, 3)
+    return builder.node("Reshape", blurred, builder.node("Shape", difference))
 
 
 def _mean_square(traces: Traces) -> Value:
