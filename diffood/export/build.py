@@ -176,10 +176,10 @@ def _write_files(
         )
 
     write_bundle(writer.folder, make_manifest)
-    return write_golden(writer.folder, _affordable_plans(unet, plans, operations))
+    return write_golden(writer.folder, affordable_plans(unet, plans, operations))
 
 
-def _affordable_plans(unet: UNet, plans: dict[str, Plan], operations: int) -> list[str]:
+def affordable_plans(unet: UNet, plans: dict[str, Plan], operations: int) -> list[str]:
     """Names of the plans to have golden values: those that cost no more than a proof, and the cheapest of each graph.
 
     operations: Floating-point operations of a UNet evaluation.

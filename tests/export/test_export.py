@@ -16,7 +16,7 @@ from small_unets import ONE_LEVEL, small_unet
 
 from diffood import zoo
 from diffood.errors import ExportError, UsageError
-from diffood.export.build import export_bundle
+from diffood.export.build import PLANS, affordable_plans, export_bundle
 from diffood.export.first_look import look_at_images
 from diffood.export.graphs.normalisation import fused_group_norms
 from diffood.export.onnx.proof import OPSET, export_onnx, prove_equal, prove_structure, run_torch
@@ -25,10 +25,12 @@ from diffood.export.sources.classifiers.classifier import load_classifier
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.model_sources import ModelSources
+from diffood.export.sources.unets.unet import UNet
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.detectors import read_detector
 from diffood.runtime.bundle.trained import TRAINED, load_trained, pack_trained, shorten
 from diffood.runtime.detector import Detector
+from diffood.runtime.golden import GOLDEN_IMAGES, observe_reference, read_golden
 from diffood.runtime.images.pixels import from_pixels
 
 RESIZED = Preprocessing((12, 10), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
@@ -200,6 +202,28 @@ def test_classify_graph_resizes_and_normalises_inside(exported: tuple[Path, list
     found = [evidence for _, evidence in detector.observe(enumerate(pixels))]
     assert np.abs(np.stack([one.logits for one in found]) - expected).max() < 1e-5
     assert found[0].features.shape == (6,)
+
+
+def test_golden_values_are_of_every_plan_and_what_the_detector_gives(exported: tuple[Path, list[str]]) -> None:
+    bundle = open_bundle(exported[0])
+    golden = read_golden(bundle)
+    assert {name: run.plan for name, run in golden.runs.items()} == bundle.manifest.plans
+    assert golden.image.shape == (GOLDEN_IMAGES, 1, 8, 8)
+    for name, run in golden.runs.items():
+        found = observe_reference(bundle, bundle.plan(name), golden.image)
+        assert {output: value.tolist() for output, value in found.items()} == {
+            output: value.tolist() for output, value in run.outputs.items()
+        }
+
+
+def test_plans_that_cost_more_than_a_proof_have_no_golden_values_but_every_graph_has_some() -> None:
+    unet = UNet(torch.nn.Identity(), 1, 8, 8, 0, "none", "0" * 64)
+    for operations, plans in (
+        (10**10, ["default", "fast", "plain", "reference"]),
+        (10**12, ["default", "fast", "plain"]),  # a reference pass has 288 evaluations
+        (10**18, ["default", "fast"]),
+    ):
+        assert affordable_plans(unet, PLANS, operations) == plans
 
 
 @pytest.mark.parametrize(("opset", "size"), [(18, (6, 5)), (21, (6,)), (21, ())])

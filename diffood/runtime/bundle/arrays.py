@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from diffood.errors import BundleError
 
-MAX_EXPANDED_BYTES = 2**30  # arrays of one file, unpacked; golden values of 1024x1024 RGB images have 350 MB
+MAX_EXPANDED_BYTES = 2**30  # arrays of one file, unpacked; the largest are the features of a bank
 
 
 def load_arrays(data: bytes, name: str, remedy: str = "export the bundle anew") -> dict[str, npt.NDArray[Any]]:
