@@ -41,6 +41,7 @@ from diffood.runtime.turns import SharedSession, TurnWork
 
 DEFAULT_BATCH = 32
 BATCHES_PER_TURN = 4  # so that those of their images that go on to a later stage fill its batches
+MOST_TURN_BYTES = 2**28  # of images and their denoised versions, above which a turn has fewer batches
 
 log = logging.getLogger(__name__)
 
@@ -268,7 +269,10 @@ class Detector:
     @property
     def turn(self) -> int:
         """Images that are taken, and given, at a time."""
-        return BATCHES_PER_TURN * self._shared.batch
+        image, batch = self.bundle.manifest.image, self._shared.batch
+        denoised = self.plan.repeats * len(self.plan.start_times)  # float32 each; an image is uint8
+        size = image.channels * image.height * image.width * (1 + 4 * denoised)
+        return batch * max(1, min(BATCHES_PER_TURN, MOST_TURN_BYTES // (batch * size)))
 
     def stream(self, items: Iterable[tuple[Key, Pixels]]) -> Iterator[tuple[Key, ImageScore]]:
         """Score (key, pixels uint8 [C, H, W] of the models' shape) pairs lazily and yield them in their order.

@@ -20,7 +20,7 @@ from written import open_at
 from diffood.calibration.calibrate import calibrate
 from diffood.calibration.scored_files import score_sources
 from diffood.runtime import item_pass
-from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import save_calibration
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
@@ -242,6 +242,13 @@ def test_endless_sources_are_read_as_they_are_needed(
                 str(index) for index in range(20)
             ]
             assert pulled <= item_pass.REFUSED_HELD + 10 * BATCH
+
+
+def test_a_turn_has_fewer_batches_where_denoised_images_would_fill_memory(small_bundle: Bundle) -> None:
+    for repeats, batch, batches in [(1, 8, 4), (1, 4096, 4), (128, 8, 4), (128, 150, 2), (128, 4096, 1)]:
+        plan = FAST.changed({"repeats": repeats})
+        with Detector.load(small_bundle, plan, batch=batch, threads=1) as loaded:
+            assert loaded.turn == batches * batch, (repeats, batch)
 
 
 def test_rows_that_are_slow_to_write_keep_files_from_being_read(
