@@ -218,6 +218,47 @@ def test_what_is_no_image_gets_a_reason_and_names_stay_text(small_page: Path, tm
         assert p_value(cards[0]) == p_value(cards[5])
 
 
+def test_dropped_and_pasted_images_wait_their_turn(small_page: Path, tmp_path: Path) -> None:
+    with shown(small_page, tmp_path / "profile") as page:
+        give = """Promise.all(["0", "1"].map((name) => fetch(`/checks/${name}.png`))).then(async (answers) => {
+          const files = await Promise.all(answers.map((answer) => answer.blob()));
+          const transfer = new DataTransfer();
+          files.forEach((file, at) => transfer.items.add(new File([file], `${at}.png`, {type: "image/png"})));
+          dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, cancelable: true}));
+          dispatchEvent(new ClipboardEvent("paste", {clipboardData: transfer}));
+        })"""
+        page.evaluate(give)
+        page.wait_for("document.querySelectorAll('.card').length === 4")
+        cards = page.evaluate(CARDS)
+        assert [card["name"] for card in cards] == ["0.png", "1.png"] * 2
+        assert p_value(cards[0]) == p_value(cards[2])
+        assert page.evaluate("document.querySelector('#summary').textContent").startswith("4 judged, ")
+        assert "waiting" not in page.evaluate("document.querySelector('#summary').textContent")
+
+
+def test_pictures_show_what_they_are_given(small_page: Path, tmp_path: Path) -> None:
+    two, black, brightest = "{channels: 3, height: 1, width: 2}", [0, 0, 4, 255], [252, 255, 164, 255]
+    cases = (
+        (f"drawPixels([255, 0, 0, 200, 9, 9], {two}, '')", [255, 0, 9, 255, 0, 200, 9, 255]),
+        ("drawPixels([7, 200], {channels: 1, height: 2, width: 1}, '')", [7, 7, 7, 255, 200, 200, 200, 255]),
+        (f"drawValues([-1, 1, -2, 0, NaN, 2], {two}, '')", [0, 0, 0, 255, 255, 128, 255, 255]),
+        (f"drawHeat([0, 1], {two}, '')", black + brightest),
+        (f"drawHeat([NaN, 9], {two}, '')", brightest * 2),
+    )
+    with shown(small_page, tmp_path / "profile") as page:
+        for call, wanted in cases:
+            found = page.evaluate(f"""import("/scripts/pictures.js").then((pictures) => {{
+              const canvas = pictures.{call};
+              return Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data);
+            }})""")
+            assert found == wanted, call
+        size = page.evaluate("""import("/scripts/pictures.js").then(({ drawHeat }) => {
+          const canvas = drawHeat(new Float32Array(900 * 300), {height: 300, width: 900}, "");
+          return [canvas.width, canvas.height];
+        })""")
+        assert size == [320, 107]
+
+
 def test_neither_the_page_nor_its_engine_can_reach_another_server(small_page: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with serve_folder(tmp_path / "other") as other, shown(small_page, tmp_path / "profile") as page:
