@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from diffood.runtime.bundle.bundle import DETECTOR_FILES
 from diffood.runtime.detector import Detector
 
 Pixels = npt.NDArray[np.uint8]
@@ -23,9 +24,9 @@ def run_file(path: Path, pixels: Pixels) -> Answer:
 
 
 def assert_answers_as_detector(path: Path, pixels: Pixels) -> Answer:
-    """Score, p-value, threshold, verdict, class, confidence and stage of every image."""
-    answer = run_file(path / "detector.onnx", pixels)
+    """Score, p-value, threshold, verdict, class, confidence and stage of every image, in the calibrated precision."""
     detector = Detector.open(path, batch=16, threads=1)
+    answer = run_file(path / DETECTOR_FILES[detector.session.precision], pixels)
     expected = detector.predict(pixels)
     np.testing.assert_allclose(answer["score"], expected.score, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(answer["p_value"], expected.p_value, rtol=0, atol=1e-6)

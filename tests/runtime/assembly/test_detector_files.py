@@ -61,9 +61,11 @@ def bundle(small_bundle_copy: Path) -> Bundle:
     return open_bundle(small_bundle_copy)
 
 
-def calibrate(bundle: Bundle, plan: Plan, folder: Path, *, per_class: bool = False) -> Calibrated:
+def calibrate(
+    bundle: Bundle, plan: Plan, folder: Path, *, precision: Precision = "fp32", per_class: bool = False
+) -> Calibrated:
     """Calibrate as `diffood calibrate` does, and store it."""
-    detector = Detector.load(bundle, plan, batch=16, threads=1)
+    detector = Detector.load(bundle, plan, precision=precision, batch=16, threads=1)
     sources = list_inputs([str(folder)])
     if per_class:
         done = calibrate_files(detector, sources, 0.4, 0.9, "conformal", per_class=True)  # few images a class will do
@@ -82,6 +84,30 @@ def test_the_file_answers_what_the_detector_answers(bundle: Bundle, plan: Plan, 
     answer = assert_answers_as_detector(bundle.path, images)
     assert 0 < answer["is_ood"].sum() < len(images)
     assert len(set(answer["stage"].tolist())) > 1 or not plan.stages
+
+
+@pytest.mark.slow  # halves graphs with torch; what decides which files give verdicts is tested without
+def test_half_precision_answers_what_the_detector_answers_in_it(bundle: Bundle, folder: Path, images: Pixels) -> None:
+    pytest.importorskip("torch", reason="needs the extra: export")
+    from diffood.export.halve import halve_bundle
+
+    halve_bundle(bundle.path, lambda _: None)
+    halved = open_bundle(bundle.path)
+    calibrate(halved, FUSED, folder, precision="fp16")
+    assert "is_ood" in assert_answers_as_detector(halved.path, images)
+    assert read_calibrated_detector(halved, "fp16").entry.file == "detector.fp16.onnx"
+    with pytest.raises(CalibrationError, match="the calibration is not for fp32"):
+        read_calibrated_detector(halved, "fp32")
+
+
+@pytest.mark.slow  # quantises the trained models
+def test_int8_answers_what_the_detector_answers_in_it(
+    int8_bundle: Path, folder: Path, images: Pixels, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(int8_bundle, tmp_path / "bundle"))
+    calibrate(open_bundle(path), FUSED, folder, precision="int8")
+    assert "is_ood" in assert_answers_as_detector(path, images)
+    assert read_calibrated_detector(open_bundle(path), "int8").entry.file == "detector.int8.onnx"
 
 
 def test_classes_with_thresholds_of_their_own_keep_them(bundle: Bundle, clothes_folder: Path, images: Pixels) -> None:
