@@ -127,4 +127,4 @@ def test_what_it_shows(run: Run, latent: Path, bundle_copy: Path) -> None:
     assert "decode.onnx, fp16" not in done.out
     assert run("inspect", latent, "--json").content["manifest"]["latent"]["channels"] == 4
     assert "latents" not in run("inspect", bundle_copy).out
-    assert "latent" not in run("inspect", bundle_copy, "--json").content["manifest"]
+    assert run("inspect", bundle_copy, "--json").content["manifest"]["latent"] is None

@@ -26,6 +26,8 @@ from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import ImageShape, load_image
+from diffood.runtime.images.pixels import from_pixels
+from diffood.runtime.method.plan import CLASSIFIER
 
 pytestmark = pytest.mark.slow
 
@@ -44,18 +46,19 @@ def lite0():
 
 @pytest.fixture(scope="module")
 def photos() -> SimpleNamespace:
-    """foolbox's ImageNet samples, read without it: files, x float32 [20, 3, 224, 224] in [-1, 1], labels int64 [20]."""
+    """foolbox's ImageNet samples, read without it: files, pixels uint8 and x float32 [20, 3, 224, 224], labels [20]."""
     found = importlib.util.find_spec("foolbox")
     if found is None or not found.submodule_search_locations:
         pytest.skip(NEEDED)
     files = sorted((Path(found.submodule_search_locations[0]) / "data").glob("imagenet_*"))
     labels = [int(file.stem.rsplit("_", 1)[1]) for file in files]
-    return SimpleNamespace(files=files, x=read(files, SIDE), labels=np.array(labels))
+    pixels = read(files, SIDE)
+    return SimpleNamespace(files=files, pixels=pixels, x=from_pixels(pixels), labels=np.array(labels))
 
 
 def read(files: list[Path], side: int) -> np.ndarray:
     """The files as a UNet of this size sees them."""
-    return np.stack([load_image(file, ImageShape(3, side, side)).x for file in files])
+    return np.stack([load_image(file, ImageShape(3, side, side)).pixels for file in files])
 
 
 def logits_in_torch(x: np.ndarray) -> np.ndarray:
@@ -96,10 +99,12 @@ def test_it_answers_as_in_torch_and_is_as_often_right(
     export_bundle(ExportRequest(tmp_path / "bundle", sources), lines.append)
     bundle = open_bundle(tmp_path / "bundle")
     assert (expected.argmax(1) == photos.labels).sum() == RIGHT
-    found = Detector.load(bundle, bundle.plan("plain"), batch=4, threads=1).session.classify(photos.x)
-    assert np.abs(found.logits - expected).max() < 1e-4 * np.abs(expected).max()
-    assert (found.logits.argmax(1) == photos.labels).sum() == RIGHT
-    assert found.features.shape == (20, 1280)
+    detector = Detector.load(bundle, CLASSIFIER.changed({"witnesses": ("energy",)}), batch=4, threads=1)
+    found = [evidence for _, evidence in detector.observe(enumerate(photos.pixels))]
+    logits = np.stack([evidence.logits for evidence in found])
+    assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
+    assert (logits.argmax(1) == photos.labels).sum() == RIGHT
+    assert {evidence.features.shape for evidence in found} == {(1280,)}
     assert any("the input of its last linear layer, _fc" in line for line in lines)
 
 
@@ -125,7 +130,7 @@ def test_as_an_onnx_file_it_answers_the_same(tmp_path: Path, photos: SimpleNames
 
 
 def test_of_a_smaller_unet_it_sees_the_images_enlarged(models: Path, photos: SimpleNamespace) -> None:
-    small = torch.from_numpy(read(photos.files, 64))
+    small = torch.from_numpy(from_pixels(read(photos.files, 64)))
     whole = torch.nn.functional.interpolate(small, (SIDE, SIDE), mode="bilinear", antialias=True)
     given = Preprocessing((SIDE, SIDE), PREPARED.mean, PREPARED.std)
     classifier = load_classifier(ClassifierSource(f"{models / 'factory.py'}:lite0", WEIGHTS, given), 64, 64)
