@@ -13,12 +13,13 @@ from made_up import fingerprint_of
 from diffood.errors import DiffoodError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import load_calibrated_fusion, load_calibration
+from diffood.runtime.bundle.detectors import read_calibrated_detector
 from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, SetParity, add_record, load_parity
 from diffood.runtime.bundle.tuning import add_tuned, load_measured, load_tuned
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 
-MANIFESTS, RECORDS = 500, 1500
+MANIFESTS, RECORDS, DETECTORS = 500, 1500, 500
 
 
 def ends(work: Callable[[], object], record: bytes) -> bool:
@@ -81,6 +82,19 @@ def test_damaged_calibrations(fused: Path) -> None:
         path.write_bytes(record)
         seen[ends(use, record)] += 1
     assert min(seen.values()) > 5, seen
+
+
+def test_damaged_records_of_detector_files(fused: Path) -> None:
+    bundle, path = open_bundle(fused), fused / "detector.json"
+    model, seen = (fused / "detector.onnx").read_bytes(), {True: 0, False: 0}
+
+    def use() -> None:
+        assert read_calibrated_detector(bundle, "fp32").model == model, "another file passes for the detector"
+
+    for record in mutated_records(path.read_bytes(), DETECTORS, seed=14):
+        path.write_bytes(record)
+        seen[ends(use, record)] += 1
+    assert min(seen.values()) > 5, seen  # some are harmless: the plan's name
 
 
 def test_damaged_records_of_tuning_and_parity(victim: Path, subtests: pytest.Subtests) -> None:
