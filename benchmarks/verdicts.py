@@ -50,7 +50,7 @@ class MethodByHand:
     def __init__(self, bundle: Bundle, plan: Plan, calibration: Calibration) -> None:
         self.bundle, self.plan, self.calibration = bundle, plan, calibration
         self.classify, self.step = (_load(bundle, role) for role in ("classify", "step_plain"))
-        size = int(np.prod(bundle.manifest.lane_shape))
+        size = int(np.prod(bundle.manifest.noised_shape))
         self.pool = make_pool(plan.seed, plan.repeats, size, size)
 
     def witnesses(self, pixels: Pixels) -> tuple[Float, Float]:
