@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from diffood.bench.machine import load_average
 from diffood.zoo.images import unpack_set
 
 BEFORE = "e216fdd"  # the last commit whose detector stepped lanes
-PLANS, PRECISIONS = ("default", "fast", "plain"), ("fp32", "int8")
+PLANS = "default", "fast", "plain"
 TARGETS = {"default": "≥ 1.15×", "fast": "≥ 1.0×", "plain": "≥ 1.0×"}
 ALONE_TARGETS = {"default": "≤ 0.8×", "fast": "≤ 0.8×", "plain": ""}
 SINGLES = 40  # single images of a round
@@ -90,6 +90,7 @@ def main() -> None:
     parser = machine_options(__doc__, batch=64)
     parser.add_argument("--before", default=BEFORE, help="commit to compare with")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--precision", nargs="+", default=["fp32", "int8"])
     parser.add_argument("--seconds", type=float, default=3, help="of a plan in a round, before")
     given = parser.parse_args()
     load = load_average()
@@ -98,7 +99,9 @@ def main() -> None:
         unpack_set("fashion-validation", place / "images", CALIBRATED_ON)
         trees = {"before": unpack_commit(given.before, place / "tree"), "after": Path(__file__).resolve().parents[1]}
         versions = [
-            stack.enter_context(started(name, tree, make_bundles(tree, place / name, place / "images")))
+            stack.enter_context(
+                started(name, tree, make_bundles(tree, place / name, place / "images", given.precision))
+            )
             for name, tree in trees.items()
         ]
         many, alone = measure(given, versions)
@@ -114,15 +117,16 @@ def unpack_commit(commit: str, folder: Path) -> Path:
     return folder
 
 
-def make_bundles(tree: Path, folder: Path, images: Path) -> Path:
-    """A folder with the embedded bundle of a version, with INT8 graphs and calibrated by it, for each plan."""
+def make_bundles(tree: Path, folder: Path, images: Path, precisions: Sequence[str]) -> Path:
+    """A folder with the embedded bundle of a version, in these precisions and calibrated by it, for each plan."""
     few = folder / "few"
     few.mkdir(parents=True)
     for image in sorted(images.iterdir())[:QUANTISED_ON]:
         os.link(image, few / image.name)
     base = folder / "base"
     subprocess.run(["cp", "-r", tree / "diffood/zoo/data/bundle", base], check=True)
-    run_verb(tree, "export", "--bundle", base, "--precision", "int8", "--images", few)
+    if "int8" in precisions:
+        run_verb(tree, "export", "--bundle", base, "--precision", "int8", "--images", few)
     for plan in PLANS:
         subprocess.run(["cp", "-r", base, folder / plan], check=True)
         run_verb(tree, "calibrate", folder / plan, "--images", images, "--plan", plan)
@@ -157,7 +161,7 @@ def measure(given: argparse.Namespace, versions: list[Version]) -> tuple[dict[st
     alone: dict[str, Any] = {}
     turn = 4 * given.batch
     for plan in PLANS:
-        for precision in PRECISIONS:
+        for precision in given.precision:
             what, threads = f"{plan}, {precision}", given.threads
             first = versions[0].time(plan, precision, given.batch, threads, turn, alone=False)[0]
             count = turn * max(1, round(given.seconds / first))

@@ -58,7 +58,7 @@ class OnnxRuntimeSession:
         self._stages = [
             fixed_calls(
                 load_stage(request.bundle.path, recipe, stage, PROVIDER, {}, 1 if own_calls else self.threads),
-                images_per_call(recipe, stage),
+                min(self.batch, images_per_call(recipe, stage)),  # a batch of one is for one image at a time
                 self.threads if own_calls else 1,
             )
             for stage in list_stages(request.plan)

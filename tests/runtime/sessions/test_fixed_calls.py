@@ -67,6 +67,20 @@ def test_a_call_has_about_as_many_evaluations_whatever_the_plan(small_bundle: Bu
         assert images_per_call(recipe, list_stages(recipe.plan)[0]) == expected, changes
 
 
+def test_one_image_at_a_time_is_not_filled_up(small_bundle: Bundle, images: Pixels) -> None:
+    """A call of one image, whose last bits may differ from those of a call of four."""
+    many, one = (
+        open_session("onnxruntime-cpu", SessionRequest(small_bundle, FAST, "fp32", batch, threads=1))
+        for batch in (4, 1)
+    )
+    expected, found = many.run(0, {"image": images}), [one.run(0, {"image": image[None]}) for image in images]
+    for name, value in expected.items():
+        np.testing.assert_allclose(
+            np.concatenate([each[name] for each in found]), value, rtol=0, atol=1e-5, err_msg=name
+        )
+    assert [calls.rows for calls in (*many._stages, *one._stages)] == [4, 1]
+
+
 def test_an_error_in_any_share_is_raised_and_the_next_call_is_whole(small_bundle: Bundle, images: Pixels) -> None:
     session = open_session("onnxruntime-cpu", SessionRequest(small_bundle, FAST, "fp32", batch=8, threads=2))
     expected = session.run(0, {"image": images})
