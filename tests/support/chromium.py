@@ -26,7 +26,7 @@ OPTIONS = (
 )  # fmt: skip
 WEBGPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")  # a GPU that the CPU plays
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")  # a moving picture, allowed at once
-SECONDS = 120  # of one wait
+SECONDS = 240  # of one wait; an engine on a GPU that the CPU plays compiles for a minute
 
 
 class BrowserPage:

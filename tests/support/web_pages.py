@@ -12,15 +12,15 @@ from diffood.calibration.calibrate import calibrate_files
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
+from diffood.runtime.method.plan import DEFAULT, Plan
 from diffood.serving.web.runtime import DEFAULT_FOLDER, FILES, PACKAGE, TESTED
 
-CHEAP = {"start_times": (120,), "stride": 120, "repeats": 1, "guidance": 0.0, "stages": ()}
+CHEAP = DEFAULT.changed({"start_times": (120,), "stride": 120, "repeats": 1, "guidance": 0.0, "stages": ()})
 
 
-def calibrate_cheaply(bundle: Path, images: Path) -> Path:
-    """Calibrate a bundle on the cheapest plan that denoises; returns its path."""
-    opened = open_bundle(bundle)
-    detector = Detector.load(opened, opened.plan("default").changed(CHEAP), batch=8, threads=1)
+def calibrate_cheaply(bundle: Path, images: Path, plan: Plan = CHEAP) -> Path:
+    """Calibrate a bundle on the cheapest plan that denoises, or on another one; returns its path."""
+    detector = Detector.load(open_bundle(bundle), plan, batch=8, threads=1)
     calibrate_files(detector, list_inputs([str(images)]), 0.1, 0.95, "pac").save()
     return bundle
 

@@ -109,6 +109,7 @@ def _describe(bundle: Bundle, calibration: Calibration, runtime: WebRuntime, det
         "bundle": bundle.path.absolute().name,
         "precision": detector.entry.precision,
         "image": {"channels": image.channels, "height": image.height, "width": image.width},
+        "denoises": calibration.fingerprint.plan.denoises,
         "class_names": bundle.manifest.class_names,
         "threshold": f"An image is flagged as out-of-distribution when its score is above {calibration.threshold:.4g}"
         f"{of_class}.",

@@ -64,6 +64,7 @@ def test_the_configuration_says_what_the_page_needs(page: Path, calibrated_small
         "bundle": "bundle",
         "precision": "fp32",
         "image": {"channels": 1, "height": 28, "width": 28},
+        "denoises": True,
         "class_names": list(open_bundle(calibrated_small).manifest.class_names),
         "guarantee": calibration.guarantee,
         "detector": {"file": "detector.onnx", "size": len(model), "sha256": hashlib.sha256(model).hexdigest()},

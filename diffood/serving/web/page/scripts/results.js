@@ -64,7 +64,7 @@ export function showFacts(list, config) {
     verdict: config.threshold,
     guarantee: config.guarantee,
     "p-value": "The share of in-distribution images whose score is at least as high: small where an image is unusual.",
-    "heat map": "Where denoising changed the image: black for nothing, bright for much.",
+    ...(config.denoises && { "heat map": "Where denoising changed the image: black for nothing, bright for much." }),
     classes: `${names.length}: ${names.slice(0, CLASSES_NAMED).join(", ")}${more}`,
     images: `${image.width} x ${image.height} pixels, ${image.channels === 1 ? "grey" : "RGB"}; others are resized`,
     detector: `${config.bundle}, ${config.precision}, ${(size / 1e6).toFixed(1)} MB`,
