@@ -15,6 +15,7 @@ from diffood.calibration.verify import Verification, VerifyRequest, verify_bundl
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
+from diffood.runtime.bundle.detectors import read_calibrated_detector
 from diffood.runtime.bundle.parity import ParityLimits
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
@@ -77,7 +78,10 @@ def test_a_fused_score_in_fp16_keeps_the_contract_and_passes_the_gate(
 ) -> None:
     with pytest.raises(CalibrationError, match="precision: fp32 there, fp16 here"):
         Detector.open(bundle, precision="fp16", batch=BATCH, threads=1).calibration()
+    with pytest.raises(CalibrationError, match=r"detector\.fp16\.onnx gives no verdicts"):
+        read_calibrated_detector(open_bundle(bundle), "fp16")
     done = verify(bundle, sets)
+    assert read_calibrated_detector(open_bundle(bundle), "fp16").entry.calibrated
     assert [(check.what, check.outcome) for check in done.checks] == [
         ("hashes", "ok"),
         *[("golden", "ok"), ("contract", "ok")] * 2,
