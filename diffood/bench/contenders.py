@@ -8,7 +8,7 @@ from diffood.bench.compare import Contender
 from diffood.bench.metered import calibration_of, open_detector
 from diffood.bench.plain_loop import open_plain_loop
 from diffood.export.sources.model_sources import ModelSources
-from diffood.runtime.backends import BACKENDS, BackendChoice
+from diffood.runtime.backends import BackendChoice, define
 from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.detector import BATCHES_PER_TURN
 from diffood.runtime.method.plan import Plan
@@ -60,7 +60,7 @@ def our_contenders(
                 chunk=batch * (BATCHES_PER_TURN if plan.stages else 1),  # later stages take what earlier ones gather
                 single_batches=(1,),
                 note=UNCALIBRATED if plan.fused and plan != calibrated else "",
-                gpu=BACKENDS[found.backend].gpu,
+                gpu=define(found.backend).gpu,
             )
             for found in candidates.usable
         ]

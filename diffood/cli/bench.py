@@ -80,7 +80,7 @@ def bench(
         _read_images(images or [], manifest.image, tables.request()),
         Budget(timing.seconds, timing.rounds),
         plan or (),
-        machine.backend,
+        machine.backend_name,
         machine.precision or (),
         machine.batch,
         machine.threads,

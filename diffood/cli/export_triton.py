@@ -83,12 +83,12 @@ def export_triton(
     if decode_images:
         if engine is not None:
             raise UsageError("--engine is for Triton's TensorRT backend; it does not go with --decode-images.")
-        settings = TritonSettings(**asdict(machine), **asdict(image_limits))
+        settings = TritonSettings(**asdict(machine.request()), **asdict(image_limits))
         model, needs = write_decoding_model(bundle, place, settings), ", where diffood is installed"
     else:
         if image_limits != LimitOptions():
             raise UsageError("--max-pixels and --max-bytes go with --decode-images: pixels have the model's own size.")
-        native = NativeSettings(**asdict(machine), engine=engine)
+        native = NativeSettings(**asdict(machine.request()), engine=engine)
         model, needs = write_native_model(bundle, place, native), ""
     typer.echo(f"model       {name}, up to {machine.batch} images per call")
     typer.echo(f"wrote       {model}")

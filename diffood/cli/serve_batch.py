@@ -76,7 +76,7 @@ def serve_batch(
         ScorerRequest(
             bundle,
             cluster,
-            machine.backend,
+            machine.backend_name,
             machine.precision,
             machine.batch,
             machine.threads,

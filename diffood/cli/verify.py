@@ -48,7 +48,7 @@ def verify(
         bundle=bundle,
         images=tuple(images or ()),
         ood=collect_sets(ood),
-        backend=machine.backend,
+        backend=machine.backend_name,
         precisions=machine.precision or (),
         limits=ParityLimits(flips=max_flips, auroc_shift=max_auroc_shift),
         batch=machine.batch,

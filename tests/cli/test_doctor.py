@@ -45,7 +45,7 @@ def test_gpu_and_backends_are_reported_with_their_reasons(start: Run, monkeypatc
     assert (done.code, done.err) == (0, "")
     assert machine["device"] is None
     assert [entry["backend"] for entry in machine["backends"]] == list(BACKENDS)
-    assert [entry["usable"] for entry in machine["backends"]] == [False, False, False, True]
+    assert [entry["usable"] for entry in machine["backends"]] == [False, False, False, False, True]
     for entry in machine["backends"]:
         assert f"backend         {entry['backend']} {'can run' if entry['usable'] else 'cannot run'}: " in done.out
         assert entry["reason"] in done.out

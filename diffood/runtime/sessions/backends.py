@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from diffood.errors import DeviceError, DiffoodError, MissingExtraError
-from diffood.runtime.backends import BACKENDS, Backend
+from diffood.runtime.backends import BACKENDS, Backend, define
 from diffood.runtime.sessions import Session, SessionRequest
 from diffood.runtime.sessions.out_of_memory import explain_lack_of_memory
 
@@ -65,7 +65,7 @@ def open_session(backend: Backend, request: SessionRequest) -> Session:
     except DiffoodError:
         raise
     except Exception as error:
-        if not BACKENDS[backend].gpu:
+        if not define(backend).gpu:
             raise
         reason = " ".join(str(error).split()).rstrip(".")  # of a library or a driver, whose errors have no one class
         raise DeviceError(
@@ -76,7 +76,7 @@ def open_session(backend: Backend, request: SessionRequest) -> Session:
 
 def _load(backend: Backend) -> BackendModule:
     try:
-        return cast(BackendModule, importlib.import_module(BACKENDS[backend].module))
+        return cast(BackendModule, importlib.import_module(define(backend).module))
     except ImportError as error:
         package = error.name or backend
         raise MissingExtraError(

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from diffood.errors import BundleError, CalibrationError, DeviceError, DiffoodError, RefusedEngineError, UsageError
-from diffood.runtime.backends import AUTO, Backend, BackendChoice
+from diffood.runtime.backends import AUTO, Backend, BackendChoice, without_library
 from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.parity import ParityRecord, load_parity
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.sessions import SessionRequest
-from diffood.runtime.sessions.backends import examine_backends
+from diffood.runtime.sessions.backends import examine_backend, examine_backends
 
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
 Opened = TypeVar("Opened")
@@ -74,9 +74,8 @@ def list_candidates(
         )
     usable, skipped = [], []
     for choice in wanted:
-        for found in examine_backends(SessionRequest(bundle, plan, choice, batch)):
-            if backend not in (AUTO, found.backend):
-                continue
+        request = SessionRequest(bundle, plan, choice, batch)
+        for found in examine_backends(request) if backend == AUTO else [examine_backend(backend, request)]:
             if found.usable:
                 usable.append(EngineCandidate(found.backend, choice, found.reason))
             else:
@@ -99,8 +98,8 @@ def _fastest_first(
         records = passed_records(bundle, calibration)
         speedup = dict.fromkeys(((record.reference.backend, record.reference.precision) for record in records), 1.0)
         speedup |= speed_ratios(records)
-    for candidate in sorted(usable, key=lambda c: -speedup.get((c.backend, c.precision), 0.0)):
-        found = speedup.get((candidate.backend, candidate.precision))
+    for candidate in sorted(usable, key=lambda c: -speedup.get((without_library(c.backend), c.precision), 0.0)):
+        found = speedup.get((without_library(candidate.backend), candidate.precision))
         why = "not measured by `diffood verify`" if found is None else f"{found:.2f} times the calibrated one's speed"
         yield EngineCandidate(candidate.backend, candidate.precision, why)
 

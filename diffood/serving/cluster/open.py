@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffood.errors import MissingExtraError, UsageError
-from diffood.runtime.backends import BACKENDS
+from diffood.runtime.backends import define
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.inputs.decoding import DecodeOptions
@@ -40,7 +40,7 @@ def open_cluster(address: str, request: ScorerRequest) -> Iterator[Cluster]:
     path = request.bundle.absolute()
     identity, bundle = identify(path), open_bundle(path)
     backend = load_calibration(bundle).fingerprint.backend if request.backend == "auto" else request.backend
-    gpu = BACKENDS[backend].gpu
+    gpu = define(backend).gpu
     with connect(ray, address):
         nodes = ray.nodes()
         threads = request.threads or min(filter(None, map(cpus, nodes)), default=1)

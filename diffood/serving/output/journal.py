@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.backends import BACKENDS
+from diffood.runtime.backends import define
 from diffood.runtime.bundle.bundle import Sha256
 from diffood.runtime.bundle.calibration import Fingerprint
 from diffood.runtime.bundle.durable import sync, write_all
@@ -70,7 +70,7 @@ class RunRecord(Record):
     @property
     def _threads(self) -> int:
         """Threads that were used. Older records hold what was asked for: 0 for all cores, anything for a GPU."""
-        return (self.threads or usable_cores()) if not BACKENDS[self.fingerprint.backend].gpu else 0
+        return (self.threads or usable_cores()) if not define(self.fingerprint.backend).gpu else 0
 
 
 class Checkpoint(Record):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from diffood.errors import UsageError
-from diffood.runtime.backends import AUTO, BACKENDS, BackendChoice
+from diffood.runtime.backends import AUTO, BackendChoice, define
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from diffood.runtime.records import Record, explain_invalid
@@ -53,7 +53,7 @@ def make_config(settings: TritonSettings, place: ModelPlace) -> str:
     if settings.backend == AUTO:
         kind = "kind: KIND_MODEL"  # the model chooses
     else:  # sessions use the first GPU there is
-        kind = "kind: KIND_GPU gpus: [ 0 ]" if BACKENDS[settings.backend].gpu else "kind: KIND_CPU"
+        kind = "kind: KIND_GPU gpus: [ 0 ]" if define(settings.backend).gpu else "kind: KIND_CPU"
     outputs = ",\n".join(
         f'  {{ name: "{column}" data_type: {TYPES[what][0]} dims: [ 1 ] }}' for column, what in OUTPUTS.items()
     )

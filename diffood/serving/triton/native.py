@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import UsageError
-from diffood.runtime.backends import AUTO, BACKENDS, BackendChoice
+from diffood.runtime.backends import AUTO, BackendChoice, define
 from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.bundle.detectors import DetectorFile, read_calibrated_detector
@@ -136,7 +136,7 @@ _ACCELERATOR = """optimization { execution_accelerators { gpu_execution_accelera
 def _kind(settings: NativeSettings) -> str:
     if settings.backend == AUTO:
         return "KIND_AUTO" if settings.engine is None else "KIND_GPU"
-    return "KIND_GPU" if BACKENDS[settings.backend].gpu else "KIND_CPU"
+    return "KIND_GPU" if define(settings.backend).gpu else "KIND_CPU"
 
 
 def _tensors(values: "list[messages.ValueInfo]") -> str:
