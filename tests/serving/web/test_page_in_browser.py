@@ -179,6 +179,9 @@ def test_images_that_are_converted_have_pythons_pixels(
         for card, note in zip(cards, decide(detector, files)[2], strict=True):
             for what in ("composited over black", "converted from RGB to grey", "resized from", "and stretched"):
                 assert (what in card["text"]) == (what in note) or "RGB" in what, (card, note)
+        deep = tmp_path / "deep.png"  # whose values browsers cut and Python rounds
+        Image.fromarray(np.full((28, 28), 40000, np.uint16)).save(deep)
+        assert "reduced from 16 bits to 8" in judge(page, [deep])[0]["text"]
 
 
 def test_pictures_are_resized_to_the_bit_as_by_pillow(small_page: Path, tmp_path: Path) -> None:
