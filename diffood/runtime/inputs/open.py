@@ -273,7 +273,7 @@ class _SeenIds:
     """The ids of a run, in a SQLite database: in memory while it is small, otherwise in a temporary file."""
 
     def __init__(self) -> None:
-        self._known = sqlite3.connect("")
+        self._known = sqlite3.connect("", check_same_thread=False)  # one at a time, and any may end the run
         self._known.execute("PRAGMA journal_mode = OFF")
         self._known.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, place TEXT, called INTEGER) WITHOUT ROWID")
 

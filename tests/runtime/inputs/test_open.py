@@ -3,8 +3,10 @@
 import gzip
 import os
 import pickle
+import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -334,3 +336,14 @@ def test_one_input_alone_is_not_taken_for_letters(tmp_path: Path) -> None:
     for alone in (str(tmp_path), tmp_path):
         assert list(open_inputs(alone, ReadOptions())) == expected
         assert count_items(alone) == 1
+
+
+def test_another_thread_may_end_a_listing(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Garbage is collected by whichever thread allocates next."""
+    raised: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", raised.append)
+    listings = [open_inputs(["one", "two"], ReadOptions())]
+    next(listings[0])
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(listings.clear).result()
+    assert not raised
