@@ -83,6 +83,10 @@ def test_a_missing_library_is_named_before_the_work(run: Run, tmp_path: Path) ->
     if find_spec("tensorrt_rtx") and find_spec("polygraphy"):
         done = run(*words, f"{tmp_path / 'net.py'}:build", "--engine", "tensorrt-rtx", "--gpu", "sm99")
         done.assert_one_line(2, "--gpu 'sm99' is unknown")
+    engine = (*words, f"{tmp_path / 'net.py'}:build", "--engine", "tensorrt-rtx", "--gpu", "sm89")
+    run(*engine, "--engine-plan", "slow").assert_one_line(
+        2, "--engine-plan 'slow' is not a plan of a new bundle; it has: default, fast, plain, reference."
+    )
 
 
 def test_too_few_images_for_int8_leave_the_bundle_as_it_was(run: Run, small_bundle_copy: Path, tmp_path: Path) -> None:
