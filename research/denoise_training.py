@@ -31,8 +31,8 @@ def denoise_part(bundle_path: Path, data: Path, part: int, output: Path) -> None
         detector = Detector.load(bundle, plan, threads=1)
         items = ((index, images[chosen[index]][None]) for index in range(first, len(chosen), len(START_TIMES)))
         for index, evidence in detector.observe(items):
-            assert evidence.largest_start is not None
-            denoised[index] = evidence.largest_start[0]
+            assert evidence.denoised is not None
+            denoised[index] = evidence.denoised[0]
     np.savez(output, allow_pickle=False, chosen=chosen, denoised=denoised)
 
 

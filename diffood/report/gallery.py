@@ -47,7 +47,7 @@ class Extremes:
 
     def see(self, identity: str, result: ImageScore) -> None:
         """Look at one image's score and keep the image if it belongs to an end."""
-        evidence, denoised = result.evidence, result.evidence.largest_start
+        evidence, denoised = result.evidence, result.evidence.denoised
         image = KeptImage(
             id=identity,
             score=result.score,

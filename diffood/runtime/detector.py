@@ -270,8 +270,7 @@ class Detector:
     def turn(self) -> int:
         """Images that are taken, and given, at a time."""
         image, batch = self.bundle.manifest.image, self._shared.batch
-        denoised = self.plan.repeats * len(self.plan.start_times)  # float32 each; an image is uint8
-        size = image.channels * image.height * image.width * (1 + 4 * denoised)
+        size = image.channels * image.height * image.width * 5  # uint8, and float32 of its denoised version
         return batch * max(1, min(BATCHES_PER_TURN, MOST_TURN_BYTES // (batch * size)))
 
     def stream(self, items: Iterable[tuple[Key, Pixels]]) -> Iterator[tuple[Key, ImageScore]]:

@@ -96,8 +96,8 @@ def _run_stage(engine: StageEngine, stage: Stage, pixels: npt.NDArray[np.uint8],
     if not stage.repeats:
         return before
     distances = {name: value for name, value in found.items() if name not in (LOGITS, FEATURES, DENOISED, SOUND)}
-    denoised, sound = found[DENOISED], before.sound & (found[SOUND] > 0).all(axis=(1, 2))
-    if before.denoised is not None:
+    sound = before.sound & (found[SOUND] > 0).all(axis=(1, 2))
+    if before.repeats:
         distances = {name: np.concatenate([before.distances[name], new], axis=1) for name, new in distances.items()}
-        denoised = np.concatenate([before.denoised, denoised], axis=1)
-    return replace(before, sound=sound, distances=distances, denoised=denoised)
+    denoised = found.get(DENOISED, before.denoised)
+    return replace(before, sound=sound, repeats=stage.last, distances=distances, denoised=denoised)

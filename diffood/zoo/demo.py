@@ -230,7 +230,7 @@ def _draw_strip(bundle: Path, path: Path) -> None:
     chosen += [(name, load_set(name).images[0]) for name in OOD_SETS]
     columns = []
     for name, result in detector.stream((name, pixels[None]) for name, pixels in chosen):
-        evidence, denoised = result.evidence, result.evidence.largest_start
+        evidence, denoised = result.evidence, result.evidence.denoised
         assert denoised is not None  # the default plan denoises in its first stage
         decisions = rule.decide(np.array([result.score]), np.array([result.predicted]))
         columns.append(

@@ -12,8 +12,8 @@ from diffood.runtime.results import ImageScore
 def outcome(score: float) -> ImageScore:
     image = np.zeros((1, 2, 2), np.uint8)
     logits = np.array([1, 2, 3], np.float32)
-    denoised = np.full((4, 1, 1, 2, 2), -1, np.float32)
-    evidence = Evidence(image, logits, logits, np.array(True), {"jump": np.full((4, 1), score)}, denoised)
+    denoised = np.full((1, 2, 2), -1, np.float32)
+    evidence = Evidence(image, logits, logits, np.array(True), 4, {"jump": np.full((4, 1), score)}, denoised)
     return ImageScore(score, np.array([score]), evidence, predicted=2, confidence=0.67, stage=1, evaluations=4)
 
 
@@ -45,4 +45,4 @@ def test_few_images_are_shown_once_and_a_score_that_is_not_finite_first() -> Non
         assert [image.id for image in extremes.highest] == ["b", "d", "a"], broken
         assert [image.id for image in extremes.lowest] == ["c"], broken
         assert extremes.highest[0].denoised.nbytes == 4
-        assert extremes.highest[0].denoised.base is None  # holds no other repeat in memory
+        assert extremes.highest[0].denoised.base is None  # holds no other image in memory

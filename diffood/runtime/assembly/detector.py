@@ -9,12 +9,9 @@ image uint8 [B, C, H, W] -> a stage of all repeats -> witnesses after each of th
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from diffood.runtime.assembly.recipe import Recipe, Stage
 from diffood.runtime.assembly.stage import (
     BATCH,
-    DENOISED,
     FEATURES,
     IMAGE,
     LOGITS,
@@ -22,6 +19,7 @@ from diffood.runtime.assembly.stage import (
     all_finite,
     classify_images,
     denoise_images,
+    output_denoised,
 )
 from diffood.runtime.assembly.tail import MeasuredStage, judge, nearest_distance
 from diffood.runtime.bundle.calibration import Calibration
@@ -117,10 +115,7 @@ def _first(value: Value, repeats: int) -> Value:
 
 def _output_pictures(recipe: Recipe, traces: Traces) -> None:
     builder = traces.x.builder
-    assert traces.denoised is not None
-    of_largest = builder.node("Gather", traces.denoised, builder.constant(np.array(len(recipe.tables) - 1)), axis=0)
-    first = builder.node("Gather", of_largest, builder.constant(np.array(0)), axis=0)
-    builder.output(DENOISED, first, messages.FLOAT, (BATCH, *recipe.image))
+    output_denoised(recipe, traces)
     blurred = blurred_difference(traces)  # [T, R, B, C, H, W]
     change = builder.node("Sqrt", (blurred * blurred).reduce("ReduceMean", 0, 1, 3))
     builder.output(HEAT_MAP, change, messages.FLOAT, (BATCH, *recipe.image[1:]))

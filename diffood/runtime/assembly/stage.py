@@ -30,9 +30,9 @@ def build_stage(recipe: Recipe, stage: Stage) -> bytes:
     """The model of a stage.
 
     Inputs: image uint8 [B, C, H, W]; logits [B, K] and features [B, D] as well if it does not classify.
-    Outputs: logits and features if it does; if it denoises, denoised [B, R, T, C, H, W], sound [B, R, T], 1 where all
-    values of a denoised image are finite before it is clamped, and, by name, what the plan's witnesses say of each,
-    [B, R, T].
+    Outputs: logits and features if it does; if it denoises, sound [B, R, T], 1 where all values of a denoised image are
+    finite before it is clamped, and, by name, what the plan's witnesses say of each, [B, R, T]; denoised [B, C, H, W],
+    see Evidence, if its first repeat is the plan's.
     """
     builder = GraphBuilder()
     image = builder.input(IMAGE, messages.UINT8, (BATCH, *recipe.image))
@@ -47,15 +47,24 @@ def build_stage(recipe: Recipe, stage: Stage) -> bytes:
         traces = _traces(recipe, from_pixels(image), logits, features)
     if stage.repeats:
         traces = denoise_images(recipe, stage, image, traces)
-        assert traces.denoised is not None
-        shape = (BATCH, stage.repeats, len(recipe.tables))
-        builder.output(DENOISED, traces.denoised.transpose(2, 1, 0, 3, 4, 5), messages.FLOAT, (*shape, *recipe.image))
         assert traces.sound is not None
+        if not stage.first:
+            output_denoised(recipe, traces)
+        shape = (BATCH, stage.repeats, len(recipe.tables))
         builder.output(SOUND, traces.sound.transpose(2, 1, 0), messages.FLOAT, shape)
         for name in recipe.plan.witnesses:
             if write := WITNESSES[name].of_denoised:
                 builder.output(name, write(traces).transpose(2, 1, 0), messages.FLOAT, shape)
     return builder.serialise(recipe.parts.domains)
+
+
+def output_denoised(recipe: Recipe, traces: Traces) -> None:
+    """Give out the images denoised from the largest start time with the first noise, [B, C, H, W]."""
+    assert traces.denoised is not None
+    builder, last = traces.x.builder, len(recipe.tables) - 1
+    of_largest = builder.node("Gather", traces.denoised, builder.constant(np.array(last)), axis=0)
+    first = builder.node("Gather", of_largest, builder.constant(np.array(0)), axis=0)
+    builder.output(DENOISED, first, messages.FLOAT, (BATCH, *recipe.image))
 
 
 def from_pixels(image: Value) -> Value:

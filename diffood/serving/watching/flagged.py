@@ -70,7 +70,7 @@ class FlaggedFolder:
 
 def draw_denoised(result: ImageScore | None) -> bytes | None:
     """The image denoised from the largest start time with the first noise, as PNG; None if scoring stopped before."""
-    denoised = None if result is None else result.evidence.largest_start
+    denoised = None if result is None else result.evidence.denoised
     if denoised is None:
         return None
     pixels = to_pixels(denoised)

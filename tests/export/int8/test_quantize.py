@@ -155,8 +155,8 @@ def test_what_the_parts_come_to_is_what_the_detector_denoises_to(small_bundle: B
     found = [evidence.denoised for _, evidence in Detector.load(bundle, plan, threads=1).observe(enumerate(images))]
     states = record_states(bundle, images)["classify"]
     recorded = states.inputs["x"][states.groups == "denoised"]  # by start, repeat, image
-    expected = np.array(found).transpose(2, 1, 0, 3, 4, 5).reshape(recorded.shape)
-    np.testing.assert_allclose(recorded, expected, atol=1e-4)
+    largest = recorded.reshape(len(plan.start_times), plan.repeats, *images.shape)[-1, 0]
+    np.testing.assert_allclose(largest, np.stack(found), atol=1e-4)
 
 
 def test_the_classifier_is_fed_images_and_what_they_were_denoised_to(fed: dict[Role, States]) -> None:

@@ -304,10 +304,10 @@ def test_a_clear_score_ends_at_its_stage_and_one_at_a_limit_as_documented() -> N
 
 def evidence_of(logits: npt.NDArray[np.float32], features: npt.NDArray[np.float32], *jumps: float) -> Evidence:
     """That of one image, [1, ...], with one start time and a repeat for each jump."""
-    denoised = np.zeros((1, len(jumps), 1, 1, 4, 4), np.float32) if jumps else None
+    denoised = np.zeros((1, 1, 4, 4), np.float32) if jumps else None
     distances = {"jump": np.array(jumps, np.float32)[None, :, None]} if jumps else {}
     pixels = np.zeros((1, 1, 4, 4), np.uint8)
-    return Evidence(pixels, logits[None], features[None], np.array([True]), distances, denoised)
+    return Evidence(pixels, logits[None], features[None], np.array([True]), len(jumps), distances, denoised)
 
 
 def test_a_score_is_by_the_rule_of_the_stage() -> None:

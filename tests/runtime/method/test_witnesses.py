@@ -45,8 +45,9 @@ def evidence_of(logits: Array, features: Array | None = None, jump: tuple[float,
         logits=logits,
         features=np.ones(3, np.float32) if features is None else features,
         sound=np.array(True),
+        repeats=2,
         distances={"jump": jumps, "reconstruction": np.array([[0.04, 0.12], [0.2, 0.28]], np.float32)},
-        denoised=pictures(2, len(jump), shape=(1, 4, 4), seed=1),
+        denoised=pictures(shape=(1, 4, 4), seed=1),
     )
 
 
@@ -229,7 +230,8 @@ def test_evidence_counts_repeats_and_averages_over_them_alone() -> None:
     assert found.repeats == 2
     assert found.by_start(3).tolist() == pytest.approx([0.6, 0.8, 1.3])
     assert found.first(1).by_start(3).tolist() == pytest.approx([0.1, 0.3, 0.8])
-    assert len(found.first(1).denoised) == 1
+    assert found.first(1).repeats == 1
+    assert found.first(0).denoised is None
     assert np.isnan(found.first(0).by_start(3)).all()
     assert found.predicted == 0
     assert found.confidence == pytest.approx(float(softmax([3, 1, -2])[0]), rel=1e-6)

@@ -203,7 +203,7 @@ def test_a_session_says_what_it_is(opened: Opened, session: Session) -> None:
 
 
 def test_a_stage_takes_any_number_of_images(opened: Opened, session: Session, subtests: pytest.Subtests) -> None:
-    whole, manifest = run_all(session, opened.images), opened.bundle.manifest
+    whole, image = run_all(session, opened.images), opened.bundle.manifest.image
     assert len(np.unique(whole[0]["logits"][:, 0])) == len(opened.images)  # each image has its own row
     for count in [0, 1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH + 1]:
         with subtests.test(count=count):
@@ -211,10 +211,9 @@ def test_a_stage_takes_any_number_of_images(opened: Opened, session: Session, su
                 assert part.keys() == all_of_it.keys()
                 for name, value in part.items():
                     assert_close(value, all_of_it[name][:count], REPEATED)
-            assert session.run(0, {"image": opened.images[:count]})["denoised"].shape == (
-                *(count, 1, 2),
-                *(manifest.image.channels, manifest.image.height, manifest.image.width),
-            )
+            found = session.run(0, {"image": opened.images[:count]})
+            assert found["sound"].shape == found["jump"].shape == (count, 1, 2)
+            assert found["denoised"].shape == (count, image.channels, image.height, image.width)
 
 
 def test_results_are_the_callers_own(opened: Opened, session: Session) -> None:

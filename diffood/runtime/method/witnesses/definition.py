@@ -20,15 +20,17 @@ class Evidence:
         logits: float32 [..., K].
         features: float32 [..., D].
         sound: Whether all that the models gave is finite, bool [...].
-        distances: What each witness of denoised images says, by name: float32 [..., R, T] by repeat and start time. R
-            is how many repeats were done, which may be none.
-        denoised: float32 [..., R, T, C, H, W] in [-1, 1]; None where nothing was denoised.
+        repeats: How many repeats R were done, which may be none.
+        distances: What each witness of denoised images says, by name: float32 [..., R, T] by repeat and start time.
+        denoised: The images denoised from the largest start time with the first noise, float32 [..., C, H, W] in
+            [-1, 1]; None where nothing was denoised. The others are looked at in the graph, and would fill memory.
     """
 
     pixels: npt.NDArray[np.uint8]
     logits: Array
     features: Array
     sound: npt.NDArray[np.bool_]
+    repeats: int = 0
     distances: Mapping[str, Array] = field(default_factory=dict)
     denoised: Array | None = None
 
@@ -42,19 +44,10 @@ class Evidence:
             self.logits[rows],
             self.features[rows],
             self.sound[rows],
+            self.repeats,
             {name: value[rows] for name, value in self.distances.items()},
             None if self.denoised is None else self.denoised[rows],
         )
-
-    @property
-    def repeats(self) -> int:
-        """How many repeats were done."""
-        return 0 if self.denoised is None else self.denoised.shape[-5]
-
-    @property
-    def largest_start(self) -> Array | None:
-        """The image [..., C, H, W] denoised from the largest start time with the first noise; None without one."""
-        return None if self.denoised is None else self.denoised[..., 0, -1, :, :, :]
 
     def by_start(self, starts: int) -> Float:
         """The paper's score [..., T] at each start time, mean over repeats; NaN where it was not measured."""
@@ -67,10 +60,10 @@ class Evidence:
 
     def first(self, repeats: int) -> "Evidence":
         """What there would be had the pass stopped after so many repeats; `sound` stays that of all."""
-        if not repeats or self.denoised is None:
-            return replace(self, distances={}, denoised=None)
+        if not repeats:
+            return replace(self, repeats=0, distances={}, denoised=None)
         found = {name: value[..., :repeats, :] for name, value in self.distances.items()}
-        return replace(self, distances=found, denoised=self.denoised[..., :repeats, :, :, :, :])
+        return replace(self, repeats=repeats, distances=found)
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
