@@ -12,7 +12,7 @@ from second_writing import Models, by_hand, load_small_models, torch
 from stage_graphs import Found, assert_whole_agrees, run_plan, run_stage
 
 from diffood.runtime.assembly.noise import draw_noise
-from diffood.runtime.assembly.recipe import Stage, make_recipe
+from diffood.runtime.assembly.recipe import Stage, list_stages, make_recipe
 from diffood.runtime.assembly.stage import build_stage
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.method.noise import make_pool
@@ -164,3 +164,14 @@ def test_evidence_of_an_image_does_not_depend_on_its_place_in_a_batch(
             np.testing.assert_array_equal(value, together[name][order], err_msg=name)
     for name, value in run_stage(model, image=np.concatenate([pixels[:3], np.zeros_like(pixels[3:])])).items():
         np.testing.assert_array_equal(value[:3], together[name][:3], err_msg=name)
+
+
+def test_what_is_assembled_multiplies_no_matrices(small_bundle: Bundle) -> None:
+    """But for the models' own: TensorRT-RTX has no FP32 product of matrices for Turing GPUs, whose models are FP16."""
+
+    def products(model: bytes) -> int:
+        return sum(node.op_type in ("MatMul", "Gemm", "Einsum") for node in messages.Model.FromString(model).graph.node)
+
+    (stage,) = list_stages(small_bundle.plan("fast"))
+    found = products(build_stage(make_recipe(small_bundle, small_bundle.plan("fast"), "fp32"), stage))
+    assert found == sum(products(small_bundle.read(f"{role}.onnx")) for role in ("classify", "step_plain")) > 0
