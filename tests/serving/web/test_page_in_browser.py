@@ -361,7 +361,7 @@ def test_threads_are_used_where_the_server_allows_them(small_page: Path, tmp_pat
 def test_webgpu_gives_pythons_verdicts(bundle_copy: Path, clothes_folder: Path, package: Path, tmp_path: Path) -> None:
     """Without the UNet, which a GPU that the CPU plays compiles for minutes.
 
-    The small bundle would not do: onnxruntime-web 1.30 averages the edges of its AveragePool wrongly on WebGPU.
+    The small bundle would not do: WebGPU of onnxruntime-web 1.30 gives its classifier wrong logits.
     """
     path = calibrate_cheaply(bundle_copy, clothes_folder, CLASSIFIER)
     write_page(path, tmp_path / "page", package)
