@@ -92,10 +92,18 @@ def require_known_backend(name: str) -> str:
     return name
 
 
+def require_recorded_backend(name: str) -> str:
+    """The name of a backend in a record, which must not have a machine load a library; ValueError for another."""
+    if without_library(name) != name:
+        raise ValueError("a record may not name a library to load")
+    return require_known_backend(name)
+
+
 def require_backend_choice(name: str) -> str:
     """The name of a backend, or AUTO; ValueError for another."""
     return name if name == AUTO else require_known_backend(name)
 
 
 Backend = Annotated[str, AfterValidator(require_known_backend)]
+RecordedBackend = Annotated[str, AfterValidator(require_recorded_backend)]
 BackendChoice = Annotated[str, AfterValidator(require_backend_choice)]

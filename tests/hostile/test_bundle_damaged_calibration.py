@@ -53,6 +53,10 @@ CHANGES: dict[str, tuple[Callable[[Fields], object], str]] = {
     "n negative": (changed("n", -5), "n:"),
     "nothing behind it": (lambda fields: fields.update({"n": 0, "scores": []}), "n:"),
     "threshold below too many": (changed("threshold", 0.3), "more than 1 scores lie above the threshold 0.3"),
+    "a library to load": (
+        lambda fields: fields["fingerprint"].update(backend="onnxruntime-plugin:Theirs@calibrations/theirs.so"),
+        "a record may not name a library to load",
+    ),
     "NaN threshold": (changed("threshold", float("nan")), "threshold"),
     "infinite threshold": (changed("threshold", float("inf")), "threshold"),
     "negative allowed_above": (changed("allowed_above", -1), "allowed_above"),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from diffood.errors import BundleError, CalibrationError
-from diffood.runtime.backends import Backend
+from diffood.runtime.backends import Backend, RecordedBackend
 from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Role, Sha256, kept_folder
 from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.bundle.files import parse_record, read_record, read_regular, record_bytes
@@ -38,7 +38,7 @@ class Fingerprint(Record):
     step_sha256: Sha256 | None = None
     noise_levels_sha256: Sha256 | None = None
     precision: Precision
-    backend: Backend
+    backend: RecordedBackend
     engine_sha256: Sha256 | None = None
     image: ImageShape
     noise_rule: Text = NOISE_RULE
