@@ -5,11 +5,12 @@ from collections.abc import Collection, Mapping
 from functools import partial
 
 from diffood.bench.compare import Contender
-from diffood.bench.metered import calibration_of, open_detector
+from diffood.bench.metered import open_detector
 from diffood.bench.plain_loop import open_plain_loop
 from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.backends import BackendChoice, define
 from diffood.runtime.bundle.bundle import Bundle, Precision
+from diffood.runtime.bundle.calibration import find_calibration
 from diffood.runtime.detector import BATCHES_PER_TURN
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.sessions.backends import examine_backend
@@ -30,7 +31,7 @@ def plans_of(bundle: Bundle, names: Collection[str] = ()) -> dict[str, Plan]:
     Raises UsageError for a name that is unknown.
     """
     plans = dict(bundle.manifest.plans)
-    calibration = calibration_of(bundle)
+    calibration = find_calibration(bundle)
     if calibration and calibration.fingerprint.plan not in plans.values():
         plans[CALIBRATED] = calibration.fingerprint.plan
     return {name: plans[name] if name in plans else bundle.plan(name) for name in names or plans}
@@ -46,7 +47,7 @@ def our_contenders(
     threads: int,
 ) -> tuple[list[Contender], Skipped]:
     """The detector with each plan on every backend and precision that can run here; what cannot, with its reason."""
-    contenders, calibration = [], calibration_of(bundle)
+    contenders, calibration = [], find_calibration(bundle)
     skipped: dict[tuple[str, str], None] = {}  # once for all plans
     calibrated = calibration.fingerprint.plan if calibration else None
     for precision, (name, plan) in itertools.product(precisions or bundle.precisions, plans.items()):

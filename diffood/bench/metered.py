@@ -1,6 +1,5 @@
 """The detector as `serve-batch` runs it, on a session that counts what its engine does."""
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,8 @@ from diffood.bench.compare import Meter
 from diffood.runtime.assembly.recipe import list_stages
 from diffood.runtime.assembly.stage import IMAGE
 from diffood.runtime.backends import Backend
-from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, open_bundle
-from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusion, load_calibration
+from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
+from diffood.runtime.bundle.calibration import find_calibration, load_calibrated_fusion
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.plan import Plan
@@ -42,7 +41,7 @@ def open_detector(
 ) -> "MeteredDetector":
     """A detector as `serve-batch` runs it; without a calibration where none fits the plan."""
     bundle = open_bundle(path)
-    calibration = calibration_of(bundle)
+    calibration = find_calibration(bundle)
     holds = calibration is not None and calibration.fingerprint.plan == plan
     fusion = load_calibrated_fusion(bundle, calibration) if holds else None
     opened = Detector.load(bundle, plan, backend=backend, precision=precision, batch=batch, threads=threads)
@@ -64,8 +63,3 @@ class MeteredDetector:
         for _ in detector.observe(enumerate(pixels)) if unfitted else detector.stream(enumerate(pixels)):
             pass
         return self.meter.evaluations - before
-
-
-def calibration_of(bundle: Bundle) -> Calibration | None:
-    """The calibration of a bundle, if it has one."""
-    return load_calibration(bundle) if os.path.lexists(bundle.path / CALIBRATION) else None

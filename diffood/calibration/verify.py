@@ -1,6 +1,5 @@
 """Verifies a bundle on this machine: checks every variant that runs here and compares its verdicts."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,8 +14,8 @@ from diffood.calibration.scored_files import IND, SetAside
 from diffood.errors import BundleError, DeviceError, DiffoodError
 from diffood.runtime.assembly.files import refresh_detectors
 from diffood.runtime.backends import Backend, BackendChoice
-from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, open_bundle
-from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusion, load_calibration
+from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
+from diffood.runtime.bundle.calibration import Calibration, find_calibration, load_calibrated_fusion
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import (
     CheckRecord,
@@ -110,7 +109,7 @@ def verify_bundle(request: VerifyRequest, show_progress: ShowProgress = hide_pro
     named = {IND: request.images, **request.ood}
     sets = {name: list_inputs(inputs, request.columns) for name, inputs in named.items() if inputs}
     bundle = open_bundle(request.bundle)
-    calibration = load_calibration(bundle) if os.path.lexists(bundle.path / CALIBRATION) else None
+    calibration = find_calibration(bundle)
     # without a calibration no fusion is known; the plain plan runs the same graphs
     plan = bundle.plan().plain if calibration is None else calibration.fingerprint.plan
     checks = check_files(bundle)

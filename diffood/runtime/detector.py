@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -12,8 +11,14 @@ import numpy as np
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.assembly.recipe import list_stages
 from diffood.runtime.backends import Backend, BackendChoice
-from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, open_bundle
-from diffood.runtime.bundle.calibration import Calibration, fingerprint_of, load_calibrated_fusion, load_calibration
+from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
+from diffood.runtime.bundle.calibration import (
+    Calibration,
+    find_calibration,
+    fingerprint_of,
+    load_calibrated_fusion,
+    load_calibration,
+)
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import require_calibrated
 from diffood.runtime.decision import DecisionRule
@@ -118,7 +123,7 @@ class Detector:
             MissingExtraError: A library of the backend is not installed.
         """
         bundle = open_bundle(Path(path))
-        calibration = load_calibration(bundle) if os.path.lexists(bundle.path / CALIBRATION) else None
+        calibration = find_calibration(bundle)
         if plan is None and calibration is not None:
             plan = calibration.fingerprint.plan
         chosen = plan if isinstance(plan, Plan) else bundle.plan(plan)

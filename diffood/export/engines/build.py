@@ -20,8 +20,8 @@ from diffood.export.request import EngineBuildRequest
 from diffood.runtime.assembly.identity import identify_stage
 from diffood.runtime.assembly.recipe import Stage, list_stages, make_recipe
 from diffood.runtime.assembly.stage import build_stage
-from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, open_bundle
-from diffood.runtime.bundle.calibration import load_calibration
+from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
+from diffood.runtime.bundle.calibration import find_calibration
 from diffood.runtime.bundle.engines import (
     EngineLibrary,
     EngineRecord,
@@ -140,8 +140,8 @@ def choose_plans(bundle: Bundle, names: tuple[str, ...]) -> dict[str, Plan]:
     if names:
         return {name: bundle.plan(name) for name in names}
     plans = {bundle.manifest.default_plan: bundle.plan()}
-    if os.path.lexists(bundle.path / CALIBRATION):
-        calibrated = load_calibration(bundle).fingerprint.plan
+    if calibration := find_calibration(bundle):
+        calibrated = calibration.fingerprint.plan
         plans.setdefault(name_of(bundle, calibrated) or "calibrated", calibrated)
     return plans
 

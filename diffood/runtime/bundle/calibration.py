@@ -243,6 +243,11 @@ def load_calibration(bundle: Bundle) -> Calibration:
     )
 
 
+def find_calibration(bundle: Bundle) -> Calibration | None:
+    """The bundle's calibration; None where it has none. Raises BundleError if it is damaged."""
+    return load_calibration(bundle) if os.path.lexists(bundle.path / CALIBRATION) else None
+
+
 def load_calibrated_fusion(bundle: Bundle, calibration: Calibration | None) -> Fusion | None:
     """The fusion a calibration was fitted with, None if it has none. Raises BundleError as `load_fusion` does."""
     return load_fusion(bundle, calibration.fusion) if calibration and calibration.fusion else None
