@@ -26,7 +26,7 @@ from diffood.runtime.halving import open_halving
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.inputs.given import Images, list_given
-from diffood.runtime.item_pass import pass_items
+from diffood.runtime.item_pass import pass_turns
 from diffood.runtime.judge import FusionJudge, never_ends
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses.definition import Evidence
@@ -263,7 +263,8 @@ class Detector:
 
     def _pass(self, images: Images, limits: ImageLimits) -> Iterator[ScoredImage]:
         shape = self.bundle.manifest.image
-        for one in pass_items(self.stream, list_given(images, shape), shape, self.turn, limits):
+        turns = pass_turns(self.stream, list_given(images, shape), shape, self.turn, limits)
+        for one in itertools.chain.from_iterable(turns):
             loaded = one.loaded
             if loaded.error:
                 log.warning("%s was refused: %s", escape_for_terminal(one.source.id), loaded.error)

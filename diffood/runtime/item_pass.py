@@ -27,20 +27,6 @@ class ItemResult(Generic[Result]):
     result: Result | None
 
 
-def pass_items(
-    work: ItemWork[Result],
-    sources: Iterable[Item | Pause],
-    shape: ImageShape,
-    window: int,
-    limits: ImageLimits = DEFAULT_LIMITS,
-    progress: Progress | None = None,
-    decoding: DecodeOptions = IN_THREADS,
-) -> Iterator[ItemResult[Result]]:
-    """As `pass_turns`, item by item."""
-    for turn in pass_turns(work, sources, shape, window, limits, progress, decoding):
-        yield from turn
-
-
 def pass_turns(
     work: ItemWork[Result],
     sources: Iterable[Item | Pause],

@@ -7,7 +7,7 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.decoding import IN_THREADS, DecodeOptions
 from diffood.runtime.inputs.items import Item, Pause
-from diffood.runtime.item_pass import ItemResult, pass_items, pass_turns
+from diffood.runtime.item_pass import ItemResult, pass_turns
 from diffood.runtime.method.witnesses.definition import Evidence
 from diffood.runtime.progress import Progress
 from diffood.runtime.results import ImageScore
@@ -44,4 +44,5 @@ def observe_files(
 ) -> Iterator[ItemResult[Evidence]]:
     """As `score_files`, but with the evidence of each item instead of its score."""
     shape, window = detector.bundle.manifest.image, detector.turn
-    return pass_items(detector.observe, sources, shape, window, limits, progress)
+    turns = pass_turns(detector.observe, sources, shape, window, limits, progress)
+    return itertools.chain.from_iterable(turns)
