@@ -4,19 +4,15 @@ Skipped where there is no server, and partly where it lacks the ONNX Runtime bac
 """
 
 import importlib
-import shutil
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from google.protobuf import text_format
-from triton_server import find_server, refuse_to_start, running
+from triton_server import refuse_to_start, running
 
-from diffood.calibration.calibrate import calibrate_files
-from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
-from diffood.runtime.inputs.open import list_inputs
 from diffood.serving.triton.native import NativeSettings, write_native_model
 from diffood.serving.triton.repository import ModelPlace
 
@@ -26,27 +22,11 @@ BATCH = 8
 MISSING = "unable to find backend library for backend 'onnxruntime'"
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle, clothes_folder: Path) -> Path:
-    """A copy of the small bundle, calibrated with its default plan; read-only."""
-    path = Path(shutil.copytree(small_bundle.path, tmp_path_factory.mktemp("native") / "bundle"))
-    opened = open_bundle(path)
-    detector = Detector.load(opened, opened.plan(), batch=BATCH, threads=1)
-    calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
-    return path
-
-
-@pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The command that starts the server this machine has."""
-    return find_server(tmp_path_factory.mktemp("backends"))
-
-
 @pytest.fixture
-def repository(bundle: Path, tmp_path: Path) -> Path:
+def repository(served_bundle: Path, tmp_path: Path) -> Path:
     """A repository of the model."""
     place = ModelPlace(tmp_path / "models", instances=2, queue_delay=20_000)
-    write_native_model(bundle, place, NativeSettings(batch=BATCH, threads=1))
+    write_native_model(served_bundle, place, NativeSettings(batch=BATCH, threads=1))
     return tmp_path / "models"
 
 
@@ -84,7 +64,7 @@ def test_a_server_without_the_backend_has_no_other_complaint(
 
 def test_verdicts_equal_those_of_python(
     command: list[str],
-    bundle: Path,
+    served_bundle: Path,
     repository: Path,
     tmp_path: Path,
     clothes: npt.NDArray[np.uint8],
@@ -94,7 +74,7 @@ def test_verdicts_equal_those_of_python(
         pytest.skip("this Triton server has no ONNX Runtime backend")
     client_module = importlib.import_module("tritonclient.http")
     pixels = np.concatenate([clothes, digits])[:, None]
-    expected = Detector.open(bundle, batch=BATCH, threads=1).predict(pixels)
+    expected = Detector.open(served_bundle, batch=BATCH, threads=1).predict(pixels)
     found: dict[str, list[npt.NDArray[np.generic]]] = {"is_ood": [], "p_value": [], "predicted_class": []}
     with running(command, repository, tmp_path / "log") as ports:
         client = client_module.InferenceServerClient(f"127.0.0.1:{ports['http']}")

@@ -7,7 +7,6 @@ import http.client
 import importlib.util
 import json
 import math
-import shutil
 import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 from triton_requests import broken_images, serve_folder
-from triton_server import PROTOCOLS, find_server, refuse_to_start, running
+from triton_server import PROTOCOLS, refuse_to_start, running
 
-from diffood.calibration.calibrate import calibrate_files
-from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import ImageLimits
-from diffood.runtime.inputs.open import list_inputs
 from diffood.serving.rows.row import Row
 from diffood.serving.triton.config import TritonSettings
 from diffood.serving.triton.python_backend import write_decoding_model
@@ -52,31 +48,15 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle, clothes_folder: Path) -> Path:
-    """A copy of the small bundle, calibrated with its default plan: four witnesses, two stages; read-only."""
-    path = Path(shutil.copytree(small_bundle.path, tmp_path_factory.mktemp("served") / "bundle"))
-    opened = open_bundle(path)
-    detector = Detector.load(opened, opened.plan(), batch=BATCH, threads=1)
-    calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
-    return path
-
-
-@pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The command that starts the server this machine has."""
-    return find_server(tmp_path_factory.mktemp("backends"))
-
-
-@pytest.fixture(scope="module")
-def served(command: list[str], bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(command: list[str], served_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The bundle in a running server, and serve-batch's rows of embedded and of broken images."""
     place = tmp_path_factory.mktemp("server")
     for name in ("fashion-test", "digits", "textures"):
         unpack_set(name, place / "sets" / name, 10)
     good = {f"{path.parent.name}-{path.name}": path.read_bytes() for path in sorted(place.glob("sets/*/*.png"))}
     images = good | broken_images()
-    rows = serve_folder(Detector.open(bundle, batch=BATCH, threads=1), images, place, LIMITS)
-    write_decoding_model(bundle, ModelPlace(place / "models", queue_delay=20_000), SETTINGS)
+    rows = serve_folder(Detector.open(served_bundle, batch=BATCH, threads=1), images, place, LIMITS)
+    write_decoding_model(served_bundle, ModelPlace(place / "models", queue_delay=20_000), SETTINGS)
     with running(command, place / "models", place / "log") as ports:
         yield Served(ports, images, rows)
 
@@ -204,8 +184,8 @@ def test_the_server_reads_the_configuration_as_it_was_meant(served: Served) -> N
     assert [group["kind"] for group in config["instance_group"]] == ["KIND_CPU"]
 
 
-def test_a_bundle_changed_in_the_repository_is_not_served(command: list[str], bundle: Path, tmp_path: Path) -> None:
-    model = write_decoding_model(bundle, ModelPlace(tmp_path / "models"), SETTINGS)
+def test_a_bundle_changed_in_the_repository_is_not_served(command: list[str], served_bundle: Path, tmp_path: Path) -> None:
+    model = write_decoding_model(served_bundle, ModelPlace(tmp_path / "models"), SETTINGS)
     graph = model / "1" / "bundle" / "classify.onnx"
     data = bytearray(graph.read_bytes())
     data[-1] ^= 1
