@@ -184,7 +184,9 @@ def test_the_server_reads_the_configuration_as_it_was_meant(served: Served) -> N
     assert [group["kind"] for group in config["instance_group"]] == ["KIND_CPU"]
 
 
-def test_a_bundle_changed_in_the_repository_is_not_served(command: list[str], served_bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_changed_in_the_repository_is_not_served(
+    command: list[str], served_bundle: Path, tmp_path: Path
+) -> None:
     model = write_decoding_model(served_bundle, ModelPlace(tmp_path / "models"), SETTINGS)
     graph = model / "1" / "bundle" / "classify.onnx"
     data = bytearray(graph.read_bytes())
