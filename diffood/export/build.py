@@ -2,9 +2,7 @@
 
 import importlib.metadata
 import shutil
-import tempfile
 from collections.abc import Collection
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -39,6 +37,7 @@ from diffood.runtime.bundle.writing import write_bundle
 from diffood.runtime.golden import GOLDEN_IMAGES
 from diffood.runtime.method.plan import PLANS, PLANS_WITHOUT_UNET, Plan
 from diffood.runtime.progress import Say, ShowProgress, hide_progress
+from diffood.runtime.writable import whole_folder
 
 NOISE_LEVELS, GOLDEN = "noise_levels.npz", "golden.npz"
 UNGUIDED = {"none": "the UNet has no labels", "class": "the UNet has labels for classes but no null class"}
@@ -69,9 +68,7 @@ def export_bundle(request: ExportRequest, report: Say, show_progress: ShowProgre
         look_at_images(classifier, images, class_names, report)
     steps, plans = len(unet.schedule.alpha_bar), _plans(unet, classifier)
     tables = (plan.tables(unet.schedule.alpha_bar, unet.schedule.prediction) for plan in plans.values())
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
+    with whole_folder(output) as folder:
         writer = GraphWriter(
             folder,
             unet,
@@ -85,13 +82,8 @@ def export_bundle(request: ExportRequest, report: Say, show_progress: ShowProgre
         )
         manifest = _write_files(writer, class_names, plans, request.precisions)
         write_detectors(open_bundle(folder))
-        folder.chmod(0o755)
         if output.exists():
             shutil.rmtree(output)
-        folder.rename(output)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     return manifest
 
 

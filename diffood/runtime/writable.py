@@ -1,8 +1,10 @@
-"""Checks, before hours of work, that its results can be written where they are wanted. Leaves nothing behind."""
+"""Places of results: checked before hours of work, without leaving anything behind, and filled whole or not at all."""
 
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from diffood.errors import UsageError
@@ -42,3 +44,20 @@ def require_writable(path: Path, option: str, *, folder: bool = False, needed: i
             f"{option} {path} needs at least {needed / 1e6:.0f} MB, and {place} has {free / 1e6:.0f} MB free: free "
             "some space, or choose another place."
         )
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill beside `path`, in whose place it is put at the end; after an error nothing of it is left.
+
+    At the end, `path` must not exist, or be an empty folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)  # who reads it may be another user
+        partial.replace(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

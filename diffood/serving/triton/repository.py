@@ -1,14 +1,13 @@
 """Makes a model's folder in a repository of NVIDIA Triton Inference Server: all of it or nothing."""
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import UsageError
+from diffood.runtime.writable import whole_folder
 
 DEFAULT_NAME = "diffood"
 DEFAULT_QUEUE_DELAY = 5000  # microseconds: less than the quickest pass over one image takes, of the embedded models
@@ -54,13 +53,6 @@ class ModelPlace:
     @contextmanager
     def make(self) -> Iterator[Path]:
         """The model's folder to fill, elsewhere until it is whole."""
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{self.output.name}.", dir=self.output.parent))
-        try:
-            (partial / self.name).mkdir()
-            yield partial / self.name
-            partial.chmod(0o755)  # a server runs as another user
-            partial.replace(self.output)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        with whole_folder(self.output) as repository:
+            (repository / self.name).mkdir()
+            yield repository / self.name

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -15,7 +14,7 @@ from diffood.errors import BundleError, UsageError
 from diffood.runtime.bundle.bundle import Bundle, FileEntry, Precision, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibration
 from diffood.runtime.bundle.detectors import DetectorFile, read_calibrated_detector
-from diffood.runtime.writable import require_writable
+from diffood.runtime.writable import require_writable, whole_folder
 from diffood.serving.web.checks import CheckImage, make_checks
 from diffood.serving.web.runtime import WebRuntime, find_runtime
 
@@ -64,24 +63,17 @@ def write_page(path: Path, output: Path, runtime: Path, precision: Precision | N
     web_runtime = find_runtime(runtime)
     detector = _read_detector(bundle, precision or calibration.fingerprint.precision)
     checks = make_checks(bundle, calibration, detector.entry.precision)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
+    with whole_folder(output) as folder:
         with as_file(files("diffood.serving.web") / PAGE) as page:
-            shutil.copytree(page, partial, dirs_exist_ok=True)
-        (partial / RUNTIME).mkdir()
+            shutil.copytree(page, folder, dirs_exist_ok=True)
+        (folder / RUNTIME).mkdir()
         for name, source in web_runtime.files.items():
-            shutil.copyfile(source, partial / RUNTIME / name)
-        (partial / DETECTOR).write_bytes(detector.model)
+            shutil.copyfile(source, folder / RUNTIME / name)
+        (folder / DETECTOR).write_bytes(detector.model)
         for file in detector.entry.data:
-            bundle.copy(file, partial / file)
-        config = _describe(bundle, calibration, web_runtime, detector) | {"checks": _write_checks(partial, checks)}
-        (partial / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
-        partial.chmod(0o755)  # a server runs as another user
-        partial.replace(output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+            bundle.copy(file, folder / file)
+        config = _describe(bundle, calibration, web_runtime, detector) | {"checks": _write_checks(folder, checks)}
+        (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
     total = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     size = sum(file["size"] for file in (config["detector"], *config["weights"]))
     return WrittenPage(detector.entry.precision, size, total, web_runtime.version)
