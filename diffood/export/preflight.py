@@ -11,7 +11,7 @@ from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import MANIFEST, open_bundle
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import PLANS, PLANS_WITHOUT_UNET
-from diffood.runtime.writable import require_writable
+from diffood.runtime.writable import is_free, require_writable
 
 EXTRA = ("torch", "diffusers", "onnx", "onnxscript", "safetensors")  # what an export of models imports
 EXTRA_OF_GRAPHS = ("onnx", "torch")  # what fp16 and int8 of a bundle do
@@ -94,7 +94,7 @@ def missing_extra(package: str) -> MissingExtraError:
 
 def require_free(output: Path, *, overwrite: bool) -> None:
     """Refuse a folder that is not ours to replace."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+    if is_free(output):
         return
     if not (output / MANIFEST).is_file():
         raise UsageError(

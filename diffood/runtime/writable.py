@@ -46,11 +46,16 @@ def require_writable(path: Path, option: str, *, folder: bool = False, needed: i
         )
 
 
+def is_free(path: Path) -> bool:
+    """Whether a new folder may be put there: nothing is, or an empty folder."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill beside `path`, in whose place it is put at the end; after an error nothing of it is left.
 
-    At the end, `path` must not exist, or be an empty folder.
+    At the end, `path` must be free.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))

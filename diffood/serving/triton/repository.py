@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import UsageError
-from diffood.runtime.writable import whole_folder
+from diffood.runtime.writable import is_free, whole_folder
 
 DEFAULT_NAME = "diffood"
 DEFAULT_QUEUE_DELAY = 5000  # microseconds: less than the quickest pass over one image takes, of the embedded models
@@ -44,7 +44,7 @@ class ModelPlace:
             raise UsageError(f"A queue delay of {self.queue_delay} microseconds is not possible: choose 0 or more.")
         if not 1 <= self.instances <= MOST_INSTANCES:
             raise UsageError(f"{self.instances} instances are not possible: choose 1 to {MOST_INSTANCES}.")
-        if self.output.exists() and not (self.output.is_dir() and not any(self.output.iterdir())):
+        if not is_free(self.output):
             raise UsageError(
                 f"{self.output} exists and is not an empty folder; choose another --output. Triton takes several "
                 "repositories, and a model's folder can be moved from one into another."

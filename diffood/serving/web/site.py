@@ -14,7 +14,7 @@ from diffood.errors import BundleError, UsageError
 from diffood.runtime.bundle.bundle import Bundle, FileEntry, Precision, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibration
 from diffood.runtime.bundle.detectors import DetectorFile, read_calibrated_detector
-from diffood.runtime.writable import require_writable, whole_folder
+from diffood.runtime.writable import is_free, require_writable, whole_folder
 from diffood.serving.web.checks import CheckImage, make_checks
 from diffood.serving.web.runtime import WebRuntime, find_runtime
 
@@ -56,7 +56,7 @@ def write_page(path: Path, output: Path, runtime: Path, precision: Precision | N
         CalibrationError: The bundle is not calibrated, or not for this precision.
     """
     require_writable(output, "--output", folder=True)
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+    if not is_free(output):
         raise UsageError(f"{output} exists and is not an empty folder; choose another --output.")
     bundle = open_bundle(path)
     calibration = load_calibration(bundle)
