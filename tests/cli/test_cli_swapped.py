@@ -33,15 +33,16 @@ CASES = (
 )
 
 
-@pytest.mark.parametrize("words", CASES, ids=[" ".join(words) for words in CASES])
 def test_a_swapped_bundle_and_folder_are_recognised(
-    run: Run, calibrated: Path, folders: Path, tmp_path: Path, words: tuple[str, ...]
+    run: Run, calibrated: Path, folders: Path, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     places = {"images": folders / "ind", "bundle": calibrated, "new": tmp_path / "new"}
-    done = run(*(word.format(**places) for word in words))
-    assert done.code in (1, 2), done
-    done.assert_one_line(done.code, "were BUNDLE and the images swapped?")
-    assert list(tmp_path.iterdir()) == []
+    for words in CASES:
+        with subtests.test(" ".join(words)):
+            done = run(*(word.format(**places) for word in words))
+            assert done.code in (1, 2), done
+            done.assert_one_line(done.code, "were BUNDLE and the images swapped?")
+            assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_is_no_bundle(run: Run, folders: Path) -> None:

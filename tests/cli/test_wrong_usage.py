@@ -190,14 +190,15 @@ def here(
     return root
 
 
-@pytest.mark.parametrize("verb", CASES)
-def test_wrong_usage_is_one_line_and_leaves_nothing(run: Run, here: Path, verb: str) -> None:
+def test_wrong_usage_is_one_line_and_leaves_nothing(run: Run, here: Path, subtests: pytest.Subtests) -> None:
     def files() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
 
     before = files()
-    for words, said in CASES[verb]:
-        done = run(*filter(None, [verb]), *words.split())
-        done.assert_wrong_usage(said)
-        assert "Value error" not in done.err, words
-        assert files() == before, words
+    for verb, cases in CASES.items():
+        for words, said in cases:
+            with subtests.test(f"{verb} {words}"):
+                done = run(*filter(None, [verb]), *words.split())
+                done.assert_wrong_usage(said)
+                assert "Value error" not in done.err
+                assert files() == before

@@ -22,9 +22,8 @@ def encoded(mode: str, size: tuple[int, int], kind: str = "PNG", orientation: in
     return file.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("data", "shape"),
-    [
+def test_the_own_shape_of_a_file() -> None:
+    for data, shape in [
         (encoded("L", (20, 10)), ImageShape(1, 10, 20)),
         (encoded("I;16", (20, 10)), ImageShape(1, 10, 20)),
         (encoded("LA", (20, 10)), ImageShape(1, 10, 20)),
@@ -35,30 +34,23 @@ def encoded(mode: str, size: tuple[int, int], kind: str = "PNG", orientation: in
         (encoded("RGB", (20, 10), "JPEG", orientation=3), ImageShape(3, 10, 20)),
         (b"not an image", None),
         (b"", None),
-    ],
-)
-def test_the_own_shape_of_a_file(data: bytes, shape: ImageShape | None) -> None:
-    assert probe_shape(lambda: data, DEFAULT_LIMITS) == shape
+    ]:
+        assert probe_shape(lambda: data, DEFAULT_LIMITS) == shape, (data[:99], shape)
 
 
-@pytest.mark.parametrize(
-    ("sizes", "asked", "shape"),
-    [
+def test_the_shape_of_a_training(tmp_path: Path) -> None:
+    for sizes, asked, shape in [
         ([(28, 28)] * 3, None, (1, 28, 28)),
         ([(640, 480)] * 3, None, (1, 48, 64)),  # width x height in the file
         ([(32, 32), (32, 32), (40, 40)], None, (1, 32, 32)),
         ([(33, 33)] * 3, None, (1, 32, 32)),  # an odd side cannot be halved
         ([(200, 200), (100, 100), (300, 100)], None, (1, 32, 64)),
         ([(28, 28)] * 3, (48, 96), (1, 48, 96)),
-    ],
-)
-def test_the_shape_of_a_training(
-    tmp_path: Path, sizes: list[tuple[int, int]], asked: tuple[int, int] | None, shape: tuple[int, int, int]
-) -> None:
-    for index, size in enumerate(sizes):
-        (tmp_path / f"{index}.png").write_bytes(encoded("L", size))
-    found, why = choose_shape(list_inputs([str(tmp_path)]), asked, DEFAULT_LIMITS)
-    assert found == ImageShape(*shape), why
+    ]:
+        for index, size in enumerate(sizes):  # always three, so that none is left of the case before
+            (tmp_path / f"{index}.png").write_bytes(encoded("L", size))
+        found, why = choose_shape(list_inputs([str(tmp_path)]), asked, DEFAULT_LIMITS)
+        assert found == ImageShape(*shape), (sizes, asked, why)
 
 
 def test_one_colour_image_makes_a_colour_training_and_odd_sizes_are_refused(tmp_path: Path) -> None:
@@ -73,12 +65,10 @@ def test_one_colour_image_makes_a_colour_training_and_odd_sizes_are_refused(tmp_
         choose_shape(items[2:], None, DEFAULT_LIMITS)
 
 
-@pytest.mark.parametrize(
-    ("size", "levels"), [((8, 8), 1), ((28, 28), 3), ((32, 32), 3), ((64, 64), 4), ((48, 64), 4), ((20, 20), 3)]
-)
-def test_levels_halve_to_a_small_one(size: tuple[int, int], levels: int) -> None:
-    assert count_levels(*size) == levels
-    assert fits(*size)
+def test_levels_halve_to_a_small_one() -> None:
+    for size, levels in [((8, 8), 1), ((28, 28), 3), ((32, 32), 3), ((64, 64), 4), ((48, 64), 4), ((20, 20), 3)]:
+        assert count_levels(*size) == levels, size
+        assert fits(*size), size
 
 
 def test_sizes_that_do_not_reach_a_small_level() -> None:

@@ -1,6 +1,6 @@
 """Where labels come from, and that folders in another order than the classifier's classes are refused."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +17,16 @@ def predictor(values: npt.NDArray[np.int64]) -> Callable[[npt.NDArray[np.int64]]
     return lambda indices: values[indices]
 
 
-@pytest.mark.parametrize(
-    ("ids", "classes"),
-    [
+def test_classes_are_the_topmost_folders_that_differ() -> None:
+    for ids, classes in [
         (["ant/1.png", "bee/1.png", "top.png"], ["ant", "bee", None]),
         (["ant/left/1.png", "ant/right/1.png", "bee/1.png"], ["ant", "ant", "bee"]),
         (["data/train/ant/1.png", "data/train/bee/1.png"], ["ant", "bee"]),  # of a glob
         (["a.tar/ant/1.png", "b.tar/bee/1.png"], ["ant", "bee"]),
         (["a.tar/train/ant/1.png", "a.tar/train/bee/1.png"], ["ant", "bee"]),
         (["1.png", "2.png"], [None, None]),
-    ],
-)
-def test_classes_are_the_topmost_folders_that_differ(ids: list[str], classes: list[str | None]) -> None:
-    assert folder_classes(ids) == classes
+    ]:
+        assert folder_classes(ids) == classes, ids
 
 
 def test_without_a_classifier_folders_are_classes_in_the_order_of_their_names() -> None:
@@ -55,30 +52,28 @@ def test_a_classifier_without_names_may_have_the_order_of_folders() -> None:
     assert choose_labels(IDS, "auto", KnownClasses(3, None, predictor(weak))).values.tolist() == TRUE.tolist()
 
 
-@pytest.mark.parametrize("names", [None, ("ant", "bee", "cat")])
-def test_folders_in_another_order_than_the_classifier_are_refused(names: tuple[str, ...] | None) -> None:
+def test_folders_in_another_order_than_the_classifier_are_refused(subtests: pytest.Subtests) -> None:
     other = np.array([0, 2, 1])[TRUE]
-    with pytest.raises(UsageError, match=r"33% of 30 images, and would for 100%.*'bee', class 1, .* class 2"):
-        choose_labels(IDS, "auto", KnownClasses(3, names, predictor(other)))
+    said = r"33% of 30 images, and would for 100%.*'bee', class 1, .* class 2"
+    for names in (None, ("ant", "bee", "cat")):
+        with subtests.test(names=names), pytest.raises(UsageError, match=said):
+            choose_labels(IDS, "auto", KnownClasses(3, names, predictor(other)))
 
 
-@pytest.mark.parametrize(
-    ("ids", "count", "names"),
-    [
+def test_predictions_are_taken_where_folders_are_no_classes(subtests: pytest.Subtests) -> None:
+    cases: list[tuple[tuple[str, ...], int, tuple[str, ...] | None]] = [
         (tuple(f"{index}.png" for index in range(30)), 3, None),  # no folders
         (IDS, 5, None),  # not as many as classes
         (IDS, 3, ("x", "y", "z")),  # other names
-    ],
-)
-def test_predictions_are_taken_where_folders_are_no_classes(
-    ids: Sequence[str], count: int, names: tuple[str, ...] | None
-) -> None:
-    labels = choose_labels(ids, "auto", KnownClasses(count, names, predictor(TRUE)))
-    assert labels.values.tolist() == TRUE.tolist()
-    assert labels.source == "the classifier's predictions"
-    assert labels.names == (names or tuple(f"class {index}" for index in range(count)))
-    with pytest.raises(UsageError, match="--labels folders needs folders"):
-        choose_labels(ids, "folders", KnownClasses(count, names, predictor(TRUE)))
+    ]
+    for ids, count, names in cases:
+        with subtests.test(first=ids[0], count=count, names=names):
+            labels = choose_labels(ids, "auto", KnownClasses(count, names, predictor(TRUE)))
+            assert labels.values.tolist() == TRUE.tolist()
+            assert labels.source == "the classifier's predictions"
+            assert labels.names == (names or tuple(f"class {index}" for index in range(count)))
+            with pytest.raises(UsageError, match="--labels folders needs folders"):
+                choose_labels(ids, "folders", KnownClasses(count, names, predictor(TRUE)))
 
 
 def test_images_of_one_folder_have_no_labels() -> None:

@@ -37,9 +37,10 @@ CASES = (
 )
 
 
-@pytest.mark.parametrize(("note", "kinds"), CASES, ids=[note or "unchanged" for note, _ in CASES])
-def test_a_note_of_the_decoder_names_its_kinds(note: str, kinds: tuple[str, ...]) -> None:
-    assert kinds_of(note) == kinds
+def test_a_note_of_the_decoder_names_its_kinds(subtests: pytest.Subtests) -> None:
+    for note, kinds in CASES:
+        with subtests.test(note=note):
+            assert kinds_of(note) == kinds
 
 
 def test_an_unknown_note_is_counted_and_never_repeated() -> None:

@@ -167,10 +167,10 @@ def test_16_bit_tiff_where_zero_is_white_is_inverted() -> None:
     assert np.array_equal(pixels[0], 255 - np.round(SIXTEEN_BITS / 257))
 
 
-@pytest.mark.parametrize(("dtype", "reason"), [("float32", "floating-point"), ("int32", "32-bit integers")])
-def test_values_without_a_known_white_are_refused(dtype: str, reason: str) -> None:
-    with pytest.raises(RejectedImage, match=reason):
-        decode(encoded(Image.fromarray(GREY.astype(dtype)), "TIFF"), ImageShape(1, 4, 4), LIMITS)
+def test_values_without_a_known_white_are_refused(subtests: pytest.Subtests) -> None:
+    for dtype, reason in [("float32", "floating-point"), ("int32", "32-bit integers")]:
+        with subtests.test(dtype=dtype), pytest.raises(RejectedImage, match=reason):
+            decode(encoded(Image.fromarray(GREY.astype(dtype)), "TIFF"), ImageShape(1, 4, 4), LIMITS)
 
 
 # An F, which no symmetry maps to itself; what is stored for each EXIF orientation so that it is shown upright.
@@ -373,12 +373,10 @@ def test_read_file_gives_the_bytes_also_through_a_symlink(tmp_path: Path) -> Non
     assert read_file(tmp_path / "link.png", LIMITS) == b"any bytes"
 
 
-@pytest.mark.parametrize(
-    ("channels", "height", "width"), [(2, 28, 28), (0, 28, 28), (4, 28, 28), (1, 0, 28), (3, 28, -1)]
-)
-def test_impossible_shapes_are_refused(channels: int, height: int, width: int) -> None:
-    with pytest.raises(ValueError, match="correct the image shape"):
-        ImageShape(channels, height, width)
+def test_impossible_shapes_are_refused(subtests: pytest.Subtests) -> None:
+    for shape in [(2, 28, 28), (0, 28, 28), (4, 28, 28), (1, 0, 28), (3, 28, -1)]:
+        with subtests.test(shape=shape), pytest.raises(ValueError, match="correct the image shape"):
+            ImageShape(*shape)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))

@@ -20,9 +20,8 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "output"),
-    [
+def test_an_output_among_the_inputs_is_refused(subtests: pytest.Subtests) -> None:
+    for name, output in [
         ("cam", "cam/rows.jsonl"),
         ("cam", "link/rows.jsonl"),
         ("link", "cam/new/deep/rows"),
@@ -36,16 +35,16 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("cam", "cam/out/rows.jsonl"),
         ("cam.tar", "cam.tar"),
         ("@list.csv", "list.csv"),
-    ],
-)
-def test_an_output_among_the_inputs_is_refused(name: str, output: str) -> None:
-    with pytest.raises(UsageError, match=r"--log .* is among the inputs"):
-        refuse_outputs_inside(["other", name], {"--output": None, "--log": Path(output)})
+    ]:
+        with (
+            subtests.test(name=name, output=output),
+            pytest.raises(UsageError, match=r"--log .* is among the inputs"),
+        ):
+            refuse_outputs_inside(["other", name], {"--output": None, "--log": Path(output)})
 
 
-@pytest.mark.parametrize(
-    ("name", "output"),
-    [
+def test_an_output_elsewhere_is_not(subtests: pytest.Subtests) -> None:
+    for name, output in [
         ("cam/day", "cam/rows.jsonl"),
         ("cam", "camera/rows.jsonl"),
         ("cam", "cam/.rows.jsonl"),
@@ -54,7 +53,6 @@ def test_an_output_among_the_inputs_is_refused(name: str, output: str) -> None:
         ("cam.tar", "rows.jsonl"),
         ("https://host/cam", "rows.jsonl"),
         ("-", "rows.jsonl"),
-    ],
-)
-def test_an_output_elsewhere_is_not(name: str, output: str) -> None:
-    refuse_outputs_inside([name], {"--output": Path(output)})
+    ]:
+        with subtests.test(name=name, output=output):
+            refuse_outputs_inside([name], {"--output": Path(output)})

@@ -1,5 +1,6 @@
 """Classifiers that end in a softmax, however it is written: their logits are taken, or they are refused."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -101,25 +102,30 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     return load(small_graph(), tmp_path_factory.mktemp("plain"))
 
 
-@pytest.mark.parametrize("tail", LOOKED_THROUGH.values(), ids=LOOKED_THROUGH)
-def test_logits_are_found_behind_probabilities(tmp_path: Path, plain: Classifier, tail: list) -> None:
-    found = load(graph(tail), tmp_path)
+def test_logits_are_found_behind_probabilities(tmp_path: Path, plain: Classifier, subtests: pytest.Subtests) -> None:
     x = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-    for got, want in zip(found.model(x), plain.model(x), strict=True):
-        assert torch.equal(got, want)
-    assert "makes probabilities" in found.notes[0]
+    for name, tail in LOOKED_THROUGH.items():
+        with subtests.test(name):
+            found = load(graph(tail), tmp_path)
+            for got, want in zip(found.model(x), plain.model(x), strict=True):
+                assert torch.equal(got, want)
+            assert "makes probabilities" in found.notes[0]
 
 
-@pytest.mark.parametrize("tail", REFUSED.values(), ids=REFUSED)
-def test_logits_that_are_not_those_of_the_classes_one_by_one_are_refused(tmp_path: Path, tail: list) -> None:
-    with pytest.raises(ExportError, match=r"out holds probabilities.*Name the logits by --logits-output"):
-        load(graph(tail), tmp_path)
-    assert load(graph(tail), tmp_path, logits="scores").notes == ("its logits are scores, as named",)
+def test_logits_that_are_not_those_of_the_classes_one_by_one_are_refused(
+    tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    for name, tail in REFUSED.items():
+        with subtests.test(name):
+            with pytest.raises(ExportError, match=r"out holds probabilities.*Name the logits by --logits-output"):
+                load(graph(tail), tmp_path)
+            assert load(graph(tail), tmp_path, logits="scores").notes == ("its logits are scores, as named",)
 
 
-@pytest.mark.parametrize("tail", KEPT.values(), ids=KEPT)
-def test_outputs_that_are_no_probabilities_are_the_logits(tmp_path: Path, tail: list) -> None:
-    assert load(graph(tail), tmp_path).notes == ("its logits are out, its output [batch, classes]",)
+def test_outputs_that_are_no_probabilities_are_the_logits(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for name, tail in KEPT.items():
+        with subtests.test(name):
+            assert load(graph(tail), tmp_path).notes == ("its logits are out, its output [batch, classes]",)
 
 
 def test_an_output_of_four_dimensions_is_taken(tmp_path: Path, plain: Classifier) -> None:
@@ -161,27 +167,29 @@ class WrittenOut(nn.Module):
 X = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("conv", [False, True])
-@pytest.mark.parametrize(
-    ("end", "name"),
-    [(nn.Softmax(1), "softmax"), (nn.LogSoftmax(1), "log_softmax"), (nn.Sigmoid(), "sigmoid"),
-     (WrittenOut(), "softmax")],
-    ids=["softmax", "log", "sigmoid", "written out"],
-)  # fmt: skip
-def test_a_module_that_ends_in_a_softmax_gives_its_logits(end: nn.Module, name: str, conv: bool) -> None:
-    torch.manual_seed(0)
-    net = Net(end, conv=conv).eval()
-    with torch.no_grad():
-        wrapped, _ = find_features(net, X, CLASSES)
-        before, features = wrapped(X)
-        assert torch.equal(before, net(X))
-        assert take_logits(wrapped, X) == (
-            f"it ends in {name}: its logits are what goes into that, the output of its layer head"
-        )
-        net.end = nn.Identity()
-        logits, again = wrapped(X)
-        assert torch.equal(logits, net(X))
-        assert torch.equal(features, again)
+ENDS = [  # of a module, and what its end is called
+    (nn.Softmax(1), "softmax"),
+    (nn.LogSoftmax(1), "log_softmax"),
+    (nn.Sigmoid(), "sigmoid"),
+    (WrittenOut(), "softmax"),
+]
+
+
+def test_a_module_that_ends_in_a_softmax_gives_its_logits(subtests: pytest.Subtests) -> None:
+    for (end, name), conv in itertools.product(ENDS, (False, True)):
+        with subtests.test(end=end, conv=conv), torch.no_grad():
+            torch.manual_seed(0)
+            net = Net(end, conv=conv).eval()
+            wrapped, _ = find_features(net, X, CLASSES)
+            before, features = wrapped(X)
+            assert torch.equal(before, net(X))
+            assert take_logits(wrapped, X) == (
+                f"it ends in {name}: its logits are what goes into that, the output of its layer head"
+            )
+            net.end = nn.Identity()
+            logits, again = wrapped(X)
+            assert torch.equal(logits, net(X))
+            assert torch.equal(features, again)
 
 
 def test_a_module_that_ends_in_logits_is_left_as_it_is() -> None:
@@ -210,8 +218,9 @@ def test_other_outputs_are_let_through() -> None:
         require_logits(outputs, "net.py:build")
 
 
-@pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(1), nn.Sigmoid(), Percent(), WrittenOut()])
-def test_probabilities_are_seen_in_what_torch_exports(tmp_path: Path, end: nn.Module) -> None:
-    for module, made in ((Net(end), True), (Net(nn.Identity()), False)):
-        export_onnx(module.eval(), {"x": X[:2]}, ("logits",), tmp_path / "net.onnx")
-        assert bool(find_probability_source(onnx.load(tmp_path / "net.onnx"), "logits")) == made
+def test_probabilities_are_seen_in_what_torch_exports(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    probabilities = [nn.Softmax(1), nn.LogSoftmax(1), nn.Sigmoid(), Percent(), WrittenOut()]
+    for end, made in [*((end, True) for end in probabilities), (nn.Identity(), False)]:
+        with subtests.test(end=end):
+            export_onnx(Net(end).eval(), {"x": X[:2]}, ("logits",), tmp_path / "net.onnx")
+            assert bool(find_probability_source(onnx.load(tmp_path / "net.onnx"), "logits")) == made
