@@ -6,13 +6,14 @@ Written without a GPU: tested are the refusal without one, and the same code wit
 import contextlib
 import functools
 import io
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from diffood.errors import DeviceError, MissingExtraError
-from diffood.runtime.assembly.recipe import list_stages, make_recipe
+from diffood.errors import DeviceError, EngineMemoryError, MissingExtraError
+from diffood.runtime.assembly.recipe import Recipe, Stage, list_stages, make_recipe
 from diffood.runtime.backends import Backend
 from diffood.runtime.sessions import Session, SessionRequest, StageTensors
 from diffood.runtime.sessions.cuda import Device, find_device
@@ -27,6 +28,8 @@ OPTIONS = {
     "use_tf32": "0",  # FP32 is what the others are measured against: all its bits
     "cudnn_conv_algo_search": "HEURISTIC",  # the default measures, and may choose another kernel on the next start
 }
+RECORDED = {"enable_cuda_graph": "1"}
+"""ONNX Runtime records a stage's first call as a CUDA graph and replays it: no launches of a thousand small kernels."""
 # An ONNX file, opset 13: y = Conv(x, x) of x [1, 1, 3, 3], the sum of squares. A convolution needs cuDNN, which newer
 # versions load only then.
 PROBE = bytes.fromhex(
@@ -37,6 +40,9 @@ PROBE = bytes.fromhex(
 PROBE_INPUT = np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)
 LAST_FOR_CUDA_12 = "onnxruntime-gpu[cuda,cudnn]<1.27"  # from 1.27 on, PyPI's wheels are built for CUDA 13
 _TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+# All sessions of a process call CUDA in it. ONNX Runtime records a graph for each thread that calls a session, and
+# recording fails, as does the other call, where another thread copies or waits meanwhile.
+_THREAD = ThreadPoolExecutor(1, "cuda")
 _FATAL, _WARNING = 4, 2  # severities of ONNX Runtime's default logger; the second is what it starts with
 
 
@@ -53,7 +59,10 @@ def open_session(backend: Backend, request: SessionRequest) -> Session:
 
 
 class OnnxRuntimeCudaSession:
-    """A plan's stages on ONNX Runtime's CUDA provider, one call of a fixed batch each, with buffers bound once."""
+    """A plan's stages on ONNX Runtime's CUDA provider, one call of a fixed batch each, with buffers bound once.
+
+    recorded: for each stage, whether its calls replay a CUDA graph.
+    """
 
     backend: Backend = "onnxruntime-cuda"
     engine_sha256, threads = None, 0
@@ -62,22 +71,36 @@ class OnnxRuntimeCudaSession:
         require_cuda()
         self.precision, self.batch = request.precision, request.batch
         recipe = make_recipe(request.bundle, request.plan, request.precision)
-        self._stages = []
-        for stage in list_stages(request.plan):
-            session = load_stage(request.bundle.path, recipe, stage, PROVIDER, OPTIONS)
-            bound = _BoundStage(session, self.batch)
-            self._stages.append(FixedCalls(bound.run, bound.inputs, self.batch))
+        bound = [_THREAD.submit(_bind_stage, request, recipe, stage).result() for stage in list_stages(request.plan)]
+        self.recorded = tuple(stage.recorded for stage in bound)
+        self._stages = [FixedCalls(stage.run, stage.inputs, self.batch) for stage in bound]
 
     def run(self, stage: int, feeds: StageTensors) -> StageTensors:
         """See Session.run."""
-        return self._stages[stage].run(feeds)
+        return _THREAD.submit(self._stages[stage].run, feeds).result()
+
+
+def _bind_stage(request: SessionRequest, recipe: Recipe, stage: Stage) -> "_BoundStage":
+    """A stage that is recorded, or one that is not where ONNX Runtime cannot: it left an operator to the CPU."""
+
+    def bind(recorded: bool) -> _BoundStage:
+        options = {**RECORDED, **OPTIONS} if recorded else OPTIONS
+        session = load_stage(request.bundle.path, recipe, stage, PROVIDER, options)
+        return _BoundStage(session, request.batch, recorded)
+
+    try:
+        return bind(recorded=True)
+    except EngineMemoryError:
+        raise
+    except Exception:  # of one of three classes, when it is loaded or when it first runs
+        return bind(recorded=False)
 
 
 class _BoundStage:
-    """A loaded stage with its buffers in GPU memory."""
+    """A loaded stage with its buffers in GPU memory, which has run once."""
 
-    def __init__(self, session: Any, batch: int) -> None:
-        self._session, self._binding = session, session.io_binding()
+    def __init__(self, session: Any, batch: int, recorded: bool) -> None:
+        self._session, self._binding, self.recorded = session, session.io_binding(), recorded
         self.inputs, self._outputs = (
             {node.name: _allocate((batch, *node.shape[1:]), _TYPES[node.type]) for node in nodes}
             for nodes in (session.get_inputs(), session.get_outputs())
@@ -86,6 +109,7 @@ class _BoundStage:
             self._binding.bind_ortvalue_input(name, value)
         for name, value in self._outputs.items():
             self._binding.bind_ortvalue_output(name, value)
+        self.run({})
 
     def run(self, feeds: StageTensors) -> StageTensors:
         """Copies of the outputs for feeds of one batch."""
