@@ -4,22 +4,17 @@ import os
 import subprocess
 import sys
 
-import pytest
 
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
+def test_the_shell_is_given_what_may_follow() -> None:
+    for words, expected in [
         ("diffood serve-b", ["serve-batch"]),
         ("diffood serve-batch --prec", ["--precision"]),
         ("diffood serve-batch --precision ", ["auto", "fp32", "fp16", "int8"]),
         ("diffood calibrate --method c", ["conformal"]),
         ("diffood verify --backend tensor", ["tensorrt", "tensorrt-rtx"]),
-    ],
-)
-def test_the_shell_is_given_what_may_follow(words: str, expected: list[str]) -> None:
-    asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_DIFFOOD_COMPLETE": "complete_bash"}
-    done = subprocess.run(
-        [sys.executable, "-m", "diffood"], env=os.environ | asked, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == expected
+    ]:
+        asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_DIFFOOD_COMPLETE": "complete_bash"}
+        done = subprocess.run(
+            [sys.executable, "-m", "diffood"], env=os.environ | asked, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == expected, words

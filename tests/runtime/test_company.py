@@ -1,6 +1,7 @@
 """Laws of a pass: a score belongs to its image alone, to the bit, and a stream holds no more than a turn."""
 
 import itertools
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,16 +42,24 @@ def images(clothes: Pixels, digits: Pixels) -> Pixels:
     return np.concatenate([clothes[:3], digits[:4]])[[0, 3, 1, 4, 5, 2, 6]]
 
 
-@pytest.fixture(scope="module", params=PLANS)
-def detector(request: pytest.FixtureRequest, small_bundle: Bundle) -> Detector:
-    """A detector of each plan at one batch shape."""
-    return Detector.load(small_bundle, plan(request.param), batch=BATCH, threads=1)
+@dataclass(frozen=True)
+class Case:
+    """One of PLANS.
+
+    Attributes:
+        detector: Of this plan, at one batch shape.
+        together: The scores of all images in one call: what every other way of asking must give.
+    """
+
+    detector: Detector
+    together: Scores
 
 
 @pytest.fixture(scope="module")
-def together(detector: Detector, images: Pixels) -> Scores:
-    """The scores of all images in one call: what every other way of asking must give."""
-    return detector.score(images)
+def cases(small_bundle: Bundle, images: Pixels) -> dict[str, Case]:
+    """A case of each of PLANS."""
+    detectors = {name: Detector.load(small_bundle, plan(name), batch=BATCH, threads=1) for name in PLANS}
+    return {name: Case(detector, detector.score(images)) for name, detector in detectors.items()}
 
 
 def assert_identical(found: Scores, expected: Scores, rows: Any) -> None:
@@ -59,69 +68,69 @@ def assert_identical(found: Scores, expected: Scores, rows: Any) -> None:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name)[rows], err_msg=name)
 
 
-def test_scores_are_worth_comparing(together: Scores, images: Pixels) -> None:
-    assert np.isfinite(together.by_start).all()
-    assert (together.by_start > 0).all()
-    assert len(np.unique(together.score)) == len(images)
+def test_scores_are_worth_comparing(cases: dict[str, Case], images: Pixels) -> None:
+    for name, case in cases.items():
+        assert np.isfinite(case.together.by_start).all(), name
+        assert (case.together.by_start > 0).all(), name
+        assert len(np.unique(case.together.score)) == len(images), name
 
 
-def test_score_does_not_depend_on_order(
-    detector: Detector, together: Scores, images: Pixels, subtests: pytest.Subtests
-) -> None:
-    for seed in [0, 1]:
-        with subtests.test(seed=seed):
+def test_score_does_not_depend_on_order(cases: dict[str, Case], images: Pixels, subtests: pytest.Subtests) -> None:
+    for (name, case), seed in itertools.product(cases.items(), [0, 1]):
+        with subtests.test(name, seed=seed):
             order = np.random.default_rng(seed).permutation(len(images))
-            assert_identical(detector.score(images[order]), together, order)
+            assert_identical(case.detector.score(images[order]), case.together, order)
 
 
-def test_score_does_not_depend_on_company(
-    detector: Detector, together: Scores, images: Pixels, subtests: pytest.Subtests
-) -> None:
-    for rows in [[0, 1], [6, 2, 4], [5]]:
-        with subtests.test(rows=rows):
-            assert_identical(detector.score(images[rows]), together, rows)
+COMPANIES = {
+    "two": [0, 1],
+    "three": [6, 2, 4],
+    **{f"{row} alone": [row] for row in range(7)},
+    "the same image twice": [2, 0, 2, 2, 1, 0, 2, 2, 2],
+}
 
 
-def test_score_alone_is_the_score_in_company(detector: Detector, together: Scores, images: Pixels) -> None:
-    for row in range(len(images)):
-        assert_identical(detector.score(images[row : row + 1]), together, [row])
-
-
-def test_the_same_image_twice_scores_the_same(detector: Detector, together: Scores, images: Pixels) -> None:
-    rows = [2, 0, 2, 2, 1, 0, 2, 2, 2]
-    assert_identical(detector.score(images[rows]), together, rows)
+def test_score_does_not_depend_on_company(cases: dict[str, Case], images: Pixels, subtests: pytest.Subtests) -> None:
+    for (name, case), (company, rows) in itertools.product(cases.items(), COMPANIES.items()):
+        with subtests.test(name, company=company):
+            assert_identical(case.detector.score(images[rows]), case.together, rows)
 
 
 def test_score_does_not_depend_on_what_was_scored_before(
-    detector: Detector, together: Scores, images: Pixels, small_bundle: Bundle
+    cases: dict[str, Case], images: Pixels, small_bundle: Bundle, subtests: pytest.Subtests
 ) -> None:
-    next(detector.stream(enumerate(images[::-1, None])))
-    assert_identical(detector.score(images), together, slice(None))
-    fresh = Detector.load(small_bundle, detector.plan, batch=BATCH, threads=1)
-    assert_identical(fresh.score(images[3:5]), together, slice(3, 5))
+    for name, case in cases.items():
+        with subtests.test(name):
+            next(case.detector.stream(enumerate(images[::-1, None])))
+            assert_identical(case.detector.score(images), case.together, slice(None))
+            fresh = Detector.load(small_bundle, case.detector.plan, batch=BATCH, threads=1)
+            assert_identical(fresh.score(images[3:5]), case.together, slice(3, 5))
 
 
-def test_no_images_have_no_scores(detector: Detector, images: Pixels) -> None:
-    none = detector.score(images[:0])
-    assert none.score.shape == (0,)
-    assert none.by_start.shape == (0, len(detector.plan.start_times))
+def test_no_images_have_no_scores(cases: dict[str, Case], images: Pixels) -> None:
+    for name, case in cases.items():
+        none = case.detector.score(images[:0])
+        assert none.score.shape == (0,), name
+        assert none.by_start.shape == (0, len(case.detector.plan.start_times)), name
 
 
 def test_a_score_does_not_depend_on_batch_or_threads(
-    small_bundle: Bundle, detector: Detector, together: Scores, images: Pixels, subtests: pytest.Subtests
+    small_bundle: Bundle, cases: dict[str, Case], images: Pixels, subtests: pytest.Subtests
 ) -> None:
-    for batch, threads in [(1, 1), (3, 1), (8, 2), (64, 2)]:
-        with subtests.test(batch=batch, threads=threads):
-            other = Detector.load(small_bundle, detector.plan, batch=batch, threads=threads)
-            assert_identical(other.score(images[:4]), together, slice(4))
+    for (name, case), (batch, threads) in itertools.product(cases.items(), [(1, 1), (3, 1), (8, 2), (64, 2)]):
+        with subtests.test(name, batch=batch, threads=threads):
+            other = Detector.load(small_bundle, case.detector.plan, batch=batch, threads=threads)
+            assert_identical(other.score(images[:4]), case.together, slice(4))
 
 
 def test_more_threads_than_images_change_rounding_only(
-    small_bundle: Bundle, detector: Detector, together: Scores, images: Pixels
+    small_bundle: Bundle, cases: dict[str, Case], images: Pixels, subtests: pytest.Subtests
 ) -> None:
-    found = Detector.load(small_bundle, detector.plan, batch=1, threads=3).score(images[:4])
-    np.testing.assert_allclose(found.by_start, together.by_start[:4], rtol=0, atol=ACROSS_SHAPES)
-    np.testing.assert_array_equal(found.predicted, together.predicted[:4])
+    for name, case in cases.items():
+        with subtests.test(name):
+            found = Detector.load(small_bundle, case.detector.plan, batch=1, threads=3).score(images[:4])
+            np.testing.assert_allclose(found.by_start, case.together.by_start[:4], rtol=0, atol=ACROSS_SHAPES)
+            np.testing.assert_array_equal(found.predicted, case.together.predicted[:4])
 
 
 def test_stream_pulls_no_more_than_it_works_on(small_bundle: Bundle, images: Pixels, subtests: pytest.Subtests) -> None:

@@ -184,23 +184,19 @@ def look(step: int, held_out: float) -> HeldOutLoss:
     return HeldOutLoss(step=step, training=held_out, held_out=held_out, seconds=step)
 
 
-@pytest.mark.parametrize(
-    ("losses", "stalled"),
-    [
+def test_a_training_has_stalled_when_its_last_third_brought_nothing() -> None:
+    for losses, stalled in [
         ([0.5, 0.4, 0.3, 0.2, 0.19, 0.18], False),  # falls
         ([0.5, 0.4, 0.3, 0.2, 0.2, 0.2], True),  # has stopped
         ([0.5, 0.4, 0.3, 0.2, 0.3, 0.1999], True),  # by less than a thousandth
         ([0.5, 0.4, 0.3, 0.2, 0.3, 0.1997], False),
         ([0.2, 0.3, 0.4, 0.5, 0.6, 0.7], True),  # rises
         ([0.2], False),
-    ],
-)
-def test_a_training_has_stalled_when_its_last_third_brought_nothing(losses: list[float], stalled: bool) -> None:
-    assert has_stalled(tuple(look(100 * (index + 1), loss) for index, loss in enumerate(losses))) is stalled
+    ]:
+        looks = tuple(look(100 * (index + 1), loss) for index, loss in enumerate(losses))
+        assert has_stalled(looks) is stalled, losses
 
 
-@pytest.mark.parametrize(
-    ("step", "rate"), [(1, 0.005), (100, 0.5), (200, 1.0), (3000, 1.0), (3500, 0.5), (3900, 0.1), (4000, 0.0)]
-)
-def test_the_rate_warms_up_and_falls_over_the_last_quarter(step: int, rate: float) -> None:
-    assert rate_at(step, 4000, 1.0) == pytest.approx(rate)
+def test_the_rate_warms_up_and_falls_over_the_last_quarter() -> None:
+    rates = {1: 0.005, 100: 0.5, 200: 1.0, 3000: 1.0, 3500: 0.5, 3900: 0.1, 4000: 0.0}  # by step
+    assert {step: rate_at(step, 4000, 1.0) for step in rates} == pytest.approx(rates)

@@ -254,29 +254,31 @@ def point_record_outside(bundle: Bundle, folder: Path) -> None:
     path.write_text(json.dumps(record))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (recalibrate, "has the calibration [0-9a-f]{12}…, and calibration.json is [0-9a-f]{12}…"),
-        (remove_calibration, "has the calibration [0-9a-f]{12}…, and there is no calibration.json"),
-        (change_graph, "was assembled from other graphs than the bundle has"),
-        (shorten, "was changed after it was written"),
-        (lengthen, "detector.onnx has [0-9]+ bytes where at most"),
-        (remove, "detector.onnx cannot be opened"),
-        (link, "detector.onnx cannot be opened"),
-        (remove_record, "has no detector.onnx"),
-        (damage_record, "detector.json is invalid"),
-        (point_record_outside, "detector.json is invalid"),
-    ],
-)
+REFUSED: list[tuple[Callable[[Bundle, Path], None], str]] = [
+    (recalibrate, "has the calibration [0-9a-f]{12}…, and calibration.json is [0-9a-f]{12}…"),
+    (remove_calibration, "has the calibration [0-9a-f]{12}…, and there is no calibration.json"),
+    (change_graph, "was assembled from other graphs than the bundle has"),
+    (shorten, "was changed after it was written"),
+    (lengthen, "detector.onnx has [0-9]+ bytes where at most"),
+    (remove, "detector.onnx cannot be opened"),
+    (link, "detector.onnx cannot be opened"),
+    (remove_record, "has no detector.onnx"),
+    (damage_record, "detector.json is invalid"),
+    (point_record_outside, "detector.json is invalid"),
+]
+
+
 def test_a_file_that_is_not_the_bundles_is_refused(
-    calibrated_small: Path, tmp_path: Path, change: Callable[[Bundle, Path], None], message: str
+    calibrated_small: Path, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    path = Path(shutil.copytree(calibrated_small, tmp_path / "bundle"))
-    change(open_bundle(path), tmp_path)
-    with pytest.raises(BundleError, match=message) as refused:
-        read_detector(open_bundle(path), "fp32")
-    assert "run `diffood export --bundle" in str(refused.value)
+    for change, message in REFUSED:
+        with subtests.test(change.__name__):
+            folder = tmp_path / change.__name__
+            path = Path(shutil.copytree(calibrated_small, folder / "bundle"))
+            change(open_bundle(path), folder)
+            with pytest.raises(BundleError, match=message) as refused:
+                read_detector(open_bundle(path), "fp32")
+            assert "run `diffood export --bundle" in str(refused.value)
 
 
 @pytest.fixture(scope="module")

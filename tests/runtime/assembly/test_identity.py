@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,12 +102,13 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("what", CHANGES)
-def test_it_changes_with_the_bundle(small_bundle_copy: Path, what: str) -> None:
-    plan = open_bundle(small_bundle_copy).plan()
-    before = identities(open_bundle(small_bundle_copy), plan)
-    CHANGES[what](small_bundle_copy)
-    assert not set(before) & set(identities(open_bundle(small_bundle_copy), plan))
+def test_it_changes_with_the_bundle(small_bundle: Bundle, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    before = identities(small_bundle, small_bundle.plan())
+    for number, (what, change) in enumerate(CHANGES.items()):
+        with subtests.test(what):
+            copy = Path(shutil.copytree(small_bundle.path, tmp_path / f"{number}"))
+            change(copy)
+            assert not set(before) & set(identities(open_bundle(copy), small_bundle.plan()))
 
 
 def test_it_changes_with_the_plan_the_precision_and_the_assembly(

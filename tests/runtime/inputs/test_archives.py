@@ -302,16 +302,13 @@ def test_a_shard_that_is_changed_after_it_was_listed_is_noticed(tmp_path: Path) 
     assert "can no longer be read" in str(rows(items)["shard.tar/a.png"])
 
 
-@pytest.mark.parametrize("kind", ["missing", "fifo", "folder"])
-def test_what_is_no_shard_is_one_row(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "s.tar"
-    if kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    [item] = list_shard(str(path), "s.tar", ReadOptions(LIMITS))
-    assert isinstance(item, RefusedItem)
-    assert "missing or not a regular file" in item.reason
+def test_what_is_no_shard_is_one_row(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.tar")
+    (tmp_path / "folder.tar").mkdir()
+    for name in ("missing.tar", "fifo.tar", "folder.tar"):
+        [item] = list_shard(str(tmp_path / name), name, ReadOptions(LIMITS))
+        assert isinstance(item, RefusedItem), name
+        assert "missing or not a regular file" in item.reason, name
 
 
 def test_a_name_of_a_megabyte_is_shortened(tmp_path: Path) -> None:

@@ -112,18 +112,15 @@ def test_the_limit_on_bytes_holds(tree: Path) -> None:
     assert "more bytes than the limit, 10000" in str(read(f"file://{tree}/big.png").popitem()[1])
 
 
-@pytest.mark.parametrize(
-    ("url", "error", "words"),
-    [
-        ("file:///nowhere/at/all", UsageError, "cannot be listed"),
-        ("file:///nowhere/*.png", UsageError, "matches no file"),
-        ("nonsense://x/y.png", UsageError, "cannot be used"),
-        ("zip://*.png::file:///nowhere.zip", UsageError, "cannot be used"),
-    ],
-)
-def test_a_url_that_names_nothing_is_wrong_usage(url: str, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        open_inputs([url], ReadOptions(LIMITS))
+def test_a_url_that_names_nothing_is_wrong_usage(subtests: pytest.Subtests) -> None:
+    for url, words in [
+        ("file:///nowhere/at/all", "cannot be listed"),
+        ("file:///nowhere/*.png", "matches no file"),
+        ("nonsense://x/y.png", "cannot be used"),
+        ("zip://*.png::file:///nowhere.zip", "cannot be used"),
+    ]:
+        with subtests.test(url=url), pytest.raises(UsageError, match=words):
+            open_inputs([url], ReadOptions(LIMITS))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("s3fs") is not None, reason="s3fs is installed")

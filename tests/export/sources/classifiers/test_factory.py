@@ -83,11 +83,13 @@ LAYOUTS: dict[str, tuple[dict[str, str], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_a_file_is_imported_as_in_its_project(name: str, tmp_path: Path, expected: list[list[float]]) -> None:
-    files, spec = LAYOUTS[name]
-    written(tmp_path, **files)
-    assert logits(load(f"{tmp_path}/{spec}")) == expected
+def test_a_file_is_imported_as_in_its_project(
+    tmp_path: Path, expected: list[list[float]], subtests: pytest.Subtests
+) -> None:
+    for number, (name, (files, spec)) in enumerate(LAYOUTS.items()):
+        with subtests.test(name):
+            project = written(tmp_path / f"{number}", **files)
+            assert logits(load(f"{project}/{spec}")) == expected
 
 
 def test_another_projects_neighbour_of_the_same_name_is_another(tmp_path: Path) -> None:
@@ -110,12 +112,15 @@ WRAPPED = {
 }
 
 
-@pytest.mark.parametrize("name", WRAPPED)
-def test_wrappers_of_training_are_taken_off(name: str, tmp_path: Path, expected: list[list[float]]) -> None:
-    found = load(f"{written(tmp_path, net=NET + WRAPPED[name])}/net.py:build")
-    assert logits(found) == pytest.approx(torch.tensor(expected).numpy(), abs=1e-6)
-    assert found.features_from.endswith("fc")
-    assert bool(found.notes) == (name in ("autocast", "a compiled forward"))
+def test_wrappers_of_training_are_taken_off(
+    tmp_path: Path, expected: list[list[float]], subtests: pytest.Subtests
+) -> None:
+    for number, (name, text) in enumerate(WRAPPED.items()):
+        with subtests.test(name):
+            found = load(f"{written(tmp_path / f'{number}', net=NET + text)}/net.py:build")
+            assert logits(found) == pytest.approx(torch.tensor(expected).numpy(), abs=1e-6)
+            assert found.features_from.endswith("fc")
+            assert bool(found.notes) == (name in ("autocast", "a compiled forward"))
 
 
 def test_a_forward_under_autocast_is_exported_in_full_precision(tmp_path: Path) -> None:

@@ -35,35 +35,39 @@ def run(model: onnx.ModelProto, x: np.ndarray, *names: str) -> list[np.ndarray]:
     return session.run(list(names), {"images": x})
 
 
-@pytest.mark.parametrize(
-    ("head", "outputs", "logits", "features", "words"),
-    [
-        ([GEMM], ["scores"], "scores", "flat", "what goes into its last Gemm"),
-        ([GEMM, node("Softmax", ["scores"], ["p"])], ["p"], "scores", "flat", "what goes into its last Gemm"),
-        ([GEMM, node("Identity", ["flat"], ["deep"])], ["scores"], "scores", "flat", "what goes into its last Gemm"),
-        ([node("Gemm", ["flat", "linear", "bias"], ["logits"], transB=1), node("Relu", ["flat"], ["z"])],
-         ["z", "logits"], "logits", "flat", "what goes into its last Gemm"),
-        ([node("MatMul", ["flat", "turned"], ["s"]), node("Add", ["s", "bias"], ["scores"])],
-         ["scores"], "scores", "flat", "what goes into its last MatMul"),
-        ([node("Conv", ["pooled", "point", "bias"], ["s"]), node("Flatten", ["s"], ["scores"])],
-         ["scores"], "scores", "flat", "what goes into its last Conv"),
-        ([node("Conv", ["maps", "point", "bias"], ["s"]), node("GlobalAveragePool", ["s"], ["g"]),
-          node("Flatten", ["g"], ["scores"])],
-         ["scores"], "scores", "flat", "what goes into its last Conv"),
-    ],
-)  # fmt: skip
-def test_logits_and_features_are_found(
-    tmp_path: Path, head: list, outputs: list[str], logits: str, features: str, words: str
-) -> None:
-    model = small_graph(head, outputs=outputs)
-    found = load(model, tmp_path)
+# What comes after `flat`, its outputs, which tensor has the logits, and after which layer the features are taken.
+HEADS: dict[str, tuple[list, list[str], str, str]] = {
+    "gemm": ([GEMM], ["scores"], "scores", "Gemm"),
+    "softmax": ([GEMM, node("Softmax", ["scores"], ["p"])], ["p"], "scores", "Gemm"),
+    "unused copy": ([GEMM, node("Identity", ["flat"], ["deep"])], ["scores"], "scores", "Gemm"),
+    "two outputs": (
+        [node("Gemm", ["flat", "linear", "bias"], ["logits"], transB=1), node("Relu", ["flat"], ["z"])],
+        ["z", "logits"], "logits", "Gemm"),
+    "product and sum": (
+        [node("MatMul", ["flat", "turned"], ["s"]), node("Add", ["s", "bias"], ["scores"])],
+        ["scores"], "scores", "MatMul"),
+    "convolution after the pooling": (
+        [node("Conv", ["pooled", "point", "bias"], ["s"]), node("Flatten", ["s"], ["scores"])],
+        ["scores"], "scores", "Conv"),
+    "convolution before the pooling": (
+        [node("Conv", ["maps", "point", "bias"], ["s"]), node("GlobalAveragePool", ["s"], ["g"]),
+         node("Flatten", ["g"], ["scores"])],
+        ["scores"], "scores", "Conv"),
+}  # fmt: skip
+
+
+def test_logits_and_features_are_found(tmp_path: Path, subtests: pytest.Subtests) -> None:
     x = np.random.default_rng(1).normal(size=(3, 3, SIDE, SIDE)).astype(np.float32)
-    expected = run(model, x, logits, features)
-    for got, want in zip(found.model(torch.from_numpy(x)), expected, strict=True):
-        assert np.abs(got.numpy() - want).max() < 1e-6
-    assert (found.classes, found.features, found.channels) == (CLASSES, FEATURES, 3)
-    assert found.preprocessing.size == (SIDE, SIDE)
-    assert words in found.features_from
+    for name, (head, outputs, logits, layer) in HEADS.items():
+        with subtests.test(name):
+            model = small_graph(head, outputs=outputs)
+            found = load(model, tmp_path)
+            expected = run(model, x, logits, "flat")
+            for got, want in zip(found.model(torch.from_numpy(x)), expected, strict=True):
+                assert np.abs(got.numpy() - want).max() < 1e-6
+            assert (found.classes, found.features, found.channels) == (CLASSES, FEATURES, 3)
+            assert found.preprocessing.size == (SIDE, SIDE)
+            assert f"what goes into its last {layer}" in found.features_from
     assert f"its logits are {logits}" in found.notes[0]
 
 

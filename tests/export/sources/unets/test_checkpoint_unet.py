@@ -82,22 +82,22 @@ def inputs(network: OpenAI | DDIM, size: int, channels: int) -> tuple[torch.Tens
     return x, torch.tensor([0.0, 7.5, 999.0]), labels
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_a_checkpoint_gives_what_the_published_network_gives(name: str, tmp_path: Path) -> None:
-    network, size, channels, config = SMALL[name]
-    x, time, labels = inputs(network, size, channels)
-    draw = Draw()
-    expected = network(draw, x, time, labels)
-    torch.save(draw.state, tmp_path / "model.pt")
-    save_file(draw.state, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert float(expected.abs().max()) > 0.3
-    for file in ("model.pt", "model.safetensors"):
-        unet = load_unet(tmp_path / file, str(tmp_path / "config.json"))
-        with torch.no_grad():
-            found = unet.model(x, time, class_labels=labels, return_dict=False)[0]
-        assert (unet.channels, unet.height, unet.width, unet.label_count) == (channels, size, size, labels_of(network))
-        assert float((found - expected).abs().max()) < 1e-5, file
+def test_a_checkpoint_gives_what_the_published_network_gives(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for name, (network, size, channels, config) in SMALL.items():
+        x, time, labels = inputs(network, size, channels)
+        draw = Draw()
+        expected = network(draw, x, time, labels)
+        torch.save(draw.state, tmp_path / "model.pt")
+        save_file(draw.state, tmp_path / "model.safetensors")
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert float(expected.abs().max()) > 0.3, name
+        shape = (channels, size, size, labels_of(network))
+        for file in ("model.pt", "model.safetensors"):
+            with subtests.test(name, file=file), torch.no_grad():
+                unet = load_unet(tmp_path / file, str(tmp_path / "config.json"))
+                found = unet.model(x, time, class_labels=labels, return_dict=False)[0]
+                assert (unet.channels, unet.height, unet.width, unet.label_count) == shape
+                assert float((found - expected).abs().max()) < 1e-5
 
 
 def test_rescaled_timesteps_are_asked_at_a_thousand_steps(tmp_path: Path) -> None:
@@ -188,8 +188,14 @@ def without_last_ones(shape: torch.Size) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_has_the_published_names_and_shapes(name: str) -> None:
+def test_a_preset_has_the_published_names_and_shapes(subtests: pytest.Subtests) -> None:
+    for name in PRESETS:
+        with subtests.test(name):
+            assert_as_published(name)
+
+
+def assert_as_published(name: str) -> None:
+    """The preset's network has the names, shapes and settings of the published one."""
     network, config = published_network(name), load_checkpoint_config(name, Path("model.pt"))
     draw, levels = Draw("meta"), len(network.ch_mult if isinstance(network, DDIM) else network.channel_mult)
     size = 32 if isinstance(network, DDIM) else 2**levels  # attention of a DDIM depends on the size
