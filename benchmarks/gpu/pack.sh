@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# On a machine with package registries: gather in .gpu/ what the GPU machine lacks. Run: pack.sh [BUNDLE].
-# BUNDLE: the shipped one with FP16 graphs, calibrated in FP32 on the CPU; made here without (needs the extra `export`).
+# On a machine with package registries: gather in .gpu/ what the GPU machine lacks. Run: pack.sh [BUNDLE [LARGE]].
+# BUNDLE: the shipped one with FP16 graphs, calibrated in FP32 on the CPU; LARGE: what `large_bundle.py make` wrote. They
+# are made here without (needs the extra `export`; LARGE takes ten minutes).
 set -euo pipefail
 cd "$(git rev-parse --show-toplevel)"
 here=benchmarks/gpu shipped=diffood/zoo/data/bundle bin=${VENV:-.venv}/bin place=$(mktemp -d)
@@ -47,6 +48,11 @@ for file in "$bundle"/*; do # the rest is in the repository
   cmp -s "$file" "$shipped/$(basename "$file")" || cp "$file" "$place/fp16"
 done
 tar -C "$place/fp16" -cf - . | xz -9 >.gpu/fp16.tar.xz
+
+large=${2:-$place/large}
+[ -e "$large" ] || PYTHONPATH=$PWD "$bin/python" $here/large_bundle.py make "$large" ${WIDTH:-}
+PYTHONPATH=$PWD "$bin/python" $here/large_bundle.py pack "$large" "$place/packed"
+tar -C "$place/packed" -cf - . | xz -9 >.gpu/large.tar.xz
 
 du -ab .gpu | sort -n
 tree=$( (git ls-files -z; git ls-files -z --others --exclude-standard) | xargs -0 du -cb | tail -1 | cut -f1)

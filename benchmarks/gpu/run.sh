@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # One stage of the checks on the GPU machine, from the repository's root: run.sh one|two|three. Logs go to $OUT.
 # A stage ends by itself within its share of a quarter of an hour; a part that fails, hangs or finds no time left is
-# named, and the others run. A dry run without a GPU: README.md.
+# named, and the others run. ONLY='verify|bench': those parts alone. A dry run without a GPU: README.md.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 stage=${1:-}
 case $stage in
-one) STAGE_SECONDS=200 ;;
-two) STAGE_SECONDS=230 ;;
-three) STAGE_SECONDS=345 ;;
+one) STAGE_SECONDS=120 ;;
+two) STAGE_SECONDS=130 ;;
+three) STAGE_SECONDS=400 ;;
 *)
   echo "usage: run.sh one|two|three" >&2
   exit 2
@@ -28,6 +28,7 @@ export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PYTHONPATH=$SITE:$PWD PYTHONUNBUFFERED=1
 part() { # part SECONDS NAME COMMAND...: run it within its time limit and what is left of the stage; its end is shown
   local limit=$(($1 * ${SLOWER:-1})) name=$2 log=${PART_LOG:-$LOG} began=$SECONDS left=$((STAGE_SECONDS - SECONDS)) start code
   shift 2
+  [[ $name =~ ${ONLY:-.} ]] || return
   if [ "$left" -lt 10 ]; then
     echo "=== $name: left out, $left s are left" | tee -a "$log"
     return
@@ -71,11 +72,7 @@ correctness() { # is it right, the verdicts first
   part 60 nodes "$PYTHON" "$here/nodes.py" "$BUNDLE" $([ "$DEVICE" = cpu ] && echo --cpu)
 }
 
-contracts() { # what the tests promise on this card, while a large bundle is exported on the processor
-  [ -e "$WORK/large/bundle/manifest.json" ] || {
-    rm -rf "$WORK/large"
-    PART_LOG=$OUT/two-large.log LINES_SHOWN=4 part 225 large "$PYTHON" "$here/large_bundle.py" "$WORK/large" ${WIDTH:-} &
-  }
+contracts() { # what the tests promise on this card
   local tests="$PYTHON -m pytest -q -p no:cacheprovider -p pytest_timeout -rs"
   # alone on the card: it looks at the memory in use
   part 120 devices bash -c "$tests tests/runtime/test_devices.py"
@@ -86,23 +83,31 @@ contracts() { # what the tests promise on this card, while a large bundle is exp
   wait
 }
 
+make_large() { # the large UNet and its bundle, with their weights
+  [ -e "$WORK/large/bundle/manifest.json" ] && return
+  rm -rf "$WORK/large" "$WORK/packed" && mkdir "$WORK/packed"
+  "$PYTHON" -c "import tarfile; tarfile.open('$PKG/large.tar.xz').extractall('$WORK/packed', filter='data')" &&
+    "$PYTHON" "$here/large_bundle.py" unpack "$WORK/packed" "$WORK/large"
+}
+
 speed() { # images per second and milliseconds of an image first, then calls of a stage
-  part 110 bench-zoo bash -c "\"$PYTHON\" -m diffood bench \"$BUNDLE\" --backend $BACKEND --plan default --plan fast \
-    --batch ${BATCH:-64} --seconds ${SECONDS_EACH:-5} --rounds 3 --threads ${THREADS:-0} --no-compile --no-memory --json >\"$OUT/bench-zoo.json\" &&
+  make_large >>"$LOG" 2>&1 || echo "=== large: FAILED, left out" | tee -a "$LOG"
+  part 90 bench-zoo bash -c "\"$PYTHON\" -m diffood bench \"$BUNDLE\" --backend $BACKEND --plan default --plan fast \
+    --batch ${BATCH:-64} --seconds ${SECONDS_EACH:-2} --rounds 3 --threads ${THREADS:-0} --no-compile --no-memory --json >\"$OUT/bench-zoo.json\" &&
     \"$PYTHON\" \"$here/summary.py\" \"$OUT/bench-zoo.json\""
-  [ -e "$WORK/large/bundle/manifest.json" ] && part 110 bench-large bash -c "\"$PYTHON\" -m diffood bench \
+  [ -e "$WORK/large/bundle/manifest.json" ] && part 100 bench-large bash -c "\"$PYTHON\" -m diffood bench \
     \"$WORK/large/bundle\" --unet \"$WORK/large/unet\" --scheduler \"$WORK/large/scheduler\" \
     --classifier \"$WORK/large/small.py:small\" --images \"$WORK/large/images\" --backend $BACKEND --plan default --plan fast \
-    --batch ${BATCH:-64} --seconds ${SECONDS_EACH:-5} --rounds 3 --threads ${THREADS:-0} --no-compile --no-memory --json >\"$OUT/bench-large.json\" &&
+    --batch ${BATCH:-64} --seconds ${SECONDS_EACH:-2} --rounds 3 --threads ${THREADS:-0} --no-compile --no-memory --json >\"$OUT/bench-large.json\" &&
     \"$PYTHON\" \"$here/summary.py\" \"$OUT/bench-large.json\""
-  LINES_SHOWN=60 part 90 stages-zoo "$PYTHON" "$here/stages.py" "$BUNDLE" --variants --images "${IMAGES:-64}" \
+  part 30 throughput "$PYTHON" "$here/throughput.py" "$BUNDLE" "$BACKEND"
+  LINES_SHOWN=60 part 100 stages-zoo "$PYTHON" "$here/stages.py" "$BUNDLE" ${VARIANTS---variants} --images "${IMAGES:-8,512,64}" \
     --compile "${COMPILE-64}" --device "$DEVICE" --threads ${THREADS:-0} --json "$OUT/stages-zoo.json"
-  [ -e "$WORK/large/bundle/manifest.json" ] && LINES_SHOWN=60 part 110 stages-large "$PYTHON" "$here/stages.py" \
+  [ -e "$WORK/large/bundle/manifest.json" ] && LINES_SHOWN=60 part 120 stages-large "$PYTHON" "$here/stages.py" \
     "$WORK/large/bundle" --unet "$WORK/large/unet" --scheduler "$WORK/large/scheduler" \
-    --classifier "$WORK/large/small.py:small" --variants --images "${IMAGES_LARGE:-64}" --compile "${COMPILE_LARGE-64}" \
+    --classifier "$WORK/large/small.py:small" ${VARIANTS---variants} --images "${IMAGES_LARGE:-8,64}" --compile "${COMPILE_LARGE-64}" \
     --device "$DEVICE" --threads ${THREADS:-0} --json "$OUT/stages-large.json"
   part 30 timeline "$PYTHON" "$here/timeline.py" "$BUNDLE" "$BACKEND" fp16 ${BATCH:-64}
-  part 60 throughput "$PYTHON" "$here/throughput.py" "$BUNDLE" "$BACKEND"
   part 20 clocks nvidia-smi --query-gpu=name,clocks.sm,temperature.gpu,power.draw,memory.used --format=csv,noheader
 }
 

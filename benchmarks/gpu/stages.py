@@ -7,7 +7,6 @@ Run: stages.py BUNDLE [--unet DIR --scheduler DIR --classifier SPEC] [--images 8
 """
 
 import argparse
-import collections
 import json
 import math
 import statistics
@@ -28,11 +27,12 @@ from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
 from diffood.runtime.images.pixels import from_pixels
 from diffood.runtime.method.noise import make_pool
-from diffood.runtime.sessions import SessionRequest, onnxruntime, onnxruntime_cuda
+from diffood.runtime.sessions import SessionRequest, onnxruntime_cuda
 from diffood.runtime.sessions.backends import open_session
 from diffood.zoo.models import embedded_models
 
 BURSTS, WARM_UPS = 5, 3
+MODES = ("max-autotune", "reduce-overhead")  # of torch.compile
 JUMP = "jump"  # the witness that is the paper's score, an output of the stage
 
 Array = npt.NDArray[np.floating]
@@ -60,17 +60,16 @@ class Timing:
 
 
 class CallSize:
-    """One size of call: its images and their noise, the scores of torch in FP32, and the timings so far."""
+    """One size of call: its images and their noise, and the scores of torch in FP32; the timings of all sizes."""
 
-    def __init__(self, given: argparse.Namespace, bundle: Bundle, images: int) -> None:
-        self.given, self.bundle, self.images = given, bundle, images
+    def __init__(self, given: argparse.Namespace, bundle: Bundle, images: int, timings: list[Timing]) -> None:
+        self.given, self.bundle, self.images, self.timings = given, bundle, images, timings
         self.plan, image, latents = bundle.plan(given.plan), bundle.manifest.image, bundle.manifest.noised_shape
         shape = (images, image.channels, image.height, image.width)
         self.pixels = np.random.default_rng(images).integers(0, 256, shape, np.uint8)
         pool = make_pool(self.plan.seed, self.plan.repeats, math.prod(shape[1:]), math.prod(latents))
         self.noise = pool.draw(self.pixels, latents)
         self.exact: Array | None = None
-        self.timings: list[Timing] = []
 
     def run(self, name: str, contender: Callable[[], Opened]) -> None:
         """Open a contender and time it; one that fails says so in a line."""
@@ -86,6 +85,10 @@ class CallSize:
         rates = self._rates(call, wait)
         self.timings.append(Timing(name, self.images, statistics.median(rates), min(rates), max(rates), error))
         print(self.timings[-1], flush=True)
+        content = {"bundle": self.bundle.path.name, "plan": self.given.plan}
+        self.given.json.write_text(
+            json.dumps({**content, "timings": [asdict(each) for each in self.timings]}, indent=1)
+        )
 
     def _rates(self, call: Callable[[], Any], wait: Callable[[], Any]) -> list[float]:
         for _ in range(WARM_UPS):
@@ -116,12 +119,14 @@ def add_session(
 ) -> None:
     """Our session, from pixels in memory to witnesses in memory; with other options or graphs where given."""
     backend: Backend = "onnxruntime-cuda" if size.given.device == "cuda" else "onnxruntime-cpu"
-    kept, build = dict(onnxruntime_cuda.OPTIONS), onnxruntime.build_stage
+    changed = [table for table in (onnxruntime_cuda.HALF, onnxruntime_cuda.RECORDED) if label]
+    kept = [dict(table) for table in changed]
+    written = onnxruntime_cuda.as_layer_norms
 
     def contender() -> Opened:
-        onnxruntime_cuda.OPTIONS.update(options or {})
-        if rewrite:
-            onnxruntime.build_stage = lambda recipe, stage: rewrite(build(recipe, stage))
+        for table in changed:
+            table.update(options or {})
+        onnxruntime_cuda.as_layer_norms = rewrite or written
         request = SessionRequest(size.bundle, size.plan, precision, size.images, size.given.threads)
         began = time.perf_counter()
         session, feeds = open_session(backend, request), {IMAGE: size.pixels}
@@ -132,60 +137,10 @@ def add_session(
     try:
         size.run(f"diffood, {precision} on {backend}{label}", contender)
     finally:
-        onnxruntime.build_stage = build
-        onnxruntime_cuda.OPTIONS.clear()
-        onnxruntime_cuda.OPTIONS.update(kept)
-
-
-def fuse_norms(model: bytes) -> bytes:
-    """GroupNormalization, with the SiLU after it, as the one kernel that ONNX Runtime has for it on the GPU.
-
-    The standard operator is written out as a dozen others there. The kernel takes channels last: with `prefer_nhwc`
-    most transpositions go.
-    """
-    import onnx
-    from onnx import helper
-
-    proto = onnx.load_from_string(model)
-    readers = collections.defaultdict(list)
-    for node in proto.graph.node:
-        for name in node.input:
-            readers[name].append(node)
-    gone: set[str] = set()
-    nodes = []
-    for node in proto.graph.node:
-        if node.output[0] in gone:
-            continue
-        after = sorted(readers[node.output[0]], key=lambda each: each.op_type)
-        if node.op_type != "GroupNormalization" or [each.op_type for each in after] != ["Mul", "Sigmoid"]:
-            nodes.append(node)  # that of an attention too, whose input has three axes
-            continue
-        gone |= {each.output[0] for each in after}
-        nodes += _fused(node, after[0].output[0])
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
-    if not any(each.domain == "com.microsoft" for each in proto.opset_import):
-        proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    return proto.SerializeToString()
-
-
-def _fused(node: Any, y: str) -> list[Any]:
-    import onnx
-    from onnx.helper import get_attribute_value, make_node
-
-    given = {each.name: get_attribute_value(each) for each in node.attribute}
-    (x, scale, bias), key = node.input, node.output[0]
-    settings = {"groups": given["num_groups"], "epsilon": given.get("epsilon", 1e-5), "activation": 1}
-    inputs = [f"{key}.in", f"{key}.scale", f"{key}.bias"]
-    return [
-        make_node("Transpose", [x], inputs[:1], perm=[0, 2, 3, 1]),
-        *(
-            make_node("Cast", [name], [to], to=onnx.TensorProto.FLOAT)
-            for name, to in zip((scale, bias), inputs[1:], strict=True)
-        ),
-        make_node("GroupNorm", inputs, [f"{key}.out"], domain="com.microsoft", channels_last=1, **settings),
-        make_node("Transpose", [f"{key}.out"], [y], perm=[0, 3, 1, 2]),
-    ]
+        onnxruntime_cuda.as_layer_norms = written
+        for table, before in zip(changed, kept, strict=True):
+            table.clear()
+            table.update(before)
 
 
 def add_torch(size: CallSize, name: str, *, half: bool = False, tf32: bool = False, mode: str = "") -> None:
@@ -236,17 +191,12 @@ def measure(size: CallSize) -> None:
         if precision == "fp32" or (cuda and precision == "fp16"):
             add_session(size, precision)
     if size.given.variants and cuda:
-        nhwc, call = {"prefer_nhwc": "1"}, {"enable_cuda_graph": "0"}
-        add_session(size, "fp16", ", nhwc", nhwc)
-        add_session(size, "fp16", ", fused norms", rewrite=fuse_norms)
-        add_session(size, "fp16", ", nhwc, fused norms", nhwc, fuse_norms)
-        add_session(size, "fp16", ", exhaustive", {"cudnn_conv_algo_search": "EXHAUSTIVE"})
-        add_session(size, "fp16", ", not recorded", call)
-        add_session(size, "fp32", ", not recorded", call)
-        add_session(size, "fp32", ", tf32", {"use_tf32": "1"})
-        add_session(size, "fp32", ", nhwc", nhwc)
+        add_session(size, "fp16", ", channels first", {"prefer_nhwc": "0"})
+        add_session(size, "fp16", ", group norms as they are", rewrite=lambda model: model)
+        add_session(size, "fp16", ", not recorded", {"enable_cuda_graph": "0"})
+        add_session(size, "fp32", ", not recorded", {"enable_cuda_graph": "0"})
     if str(size.images) in size.given.compile.split(","):
-        for mode in ("max-autotune", "reduce-overhead"):
+        for mode in MODES:
             if cuda:
                 add_torch(size, f"torch.compile {mode}, fp16", half=True, mode=mode)
             add_torch(size, f"torch.compile {mode}, fp32", mode=mode)
@@ -271,11 +221,7 @@ def main() -> None:
     bundle = open_bundle(given.bundle)
     timings: list[Timing] = []
     for count in map(int, given.images.split(",")):
-        size = CallSize(given, bundle, count)
-        measure(size)
-        timings += size.timings
-        content = {"bundle": bundle.path.name, "plan": given.plan, "timings": [asdict(each) for each in timings]}
-        given.json.write_text(json.dumps(content, indent=1))
+        measure(CallSize(given, bundle, count, timings))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The CPU session: a plan's stages on ONNX Runtime, in calls of a fixed number of images, divided among threads."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import onnxruntime
 
 from diffood.errors import BundleError, DeviceError, EngineMemoryError, MissingExtraError
 from diffood.runtime.assembly.recipe import Recipe, Stage, list_stages, make_recipe
-from diffood.runtime.assembly.stage import build_stage
+from diffood.runtime.assembly.stage import BATCH, build_stage
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.external_data import find_external_data
 from diffood.runtime.bundle.weights_file import Weight
@@ -87,18 +87,30 @@ def fixed_calls(session: Any, rows: int, threads: int) -> FixedCalls:
 
 
 def load_stage(
-    where: Path, recipe: Recipe, stage: Stage, provider: str, options: Mapping[str, str], threads: int = 0
+    where: Path,
+    recipe: Recipe,
+    stage: Stage,
+    provider: str,
+    options: Mapping[str, str],
+    threads: int = 0,
+    *,
+    rows: int = 0,
+    rewrite: Callable[[bytes], bytes] | None = None,
 ) -> Any:
     """An onnxruntime.InferenceSession of a stage on one provider; `where` is the bundle's folder, for messages.
+
+    rows: Of every call, where all have as many: what only depends on shapes is computed once.
+    rewrite: Makes a model that computes the same.
 
     Raises BundleError, EngineMemoryError, and DeviceError if ONNX Runtime silently chose another provider.
     """
     try:
         with explain_lack_of_memory(LIBRARY):
             model = build_stage(recipe, stage)
+            model = rewrite(model) if rewrite else model
             held = [tensor.name for tensor in find_external_data(model)]  # a stage may need no UNet, or no classifier
             outside = {name: recipe.outside[name] for name in held}
-            session = start_session(model, provider, options, threads, outside)
+            session = start_session(model, provider, options, threads, outside, rows)
     except EngineMemoryError:
         raise
     except Exception as error:
@@ -116,10 +128,17 @@ def load_stage(
 
 
 def start_session(
-    model: bytes, provider: str, options: Mapping[str, str], threads: int, outside: Mapping[str, Weight] = NONE
+    model: bytes,
+    provider: str,
+    options: Mapping[str, str],
+    threads: int,
+    outside: Mapping[str, Weight] = NONE,
+    rows: int = 0,
 ) -> Any:
     """An onnxruntime.InferenceSession; ONNX Runtime may have chosen another provider."""
     settings = onnxruntime.SessionOptions()
+    if rows:
+        settings.add_free_dimension_override_by_name(BATCH, rows)
     give_weights(settings, outside)
     settings.intra_op_num_threads = threads
     settings.log_severity_level = 4  # errors come as exceptions; `diffood doctor` warns about the machine

@@ -6,6 +6,7 @@ Written without a GPU: tested are the refusal without one, and the same code wit
 import contextlib
 import functools
 import io
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +16,7 @@ import onnxruntime
 from diffood.errors import DeviceError, EngineMemoryError, MissingExtraError
 from diffood.runtime.assembly.recipe import Recipe, Stage, list_stages, make_recipe
 from diffood.runtime.backends import Backend
+from diffood.runtime.onnx.layer_norms import as_layer_norms
 from diffood.runtime.sessions import Session, SessionRequest, StageTensors
 from diffood.runtime.sessions.cuda import Device, find_device
 from diffood.runtime.sessions.fixed_calls import FixedCalls
@@ -28,6 +30,8 @@ OPTIONS = {
     "use_tf32": "0",  # FP32 is what the others are measured against: all its bits
     "cudnn_conv_algo_search": "HEURISTIC",  # the default measures, and may choose another kernel on the next start
 }
+# Without TF32 cuDNN is asked for kernels without tensor cores, of which FP16 has none; its products are of FP16 alone.
+HALF = {"use_tf32": "1", "prefer_nhwc": "1"}
 RECORDED = {"enable_cuda_graph": "1"}
 """ONNX Runtime records a stage's first call as a CUDA graph and replays it: no launches of a thousand small kernels."""
 # An ONNX file, opset 13: y = Conv(x, x) of x [1, 1, 3, 3], the sum of squares. A convolution needs cuDNN, which newer
@@ -81,19 +85,22 @@ class OnnxRuntimeCudaSession:
 
 
 def _bind_stage(request: SessionRequest, recipe: Recipe, stage: Stage) -> "_BoundStage":
-    """A stage that is recorded, or one that is not where ONNX Runtime cannot: it left an operator to the CPU."""
+    """A stage that is recorded; where ONNX Runtime cannot do that, as it is: a loop, or a version before 1.21."""
+    half = HALF if request.precision == "fp16" else {}
 
     def bind(recorded: bool) -> _BoundStage:
-        options = {**RECORDED, **OPTIONS} if recorded else OPTIONS
-        session = load_stage(request.bundle.path, recipe, stage, PROVIDER, options)
-        return _BoundStage(session, request.batch, recorded)
+        options, rewrite = ({**OPTIONS, **half, **RECORDED}, as_layer_norms) if recorded else (OPTIONS, None)
+        path, rows = request.bundle.path, request.batch
+        session = load_stage(path, recipe, stage, PROVIDER, options, rows=rows, rewrite=rewrite)
+        return _BoundStage(session, rows, recorded)
 
-    try:
-        return bind(recorded=True)
-    except EngineMemoryError:
-        raise
-    except Exception:  # of one of three classes, when it is loaded or when it first runs
-        return bind(recorded=False)
+    with _nothing_logged():
+        try:
+            return bind(recorded=True)
+        except EngineMemoryError:
+            raise
+        except Exception:  # of one of three classes, when it is loaded or when it first runs
+            return bind(recorded=False)
 
 
 class _BoundStage:
@@ -137,16 +144,14 @@ def _run_probe(provider: str, probe: bytes) -> None:
     if hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on; Jetsons may have older builds, and system libraries
         with contextlib.redirect_stdout(said):
             onnxruntime.preload_dlls()  # CUDA and cuDNN as pip installs them; it prints what it misses
-    onnxruntime.set_default_logger_severity(_FATAL)  # what it would log is in our message
     try:
-        session = start_session(probe, provider, OPTIONS, threads=1)
-        taken = session.get_providers()[0] == provider
-        found = session.run(None, {"x": PROBE_INPUT})[0].item() if taken else None
+        with _nothing_logged():
+            session = start_session(probe, provider, OPTIONS, threads=1)
+            taken = session.get_providers()[0] == provider
+            found = session.run(None, {"x": PROBE_INPUT})[0].item() if taken else None
     except Exception as error:  # a driver without a usable GPU; the class of the exception depends on the version
         reason = " ".join(str(error).split())
         raise DeviceError(f"onnxruntime {version} cannot use CUDA: {_why_not(said.getvalue())} ({reason})") from None
-    finally:
-        onnxruntime.set_default_logger_severity(_WARNING)
     if found is None:
         raise DeviceError(f"onnxruntime {version} cannot use CUDA: {_why_not(said.getvalue())}")
     wanted = float((PROBE_INPUT**2).sum())
@@ -155,6 +160,16 @@ def _run_probe(provider: str, probe: bytes) -> None:
             f"onnxruntime {version} computes a convolution wrongly on {_device_name()}: {found:g}, not {wanted:g}. "
             "Install another version of it, of cuDNN or of the driver."
         )
+
+
+@contextlib.contextmanager
+def _nothing_logged() -> Iterator[None]:
+    """Without what ONNX Runtime logs while it tries kernels: what matters is raised."""
+    onnxruntime.set_default_logger_severity(_FATAL)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNING)
 
 
 def _why_not(said: str) -> str:
