@@ -8,7 +8,7 @@ stage=${1:-}
 case $stage in
 one) STAGE_SECONDS=120 ;;
 two) STAGE_SECONDS=130 ;;
-three) STAGE_SECONDS=400 ;;
+three) STAGE_SECONDS=340 ;;
 *)
   echo "usage: run.sh one|two|three" >&2
   exit 2

@@ -19,7 +19,7 @@ BATCHES = 8, 64, 512
 def main() -> None:
     """Print a line per combination; one that cannot run says why."""
     bundle, backends = open_bundle(Path(sys.argv[1])), sys.argv[2].split(",")
-    images = load_set("fashion-test").images
+    images = load_set("fashion-test").images[:, None]
     calibration = load_calibration(bundle)
     fusion, fitted = load_calibrated_fusion(bundle, calibration), calibration.fingerprint.plan
     plans = {"calibrated": (fitted, fusion), "plain": (bundle.plan("plain"), None)}
@@ -31,9 +31,9 @@ def main() -> None:
                         detector = Detector.load(
                             bundle, plan, backend=backend, precision=precision, batch=batch, fusion=fused
                         )
-                        detector.score(images[:batch])
+                        detector.score_pixels(images[:batch])
                         began = time.perf_counter()
-                        detector.score(images)
+                        detector.score_pixels(images)
                         found = f"{len(images) / (time.perf_counter() - began):8.0f} images/s"
                     except DiffoodError as error:
                         found = f"{type(error).__name__}: {error}"

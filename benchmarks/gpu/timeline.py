@@ -39,15 +39,15 @@ def main() -> None:
     detector = Detector.load(
         bundle, calibration.fingerprint.plan, backend=backend, precision=precision, batch=batch, fusion=fusion
     )
-    images = load_set("fashion-test").images[: 4 * batch]
-    detector.score(images)
+    images = load_set("fashion-test").images[: 4 * batch, None]
+    detector.score_pixels(images)
     began = time.perf_counter()
-    detector.score(images)
+    detector.score_pixels(images)
     plain = time.perf_counter() - began
     kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_available()
     with profile(activities=kinds) as found:
         began = time.perf_counter()
-        detector.score(images)
+        detector.score_pixels(images)
         seconds = time.perf_counter() - began
     events = [event for event in found.events() if event.device_type == DeviceType.CUDA]
     busy = covered((event.time_range.start, event.time_range.end) for event in events) / 1e6
