@@ -23,7 +23,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "benchmarks/README.md": "benchmarks.md",
-    "benchmarks/gpu/README.md": "gpu.md",
+    "benchmarks/gpu/README.md": "gpu_kit.md",
     "diffood/zoo/README.md": "zoo.md",
     "diffood/zoo/data/images/README.md": "zoo_images.md",
 }

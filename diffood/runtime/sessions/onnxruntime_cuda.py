@@ -1,6 +1,6 @@
 """The CUDA session: a plan's stages on ONNX Runtime's CUDA provider.
 
-Written without a GPU: tested are the refusal without one, and the same code with its buffers on the CPU.
+Ran on an H100 (docs/gpu.md); tested on every machine are the refusal, and the same code with its buffers on the CPU.
 """
 
 import contextlib
