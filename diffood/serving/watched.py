@@ -43,6 +43,10 @@ def serve_watched(job: BatchJob, request: ServeRequest, say: Say) -> Summary:
             if log:
                 log.event("failed", "error", error=str(error) or type(error).__name__, files=tally.files)
             raise
+        if flagged and flagged.not_kept:
+            say(f"not kept    {flagged.not_kept} flagged files; they changed or went away after they were scored")
+            if log:
+                log.event("not_kept", "warning", files=flagged.not_kept)
         if log:
             log.event(summary.state, files=summary.files, flagged=summary.flagged, rejected=summary.rejected)
         return summary

@@ -1,17 +1,16 @@
-"""Keeps flagged images: the file itself, as a hard link if possible, and its denoised picture."""
+"""Keeps flagged images: a copy of the bytes that were scored, and the denoised picture."""
 
 import hashlib
 import io
-import os
 from pathlib import Path
 
 from PIL import Image
 
 from diffood.errors import DiffoodError, RejectedImage
-from diffood.runtime.bundle.durable import sync, write_durably
+from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.images.pixels import to_pixels
-from diffood.runtime.inputs.items import Item, LocalFile
+from diffood.runtime.inputs.items import Item
 from diffood.runtime.results import ImageScore
 
 LONGEST_NAME = 48  # characters of a file's own name; with four bytes each a name stays below 255
@@ -22,17 +21,20 @@ class FlaggedFolder:
 
     NUMBER-NAME is the file of row NUMBER, counted from 0, and NUMBER-NAME.denoised.png the image after denoising. It
     is kept before its row is written, and keeping it twice gives the same bytes, so that a resume leaves nothing out.
+
+    Attributes:
+        not_kept: Files that changed or went away after they were scored.
     """
 
     def __init__(self, folder: Path, limits: ImageLimits) -> None:
-        self.folder, self._limits = folder, limits
+        self.folder, self._limits, self.not_kept = folder, limits, 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._refusal(error) from None
 
     def keep(self, number: int, item: Item, sha256: str, picture: bytes | None) -> None:
-        """Keep the file of a row and its picture. A file that changed since it was scored is left out."""
+        """Keep the file of a row and its picture. A file that changed since it was scored is counted instead."""
         path = self.folder / f"{number:07d}-{_plain(item.id)}"
         try:
             self._keep_file(path, item, sha256)
@@ -45,22 +47,11 @@ class FlaggedFolder:
         try:
             data = item.read(self._limits)
         except RejectedImage:
+            data = None
+        if data is None or hashlib.sha256(data).hexdigest() != sha256:
+            self.not_kept += 1
             return
-        if hashlib.sha256(data).hexdigest() != sha256:
-            return
-        if not isinstance(item, LocalFile):
-            write_durably(path, data)
-            return
-        link = path.with_name(f".{path.name}.tmp")
-        link.unlink(missing_ok=True)
-        try:
-            os.link(os.path.realpath(item.path), link)
-        except OSError:  # another file system, or one without links
-            write_durably(path, data)
-            return
-        link.replace(path)  # does nothing if both are links to one file already
-        link.unlink(missing_ok=True)
-        sync(self.folder)
+        write_durably(path, data)  # never a link to a name that may be another file by now, or change later
 
     def _refusal(self, error: OSError) -> DiffoodError:
         return DiffoodError(

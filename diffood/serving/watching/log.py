@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import stat
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -24,11 +25,18 @@ class EventLog:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file. Raises UsageError if it cannot be opened."""
+        """Open the file. Raises UsageError if it cannot be opened, or is not a regular file of one name."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO would block for ever
         try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            self._descriptor = os.open(path, flags, 0o666)
         except OSError as error:
-            raise UsageError(f"--log {path} cannot be written ({error.strerror}); choose another file.") from None
+            reason = "it is a link" if path.is_symlink() else error.strerror
+            raise UsageError(f"--log {path} cannot be written ({reason}); choose another file.") from None
+        found = os.fstat(self._descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            os.close(self._descriptor)
+            kind = "is not a regular file" if not stat.S_ISREG(found.st_mode) else "has another name, by a hard link"
+            raise UsageError(f"--log {path} {kind}; choose another file.")
 
     def event(self, name: str, level: Level = "info", **fields: CellValue) -> None:
         """Append one event."""
