@@ -176,28 +176,34 @@ class _Walker:
 
     def entries(self, name: str, folder: Path) -> Iterator[tuple[str, Path, OSError | None]]:
         """As `walk`, of one folder; a folder in it has a name that ends in "/"."""
-        found: list[tuple[str, Path, bool | None]] = []  # None for what needs no look at links, else if it is one
+        found: list[str] = []  # names as they sort, as small as may be: a folder may have millions
+        folders: dict[str, bool | None] = {}  # None for what needs no look at links, else if it is one
+        on_disk: dict[str, str] = {}  # names that are not as they are shown
         below_link = any(name[: end + 1] in self._links for end, letter in enumerate(name) if letter == "/")
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    text, path = name + utf8_name(entry.name), folder / entry.name
                     if entry.name.startswith("."):
                         self._left_out.hidden += 1
-                    elif not _is_folder(entry):
-                        found.append((text, path, None))
-                    else:
-                        is_link = entry.is_symlink()
-                        found.append((text + "/", path, is_link if is_link or below_link else None))
+                        continue
+                    text = utf8_name(entry.name)
+                    if text != entry.name:
+                        on_disk[text] = entry.name
+                    if _is_folder(entry):
+                        text, is_link = text + "/", entry.is_symlink()
+                        folders[text] = is_link if is_link or below_link else None
+                    found.append(text)
         except OSError as error:
             yield name.removesuffix("/") or utf8_name(folder.name), folder, error
             return
-        found.sort(key=lambda each: each[0])
-        for text, path, by_link in found:  # in order, since the first of two links is followed
+        found.sort()
+        for text in found:  # in order, since the first of two links is followed
+            shown, by_link = text.removesuffix("/"), folders.get(text)
+            path = folder / on_disk.get(shown, shown)
             if by_link is None:
-                yield text, path, None
+                yield name + text, path, None
             else:
-                yield from self._by_link(text, path, by_link)
+                yield from self._by_link(name + text, path, by_link)
 
     def _by_link(self, name: str, folder: Path, is_link: bool) -> Iterator[tuple[str, Path, OSError | None]]:
         """A folder to which a link leads, or which is below one: to be walked, an error, or nothing."""
