@@ -11,10 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
-
-from diffood.errors import DiffoodError
 
 # A child imports what this process does, and never from the folder it happens to start in, as `python -m` would.
 START = "import sys; sys.path[:] = {path!r}; from {module} import main; main(*sys.argv[1:])"
@@ -22,6 +22,7 @@ KILLED = -9  # SIGKILL, which Windows does not have; the kernel sends it where m
 INVALID = "its answer is invalid"  # hostile bytes may have taken the child over
 READY = b"ready"
 START_SECONDS = 120.0  # a busy SD card; the imports take 0.2 s on a PC
+START_WAITS = (0.1, 0.3, 1.0, 3.0, 10.0)  # seconds before each new try: a full memory or process table passes
 END_SECONDS = 5.0  # between a closed pipe and the process's end
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # nothing is multiplied there
 EXPENDABLE = 500  # of 1000: the kernel, short of memory, takes a child before the run that can replace it
@@ -49,32 +50,44 @@ class ChildSilent(Exception):  # noqa: N818
     """The child did not answer in time."""
 
 
-class Child:
-    """A running `module.main(argument)`. It does not get the terminal's Ctrl-C: its owner ends it."""
+class ChildNotStarted(Exception):  # noqa: N818
+    """The child could not be started, or ended before it was up; the message is a clause that says how."""
 
-    def __init__(self, module: str, argument: str) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                child_command(module, argument),
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-                env={**os.environ, **ONE_THREAD},
-            )
-        self._pipe = Connection(ours.detach())
-        self._ready = False
+
+class Child:
+    """A running `module.main(*arguments)`. It does not get the terminal's Ctrl-C: its owner ends it.
+
+    Raises ChildNotStarted where the system has no room for a process.
+    """
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        try:
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                self._process = subprocess.Popen(
+                    child_command(module, *arguments),
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    start_new_session=True,
+                    env={**os.environ, **ONE_THREAD},
+                )
+                self._pipe = Connection(ours.detach())
+        except OSError as error:  # too many processes or open files, no memory
+            raise ChildNotStarted(error.strerror or str(error)) from None
+
+    def wait_until_up(self) -> None:
+        """Wait until it takes frames. Raises ChildNotStarted, and has ended it then."""
+        try:
+            if self.receive(len(READY), START_SECONDS) == READY:
+                return
+            reason = INVALID
+        except (ChildEnded, ChildSilent) as end:
+            reason = str(end) or "no answer"
+        self.kill()
+        raise ChildNotStarted(reason)
 
     def send(self, frame: bytes) -> None:
-        """Send a frame; waits for the child to be up first. Raises ChildEnded; DiffoodError where it never came up."""
-        if not self._ready:
-            try:
-                self._ready = self.receive(len(READY), START_SECONDS) == READY
-            except (ChildEnded, ChildSilent) as end:
-                raise DiffoodError(
-                    f"A process that reads images did not start ({end or 'no answer'}); look above for the reason, "
-                    "free some memory, or use --decoders 0."
-                ) from None
+        """Send a frame to a child that is up. Raises ChildEnded."""
         try:
             self._pipe.send_bytes(frame)
         except OSError:
@@ -106,6 +119,16 @@ class Child:
             self.kill()
             return "it broke its pipe"
         return describe_exit(code)
+
+
+def start_patiently(start: Callable[[], Child], wait: Callable[[float], object] = time.sleep) -> Child:
+    """What `start` gives, which is called again after growing waits where it raises ChildNotStarted."""
+    for seconds in START_WAITS:
+        try:
+            return start()
+        except ChildNotStarted:
+            wait(seconds)
+    return start()
 
 
 def parse_fields(frame: bytes) -> dict[str, Any]:

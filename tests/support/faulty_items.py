@@ -48,10 +48,11 @@ class Faulty(Item):
 
 
 @dataclass(frozen=True)
-class CrashesOnce(Item):
-    """Ends its process at the first reading, and leaves a file that says so."""
+class FaultyOnce(Item):
+    """Has a fault of `Faulty` at the first reading, and leaves a file that says so."""
 
     flag: str
+    fault: str
 
     @property
     def place(self) -> str:
@@ -60,5 +61,5 @@ class CrashesOnce(Item):
     def read(self, limits: ImageLimits) -> bytes:
         if not Path(self.flag).exists():
             Path(self.flag).touch()
-            os._exit(1)
+            return Faulty(self.id, self.fault).read(limits)
         return Faulty(self.id).read(limits)

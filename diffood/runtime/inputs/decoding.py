@@ -12,7 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffood.runtime.child import INVALID, Child, ChildEnded, ChildSilent, parse_fields
+from diffood.errors import DiffoodError
+from diffood.runtime.child import (
+    INVALID,
+    Child,
+    ChildEnded,
+    ChildNotStarted,
+    ChildSilent,
+    parse_fields,
+    start_patiently,
+)
 from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape
 from diffood.runtime.inputs.decode_worker import DecodeTask
 from diffood.runtime.inputs.items import PAUSE, Item, Pause
@@ -111,43 +120,51 @@ def _decoder(shape: ImageShape, limits: ImageLimits, decoding: DecodeOptions) ->
 
 
 class _DecoderPool:
-    """Processes that decode groups of items, each used by one thread at a time."""
+    """Processes that decode groups of items, each used by one thread at a time and started by it."""
 
     def __init__(self, task: DecodeTask, count: int) -> None:
         self._task = task
-        self._closed, self._lock = False, threading.Lock()
+        self._closed, self._lock = threading.Event(), threading.Lock()
         self._all: set[Child] = set()
-        self._idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[Child | None] = queue.SimpleQueue()
         for _ in range(count):
-            self._idle.put(self._start())
+            self._idle.put(None)
 
     def decode(self, items: Sequence[Item]) -> list[DecodedImage]:
-        """Decode each item. One that ends its process is tried once more, alone: another may have been the cause."""
+        """Decode each item.
+
+        One that ends its process or silences it is tried once more, alone: another item may have been the cause, or
+        something outside, as a process that was stopped or killed for memory.
+        """
         child, answers, suspect = self._idle.get(), list[DecodedImage](), False
         try:
             while len(answers) < len(items):
                 rest = items[len(answers) :]
+                child = child or self._start()
                 try:
                     for answer in self._ask(child, rest[:1] if suspect else rest):
                         answers.append(answer)
                         suspect = False
-                except ChildSilent:
-                    child = self._replace(child)
-                    answers.append(_refused(f"took longer than {self._task.seconds:g} s to read and decode"))
-                    suspect = False
-                except ChildEnded as end:
-                    child = self._replace(child)
+                except (ChildSilent, ChildEnded) as end:
+                    self._end(child)
+                    child = None
                     if suspect:
-                        answers.append(_refused(f"ended the process that decoded it, twice ({end})"))
+                        answers.append(_refused(self._describe(end)))
                     suspect = not suspect
         finally:
             self._idle.put(child)
         return answers
 
+    def _describe(self, end: ChildSilent | ChildEnded) -> str:
+        if isinstance(end, ChildSilent):
+            return f"took longer than {self._task.seconds:g} s to read and decode, twice"
+        return f"ended the process that decoded it, twice ({end})"
+
     def close(self) -> None:
         """End all processes; threads that wait for one then end too."""
         with self._lock:
-            self._closed, running = True, list(self._all)
+            self._closed.set()
+            running = list(self._all)
         for child in running:
             child.kill()
 
@@ -171,18 +188,32 @@ class _DecoderPool:
             yield DecodedImage(array, loaded.sha256, loaded.note)
 
     def _start(self) -> Child:
+        """A process that is up. Raises DiffoodError if none starts, ChildEnded once the pool is closed."""
+        try:
+            return start_patiently(self._start_once, self._closed.wait)
+        except ChildNotStarted as failure:
+            raise DiffoodError(
+                f"A process that reads images did not start ({failure}); look above for the reason, free some memory, "
+                "or use --decoders 0."
+            ) from None
+
+    def _start_once(self) -> Child:
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 raise ChildEnded("the run ends")
             child = Child("diffood.runtime.inputs.decode_worker", self._task.as_json())
             self._all.add(child)
+        try:
+            child.wait_until_up()
+        except ChildNotStarted:
+            self._end(child)
+            raise
         return child
 
-    def _replace(self, child: Child) -> Child:
+    def _end(self, child: Child) -> None:
         child.kill()
         with self._lock:
             self._all.discard(child)
-        return self._start()
 
 
 def _refused(what: str) -> DecodedImage:

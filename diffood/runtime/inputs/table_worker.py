@@ -3,6 +3,7 @@
 tables.py starts it. For each row it sends a header and the image's bytes.
 """
 
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -22,29 +23,29 @@ BUFFER = 2**20  # bytes of a column read at a time, so that a row group need not
 
 @dataclass(frozen=True)
 class TableRequest:
-    """What to read: a path or a URL, its image column and its id column ("" for row numbers)."""
+    """What to read: a path or a URL, its image column and its id column ("" for row numbers), and from which row on."""
 
     place: str
     image_column: str
     id_column: str
     max_bytes: int
+    first: int = 0
 
     def as_json(self) -> str:
-        """The argument of the process."""
+        """What the process is sent first."""
         return json.dumps(asdict(self))
 
 
-def main(argument: str) -> None:
-    """Send every row of the table, then a header with `end`: "" or the error that ended it."""
-    table = TableRequest(**json.loads(argument))
+def main() -> None:
+    """Take a request, send every row of its table, then a header with `end`: "" or the error that ended it."""
     import pyarrow.compute  # before memory is limited
     import pyarrow.parquet
 
     pipe = serve_parent(MEGABYTES)
-    pipe.recv_bytes()
+    table = TableRequest(**json.loads(pipe.recv_bytes()))
     try:
         with _open(table.place) as file, pyarrow.parquet.ParquetFile(file, buffer_size=BUFFER) as parquet:
-            for identity, data in _rows(parquet, table):
+            for identity, data in itertools.islice(_rows(parquet, table), table.first, None):
                 _send(pipe, identity, data)
         pipe.send_bytes(json.dumps({"end": ""}).encode())
     except RejectedImage as error:

@@ -1,10 +1,11 @@
 """Lists the rows of Parquet files with a column of images as items. A child process reads the file."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 
 from diffood.errors import MissingExtraError
-from diffood.runtime.child import INVALID, Child, ChildEnded, ChildSilent
+from diffood.runtime.child import INVALID, Child, ChildEnded, ChildNotStarted, ChildSilent, start_patiently
 from diffood.runtime.inputs.items import LONGEST_ID, InlineItem, Item, RefusedItem
 from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
 from diffood.runtime.inputs.table_worker import TableRequest
@@ -25,18 +26,48 @@ def list_table(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
     except MissingExtraError as error:  # of a table in a list; one that is named itself was refused before
         yield RefusedItem(name, name, str(error))
         return
-    child = Child(
-        "diffood.runtime.inputs.table_worker",
-        TableRequest(place, columns.image, columns.identity, limits.max_bytes).as_json(),
-    )
-    number = 0
+    request = TableRequest(place, columns.image, columns.identity, limits.max_bytes)
+    number, tried = 0, -1  # rows that were given, and with how many of them the process ended
+    while True:
+        try:
+            for item in _rows(name, replace(request, first=number), reading):
+                yield item
+                number += 1
+        except _TableEndedError as end:
+            if number == tried or end.by_itself:
+                yield _refused_table(name, str(end))
+                return
+            tried = number  # once more from there: it may have been stopped or killed from outside
+        else:
+            return
+
+
+class _TableEndedError(Exception):
+    """A table, or the process that reads it, ended before its last row; the message is a clause that says why.
+
+    Attributes:
+        by_itself: The process said so.
+    """
+
+    def __init__(self, why: str, *, by_itself: bool = False) -> None:
+        super().__init__(why)
+        self.by_itself = by_itself
+
+
+def _rows(name: str, request: TableRequest, reading: ReadOptions) -> Iterator[Item]:
+    """The rows from the first one asked for. Raises _TableEndedError."""
     try:
-        child.send(b"go")
+        child = start_patiently(_start)
+    except ChildNotStarted as failure:
+        raise _TableEndedError(f"the process that reads it did not start: {failure}", by_itself=True) from None
+    number, limits, named = request.first, reading.limits, bool(reading.columns.identity)
+    try:
+        child.send(request.as_json().encode())
         while True:
             header = child.receive_fields(LONGEST_HEADER, SECONDS)
             if "end" in header:
                 if header["end"]:
-                    yield _refused_table(name, str(header["end"]))
+                    raise _TableEndedError(str(header["end"]), by_itself=True)
                 return
             where, given = f"{name}/{number}", header["id"]
             number += 1
@@ -45,18 +76,26 @@ def list_table(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
                 yield RefusedItem(identity, where, str(header["error"]))
                 continue
             data = child.receive(limits.max_bytes, SECONDS)
-            if columns.identity and identity is where:
+            if named and identity is where:
                 yield RefusedItem(
-                    where, where, f"The row's {columns.identity!r} is not an id; use a text or a whole number."
+                    where,
+                    where,
+                    f"The row's {reading.columns.identity!r} is not an id; use a text or a whole number.",
                 )
             else:
                 yield InlineItem(identity, where, data)
     except (ChildEnded, ChildSilent) as end:
-        yield _refused_table(name, f"the process that read it ended: {end or 'no row for minutes'}")
+        raise _TableEndedError(f"the process that read it ended: {str(end) or 'no row for minutes'}") from None
     except (KeyError, TypeError):
-        yield _refused_table(name, f"the process that read it ended: {INVALID}")
+        raise _TableEndedError(f"the process that read it ended: {INVALID}") from None
     finally:
         child.kill()
+
+
+def _start() -> Child:
+    child = Child("diffood.runtime.inputs.table_worker")
+    child.wait_until_up()
+    return child
 
 
 def require_pyarrow() -> None:

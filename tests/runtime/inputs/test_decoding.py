@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faulty_items import CrashesOnce, Faulty
+from faulty_items import Faulty, FaultyOnce
+from killed_starts import kill_at_start
 
 from diffood.errors import DiffoodError
 from diffood.runtime import child as child_module
@@ -84,8 +85,8 @@ FAULTS = {
     "endless answer": "twice (it broke its pipe)",
     "memory": "could not be read (MemoryError)",
     "error": "could not be read (KeyError",
-    "sleep": "took longer than 1 s to read and decode",
-    "stop": "took longer than 1 s to read and decode",
+    "sleep": "took longer than 1 s to read and decode, twice",
+    "stop": "took longer than 1 s to read and decode, twice",
 }
 
 
@@ -106,10 +107,22 @@ def test_a_fault_takes_one_item_with_it(fault: str, places: tuple[int, ...], mon
             assert loaded.error == ""
 
 
-def test_what_another_item_may_have_done_is_tried_again(tmp_path: Path) -> None:
-    items: list[Item] = [Faulty("a"), CrashesOnce("b", str(tmp_path / "flag")), Faulty("c")]
-    assert [loaded.error for loaded in decode(items, PROCESSES).values()] == ["", "", ""]
-    assert (tmp_path / "flag").exists()
+def test_a_fault_that_passes_costs_no_image(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for fault in ("exit", "signal 9", "stop"):
+        with subtests.test(fault=fault):
+            flag = tmp_path / fault
+            items: list[Item] = [Faulty("a"), FaultyOnce("b", str(flag), fault), Faulty("c")]
+            assert [loaded.error for loaded in decode(items, DecodeOptions(2, seconds=2)).values()] == ["", "", ""]
+            assert flag.exists()
+
+
+def test_a_process_that_is_killed_while_it_starts_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_at_start(tmp_path, monkeypatch, times=3)
+    items: list[Item] = [Faulty(f"{index}") for index in range(3 * GROUP)]
+    assert {loaded.error for loaded in decode(items, PROCESSES).values()} == {""}
+    assert {path.name for path in tmp_path.iterdir()} >= {"0", "1", "2"}
 
 
 @pytest.mark.parametrize("decoding", [IN_THREADS, PROCESSES], ids=["threads", "processes"])
@@ -160,6 +173,7 @@ def test_a_closed_stream_waits_for_no_hanging_item() -> None:
 
 
 def test_a_process_that_cannot_start_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_module, "START_WAITS", (0.01, 0.01))
     monkeypatch.setattr(child_module, "START", "raise SystemExit({path!r} and {module!r} and 3)")
     with pytest.raises(DiffoodError, match=r"did not start \(stopped with exit code 3\).*--decoders 0"):
         decode([Faulty("a")], PROCESSES)

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from killed_starts import kill_at_start
 from tars import png
 
 from diffood.errors import RejectedImage
@@ -137,9 +138,38 @@ def test_a_reader_that_dies_is_one_row(tmp_path: Path, monkeypatch: pytest.Monke
         "diffood.runtime.child.START",
         "import os, sys; sys.path[:] = {path!r}; from {module} import main\n"
         "import diffood.runtime.inputs.table_worker as worker\n"
-        "worker._rows = lambda *given: os.abort()\nmain(sys.argv[1])",
+        "worker._rows = lambda *given: os.abort()\nmain()",
     )
     [(name, said)] = rows(path)
     assert name == "t.parquet"
     assert "the process that read it ended: crashed with signal 6, SIGABRT" in str(said)
     assert table_worker.MEGABYTES > 0
+
+
+def test_a_reader_that_ends_once_or_does_not_start_costs_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
+    images = [png(number) for number in range(40)]
+    path = write(tmp_path, images, pa.binary())
+    expected = [(f"t.parquet/{number}", image) for number, image in enumerate(images)]
+    for number, name in enumerate(("SIGKILL", "SIGSTOP")):
+        with subtests.test(signal=name):
+            monkeypatch.setattr("diffood.runtime.inputs.tables.SECONDS", 4.0)
+            monkeypatch.setattr(
+                "diffood.runtime.child.START",
+                "import os, signal, sys; sys.path[:] = {path!r}; from {module} import main\n"
+                "import diffood.runtime.inputs.table_worker as worker\n"
+                "send = worker._send\n"
+                "def send_some(pipe, identity, data, numbers=iter(range(100))):\n"
+                f"    if next(numbers) == 17 and not os.path.exists('{tmp_path}/{number}'):\n"
+                f"        open('{tmp_path}/{number}', 'x'); os.kill(os.getpid(), signal.{name})\n"
+                "    send(pipe, identity, data)\n"
+                "worker._send = send_some\nmain()",
+            )
+            assert rows(path) == expected
+            assert (tmp_path / str(number)).exists()
+    monkeypatch.undo()
+    (tmp_path / "starts").mkdir()
+    kill_at_start(tmp_path / "starts", monkeypatch, times=2)
+    assert rows(path) == expected
+    assert (tmp_path / "starts" / "1").exists()
