@@ -28,7 +28,7 @@ class BatchJob:
         scorer: Turns items into rows.
         items: The inputs. Those of rows that exist are skipped, unless `live`.
         output: Where the rows go; entered.
-        live: The items have no fixed order; `existing_ids` tells their source which to leave out.
+        live: The items have no fixed order; `existing_rows` tells their source which to leave out.
         tally: Counts, which may be read meanwhile.
         stop: When requested, the images under way are finished and the output is left for a resume.
         on_row: Called after each new row is written; an exception from it ends the run.
@@ -50,6 +50,7 @@ def serve_batch(job: BatchJob) -> Summary:
 
     Raises:
         UsageError: The items do not match the rows that exist.
+        DiffoodError: The output cannot be written, or an item has no row.
     """
     tally, scorer, output = job.tally, job.scorer, job.output
     tally.batch = scorer.batch
@@ -59,12 +60,19 @@ def serve_batch(job: BatchJob) -> Summary:
         end(encode_summary(summary, f"{scorer.precision} on {scorer.backend}", output.run))
         return summary
 
-    items = iter(job.items)
+    seen, items = 0, iter(job.items)
+
+    def counted() -> Iterator[Item | Pause]:
+        nonlocal seen
+        for item in job.stop.limit(items):
+            seen += not isinstance(item, Pause)
+            yield item
+
     if not job.live:
         _skip_existing(output, items, tally)
     tally.begin()
     try:
-        for scored in scorer.rows(job.stop.limit(items)):
+        for scored in scorer.rows(counted()):
             row = scored.row
             if job.flagged and row.is_ood:
                 job.flagged.keep(tally.files, scored.item, row.sha256, scored.picture)
@@ -72,6 +80,7 @@ def serve_batch(job: BatchJob) -> Summary:
             tally.add(row)
             tally.batch = scorer.batch
             job.on_row(row)
+        _require_row_each(seen, tally.files - tally.resumed)
     except BaseException:
         with contextlib.suppress(DiffoodError):
             conclude("failed", output.stop)
@@ -79,11 +88,20 @@ def serve_batch(job: BatchJob) -> Summary:
     return conclude("stopped", output.stop) if job.stop.requested else conclude("finished", output.finish)
 
 
-def existing_ids(output: Output, tally: Tally) -> Iterator[str]:
-    """Ids of the rows an output has; counts them on the way."""
+def _require_row_each(read: int, written: int) -> None:
+    """Raise DiffoodError if some item that was read has no row."""
+    if read != written:
+        raise DiffoodError(
+            f"{read} files were read and {written} rows written, a fault of diffood: please report it. The rows are "
+            "kept unfinished; score the files again with --overwrite."
+        )
+
+
+def existing_rows(output: Output, tally: Tally) -> Iterator[tuple[str, str]]:
+    """(id, SHA-256) of the rows an output has; counts them on the way."""
     for row in output.done():
         tally.add(row)
-        yield row.id
+        yield row.id, row.sha256
     tally.begin()
 
 

@@ -27,7 +27,7 @@ from diffood.runtime.inputs.outputs import refuse_outputs_inside
 from diffood.runtime.inputs.reading import ReadOptions
 from diffood.runtime.progress import Say
 from diffood.runtime.writable import require_writable
-from diffood.serving.batch import BatchJob, existing_ids
+from diffood.serving.batch import BatchJob, existing_rows
 from diffood.serving.output.journal import RunRecord
 from diffood.serving.output.layout import OutputLayout
 from diffood.serving.output.open import open_output
@@ -175,7 +175,7 @@ def _prepare(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer, 
     tally = Tally(left_out)
     output = open_output(layout, _run_record(request, layout, opened), request.output.mode)
     live = inputs.watch is not None or STANDARD_INPUT in inputs.names  # no order that a resume would find again
-    done = existing_ids(output, tally) if live else ()
+    done = existing_rows(output, tally) if live else ()
     reading = ReadOptions(
         limits=request.scorer.limits,
         columns=inputs.columns,

@@ -8,7 +8,7 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +19,21 @@ from written import open_at
 
 from diffood.calibration.calibrate import calibrate
 from diffood.calibration.scored_files import score_sources
+from diffood.errors import DiffoodError
 from diffood.runtime import item_pass
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import save_calibration
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.decoding import IN_THREADS, DecodeOptions
-from diffood.runtime.inputs.items import PAUSE, InlineItem, LocalFile, Pause
+from diffood.runtime.inputs.items import PAUSE, InlineItem, Item, LocalFile, Pause
 from diffood.runtime.inputs.open import list_inputs, open_inputs
 from diffood.runtime.inputs.reading import ReadOptions
 from diffood.runtime.inputs.watch import WatchedFolder
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.pipeline import score_files
-from diffood.serving.batch import BatchJob, existing_ids, serve_batch
-from diffood.serving.local import LocalScorer, make_rows
+from diffood.serving.batch import BatchJob, existing_rows, serve_batch
+from diffood.serving.local import LocalScorer, ScoredFile, make_rows
 from diffood.serving.output.summary import Summary, Tally
 from diffood.serving.rows.row import Row
 from diffood.serving.stop import Stop
@@ -344,6 +345,23 @@ def test_items_that_hold_their_bytes_do_not_fill_memory(
             assert given == pulled == 60
 
 
+class ForgetfulScorer(LocalScorer):
+    """Gives no row for one of its items."""
+
+    def rows(self, items: Iterable[Item | Pause]) -> Iterator[ScoredFile]:
+        return (scored for number, scored in enumerate(super().rows(items)) if number != 3)
+
+
+def test_a_run_with_an_item_that_has_no_row_is_not_finished(detector: Detector, mixed: Path, tmp_path: Path) -> None:
+    sources, output = list_inputs([str(mixed)]), tmp_path / "rows.jsonl"
+    with (
+        open_at(output) as target,
+        pytest.raises(DiffoodError, match=f"{len(sources)} files were read and {len(sources) - 1} rows written"),
+    ):
+        serve_batch(BatchJob(ForgetfulScorer(detector, detector.calibration()), sources, target))
+    assert not output.exists()
+
+
 def test_progress_counts_every_file_once(detector: Detector, mixed: Path) -> None:
     seen: list[int] = []
     sources = list_inputs([str(mixed)])
@@ -388,7 +406,7 @@ def test_a_watched_folder_is_resumed_by_ids_whatever_comes_first(
         shutil.copy(file, drop)
     with open_at(output, "resume") as target:
         tally = Tally()
-        sources = open_inputs([], ReadOptions(watch=watch, done=existing_ids(target, tally)))
+        sources = open_inputs([], ReadOptions(watch=watch, done=existing_rows(target, tally)))
         last = serve_batch(
             BatchJob(LocalScorer(detector, detector.calibration()), sources, target, live=True, tally=tally)
         )

@@ -166,6 +166,14 @@ def walk_tree(
             levels.pop()
 
 
+def why_unlisted(error: OSError) -> str:
+    """Why a folder that `walk` gives with an error has no rows for its files."""
+    if not error.errno:
+        return f"The link is not followed: {error.strerror}."
+    said = f"The folder cannot be listed ({error.strerror})"
+    return f"{said}, so its files have no rows; check its permissions and try again."
+
+
 class _Walker:
     """Lists the folders of one walk, and knows which ones links have led to."""
 

@@ -4,13 +4,13 @@ import contextlib
 import itertools
 import logging
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.inputs.archives import TAR
+from diffood.runtime.inputs.distinct import distinct
 from diffood.runtime.inputs.files import (
     InputNames,
     RefusedLine,
@@ -22,8 +22,9 @@ from diffood.runtime.inputs.files import (
     open_list,
     refuse_bundle,
     walk,
+    why_unlisted,
 )
-from diffood.runtime.inputs.items import InlineItem, Item, LocalFile, Pause, RefusedItem, utf8_name
+from diffood.runtime.inputs.items import InlineItem, Item, LocalFile, Pause, RefusedItem, describe_error, utf8_name
 from diffood.runtime.inputs.labels import is_image_name, without_labels
 from diffood.runtime.inputs.members import open_regular
 from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns, ContainerFormat, ReadOptions
@@ -67,8 +68,7 @@ def open_inputs(inputs: InputNames, reading: ReadOptions) -> Iterator[Item | Pau
 
     Inputs come in the order given: a folder or glob sorted by id, a list by lines, a shard by members, a table by
     rows. A place that is given twice is listed once. If two places share an id, the second item is refused. With
-    `shuffle` everything is listed first. Live
-    inputs pause.
+    `shuffle` everything is listed first. Live inputs pause, and a file that was replaced since is another item.
 
     Raises:
         UsageError: An input names nothing.
@@ -81,12 +81,13 @@ def open_inputs(inputs: InputNames, reading: ReadOptions) -> Iterator[Item | Pau
     streams = _streams(inputs, reading, bases)
     items = itertools.chain.from_iterable(streams)
     lone_folder = len(streams) == 1 and bool(bases) and not reading.done and not reading.columns.identity
-    found = _distinct(items, reading.done, files_are_distinct=lone_folder)
+    live = bool(reading.watch) or STANDARD_INPUT in inputs
+    found = distinct(items, reading, live=live, files_are_distinct=lone_folder)
     if reading.shuffle:
-        if reading.watch or STANDARD_INPUT in inputs:
+        if live:
             raise UsageError("--shuffle lists all inputs first, and --watch and - have no end; leave one of them out.")
         found = shuffled(found)
-    if reading.watch or STANDARD_INPUT in inputs or reading.done:
+    if live or reading.done:
         return found
     first = next(found, None)
     if first is None:
@@ -176,13 +177,7 @@ def _folder(folder: Path, base: str, reading: ReadOptions) -> Iterator[Item]:
         if error is None:
             yield from _expand(base + name, path, reading)
         else:
-            reason = (
-                f"The folder cannot be listed ({error.strerror}), so its files have no rows; check its permissions and "
-                "try again."
-                if error.errno
-                else f"The link is not followed: {error.strerror}."
-            )
-            yield RefusedItem(base + name, utf8_name(os.fspath(path)), reason)
+            yield RefusedItem(base + name, utf8_name(os.fspath(path)), why_unlisted(error))
 
 
 def _expand(identity: str, path: Path, reading: ReadOptions) -> Iterator[Item]:
@@ -223,9 +218,24 @@ def _entries(
             elif isinstance(entry, RefusedLine):
                 yield RefusedItem(f"{name}:{entry.number}", f"{name}:{entry.number}", entry.reason)
             else:
-                yield from _entry(entry, folder, reading)
+                yield from _entry_or_refusal(entry, folder, reading)
     except (DiffoodError, OSError) as error:
         yield RefusedItem(name, name, f"The list, or its rest after the last row, cannot be read: {error}.")
+
+
+def _entry_or_refusal(entry: str, folder: Path, reading: ReadOptions) -> Iterator[Item]:
+    """The items of a line; whatever goes wrong with it is a row, and does not end the list."""
+    identity, empty = utf8_name(entry), True
+    try:
+        for item in _entry(entry, folder, reading):
+            empty = False
+            yield item
+    except Exception as error:  # each file system has its own
+        reason = f"The line, or its rest after the last row, cannot be read ({describe_error(error)}); check it."
+        yield RefusedItem(identity, identity, reason)
+        return
+    if empty and is_folder(os.fspath(folder / entry)):
+        yield RefusedItem(identity, identity, "The folder has no files but hidden ones; name one with images in it.")
 
 
 def _entry(entry: str, folder: Path, reading: ReadOptions) -> Iterator[Item]:
@@ -246,61 +256,3 @@ def _exists(path: Path) -> bool:
         return os.path.lexists(path)
     except ValueError:  # a name with a NUL
         return False
-
-
-def _distinct(
-    items: Iterator[Item | Pause], done: Iterable[str], *, files_are_distinct: bool = False
-) -> Iterator[Item | Pause]:
-    """Each place once; an id that another place already has is refused under a new id.
-
-    With `files_are_distinct`, files come from one folder: only ids of members of containers in it are compared.
-    """
-    with contextlib.closing(_SeenIds()) as ids:
-        for identity in done:
-            ids.add(identity, None)
-        for item in items:
-            if isinstance(item, Pause) or (files_are_distinct and isinstance(item, LocalFile)):
-                yield item
-                continue
-            if ids.add(item.id, item.place):
-                yield item
-            elif ids.place(item.id) not in (None, item.place):
-                reason = f"Another image of this run has the id {item.id!r} too; give each its own id."
-                yield RefusedItem(ids.rename(item.id, item.place), item.place, reason)
-
-
-class _SeenIds:
-    """The ids of a run, in a SQLite database: in memory while it is small, otherwise in a temporary file."""
-
-    def __init__(self) -> None:
-        self._known = sqlite3.connect("", check_same_thread=False)  # one at a time, and any may end the run
-        self._known.execute("PRAGMA journal_mode = OFF")
-        self._known.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, place TEXT, called INTEGER) WITHOUT ROWID")
-
-    def add(self, identity: str, place: str | None) -> bool:
-        """Whether the id was new; place None stands for any place. Raises DiffoodError if the file cannot grow."""
-        try:
-            return self._known.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, 1)", (identity, place)).rowcount == 1
-        except sqlite3.Error as error:
-            raise DiffoodError(
-                f"The ids of this run cannot be remembered ({error}); free some space for temporary files, or set "
-                "TMPDIR."
-            ) from None
-
-    def place(self, identity: str) -> str | None:
-        """The place of a known id."""
-        [place] = self._known.execute("SELECT place FROM seen WHERE id = ?", (identity,)).fetchone()
-        return None if place is None else str(place)
-
-    def rename(self, identity: str, place: str) -> str:
-        """A new id for another place of this id: the id and the next number, so that thousands take no search."""
-        [number] = self._known.execute("SELECT called FROM seen WHERE id = ?", (identity,)).fetchone()
-        number += 1
-        while not self.add(f"{identity}#{number}", place):
-            number += 1
-        self._known.execute("UPDATE seen SET called = ? WHERE id = ?", (number, identity))
-        return f"{identity}#{number}"
-
-    def close(self) -> None:
-        """Close the database."""
-        self._known.close()

@@ -37,7 +37,7 @@ class ReadOptions:
         limits: What one image may cost.
         columns: Columns of tables.
         watch: Folder whose files follow the inputs as they come.
-        done: Ids that already have rows; items with these ids are skipped.
+        done: (id, SHA-256) of the rows that exist; their items are skipped.
         stop: Ends live inputs when it is set; a signal handler may set it.
         left_out: Counts the files that are left out on purpose.
         shuffle: Whether to list everything first and give it in the order of `shuffling`.
@@ -46,7 +46,7 @@ class ReadOptions:
     limits: ImageLimits = DEFAULT_LIMITS
     columns: Columns = DEFAULT_COLUMNS
     watch: WatchedFolder | None = None
-    done: Iterable[str] = ()
+    done: Iterable[tuple[str, str]] = ()
     stop: threading.Event = field(default_factory=threading.Event)
     left_out: LeftOut = field(default_factory=LeftOut)
     shuffle: bool = False

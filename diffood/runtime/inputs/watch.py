@@ -3,6 +3,7 @@
 They give a pause when the next item may take long, so that the items before it are scored first.
 """
 
+import errno
 import os
 import select
 import sys
@@ -13,14 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import DiffoodError, UsageError
-from diffood.runtime.inputs.files import LONGEST_LINE, RefusedLine, list_entry, walk
-from diffood.runtime.inputs.items import PAUSE, Item, LocalFile, Pause
+from diffood.runtime.inputs.files import LONGEST_LINE, RefusedLine, list_entry, walk, why_unlisted
+from diffood.runtime.inputs.items import PAUSE, Item, Pause, RefusedItem, utf8_name
+from diffood.runtime.inputs.members import Stamp
+from diffood.runtime.inputs.versions import FileVersion, stamp_at
 
 POLL_SECONDS = 0.5
 SETTLE_SECONDS = 1.0
 """A file is complete when its size and time have not changed for this long; cameras write an image in less."""
 REST_FACTOR = 10  # listing a folder with very many files is followed by a rest this many times as long
 READ_BYTES = 2**16
+LISTING_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds before each new try after an error that may pass."""
+PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EIO, errno.ETIMEDOUT,
+                     errno.ESTALE, errno.EHOSTDOWN, errno.ENETDOWN, errno.ENETUNREACH})  # fmt: skip
+"""Errors of a machine that is short of something, and of disks on a network."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,10 @@ class WatchedFolder:
 
 
 def watch_folder(watch: WatchedFolder, stop: threading.Event) -> Iterator[Item | Pause]:
-    """Files of a folder once they are complete, existing ones first; each name once. Ends when `stop` is set.
+    """Files of a folder once they are complete, existing ones first. Ends when `stop` is set.
+
+    A file whose inode, time or size has changed since it was given is given again. One that was removed or replaced
+    before it was complete is given too, to be refused.
 
     Raises UsageError if it is not a folder, DiffoodError if it can no longer be listed.
     """
@@ -51,54 +62,106 @@ def watch_folder(watch: WatchedFolder, stop: threading.Event) -> Iterator[Item |
 
 
 def _watch(watch: WatchedFolder, stop: threading.Event) -> Iterator[Item | Pause]:
-    given: set[str] = set()
-    waiting: dict[str, tuple[tuple[int, int, int], float]] = {}  # state of a file, and since when
-    last_change, pending = time.monotonic(), False
+    listed = ListedFolder(watch)
+    last_change, pending, failures = time.monotonic(), False, 0
     while not stop.is_set():
         began = time.monotonic()
-        present: set[str] = set()
-        whole: list[LocalFile] = []
-        for name, path, error in walk(watch.folder):
-            if error is not None:
-                if path == watch.folder:
-                    raise DiffoodError(f"The watched folder {path} can no longer be listed ({error.strerror}).")
-                continue  # tried again at the next listing
-            present.add(name)
-            if name in given:
-                continue
-            state = _state(path)
-            if state is None:
-                continue
-            now = time.monotonic()
-            before = waiting.get(name)
-            if before is None or before[0] != state:
-                waiting[name] = (state, now)
-                last_change = now
-            elif now - before[1] >= watch.settle_seconds:
-                whole.append(LocalFile(name, path))
-        for source in whole:
-            del waiting[source.id]
-            yield source
-        given = (given | {source.id for source in whole}) & present
-        waiting = {name: state for name, state in waiting.items() if name in present}
-        pending = pending or bool(whole)
-        if pending and not whole:
-            pending = False
+        try:
+            found = list(listed.next_items())
+            failures = 0
+        except OSError as error:
+            if error.errno not in PASSING or failures == len(LISTING_WAITS):
+                raise DiffoodError(
+                    f"The watched folder {watch.folder} can no longer be listed ({error.strerror})."
+                ) from None
+            stop.wait(LISTING_WAITS[failures])
+            failures += 1
+            continue
+        yield from found
+        if pending and not found:
             yield PAUSE
+        pending = bool(found)
         now = time.monotonic()
-        if whole:
+        if found or listed.changed:
             last_change = now
-        if watch.idle_seconds is not None and not waiting and now - last_change >= watch.idle_seconds:
+        if watch.idle_seconds is not None and not listed.waits and now - last_change >= watch.idle_seconds:
             return
-        stop.wait(max(watch.poll_seconds, REST_FACTOR * (now - began)) if not whole else 0)
+        stop.wait(max(watch.poll_seconds, REST_FACTOR * (now - began)) if not found else 0)
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:  # moved away meanwhile; a dangling link never settles
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ino
+_State = Stamp | str
+"""The stamp of a file, or why a folder cannot be listed."""
+
+
+class ListedFolder:
+    """A folder that is listed again and again.
+
+    Attributes:
+        changed: Whether the last listing had something new that is not complete yet.
+    """
+
+    def __init__(self, watch: WatchedFolder) -> None:
+        self._watch, self.changed = watch, False
+        self._given: dict[str, _State] = {}
+        self._waiting: dict[str, tuple[FileVersion | RefusedItem, _State, float]] = {}  # and since when it is so
+        self._gone: list[FileVersion] = []  # at the last listing; they may have been moved while it went on
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is not complete yet."""
+        return bool(self._waiting or self._gone)
+
+    def next_items(self) -> Iterator[Item]:
+        """List the folder once; gives what is complete, in order. Raises OSError if it cannot be listed."""
+        waiting: dict[str, tuple[FileVersion | RefusedItem, _State, float]] = {}
+        whole, present, unlisted, gone = list[Item](), dict[str, _State](), list[str](), list[FileVersion]()
+        self.changed = False
+        for name, path, error in walk(self._watch.folder):
+            if error is not None and path == self._watch.folder:
+                raise error
+            if error is not None:
+                unlisted.append(f"{name}/")
+            state = stamp_at(path) if error is None else why_unlisted(error)
+            if state is None or (error is not None and error.errno == errno.ENOENT):
+                continue  # moved away meanwhile
+            present[name] = state
+            if self._given.get(name) == state:
+                continue
+            now, before = time.monotonic(), self._waiting.get(name)
+            if before is None or before[1] != state:
+                item = _item(name, path, state)
+                waiting[name] = (item, state, now)
+                self.changed = True
+            elif now - before[2] >= self._watch.settle_seconds:
+                whole.append(before[0])
+                self._given[name] = state
+            else:
+                waiting[name] = before
+        for name, before in self._waiting.items():
+            if name not in present and name.startswith(tuple(unlisted)):
+                waiting[name] = before
+            elif isinstance(before[0], FileVersion) and not _is_same_file(before[1], present.get(name)):
+                gone.append(before[0])
+        lost = self._lost(present)
+        self._given = {name: state for name, state in self._given.items() if name in present}
+        self._waiting, self._gone = waiting, gone
+        yield from [*lost, *whole]
+
+    def _lost(self, present: dict[str, _State]) -> list[FileVersion]:
+        """Files that were gone at the last listing already, and are nowhere in this one: not moved, but removed."""
+        inodes = {state[2] for state in present.values() if not isinstance(state, str)} if self._gone else set()
+        return [file for file in self._gone if file.stamp and file.stamp[0] and file.stamp[2] not in inodes]
+
+
+def _item(name: str, path: Path, state: _State) -> FileVersion | RefusedItem:
+    if isinstance(state, str):
+        return RefusedItem(name, utf8_name(os.fspath(path)), state)
+    return FileVersion(name, path, state)
+
+
+def _is_same_file(before: _State, now: _State | None) -> bool:
+    """Whether a name still has the same file, which may have grown."""
+    return now is not None and not isinstance(before, str) and not isinstance(now, str) and before[2] == now[2]
 
 
 def read_lines(stop: threading.Event, descriptor: int | None = None) -> Iterator[str | RefusedLine | Pause]:

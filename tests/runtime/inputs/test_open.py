@@ -1,6 +1,7 @@
 """All inputs as one stream: their order, their ids, what is refused at once and what becomes a row."""
 
 import gzip
+import hashlib
 import itertools
 import os
 import pickle
@@ -202,16 +203,19 @@ def test_a_list_may_come_from_a_pipe(tree: Path) -> None:
 
 
 BAD_LINES = {"x" * (LONGEST_LINE + 1): ":3", "y" * (3 * LONGEST_LINE): ":3", "foo://bar": "foo://bar", "a\0b.png": "a"}
+BAD_LINES |= {"\udcff.png": "xff", "empty": "empty", "é" * 30_000 + ".parquet": "é", "none.tar": "none", "~": "~"}
+BAD_LINES |= {"http://[::1": "::1", "zip://x::foo://y": "foo", "s/" * 9_000: "s/", "foo://x.parquet": "foo"}
 
 
 def test_a_bad_line_of_a_list_is_one_row_and_the_lines_after_it_are_read(
     tree: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:
+    (tree / "empty").mkdir()
     wanted = ["one/a.png", "s.tar/m.png", "s.tar/l.png", "one/b.png", "z.tgz/m.png", "z.tgz/l.png", "two/a.png"]
     for (line, said), source in itertools.product(BAD_LINES.items(), ("@list.txt", "-")):
         with subtests.test(line=line[:99], length=len(line), source=source):
-            names = ["one/a.png", "s.tar", line, "one/b.png", "z.tgz", "two/a.png"]
-            (tree / "list.txt").write_text("".join(f"{name}\n" for name in names))
+            names = ["one/a.png", "s.tar", line, "", "one/b.png", "z.tgz", "two/a.png"]
+            (tree / "list.txt").write_bytes(os.fsencode("".join(f"{name}\n" for name in names)))
             with (tree / "list.txt").open() as stream:
                 monkeypatch.setattr("sys.stdin", stream)
                 found = items(source)
@@ -267,10 +271,11 @@ def test_standard_input_gives_paths(tree: Path, monkeypatch: pytest.MonkeyPatch)
 def test_ids_that_have_their_rows_are_passed_over(tree: Path) -> None:
     done = ["b.png", "b/c.png", "s.tar/m.png", "none"]
     for inputs in (["one"], ["one", "s.tar"]):
-        found = items(*inputs, reading=ReadOptions(LIMITS, done=done))
+        found = items(*inputs, reading=ReadOptions(LIMITS, done=[(name, "") for name in done]))
         assert [item.id for item in found] == [name for name in ids(*inputs) if name not in done]
     watch = WatchedFolder(tree / "one", idle_seconds=0.1, poll_seconds=0.02, settle_seconds=0.05)
-    found = items(reading=ReadOptions(LIMITS, watch=watch, done=done))
+    rows = [(name, hashlib.sha256((tree / "one" / name).read_bytes()).hexdigest()) for name in done[:2]]
+    found = items(reading=ReadOptions(LIMITS, watch=watch, done=rows))
     assert [item.id for item in found] == ["a.png", "b-/d.png"]
 
 

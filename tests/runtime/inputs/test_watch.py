@@ -81,17 +81,6 @@ def test_a_file_that_is_still_written_is_waited_for(tmp_path: Path) -> None:
     watching.end()
 
 
-def test_a_file_that_is_gone_before_it_settled_is_no_item(tmp_path: Path) -> None:
-    (tmp_path / "a.part").touch()
-    (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere")
-    watching = Watching(tmp_path, settled=0.3)
-    time.sleep(0.1)
-    (tmp_path / "a.part").unlink()
-    (tmp_path / "b.png").write_bytes(png(1))
-    watching.wait_for("b.png", PAUSE)
-    watching.end()
-
-
 def test_a_watch_ends_when_nothing_new_came(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(1))
     watching = Watching(tmp_path, idle=0.3)
