@@ -21,6 +21,7 @@ from torch import nn
 from diffood.errors import ExportError
 from diffood.export.onnx.weights_file import WeightsFile
 from diffood.export.request import OPSET
+from diffood.runtime.bundle.operators import find_forbidden
 
 PROOF_BATCHES = (1, 2, 5)
 ADVICE = " Try another torch or onnxruntime version."  # where a proof fails
@@ -108,7 +109,7 @@ def strip_metadata(model: onnx.ModelProto) -> None:
 def prove_structure(
     path: Path, inputs: tuple[str, ...], outputs: tuple[str, ...], opset: int = OPSET, data: str | None = None
 ) -> None:
-    """Check a saved file: valid ONNX of this opset, names, a free batch everywhere, all weights inside or in `data`.
+    """Check a saved file: valid ONNX of this opset, names, allowed operators, a free batch, weights in it or in `data`.
 
     Raises ExportError saying what is wrong.
     """
@@ -117,6 +118,8 @@ def prove_structure(
         onnx.checker.check_model(path)
     except onnx.checker.ValidationError as error:
         raise ExportError(f"{path.name} is not valid ONNX: {error}") from None
+    if forbidden := find_forbidden(path.read_bytes()):
+        raise ExportError(f"{path.name} {forbidden}; write that part of the model with other operations.")
     found = {entry.domain: entry.version for entry in model.opset_import}
     if found.get("") != opset:
         raise ExportError(f"{path.name} came out at opset {found.get('')}, not {opset}; use another torch version.")

@@ -23,6 +23,7 @@ _CHILDREN = {
 _DIMS, _DATA_TYPE, _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 13, 14  # of TensorProto
 _INSIDE, _OUTSIDE = 0, 1  # values of data_location
 _KEY, _VALUE = 1, 2  # of an entry of external_data
+MAX_FIELDS = 2_000_000  # of a file; UNets of thousands of nodes have some hundred thousand
 _PLACES = {"location", "offset", "length"}
 _MAX_DIMS = 8
 _MAX_DIGITS = 20
@@ -51,11 +52,14 @@ def find_external_data(model: bytes) -> list[ExternalTensor]:
 
     Raises ValueError if it is not a protobuf message, StrayTensorError for a tensor outside that no export writes.
     """
-    waiting, found = [("model", memoryview(model))], []
+    waiting, found, count = [("model", memoryview(model))], [], 0
     while waiting:
         message, data = waiting.pop()
         outside = False
-        for number, value in _fields(data):
+        for number, value in read_fields(data):
+            count += 1
+            if count > MAX_FIELDS:
+                raise ValueError(f"more than {MAX_FIELDS} fields")
             if message in ("weight", "tensor"):
                 outside |= number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != _INSIDE)
             elif isinstance(value, memoryview) and number in _CHILDREN[message]:
@@ -71,11 +75,11 @@ def _read_weight(data: memoryview) -> ExternalTensor:
     dims: list[int] = []
     once: dict[int, int | memoryview] = {}
     places: dict[str, str] = {}
-    for number, value in _fields(data):
+    for number, value in read_fields(data):
         if number == _DIMS:
-            dims.extend(_numbers(value))
+            dims.extend(read_numbers(value))
         elif number == _EXTERNAL_DATA and isinstance(value, memoryview):
-            entry = dict(_fields(value))
+            entry = dict(read_fields(value))
             key = _text(entry.get(_KEY))
             if entry.keys() != {_KEY, _VALUE} or key in places:
                 raise StrayTensorError(f"{key!r} twice, or together with another field")
@@ -93,7 +97,7 @@ def _read_weight(data: memoryview) -> ExternalTensor:
     return ExternalTensor(_text(once.get(_NAME)), kind, tuple(dims), places["location"], offset, length)
 
 
-def _numbers(value: int | memoryview) -> Iterator[int]:
+def read_numbers(value: int | memoryview) -> Iterator[int]:
     """A repeated number: one per field, or several packed into one field."""
     if isinstance(value, int):
         yield value
@@ -116,7 +120,8 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def read_fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """(number, value) of each field of a protobuf message, in its order. Raises ValueError where it is none."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)

@@ -6,6 +6,7 @@ from pathlib import Path
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import Bundle, GraphEntry, Precision, Role
 from diffood.runtime.bundle.external_data import ExternalTensor, StrayTensorError, find_external_data
+from diffood.runtime.bundle.operators import find_forbidden
 from diffood.runtime.bundle.weights_file import Weight, find_problem, view_weights
 from diffood.runtime.method.plan import Plan
 
@@ -64,16 +65,19 @@ def read_graph(bundle: Bundle, role: Role, precision: Precision, *, weights: boo
 def read_model(bundle: Bundle, entry: GraphEntry) -> tuple[bytes, list[ExternalTensor]]:
     """Bytes of a graph's ONNX file, and what it says of the weights in entry.data, which is not read.
 
-    Raises BundleError if it is not ONNX, or keeps a tensor in any other file.
+    Raises BundleError if it is not ONNX, keeps a tensor in any other file, or has operators that no export writes.
     """
     where, model = bundle.path / entry.file, bundle.read(entry.file)
     try:
         tensors = find_external_data(model)
+        forbidden = find_forbidden(model)
     except StrayTensorError as error:
         detail = f" It has {error}." if entry.data else ""
         raise BundleError(f"{where} {_UNPROVEN}; export the bundle again.{detail}") from None
     except ValueError as error:
         raise BundleError(f"{where} is not an ONNX graph ({error}); export the bundle again.") from None
+    if forbidden:
+        raise BundleError(f"{where} {forbidden}; export the bundle again.")
     if tensors and entry.data is None:
         raise BundleError(f"{where} {_UNPROVEN}; export the bundle again.")
     if entry.data and (problem := find_problem(tensors, entry.data, bundle.entry(entry.data).size)):

@@ -1,5 +1,6 @@
 """Opens an ONNX file of unknown origin: bounded, checked, weights in its folder, standard operators only."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
@@ -7,9 +8,12 @@ from onnx import external_data_helper, inliner
 
 from diffood.errors import ExportError
 from diffood.runtime.bundle.external_data import StrayTensorError, find_external_data
+from diffood.runtime.bundle.operators import ALLOWED, MOST_NODES
 
 MAX_BYTES = 2**31 - 1  # protobuf's limit, of the file alone and with its weights
 STANDARD = ("", "ai.onnx")
+BRANCHES = {"If", "Loop", "Scan"}
+MOST_CALLS = 32  # of functions, each by the one before; exporters nest modules some ten deep
 
 
 def open_onnx(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
@@ -37,6 +41,7 @@ def open_onnx(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
     if outside:
         raise ExportError(f"{path} keeps more than its graph's weights in other files; export it again as one file.")
     try:
+        _require_few_calls(model)
         onnx.checker.check_model(whole)
         if model.functions:
             model = inliner.inline_local_functions(model)
@@ -76,12 +81,43 @@ def _load_weights(model: onnx.ModelProto, path: Path) -> list[Path]:
     return list(files.values())
 
 
+def _require_few_calls(model: onnx.ModelProto) -> None:
+    """Raise ValueError where writing out the functions gives more nodes than a bundle may have: they may double."""
+    functions = {(function.domain, function.name): function.node for function in model.functions}
+    if len(functions) < len(model.functions):
+        raise ValueError("it has two functions of one name")
+    sizes: dict[tuple[str, str], int] = {}
+
+    def count(nodes: Iterable[onnx.NodeProto], depth: int) -> int:
+        if depth > MOST_CALLS:
+            raise ValueError(f"its functions call each other more than {MOST_CALLS} deep")
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            if key in functions and key not in sizes:
+                sizes[key] = count(functions[key], depth + 1)
+            inner = [graph for entry in node.attribute for graph in (entry.g, *entry.graphs)]
+            total += sizes.get(key, 1) + sum(count(graph.node, depth + 1) for graph in inner)
+            if total > MOST_NODES:
+                raise ValueError(f"its functions, written out, are more than {MOST_NODES} nodes")
+        return total
+
+    for nodes in (model.graph.node, *functions.values()):
+        count(nodes, 0)
+
+
 def _require_standard(model: onnx.ModelProto, path: Path) -> None:
     foreign = sorted({f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in STANDARD})
     if foreign:
         raise ExportError(
             f"{path} needs operators that are not ONNX's own ({', '.join(foreign[:3])}); export it without them, "
             "before an optimiser or quantiser wrote them."
+        )
+    unknown = sorted({node.op_type for node in model.graph.node} - ALLOWED - BRANCHES)
+    if unknown:
+        raise ExportError(
+            f"{path} has operators that the graphs of a bundle may not use ({', '.join(unknown[:3])}); export it "
+            "without them."
         )
     branches = sorted({node.op_type for node in model.graph.node for part in node.attribute if part.HasField("g")})
     if branches:
