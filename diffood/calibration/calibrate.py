@@ -51,7 +51,7 @@ from diffood.runtime.bundle.tuning import load_tuned
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.inputs.open import list_inputs
-from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
+from diffood.runtime.inputs.reading import DEFAULT_RULES, InputRules
 from diffood.runtime.progress import Progress, ShowProgress, hide_progress
 from diffood.runtime.writable import require_writable
 
@@ -71,7 +71,7 @@ class CalibrateRequest:
         per_class: Whether each predicted class with enough images gets its own threshold.
         plan: The plan to calibrate.
         engine: The engine to calibrate for.
-        columns: Columns of tables among the inputs.
+        rules: Columns of tables, and which URLs are opened.
         overwrite: Whether a calibration that the bundle has may be replaced; it is kept.
 
     """
@@ -84,7 +84,7 @@ class CalibrateRequest:
     per_class: bool = False
     plan: PlanRequest = field(default_factory=PlanRequest)
     engine: EngineRequest = field(default_factory=EngineRequest)
-    columns: Columns = DEFAULT_COLUMNS
+    rules: InputRules = DEFAULT_RULES
     overwrite: bool = False
 
 
@@ -95,7 +95,7 @@ def plan_calibration(request: CalibrateRequest, counts: Sequence[int] = ()) -> I
     """
     _require_shares(request)
     bundle = open_bundle(request.bundle)
-    found = [len(list_inputs(request.images, request.columns))] if request.images else []
+    found = [len(list_inputs(request.images, request.rules))] if request.images else []
     return plan_images(
         request.fpr,
         request.confidence,
@@ -119,7 +119,7 @@ def calibrate_bundle(
         raise UsageError(
             "Give in-distribution images with --images DIR, or --plan-only to ask how many are needed before."
         )
-    sources = list_inputs(request.images, request.columns)
+    sources = list_inputs(request.images, request.rules)
     bundle = open_bundle(request.bundle)
     require_overwrite(bundle, overwrite=request.overwrite)
     require_writable(bundle.path, "The bundle", folder=True)

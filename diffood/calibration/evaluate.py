@@ -13,7 +13,7 @@ from diffood.calibration.seen import load_seen
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
-from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
+from diffood.runtime.inputs.reading import DEFAULT_RULES, InputRules
 from diffood.runtime.progress import ShowProgress, hide_progress
 from diffood.runtime.results import ImageScore
 
@@ -30,7 +30,7 @@ class EvaluateRequest:
         ood: Inputs of each OOD set, by its name; none: only false alarms are measured.
         groups: "near" or "far" of each OOD set that is either.
         engine: The engine to score with.
-        columns: Columns of tables among the inputs.
+        rules: Columns of tables, and which URLs are opened.
 
     """
 
@@ -39,7 +39,7 @@ class EvaluateRequest:
     ood: Mapping[str, tuple[str, ...]]
     groups: Mapping[str, Group] = field(default_factory=dict)
     engine: EngineRequest = field(default_factory=EngineRequest)
-    columns: Columns = DEFAULT_COLUMNS
+    rules: InputRules = DEFAULT_RULES
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ def evaluate_bundle(
         request.bundle, backend=engine.backend, precision=engine.precision, batch=engine.batch, threads=engine.threads
     )
     calibration = detector.calibration()
-    sources = {name: list_inputs(inputs, request.columns) for name, inputs in {IND: request.ind, **request.ood}.items()}
+    sources = {name: list_inputs(inputs, request.rules) for name, inputs in {IND: request.ind, **request.ood}.items()}
     files = {}
     with show_progress("evaluating", sum(map(len, sources.values()))) as advance:
         for name, listed in sources.items():

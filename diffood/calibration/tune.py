@@ -32,7 +32,7 @@ from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.tuning import MeasuredPlan, TuningMeasurement, add_tuned, keep_measured
 from diffood.runtime.bundle.writing import add_default_plan
 from diffood.runtime.inputs.open import list_inputs
-from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
+from diffood.runtime.inputs.reading import DEFAULT_RULES, InputRules
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses.registry import classify_denoised, need_bank
 from diffood.runtime.progress import Progress, ShowProgress, hide_progress
@@ -52,7 +52,7 @@ class TuneRequest:
         ood: Inputs of each OOD set, by its name; none: OOD images are made from the in-distribution ones.
         images: The most in-distribution images to use; the others are left for `calibrate`.
         engine: What plans are measured on.
-        columns: Columns of tables among the inputs.
+        rules: Columns of tables, and which URLs are opened.
 
     """
 
@@ -62,7 +62,7 @@ class TuneRequest:
     ood: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     images: int = 400  # half measure: 200 tell a mean AUROC of 98 to about a point, and differences to a few tenths
     engine: EngineRequest = field(default_factory=EngineRequest)
-    columns: Columns = DEFAULT_COLUMNS
+    rules: InputRules = DEFAULT_RULES
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,8 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
     trace = next(iter(groups))
     choose_engine(bundle, trace, engine)  # all refused before images are read
     require_writable(bundle.path, "The bundle", folder=True)
-    sources = list_inputs(request.ind, request.columns)
-    ood = {name: list_inputs(inputs, request.columns) for name, inputs in request.ood.items()}
+    sources = list_inputs(request.ind, request.rules)
+    ood = {name: list_inputs(inputs, request.rules) for name, inputs in request.ood.items()}
     images = gather_images(sources, ood, bundle.manifest.image, request.images)
     latency_engine = fastest_gated(bundle, trace) if limit.kind == "milliseconds" else None
     cost_of = _cost_function(bundle, latency_engine, images, engine.threads)

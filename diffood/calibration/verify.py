@@ -28,7 +28,7 @@ from diffood.runtime.bundle.parity import (
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.inputs.open import list_inputs
-from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
+from diffood.runtime.inputs.reading import DEFAULT_RULES, InputRules
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.progress import Progress, ShowProgress, hide_progress
 from diffood.runtime.sessions.choice import list_candidates
@@ -48,7 +48,7 @@ class VerifyRequest:
         limits: What the parity gate allows.
         batch: Images that the engine works on at once; on a GPU, of every call.
         threads: Threads of the engine, 0 for all cores.
-        columns: Columns of tables among the inputs.
+        rules: Columns of tables, and which URLs are opened.
 
     """
 
@@ -60,7 +60,7 @@ class VerifyRequest:
     limits: ParityLimits = field(default_factory=ParityLimits)
     batch: int = DEFAULT_BATCH
     threads: int = 0
-    columns: Columns = DEFAULT_COLUMNS
+    rules: InputRules = DEFAULT_RULES
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def verify_bundle(request: VerifyRequest, show_progress: ShowProgress = hide_pro
     UsageError for inputs that name nothing.
     """
     named = {IND: request.images, **request.ood}
-    sets = {name: list_inputs(inputs, request.columns) for name, inputs in named.items() if inputs}
+    sets = {name: list_inputs(inputs, request.rules) for name, inputs in named.items() if inputs}
     bundle = open_bundle(request.bundle)
     calibration = find_calibration(bundle)
     # without a calibration no fusion is known; the plain plan runs the same graphs

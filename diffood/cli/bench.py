@@ -12,16 +12,16 @@ import typer
 
 from diffood.cli import progress
 from diffood.cli.options import shared as options
+from diffood.cli.options.inputs import InputOptions
 from diffood.cli.options.machine import VariantOptions
 from diffood.cli.options.models import ModelOptions
 from diffood.cli.options.parsers import png_file
 from diffood.cli.options.records import expand_records
-from diffood.cli.options.tables import TableOptions
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
-from diffood.runtime.inputs.reading import Columns
+from diffood.runtime.inputs.reading import InputRules
 
 IMAGES = 1000  # taken evenly from --images, and timed in turn
 
@@ -48,7 +48,7 @@ def bench(
         list[str] | None,
         options.images_option("Real images of the kind that is served; the embedded ones by default."),
     ] = None,
-    tables: TableOptions,
+    reading: InputOptions,
     timing: TimingOptions,
     plan: Annotated[
         list[str] | None, typer.Option(help="Plan of the bundle; give it once for each. Default: all.")
@@ -77,7 +77,7 @@ def bench(
         raise UsageError("--unet is missing: the paper's loop in torch takes both models.")
     request = BenchRequest(
         bundle,
-        _read_images(images or [], manifest.image, tables.request()),
+        _read_images(images or [], manifest.image, reading.request()),
         Budget(timing.seconds, timing.rounds),
         plan or (),
         machine.backend_name,
@@ -98,12 +98,12 @@ def bench(
         typer.echo(f"wrote       {output}")
 
 
-def _read_images(inputs: list[str], shape: ImageShape, columns: Columns) -> npt.NDArray[np.uint8]:
+def _read_images(inputs: list[str], shape: ImageShape, rules: InputRules) -> npt.NDArray[np.uint8]:
     """The images given, or the embedded ones."""
     if inputs:
         from diffood.export.images import read_sample  # needs no torch
 
-        return read_sample(inputs, shape, IMAGES, partial(typer.echo, err=True), columns)
+        return read_sample(inputs, shape, IMAGES, partial(typer.echo, err=True), rules)
     from diffood.zoo.images import load_set
 
     return load_set("fashion-test").images[:, None]

@@ -8,11 +8,11 @@ import typer
 
 from diffood.cli import progress
 from diffood.cli.options import shared as options
+from diffood.cli.options.inputs import InputOptions
 from diffood.cli.options.machine import FixedMachineOptions
 from diffood.cli.options.parsers import html_file
 from diffood.cli.options.plan import PlanOptions
 from diffood.cli.options.records import expand_records
-from diffood.cli.options.tables import TableOptions
 from diffood.cli.text.calibration import (
     describe_calibration,
     describe_images,
@@ -61,7 +61,7 @@ def calibrate(
         Path | None, typer.Option(metavar="FILE", parser=html_file, help="HTML file for a page about what was fitted.")
     ] = None,
     machine: FixedMachineOptions,
-    tables: TableOptions,
+    reading: InputOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Fit a bundle's threshold on in-distribution images.
@@ -88,7 +88,7 @@ def calibrate(
         per_class=per_class,
         plan=plan.request(),
         engine=machine.request(),
-        columns=tables.request(),
+        rules=reading.request(),
         overwrite=overwrite,
     )
     if plan_only:

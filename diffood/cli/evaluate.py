@@ -8,11 +8,11 @@ import typer
 
 from diffood.cli import progress
 from diffood.cli.options import shared as options
+from diffood.cli.options.inputs import InputOptions
 from diffood.cli.options.machine import MachineOptions
 from diffood.cli.options.parsers import html_file, new_folder
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
-from diffood.cli.options.tables import TableOptions
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def evaluate(
         typer.Option(metavar="FILE", parser=html_file, help="HTML file for the page that `diffood report` writes."),
     ] = None,
     machine: MachineOptions,
-    tables: TableOptions,
+    reading: InputOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure false alarms and detection on test images.
@@ -57,7 +57,7 @@ def evaluate(
 
     groups: dict[str, Group] = {**dict.fromkeys(collect_sets(near), "near"), **dict.fromkeys(collect_sets(far), "far")}
     request = EvaluateRequest(
-        bundle, tuple(ind), collect_sets(near, far, ood), groups, machine.request(), tables.request()
+        bundle, tuple(ind), collect_sets(near, far, ood), groups, machine.request(), reading.request()
     )
     refuse_outputs_inside(request.inputs, {"--output": output, "--report": report})
     if output is not None and not can_draw():

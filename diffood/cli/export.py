@@ -9,11 +9,11 @@ import typer
 
 from diffood.cli.options import shared as options
 from diffood.cli.options.engines import EngineOptions
+from diffood.cli.options.inputs import InputOptions
 from diffood.cli.options.models import PANEL, ModelOptions
 from diffood.cli.options.parsers import Precisions
 from diffood.cli.options.parsers import precisions as read_precisions
 from diffood.cli.options.records import expand_records
-from diffood.cli.options.tables import TableOptions
 from diffood.cli.progress import show_progress
 from diffood.errors import UsageError
 from diffood.export.class_names import read_class_names
@@ -50,7 +50,7 @@ def export(
         list[str] | None,
         options.images_option("In-distribution images: to try the classifier on, and for int8."),
     ] = None,
-    tables: TableOptions,
+    reading: InputOptions,
     engines: EngineOptions,
 ) -> None:
     """Export a classifier, and the UNet that judges with it, to a bundle.
@@ -73,7 +73,7 @@ def export(
         opset=opset,
         proof=proof,
         images=tuple(images or ()),
-        columns=tables.request(),
+        rules=reading.request(),
         engines=engines.read(precisions),
     )
     run_export(request, typer.echo, show_progress)

@@ -7,10 +7,10 @@ import typer
 
 from diffood.cli import progress
 from diffood.cli.options import shared as options
+from diffood.cli.options.inputs import InputOptions
 from diffood.cli.options.machine import MachineOptions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
-from diffood.cli.options.tables import TableOptions
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
 
@@ -22,7 +22,7 @@ def report(
     output: Annotated[Path, typer.Option(metavar="FILE", help="The HTML file to write.")],
     ood: Annotated[list[NamedSet] | None, sets_option("An OOD set; repeatable.")] = None,
     machine: MachineOptions,
-    tables: TableOptions,
+    reading: InputOptions,
 ) -> None:
     """Write one HTML page about a calibrated bundle.
 
@@ -34,7 +34,7 @@ def report(
     from diffood.cli.text.conversions import describe_conversions_by_set
     from diffood.report.report import ReportRequest, make_report
 
-    tests = EvaluateRequest(bundle, tuple(ind), collect_sets(ood), engine=machine.request(), columns=tables.request())
+    tests = EvaluateRequest(bundle, tuple(ind), collect_sets(ood), engine=machine.request(), rules=reading.request())
     refuse_outputs_inside(tests.inputs, {"--output": output})
     written = make_report(ReportRequest(tests, output), progress.show_progress)
     aside = {name: len(files) for name, files in written.set_aside.items() if files}

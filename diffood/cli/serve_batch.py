@@ -13,14 +13,15 @@ import typer
 from diffood.cli import progress
 from diffood.cli.options import serving as serve_options
 from diffood.cli.options import shared as options
+from diffood.cli.options.inputs import InputOptions
 from diffood.cli.options.limits import LimitOptions
 from diffood.cli.options.machine import MachineOptions
 from diffood.cli.options.records import expand_records
-from diffood.cli.options.tables import TableOptions
 from diffood.cli.text.conversions import describe_conversions
 from diffood.errors import UsageError
 from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
 from diffood.runtime.inputs.labels import LeftOut
+from diffood.runtime.inputs.urls import hide_secrets
 from diffood.runtime.inputs.watch import WatchedFolder
 from diffood.serving.output.base import OutputMode
 from diffood.serving.output.layout import DEFAULT_PART_ROWS
@@ -51,7 +52,7 @@ def serve_batch(
     image_limits: LimitOptions,
     decode_timeout: serve_options.DecodeTimeout = DEFAULT_SECONDS,
     decoders: serve_options.Decoders = None,
-    tables: TableOptions,
+    reading: InputOptions,
     shuffle: serve_options.Shuffle = False,
     watch: serve_options.WatchFolder = None,
     watch_idle: serve_options.WatchIdle = None,
@@ -84,7 +85,7 @@ def serve_batch(
             decoders,
             decode_timeout,
         ),
-        InputRequest(tuple(inputs or ()), tables.request(), watched_folder(watch, watch_idle), shuffle),
+        InputRequest(tuple(inputs or ()), reading.request(), watched_folder(watch, watch_idle), shuffle),
         OutputRequest(output, parts_format, part_rows, output_mode(resume, overwrite), save_flagged),
         max_reject_rate,
         metrics_port,
@@ -124,8 +125,9 @@ def say_how_to_resume() -> None:
 
 
 def resume_command(words: list[str]) -> str:
-    """The command that resumes a run which was begun with these words."""
-    return shlex.join(["diffood", *(word for word in words if word not in ("--resume", "--overwrite")), "--resume"])
+    """The command that resumes a run which was begun with these words; secrets of URLs are to be put in again."""
+    kept = (hide_secrets(word) for word in words if word not in ("--resume", "--overwrite"))
+    return shlex.join(["diffood", *kept, "--resume"])
 
 
 def show_progress(run: "ServeProgress") -> AbstractContextManager[Callable[[int], None]]:

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from diffood.cli.options import shared as options
+from diffood.cli.options.inputs import InputOptions
 from diffood.cli.options.limits import LimitOptions
 from diffood.cli.options.models import PANEL, ClassifierOptions
 from diffood.cli.options.parsers import ImageSize, image_size
 from diffood.cli.options.records import expand_records
-from diffood.cli.options.tables import TableOptions
 from diffood.cli.progress import show_progress
 from diffood.export.class_names import read_class_names
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
@@ -50,7 +50,7 @@ def train_unet(
     class_names: Annotated[
         Path | None, typer.Option(help="Text file, one class name per line.", rich_help_panel=PANEL)
     ] = None,
-    tables: TableOptions,
+    reading: InputOptions,
     device: Annotated[DeviceChoice, _machine("auto: a CUDA GPU if there is one.")] = "auto",
     precision: Annotated[TrainingPrecision, _machine("auto: bf16 where the device multiplies in it.")] = "auto",
     threads: Annotated[int, _machine("Threads of torch; 0: all cores.")] = 0,
@@ -81,7 +81,7 @@ def train_unet(
         precision=precision,
         threads=threads,
         overwrite=overwrite,
-        columns=tables.request(),
+        rules=reading.request(),
         limits=image_limits.read(),
     )
     trained = run_training(request, typer.echo, show_progress)

@@ -8,11 +8,11 @@ import typer
 
 from diffood.cli import progress
 from diffood.cli.options import shared as options
+from diffood.cli.options.inputs import InputOptions
 from diffood.cli.options.machine import FixedMachineOptions
 from diffood.cli.options.parsers import png_file
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
-from diffood.cli.options.tables import TableOptions
 from diffood.errors import EXIT_INTERRUPTED, UsageError
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
@@ -55,7 +55,7 @@ def tune(
         Path | None, typer.Option(metavar="FILE.png", parser=png_file, help="Picture of cost against detection.")
     ] = None,
     machine: FixedMachineOptions,
-    tables: TableOptions,
+    reading: InputOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Find the cheapest plan that detects as well as any.
@@ -78,7 +78,7 @@ def tune(
         ood=collect_sets(ood, reserved=(FIT,)),
         images=most,
         engine=machine.request(),
-        columns=tables.request(),
+        rules=reading.request(),
     )
     tuned = tune_bundle(request, progress.show_progress)
     if output is not None:

@@ -7,10 +7,10 @@ import typer
 
 from diffood.cli import progress
 from diffood.cli.options import shared as options
+from diffood.cli.options.inputs import InputOptions
 from diffood.cli.options.machine import VariantOptions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
-from diffood.cli.options.tables import TableOptions
 from diffood.errors import EXIT_FAILED
 from diffood.runtime.bundle.parity import ParityLimits
 
@@ -31,7 +31,7 @@ def verify(
         float, typer.Option(help="How far the AUROC of any OOD set may move.", min=0, max=1)
     ] = _DEFAULT.auroc_shift,
     machine: VariantOptions,
-    tables: TableOptions,
+    reading: InputOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Check that a bundle gives its verdicts on this machine.
@@ -53,7 +53,7 @@ def verify(
         limits=ParityLimits(flips=max_flips, auroc_shift=max_auroc_shift),
         batch=machine.batch,
         threads=machine.threads,
-        columns=tables.request(),
+        rules=reading.request(),
     )
     result = verify_bundle(request, progress.show_progress)
     typer.echo(json.dumps(result.as_json()) if as_json else "\n".join(describe_verification(result)))

@@ -64,7 +64,7 @@ def export_bundle(request: ExportRequest, report: Say, show_progress: ShowProgre
     _report_models(unet, classifier, class_names, report)
     class_names = class_names or tuple(f"class {index}" for index in range(classifier.classes))
     if request.images:
-        images = read_sample(request.images, unet.image, IMAGES, lambda _: None, request.columns)
+        images = read_sample(request.images, unet.image, IMAGES, lambda _: None, request.rules)
         look_at_images(classifier, images, class_names, report)
     steps, plans = len(unet.schedule.alpha_bar), _plans(unet, classifier)
     tables = (plan.tables(unet.schedule.alpha_bar, unet.schedule.prediction) for plan in plans.values())

@@ -9,7 +9,7 @@ from diffood.errors import UsageError
 from diffood.runtime.images.conversions import conversion_text, count_kinds
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageShape
 from diffood.runtime.inputs.open import list_inputs
-from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
+from diffood.runtime.inputs.reading import DEFAULT_RULES, InputRules
 from diffood.runtime.progress import Say
 
 
@@ -18,13 +18,13 @@ def read_sample(
     shape: ImageShape,
     most: int,
     report: Say,
-    columns: Columns = DEFAULT_COLUMNS,
+    rules: InputRules = DEFAULT_RULES,
 ) -> npt.NDArray[np.uint8]:
     """At most `most` images uint8 [N, C, H, W] of the models' shape, evenly over the inputs; unusable ones reported.
 
     Raises UsageError where none can be used, or an input names nothing.
     """
-    sources = list_inputs(inputs, columns)
+    sources = list_inputs(inputs, rules)
     chosen = [sources[index] for index in np.unique(np.linspace(0, len(sources) - 1, most).round().astype(int))]
     loaded = [(source, source.load(shape, DEFAULT_LIMITS)) for source in chosen]
     for source, image in loaded:

@@ -124,7 +124,7 @@ def _require_sources(sources: ModelSources) -> None:
 
 def _require_images(request: ExportRequest) -> None:
     """Refuse, before the graphs are made, too few images for the value ranges of int8."""
-    count = len(list_inputs(request.images, request.columns))
+    count = len(list_inputs(request.images, request.rules))
     if count < FEWEST_IMAGES:
         raise UsageError(
             f"{count} images are too few to calibrate int8 graphs: give at least {FEWEST_IMAGES} in-distribution "

@@ -8,7 +8,7 @@ from diffood.errors import UsageError
 from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import Precision
 from diffood.runtime.bundle.engines import EngineLibrary, Profile
-from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
+from diffood.runtime.inputs.reading import DEFAULT_RULES, InputRules
 
 OPSET = 21  # the first with GroupNormalization, which FP16 graphs keep; below, it is written as smaller nodes
 OLDEST_OPSET = 18
@@ -62,7 +62,7 @@ class ExportRequest:
         proof: At which times of the schedule the graphs are proven.
         images: In-distribution images to try the classifier on, and for the value ranges of int8: files, folders and
             whatever else holds images.
-        columns: Columns of tables among the images.
+        rules: Columns of tables, and which URLs are opened.
         engines: Engines to build of them, if any.
         largest_inside: Bytes of weights above which a graph keeps them in a file of their own.
 
@@ -75,7 +75,7 @@ class ExportRequest:
     opset: int = OPSET
     proof: ProofScope = "quick"
     images: tuple[str, ...] = ()
-    columns: Columns = DEFAULT_COLUMNS
+    rules: InputRules = DEFAULT_RULES
     engines: EngineBuildRequest | None = None
     largest_inside: int = LARGEST_INSIDE
 

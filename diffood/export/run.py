@@ -52,7 +52,7 @@ def run_export(request: ExportRequest, report: Say, show_progress: ShowProgress 
         shape = open_bundle(request.bundle).manifest.image
         quantize_bundle(
             request.bundle,
-            read_sample(request.images, shape, IMAGES, report, request.columns),
+            read_sample(request.images, shape, IMAGES, report, request.rules),
             report=report,
             proof=request.proof,
         )

@@ -7,7 +7,7 @@ from diffood.runtime.backends import BackendChoice
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
-from diffood.runtime.inputs.reading import Columns
+from diffood.runtime.inputs.reading import InputRules
 from diffood.runtime.inputs.watch import WatchedFolder
 from diffood.runtime.sessions.choice import PrecisionChoice
 from diffood.serving.output.base import OutputMode
@@ -49,13 +49,13 @@ class InputRequest:
 
     Attributes:
         names: As `open_inputs` takes them.
-        columns: Columns of tables.
+        rules: Columns of tables, and which URLs are opened.
         watch: A folder whose files are served as they arrive.
         shuffle: Whether to serve them in an order that does not depend on folders.
     """
 
     names: tuple[str, ...] = ()
-    columns: Columns = field(default_factory=Columns)
+    rules: InputRules = field(default_factory=InputRules)
     watch: WatchedFolder | None = None
     shuffle: bool = False
 

@@ -178,7 +178,7 @@ def _prepare(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer, 
     done = existing_rows(output, tally) if live else ()
     reading = ReadOptions(
         limits=request.scorer.limits,
-        columns=inputs.columns,
+        rules=inputs.rules,
         watch=inputs.watch,
         done=done,
         stop=stop.event,
@@ -190,7 +190,7 @@ def _prepare(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer, 
 
 def _run_record(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer) -> RunRecord:
     """Everything that the rows of a request depend on, except its inputs."""
-    scorer, columns, saved = request.scorer, request.inputs.columns, request.output.save_flagged
+    scorer, rules, saved = request.scorer, request.inputs.rules, request.output.save_flagged
     return RunRecord(
         diffood=__version__,
         fingerprint=opened.fingerprint,
@@ -200,8 +200,8 @@ def _run_record(request: ServeRequest, layout: OutputLayout, opened: OpenedScore
         max_bytes=scorer.limits.max_bytes,
         max_pixels=scorer.limits.max_pixels,
         decode_timeout=scorer.decode_timeout,
-        image_column=columns.image,
-        id_column=columns.identity,
+        image_column=rules.image_column,
+        id_column=rules.id_column,
         rows=layout.format.name,
         part_rows=request.output.part_rows,
         save_flagged=str(saved.absolute()) if saved else None,

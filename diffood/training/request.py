@@ -7,7 +7,7 @@ from typing import Literal
 from diffood.errors import UsageError
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
-from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns
+from diffood.runtime.inputs.reading import DEFAULT_RULES, InputRules
 
 LabelSource = Literal["auto", "folders", "classifier", "none"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
@@ -72,7 +72,7 @@ class TrainingRequest:
         precision: Of products and convolutions; weights are always float32.
         threads: Of torch; 0 for all cores.
         overwrite: Whether to replace an earlier training in the folder.
-        columns: Columns of tables among the images.
+        rules: Columns of tables, and which URLs are opened.
         limits: Of one image.
         evaluate_every: Steps between two looks at the held-out images.
     """
@@ -93,7 +93,7 @@ class TrainingRequest:
     precision: TrainingPrecision = "auto"
     threads: int = 0
     overwrite: bool = False
-    columns: Columns = field(default=DEFAULT_COLUMNS)
+    rules: InputRules = field(default=DEFAULT_RULES)
     limits: ImageLimits = field(default=DEFAULT_LIMITS)
     evaluate_every: int = EVALUATE_EVERY
 

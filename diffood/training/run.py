@@ -115,7 +115,7 @@ def describe_losses(progress: "TrainingProgress") -> str:
 
 
 def _read_images(request: TrainingRequest, report: Say, show_progress: ShowProgress) -> TrainingImages:
-    items = list_inputs(request.images, request.columns)
+    items = list_inputs(request.images, request.rules)
     shape, why = choose_shape(items, request.shape, request.limits)
     with show_progress("reading", len(items)) as advance:
         images = read_training_images(items, shape, request.limits, advance)

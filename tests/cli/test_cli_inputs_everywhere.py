@@ -16,7 +16,7 @@ import pytest
 from diffood.export.images import read_sample
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.images.decode import ImageShape
-from diffood.runtime.inputs.reading import Columns
+from diffood.runtime.inputs.reading import InputRules
 from diffood.runtime.method.plan import DEFAULT
 from diffood.zoo.images import load_set, unpack_set
 
@@ -141,7 +141,7 @@ def test_export_and_bench_read_the_pixels_of_the_files(packed: Path) -> None:
     np.testing.assert_array_equal(tar, files)
     assert read_sample([f"{packed}/ind.parquet"], shape, 10, lines.append).shape == (10, 1, 28, 28)
     assert lines == []
-    columns = Columns("photo", "name")
+    columns = InputRules("photo", "name")
     named = read_sample([f"{packed}/named.parquet"], shape, 100, lines.append, columns)
     np.testing.assert_array_equal(named, files)
     assert lines == []

@@ -27,7 +27,8 @@ from diffood.runtime.inputs.members import (
     stamp_of,
 )
 from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
-from diffood.runtime.inputs.remote import is_url, open_url
+from diffood.runtime.inputs.remote import open_url
+from diffood.runtime.inputs.urls import is_url
 
 HEADER_BYTES = 2**20
 """Limit of one member's headers: long names and PAX records take hundreds, and tarfile reads them whole."""
@@ -133,7 +134,7 @@ def list_shard(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
     """
     remote = is_url(place)
     try:
-        with open_url(place) if remote else open_regular(Path(place)) as raw:
+        with open_url(place, reading.rules.urls) if remote else open_regular(Path(place)) as raw:
             file = ForwardFile(raw)
             unpacked = decompressed(file)
             if unpacked is file and not remote:

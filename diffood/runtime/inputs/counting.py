@@ -17,7 +17,7 @@ from diffood.runtime.inputs.files import (
 )
 from diffood.runtime.inputs.labels import LeftOut, without_labels
 from diffood.runtime.inputs.open import STANDARD_INPUT, container_of
-from diffood.runtime.inputs.remote import is_url
+from diffood.runtime.inputs.urls import is_url
 
 
 def count_in_background(inputs: InputNames) -> Callable[[], int | None]:

@@ -16,7 +16,7 @@ from diffood.runtime.inputs.files import is_folder
 from diffood.runtime.inputs.items import InlineItem, Item, LocalFile, Pause, utf8_name
 from diffood.runtime.inputs.open import STANDARD_INPUT, container_of, open_inputs
 from diffood.runtime.inputs.reading import ReadOptions
-from diffood.runtime.inputs.remote import is_url
+from diffood.runtime.inputs.urls import is_url
 
 Images = Union[str, "os.PathLike[str]", bytes, Image.Image, AnyPixels, Iterable[Any], Any]
 """One path (of a file, a folder, or what else the command line takes as input), the bytes of an image file or a file

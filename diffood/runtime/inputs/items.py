@@ -15,6 +15,7 @@ from diffood.runtime.images.decode import (
     read_file,
     refuse_byte_count,
 )
+from diffood.runtime.inputs.urls import hide_secrets
 
 LONGEST_ID = 4096
 """Characters: Linux's PATH_MAX. Names inside archives and tables may be longer, but people read rows."""
@@ -115,5 +116,5 @@ def utf8_name(name: str) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """The class and message of an error, short and printable, as a part of a reason."""
-    return f"{type(error).__name__}: {error_text(error)}".rstrip(": ")
+    """The class and message of an error, short, printable and without secrets of URLs, as a part of a reason."""
+    return f"{type(error).__name__}: {hide_secrets(error_text(error))}".rstrip(": ")

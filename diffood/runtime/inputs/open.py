@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,11 +28,12 @@ from diffood.runtime.inputs.files import (
 from diffood.runtime.inputs.items import InlineItem, Item, LocalFile, Pause, RefusedItem, describe_error, utf8_name
 from diffood.runtime.inputs.labels import is_image_name, without_labels
 from diffood.runtime.inputs.members import open_regular
-from diffood.runtime.inputs.reading import DEFAULT_COLUMNS, Columns, ContainerFormat, ReadOptions
-from diffood.runtime.inputs.remote import RemoteFile, is_url, list_url, match_urls, require_file_system
+from diffood.runtime.inputs.reading import DEFAULT_RULES, ContainerFormat, InputRules, ReadOptions
+from diffood.runtime.inputs.remote import RemoteFile, list_url, match_urls, require_file_system, url_name
 from diffood.runtime.inputs.shuffling import shuffled
 from diffood.runtime.inputs.spool import Spool
 from diffood.runtime.inputs.tables import PARQUET
+from diffood.runtime.inputs.urls import hide_secrets, is_url, path_of
 from diffood.runtime.inputs.watch import read_lines, watch_folder
 from diffood.runtime.inputs.zips import ZIP
 
@@ -80,7 +82,7 @@ def open_inputs(inputs: InputNames, reading: ReadOptions) -> Iterator[Item | Pau
     bases = folder_bases(inputs)
     streams = _streams(inputs, reading, bases)
     items = itertools.chain.from_iterable(streams)
-    lone_folder = len(streams) == 1 and bool(bases) and not reading.done and not reading.columns.identity
+    lone_folder = len(streams) == 1 and bool(bases) and not reading.done and not reading.rules.id_column
     live = bool(reading.watch) or STANDARD_INPUT in inputs
     found = distinct(items, reading, live=live, files_are_distinct=lone_folder)
     if reading.shuffle:
@@ -95,7 +97,7 @@ def open_inputs(inputs: InputNames, reading: ReadOptions) -> Iterator[Item | Pau
     return itertools.chain([first], found)
 
 
-def list_inputs(inputs: InputNames, columns: Columns = DEFAULT_COLUMNS) -> list[Item]:
+def list_inputs(inputs: InputNames, rules: InputRules = DEFAULT_RULES) -> list[Item]:
     """All items of all inputs, sorted by id, for a verb that goes through them more than once.
 
     Standard input is read once, here. Bytes that come with a listing (of compressed shards, tables and remote shards)
@@ -106,7 +108,7 @@ def list_inputs(inputs: InputNames, columns: Columns = DEFAULT_COLUMNS) -> list[
         MissingExtraError: A URL without fsspec, a Parquet table without pyarrow.
         DiffoodError: No space for the temporary file.
     """
-    inputs, reading = input_names(inputs), ReadOptions(columns=columns)
+    inputs, reading = input_names(inputs), ReadOptions(rules=rules)
     spool = Spool()
     found: dict[str, Item] = {}
     for item in itertools.chain.from_iterable(_streams(inputs, reading, folder_bases(inputs))):
@@ -122,18 +124,22 @@ def list_inputs(inputs: InputNames, columns: Columns = DEFAULT_COLUMNS) -> list[
             found[item.id] = spool.keep(item)
     refused = [item for item in found.values() if isinstance(item, RefusedItem)]
     if found and len(refused) == len(found):
-        raise UsageError(f"Nothing in {', '.join(inputs)} can be used. {refused[0].reason}")
+        raise UsageError(f"Nothing in {_named(inputs)} can be used. {refused[0].reason}")
     if not found:
         raise _nothing_in(inputs, reading)
     if left_out := reading.left_out.describe():
-        log.info("left out    %s of %s", left_out, ", ".join(inputs))
+        log.info("left out    %s of %s", left_out, _named(inputs))
     return [found[identity] for identity in sorted(found)]
+
+
+def _named(inputs: Sequence[str]) -> str:
+    return ", ".join(map(hide_secrets, inputs))
 
 
 def _nothing_in(inputs: Sequence[str], reading: ReadOptions) -> UsageError:
     left_out = reading.left_out.describe()
     but = f" but {left_out}" if left_out else ""
-    return UsageError(f"No files in {', '.join(inputs)}{but}; name a folder with images in it.")
+    return UsageError(f"No files in {_named(inputs)}{but}; name a folder with images in it.")
 
 
 def _streams(
@@ -156,7 +162,7 @@ def _open(name: str, reading: ReadOptions, unlisted: dict[str, tuple[Path, str]]
         refuse_bundle(Path(name))
         folder = unlisted.pop(os.path.realpath(name), None)  # missing if it was given before, written differently
         return _folder(*folder, reading) if folder else iter(())
-    if container := container_of(name.partition("::")[0]) if is_url(name) else container_at(Path(name)):
+    if container := container_of(path_of(name)) if is_url(name) else container_at(Path(name)):
         container.require()
     if name.startswith("@"):
         return _list(open_list(Path(name[1:])), Path(name[1:]), reading)
@@ -189,16 +195,19 @@ def _expand(identity: str, path: Path, reading: ReadOptions) -> Iterator[Item]:
 
 
 def _url(url: str, reading: ReadOptions) -> Iterator[Item]:
-    urls = match_urls(url)
+    rules = reading.rules.urls
+    urls = match_urls(url, rules)
     if urls is None:
-        return list_url(url, reading.left_out)
+        return list_url(url, rules, reading.left_out)
     return itertools.chain.from_iterable(_expand_url(match, reading) for match in urls)
 
 
 def _expand_url(url: str, reading: ReadOptions) -> Iterator[Item]:
-    identity = utf8_name(url)
-    container = container_of(url.partition("::")[0])
-    return container.list_items(url, identity, reading) if container else iter([RemoteFile(identity, url)])
+    identity = url_name(url)
+    container = container_of(path_of(url))
+    if container:
+        return container.list_items(url, identity, reading)
+    return iter([RemoteFile(identity, url, reading.rules.urls)])
 
 
 def _list(file: BinaryIO, path: Path, reading: ReadOptions) -> Iterator[Item | Pause]:
@@ -210,6 +219,8 @@ def _entries(
     entries: Iterable[str | RefusedLine | Pause], name: str, folder: Path, reading: ReadOptions
 ) -> Iterator[Item | Pause]:
     """The items of a list, in the order of its lines; a line that cannot be used is a refused item."""
+    listed = replace(reading.rules, urls=replace(reading.rules.urls, listed=True))
+    reading = replace(reading, rules=listed)
     named = ((entry if isinstance(entry, str) else "", entry) for entry in entries)
     try:
         for entry in without_labels(named, reading.left_out):
@@ -225,7 +236,7 @@ def _entries(
 
 def _entry_or_refusal(entry: str, folder: Path, reading: ReadOptions) -> Iterator[Item]:
     """The items of a line; whatever goes wrong with it is a row, and does not end the list."""
-    identity, empty = utf8_name(entry), True
+    identity, empty = url_name(entry) if is_url(entry) else utf8_name(entry), True
     try:
         for item in _entry(entry, folder, reading):
             empty = False
@@ -243,9 +254,9 @@ def _entry(entry: str, folder: Path, reading: ReadOptions) -> Iterator[Item]:
     path = folder / entry
     if is_url(entry) and not _exists(path):
         try:
-            require_file_system(entry)
+            require_file_system(entry, reading.rules.urls)
         except DiffoodError as error:
-            return iter([RefusedItem(utf8_name(entry), utf8_name(entry), str(error))])
+            return iter([RefusedItem(url_name(entry), url_name(entry), str(error))])
         return _expand_url(entry, reading)
     identity = utf8_name(Path(entry).as_posix())
     return _folder(path, f"{identity}/", reading) if is_folder(os.fspath(path)) else _expand(identity, path, reading)

@@ -8,25 +8,28 @@ from typing import BinaryIO
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.inputs.labels import LeftOut
+from diffood.runtime.inputs.urls import DEFAULT_URLS, UrlRules
 from diffood.runtime.inputs.watch import WatchedFolder
 
 DEFAULT_COLUMN = "image"
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Columns of a table.
+class InputRules:
+    """What is read of inputs, whatever the verb.
 
     Attributes:
-        image: Its images, as bytes or as {bytes, path}.
-        identity: Its ids; "": they are row numbers.
+        image_column: Column of a table with its images, as bytes or as {bytes, path}.
+        id_column: Column with its ids; "": they are row numbers.
+        urls: Which URLs are opened.
     """
 
-    image: str = DEFAULT_COLUMN
-    identity: str = ""
+    image_column: str = DEFAULT_COLUMN
+    id_column: str = ""
+    urls: UrlRules = DEFAULT_URLS
 
 
-DEFAULT_COLUMNS = Columns()
+DEFAULT_RULES = InputRules()
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class ReadOptions:
 
     Attributes:
         limits: What one image may cost.
-        columns: Columns of tables.
+        rules: Columns of tables, and which URLs are opened.
         watch: Folder whose files follow the inputs as they come.
         done: (id, SHA-256) of the rows that exist; their items are skipped.
         stop: Ends live inputs when it is set; a signal handler may set it.
@@ -44,7 +47,7 @@ class ReadOptions:
     """
 
     limits: ImageLimits = DEFAULT_LIMITS
-    columns: Columns = DEFAULT_COLUMNS
+    rules: InputRules = DEFAULT_RULES
     watch: WatchedFolder | None = None
     done: Iterable[tuple[str, str]] = ()
     stop: threading.Event = field(default_factory=threading.Event)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from diffood.errors import RejectedImage
 from diffood.runtime.child import serve_parent
 from diffood.runtime.inputs.items import describe_error
+from diffood.runtime.inputs.urls import UrlRules, is_url
 
 MEGABYTES = 4096  # beyond Arrow itself; row groups of images have some hundred
 ROWS = 16  # read at a time
@@ -29,11 +30,18 @@ class TableRequest:
     image_column: str
     id_column: str
     max_bytes: int
+    urls: UrlRules
     first: int = 0
 
     def as_json(self) -> str:
         """What the process is sent first."""
         return json.dumps(asdict(self))
+
+    @classmethod
+    def of_json(cls, text: bytes) -> "TableRequest":
+        """Read `as_json`."""
+        values: dict[str, Any] = json.loads(text)
+        return cls(**{**values, "urls": UrlRules(**values["urls"])})
 
 
 def main() -> None:
@@ -42,9 +50,9 @@ def main() -> None:
     import pyarrow.parquet
 
     pipe = serve_parent(MEGABYTES)
-    table = TableRequest(**json.loads(pipe.recv_bytes()))
+    table = TableRequest.of_json(pipe.recv_bytes())
     try:
-        with _open(table.place) as file, pyarrow.parquet.ParquetFile(file, buffer_size=BUFFER) as parquet:
+        with _open(table) as file, pyarrow.parquet.ParquetFile(file, buffer_size=BUFFER) as parquet:
             for identity, data in itertools.islice(_rows(parquet, table), table.first, None):
                 _send(pipe, identity, data)
         pipe.send_bytes(json.dumps({"end": ""}).encode())
@@ -54,10 +62,10 @@ def main() -> None:
         pipe.send_bytes(json.dumps({"end": describe_error(error)}).encode())
 
 
-def _open(place: str) -> AbstractContextManager[BinaryIO]:
-    from diffood.runtime.inputs.remote import is_url, open_url
+def _open(table: TableRequest) -> AbstractContextManager[BinaryIO]:
+    from diffood.runtime.inputs.remote import open_url
 
-    return open_url(place) if is_url(place) else Path(place).open("rb")
+    return open_url(table.place, table.urls) if is_url(table.place) else Path(table.place).open("rb")
 
 
 def _rows(parquet: Any, table: TableRequest) -> Iterator[tuple[str | None, bytes | str]]:

@@ -9,6 +9,7 @@ from diffood.runtime.child import INVALID, Child, ChildEnded, ChildNotStarted, C
 from diffood.runtime.inputs.items import LONGEST_ID, InlineItem, Item, RefusedItem
 from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
 from diffood.runtime.inputs.table_worker import TableRequest
+from diffood.runtime.inputs.urls import hide_secrets
 
 MAGIC = b"PAR1"
 LONGEST_HEADER = 2**20
@@ -20,13 +21,13 @@ def list_table(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
 
     If it cannot be read, the rows before the damage are listed, and a refused item with the id `name` says so.
     """
-    columns, limits = reading.columns, reading.limits
+    rules, limits = reading.rules, reading.limits
     try:
         require_pyarrow()
     except MissingExtraError as error:  # of a table in a list; one that is named itself was refused before
         yield RefusedItem(name, name, str(error))
         return
-    request = TableRequest(place, columns.image, columns.identity, limits.max_bytes)
+    request = TableRequest(place, rules.image_column, rules.id_column, limits.max_bytes, rules.urls)
     number, tried = 0, -1  # rows that were given, and with how many of them the process ended
     while True:
         try:
@@ -60,7 +61,7 @@ def _rows(name: str, request: TableRequest, reading: ReadOptions) -> Iterator[It
         child = start_patiently(_start)
     except ChildNotStarted as failure:
         raise _TableEndedError(f"the process that reads it did not start: {failure}", by_itself=True) from None
-    number, limits, named = request.first, reading.limits, bool(reading.columns.identity)
+    number, limits, named = request.first, reading.limits, bool(reading.rules.id_column)
     try:
         child.send(request.as_json().encode())
         while True:
@@ -71,7 +72,7 @@ def _rows(name: str, request: TableRequest, reading: ReadOptions) -> Iterator[It
                 return
             where, given = f"{name}/{number}", header["id"]
             number += 1
-            identity = _valid(given) if isinstance(given, str) and 0 < len(given) <= LONGEST_ID else where
+            identity = _valid(hide_secrets(given)) if isinstance(given, str) and 0 < len(given) <= LONGEST_ID else where
             if header["error"]:
                 yield RefusedItem(identity, where, str(header["error"]))
                 continue
@@ -80,7 +81,7 @@ def _rows(name: str, request: TableRequest, reading: ReadOptions) -> Iterator[It
                 yield RefusedItem(
                     where,
                     where,
-                    f"The row's {reading.columns.identity!r} is not an id; use a text or a whole number.",
+                    f"The row's {reading.rules.id_column!r} is not an id; use a text or a whole number.",
                 )
             else:
                 yield InlineItem(identity, where, data)

@@ -21,7 +21,8 @@ from diffood.runtime.inputs.items import InlineItem, Item, RefusedItem, describe
 from diffood.runtime.inputs.labels import is_hidden_name, is_image_name, without_labels
 from diffood.runtime.inputs.members import Stamp, member_name, open_regular, open_unchanged, refused_shard, stamp_of
 from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
-from diffood.runtime.inputs.remote import is_url, open_url
+from diffood.runtime.inputs.remote import open_url
+from diffood.runtime.inputs.urls import is_url
 
 LOCAL_HEADER, EMPTY_ARCHIVE = b"PK\3\4", b"PK\5\6"
 LOCAL_HEADER_BYTES, NAME_LENGTHS_AT = 30, 26
@@ -72,7 +73,7 @@ def list_zip(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
     """
     remote = is_url(place)
     try:
-        opened = open_url(place) if remote else open_regular(Path(place))
+        opened = open_url(place, reading.rules.urls) if remote else open_regular(Path(place))
         with cast(AbstractContextManager[BinaryIO], opened) as file:
             size = file.seek(0, os.SEEK_END)
             with zipfile.ZipFile(cast(BinaryIO, _Directory(file))) as archive:

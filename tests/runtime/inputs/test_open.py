@@ -23,7 +23,7 @@ from diffood.runtime.inputs.counting import count_items
 from diffood.runtime.inputs.files import LONGEST_LINE
 from diffood.runtime.inputs.items import Item, LocalFile
 from diffood.runtime.inputs.open import list_inputs, open_inputs
-from diffood.runtime.inputs.reading import Columns, ReadOptions
+from diffood.runtime.inputs.reading import InputRules, ReadOptions
 from diffood.runtime.inputs.watch import WatchedFolder
 
 LIMITS = ImageLimits(max_bytes=10_000)
@@ -150,7 +150,7 @@ def test_names_and_ids_that_repeat_within_a_shard_and_a_table_are_refused(tree: 
     assert ids("d.tar") == ["d.tar/m.png", "d.tar/m.png#2", "d.tar/m.png#3"]
     assert len(refusals(items("d.tar"))) == 2
     pq.write_table(pa.table({"image": [png(1), png(2)], "key": ["k", "k"]}), tree / "d.parquet")
-    found = items("d.parquet", reading=ReadOptions(LIMITS, Columns(identity="key")))
+    found = items("d.parquet", reading=ReadOptions(LIMITS, InputRules(id_column="key")))
     assert [item.id for item in found] == ["k", "k#2"]
     assert list(refusals(found)) == ["k#2"]
 

@@ -1,4 +1,4 @@
-"""URLs through fsspec's own file systems: local, in memory, inside a zip, over HTTP where its package is installed."""
+"""URLs through fsspec's own file systems: local, inside a zip, over HTTP where its package is installed."""
 
 import functools
 import gzip
@@ -22,18 +22,22 @@ from diffood.runtime.inputs.decoding import DecodeOptions, decode_ahead
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.inputs.open import open_inputs
-from diffood.runtime.inputs.reading import ReadOptions
+from diffood.runtime.inputs.reading import InputRules, ReadOptions
 from diffood.runtime.inputs.remote import RemoteFile
+from diffood.runtime.inputs.urls import UrlRules
 
-fsspec = pytest.importorskip("fsspec")
+pytest.importorskip("fsspec")
 
 LIMITS = ImageLimits(max_bytes=10_000)
 FILES = {"a.png": png(1), "a/b.png": png(2), "a/z/c.png": png(3), "b.png": png(4)}
 
 
+RULES = UrlRules(zipped=True, private=True)
+
+
 def read(*inputs: str) -> dict[str, bytes | str]:
     found: dict[str, bytes | str] = {}
-    for item in open_inputs(inputs, ReadOptions(LIMITS)):
+    for item in open_inputs(inputs, ReadOptions(LIMITS, InputRules(urls=RULES))):
         assert isinstance(item, Item)
         try:
             found[item.id] = item.read(LIMITS)
@@ -55,13 +59,15 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def memory() -> Iterator[str]:
-    """FILES in fsspec's file system in memory."""
-    system = fsspec.filesystem("memory")
-    for name, data in FILES.items():
-        system.pipe(f"/bucket/{name}", data)
-    yield "memory://bucket"
-    system.rm("/bucket", recursive=True)
+def served(tree: Path) -> Iterator[str]:
+    """The folder over HTTP."""
+    if importlib.util.find_spec("aiohttp") is None:
+        pytest.skip("fsspec[http] is not installed")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tree))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @pytest.fixture
@@ -73,15 +79,15 @@ def zipped(tree: Path) -> str:
     return f"::file://{tree}/x.zip"
 
 
-def test_a_folder_has_the_ids_and_the_order_of_a_local_one(tree: Path, memory: str, zipped: str) -> None:
+def test_a_folder_has_the_ids_and_the_order_of_a_local_one(tree: Path, zipped: str) -> None:
     wanted = list(read(str(tree / "tree")).items())
     assert wanted == sorted(FILES.items())
-    for url in (f"file://{tree}/tree", memory, f"{memory}/", f"zip://in{zipped}"):
+    for url in (f"file://{tree}/tree", f"file://{tree}/tree/", f"zip://in{zipped}"):
         assert list(read(url).items()) == wanted, url
 
 
-def test_a_pattern_and_a_file_have_their_urls_as_ids(tree: Path, memory: str, zipped: str) -> None:
-    for base, ending in ((f"file://{tree}/tree", ""), (memory.replace("bucket", "/bucket"), ""), ("zip://in", zipped)):
+def test_a_pattern_and_a_file_have_their_urls_as_ids(tree: Path, zipped: str) -> None:
+    for base, ending in ((f"file://{tree}/tree", ""), ("zip://in", zipped)):
         assert list(read(f"{base}/*.png{ending}").items()) == [
             (f"{base}/a.png{ending}", png(1)),
             (f"{base}/b.png{ending}", png(4)),
@@ -99,12 +105,14 @@ def test_shards_and_tables_are_opened(tree: Path) -> None:
     assert list(read(f"{base}/s.*")) == [f"{base}/s.tar/m.png", f"{base}/s.tgz/m.png"]
 
 
-def test_a_list_may_hold_urls(tree: Path) -> None:
-    (tree / "list.txt").write_text(f"file://{tree}/tree/b.png\nfile://{tree}/none.png\ntree/a.png\n")
+def test_a_list_may_hold_urls(tree: Path, served: str) -> None:
+    (tree / "list.txt").write_text(f"{served}/tree/b.png\n{served}/none.png\ntree/a.png\n{served}/s.tar?v=1\n")
     found = read(f"@{tree}/list.txt")
-    assert list(found) == [f"file://{tree}/tree/b.png", f"file://{tree}/none.png", "tree/a.png"]
-    assert list(found.values())[::2] == [png(4), png(1)]
-    assert "cannot be read (FileNotFoundError" in str(found[f"file://{tree}/none.png"])
+    names = [f"{served}/tree/b.png", f"{served}/none.png", "tree/a.png", f"{served}/s.tar?v=1/m.png"]
+    assert list(found) == names
+    assert [found[name] for name in names[::2]] == [png(4), png(1)]
+    assert found[names[3]] == png(5)
+    assert "cannot be read (ClientResponseError: 404" in str(found[names[1]])
 
 
 def test_the_limit_on_bytes_holds(tree: Path) -> None:
@@ -116,11 +124,11 @@ def test_a_url_that_names_nothing_is_wrong_usage(subtests: pytest.Subtests) -> N
     for url, words in [
         ("file:///nowhere/at/all", "cannot be listed"),
         ("file:///nowhere/*.png", "matches no file"),
-        ("nonsense://x/y.png", "cannot be used"),
+        ("nonsense://x/y.png", "its protocol is none of http, https, s3, gs, az"),
         ("zip://*.png::file:///nowhere.zip", "cannot be used"),
     ]:
         with subtests.test(url=url), pytest.raises(UsageError, match=words):
-            open_inputs([url], ReadOptions(LIMITS))
+            read(url)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("s3fs") is not None, reason="s3fs is installed")
@@ -149,7 +157,7 @@ else:
 @pytest.mark.skipif(sys.platform != "linux", reason="decoding processes")
 def test_decoding_processes_read_urls_themselves(tree: Path, zipped: str) -> None:
     items: list[Item] = [
-        RemoteFile(name, f"{base}/{name}{ending}")
+        RemoteFile(name, f"{base}/{name}{ending}", RULES)
         for base, ending in ((f"file://{tree}/tree", ""), ("zip://in", zipped))
         for name in FILES
     ]
@@ -158,19 +166,12 @@ def test_decoding_processes_read_urls_themselves(tree: Path, zipped: str) -> Non
     assert greys == [1, 2, 3, 4] * 2
 
 
-@pytest.mark.skipif(importlib.util.find_spec("aiohttp") is None, reason="fsspec[http] is not installed")
-def test_images_come_over_http(tree: Path) -> None:
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tree))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    base = f"http://127.0.0.1:{server.server_port}"
-    try:
-        assert read(f"{base}/tree/a.png", f"{base}/s.tar") == {
-            f"{base}/tree/a.png": png(1),
-            f"{base}/s.tar/m.png": png(5),
-        }
-    finally:
-        server.shutdown()
+def test_images_come_over_http(served: str) -> None:
+    assert read(f"{served}/tree/a.png", f"{served}/s.tar", f"{served}/t.parquet") == {
+        f"{served}/tree/a.png": png(1),
+        f"{served}/s.tar/m.png": png(5),
+        f"{served}/t.parquet/0": png(7),
+    }
 
 
 def test_links_to_folders_and_labels_at_a_url_are_told(tree: Path) -> None:

@@ -15,7 +15,7 @@ from diffood.errors import RejectedImage
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs import table_worker
 from diffood.runtime.inputs.items import InlineItem
-from diffood.runtime.inputs.reading import Columns, ReadOptions
+from diffood.runtime.inputs.reading import InputRules, ReadOptions
 from diffood.runtime.inputs.tables import list_table
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes with limits as Linux has them")
@@ -30,9 +30,9 @@ def write(folder: Path, values: Sequence[Any], kind: pa.DataType, name: str = "i
     return path
 
 
-def rows(path: Path, columns: Columns = Columns(), limits: ImageLimits = LIMITS) -> list[tuple[str, bytes | str]]:  # noqa: B008
+def rows(path: Path, rules: InputRules = InputRules(), limits: ImageLimits = LIMITS) -> list[tuple[str, bytes | str]]:  # noqa: B008
     found = []
-    for item in list_table(str(path), "t.parquet", ReadOptions(limits, columns)):
+    for item in list_table(str(path), "t.parquet", ReadOptions(limits, rules)):
         try:
             found.append((item.id, item.read(limits)))
         except RejectedImage as error:
@@ -50,8 +50,8 @@ def test_rows_are_items_in_their_order(tmp_path: Path) -> None:
 
 def test_a_column_may_have_another_name_and_ids_a_column_of_their_own(tmp_path: Path) -> None:
     path = write(tmp_path, [png(1), png(2)], pa.binary(), "photo", key=["a/ü", "b"], number=[7, 2**40])
-    assert rows(path, Columns("photo", "key")) == [("a/ü", png(1)), ("b", png(2))]
-    assert rows(path, Columns("photo", "number")) == [("7", png(1)), (str(2**40), png(2))]
+    assert rows(path, InputRules("photo", "key")) == [("a/ü", png(1)), ("b", png(2))]
+    assert rows(path, InputRules("photo", "number")) == [("7", png(1)), (str(2**40), png(2))]
 
 
 def test_a_row_that_cannot_be_used_is_one_row(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_row_that_cannot_be_used_is_one_row(tmp_path: Path) -> None:
 
 def test_a_row_without_a_usable_id_is_refused_under_its_number(tmp_path: Path) -> None:
     keys = pa.array([b"good", b"\xff\xfe", b"", None, b"x" * 5000]).cast(pa.string(), safe=False)
-    found = rows(write(tmp_path, [png(1)] * 5, pa.binary(), key=keys), Columns("image", "key"))
+    found = rows(write(tmp_path, [png(1)] * 5, pa.binary(), key=keys), InputRules("image", "key"))
     assert found[0] == ("good", png(1))
     assert [name for name, _ in found[1:]] == [f"t.parquet/{number}" for number in range(1, 5)]
     assert all("'key' is not an id" in str(reason) for _, reason in found[1:])
@@ -74,9 +74,9 @@ def test_a_row_without_a_usable_id_is_refused_under_its_number(tmp_path: Path) -
 def test_a_missing_column_is_explained_in_a_row(tmp_path: Path) -> None:
     table = write(tmp_path, [png(1)], pa.binary(), key=[1])
     for columns, reason in [
-        (Columns("nothing"), "it has no column 'nothing', only image, key"),
-        (Columns("image", "nothing"), "it has no column 'nothing'"),
-        (Columns("key"), "its column 'key' has the type int64, neither bytes nor {bytes, path}"),
+        (InputRules("nothing"), "it has no column 'nothing', only image, key"),
+        (InputRules("image", "nothing"), "it has no column 'nothing'"),
+        (InputRules("key"), "its column 'key' has the type int64, neither bytes nor {bytes, path}"),
     ]:
         [(name, said)] = rows(table, columns)
         assert name == "t.parquet", columns
