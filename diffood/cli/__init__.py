@@ -1,7 +1,6 @@
 """The command line: one thin file per verb. Errors become one line and an exit code."""
 
 import logging
-import os
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -21,6 +20,7 @@ from diffood.cli.inspect import inspect
 from diffood.cli.monitor import monitor
 from diffood.cli.report import report
 from diffood.cli.serve_batch import serve_batch
+from diffood.cli.streams import outlast_readers
 from diffood.cli.train_unet import train_unet
 from diffood.cli.tune import tune
 from diffood.cli.verify import verify
@@ -82,20 +82,20 @@ app.command("export-web", cls=GroupedOptions)(export_web)
 
 def main() -> None:
     """Run the command line and exit; a mistake of the user's prints one line and no traceback."""
+    outlast_readers()
     inputs_log = logging.getLogger("diffood.runtime.inputs.open")
     inputs_log.setLevel(logging.INFO)
     inputs_log.addHandler(SAY_LEFT_OUT)
     try:
-        sys.exit(app(prog_name="diffood", standalone_mode=False))
+        code = app(prog_name="diffood", standalone_mode=False)
+        print(end="", flush=True)  # here, where a full disk is explained
+        sys.exit(code)
     except ParseError as error:
         message = " ".join(error.format_message().replace(OWN_PROBLEM, "").split())  # a list of choices spans lines
         stop = "" if message.endswith((".", "?")) else "."
         _fail(f"{message}{stop} See `{error.ctx.command_path if error.ctx else 'diffood'} --help`.", EXIT_WRONG_USAGE)
     except DiffoodError as error:
         _fail(str(error), EXIT_WRONG_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_FAILED)
     except OSError as error:  # a full disk, a folder without permission
         _fail(f"{error}; free some space, or choose a place you may write to.", EXIT_FAILED)
     except (KeyboardInterrupt, typer.Abort):

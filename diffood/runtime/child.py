@@ -144,11 +144,12 @@ def parse_fields(frame: bytes) -> dict[str, Any]:
 
 def serve_parent(megabytes: int) -> Connection:
     """In the child: its end of the pipe, with at most `megabytes` MiB of memory beyond what is in use now."""
+    # First, since where it was closed its number is free. libtiff writes to it, and Pillow has no switch for that.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     pipe = Connection(os.dup(0))
     _limit_memory(megabytes * 2**20)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
         file.write(str(EXPENDABLE))
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff writes to it, and Pillow has no switch for that
     pipe.send_bytes(READY)
     return pipe
 
