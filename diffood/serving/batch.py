@@ -1,6 +1,7 @@
 """The one loop of serve-batch: every item becomes a row in the output, starting behind the rows that exist."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -8,7 +9,7 @@ from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.serving.local import Scorer
 from diffood.serving.output.base import Output
-from diffood.serving.output.summary import State, Summary, Tally, encode_summary
+from diffood.serving.output.summary import State, Summary, SummaryFile, Tally, describe_run
 from diffood.serving.rows.row import Row
 from diffood.serving.stop import Stop
 from diffood.serving.watching.flagged import FlaggedFolder
@@ -55,12 +56,17 @@ def serve_batch(job: BatchJob) -> Summary:
     tally, scorer, output = job.tally, job.scorer, job.output
     tally.batch = scorer.batch
 
-    def conclude(state: State, end: Callable[[bytes], None]) -> Summary:
+    def conclude(state: State, end: Callable[[SummaryFile], None]) -> Summary:
         summary = tally.summary(state)
-        end(encode_summary(summary, f"{scorer.precision} on {scorer.backend}", output.run))
+        end(describe_run(summary, f"{scorer.precision} on {scorer.backend}", output.run))
         return summary
 
-    seen, items = 0, iter(job.items)
+    seen, written, items = 0, 0, iter(job.items)
+    tally.begin()
+    if not job.live and output.resumed + output.damaged:
+        items = _without_existing(output, items, tally)
+        first = next(items, None)  # inputs that do not match the rows are wrong usage, before anything is scored
+        items = items if first is None else itertools.chain((first,), items)
 
     def counted() -> Iterator[Item | Pause]:
         nonlocal seen
@@ -68,19 +74,17 @@ def serve_batch(job: BatchJob) -> Summary:
             seen += not isinstance(item, Pause)
             yield item
 
-    if not job.live:
-        _skip_existing(output, items, tally)
-    tally.begin()
     try:
         for scored in scorer.rows(counted()):
             row = scored.row
             if job.flagged and row.is_ood:
-                job.flagged.keep(tally.files, scored.item, row.sha256, scored.picture)
+                job.flagged.keep(output.next_row, scored.item, row.sha256, scored.picture)
             output.write(row)
+            written += 1
             tally.add(row)
             tally.batch = scorer.batch
             job.on_row(row)
-        _require_row_each(seen, tally.files - tally.resumed)
+        _require_row_each(seen, written)
     except BaseException:
         with contextlib.suppress(DiffoodError):
             conclude("failed", output.stop)
@@ -100,19 +104,29 @@ def _require_row_each(read: int, written: int) -> None:
 def existing_rows(output: Output, tally: Tally) -> Iterator[tuple[str, str]]:
     """(id, SHA-256) of the rows an output has; counts them on the way."""
     for row in output.done():
-        tally.add(row)
-        yield row.id, row.sha256
+        if row is not None:
+            tally.add(row)
+            yield row.id, row.sha256
     tally.begin()
 
 
-def _skip_existing(output: Output, items: Iterator[Item | Pause], tally: Tally) -> None:
-    """Count the rows that exist and draw as many items. Raises UsageError if an id differs from that of its row."""
-    for row in output.done():
+def _without_existing(output: Output, items: Iterator[Item | Pause], tally: Tally) -> Iterator[Item | Pause]:
+    """The items without a row, in order; counts the rows that exist, those before a damaged one first.
+
+    Raises UsageError if the id of an item differs from that of its row.
+    """
+    for number, row in enumerate(output.done(), 1):
         item = next((item for item in items if not isinstance(item, Pause)), None)
-        if item is None or item.id != row.id:
+        if item is None or (row is not None and item.id != row.id):
             found = "no more files" if item is None else repr(item.id)
+            was = f"of {row.id!r}" if row is not None else "to be made again"
             raise UsageError(
-                f"The inputs have changed since {output.layout.path} was begun: row {tally.files + 1} is of "
-                f"{row.id!r}, and the inputs have {found} there. Give the same inputs as before, or another --output."
+                f"The inputs have changed since {output.layout.path} was begun: row {number} is {was}, and the inputs "
+                f"have {found} there. Give the same inputs as before, or another --output."
             )
-        tally.add(row)
+        if row is None:
+            yield item
+        else:
+            tally.add(row)
+    tally.begin()
+    yield from items

@@ -100,7 +100,7 @@ class ServeResult:
 
     def as_json(self) -> dict[str, Any]:
         """What `serve-batch --json` prints."""
-        return {**self.summary.model_dump(mode="json", exclude={"run"}), "engine": self.engine}
+        return {**self.summary.model_dump(mode="json", exclude={"run", "sha256"}), "engine": self.engine}
 
 
 def serve(request: ServeRequest, stop: Stop, observer: ServeObserver = ServeObserver()) -> ServeResult:
@@ -125,6 +125,11 @@ def serve(request: ServeRequest, stop: Stop, observer: ServeObserver = ServeObse
         job = _prepare(request, layout, opened, stop)
         try:
             with job.output, handle_signals(stop):
+                if damaged := job.output.damaged:
+                    observer.say(
+                        f"damaged     {damaged} rows of {layout.path} were changed or removed by something else; their "
+                        "images are scored again"
+                    )
                 if job.output.finished:
                     summary = read_summary(layout.summary, layout.path)
                 else:

@@ -11,7 +11,7 @@ from diffood.serving.output.base import Output, OutputMode
 from diffood.serving.output.journal import RunRecord
 from diffood.serving.output.layout import OutputLayout
 from diffood.serving.output.open import open_output
-from diffood.serving.output.summary import Summary, encode_summary
+from diffood.serving.output.summary import Summary, describe_run
 from diffood.serving.rows.readers import read_rows
 from diffood.serving.rows.row import Row
 
@@ -58,7 +58,7 @@ def finish(output: Output) -> None:
     """Say that all rows were written; the summary is the same for all runs of one record."""
     nothing: dict[str, Any] = dict.fromkeys(Summary.model_fields, 0)
     nothing |= {"state": "finished", "reasons": {}, "examples": {}, "left_out": {}, "conversions": {}}
-    output.finish(encode_summary(Summary(**nothing), "none", output.run))
+    output.finish(describe_run(Summary(**nothing), "none", output.run))
 
 
 def write(path: Path, rows: Sequence[Row], **changes: Any) -> Path:

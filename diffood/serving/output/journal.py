@@ -106,19 +106,39 @@ class JournalContent:
     Attributes:
         run: The run that wrote it; None for an empty journal.
         sealed: One checkpoint per complete part, in order.
-        open: Last checkpoint of the part that is being written.
+        open: Checkpoints of the part that is being written, in order.
         finished: Whether all rows were written.
     """
 
     run: RunRecord | None = None
     sealed: list[Checkpoint] = field(default_factory=list)
-    open: Checkpoint | None = None
+    open: list[Checkpoint] = field(default_factory=list)
     finished: bool = False
 
     @property
     def rows(self) -> int:
         """Rows that are safely on the disk."""
-        return sum(checkpoint.rows for checkpoint in self.sealed) + (self.open.rows if self.open else 0)
+        return sum(checkpoint.rows for checkpoint in (*self.sealed, *self.open[-1:]))
+
+    def add(self, checkpoint: Checkpoint) -> None:
+        """Take in a checkpoint. Raises ValueError if it is invalid there.
+
+        One of an earlier part stands for a part that was damaged and made again.
+        """
+        self.finished = False
+        again = checkpoint.sealed and checkpoint.part < len(self.sealed)
+        if again:
+            self.sealed[checkpoint.part] = checkpoint
+            return
+        if checkpoint.part != len(self.sealed):
+            raise ValueError(f"part {checkpoint.part}, expected part {len(self.sealed)}")
+        if checkpoint.sealed:
+            self.sealed.append(checkpoint)
+            self.open.clear()
+            return
+        while self.open and self.open[-1].bytes >= checkpoint.bytes:  # a damaged file was cut back further
+            self.open.pop()
+        self.open.append(checkpoint)
 
     def add_line(self, text: bytes, number: int) -> None:
         """Take in line `number`, from 1. Raises ValueError if it is invalid there."""
@@ -128,14 +148,7 @@ class JournalContent:
         if text.startswith(b'{"finished"'):
             self.finished = _FinishedLine.model_validate_json(text).finished
             return
-        checkpoint = Checkpoint.model_validate_json(text)
-        if checkpoint.part != len(self.sealed):
-            raise ValueError(f"part {checkpoint.part}, expected part {len(self.sealed)}")
-        if checkpoint.sealed:
-            self.sealed.append(checkpoint)
-            self.open = None
-        else:
-            self.open = checkpoint
+        self.add(Checkpoint.model_validate_json(text))
 
 
 class Journal:
@@ -189,6 +202,12 @@ class Journal:
         """Append that all rows were written."""
         self._append(_FinishedLine(finished=True))
 
+    def require_content(self, content: JournalContent) -> None:
+        """Raise DiffoodError unless the file, read again, holds this."""
+        self._require_own_name()
+        if self.read() != content:
+            raise self._replaced()
+
     def remove(self) -> None:
         """Remove the file; the lock is held until `close`."""
         self.path.unlink(missing_ok=True)
@@ -198,6 +217,7 @@ class Journal:
         os.close(self._descriptor)
 
     def _append(self, record: Record) -> None:
+        self._require_own_name()
         end = os.lseek(self._descriptor, 0, os.SEEK_END)
         try:
             write_all(self._descriptor, record.model_dump_json().encode() + b"\n")
@@ -205,3 +225,14 @@ class Journal:
         except OSError:  # the disk is full: part of a line must not stay before a later one
             os.ftruncate(self._descriptor, end)
             raise
+
+    def _require_own_name(self) -> None:
+        """Raise DiffoodError if the name has another file by now: the next run would believe that one."""
+        if not self.path.exists() or not os.path.samestat(self.path.lstat(), os.fstat(self._descriptor)):
+            raise self._replaced()
+
+    def _replaced(self) -> DiffoodError:
+        return DiffoodError(
+            f"{self.path} was changed, replaced or removed by something else while the run wrote to it; start over "
+            "with --overwrite."
+        )

@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import Field
 
 from diffood.errors import BundleError, UsageError
-from diffood.runtime.bundle.files import read_record, record_bytes
+from diffood.runtime.bundle.bundle import Sha256
+from diffood.runtime.bundle.files import read_record
 from diffood.runtime.images.conversions import kinds_of
 from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.records import Record
@@ -59,10 +60,15 @@ class Summary(Record):
 
 
 class SummaryFile(Summary):
-    """Content of the summary file."""
+    """Content of the summary file.
+
+    Attributes:
+        sha256: Of the finished output, if it is one file; of a folder the journal has that of each part.
+    """
 
     engine: str
     run: RunRecord
+    sha256: Sha256 | None = None
 
 
 class Tally:
@@ -140,9 +146,9 @@ class Tally:
         )
 
 
-def encode_summary(summary: Summary, engine: str, run: RunRecord) -> bytes:
+def describe_run(summary: Summary, engine: str, run: RunRecord) -> SummaryFile:
     """Content of the summary file."""
-    return record_bytes(SummaryFile(**summary.model_dump(), engine=engine, run=run))
+    return SummaryFile(**summary.model_dump(), engine=engine, run=run)
 
 
 def read_summary(path: Path, output: Path) -> SummaryFile:

@@ -6,8 +6,9 @@ files that survive a kill. The same rows always give the same bytes.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from io import RawIOBase
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 from diffood.serving.rows.row import Row
 
@@ -29,9 +30,14 @@ class RowFormat(ABC):
     def encode(self, rows: Sequence[Row]) -> bytes:
         """A complete file of these rows."""
 
-    @abstractmethod
     def read(self, path: Path) -> Iterator[Row]:
-        """Rows of a file in order, through `check_row`. Raises UsageError with the file and line that is invalid."""
+        """Rows of a file in order. Raises UsageError with the file and line that is invalid."""
+        with path.open("rb") as file:
+            yield from self.read_file(file, path)
+
+    @abstractmethod
+    def read_file(self, file: BinaryIO, path: Path) -> Iterator[Row]:
+        """As `read`, from the open file of this path; rows come through `check_row`."""
 
 
 class LineFormat(RowFormat):
@@ -55,5 +61,5 @@ class TableFormat(RowFormat):
     """A format that is only written whole: parts are written first and merged into the file at the end."""
 
     @abstractmethod
-    def merge(self, parts: Iterable[Path], path: Path) -> None:
-        """Write the rows of all parts into one file, one part in memory at a time."""
+    def merge(self, parts: Iterable[bytes], file: RawIOBase) -> None:
+        """Write the rows of all parts, each a complete file, into one file; one part in memory at a time."""

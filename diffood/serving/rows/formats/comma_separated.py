@@ -26,19 +26,18 @@ class CommaSeparated(LineFormat):
         """See LineFormat.encode_row."""
         return _encode(list(row.values().values()))
 
-    def read(self, path: Path) -> Iterator[Row]:
-        """See RowFormat.read."""
-        with path.open("rb") as file:
-            reader = csv.DictReader(_lines(file, path), strict=True)
-            try:
-                require_columns(reader.fieldnames or (), f"{path}, line 1")
-                for texts in reader:
-                    where = f"{path}, line {reader.line_num}"
-                    if None in texts:
-                        raise UsageError(f"{where} has more values than columns; {REMEDY}.")
-                    yield check_row({name: _parse(name, texts[name], where) for name in COLUMNS}, where)
-            except csv.Error as error:
-                raise UsageError(f"{path}, line {reader.reader.line_num} is not CSV ({error}); {REMEDY}.") from None
+    def read_file(self, file: BinaryIO, path: Path) -> Iterator[Row]:
+        """See RowFormat.read_file."""
+        reader = csv.DictReader(_lines(file, path), strict=True)
+        try:
+            require_columns(reader.fieldnames or (), f"{path}, line 1")
+            for texts in reader:
+                where = f"{path}, line {reader.line_num}"
+                if None in texts:
+                    raise UsageError(f"{where} has more values than columns; {REMEDY}.")
+                yield check_row({name: _parse(name, texts[name], where) for name in COLUMNS}, where)
+        except csv.Error as error:
+            raise UsageError(f"{path}, line {reader.reader.line_num} is not CSV ({error}); {REMEDY}.") from None
 
 
 def _encode(values: Sequence[Any]) -> bytes:

@@ -25,18 +25,17 @@ class JsonLines(LineFormat):
         """See LineFormat.encode_row."""
         return (_encode(row.values()) + "\n").encode()
 
-    def read(self, path: Path) -> Iterator[Row]:
-        """See RowFormat.read. A torn last line is skipped where the name ends in .partial."""
-        with path.open("rb") as file:
-            number = 1
-            for row in tail_rows(file, path):
-                if row is None:
-                    break
-                number += 1
-                yield row
-            torn = file.read(MAX_LINE_BYTES)
-            if torn and path.suffix != PARTIAL:
-                yield _parse(torn, f"{path}, line {number}")
+    def read_file(self, file: BinaryIO, path: Path) -> Iterator[Row]:
+        """See RowFormat.read_file. A torn last line is skipped where the name ends in .partial."""
+        number = 1
+        for row in tail_rows(file, path):
+            if row is None:
+                break
+            number += 1
+            yield row
+        torn = file.read(MAX_LINE_BYTES)
+        if torn and path.suffix != PARTIAL:
+            yield _parse(torn, f"{path}, line {number}")
 
 
 def tail_rows(file: BinaryIO, path: Path) -> Iterator[Row | None]:
@@ -52,7 +51,7 @@ def tail_rows(file: BinaryIO, path: Path) -> Iterator[Row | None]:
             number += 1
             yield _parse(line, where)
             continue
-        if os.fstat(file.fileno()).st_size < start:
+        if file.seek(0, os.SEEK_END) < start:
             raise UsageError(f"{path} became shorter while it was read; start again.")
         file.seek(start)
         yield None

@@ -1,8 +1,9 @@
 """Rows as Parquet, through pyarrow."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from io import RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from diffood.errors import MissingExtraError, UsageError
 from diffood.serving.rows.checked import REMEDY, check_row, require_columns
@@ -30,21 +31,21 @@ class Parquet(TableFormat):
                 writer.write_table(pa.Table.from_pylist([row.values() for row in rows], schema=schema))
         return bytes(buffer.getvalue())
 
-    def merge(self, parts: Iterable[Path], path: Path) -> None:
+    def merge(self, parts: Iterable[bytes], file: RawIOBase) -> None:
         """See TableFormat.merge."""
         pa, pq = _pyarrow()
-        with pq.ParquetWriter(path, _schema(pa)) as writer:
+        with pq.ParquetWriter(file, _schema(pa)) as writer:
             for part in parts:
-                writer.write_table(pq.read_table(part, partitioning=None))
+                writer.write_table(pq.read_table(pa.BufferReader(part)))
 
-    def read(self, path: Path) -> Iterator[Row]:
-        """See RowFormat.read."""
+    def read_file(self, file: BinaryIO, path: Path) -> Iterator[Row]:
+        """See RowFormat.read_file."""
         pa, pq = _pyarrow()
         number = 0
         try:
-            with pq.ParquetFile(path) as file:
-                require_columns(file.schema_arrow.names, str(path))
-                for batch in file.iter_batches(ROWS_READ, columns=list(COLUMNS)):
+            with pq.ParquetFile(file) as table:
+                require_columns(table.schema_arrow.names, str(path))
+                for batch in table.iter_batches(ROWS_READ, columns=list(COLUMNS)):
                     for values in batch.to_pylist():
                         number += 1
                         yield check_row(values, f"{path}, row {number}")
