@@ -11,8 +11,10 @@ from diffood.errors import CalibrationError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, list_kept, load_calibrated_fusion, load_calibration
 from diffood.runtime.bundle.detectors import DetectorRecord, find_stale, load_detectors, read_detector
+from diffood.runtime.bundle.digest import digest_of
 from diffood.runtime.bundle.engines import EngineFolder, list_engines
 from diffood.runtime.bundle.parity import ParityFile, calibration_sha256, load_parity
+from diffood.runtime.bundle.signing import SignatureState, list_signatures
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Inspection:
 
     Attributes:
         bundle: The bundle; every file of its manifest was hashed.
+        digest: One hash over all files that it can use.
+        signatures: Those it has; a key in the environment, or of --trust, has verified those that name it.
         engines: Its TensorRT engines; their plan files were hashed.
         detectors: Its detector files; None if it has none.
         stale: Why one of them is not that of the bundle as it is now, by file.
@@ -31,6 +35,8 @@ class Inspection:
     """
 
     bundle: Bundle
+    digest: str
+    signatures: tuple[SignatureState, ...]
     engines: tuple[EngineFolder, ...]
     detectors: DetectorRecord | None
     stale: dict[str, str]
@@ -59,6 +65,8 @@ class Inspection:
     def as_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
+            "digest": self.digest,
+            "signatures": [asdict(one) for one in self.signatures],
             "manifest": self.bundle.manifest.model_dump(mode="json"),
             "engines": {engine.path.name: engine.record.model_dump(mode="json") for engine in self.engines},
             "detectors": self.detectors and self.detectors.model_dump(mode="json") | {"stale": self.stale},
@@ -80,9 +88,11 @@ def inspect_bundle(path: Path) -> Inspection:
     calibration = _calibration(bundle)
     load_calibrated_fusion(bundle, calibration)  # its bank has a hash too
     check_files(bundle)  # so have the engines
-    detectors = load_detectors(bundle)
+    detectors, hashes = load_detectors(bundle), bundle.hash_files()
     return Inspection(
         bundle=bundle,
+        digest=digest_of(hashes),
+        signatures=tuple(list_signatures(bundle, hashes)),
         engines=tuple(list_engines(bundle)),
         detectors=detectors,
         stale=_check_detectors(bundle, detectors),

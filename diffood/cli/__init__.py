@@ -20,6 +20,7 @@ from diffood.cli.inspect import inspect
 from diffood.cli.monitor import monitor
 from diffood.cli.report import report
 from diffood.cli.serve_batch import serve_batch
+from diffood.cli.sign import sign
 from diffood.cli.streams import outlast_readers
 from diffood.cli.train_unet import train_unet
 from diffood.cli.tune import tune
@@ -72,7 +73,7 @@ def root(
         raise typer.Exit(EXIT_WRONG_USAGE)
 
 
-for verb in (export, tune, calibrate, evaluate, report, verify, bench, monitor, inspect, doctor, demo):
+for verb in (export, tune, calibrate, evaluate, report, verify, bench, monitor, inspect, sign, doctor, demo):
     app.command(cls=GroupedOptions)(verb)
 app.command("serve-batch", cls=GroupedOptions)(serve_batch)
 app.command("train-unet", cls=GroupedOptions)(train_unet)

@@ -17,6 +17,7 @@ from diffood.cli.options.machine import VariantOptions
 from diffood.cli.options.models import ModelOptions
 from diffood.cli.options.parsers import png_file
 from diffood.cli.options.records import expand_records
+from diffood.cli.options.trust import TrustOptions
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.images.decode import ImageShape
@@ -56,6 +57,7 @@ def bench(
     machine: VariantOptions,
     models: ModelOptions,
     output: Annotated[Path | None, typer.Option(metavar="FILE.png", parser=png_file, help="A chart.")] = None,
+    trust: TrustOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Time this bundle and the paper's loop on this machine.

@@ -13,6 +13,7 @@ from diffood.cli.options.machine import FixedMachineOptions
 from diffood.cli.options.parsers import html_file
 from diffood.cli.options.plan import PlanOptions
 from diffood.cli.options.records import expand_records
+from diffood.cli.options.trust import TrustOptions
 from diffood.cli.text.calibration import (
     describe_calibration,
     describe_images,
@@ -62,6 +63,7 @@ def calibrate(
     ] = None,
     machine: FixedMachineOptions,
     reading: InputOptions,
+    trust: TrustOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Fit a bundle's threshold on in-distribution images.

@@ -27,6 +27,7 @@ PACKAGES = {
     "cuda-bindings": ("--backend tensorrt and tensorrt-rtx", f"{_TENSORRT}, or [tensorrt-rtx]", ("cuda-bindings",)),
     "polygraphy": ("diffood export --engine", f"{_TENSORRT}, or [tensorrt-rtx]", ("polygraphy",)),
     "pyarrow": ("Parquet rows and tables of images", "pip install 'diffood[parquet]'", ("pyarrow",)),
+    "cryptography": ("diffood sign and --trust", "pip install 'diffood[trust]'", ("cryptography",)),
     "matplotlib": ("pictures and reports", "pip install 'diffood[pictures]'", ("matplotlib",)),
     "jinja2": ("diffood report and --report", "pip install 'diffood[report]'", ("jinja2",)),
     "torch": ("diffood export", _EXPORT, ("torch",)),

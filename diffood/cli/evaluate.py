@@ -13,6 +13,7 @@ from diffood.cli.options.machine import MachineOptions
 from diffood.cli.options.parsers import html_file, new_folder
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
+from diffood.cli.options.trust import TrustOptions
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def evaluate(
     ] = None,
     machine: MachineOptions,
     reading: InputOptions,
+    trust: TrustOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure false alarms and detection on test images.

@@ -14,6 +14,7 @@ from diffood.cli.options.models import PANEL, ModelOptions
 from diffood.cli.options.parsers import Precisions
 from diffood.cli.options.parsers import precisions as read_precisions
 from diffood.cli.options.records import expand_records
+from diffood.cli.options.trust import TrustOptions
 from diffood.cli.progress import show_progress
 from diffood.errors import UsageError
 from diffood.export.class_names import read_class_names
@@ -52,6 +53,7 @@ def export(
     ] = None,
     reading: InputOptions,
     engines: EngineOptions,
+    trust: TrustOptions,
 ) -> None:
     """Export a classifier, and the UNet that judges with it, to a bundle.
 

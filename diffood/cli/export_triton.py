@@ -11,6 +11,7 @@ from diffood.cli.options.limits import LimitOptions
 from diffood.cli.options.machine import MachineOptions
 from diffood.cli.options.parsers import backend_choice
 from diffood.cli.options.records import expand_records
+from diffood.cli.options.trust import TrustOptions
 from diffood.errors import UsageError
 from diffood.runtime.backends import AUTO, BACKENDS
 from diffood.runtime.detector import DEFAULT_BATCH
@@ -72,6 +73,7 @@ def export_triton(
         ),
     ] = DEFAULT_QUEUE_DELAY,
     image_limits: LimitOptions,
+    trust: TrustOptions,
 ) -> None:
     """Write a model repository for Triton Inference Server.
 

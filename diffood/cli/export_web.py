@@ -6,11 +6,14 @@ from typing import Annotated
 import typer
 
 from diffood.cli.options import shared as options
+from diffood.cli.options.records import expand_records
+from diffood.cli.options.trust import TrustOptions
 from diffood.runtime.bundle.bundle import Precision
 from diffood.serving.web.runtime import DEFAULT_FOLDER, PACKAGE
 from diffood.serving.web.site import write_page
 
 
+@expand_records
 def export_web(
     *,
     bundle: options.BundlePath,
@@ -19,6 +22,7 @@ def export_web(
         Path, typer.Option(metavar="DIR", help=f"An unpacked {PACKAGE}, as `npm install {PACKAGE}` makes it.")
     ] = DEFAULT_FOLDER,
     precision: Annotated[Precision | None, typer.Option(help="Of the detector; without: what was calibrated.")] = None,
+    trust: TrustOptions,
 ) -> None:
     """Write a web page that judges images in the browser.
 

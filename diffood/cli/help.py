@@ -8,7 +8,7 @@ from typer.core import TyperCommand, TyperGroup
 HEADINGS = {
     "Start here": ("demo", "doctor"),
     "Make a bundle": ("train-unet", "export", "tune", "calibrate"),
-    "Check a bundle": ("inspect", "verify", "evaluate", "report", "bench"),
+    "Check a bundle": ("inspect", "verify", "evaluate", "report", "bench", "sign"),
     "Run a bundle": ("serve-batch", "monitor", "export-triton", "export-web"),
 }
 

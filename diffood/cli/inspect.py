@@ -5,9 +5,12 @@ import json
 import typer
 
 from diffood.cli.options import shared as options
+from diffood.cli.options.records import expand_records
+from diffood.cli.options.trust import TrustOptions
 
 
-def inspect(bundle: options.BundlePath, as_json: options.AsJson = False) -> None:
+@expand_records
+def inspect(*, bundle: options.BundlePath, trust: TrustOptions, as_json: options.AsJson = False) -> None:
     """Show what a bundle holds and check its hashes.
 
     Models, graphs, engines, plans, the calibration and earlier ones, and what `diffood verify` concluded.

@@ -8,10 +8,14 @@ import typer
 
 from diffood.cli.options import shared as options
 from diffood.cli.options.parsers import png_file
+from diffood.cli.options.records import expand_records
+from diffood.cli.options.trust import TrustOptions
 from diffood.errors import EXIT_ALARM
 
 
+@expand_records
 def monitor(
+    *,
     rows: Annotated[
         list[Path], typer.Argument(metavar="ROWS...", help="Files or folders of serve-batch, oldest first.")
     ],
@@ -24,6 +28,7 @@ def monitor(
     output: Annotated[
         Path | None, typer.Option(metavar="FILE.png", parser=png_file, help="Picture of the martingale.")
     ] = None,
+    trust: TrustOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Test whether served images drift from the calibration.

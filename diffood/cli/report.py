@@ -11,6 +11,7 @@ from diffood.cli.options.inputs import InputOptions
 from diffood.cli.options.machine import MachineOptions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
+from diffood.cli.options.trust import TrustOptions
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
 
@@ -23,6 +24,7 @@ def report(
     ood: Annotated[list[NamedSet] | None, sets_option("An OOD set; repeatable.")] = None,
     machine: MachineOptions,
     reading: InputOptions,
+    trust: TrustOptions,
 ) -> None:
     """Write one HTML page about a calibrated bundle.
 

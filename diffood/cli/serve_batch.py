@@ -17,6 +17,7 @@ from diffood.cli.options.inputs import InputOptions
 from diffood.cli.options.limits import LimitOptions
 from diffood.cli.options.machine import MachineOptions
 from diffood.cli.options.records import expand_records
+from diffood.cli.options.trust import TrustOptions
 from diffood.cli.text.conversions import describe_conversions
 from diffood.errors import UsageError
 from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
@@ -57,6 +58,7 @@ def serve_batch(
     watch: serve_options.WatchFolder = None,
     watch_idle: serve_options.WatchIdle = None,
     cluster: serve_options.Cluster = None,
+    trust: TrustOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Score images with a calibrated bundle, one row per file.

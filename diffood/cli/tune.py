@@ -13,6 +13,7 @@ from diffood.cli.options.machine import FixedMachineOptions
 from diffood.cli.options.parsers import png_file
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
+from diffood.cli.options.trust import TrustOptions
 from diffood.errors import EXIT_INTERRUPTED, UsageError
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
@@ -56,6 +57,7 @@ def tune(
     ] = None,
     machine: FixedMachineOptions,
     reading: InputOptions,
+    trust: TrustOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Find the cheapest plan that detects as well as any.

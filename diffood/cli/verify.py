@@ -11,6 +11,7 @@ from diffood.cli.options.inputs import InputOptions
 from diffood.cli.options.machine import VariantOptions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
+from diffood.cli.options.trust import TrustOptions
 from diffood.errors import EXIT_FAILED
 from diffood.runtime.bundle.parity import ParityLimits
 
@@ -32,6 +33,7 @@ def verify(
     ] = _DEFAULT.auroc_shift,
     machine: VariantOptions,
     reading: InputOptions,
+    trust: TrustOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Check that a bundle gives its verdicts on this machine.

@@ -33,6 +33,7 @@ from diffood.runtime.bundle.bundle import (
     open_bundle,
 )
 from diffood.runtime.bundle.trained import TRAINED, pack_trained
+from diffood.runtime.bundle.trust import NOTHING_ASKED
 from diffood.runtime.bundle.writing import write_bundle
 from diffood.runtime.golden import GOLDEN_IMAGES
 from diffood.runtime.method.plan import PLANS, PLANS_WITHOUT_UNET, Plan
@@ -81,7 +82,7 @@ def export_bundle(request: ExportRequest, report: Say, show_progress: ShowProgre
             show_progress=show_progress,
         )
         manifest = _write_files(writer, class_names, plans, request.precisions)
-        write_detectors(open_bundle(folder))
+        write_detectors(open_bundle(folder, NOTHING_ASKED))
         if output.exists():
             shutil.rmtree(output)
     return manifest

@@ -15,13 +15,14 @@ from diffood.export.onnx.samples import DrawnInputs, InputSampler, ProofInputs, 
 from diffood.export.onnx.weights_file import WeightsFile
 from diffood.export.request import ProofScope
 from diffood.runtime.bundle.bundle import Bundle, GraphEntry, Manifest, Role, open_bundle
+from diffood.runtime.bundle.trust import Trust
 from diffood.runtime.progress import Say
 
 HALVED: tuple[Role, ...] = ("classify", "step_plain", "step_guided")
 """Autoencoders stay FP32, as in INT8: some overflow, and exporting their models tries it."""
 
 
-def halve_bundle(bundle_path: Path, report: Say, proof: ProofScope = "quick") -> Manifest:
+def halve_bundle(bundle_path: Path, report: Say, proof: ProofScope = "quick", trust: Trust | None = None) -> Manifest:
     """Write FP16 graphs into a bundle and name them in its manifest, last.
 
     Layers are halved; preparing images, embedding times and updating steps stays FP32, as where torch's models are
@@ -31,13 +32,14 @@ def halve_bundle(bundle_path: Path, report: Say, proof: ProofScope = "quick") ->
         bundle_path: The bundle's folder.
         report: Gets a line on each graph.
         proof: At which times of the schedule steps are compared with FP32.
+        trust: What is asked of the bundle; None: what the environment asks.
 
     Raises:
         BundleError: It is not a bundle.
         ExportError: A graph cannot be halved, or differs too much from FP32.
 
     """
-    bundle = open_bundle(bundle_path)
+    bundle = open_bundle(bundle_path, trust)
     asked = times_asked(bundle.tables(plan) for plan in bundle.manifest.plans.values())
     times = proof_times(len(bundle.alpha_bar), asked, proof) if bundle.manifest.unet else torch.empty(0)
     exact = [entry for entry in bundle.manifest.graphs if entry.precision == "fp32"]

@@ -21,6 +21,7 @@ from diffood.runtime.bundle.calibration import (
 )
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import require_calibrated
+from diffood.runtime.bundle.trust import asked_by_environment
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.halving import open_halving
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
@@ -105,6 +106,8 @@ class Detector:
         batch: int = DEFAULT_BATCH,
         threads: int = 0,
         halve_batch: bool = False,
+        trust: Sequence[str | Path] = (),
+        expect_digest: str | None = None,
     ) -> "Detector":
         """Open a bundle folder.
 
@@ -116,13 +119,15 @@ class Detector:
             batch: Images that the engine works on at once; on a GPU, of every call.
             threads: Of the engine; 0: all cores.
             halve_batch: Continue with half the batch when the engine runs out of memory.
+            trust: Files of public keys, one of which must have signed each file of the bundle; none: DIFFOOD_TRUST's.
+            expect_digest: The digest that the bundle must have, as `diffood inspect` prints it.
 
         Raises:
-            BundleError: The bundle is damaged or foreign.
+            BundleError: The bundle is damaged or foreign, not signed as asked, or changed since.
             UsageError: An unknown plan, an impossible batch, or no engine here can run it.
             MissingExtraError: A library of the backend is not installed.
         """
-        bundle = open_bundle(Path(path))
+        bundle = open_bundle(path, asked_by_environment().updated(trust, expect_digest))
         calibration = find_calibration(bundle)
         if plan is None and calibration is not None:
             plan = calibration.fingerprint.plan

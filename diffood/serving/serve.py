@@ -200,6 +200,7 @@ def _run_record(request: ServeRequest, layout: OutputLayout, opened: OpenedScore
         diffood=__version__,
         fingerprint=opened.fingerprint,
         calibration_sha256=calibration_sha256(opened.bundle),
+        bundle_digest=opened.bundle.digest,
         batch=scorer.batch,
         threads=opened.threads,
         max_bytes=scorer.limits.max_bytes,

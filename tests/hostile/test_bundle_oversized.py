@@ -9,7 +9,8 @@ import pytest
 from attacks import undone
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle.bundle import MAX_FILE_BYTES, open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.files import MAX_FILE_BYTES
 
 Rewrite = Callable[[Callable[[dict[str, Any]], object]], None]
 

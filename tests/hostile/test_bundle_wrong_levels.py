@@ -10,7 +10,8 @@ import pytest
 from attacks import undone
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle.bundle import MAX_STEPS, open_bundle
+from diffood.runtime.bundle.arrays import MAX_STEPS
+from diffood.runtime.bundle.bundle import open_bundle
 
 Reseal = Callable[[str, bytes], None]
 

@@ -13,6 +13,7 @@ from diffood.runtime.bundle.engines import EngineFolder
 
 if TYPE_CHECKING:
     from diffood.calibration.inspection import Inspection
+    from diffood.runtime.bundle.signing import SignatureState
 
 CLASSES_SHOWN = 12
 
@@ -22,6 +23,8 @@ def describe_bundle(found: "Inspection") -> list[str]:
     bundle, calibration = found.bundle, found.calibration
     return [
         *_describe_models(bundle),
+        f"digest      {found.digest}",
+        *map(_describe_signature, found.signatures),
         *(_describe_graph(bundle, graph) for graph in bundle.manifest.graphs),
         *map(_describe_engine, found.engines),
         *_describe_detectors(found),
@@ -34,6 +37,13 @@ def describe_bundle(found: "Inspection") -> list[str]:
         *_describe_verified(found),
         f"made with   {', '.join(f'{name} {version}' for name, version in bundle.manifest.versions.items())}",
     ]
+
+
+def _describe_signature(one: "SignatureState") -> str:
+    what = f"signed      {one.name}: {one.files} files, key {one.key[:16]}…"
+    if one.changed:
+        return f"{what}, not valid: {len(one.changed)} changed since, {one.changed[0]} among them"
+    return f"{what}, {f'trusted by {one.trusted}' if one.trusted else 'not checked: no --trust KEY of it was given'}"
 
 
 def _describe_models(bundle: Bundle) -> list[str]:

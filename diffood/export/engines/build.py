@@ -31,6 +31,7 @@ from diffood.runtime.bundle.engines import (
     target_name,
 )
 from diffood.runtime.bundle.graphs import list_roles, name_of
+from diffood.runtime.bundle.trust import Trust
 from diffood.runtime.bundle.writing import describe_file
 from diffood.runtime.child import child_command
 from diffood.runtime.method.plan import Plan
@@ -50,7 +51,9 @@ class _Builder:
     report: Say
 
 
-def build_engines(bundle_path: Path, request: EngineBuildRequest, report: Say) -> list[Path]:
+def build_engines(
+    bundle_path: Path, request: EngineBuildRequest, report: Say, trust: Trust | None = None
+) -> list[Path]:
     """Build engines of every stage of a bundle's plans in the precisions asked for. Needs no torch.
 
     A folder appears whole or not at all, and replaces the one before; those finished before an error stay.
@@ -59,6 +62,7 @@ def build_engines(bundle_path: Path, request: EngineBuildRequest, report: Say) -
         bundle_path: The bundle's folder.
         request: Which engines.
         report: Gets a line for each stage, and one every few seconds of a long build.
+        trust: What is asked of the bundle; None: what the environment asks.
 
     Returns:
         The engines' folders, engines/<target>-<plan>/.
@@ -70,7 +74,7 @@ def build_engines(bundle_path: Path, request: EngineBuildRequest, report: Say) -
         ExportError: A node is not supported, memory ran out, or the builder crashed.
 
     """
-    bundle = open_bundle(bundle_path)
+    bundle = open_bundle(bundle_path, trust)
     precisions = request.precisions or bundle.precisions
     for precision in precisions:
         bundle.graph("classify", precision)  # says what to do where the bundle has none

@@ -29,6 +29,7 @@ from diffood.export.request import FEWEST_IMAGES, IMAGES, ProofScope
 from diffood.runtime.assembly.files import write_detectors
 from diffood.runtime.bundle.bundle import Bundle, FileEntry, GraphEntry, Manifest, Precision, Role, open_bundle
 from diffood.runtime.bundle.graphs import read_graph
+from diffood.runtime.bundle.trust import Trust
 from diffood.runtime.bundle.writing import write_bundle
 from diffood.runtime.images.pixels import Pixels, from_pixels
 from diffood.runtime.method.scoring import Array
@@ -89,7 +90,9 @@ class _Task:
     report: Say
 
 
-def quantize_bundle(bundle_path: Path, images: Pixels, *, report: Say, proof: ProofScope = "quick") -> Manifest:
+def quantize_bundle(
+    bundle_path: Path, images: Pixels, *, report: Say, proof: ProofScope = "quick", trust: Trust | None = None
+) -> Manifest:
     """Write INT8 graphs into a bundle, in place of those it may have, and name them in its manifest, last.
 
     The result is the same on every run. The bundle is unchanged where an error is raised.
@@ -99,13 +102,14 @@ def quantize_bundle(bundle_path: Path, images: Pixels, *, report: Say, proof: Pr
         images: In-distribution, uint8 [N, C, H, W] of the models' shape, N >= 16; those of the calibration will do.
         report: Gets lines on each graph.
         proof: At which times of the schedule steps are compared with FP32.
+        trust: What is asked of the bundle; None: what the environment asks.
 
     Raises:
         BundleError: It is not a bundle.
         UsageError: The images do not fit.
         ExportError: No product can be INT8, or a proof failed.
     """
-    bundle = open_bundle(bundle_path)
+    bundle = open_bundle(bundle_path, trust)
     chosen = _choose_images(bundle, images)
     measures = np.arange(len(chosen)) % MEASURED_EVERY == 0
     calibration = record_states(bundle, chosen[~measures])

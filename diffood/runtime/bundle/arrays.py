@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from diffood.errors import BundleError
 
+MAX_STEPS = 100_000  # training steps of a noise schedule
 MAX_EXPANDED_BYTES = 2**30  # arrays of one file, unpacked; the largest are the features of a bank
 
 
@@ -19,6 +21,22 @@ def load_arrays(data: bytes, name: str, remedy: str = "export the bundle anew") 
     except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for damaged bytes
         reason = str(error).partition("\n")[0]
         raise BundleError(f"{name} is not a readable array file ({reason}); {remedy}.") from None
+
+
+def load_noise_levels(data: bytes, path: Path) -> npt.NDArray[np.float64]:
+    """Noise levels float64 [T] from the bytes read from `path`. Raises BundleError if they are none."""
+    levels = load_arrays(data, path.name).get("alpha_bar")
+    if levels is None or not (
+        levels.dtype == np.float64
+        and levels.ndim == 1
+        and 2 <= len(levels) <= MAX_STEPS
+        and bool(np.all((levels > 0) & (levels < 1)) and np.all(np.diff(levels) < 0))
+    ):
+        raise BundleError(
+            f"{path} needs 2 or more float64 noise levels "
+            "named alpha_bar that fall within (0, 1). Export the bundle anew."
+        )
+    return levels
 
 
 def _read_arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:

@@ -1,12 +1,11 @@
 """The bundle: a folder of graphs, golden values and a manifest. Opens and checks it; runs nothing."""
 
 import hashlib
-import itertools
 import json
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -15,14 +14,22 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from diffood.errors import BundleError, EngineMemoryError, UsageError
-from diffood.runtime.bundle.arrays import load_arrays
+from diffood.runtime.bundle.arrays import load_noise_levels
+from diffood.runtime.bundle.digest import digest_of, hash_files
+from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.bundle.files import (
+    MAX_FILE_BYTES,
+    WHOLE_COPY,
+    Model,
     open_regular,
     parse_record,
     plain_folder,
     read_pieces,
     read_regular,
+    require_bundle_folder,
 )
+from diffood.runtime.bundle.seal import Seal
+from diffood.runtime.bundle.trust import Trust, asked_by_environment, begin_check
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import Prediction, StepTable
@@ -31,15 +38,13 @@ from diffood.runtime.records import Record, Text
 FORMAT: Final = 2
 MANIFEST = "manifest.json"
 CLASSIFY = "classify.onnx"  # of every bundle
-MOST_LISTED = 1000  # entries of a folder that is no bundle, looked at for a name to show
 CALIBRATION = "calibration.json"
 PARITY = "parity.json"
 TUNING = "tuning.json"
 DETECTORS = "detector.json"
+ENGINES = "engines"
 KEPT = "calibrations"  # folder of replaced calibrations and of all banks, named by their hashes
 MAX_MANIFEST_BYTES = 4 * 2**20  # a manifest is some kilobytes; class names of the largest sets stay below this
-MAX_FILE_BYTES = 2**34  # weights of four billion parameters in FP32; a graph's own limit is protobuf's, 2**31
-MAX_STEPS = 100_000  # training steps of a noise schedule
 MAX_LATENT_CHANNELS = 256  # autoencoders in use have 3 to 32
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -177,11 +182,43 @@ class Bundle:
         path: Its folder.
         manifest: Its manifest.
         alpha_bar: Noise levels of the training schedule, float64 [T], decreasing in (0, 1); [0] without a UNet.
+        manifest_sha256: Hash of the manifest's bytes as they were read.
+        seal: What every file must be as long as the bundle is open; None where nothing was asked of it.
     """
 
     path: Path
     manifest: Manifest
     alpha_bar: npt.NDArray[np.float64]
+    manifest_sha256: str = ""
+    seal: Seal | None = None
+
+    def hash_files(self) -> dict[str, str]:
+        """sha256 of every file that the bundle can use, by its path in it; those of the manifest are not read again."""
+        known = {MANIFEST: self.manifest_sha256, **{name: entry.sha256 for name, entry in self.manifest.files.items()}}
+        return hash_files(self.path, known, NOT_IN_MANIFEST[1:], {KEPT: 0, ENGINES: 1})
+
+    @property
+    def digest(self) -> str:
+        """One hash over all files that the bundle can use, as they are now."""
+        return digest_of(self.hash_files())
+
+    def read_unlisted(self, name: str, limit: int, remedy: str = WHOLE_COPY) -> bytes:
+        """Bytes of a file that the manifest does not list, by its path in the bundle. Raises BundleError."""
+        data = read_regular(self.path, name, limit, remedy)
+        if self.seal is not None:
+            self.seal.require(name, hashlib.sha256(data).hexdigest())
+        return data
+
+    def read_record(self, name: str, model: type[Model], limit: int, remedy: str = WHOLE_COPY) -> Model:
+        """Read and validate a JSON record that the manifest does not list. Raises BundleError."""
+        return parse_record(self.read_unlisted(name, limit, remedy), self.path / name, model, remedy)
+
+    def write_unlisted(self, name: str, data: bytes) -> Path:
+        """Write a file that the manifest does not list, in one move; returns its path."""
+        write_durably(self.path / name, data)
+        if self.seal is not None:
+            self.seal.hashes[name] = hashlib.sha256(data).hexdigest()
+        return self.path / name
 
     def read(self, name: str) -> bytes:
         """Bytes of a file of the manifest, hashed again: the bytes returned are those that were checked.
@@ -301,55 +338,40 @@ def kept_folder(bundle: Bundle) -> Path:
     return plain_folder(bundle.path, KEPT)
 
 
-def open_bundle(path: str | Path) -> Bundle:
-    """Open a bundle folder: manifest validated, every file's hash checked.
+def open_bundle(path: str | Path, trust: Trust | None = None) -> Bundle:
+    """Open a bundle folder: what is asked of it proven, manifest validated, every file's hash checked.
 
-    Raises BundleError saying which file is wrong, how, and what to do.
+    Args:
+        path: The folder.
+        trust: What is asked of it; None: what DIFFOOD_TRUST and DIFFOOD_EXPECT_DIGEST ask.
+
+    Raises:
+        BundleError: It says which file is wrong, how, and what to do.
+        UsageError: A key to trust cannot be read.
+        MissingExtraError: Keys are to be trusted, and cryptography is not installed.
     """
     path = Path(path)
-    _require_bundle_folder(path)
-    manifest = _parse_manifest(path, read_regular(path, MANIFEST, MAX_MANIFEST_BYTES))
+    require_bundle_folder(path, MANIFEST, CLASSIFY)
+    check = begin_check(path, asked_by_environment() if trust is None else trust)
+    data = read_regular(path, MANIFEST, MAX_MANIFEST_BYTES)
+    manifest_sha256 = hashlib.sha256(data).hexdigest()
+    check.require(MANIFEST, manifest_sha256)
+    manifest = _parse_manifest(path, data)
     if manifest.default_plan not in manifest.plans:
         raise BundleError(f"{path / MANIFEST}: default_plan {manifest.default_plan!r} is not among its plans.")
-    bundle = Bundle(path, manifest, np.empty(0))
+    bundle = Bundle(path, manifest, np.empty(0), manifest_sha256)
+    bundle = replace(bundle, seal=check.finish(bundle.hash_files))
     for name in manifest.files:
         bundle.check(name)
     if manifest.noise_levels is None:
         return bundle
-    levels = load_arrays(bundle.read(manifest.noise_levels), manifest.noise_levels).get("alpha_bar")
-    if levels is None or not (
-        levels.dtype == np.float64
-        and levels.ndim == 1
-        and 2 <= len(levels) <= MAX_STEPS
-        and bool(np.all((levels > 0) & (levels < 1)) and np.all(np.diff(levels) < 0))
-    ):
-        raise BundleError(
-            f"{path / manifest.noise_levels} needs 2 or more float64 noise levels "
-            "named alpha_bar that fall within (0, 1). Export the bundle anew."
-        )
-    return Bundle(path, manifest, levels)
+    levels = load_noise_levels(bundle.read(manifest.noise_levels), path / manifest.noise_levels)
+    return replace(bundle, alpha_bar=levels)
 
 
 def is_bundle(path: Path) -> bool:
     """Whether a folder looks like a bundle, damaged or not; never raises."""
     return all(os.path.isfile(path / name) for name in (MANIFEST, CLASSIFY))  # noqa: PTH113 - Path's may raise
-
-
-def _require_bundle_folder(path: Path) -> None:
-    """Raise BundleError for a path that cannot be a bundle; most often it is the folder of images."""
-    if not path.is_dir():
-        problem = "it is a file" if path.exists() else "no such folder"
-        raise BundleError(f"{path} is not a bundle: {problem}. Make one with `diffood export --output {path}`.")
-    if os.path.lexists(path / MANIFEST):
-        return
-    with os.scandir(path) as entries:
-        names = sorted(entry.name for entry in itertools.islice(entries, MOST_LISTED))
-    if CLASSIFY not in names:
-        holds = f", and holds {names[0]!r}" if names else ", and is empty"
-        raise BundleError(
-            f"{path} is not a bundle: it has no {MANIFEST}{holds}. BUNDLE is the folder that `diffood export` made; "
-            "were BUNDLE and the images swapped?"
-        )
 
 
 def _parse_manifest(path: Path, data: bytes) -> Manifest:

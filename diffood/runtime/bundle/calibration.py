@@ -14,7 +14,7 @@ from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.backends import Backend, RecordedBackend
 from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Role, Sha256, kept_folder
 from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.bundle.files import parse_record, read_record, read_regular, record_bytes
+from diffood.runtime.bundle.files import parse_record, read_regular, record_bytes
 from diffood.runtime.bundle.fusion import Fusion, FusionRecord, load_fusion
 from diffood.runtime.bundle.graphs import step_role
 from diffood.runtime.images.decode import ImageShape
@@ -238,9 +238,8 @@ def load_calibration(bundle: Bundle) -> Calibration:
             f"{bundle.path} is not calibrated: run `diffood calibrate {bundle.path} --images DIR` "
             "with in-distribution images that neither model was trained on."
         )
-    return read_record(
-        bundle.path, CALIBRATION, Calibration, limit=MAX_CALIBRATION_BYTES, remedy="remove it and calibrate again"
-    )
+    remedy = "remove it and calibrate again"
+    return bundle.read_record(CALIBRATION, Calibration, MAX_CALIBRATION_BYTES, remedy)
 
 
 def find_calibration(bundle: Bundle) -> Calibration | None:
@@ -258,10 +257,9 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Path:
 
     Raises BundleError if the folder of kept calibrations is a link or not a folder.
     """
-    path, data = bundle.path / CALIBRATION, record_bytes(calibration)
+    data = record_bytes(calibration)
     _keep_previous(bundle, data)
-    write_durably(path, data)
-    return path
+    return bundle.write_unlisted(CALIBRATION, data)
 
 
 def _keep_previous(bundle: Bundle, new: bytes) -> None:

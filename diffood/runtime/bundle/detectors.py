@@ -24,7 +24,7 @@ from diffood.runtime.bundle.bundle import (
     Role,
     Sha256,
 )
-from diffood.runtime.bundle.files import read_record, read_regular, write_record
+from diffood.runtime.bundle.files import read_regular, record_bytes
 from diffood.runtime.bundle.graphs import list_roles
 from diffood.runtime.bundle.parity import calibration_sha256
 from diffood.runtime.method.plan import Plan
@@ -98,12 +98,12 @@ def load_detectors(bundle: Bundle) -> DetectorRecord | None:
     """What the bundle's detector files hold; None where none were written. Raises BundleError for a damaged record."""
     if not os.path.lexists(bundle.path / DETECTORS):
         return None
-    return read_record(bundle.path, DETECTORS, DetectorRecord, limit=MAX_RECORD_BYTES, remedy=_remedy(bundle))
+    return bundle.read_record(DETECTORS, DetectorRecord, MAX_RECORD_BYTES, _remedy(bundle))
 
 
 def save_detectors(bundle: Bundle, record: DetectorRecord) -> Path:
     """Write the record, after its files; returns its path."""
-    return write_record(bundle.path, DETECTORS, record)
+    return bundle.write_unlisted(DETECTORS, record_bytes(record))
 
 
 def read_detector(bundle: Bundle, precision: Precision) -> DetectorFile:

@@ -13,12 +13,11 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle.bundle import Bundle, FileName, Precision, Sha256
-from diffood.runtime.bundle.files import plain_folder, read_record, read_regular, write_record
+from diffood.runtime.bundle.bundle import ENGINES, Bundle, FileName, Precision, Sha256
+from diffood.runtime.bundle.files import plain_folder, read_regular, write_record
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.records import Record, Text, is_control_character
 
-ENGINES = "engines"
 RECORD = "engine.json"
 FORMAT = 2
 MAX_RECORD_BYTES = 2**20
@@ -129,10 +128,10 @@ def list_engines(bundle: Bundle) -> list[EngineFolder]:
     root = engines_folder(bundle)
     # a name with a leading dot is an engine being built, or the remains of a killed build
     folders = sorted(folder for folder in root.glob("[!.]*") if folder.is_dir()) if root.is_dir() else []
-    return [_read(folder) for folder in folders]
+    return [_read(bundle, folder) for folder in folders]
 
 
-def _read(folder: Path) -> EngineFolder:
+def _read(bundle: Bundle, folder: Path) -> EngineFolder:
     remedy = "remove that folder and build the engine again"
     if any(map(is_control_character, folder.name)):  # tables show it
         raise BundleError(
@@ -140,7 +139,8 @@ def _read(folder: Path) -> EngineFolder:
         )
     if folder.is_symlink():
         raise BundleError(f"{folder} is a link; a bundle holds plain folders and files only: {remedy}.")
-    return EngineFolder(folder, read_record(folder, RECORD, EngineRecord, limit=MAX_RECORD_BYTES, remedy=remedy))
+    name = f"{ENGINES}/{folder.name}/{RECORD}"
+    return EngineFolder(folder, bundle.read_record(name, EngineRecord, MAX_RECORD_BYTES, remedy))
 
 
 def read_plan(engine: EngineFolder, stage: StageFile) -> bytes:

@@ -1,5 +1,6 @@
 """Reads and writes the files of a bundle: bounded, no links followed, records validated, replaced in one move."""
 
+import itertools
 import os
 import stat
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.records import explain_invalid
 
 WHOLE_COPY = "copy the bundle again, whole"
+MOST_LISTED = 1000  # entries of a folder that is no bundle, looked at for a name to show
 PIECE = 2**22  # bytes of a large file that are read at a time
+MAX_FILE_BYTES = 2**34  # weights of four billion parameters in FP32; a graph's own limit is protobuf's, 2**31
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -52,6 +55,29 @@ def write_record(folder: Path, name: str, record: BaseModel) -> Path:
 def record_bytes(record: BaseModel) -> bytes:
     """A record as the bytes of its file."""
     return (record.model_dump_json(indent=1) + "\n").encode()
+
+
+def require_bundle_folder(path: Path, manifest: str, graph: str) -> None:
+    """Raise BundleError for a path that cannot be a bundle; most often it is the folder of images.
+
+    Args:
+        path: The folder.
+        manifest: Name of the file that every bundle has.
+        graph: Name of a graph, which one that lost its manifest still has.
+    """
+    if not path.is_dir():
+        problem = "it is a file" if path.exists() else "no such folder"
+        raise BundleError(f"{path} is not a bundle: {problem}. Make one with `diffood export --output {path}`.")
+    if os.path.lexists(path / manifest):
+        return
+    with os.scandir(path) as entries:
+        names = sorted(entry.name for entry in itertools.islice(entries, MOST_LISTED))
+    if graph not in names:
+        holds = f", and holds {names[0]!r}" if names else ", and is empty"
+        raise BundleError(
+            f"{path} is not a bundle: it has no {manifest}{holds}. BUNDLE is the folder that `diffood export` made; "
+            "were BUNDLE and the images swapped?"
+        )
 
 
 def plain_folder(parent: Path, name: str) -> Path:

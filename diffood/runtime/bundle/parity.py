@@ -13,7 +13,7 @@ from pydantic import Field
 from diffood.errors import RefusedEngineError
 from diffood.runtime.bundle.bundle import CALIBRATION, PARITY, Bundle, Sha256
 from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, Calibration, Fingerprint
-from diffood.runtime.bundle.files import read_record, read_regular, write_record
+from diffood.runtime.bundle.files import record_bytes
 from diffood.runtime.records import Record, Share, Text
 
 MAX_PARITY_BYTES = 4 * 2**20
@@ -119,7 +119,7 @@ def load_parity(bundle: Bundle) -> ParityFile:
     if not os.path.lexists(bundle.path / PARITY):
         return ParityFile()
     remedy = "remove it and run `diffood verify` again"
-    return read_record(bundle.path, PARITY, ParityFile, limit=MAX_PARITY_BYTES, remedy=remedy)
+    return bundle.read_record(PARITY, ParityFile, MAX_PARITY_BYTES, remedy)
 
 
 def add_record(bundle: Bundle, record: ParityRecord) -> None:
@@ -127,7 +127,7 @@ def add_record(bundle: Bundle, record: ParityRecord) -> None:
     pair = (record.reference, record.variant)
     found = load_parity(bundle)
     kept = [old for old in found.records if (old.reference, old.variant) != pair]
-    write_record(bundle.path, PARITY, found.model_copy(update={"records": (*kept, record)}))
+    bundle.write_unlisted(PARITY, record_bytes(found.model_copy(update={"records": (*kept, record)})))
 
 
 def add_checks(bundle: Bundle, checks: Sequence[CheckRecord]) -> None:
@@ -136,12 +136,12 @@ def add_checks(bundle: Bundle, checks: Sequence[CheckRecord]) -> None:
     old = found.checks or ()
     kept = [one for one in old if not any(one.is_about(new.variant) for new in checks)]
     if set(old) != {*kept, *checks}:  # a verified bundle on a read-only disk can be verified again
-        write_record(bundle.path, PARITY, found.model_copy(update={"checks": (*kept, *checks)}))
+        bundle.write_unlisted(PARITY, record_bytes(found.model_copy(update={"checks": (*kept, *checks)})))
 
 
 def calibration_sha256(bundle: Bundle) -> str:
     """Hash of calibration.json: a judgement is valid for the threshold it was made at."""
-    data = read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES, "remove it and calibrate again")
+    data = bundle.read_unlisted(CALIBRATION, MAX_CALIBRATION_BYTES, "remove it and calibrate again")
     return hashlib.sha256(data).hexdigest()
 
 

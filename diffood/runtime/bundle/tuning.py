@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from diffood.runtime.bundle.bundle import TUNING, Bundle, Sha256
-from diffood.runtime.bundle.files import read_record, write_record
+from diffood.runtime.bundle.files import record_bytes
 from diffood.runtime.records import Record, Share
 
 MOST_IMAGES = 1_000_000
@@ -97,8 +97,8 @@ def _load(bundle: Bundle) -> TuningRecord:
     if not os.path.lexists(bundle.path / TUNING):
         return TuningRecord()
     remedy = "copy the bundle again, whole, or run `diffood tune` again on other images"
-    return read_record(bundle.path, TUNING, TuningRecord, limit=MAX_TUNING_BYTES, remedy=remedy)
+    return bundle.read_record(TUNING, TuningRecord, MAX_TUNING_BYTES, remedy)
 
 
 def _write(bundle: Bundle, record: TuningRecord) -> None:
-    write_record(bundle.path, TUNING, record)
+    bundle.write_unlisted(TUNING, record_bytes(record))

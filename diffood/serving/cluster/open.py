@@ -59,6 +59,7 @@ def open_cluster(address: str, request: ScorerRequest) -> Iterator[Cluster]:
             limits=request.limits,
             decoding=DecodeOptions(decoders, request.decode_timeout),
             pictures=request.pictures,
+            digest=bundle.digest if bundle.seal else None,
         )
         cluster = Cluster(ray, bundle, config, gpu)
         try:

@@ -42,6 +42,7 @@ class WorkerConfig:
         identity: Of the bundle on the driver's machine.
         folder: Where relative inputs begin.
         pictures: Whether to draw the denoised picture of each flagged image.
+        digest: What the bundle must have here too; None where nothing was asked of the driver's.
     """
 
     bundle: Path
@@ -54,6 +55,7 @@ class WorkerConfig:
     limits: ImageLimits
     decoding: DecodeOptions
     pictures: bool
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class Worker:
                 batch=config.batch,
                 threads=config.threads,
                 halve_batch=True,
+                expect_digest=config.digest,
             )
             calibration = self._detector.calibration()
             scorer = LocalScorer(self._detector, calibration, config.limits, config.decoding, config.pictures)

@@ -24,7 +24,7 @@ from diffood.runtime.backends import define
 from diffood.runtime.bundle.bundle import Sha256
 from diffood.runtime.bundle.calibration import Fingerprint
 from diffood.runtime.bundle.durable import sync, write_all
-from diffood.runtime.records import Record, explain_invalid
+from diffood.runtime.records import Record, Text, explain_invalid
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.serving.rows.formats.registry import FormatName
 
@@ -36,6 +36,8 @@ class RunRecord(Record):
 
     Attributes:
         diffood: Version.
+        bundle_digest: One hash over all files of the bundle, as `diffood inspect` prints it. Another one does not keep
+            a run from being resumed: rows depend on the fingerprint, and `diffood verify` may have written meanwhile.
         batch: Images that the engine works on at once; the last bits of scores depend on it, and on `threads`.
         threads: Threads of the engine; no effect on a GPU.
         rows: Format of the rows.
@@ -47,6 +49,7 @@ class RunRecord(Record):
     diffood: str
     fingerprint: Fingerprint
     calibration_sha256: Sha256
+    bundle_digest: Text | None = None
     batch: int
     threads: int
     max_bytes: int
@@ -63,7 +66,7 @@ class RunRecord(Record):
         found = [self.fingerprint.difference(other.fingerprint)]
         for name in type(self).model_fields:
             mine, theirs = (record._threads if name == "threads" else getattr(record, name) for record in (self, other))
-            if name != "fingerprint" and mine != theirs:
+            if name not in ("fingerprint", "bundle_digest") and mine != theirs:
                 found.append(f"{name.replace('_', ' ')}: {str(mine)[:80]} there, {str(theirs)[:80]} here")
         return "; ".join(filter(None, found))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from diffood.runtime.backends import BackendChoice
 from diffood.runtime.bundle.bundle import (
     CALIBRATION,
+    ENGINES,
     MANIFEST,
     MAX_MANIFEST_BYTES,
     PARITY,
@@ -14,7 +15,7 @@ from diffood.runtime.bundle.bundle import (
     open_bundle,
 )
 from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, load_calibrated_fusion, load_calibration
-from diffood.runtime.bundle.engines import ENGINES, RECORD, list_engines, read_plan
+from diffood.runtime.bundle.engines import RECORD, list_engines, read_plan
 from diffood.runtime.bundle.files import read_regular, record_bytes
 from diffood.runtime.bundle.parity import MAX_PARITY_BYTES, load_parity
 from diffood.runtime.detector import require_size
@@ -76,11 +77,11 @@ def _files_to_serve(bundle: Bundle, backend: BackendChoice) -> Iterator[tuple[st
     """Files that the manifest does not list: names inside the bundle's folder, and bytes that were checked."""
     calibration = load_calibration(bundle)
     load_calibrated_fusion(bundle, calibration)  # hashes the bank
-    yield MANIFEST, read_regular(bundle.path, MANIFEST, MAX_MANIFEST_BYTES)
-    yield CALIBRATION, read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES)
+    yield MANIFEST, bundle.read_unlisted(MANIFEST, MAX_MANIFEST_BYTES)
+    yield CALIBRATION, bundle.read_unlisted(CALIBRATION, MAX_CALIBRATION_BYTES)
     judged = load_parity(bundle)
     if judged.records or judged.checks:
-        yield PARITY, read_regular(bundle.path, PARITY, MAX_PARITY_BYTES)
+        yield PARITY, bundle.read_unlisted(PARITY, MAX_PARITY_BYTES)
     if calibration.fusion and (bank := calibration.fusion.bank):
         folder = kept_folder(bundle)
         yield f"{folder.name}/{bank.file}", read_regular(folder, bank.file, bank.size)

@@ -16,7 +16,7 @@ from diffood.export.sources.unets.edm import (
     Preconditioning,
     read_preconditioning,
 )
-from diffood.runtime.bundle.bundle import MAX_STEPS
+from diffood.runtime.bundle.arrays import MAX_STEPS
 from diffood.runtime.method.schedule import Prediction
 
 CONFIG = "scheduler_config.json"
