@@ -1,17 +1,20 @@
 """The connection to a Ray cluster, and how many workers its machines can hold."""
 
 import contextlib
+import ipaddress
 import os
+import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from diffood.errors import UsageError
 
 SECONDS_TO_ANSWER = 10.0  # for a machine where a cluster is said to be
 LOCAL = "ray"
+TOKEN_BYTES = 32
 OBJECT_STORE_BYTES = 128 * 2**20  # of a Ray started here: only names and rows pass through it, no images
 
 
@@ -27,19 +30,58 @@ def connect(ray: Any, address: str) -> Iterator[None]:
         return
     local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if address == LOCAL else {}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would report the use to its makers
-    with _keep_signal_handler():
+    with _fresh_token() if address == LOCAL else contextlib.nullcontext():
+        with _keep_signal_handler():
+            try:
+                _require_listener(address)
+                ray.init("local" if address == LOCAL else address, log_to_driver=False, logging_level="ERROR", **local)
+            except Exception as error:  # Ray raises many kinds
+                raise UsageError(
+                    f"No Ray cluster at {address!r} ({one_line(error)}); start one with `ray start --head`, set "
+                    f"RAY_AUTH_MODE=token if it asks for a token, or give --cluster {LOCAL} for one on this machine."
+                ) from None
         try:
-            _require_listener(address)
-            ray.init("local" if address == LOCAL else address, log_to_driver=False, logging_level="ERROR", **local)
-        except Exception as error:  # Ray raises many kinds
-            raise UsageError(
-                f"No Ray cluster at {address!r} ({one_line(error)}); start one with `ray start --head`, set "
-                f"RAY_AUTH_MODE=token if it asks for a token, or give --cluster {LOCAL} for one on this machine."
-            ) from None
+            if address == LOCAL:
+                _require_loopback(ray.nodes())
+            yield
+        finally:
+            ray.shutdown()
+
+
+def listen_on_loopback() -> None:
+    """Let a Ray that is started here listen to this machine alone. To be called before Ray is imported.
+
+    It is what Ray does on macOS and Windows; on Linux it listens on all interfaces, whatever address it is given.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+
+def _require_loopback(nodes: Sequence[dict[str, Any]]) -> None:
+    """Raise UsageError where Ray was imported before `listen_on_loopback` was called."""
+    if others := [node["NodeManagerAddress"] for node in nodes if not _is_loopback(node["NodeManagerAddress"])]:
+        raise UsageError(
+            f"Ray would listen at {others[0]} and not on this machine alone, since it was imported before; set "
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before it is imported, or start a cluster yourself."
+        )
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address).is_loopback
+
+
+@contextlib.contextmanager
+def _fresh_token() -> Iterator[None]:
+    """A token that only the processes of this run know, in place of the one that Ray would keep in the home folder."""
+    names = ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE")
+    before = {name: os.environ.pop(name, None) for name in names}  # without a mode Ray asks for a token
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(TOKEN_BYTES)
     try:
         yield
     finally:
-        ray.shutdown()
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _require_listener(address: str) -> None:

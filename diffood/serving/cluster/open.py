@@ -10,7 +10,7 @@ from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.inputs.decoding import DecodeOptions
 from diffood.serving.cluster.cluster import Cluster
-from diffood.serving.cluster.connection import connect, count_slots, cpus
+from diffood.serving.cluster.connection import LOCAL, connect, count_slots, cpus, listen_on_loopback
 from diffood.serving.cluster.worker import WorkerConfig, identify
 from diffood.serving.request import ScorerRequest
 
@@ -33,6 +33,8 @@ def open_cluster(address: str, request: ScorerRequest) -> Iterator[Cluster]:
         BundleError: As `Detector.open`, on this machine or any other.
         CalibrationError: As `Detector.open`, on this machine or any other.
     """
+    if address == LOCAL:
+        listen_on_loopback()
     try:
         import ray
     except ImportError:
