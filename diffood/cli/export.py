@@ -22,6 +22,7 @@ from diffood.export.request import OPSET, ExportRequest, ProofScope
 from diffood.export.run import run_export
 from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import CALIBRATION
+from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
 
 @expand_records
@@ -63,6 +64,7 @@ def export(
     Example: diffood export --unet models/unet --classifier net.py:build --classifier-weights net.safetensors
     --output bundle --precision fp32,fp16 --engine tensorrt-rtx --gpu sm89
     """
+    refuse_outputs_inside(images or (), {"--output": output})
     precisions = precision or ()
     sources = models.read()
     if sources is not None and class_names is not None:

@@ -15,12 +15,14 @@ import os
 from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from diffood import __version__
 from diffood.errors import EXIT_SET_ASIDE, UsageError
 from diffood.runtime.bundle.parity import calibration_sha256
 from diffood.runtime.inputs.counting import count_in_background
+from diffood.runtime.inputs.files import is_folder
 from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.inputs.open import STANDARD_INPUT, open_inputs
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
@@ -117,7 +119,7 @@ def serve(request: ServeRequest, stop: Stop, observer: ServeObserver = ServeObse
         DiffoodError: Of any kind; the message says whether rows are kept.
     """
     layout = OutputLayout.of(request.output.path, request.output.format_name)
-    _refuse_outputs_inside(request)
+    _refuse_outputs_inside(request, layout)
     _require_places(request, layout)
     scorer = replace(request.scorer, pictures=request.output.save_flagged is not None)
     summary: Summary
@@ -162,16 +164,25 @@ def _require_places(request: ServeRequest, layout: OutputLayout) -> None:
         (request.output.save_flagged, "--save-flagged", True),
         (request.log, "--log", False),
     )
-    for path, option, is_folder in places:
+    for path, option, folder in places:
         if path is not None:
-            require_writable(path, option, folder=is_folder)
+            require_writable(path, option, folder=folder)
 
 
-def _refuse_outputs_inside(request: ServeRequest) -> None:
-    inputs, output = request.inputs, request.output
+def _written(request: ServeRequest) -> dict[str, Path | None]:
+    return {
+        "--output": request.output.path,
+        "--save-flagged": request.output.save_flagged,
+        "--log": request.log,
+    }
+
+
+def _refuse_outputs_inside(request: ServeRequest, layout: OutputLayout) -> None:
+    inputs = request.inputs
     names = [*inputs.names, *([os.fspath(inputs.watch.folder)] if inputs.watch else [])]
-    written = {"--output": output.path, "--save-flagged": output.save_flagged, "--log": request.log}
-    refuse_outputs_inside(names, written)
+    refuse_outputs_inside(names, _written(request))
+    for path in (layout.summary, layout.journal, layout.partial):  # which a pattern may match where it misses the rows
+        refuse_outputs_inside([name for name in names if not is_folder(name)], {"--output": path})
 
 
 def _prepare(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer, stop: Stop) -> BatchJob:
@@ -188,6 +199,7 @@ def _prepare(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer, 
         done=done,
         stop=stop.event,
         left_out=left_out,
+        outputs=tuple(os.path.realpath(path) for path in _written(request).values() if path is not None),
         shuffle=inputs.shuffle,
     )
     return BatchJob(opened.scorer, open_inputs(inputs.names, reading), output, live, tally, stop)

@@ -117,6 +117,14 @@ def open_list(path: Path) -> BinaryIO:
         raise UsageError(f"The list {path} cannot be read ({error.strerror}).") from None
 
 
+def lies_below(path: str, folder: str) -> bool:
+    """Whether a real path is another one, or is found below it without being hidden."""
+    if path == folder:
+        return True
+    below = os.path.join(folder, "")  # noqa: PTH118 - "/" must not become "//"
+    return path.startswith(below) and not is_hidden_name(path.removeprefix(below).replace(os.sep, "/"))
+
+
 def list_entries(file: BinaryIO) -> Iterator[str | RefusedLine]:
     """The entries of a list, lazily; a line that is too long to be a path is refused."""
     number = 0
@@ -140,14 +148,16 @@ def list_entry(line: bytes, number: int) -> str | RefusedLine:
     return entry if entry.strip() else ""
 
 
-def walk(folder: Path, left_out: LeftOut | None = None) -> Iterator[tuple[str, Path, OSError | None]]:
+def walk(
+    folder: Path, left_out: LeftOut | None = None, outputs: Sequence[str] = ()
+) -> Iterator[tuple[str, Path, OSError | None]]:
     """(relative name, path, None) of each file below a folder but hidden ones, sorted by name.
 
     A folder's name sorts as if it ended in "/". A folder that cannot be listed comes itself, with the error. Links to
     folders are followed, each folder once: a link to one that is walked anyway is passed over, and one to a folder that
-    is walked already by another link, or that contains the folder itself, comes with an error.
+    is walked already by another link, or that contains the folder itself or one of `outputs`, comes with an error.
     """
-    walker = _Walker(folder, left_out or LeftOut())
+    walker = _Walker(folder, left_out or LeftOut(), outputs)
     return walk_tree(walker.entries, folder)
 
 
@@ -177,8 +187,8 @@ def why_unlisted(error: OSError) -> str:
 class _Walker:
     """Lists the folders of one walk, and knows which ones links have led to."""
 
-    def __init__(self, top: Path, left_out: LeftOut) -> None:
-        self._top, self._left_out = os.path.realpath(top), left_out
+    def __init__(self, top: Path, left_out: LeftOut, outputs: Sequence[str]) -> None:
+        self._top, self._left_out, self._outputs = os.path.realpath(top), left_out, outputs
         self._linked: dict[str, str] = {}  # real path of each folder that was walked because of a link: its name here
         self._links: set[str] = set()  # the names of the links themselves
 
@@ -220,6 +230,9 @@ class _Walker:
             return
         if self._top.startswith(os.path.join(real, "")):  # noqa: PTH118 - "/" must not become "//"
             yield name[:-1], folder, OSError(0, "it is a link to a folder that contains the one given")
+            return
+        if any(lies_below(output, real) for output in self._outputs):
+            yield name[:-1], folder, OSError(0, "it is a link to a folder that this run writes to")
             return
         known = self._linked.setdefault(real, name)
         if known == name:

@@ -18,6 +18,7 @@ from diffood.runtime.inputs.files import (
     folder_bases,
     input_names,
     is_folder,
+    lies_below,
     list_entries,
     named_files,
     open_list,
@@ -149,7 +150,7 @@ def _streams(
     streams = [_open(name, reading, unlisted) for name in dict.fromkeys(inputs)]
     if reading.watch:
         refuse_bundle(reading.watch.folder)
-        streams.append(watch_folder(reading.watch, reading.stop))
+        streams.append(watch_folder(reading.watch, reading.stop, reading.outputs))
     if not streams:
         raise UsageError("No INPUT: name files, folders, 'globs', @lists, shards, tables or URLs, or use --watch.")
     return streams
@@ -178,7 +179,7 @@ def _folder(folder: Path, base: str, reading: ReadOptions) -> Iterator[Item]:
 
     In memory are the names of one folder and of the folders above it.
     """
-    walked = ((name, (name, path, error)) for name, path, error in walk(folder, reading.left_out))
+    walked = ((name, (name, path, error)) for name, path, error in walk(folder, reading.left_out, reading.outputs))
     for name, path, error in without_labels(walked, reading.left_out, in_order=True):
         if error is None:
             yield from _expand(base + name, path, reading)
@@ -259,7 +260,11 @@ def _entry(entry: str, folder: Path, reading: ReadOptions) -> Iterator[Item]:
             return iter([RefusedItem(url_name(entry), url_name(entry), str(error))])
         return _expand_url(entry, reading)
     identity = utf8_name(Path(entry).as_posix())
-    return _folder(path, f"{identity}/", reading) if is_folder(os.fspath(path)) else _expand(identity, path, reading)
+    if not is_folder(os.fspath(path)):
+        return _expand(identity, path, reading)
+    if any(lies_below(output, os.path.realpath(path)) for output in reading.outputs):
+        return iter([RefusedItem(identity, identity, "This run writes into the folder; write its outputs elsewhere.")])
+    return _folder(path, f"{identity}/", reading)
 
 
 def _exists(path: Path) -> bool:

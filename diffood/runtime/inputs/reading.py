@@ -43,6 +43,7 @@ class ReadOptions:
         done: (id, SHA-256) of the rows that exist; their items are skipped.
         stop: Ends live inputs when it is set; a signal handler may set it.
         left_out: Counts the files that are left out on purpose.
+        outputs: Real paths of what the run writes, which links and lists do not lead to.
         shuffle: Whether to list everything first and give it in the order of `shuffling`.
     """
 
@@ -52,6 +53,7 @@ class ReadOptions:
     done: Iterable[tuple[str, str]] = ()
     stop: threading.Event = field(default_factory=threading.Event)
     left_out: LeftOut = field(default_factory=LeftOut)
+    outputs: tuple[str, ...] = ()
     shuffle: bool = False
 
 

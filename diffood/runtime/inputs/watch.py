@@ -9,7 +9,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,21 +48,20 @@ class WatchedFolder:
     settle_seconds: float = SETTLE_SECONDS
 
 
-def watch_folder(watch: WatchedFolder, stop: threading.Event) -> Iterator[Item | Pause]:
+def watch_folder(watch: WatchedFolder, stop: threading.Event, outputs: Sequence[str] = ()) -> Iterator[Item | Pause]:
     """Files of a folder once they are complete, existing ones first. Ends when `stop` is set.
 
     A file whose inode, time or size has changed since it was given is given again. One that was removed or replaced
-    before it was complete is given too, to be refused.
+    before it was complete is given too, to be refused; so is a link to a folder with one of `outputs`, real paths.
 
     Raises UsageError if it is not a folder, DiffoodError if it can no longer be listed.
     """
     if not watch.folder.is_dir():
         raise UsageError(f"--watch {watch.folder} is not a folder; create it first.")
-    return _watch(watch, stop)
+    return _watch(ListedFolder(watch, outputs), watch, stop)
 
 
-def _watch(watch: WatchedFolder, stop: threading.Event) -> Iterator[Item | Pause]:
-    listed = ListedFolder(watch)
+def _watch(listed: "ListedFolder", watch: WatchedFolder, stop: threading.Event) -> Iterator[Item | Pause]:
     last_change, pending, failures = time.monotonic(), False, 0
     while not stop.is_set():
         began = time.monotonic()
@@ -100,8 +99,8 @@ class ListedFolder:
         changed: Whether the last listing had something new that is not complete yet.
     """
 
-    def __init__(self, watch: WatchedFolder) -> None:
-        self._watch, self.changed = watch, False
+    def __init__(self, watch: WatchedFolder, outputs: Sequence[str] = ()) -> None:
+        self._watch, self._outputs, self.changed = watch, outputs, False
         self._given: dict[str, _State] = {}
         self._waiting: dict[str, tuple[FileVersion | RefusedItem, _State, float]] = {}  # and since when it is so
         self._gone: list[FileVersion] = []  # at the last listing; they may have been moved while it went on
@@ -116,7 +115,7 @@ class ListedFolder:
         waiting: dict[str, tuple[FileVersion | RefusedItem, _State, float]] = {}
         whole, present, unlisted, gone = list[Item](), dict[str, _State](), list[str](), list[FileVersion]()
         self.changed = False
-        for name, path, error in walk(self._watch.folder):
+        for name, path, error in walk(self._watch.folder, outputs=self._outputs):
             if error is not None and path == self._watch.folder:
                 raise error
             if error is not None:
