@@ -14,6 +14,7 @@ from diffood.cli.options.parsers import html_file, new_folder
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
 from diffood.cli.options.trust import TrustOptions
+from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _write_folder(result: "IndEvaluation", output: Path) -> None:
     from diffood.report.requirements import can_draw
 
     output.mkdir(parents=True, exist_ok=True)
-    (output / "evaluation.json").write_text(json.dumps(result.as_json(), indent=1) + "\n")
+    write_durably(output / "evaluation.json", (json.dumps(result.as_json(), indent=1) + "\n").encode())
     if can_draw():
         from diffood.report.charts.evaluation import draw_evaluation
 

@@ -144,13 +144,18 @@ def test_accuracy_is_measured_without_an_ood_set(
 def test_without_groups_and_classes_nothing_is_said_of_them(
     run: Run, calibrated: Path, folders: Path, tmp_path: Path
 ) -> None:
-    ood = ("--ood", f"digits={folders / 'digits'}", "--output", tmp_path)
+    ood, kept = ("--ood", f"digits={folders / 'digits'}", "--output", tmp_path / "results"), tmp_path / "mine"
+    kept.write_text("mine")
+    (tmp_path / "results").mkdir()
+    for planted in ("evaluation.json", "scores.png"):
+        (tmp_path / "results" / planted).symlink_to(kept)
     done = run("evaluate", calibrated, "--ind", folders / "ind", *ood, *MACHINE)
     assert done.code == 0
+    assert kept.read_text() == "mine"  # results replace planted links, and are not written through them
     assert not re.search("near mean|far mean|worst near|worst far|accuracy", done.out)
-    content = json.loads((tmp_path / "evaluation.json").read_text())
+    content = json.loads((tmp_path / "results" / "evaluation.json").read_text())
     assert (content["groups"], content["rejection"], content["labelled"]) == ({}, None, 0)
-    assert not (tmp_path / "rejection.png").exists()
+    assert not (tmp_path / "results" / "rejection.png").exists()
 
 
 def test_some_images_without_a_class_are_counted(

@@ -8,6 +8,7 @@ import pytest
 
 from diffood.errors import RejectedImage
 from diffood.runtime.images.decode import ImageLimits, read_file
+from diffood.runtime.inputs.members import open_regular
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="special files as POSIX has them")
 
@@ -41,6 +42,23 @@ def test_a_file_that_becomes_a_fifo_before_it_is_opened_does_not_hang(
     monkeypatch.setattr(os, "open", swap_and_open)
     with pytest.raises(RejectedImage, match="a FIFO, not a regular file"):
         read_file(path, ImageLimits())
+
+
+def test_an_archive_that_becomes_a_fifo_before_it_is_opened_does_not_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(b"bytes")
+    really_open = os.open
+
+    def swap_and_open(name: Path, flags: int) -> int:
+        path.unlink()
+        os.mkfifo(path)
+        return really_open(name, flags)
+
+    monkeypatch.setattr(os, "open", swap_and_open)
+    with pytest.raises(OSError, match="not a regular file any more"):
+        open_regular(path)
 
 
 def test_a_directory_named_like_an_image_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Each attack comes after a certain row, in the run itself, so that no timing deci
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -148,6 +149,12 @@ def rows_of(path: Path) -> list[tuple[str, float | None]]:
     return [(row.id, row.score) for row in read(path)]
 
 
+def counts(summary: str) -> dict[str, object]:
+    """What a summary says, but how long it took."""
+    varying = ("seconds", "images_per_second", "resumed")
+    return {name: value for name, value in json.loads(summary).items() if name not in varying}
+
+
 @pytest.mark.parametrize("cases", [FEW, pytest.param(CASES, marks=pytest.mark.slow)], ids=["few", "all"])
 def test_success_means_the_rows_are_on_the_disk_and_a_resume_makes_them_again(
     tmp_path: Path,
@@ -187,6 +194,13 @@ def test_a_finished_folder_is_read_again_before_it_is_called_done(
     assert score(output) == (0, "")
     expected = rows_of(output)
     assert score(output, mode="resume") == (0, "")
+    summary = (output / "_summary.json").read_text()
+    for plant in (None, summary.replace('"flagged": ', '"flagged": 1')):
+        (output / "_summary.json").unlink()
+        if plant:
+            (output / "_summary.json").write_text(plant)
+        assert score(output, mode="resume") == (0, "")
+        assert counts((output / "_summary.json").read_text()) == counts(summary)
     alter(part(output, 1))
     code, said = score(output, mode="resume")
     assert (code, said) == (

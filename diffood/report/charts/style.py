@@ -9,6 +9,8 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from diffood.runtime.bundle.durable import write_durably
+
 # Okabe and Ito's palette, told apart by colour-blind readers; the first is the in-distribution set's.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D", "#B8A800")
 IND_TEXT, OOD_TEXT, QUIET_TEXT = "#0063A3", "#B34A00", "#59636E"  # dark enough to be read as text on white
@@ -75,7 +77,7 @@ def save_chart(draw: Draw, size: tuple[float, float], path: Path, dpi: int = FIL
         dpi: Pixels per inch.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_render(draw, size, LIGHT, dpi, "white"))
+    write_durably(path, _render(draw, size, LIGHT, dpi, "white"))
 
 
 def chart_picture(draw: Draw, size: tuple[float, float], alt: str) -> Picture:

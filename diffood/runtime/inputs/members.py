@@ -1,6 +1,7 @@
 """What archives of any kind share: ids of members, refusals, and a file on disk that must stay as it was listed."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,11 +30,15 @@ def refused_shard(name: str, reason: str) -> RefusedItem:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file; OSError for others, since a FIFO would block."""
+    """Open a regular file; OSError for others, since a FIFO would block. The name may be another file meanwhile."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # each is missing on one platform
-    if not path.is_file():
+    if not path.is_file():  # before it is opened: opening a device can act on it
         raise OSError(0, "it is missing or not a regular file")
-    return os.fdopen(os.open(path, flags), "rb")
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(0, "it is not a regular file any more")
+    return file
 
 
 def stamp_of(file: BinaryIO) -> Stamp:

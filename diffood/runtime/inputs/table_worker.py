@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from diffood.errors import RejectedImage
 from diffood.runtime.child import serve_parent
 from diffood.runtime.inputs.items import describe_error
+from diffood.runtime.inputs.members import open_regular
 from diffood.runtime.inputs.urls import UrlRules, is_url
 
 MEGABYTES = 4096  # beyond Arrow itself; row groups of images have some hundred
@@ -65,7 +66,7 @@ def main() -> None:
 def _open(table: TableRequest) -> AbstractContextManager[BinaryIO]:
     from diffood.runtime.inputs.remote import open_url
 
-    return open_url(table.place, table.urls) if is_url(table.place) else Path(table.place).open("rb")
+    return open_url(table.place, table.urls) if is_url(table.place) else open_regular(Path(table.place))
 
 
 def _rows(parquet: Any, table: TableRequest) -> Iterator[tuple[str | None, bytes | str]]:

@@ -103,7 +103,7 @@ class Output(ABC):
         self.layout.journal.parent.mkdir(parents=True, exist_ok=True)
         self._journal = Journal(self.layout.journal)
         self._content = self._journal.read() if self._mode != "overwrite" else JournalContent()
-        has_rows = self._content.rows > 0 or self._content.finished
+        has_rows = self._content.rows > 0 or self._content.finished is not None
         if self._mode == "new" and has_rows:
             raise UsageError(self._occupied())
         if self._content.run is None or not has_rows:
@@ -114,12 +114,19 @@ class Output(ABC):
             return
         self._require_same_run(self._content.run)
         there = self._content.rows
-        if self._content.finished and self._finish_again():
+        if self._has_summary() and self._finish_again():
             self.finished, self._safe = True, there
         else:
-            self._content.finished = False
+            self._content.finished = None
             self._restore()
         self.resumed, self.damaged = self._safe, there - self._safe
+
+    def _has_summary(self) -> bool:
+        """Whether an earlier run wrote all rows, and its summary is there; without it the rows are counted again."""
+        try:
+            return read_state(self.layout.summary).sha256 == self._content.finished
+        except OSError:
+            return False
 
     def _require_finished_file(self) -> None:
         """Check the file of a finished run, whose hash is in its summary."""
@@ -182,8 +189,8 @@ class Output(ABC):
             whole = self._write_last()
             content = summary.model_copy(update={"sha256": whole.sha256 if whole else None})
             written = write_file(self.layout.summary, record_bytes(content))
-            self._journal.finish()
-            self._content.finished = True
+            self._journal.finish(written.sha256)
+            self._content.finished = written.sha256
             self._journal.require_content(self._content)
             self._complete(whole)
             require_same(self.layout.summary, written)

@@ -99,7 +99,7 @@ class _RunLine(Record):
 
 
 class _FinishedLine(Record):
-    finished: Literal[True]
+    finished: Sha256
 
 
 @dataclass
@@ -110,13 +110,13 @@ class JournalContent:
         run: The run that wrote it; None for an empty journal.
         sealed: One checkpoint per complete part, in order.
         open: Checkpoints of the part that is being written, in order.
-        finished: Whether all rows were written.
+        finished: Hash of the summary, once all rows were written.
     """
 
     run: RunRecord | None = None
     sealed: list[Checkpoint] = field(default_factory=list)
     open: list[Checkpoint] = field(default_factory=list)
-    finished: bool = False
+    finished: Sha256 | None = None
 
     @property
     def rows(self) -> int:
@@ -128,7 +128,7 @@ class JournalContent:
 
         One of an earlier part stands for a part that was damaged and made again.
         """
-        self.finished = False
+        self.finished = None
         again = checkpoint.sealed and checkpoint.part < len(self.sealed)
         if again:
             self.sealed[checkpoint.part] = checkpoint
@@ -201,9 +201,9 @@ class Journal:
         """Append one checkpoint."""
         self._append(checkpoint)
 
-    def finish(self) -> None:
-        """Append that all rows were written."""
-        self._append(_FinishedLine(finished=True))
+    def finish(self, summary_sha256: Sha256) -> None:
+        """Append that all rows were written, and the summary of them."""
+        self._append(_FinishedLine(finished=summary_sha256))
 
     def require_content(self, content: JournalContent) -> None:
         """Raise DiffoodError unless the file, read again, holds this."""
