@@ -139,7 +139,7 @@ def test_inputs_that_cannot_be_used_are_wrong_usage(run: Run, calibrated: Path, 
         (("--watch", "nowhere"), "--watch nowhere is not a folder"),
         ((images, "--watch-idle", "5"), "give the folder with --watch DIR"),
         (("file:///nowhere/x.png",), "cannot be listed"),
-        (("nonsense://x",), "cannot be used"),
+        (("nonsense://x",), "its protocol is none of"),
         ((images, "--decoders", "65"), "--decoders"),
         ((images, "--decode-timeout", "0"), "--decode-timeout"),
     ):

@@ -1,7 +1,9 @@
 """Attack: names in an image folder that are no files with bytes: FIFO, directory, device, socket, dangling link."""
 
 import os
+import resource
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,15 @@ def test_descriptors_are_closed_after_refusals(tmp_path: Path) -> None:
         with pytest.raises(RejectedImage):
             read_file(tmp_path / "big.png", ImageLimits(max_bytes=99))
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def test_a_lack_of_descriptors_that_passes_costs_no_image(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"bytes")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    timer = threading.Timer(0.2, resource.setrlimit, (resource.RLIMIT_NOFILE, before))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    timer.start()
+    try:
+        assert read_file(tmp_path / "x.png", ImageLimits()) == b"bytes"
+    finally:
+        timer.join()

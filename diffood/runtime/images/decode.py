@@ -32,6 +32,7 @@ from PIL import (
 from diffood.errors import RejectedImage
 from diffood.runtime.images.kinds import foreign_kind
 from diffood.runtime.images.modes import REDUCED, to_grey_or_rgb
+from diffood.runtime.images.opening import open_patiently
 from diffood.runtime.images.png import SIGNATURE, without_metadata
 
 # Pillow's warnings about a hostile file belong in that file's row, not on stderr. Set once, here: changing warning
@@ -124,7 +125,7 @@ def read_file(path: Path, limits: ImageLimits) -> bytes:
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # each is missing on one platform
     try:
         _refuse_special(path.stat().st_mode)
-        descriptor = os.open(path, flags)
+        descriptor = open_patiently(path, flags)
         try:
             status = os.fstat(descriptor)
             _refuse_special(status.st_mode)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from diffood.errors import RejectedImage
+from diffood.runtime.images.opening import open_patiently
 from diffood.runtime.inputs.items import LONGEST_ID, RefusedItem, utf8_name
 
 Stamp = tuple[int, int, int]
@@ -34,7 +35,7 @@ def open_regular(path: Path) -> BinaryIO:
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # each is missing on one platform
     if not path.is_file():  # before it is opened: opening a device can act on it
         raise OSError(0, "it is missing or not a regular file")
-    file = os.fdopen(os.open(path, flags), "rb")
+    file = os.fdopen(open_patiently(path, flags), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(0, "it is not a regular file any more")
