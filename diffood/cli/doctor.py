@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import typer
 from diffood import __version__
 from diffood.cli.options import shared as options
 from diffood.errors import DiffoodError, MissingExtraError
+from diffood.runtime.child import bare_environment, child_command
 from diffood.runtime.sessions.backends import Availability, examine_backends
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.runtime.sessions.cuda import Device, find_device
@@ -71,6 +73,7 @@ class Diagnosis:
         backends: Every backend, and why it can run or not.
         providers: Execution providers of ONNX Runtime; none where it cannot be imported.
         telemetry: Whether ONNX Runtime may report its use to its makers.
+        sandbox: What keeps decoding processes from files, network and programs.
         packages: Every package diffood can use.
         warnings: What is installed and may be broken.
 
@@ -81,6 +84,7 @@ class Diagnosis:
     backends: tuple[Availability, ...]
     providers: tuple[str, ...]
     telemetry: str
+    sandbox: str
     packages: tuple[Finding, ...]
     warnings: tuple[str, ...]
 
@@ -106,9 +110,23 @@ def examine_machine() -> Diagnosis:
         backends=tuple(examine_backends(None)),
         providers=_providers(),
         telemetry=f"off: ORT_DISABLE_TELEMETRY={os.environ['ORT_DISABLE_TELEMETRY']} is set by diffood",
+        sandbox=examine_sandbox(),
         packages=examine_packages(),
         warnings=(CLASH,) if _version("onnxruntime") and _version("onnxruntime-gpu") else (),
     )
+
+
+def examine_sandbox() -> str:
+    """Start a process, confine it as decoding processes are, and say what holds."""
+    command = child_command("diffood.runtime.sandbox")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=bare_environment(), timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"unknown: a process could not be started ({error})"
+    held = done.stdout.strip()
+    if "seccomp" in held:
+        return f"decoding processes open no file and no connection: {held}"
+    return f"decoding processes may open files and connections: {held or 'nothing'} is all this system has of a sandbox"
 
 
 def doctor(as_json: options.AsJson = False) -> None:
@@ -135,6 +153,7 @@ def _describe(found: Diagnosis) -> list[str]:
             for one in found.backends
         ),
         ("telemetry", found.telemetry),
+        ("sandbox", found.sandbox),
         *((one.package, one.version or f"missing, for {one.purpose}: {one.install}") for one in found.packages),
         *(("warning", warning) for warning in found.warnings),
     ]

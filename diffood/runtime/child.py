@@ -1,7 +1,7 @@
 """Child processes for work on hostile bytes: they may crash, hang or run out of memory, and the run continues.
 
 Frames of bytes go both ways over a socket, which is the child's standard input. What a child sends is not trusted: it
-is never unpickled, and frames have a largest size.
+is never unpickled, and frames have a largest size. It gets no secret of the environment, and what sandbox.py takes.
 """
 
 import contextlib
@@ -12,9 +12,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
+
+from diffood.runtime.sandbox import confine_process
 
 # A child imports what this process does, and never from the folder it happens to start in, as `python -m` would.
 START = "import sys; sys.path[:] = {path!r}; from {module} import main; main(*sys.argv[1:])"
@@ -25,12 +27,29 @@ START_SECONDS = 120.0  # a busy SD card; the imports take 0.2 s on a PC
 START_WAITS = (0.1, 0.3, 1.0, 3.0, 10.0)  # seconds before each new try: a full memory or process table passes
 END_SECONDS = 5.0  # between a closed pipe and the process's end
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # nothing is multiplied there
+NEEDED = (
+    *(
+        "PYTHONHOME",
+        "PYTHONPATH",
+        "PYTHONUTF8",
+        "LD_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+        "SYSTEMROOT",
+    ),  # to start Python at all
+    *("LANG", "LC_ALL", "LC_CTYPE"),  # the encoding of the paths it imports from
+    *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"),  # where numpy's choice is wrong for a processor
+)
 EXPENDABLE = 500  # of 1000: the kernel, short of memory, takes a child before the run that can replace it
 
 
 def child_command(module: str, *arguments: str) -> list[str]:
     """The command that runs `module.main(*arguments)` in a process of its own."""
     return [sys.executable, "-c", START.format(path=sys.path, module=module), *arguments]
+
+
+def bare_environment() -> dict[str, str]:
+    """The variables that a process needs to start, and none that may be a secret."""
+    return {name: os.environ[name] for name in NEEDED if name in os.environ}
 
 
 def describe_exit(code: int) -> str:
@@ -57,10 +76,11 @@ class ChildNotStarted(Exception):  # noqa: N818
 class Child:
     """A running `module.main(*arguments)`. It does not get the terminal's Ctrl-C: its owner ends it.
 
-    Raises ChildNotStarted where the system has no room for a process.
+    Its environment is `bare_environment()`, or what is given. Raises ChildNotStarted where the system has no room for
+    a process.
     """
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         try:
             ours, theirs = socket.socketpair()
             with ours, theirs:
@@ -69,7 +89,7 @@ class Child:
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     start_new_session=True,
-                    env={**os.environ, **ONE_THREAD},
+                    env={**(bare_environment() if environment is None else environment), **ONE_THREAD},
                 )
                 self._pipe = Connection(ours.detach())
         except OSError as error:  # too many processes or open files, no memory
@@ -142,14 +162,21 @@ def parse_fields(frame: bytes) -> dict[str, Any]:
     return fields
 
 
-def serve_parent(megabytes: int) -> Connection:
-    """In the child: its end of the pipe, with at most `megabytes` MiB of memory beyond what is in use now."""
+def serve_parent(megabytes: int, *, confined: bool = True) -> Connection:
+    """In the child, once all is imported: its end of the pipe, with limits on what it may do from now on.
+
+    Args:
+        megabytes: MiB of memory that it may take beyond what is in use now.
+        confined: Whether it may open nothing, neither files nor connections; see sandbox.py.
+    """
     # First, since where it was closed its number is free. libtiff writes to it, and Pillow has no switch for that.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     pipe = Connection(os.dup(0))
     _limit_memory(megabytes * 2**20)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
         file.write(str(EXPENDABLE))
+    if confined:
+        confine_process()
     pipe.send_bytes(READY)
     return pipe
 

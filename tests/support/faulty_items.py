@@ -1,11 +1,10 @@
-"""Items whose reading crashes, hangs or eats the memory of the process that reads them, for tests of that process."""
+"""Items whose loading crashes, hangs or eats the memory of the process that loads them, for tests of that process."""
 
 import io
 import os
 import signal
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
@@ -49,17 +48,18 @@ class Faulty(Item):
 
 @dataclass(frozen=True)
 class FaultyOnce(Item):
-    """Has a fault of `Faulty` at the first reading, and leaves a file that says so."""
+    """Has a fault of `Faulty` in the first process that it is sent to, and none in the next; counts them."""
 
-    flag: str
     fault: str
+    sent: list[str] = field(default_factory=list)
 
     @property
     def place(self) -> str:
         return self.id
 
     def read(self, limits: ImageLimits) -> bytes:
-        if not Path(self.flag).exists():
-            Path(self.flag).touch()
-            return Faulty(self.id, self.fault).read(limits)
         return Faulty(self.id).read(limits)
+
+    def __reduce__(self) -> tuple[type[Faulty], tuple[str, str]]:
+        self.sent.append(self.id)
+        return Faulty, (self.id, self.fault if len(self.sent) == 1 else "")

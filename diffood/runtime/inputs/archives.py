@@ -16,7 +16,7 @@ from typing import BinaryIO
 from diffood.errors import RejectedImage
 from diffood.runtime.images.decode import ImageLimits, refuse_byte_count
 from diffood.runtime.inputs.forward import ForwardFile, decompressed
-from diffood.runtime.inputs.items import InlineItem, Item, RefusedItem, describe_error, utf8_name
+from diffood.runtime.inputs.items import InlineItem, Item, RefusedItem, StoredItem, describe_error, utf8_name
 from diffood.runtime.inputs.labels import is_hidden_name, without_labels
 from diffood.runtime.inputs.members import (
     Stamp,
@@ -39,7 +39,7 @@ UNUSED_END = 2**30
 
 
 @dataclass(frozen=True)
-class TarMember(Item):
+class TarMember(StoredItem):
     """A member of a plain tar on disk, as it was when it was listed."""
 
     path: Path

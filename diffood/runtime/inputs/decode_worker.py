@@ -1,6 +1,6 @@
-"""The child process that reads and decodes images: pickled items come in, a line of JSON and pixels go out for each.
+"""The child process that decodes images: pickled items with their bytes come in, a line of JSON and pixels go out.
 
-decoding.py starts it. It imports numpy, Pillow and what reading an item needs, but no engine.
+decoding.py starts it. It imports numpy and Pillow, but no engine, and can open nothing once it is up.
 """
 
 import json
@@ -9,12 +9,14 @@ import signal
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from PIL import ImageCms, ImageColor, ImageFilter, ImagePalette  # noqa: F401 - Pillow's own imports, too late by then
+
 from diffood.runtime.child import serve_parent
 from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape
 from diffood.runtime.inputs.items import Item, describe_error
 
 BYTES_A_PIXEL = 16  # Pillow's 4 for the file's mode, as much for the mode it is converted to, twice that for resizing
-SLACK_MEGABYTES = 512  # for the decoders themselves, and fsspec with its threads
+SLACK_MEGABYTES = 512  # for the decoders themselves
 ORPHAN_FACTOR = 3
 
 

@@ -1,30 +1,21 @@
 """Reads and decodes ahead of the engine, in order: in threads, or in processes that may crash, hang or be killed."""
 
 import os
-import pickle
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from diffood.errors import DiffoodError
-from diffood.runtime.child import (
-    INVALID,
-    Child,
-    ChildEnded,
-    ChildNotStarted,
-    ChildSilent,
-    parse_fields,
-    start_patiently,
-)
 from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape
 from diffood.runtime.inputs.decode_worker import DecodeTask
-from diffood.runtime.inputs.items import PAUSE, Item, Pause
+from diffood.runtime.inputs.fetch_worker import FetchTask
+from diffood.runtime.inputs.items import PAUSE, InlineItem, Item, Pause, RefusedItem
+from diffood.runtime.inputs.processes import ProcessPool, Work
+from diffood.runtime.inputs.remote import RemoteFile
 from diffood.runtime.sessions.cores import usable_cores
 
 THREADS = 2  # where no processes are used; Pillow releases the lock while it decodes
@@ -32,7 +23,7 @@ GROUP = 8  # items per message: the pipe then costs little even for tiny images
 MOST_PROCESSES = 64
 DEFAULT_MOST = 4  # some 40 MB each; four decode more small images than an edge device's engine scores
 DEFAULT_SECONDS = 20.0
-LONGEST_HEADER = 2**16  # bytes: a digest, a note and a reason, which are short
+MOST_SENT = 2**20  # bytes of images in a message, unless a single one is larger
 
 MOST_HELD = 128 * 2**20
 """Limit of bytes that items ahead may keep in memory, as those of a compressed shard do."""
@@ -112,109 +103,75 @@ def _decoder(shape: ImageShape, limits: ImageLimits, decoding: DecodeOptions) ->
     if not decoding.processes:
         yield lambda items: [item.load(shape, limits) for item in items]
         return
-    processes = _DecoderPool(DecodeTask(shape, limits, decoding.seconds), decoding.processes)
+    decoders = ProcessPool(_decoding(shape, limits, decoding.seconds), decoding.processes)
+    fetchers = ProcessPool(_fetching(limits, decoding.seconds), decoding.processes)
+
+    def decode(items: Sequence[Item]) -> list[DecodedImage]:
+        found: list[DecodedImage] = []
+        for message in _messages(items, lambda item: _fetch(item, limits, fetchers)):
+            found += decoders.answers(message)
+        return found
+
     try:
-        yield processes.decode
+        yield decode
     finally:
-        processes.close()
+        decoders.close()
+        fetchers.close()
 
 
-class _DecoderPool:
-    """Processes that decode groups of items, each used by one thread at a time and started by it."""
-
-    def __init__(self, task: DecodeTask, count: int) -> None:
-        self._task = task
-        self._closed, self._lock = threading.Event(), threading.Lock()
-        self._all: set[Child] = set()
-        self._idle: queue.SimpleQueue[Child | None] = queue.SimpleQueue()
-        for _ in range(count):
-            self._idle.put(None)
-
-    def decode(self, items: Sequence[Item]) -> list[DecodedImage]:
-        """Decode each item.
-
-        One that ends its process or silences it is tried once more, alone: another item may have been the cause, or
-        something outside, as a process that was stopped or killed for memory.
-        """
-        child, answers, suspect = self._idle.get(), list[DecodedImage](), False
-        try:
-            while len(answers) < len(items):
-                rest = items[len(answers) :]
-                child = child or self._start()
-                try:
-                    for answer in self._ask(child, rest[:1] if suspect else rest):
-                        answers.append(answer)
-                        suspect = False
-                except (ChildSilent, ChildEnded) as end:
-                    self._end(child)
-                    child = None
-                    if suspect:
-                        answers.append(_refused(self._describe(end)))
-                    suspect = not suspect
-        finally:
-            self._idle.put(child)
-        return answers
-
-    def _describe(self, end: ChildSilent | ChildEnded) -> str:
-        if isinstance(end, ChildSilent):
-            return f"took longer than {self._task.seconds:g} s to read and decode, twice"
-        return f"ended the process that decoded it, twice ({end})"
-
-    def close(self) -> None:
-        """End all processes; threads that wait for one then end too."""
-        with self._lock:
-            self._closed.set()
-            running = list(self._all)
-        for child in running:
-            child.kill()
-
-    def _ask(self, child: Child, items: Sequence[Item]) -> Iterator[DecodedImage]:
-        """Answers one by one, so that the item at which a process ended is known."""
-        shape, seconds = self._task.shape, self._task.seconds
-        size = shape.channels * shape.height * shape.width
-        child.send(pickle.dumps(list(items)))
-        for _ in items:
-            header, _, pixels = child.receive(LONGEST_HEADER + size, seconds).partition(b"\n")
-            fields = parse_fields(header)
-            if fields.keys() != {"sha256", "note", "error"}:
-                raise ChildEnded(INVALID)
-            loaded = DecodedImage(None, **{name: str(text) for name, text in fields.items()})
-            if len(pixels) != (0 if loaded.error else size):
-                raise ChildEnded(INVALID)
-            if loaded.error:
-                yield loaded
-                continue
-            array = np.frombuffer(pixels, np.uint8).reshape(shape.channels, shape.height, shape.width)
-            yield DecodedImage(array, loaded.sha256, loaded.note)
-
-    def _start(self) -> Child:
-        """A process that is up. Raises DiffoodError if none starts, ChildEnded once the pool is closed."""
-        try:
-            return start_patiently(self._start_once, self._closed.wait)
-        except ChildNotStarted as failure:
-            raise DiffoodError(
-                f"A process that reads images did not start ({failure}); look above for the reason, free some memory, "
-                "or use --decoders 0."
-            ) from None
-
-    def _start_once(self) -> Child:
-        with self._lock:
-            if self._closed.is_set():
-                raise ChildEnded("the run ends")
-            child = Child("diffood.runtime.inputs.decode_worker", self._task.as_json())
-            self._all.add(child)
-        try:
-            child.wait_until_up()
-        except ChildNotStarted:
-            self._end(child)
-            raise
-        return child
-
-    def _end(self, child: Child) -> None:
-        child.kill()
-        with self._lock:
-            self._all.discard(child)
+def _fetch(item: Item, limits: ImageLimits, fetchers: ProcessPool[tuple[bytes, str]]) -> Item:
+    """The item with its bytes: files are read here, URLs by processes that may be stopped."""
+    if not isinstance(item, RemoteFile):
+        return item.fetched(limits)
+    [(data, error)] = fetchers.answers([item])
+    return RefusedItem(item.id, item.place, error) if error else InlineItem(item.id, item.place, data)
 
 
-def _refused(what: str) -> DecodedImage:
-    return DecodedImage(None, "", error=f"The image {what}; save it again as PNG or JPEG, or scale it down.")
+def _messages(items: Sequence[Item], fetch: Callable[[Item], Item]) -> Iterator[list[Item]]:
+    """The items with their bytes, as many in a message as are small."""
+    message: list[Item] = []
+    size = 0
+    for item in map(fetch, items):
+        if message and size + item.held > MOST_SENT:
+            yield message
+            message, size = [], 0
+        message.append(item)
+        size += item.held
+    if message:
+        yield message
+
+
+def _decoding(shape: ImageShape, limits: ImageLimits, seconds: float) -> Work[DecodedImage]:
+    size = shape.channels * shape.height * shape.width
+
+    def answer(header: dict[str, Any], pixels: bytes) -> DecodedImage | None:
+        if header.keys() != {"sha256", "note", "error"}:
+            return None
+        loaded = DecodedImage(None, **{name: str(text) for name, text in header.items()})
+        if len(pixels) != (0 if loaded.error else size):
+            return None
+        if loaded.error:
+            return loaded
+        array = np.frombuffer(pixels, np.uint8).reshape(shape.channels, shape.height, shape.width)
+        return DecodedImage(array, loaded.sha256, loaded.note)
+
+    def refused(what: str) -> DecodedImage:
+        return DecodedImage(None, "", error=f"The image {what}; save it again as PNG or JPEG, or scale it down.")
+
+    task = DecodeTask(shape, limits, seconds).as_json()
+    return Work("diffood.runtime.inputs.decode_worker", task, None, "decoded", seconds, size, answer, refused)
+
+
+def _fetching(limits: ImageLimits, seconds: float) -> Work[tuple[bytes, str]]:
+    def answer(header: dict[str, Any], data: bytes) -> tuple[bytes, str] | None:
+        if header.keys() != {"error"} or len(data) > limits.max_bytes:
+            return None
+        return data, str(header["error"])
+
+    def refused(what: str) -> tuple[bytes, str]:
+        return b"", f"The image {what}; check the connection, or raise --decode-timeout."
+
+    task = FetchTask(limits, seconds).as_json()
+    environment = dict(os.environ)  # it may have the keys of a store
+    most = limits.max_bytes
+    return Work("diffood.runtime.inputs.fetch_worker", task, environment, "fetched", seconds, most, answer, refused)

@@ -1,4 +1,4 @@
-"""An item: an id and where its bytes are. Small and picklable, so that another process reads the bytes itself."""
+"""An item: an id and where its bytes are. Picklable, so that another machine or process can read or decode it."""
 
 import os
 from abc import ABC, abstractmethod
@@ -36,6 +36,10 @@ class Item(ABC):
     def read(self, limits: ImageLimits) -> bytes:
         """The bytes of its image file. Raises RejectedImage if they cannot be read or are too many."""
 
+    def fetched(self, limits: ImageLimits) -> "Item":
+        """The same image for a process that may open nothing; itself where it holds its bytes. Never raises."""
+        return self
+
     def load(self, shape: ImageShape, limits: ImageLimits) -> DecodedImage:
         """Its pixels for a model of this shape; a refusal is returned, not raised."""
         return read_and_decode(lambda: self.read(limits), shape, limits)
@@ -46,8 +50,23 @@ class Item(ABC):
         return 0
 
 
+class StoredItem(Item):
+    """An image whose bytes are in a file or on the network."""
+
+    def fetched(self, limits: ImageLimits) -> Item:
+        """An item that holds the bytes, or the reason why there are none."""
+        try:
+            return InlineItem(self.id, self.place, self.read(limits))
+        except RejectedImage as error:
+            return RefusedItem(self.id, self.place, str(error))
+        except Exception as error:  # a MemoryError, or a fault of ours: one row, not the run
+            return RefusedItem(
+                self.id, self.place, f"The image could not be read ({describe_error(error)}); try again."
+            )
+
+
 @dataclass(frozen=True, order=True)
-class LocalFile(Item):
+class LocalFile(StoredItem):
     """A file on this machine; `id` is its path relative to the folder that was given."""
 
     path: Path

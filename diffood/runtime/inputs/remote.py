@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from diffood.errors import MissingExtraError, RejectedImage, UsageError
-from diffood.runtime.images.decode import ImageLimits
+from diffood.runtime.images.decode import ImageLimits, refuse_byte_count
 from diffood.runtime.inputs.files import GLOB_CHARACTERS, walk_tree
-from diffood.runtime.inputs.items import Item, RefusedItem, describe_error, utf8_name
+from diffood.runtime.inputs.items import Item, RefusedItem, StoredItem, describe_error, utf8_name
 from diffood.runtime.inputs.labels import LeftOut, without_labels
 from diffood.runtime.inputs.urls import CHAIN, WEB, UrlRules, hide_secrets, path_of, protocol_of, require_allowed
 
 
 @dataclass(frozen=True)
-class RemoteFile(Item):
+class RemoteFile(StoredItem):
     """A file at a URL."""
 
     url: str
@@ -36,6 +36,7 @@ class RemoteFile(Item):
             raise RejectedImage(f"The URL cannot be read ({describe_error(error)}); check that it exists.") from error
         if len(data) > limits.max_bytes:
             raise RejectedImage(f"The file has more bytes than the limit, {limits.max_bytes}; save it smaller.")
+        refuse_byte_count(len(data), limits)
         return data
 
 

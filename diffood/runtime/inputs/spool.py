@@ -7,7 +7,7 @@ from typing import Any
 
 from diffood.errors import DiffoodError
 from diffood.runtime.images.decode import ImageLimits, refuse_byte_count
-from diffood.runtime.inputs.items import InlineItem, Item
+from diffood.runtime.inputs.items import InlineItem, StoredItem
 
 
 class Spool:
@@ -42,7 +42,7 @@ class Spool:
 
 
 @dataclass(frozen=True)
-class SpooledItem(Item):
+class SpooledItem(StoredItem):
     """An item of a spool. Pickled it is an `InlineItem`, so that another process can read it."""
 
     where: str

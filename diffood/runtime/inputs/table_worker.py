@@ -1,37 +1,36 @@
 """The child process that reads a Parquet file, so that Arrow's C++ meets hostile bytes here only.
 
-tables.py starts it. For each row it sends a header and the image's bytes.
+tables.py starts it, and reads the file's bytes for it, since this process can open nothing. It asks for bytes by a
+header with `read`; for each row it sends a header and the image's bytes.
 """
 
+import io
 import itertools
 import json
+import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from diffood.errors import RejectedImage
 from diffood.runtime.child import serve_parent
 from diffood.runtime.inputs.items import describe_error
-from diffood.runtime.inputs.members import open_regular
-from diffood.runtime.inputs.urls import UrlRules, is_url
 
 MEGABYTES = 4096  # beyond Arrow itself; row groups of images have some hundred
 ROWS = 16  # read at a time
 BUFFER = 2**20  # bytes of a column read at a time, so that a row group need not fit into memory
+MOST_READ = 2**24  # bytes asked for at a time
 
 
 @dataclass(frozen=True)
 class TableRequest:
-    """What to read: a path or a URL, its image column and its id column ("" for row numbers), and from which row on."""
+    """What to read: a file of so many bytes, its image and id columns ("": row numbers), and from which row on."""
 
-    place: str
+    size: int
     image_column: str
     id_column: str
     max_bytes: int
-    urls: UrlRules
     first: int = 0
 
     def as_json(self) -> str:
@@ -41,8 +40,7 @@ class TableRequest:
     @classmethod
     def of_json(cls, text: bytes) -> "TableRequest":
         """Read `as_json`."""
-        values: dict[str, Any] = json.loads(text)
-        return cls(**{**values, "urls": UrlRules(**values["urls"])})
+        return cls(**json.loads(text))
 
 
 def main() -> None:
@@ -53,20 +51,50 @@ def main() -> None:
     pipe = serve_parent(MEGABYTES)
     table = TableRequest.of_json(pipe.recv_bytes())
     try:
-        with _open(table) as file, pyarrow.parquet.ParquetFile(file, buffer_size=BUFFER) as parquet:
+        file = _ParentsFile(pipe, table.size)
+        with pyarrow.parquet.ParquetFile(file, buffer_size=BUFFER) as parquet:
             for identity, data in itertools.islice(_rows(parquet, table), table.first, None):
                 _send(pipe, identity, data)
         pipe.send_bytes(json.dumps({"end": ""}).encode())
     except RejectedImage as error:
         pipe.send_bytes(json.dumps({"end": str(error)}).encode())
-    except Exception as error:  # Arrow fails with its own classes, a file system with others
+    except Exception as error:  # Arrow fails with its own classes
         pipe.send_bytes(json.dumps({"end": describe_error(error)}).encode())
 
 
-def _open(table: TableRequest) -> AbstractContextManager[BinaryIO]:
-    from diffood.runtime.inputs.remote import open_url
+class _ParentsFile(io.RawIOBase):
+    """A file that the parent reads, piece by piece."""
 
-    return open_url(table.place, table.urls) if is_url(table.place) else open_regular(Path(table.place))
+    def __init__(self, pipe: Connection, size: int) -> None:
+        self._pipe, self._size, self._position = pipe, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, count: int = -1) -> bytes:
+        wanted = max(0, self._size - self._position)
+        wanted = wanted if count < 0 else min(count, wanted)
+        pieces = []
+        while wanted > 0:
+            self._pipe.send_bytes(json.dumps({"read": [self._position, min(wanted, MOST_READ)]}).encode())
+            piece = self._pipe.recv_bytes()
+            if not piece:
+                break
+            pieces.append(piece)
+            self._position += len(piece)
+            wanted -= len(piece)
+        return b"".join(pieces)
 
 
 def _rows(parquet: Any, table: TableRequest) -> Iterator[tuple[str | None, bytes | str]]:

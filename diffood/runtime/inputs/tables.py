@@ -1,15 +1,23 @@
-"""Lists the rows of Parquet files with a column of images as items. A child process reads the file."""
+"""Lists the rows of Parquet files with a column of images as items. A child process reads what the file says.
 
+The child can open nothing: it asks for the file's bytes, and gets no others.
+"""
+
+import os
+import time
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from diffood.errors import MissingExtraError
+from diffood.errors import DiffoodError, MissingExtraError
 from diffood.runtime.child import INVALID, Child, ChildEnded, ChildNotStarted, ChildSilent, start_patiently
-from diffood.runtime.inputs.items import LONGEST_ID, InlineItem, Item, RefusedItem
+from diffood.runtime.inputs.items import LONGEST_ID, InlineItem, Item, RefusedItem, describe_error
+from diffood.runtime.inputs.members import open_regular
 from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
-from diffood.runtime.inputs.table_worker import TableRequest
-from diffood.runtime.inputs.urls import hide_secrets
+from diffood.runtime.inputs.remote import open_url
+from diffood.runtime.inputs.table_worker import MOST_READ, TableRequest
+from diffood.runtime.inputs.urls import hide_secrets, is_url
 
 MAGIC = b"PAR1"
 LONGEST_HEADER = 2**20
@@ -21,17 +29,15 @@ def list_table(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
 
     If it cannot be read, the rows before the damage are listed, and a refused item with the id `name` says so.
     """
-    rules, limits = reading.rules, reading.limits
     try:
         require_pyarrow()
     except MissingExtraError as error:  # of a table in a list; one that is named itself was refused before
         yield RefusedItem(name, name, str(error))
         return
-    request = TableRequest(place, rules.image_column, rules.id_column, limits.max_bytes, rules.urls)
     number, tried = 0, -1  # rows that were given, and with how many of them the process ended
     while True:
         try:
-            for item in _rows(name, replace(request, first=number), reading):
+            for item in _rows(place, name, number, reading):
                 yield item
                 number += 1
         except _TableEndedError as end:
@@ -55,17 +61,31 @@ class _TableEndedError(Exception):
         self.by_itself = by_itself
 
 
-def _rows(name: str, request: TableRequest, reading: ReadOptions) -> Iterator[Item]:
+def _rows(place: str, name: str, first: int, reading: ReadOptions) -> Iterator[Item]:
     """The rows from the first one asked for. Raises _TableEndedError."""
+    try:
+        with open_url(place, reading.rules.urls) if is_url(place) else open_regular(Path(place)) as file:
+            yield from _rows_of(file, name, first, reading)
+    except (_TableEndedError, DiffoodError):
+        raise
+    except Exception as error:  # each file system has its own
+        own = error.strerror if isinstance(error, OSError) and not is_url(place) else None
+        raise _TableEndedError(own or describe_error(error), by_itself=True) from None
+
+
+def _rows_of(file: BinaryIO, name: str, first: int, reading: ReadOptions) -> Iterator[Item]:
+    rules, limits = reading.rules, reading.limits
+    size = file.seek(0, os.SEEK_END)
+    request = TableRequest(size, rules.image_column, rules.id_column, limits.max_bytes, first)
     try:
         child = start_patiently(_start)
     except ChildNotStarted as failure:
         raise _TableEndedError(f"the process that reads it did not start: {failure}", by_itself=True) from None
-    number, limits, named = request.first, reading.limits, bool(reading.rules.id_column)
+    number = first
     try:
         child.send(request.as_json().encode())
         while True:
-            header = child.receive_fields(LONGEST_HEADER, SECONDS)
+            header = _next_header(child, file)
             if "end" in header:
                 if header["end"]:
                     raise _TableEndedError(str(header["end"]), by_itself=True)
@@ -77,11 +97,11 @@ def _rows(name: str, request: TableRequest, reading: ReadOptions) -> Iterator[It
                 yield RefusedItem(identity, where, str(header["error"]))
                 continue
             data = child.receive(limits.max_bytes, SECONDS)
-            if named and identity is where:
+            if rules.id_column and identity is where:
                 yield RefusedItem(
                     where,
                     where,
-                    f"The row's {reading.rules.id_column!r} is not an id; use a text or a whole number.",
+                    f"The row's {rules.id_column!r} is not an id; use a text or a whole number.",
                 )
             else:
                 yield InlineItem(identity, where, data)
@@ -91,6 +111,21 @@ def _rows(name: str, request: TableRequest, reading: ReadOptions) -> Iterator[It
         raise _TableEndedError(f"the process that read it ended: {INVALID}") from None
     finally:
         child.kill()
+
+
+def _next_header(child: Child, file: BinaryIO) -> dict[str, Any]:
+    """The header of the next row, or of the end. Until then the child asks for bytes of the file, and gets them."""
+    last = time.monotonic() + SECONDS
+    while True:
+        header = child.receive_fields(LONGEST_HEADER, max(0.0, last - time.monotonic()))
+        if "read" not in header:
+            return header
+        match header["read"]:
+            case [int(offset), int(count)] if offset >= 0 and 0 < count <= MOST_READ:
+                file.seek(offset)
+                child.send(file.read(count))
+            case _:
+                raise ChildEnded(INVALID)
 
 
 def _start() -> Child:

@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 
 from diffood.errors import RejectedImage
 from diffood.runtime.images.decode import ImageLimits, refuse_byte_count
-from diffood.runtime.inputs.items import InlineItem, Item, RefusedItem, describe_error, utf8_name
+from diffood.runtime.inputs.items import InlineItem, Item, RefusedItem, StoredItem, describe_error, utf8_name
 from diffood.runtime.inputs.labels import is_hidden_name, is_image_name, without_labels
 from diffood.runtime.inputs.members import Stamp, member_name, open_regular, open_unchanged, refused_shard, stamp_of
 from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
@@ -34,7 +34,7 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python unpacks the other
 
 
 @dataclass(frozen=True)
-class ZipMember(Item):
+class ZipMember(StoredItem):
     """A member of a zip on disk, as it was when it was listed."""
 
     path: Path

@@ -1,0 +1,48 @@
+"""The child process that reads images over the network: pickled items come in, a line of JSON and bytes go out.
+
+decoding.py starts it. It keeps the environment and the network, which decoding gives up, and decodes nothing.
+"""
+
+import json
+import pickle
+import signal
+from dataclasses import asdict, dataclass
+
+from diffood.runtime.child import serve_parent
+from diffood.runtime.images.decode import ImageLimits
+from diffood.runtime.inputs.items import InlineItem, Item, RefusedItem
+
+SLACK_MEGABYTES = 512  # for fsspec with its threads, and what it loads for a protocol
+ORPHAN_FACTOR = 3
+
+
+@dataclass(frozen=True)
+class FetchTask:
+    """What a fetching process is told at its start; `seconds` is the limit for one image."""
+
+    limits: ImageLimits
+    seconds: float
+
+    def as_json(self) -> str:
+        """The argument of the process."""
+        return json.dumps(asdict(self))
+
+
+def main(argument: str) -> None:
+    """Answer groups of items until the parent closes the pipe or is gone."""
+    given = json.loads(argument)
+    task = FetchTask(ImageLimits(**given["limits"]), given["seconds"])
+    pipe = serve_parent(SLACK_MEGABYTES + 2 * task.limits.max_bytes // 2**20, confined=False)
+    while True:
+        try:
+            items: list[Item] = pickle.loads(pipe.recv_bytes())  # of the process that started this one
+        except EOFError:
+            return
+        for item in items:
+            # The parent ends a process that takes too long; where the parent is gone, SIGALRM does.
+            signal.setitimer(signal.ITIMER_REAL, ORPHAN_FACTOR * task.seconds)
+            found = item.fetched(task.limits)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            error = found.reason if isinstance(found, RefusedItem) else ""
+            data = found.data if isinstance(found, InlineItem) else b""
+            pipe.send_bytes(json.dumps({"error": error}).encode() + b"\n" + data)
