@@ -35,6 +35,15 @@ def test_pictures_name_their_extra_before_anything_is_opened(run: Run, tmp_path:
         run(*words, *picture).assert_one_line(1, "picture.png needs matplotlib", "pip install 'diffood[pictures]'")
 
 
+def test_signatures_name_their_extra(
+    run: Run, calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    for words in (("sign", calibrated, "--key", tmp_path / "key.pem"), ("inspect", calibrated, "--trust", "key.pub")):
+        run(*words).assert_one_line(1, "Signatures need cryptography", "pip install 'diffood[trust]'")
+    assert run("inspect", calibrated).code == 0  # nothing else does
+
+
 def test_parquet_names_its_extra_before_an_image_is_scored(run: Run, calibrated: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.parquet"
     table.write_bytes(b"PAR1")
