@@ -128,7 +128,8 @@ def test_following_ends_at_an_interrupt_with_the_report(calibrated: Path, served
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert (process.returncode, err) == (0, "")
+    assert process.returncode == 0
+    assert all(line.startswith("120 rows, ") for line in err.splitlines())  # the rename may be seen as one more change
     assert json.loads(out)["rows"] == 120
 
 

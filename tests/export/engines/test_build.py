@@ -188,17 +188,22 @@ def test_a_rebuild_replaces_the_engine_whole_and_is_recorded_as_another(built: B
 
 
 def end_in_unknown_operators(bundle: Path) -> None:
-    """Let a bundle's classify graph end in two operators no TensorRT has, as a custom export may leave behind."""
+    """Let a bundle's classify graph end in two operators of ONNX that no TensorRT has."""
     onnx = pytest.importorskip("onnx")
-    model = onnx.load(bundle / "classify.onnx")
-    for output, operator, domain in (("logits", "FancyNorm", "com.acme"), ("features", "Det", "")):
-        inner = f"{output}_before"
+    model, make = onnx.load(bundle / "classify.onnx"), onnx.helper.make_node
+    for output in ("logits", "features"):
         for node in model.graph.node:
-            node.output[:] = [inner if name == output else name for name in node.output]
-            node.input[:] = [inner if name == output else name for name in node.input]
-        extra = onnx.helper.make_node(operator, [inner], [output], name=f"head/{output}", domain=domain)
-        model.graph.node.append(extra)
-    model.opset_import.append(onnx.helper.make_opsetid("com.acme", 1))
+            node.output[:] = [f"{output}_before" if name == output else name for name in node.output]
+            node.input[:] = [f"{output}_before" if name == output else name for name in node.input]
+    quantised = ["quantised", "scale", "zero"]
+    model.graph.node.extend(
+        [
+            make("DynamicQuantizeLinear", ["logits_before"], quantised, name="head/logits"),
+            make("DequantizeLinear", quantised, ["logits"], name="head/back"),
+            make("Shape", ["features_before"], ["sizes"], name="head/sizes"),
+            make("CenterCropPad", ["features_before", "sizes"], ["features"], name="head/features"),
+        ]
+    )
     onnx.save(model, bundle / "classify.onnx")
     reseal(bundle, lambda _: None)
 
@@ -213,8 +218,8 @@ def test_unsupported_nodes_are_all_named_and_the_engine_there_was_stays(small_bu
         build(small_bundle_copy, "sm86")
     message = str(error.value)
     assert "cannot build small fp32 stage 1" in message
-    assert "(operator FancyNorm) is not supported" in message
-    assert "(operator Det) is not supported" in message
+    assert "(operator DynamicQuantizeLinear) is not supported" in message
+    assert "(operator CenterCropPad) is not supported" in message
     assert "another --opset or --precision, or install a newer tensorrt-rtx" in message
     assert [path.name for path in former.parent.iterdir()] == [former.name]
     assert (former / "engine.json").read_text() == "what was there"

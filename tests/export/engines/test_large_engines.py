@@ -49,7 +49,7 @@ def test_changed_weights_are_not_built(large: Path, monkeypatch: pytest.MonkeyPa
     from diffood.export.engines import build as engines
 
     opened = open_bundle(large)
-    monkeypatch.setattr(engines, "open_bundle", lambda _: opened)  # changed after the bundle was opened
+    monkeypatch.setattr(engines, "open_bundle", lambda *_: opened)  # changed after the bundle was opened
     (large / "classify.weights").write_bytes(bytes((large / "classify.weights").stat().st_size))
     with pytest.raises(BundleError, match=r"classify\.weights was changed after export"):
         build(large, "sm86")
