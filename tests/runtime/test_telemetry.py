@@ -2,15 +2,17 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from cheap_calibration import calibrate_cheaply
+from offline import NOT_PERMITTED, run_offline
+from small_models import CLASSIFIER, CLASSIFIER_WEIGHTS, FACTORY, SCHEDULER, UNET
 
 ROOT = Path(__file__).parents[2]
-STRACE = ["strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmsg"]
 PREDICT = """
 import sys
 import numpy as np
@@ -19,31 +21,70 @@ Detector.open(sys.argv[1], "plain", batch=1, threads=1).score(np.zeros((1, 28, 2
 """
 
 
-def can_trace() -> bool:
-    """Whether strace is installed and may look into a process."""
-    return shutil.which("strace") is not None and not subprocess.run([*STRACE, "true"], check=False).returncode
+REACH = """
+import contextlib, socket
+with contextlib.suppress(OSError):
+    socket.getaddrinfo("example.com", 80)
+for family, host in ((socket.AF_INET, "198.51.100.7"), (socket.AF_INET6, "2001:db8:1::7")):
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as stream:
+        stream.settimeout(0.1)
+        stream.connect((host, 443))
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as datagrams:
+        datagrams.sendto(b"x", (host, 9))
+with socket.create_server(("127.0.0.1", 0)) as server:
+    socket.create_connection(server.getsockname()).close()
+"""
+REACHED = {"udp 192.0.2.53:53", "tcp 198.51.100.7:443", "udp 198.51.100.7:9"}
+REACHED |= {"tcp [2001:db8:1::7]:443", "udp [2001:db8:1::7]:9"}
+
+
+def watch(tmp_path: Path, command: Sequence[object]) -> tuple[set[str], list[Path]]:
+    """What a command of Python tries to reach, and what it leaves in its home folder.
+
+    A variable such as CI would silence ONNX Runtime, so the processes get no more than what is named here.
+    """
+    (home := tmp_path / "home").mkdir(exist_ok=True)
+    kept = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(home)}
+    done, reached = run_offline([sys.executable, *map(str, command)], kept, tmp_path / "reached.json")
+    if done.returncode == NOT_PERMITTED:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    return set(reached), list(home.rglob("*"))
+
+
+def test_what_is_reached_is_seen(tmp_path: Path) -> None:
+    """Otherwise the tests below could not fail."""
+    assert watch(tmp_path, ["-c", REACH]) == (REACHED, [])
 
 
 def test_nothing_is_looked_up_sent_or_left_under_the_home_folder(
     small_bundle_copy: Path, folder: Path, tmp_path: Path
 ) -> None:
-    """A variable such as CI would silence ONNX Runtime, so the processes get no more than what is named here."""
+    """By the run and the processes that decode, by doctor, and by a program that uses diffood."""
     calibrate_cheaply(small_bundle_copy, folder)
-    (home := tmp_path / "home").mkdir()
-    kept = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    commands = [
-        ["-m", "diffood", "serve-batch", small_bundle_copy, folder, "--output", tmp_path / "rows.csv", "--decoders", 2],
+    rows = tmp_path / "rows.csv"
+    for command in (
+        ["-m", "diffood", "serve-batch", small_bundle_copy, folder, "--output", rows, "--decoders", 2],
         ["-m", "diffood", "doctor"],
         ["-c", PREDICT, small_bundle_copy],
-    ]
-    for number, command in enumerate(commands):
-        trace = tmp_path / f"trace-{number}"
-        watched = [*STRACE, "-o", trace] if can_trace() else []
-        words = list(map(str, [*watched, sys.executable, *command]))
-        done = subprocess.run(words, env=kept | {"HOME": str(home)}, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert list(home.rglob("*")) == [], command
-        assert not trace.exists() or "AF_INET" not in trace.read_text(), command
+    ):
+        assert watch(tmp_path, command) == (set(), []), command
+
+
+@pytest.mark.slow
+def test_nor_by_builders_of_engines_or_by_export(
+    small_bundle_copy: Path, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    build = ["export", "--bundle", small_bundle_copy, "--engine", "tensorrt-rtx", "--gpu", "sm86"]
+    models = ["--unet", UNET, "--scheduler", SCHEDULER, "--classifier", f"{CLASSIFIER}:{FACTORY}"]
+    weights = ["--classifier-weights", CLASSIFIER_WEIGHTS, "--output", tmp_path / "exported"]
+    for library, command in (
+        ("tensorrt_rtx", build),
+        ("torch", ["export", *models, *weights]),
+    ):
+        with subtests.test(library):
+            pytest.importorskip(library)
+            assert watch(tmp_path, ["-m", "diffood", *command]) == (set(), [])
 
 
 def test_onnxruntime_imported_first_is_warned_of_unless_its_telemetry_is_off() -> None:

@@ -26,7 +26,11 @@ BUNDLE_FOLDER = "bundle"
 
 MODEL = '''"""The verdicts of the bundle next to this file; written by `diffood export-triton`."""
 
-from diffood.serving.triton.model import TritonPythonModel  # noqa: F401 - what Triton looks for here
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before ONNX Runtime is imported, by diffood or by lines of yours here
+
+from diffood.serving.triton.model import TritonPythonModel  # noqa: E402, F401 - what Triton looks for here
 '''
 
 
