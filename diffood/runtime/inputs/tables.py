@@ -18,8 +18,10 @@ from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
 from diffood.runtime.inputs.remote import open_url
 from diffood.runtime.inputs.table_worker import MOST_READ, TableRequest
 from diffood.runtime.inputs.urls import hide_secrets, is_url
+from diffood.runtime.records import escape_for_terminal
 
 MAGIC = b"PAR1"
+LONGEST_REASON = 500  # characters: people read rows
 LONGEST_HEADER = 2**20
 SECONDS = 600.0  # between two rows; a row group of gigabytes on a slow disk takes minutes
 
@@ -148,5 +150,6 @@ def _valid(identity: str) -> str:
 
 
 def _refused_table(name: str, reason: str) -> RefusedItem:
+    reason = escape_for_terminal(reason)[:LONGEST_REASON]  # it may quote names of columns and types
     what = f"The table, or its rest after the last row, cannot be read as Parquet ({reason}); write it again."
     return RefusedItem(name, name, what)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from diffood.errors import UsageError
+from diffood.runtime.records import is_control_character
 from diffood.serving.rows.checked import MAX_LINE_BYTES, REMEDY, check_row
 from diffood.serving.rows.formats.base import LineFormat
 from diffood.serving.rows.row import Row
@@ -23,7 +24,10 @@ class JsonLines(LineFormat):
 
     def encode_row(self, row: Row) -> bytes:
         """See LineFormat.encode_row."""
-        return (_encode(row.values()) + "\n").encode()
+        text = _encode(row.values())
+        if not text.isprintable():  # the same JSON with escapes for what would act on a terminal or end a line
+            text = "".join(f"\\u{ord(letter):04x}" if is_control_character(letter) else letter for letter in text)
+        return (text + "\n").encode()
 
     def read_file(self, file: BinaryIO, path: Path) -> Iterator[Row]:
         """See RowFormat.read_file. A torn last line is skipped where the name ends in .partial."""
