@@ -23,7 +23,7 @@ from diffood.calibration.promises.contamination import (
 from diffood.calibration.promises.guarantees import guarantee, guarantee_per_class
 from diffood.calibration.promises.per_class import PerClassThresholds, confidence_per_promise, fit_per_class
 from diffood.calibration.promises.planning import ImagePlan, plan_images
-from diffood.calibration.promises.thresholds import Method, fit_threshold, images_required
+from diffood.calibration.promises.thresholds import fit_threshold, images_required
 from diffood.calibration.replacing import require_overwrite
 from diffood.calibration.request import EngineRequest, PlanRequest, open_detector
 from diffood.calibration.scored_files import (
@@ -52,6 +52,7 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.inputs.reading import DEFAULT_RULES, InputRules
+from diffood.runtime.method.promises import Method
 from diffood.runtime.progress import Progress, ShowProgress, hide_progress
 from diffood.runtime.writable import require_writable
 

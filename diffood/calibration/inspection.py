@@ -7,13 +7,12 @@ from typing import Any
 from diffood.calibration.parity.checks import check_files
 from diffood.calibration.parity.gate import describe_judgement
 from diffood.calibration.parity.served import ServedEngines, list_served
-from diffood.errors import CalibrationError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
-from diffood.runtime.bundle.calibration import Calibration, list_kept, load_calibrated_fusion, load_calibration
+from diffood.runtime.bundle.calibration import Calibration, find_calibration, list_kept, load_calibrated_fusion
 from diffood.runtime.bundle.detectors import DetectorRecord, find_stale, load_detectors, read_detector
 from diffood.runtime.bundle.digest import digest_of
 from diffood.runtime.bundle.engines import EngineFolder, list_engines
-from diffood.runtime.bundle.parity import ParityFile, calibration_sha256, load_parity
+from diffood.runtime.bundle.parity import ParityFile, load_parity
 from diffood.runtime.bundle.signing import SignatureState, list_signatures
 
 
@@ -49,14 +48,13 @@ class Inspection:
         """What `diffood verify` concluded of each engine for the calibration in force, a line each."""
         if self.calibration is None:
             return []
-        digest = calibration_sha256(self.bundle)
         lines = [
             f"{found.variant.precision} on {found.variant.backend}: {found.what} {found.outcome}, {found.detail}"
             for found in self.judged.checks or ()
         ]
         for record in self.judged.records:
             name, verdict = f"{record.variant.precision} on {record.variant.backend}", describe_judgement(record)
-            if record.calibration_sha256 == digest:
+            if record.calibration_sha256 == self.calibration.sha256:
                 lines.append(f"{name}: {'passed' if record.passed else 'refused'}, {verdict}")
             else:
                 lines.append(f"{name}: judged with another calibration; run `diffood verify {self.bundle.path}` again")
@@ -85,7 +83,7 @@ def inspect_bundle(path: Path) -> Inspection:
     Raises BundleError for a file that is damaged or was changed.
     """
     bundle = open_bundle(path)
-    calibration = _calibration(bundle)
+    calibration = find_calibration(bundle)
     load_calibrated_fusion(bundle, calibration)  # its bank has a hash too
     check_files(bundle)  # so have the engines
     detectors, hashes = load_detectors(bundle), bundle.hash_files()
@@ -95,7 +93,7 @@ def inspect_bundle(path: Path) -> Inspection:
         signatures=tuple(list_signatures(bundle, hashes)),
         engines=tuple(list_engines(bundle)),
         detectors=detectors,
-        stale=_check_detectors(bundle, detectors),
+        stale=_check_detectors(bundle, detectors, calibration),
         calibration=calibration,
         kept=list_kept(bundle),
         judged=load_parity(bundle),
@@ -103,21 +101,14 @@ def inspect_bundle(path: Path) -> Inspection:
     )
 
 
-def _check_detectors(bundle: Bundle, record: DetectorRecord | None) -> dict[str, str]:
+def _check_detectors(bundle: Bundle, record: DetectorRecord | None, calibration: Calibration | None) -> dict[str, str]:
     """Why files are stale, by name. Raises BundleError for one that was changed."""
     stale: dict[str, str] = {}
     if record is None:
         return stale
     for entry in record.files:
-        if reason := find_stale(bundle, record, entry):
+        if reason := find_stale(bundle, record, entry, calibration):
             stale[entry.file] = reason
         else:
             read_detector(bundle, entry.precision)
     return stale
-
-
-def _calibration(bundle: Bundle) -> Calibration | None:
-    try:
-        return load_calibration(bundle)
-    except CalibrationError:  # there is none; a damaged one is another error
-        return None

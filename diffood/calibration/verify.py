@@ -23,7 +23,6 @@ from diffood.runtime.bundle.parity import (
     ParityRecord,
     add_checks,
     add_record,
-    calibration_sha256,
 )
 from diffood.runtime.detector import DEFAULT_BATCH, Detector
 from diffood.runtime.inputs.items import Item
@@ -208,10 +207,9 @@ def _judge_all(
     if not others:
         return Verification((Check("parity", subject_of(reference), "ok", "is what the calibration was fitted on"),))
     scored = score_side_by_side([reference, *others], sets, progress)
-    digest = calibration_sha256(bundle)
     checks, records = [], []
     for detector, run in zip(others, scored.runs[1:], strict=True):
-        record = judge(scored.runs[0], run, calibration, digest, request.limits)
+        record = judge(scored.runs[0], run, calibration, request.limits)
         add_record(bundle, record)
         records.append(record)
         checks.append(

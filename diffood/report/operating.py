@@ -7,8 +7,9 @@ import numpy as np
 
 from diffood.calibration.checked import FloatArray
 from diffood.calibration.metrics.rates import FalseAlarms, false_alarms
-from diffood.calibration.promises.thresholds import as_written, fit_threshold, images_required
+from diffood.calibration.promises.thresholds import fit_threshold, images_required
 from diffood.runtime.bundle.calibration import Calibration
+from diffood.runtime.method.promises import as_written
 
 ALPHAS = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2)  # false-alarm rates whose thresholds are compared
 

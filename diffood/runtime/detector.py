@@ -77,10 +77,12 @@ class Detector:
         fusion: Fusion | None = None,
         *,
         why: str = "",
+        calibration: Calibration | None = None,
     ) -> None:
         if fusion is not None and (problem := fusion.record.mismatch(plan)):
             raise UsageError(f"{problem}: give the fusion that was fitted for this plan.")
         self.bundle, self.plan, self.fusion, self.why = bundle, plan, fusion, why
+        self._calibration = calibration
         self._shared = session if isinstance(session, SharedSession) else SharedSession(session)
         self._stages, self._judge = list_stages(plan), FusionJudge(plan, fusion)
         tables = bundle.tables(plan)
@@ -150,6 +152,7 @@ class Detector:
                 fusion=fusion,
                 why=candidate.why,
                 halve_batch=halve_batch,
+                calibration=calibration,
             )
             if calibration is not None and choosing:
                 require_calibrated(bundle, calibration, detector.fingerprint)
@@ -173,6 +176,7 @@ class Detector:
         fusion: Fusion | None = None,
         why: str = "",
         halve_batch: bool = False,
+        calibration: Calibration | None = None,
     ) -> "Detector":
         """Load the graphs that a plan needs from an opened bundle, on this backend and in this precision.
 
@@ -186,6 +190,7 @@ class Detector:
             fusion: What a calibration fitted, for a plan that fuses witnesses; without it only `observe` works.
             why: Why this backend and precision.
             halve_batch: Continue with half the batch when the engine runs out of memory.
+            calibration: What gives the verdicts; None: the bundle's at the time it is asked for.
         """
         require_size(batch, threads)
 
@@ -198,7 +203,7 @@ class Detector:
         session = SharedSession(halve(batch), halve) if halve_batch else SharedSession(reopen(batch))
         if session.batch != batch:
             why = f"{why}, in batches of {session.batch}: {batch} images do not fit into memory".lstrip(", ")
-        return cls(bundle, plan, session, fusion, why=why)
+        return cls(bundle, plan, session, fusion, why=why, calibration=calibration)
 
     def with_fusion(self, fusion: Fusion) -> "Detector":
         """The same detector on the same session, with this fusion."""
@@ -226,8 +231,12 @@ class Detector:
         )
 
     def calibration(self) -> Calibration:
-        """Read the bundle's calibration. Raises CalibrationError if there is none or it is not valid for what runs."""
-        calibration = load_calibration(self.bundle)
+        """The calibration this was opened with, or else the bundle's now.
+
+        One file is read once: the verdicts of a detector are those of the calibration its fusion came from, whatever
+        becomes of the bundle. Raises CalibrationError if there is none or it is not valid for what runs.
+        """
+        calibration = self._calibration or load_calibration(self.bundle)
         require_calibrated(self.bundle, calibration, self.fingerprint)
         return calibration
 

@@ -19,7 +19,7 @@ from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.registry import WITNESSES
-from diffood.runtime.records import explain_invalid
+from diffood.runtime.records import explain_invalid, parse_json
 
 GOLDEN_IMAGES = 2
 WAVES = 6  # of a field
@@ -143,7 +143,7 @@ def read_golden(bundle: Bundle) -> Golden:
 
 
 def _read_run(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> GoldenRun:
-    plan = Plan.model_validate_json(str(arrays[f"{name}.{PLAN}"]))
+    plan = Plan.model_validate(parse_json(str(arrays[f"{name}.{PLAN}"]).encode()))
     found = {output: arrays.get(f"{name}.{output}", np.empty(0)) for output in list_outputs(plan)}
     for output, values in found.items():
         if values.dtype != np.float32 or values.shape[:1] != arrays[IMAGE].shape[:1]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from diffood.runtime.bundle.bundle import Bundle
-from diffood.runtime.bundle.calibration import Fingerprint
+from diffood.runtime.bundle.calibration import Calibration, Fingerprint
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.decoding import DecodeOptions, default_processes
 from diffood.runtime.sessions.choice import describe_engine
@@ -19,12 +19,14 @@ class OpenedScorer:
     """A scorer with everything that its scores depend on.
 
     Attributes:
+        calibration: What its verdicts follow from.
         engine: One line that says what runs, and why.
         threads: Threads of each engine; 0 on a GPU.
     """
 
     scorer: Scorer
     bundle: Bundle
+    calibration: Calibration
     fingerprint: Fingerprint
     engine: str
     threads: int
@@ -35,7 +37,9 @@ def open_scorer(request: ScorerRequest) -> Iterator[OpenedScorer]:
     """Open a calibrated bundle in this process or on a cluster. Raises as `Detector.open` and `open_cluster` do."""
     if request.cluster is not None:
         with open_cluster(request.cluster, request) as cluster:
-            yield OpenedScorer(cluster, cluster.bundle, cluster.fingerprint, cluster.engine, cluster.threads)
+            yield OpenedScorer(
+                cluster, cluster.bundle, cluster.calibration, cluster.fingerprint, cluster.engine, cluster.threads
+            )
         return
     detector = Detector.open(
         request.bundle,
@@ -47,6 +51,7 @@ def open_scorer(request: ScorerRequest) -> Iterator[OpenedScorer]:
     )
     decoders = default_processes() if request.decoders is None else request.decoders
     decoding = DecodeOptions(decoders, request.decode_timeout)
-    scorer = LocalScorer(detector, detector.calibration(), request.limits, decoding, request.pictures)
+    calibration = detector.calibration()
+    scorer = LocalScorer(detector, calibration, request.limits, decoding, request.pictures)
     engine = describe_engine(scorer.precision, scorer.backend, detector.why)
-    yield OpenedScorer(scorer, detector.bundle, detector.fingerprint, engine, detector.session.threads)
+    yield OpenedScorer(scorer, detector.bundle, calibration, detector.fingerprint, engine, detector.session.threads)

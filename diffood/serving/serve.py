@@ -20,7 +20,6 @@ from typing import Any
 
 from diffood import __version__
 from diffood.errors import EXIT_SET_ASIDE, UsageError
-from diffood.runtime.bundle.parity import calibration_sha256
 from diffood.runtime.inputs.counting import count_in_background
 from diffood.runtime.inputs.files import is_folder
 from diffood.runtime.inputs.labels import LeftOut
@@ -211,7 +210,7 @@ def _run_record(request: ServeRequest, layout: OutputLayout, opened: OpenedScore
     return RunRecord(
         diffood=__version__,
         fingerprint=opened.fingerprint,
-        calibration_sha256=calibration_sha256(opened.bundle),
+        calibration_sha256=opened.calibration.sha256,
         bundle_digest=opened.bundle.digest,
         batch=scorer.batch,
         threads=opened.threads,

@@ -9,13 +9,14 @@ from draws import at_most, simulated
 from refusals import assert_refused
 
 from diffood.calibration.calibrate import calibrate, calibrate_files
-from diffood.calibration.promises.guarantees import MOST_NAMED, guarantee_per_class
+from diffood.calibration.promises.guarantees import guarantee_per_class
 from diffood.calibration.promises.per_class import fit_per_class
 from diffood.calibration.promises.thresholds import Method
 from diffood.calibration.scored_files import ScoredFiles
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.bundle.calibration import Calibration
+from diffood.runtime.bundle.guarantees import MOST_NAMED
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sealed import sealed
 
 from diffood import zoo
 from diffood.bench.compare import Comparison, ContenderResult, Spread
@@ -27,7 +28,7 @@ def make_cheap(bundle: Path) -> Path:
     path = bundle / MANIFEST
     manifest = json.loads(path.read_text())
     manifest["plans"]["reference"] |= {"start_times": [120], "stride": 60, "repeats": 1}
-    path.write_text(json.dumps(manifest))
+    path.write_bytes(sealed(manifest))
     return bundle
 
 
@@ -121,7 +122,7 @@ def test_bench_takes_a_classifier_as_export_takes_it(run: Run, cheap_bundle: Pat
     path = cheap_bundle / MANIFEST
     manifest = json.loads(path.read_text())
     manifest["classifier"]["weights_sha256"] = hashlib.sha256((tmp_path / "net.onnx").read_bytes()).hexdigest()
-    path.write_text(json.dumps(manifest))
+    path.write_bytes(sealed(manifest))
     models = ("--unet", zoo.UNET, "--classifier", f"onnx:{tmp_path / 'net.onnx'}", "--download")
     words = ("bench", cheap_bundle, "--plan", "reference", *FAST, *models, "--json")
     assert "--logits-output" in dict(run(*words).content["skipped"])[EAGER]

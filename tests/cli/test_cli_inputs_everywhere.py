@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffood.export.images import read_sample
-from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.bundle import MANIFEST, open_bundle
+from diffood.runtime.bundle.files import write_record
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.inputs.reading import InputRules
 from diffood.runtime.method.plan import DEFAULT
@@ -125,7 +126,7 @@ def test_tune_chooses_on_a_tar_and_a_table(
     manifest = open_bundle(bundle).manifest.model_copy(
         update={"plans": {"plain": CHEAP.plain}, "default_plan": "plain"}
     )
-    (bundle / "manifest.json").write_text(manifest.model_dump_json())
+    write_record(bundle, MANIFEST, manifest)
     looked_at = []
     for ending in ("", ".tgz", ".parquet"):
         sets = ("--ind", f"{packed}/ind{ending}", "--ood", f"digits={packed}/ood{ending}")

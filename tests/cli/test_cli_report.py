@@ -12,9 +12,11 @@ from xml.etree import ElementTree
 import pytest
 from pictures import decode_uri
 from PIL import Image
+from sealed import edit_record, sealed
 
 from diffood import zoo
 from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.calibration import fingerprint_of, load_calibration
 from diffood.runtime.bundle.tuning import MeasuredPlan, TuningMeasurement, keep_measured
 from diffood.zoo.images import load_set, unpack_set
 
@@ -90,7 +92,11 @@ def test_hostile_names_are_text(run: Run, calibrated: Path, folders: Path, tmp_p
     bundle = Path(shutil.copytree(calibrated, tmp_path / "a<b>'&"))
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["class_names"] = [HOSTILE + str(index) for index in range(10)]
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (bundle / "manifest.json").write_bytes(sealed(manifest))
+    fingerprint = load_calibration(open_bundle(calibrated)).fingerprint  # a calibration holds for its names alone
+    named = fingerprint_of(open_bundle(bundle), fingerprint.plan, fingerprint.precision, "onnxruntime-cpu")
+    names = {"class_names_sha256": named.class_names_sha256}
+    edit_record(bundle / "calibration.json", lambda fields: fields["fingerprint"].update(names))
     images = tmp_path / "images"
     images.mkdir()
     odd = "<img src=x onerror=alert(1)>\x1b[31m\u202e$\\frac{.png"

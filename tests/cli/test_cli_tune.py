@@ -13,7 +13,8 @@ from PIL import Image
 
 from diffood.calibration.tuning.timing import EngineOption, Speed
 from diffood.cli.text.tuning import describe_speeds
-from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.bundle import MANIFEST, open_bundle
+from diffood.runtime.bundle.files import write_record
 from diffood.runtime.bundle.tuning import load_tuned
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.plan import DEFAULT
@@ -54,7 +55,7 @@ def bundle(small_bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("diffood.calibration.tuning.timing.FEWEST_TIMED", 8)
     manifest = open_bundle(small_bundle_copy).manifest
     cheap = manifest.model_copy(update={"plans": {"plain": CHEAP.plain}, "default_plan": "plain"})
-    (small_bundle_copy / "manifest.json").write_text(cheap.model_dump_json())
+    write_record(small_bundle_copy, MANIFEST, cheap)
     return small_bundle_copy
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sealed import sealed
 from small_models import SMALL_BUNDLE
 
 from diffood.calibration.calibrate import calibrate_files
@@ -37,7 +38,7 @@ def rewrite(victim: Path) -> Rewrite:
         path = victim / "manifest.json"
         manifest = json.loads(path.read_bytes())
         change(manifest)
-        path.write_text(json.dumps(manifest))
+        path.write_bytes(sealed(manifest))
 
     return apply
 
@@ -89,7 +90,7 @@ def change_fusion(fused: Path) -> Rewrite:
         change(content["fusion"])
         with contextlib.suppress(ValueError):  # what does not hold has no hash
             content["fingerprint"]["fusion_sha256"] = FusionRecord.model_validate(content["fusion"]).sha256
-        path.write_text(json.dumps(content))
+        path.write_bytes(sealed(content))
 
     return apply
 

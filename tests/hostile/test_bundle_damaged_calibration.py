@@ -9,12 +9,17 @@ from typing import Any
 import pytest
 from attacks import undone
 from made_up import calibration_of, fingerprint_of
+from sealed import sealed
 
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, load_calibration, save_calibration
+from diffood.runtime.bundle.guarantees import describe_class_promises, describe_promise
+from diffood.zoo import CLASS_NAMES
 
 Fields = dict[str, Any]
+NAMES = CLASS_NAMES.read_text().splitlines()
+SCORES = [0.1, 0.2, 0.3, 0.4, 0.5]
 
 
 @pytest.fixture
@@ -22,7 +27,12 @@ def calibration_file(victim: Path) -> Path:
     """A calibration of made-up scores that loads."""
     bundle = open_bundle(victim)
     calibration = calibration_of(
-        [0.1, 0.2, 0.3, 0.4, 0.5], 0.4, method="pac", delta=0.05, fingerprint=fingerprint_of(bundle.plan("plain"))
+        SCORES,
+        0.5,
+        method="conformal",
+        alpha=0.3,
+        guarantee=describe_promise("conformal", 0.3, None, 5, 1 / 6),
+        fingerprint=fingerprint_of(bundle.plan("plain")),
     )
     path = save_calibration(bundle, calibration)
     assert load_calibration(bundle) == calibration
@@ -52,7 +62,7 @@ CHANGES: dict[str, tuple[Callable[[Fields], object], str]] = {
     "n too small": (changed("n", 4), "n is 4 but 5 scores are stored"),
     "n negative": (changed("n", -5), "n:"),
     "nothing behind it": (lambda fields: fields.update({"n": 0, "scores": []}), "n:"),
-    "threshold below too many": (changed("threshold", 0.3), "more than 1 scores lie above the threshold 0.3"),
+    "threshold below too many": (changed("threshold", 0.3), "more than 0 scores lie above the threshold 0.3"),
     "a library to load": (
         lambda fields: fields["fingerprint"].update(backend="onnxruntime-plugin:Theirs@calibrations/theirs.so"),
         "a record may not name a library to load",
@@ -74,10 +84,12 @@ CHANGES: dict[str, tuple[Callable[[Fields], object], str]] = {
 
 def by_class(**changes: object) -> Callable[[Fields], None]:
     """Give the five scores classes 7, 7, 0, 7, 0 and class 7 its own threshold, changed."""
-    own = {"predicted": 7, "threshold": 0.2, "n": 3, "allowed_above": 1, "bound": 0.9}
+    own = {"predicted": 7, "threshold": 0.4, "n": 3, "allowed_above": 0, "bound": 0.25}
     own |= {key: changes.pop(key) for key in own if key in changes}
-    whole = {"needed": 3, "overall_bound": 0.95, "thresholds": [own], "classes": [7, 7, 0, 7, 0]}
-    return lambda fields: fields.update({"per_class": whole | changes})
+    whole = {"needed": 3, "overall_bound": 0.25 + 1 / 6, "thresholds": [own], "classes": [7, 7, 0, 7, 0]}
+    fell_back = [(k, 2 if k == 0 else 0, 3) for k in range(10) if k != 7]
+    sentence = describe_class_promises(0.3, None, 0.25 + 1 / 6, [0.25], fell_back, NAMES)
+    return lambda fields: fields.update({"per_class": whole | changes, "guarantee": sentence})
 
 
 CLASS_CHANGES: dict[str, tuple[Callable[[Fields], object], str]] = {
@@ -93,7 +105,7 @@ CLASS_CHANGES: dict[str, tuple[Callable[[Fields], object], str]] = {
     "threshold of a class with too few": (by_class(needed=4), "class 7 has 3 images where 4 are needed"),
     "no threshold of a class with enough": (by_class(needed=2), "class 0 has 2 images where 2 are needed"),
     "needed is 0": (by_class(needed=0), "per_class.needed"),
-    "threshold below too many of the class": (by_class(threshold=0.1), "more than 1 scores of class 7 lie above"),
+    "threshold below too many of the class": (by_class(threshold=0.1), "more than 0 scores of class 7 lie above"),
     "NaN threshold": (by_class(threshold=float("nan")), "per_class.thresholds.0.threshold"),
     "infinite threshold": (by_class(threshold=float("inf")), "per_class.thresholds.0.threshold"),
     "bound of 0": (by_class(bound=0), "per_class.thresholds.0.bound"),
@@ -117,8 +129,8 @@ CLASS_CHANGES: dict[str, tuple[Callable[[Fields], object], str]] = {
 def test_thresholds_by_class_that_agree_load(calibration_file: Path) -> None:
     fields = json.loads(calibration_file.read_bytes())
     by_class()(fields)
-    calibration_file.write_text(json.dumps(fields))
-    assert load_calibration(open_bundle(calibration_file.parent)).own_thresholds == {7: 0.2}
+    calibration_file.write_bytes(sealed(fields))
+    assert load_calibration(open_bundle(calibration_file.parent)).own_thresholds == {7: 0.4}
 
 
 def test_thresholds_by_class_that_contradict_the_rest_are_refused(
@@ -128,7 +140,7 @@ def test_thresholds_by_class_that_contradict_the_rest_are_refused(
         with subtests.test(name=name), undone(calibration_file.parent):
             fields = json.loads(calibration_file.read_bytes())
             change(fields)
-            calibration_file.write_text(json.dumps(fields))
+            calibration_file.write_bytes(sealed(fields))
             assert expected in refusal(calibration_file)
 
 
@@ -137,7 +149,7 @@ def test_a_calibration_that_contradicts_itself_is_refused(calibration_file: Path
         with subtests.test(name=name), undone(calibration_file.parent):
             fields = json.loads(calibration_file.read_bytes())
             change(fields)
-            calibration_file.write_text(json.dumps(fields))
+            calibration_file.write_bytes(sealed(fields))
             assert expected in refusal(calibration_file)
 
 

@@ -1,11 +1,11 @@
 """tuning.json from another hand: refused before a threshold is fitted on images it may have named."""
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 from attacks import undone
+from sealed import sealed
 
 from diffood.calibration.calibrate import calibrate_files
 from diffood.errors import BundleError
@@ -18,12 +18,10 @@ DAMAGED = {
     "no JSON": b"{",
     "binary": b"\xff\x00",
     "a list": b"[]",
-    "another field": json.dumps({"format": 1, "images": [], "more": 1}).encode(),
-    "a newer format": json.dumps({"format": 2, "images": []}).encode(),
-    "no hash": json.dumps({"images": ["A" * 64]}).encode(),
-    "no plan chosen": json.dumps(
-        {"measured": {"unit": "milliseconds", "limit": 1, "made": True, "plans": []}}
-    ).encode(),
+    "another field": sealed({"format": 1, "images": [], "more": 1}),
+    "a newer format": sealed({"format": 2, "images": []}),
+    "no hash": sealed({"images": ["A" * 64]}),
+    "no plan chosen": sealed({"measured": {"unit": "milliseconds", "limit": 1, "made": True, "plans": []}}),
     "deep": b"[" * 100_000,
 }
 
@@ -38,7 +36,7 @@ def test_a_damaged_record_is_refused(victim: Path, subtests: pytest.Subtests) ->
 
 def test_a_link_a_folder_and_a_fifo_are_refused(victim: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.json"
-    secret.write_text(json.dumps({"images": []}))
+    secret.write_bytes(sealed({"images": []}))
     record = victim / TUNING
     record.symlink_to(secret)
     with pytest.raises(BundleError, match="cannot be opened"):

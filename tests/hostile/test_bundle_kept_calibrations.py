@@ -16,7 +16,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="links and FIFOs as POSIX 
 
 def calibration_of(bundle: Bundle, threshold: float) -> Calibration:
     fingerprint = fingerprint_of(bundle.plan("plain"))
-    return made_up.calibration_of([0.1, 0.2, 0.3], threshold, alpha=0.5, allowed_above=2, fingerprint=fingerprint)
+    return made_up.calibration_of([0.1, 0.2, 0.3], threshold, fingerprint=fingerprint)
 
 
 @pytest.fixture

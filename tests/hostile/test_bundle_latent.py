@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from attacks import undone
+from sealed import sealed
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
@@ -25,7 +26,7 @@ def refusal(folder: Path, change: Callable[[dict[str, Any]], object]) -> str:
     path = folder / "manifest.json"
     manifest = json.loads(path.read_bytes())
     change(manifest)
-    path.write_text(json.dumps(manifest))
+    path.write_bytes(sealed(manifest))
     with pytest.raises(BundleError) as caught:
         Detector.load(open_bundle(folder), open_bundle(folder).plan("plain"), batch=2, threads=1)
     assert str(caught.value).isprintable()

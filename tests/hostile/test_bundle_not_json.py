@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from attacks import undone
+from sealed import sealed
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import MAX_MANIFEST_BYTES, open_bundle
@@ -14,6 +15,7 @@ DAMAGED = {
     "binary": bytes(range(256)),
     "cut off": b'{"format": 1, "image": {',
     "invalid UTF-8": b'{"format": "\xff"}',
+    "UTF-16": '{"format": 3}'.encode("utf-16"),
     "deeply nested lists": b"[" * 200_000 + b"]" * 200_000,
     "deeply nested objects": b'{"format":' * 100_000 + b"1" + b"}" * 100_000,
     "only opening brackets": b"[" * (MAX_MANIFEST_BYTES - 1),
@@ -24,9 +26,11 @@ NOT_A_MANIFEST = {
     "number": b"1",
     "string": b'"manifest"',
     "null": b"null",
-    "UTF-16": '{"format": 2}'.encode("utf-16"),
-    "NaN": b'{"format": NaN}',
-    "lone surrogate": b'{"format": 2, "default_plan": "\\ud800"}',
+    "NaN": sealed({"format": float("nan")}),
+    "lone surrogate": sealed({"format": 3, "default_plan": "\ud800"}),
+    "a key twice": b'{"format": 3, "format": 3}',
+    "a key twice within": b'{"image": {"height": 1, "height": 1}}',
+    "no hash of itself": b'{"format": 3}',
 }
 
 
@@ -45,7 +49,7 @@ def refusal(folder: Path, data: bytes) -> str:
 def test_damaged_json_is_refused(victim: Path, subtests: pytest.Subtests) -> None:
     for name, data in DAMAGED.items():
         with subtests.test(name=name), undone(victim):
-            assert "is not JSON: the file is damaged. Copy the bundle again" in refusal(victim, data)
+            assert "is invalid: it is not JSON: " in refusal(victim, data)
 
 
 def test_json_that_is_no_manifest_is_refused(victim: Path, subtests: pytest.Subtests) -> None:

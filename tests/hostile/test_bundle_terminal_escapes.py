@@ -11,6 +11,7 @@ import pytest
 from attacks import undone
 from made_up import calibration_of, fingerprint_of
 from planted_engine import plant_engine
+from sealed import sealed
 
 from diffood import cli
 from diffood.errors import BundleError, UsageError
@@ -122,7 +123,7 @@ def test_no_text_of_a_calibration_reaches_a_terminal_as_it_is(victim: Path, subt
             )
             content = json.loads(path.read_text())
             change(content)
-            path.write_text(json.dumps(content))
+            path.write_bytes(sealed(content))
             assert f"calibration.json is invalid: {place}" in refusal(lambda: load_calibration(bundle))
 
 
@@ -137,7 +138,7 @@ def test_no_text_of_an_engine_record_reaches_a_terminal_as_it_is(victim: Path, s
     for field in ["library_version", "gpu", "driver"]:
         with subtests.test(field=field), undone(victim):
             path = plant_engine(victim) / "engine.json"
-            path.write_text(json.dumps(json.loads(path.read_text()) | {field: CLEAR}))
+            path.write_bytes(sealed(json.loads(path.read_text()) | {field: CLEAR}))
             assert f"engine.json is invalid: {field}" in refusal(lambda: list_engines(open_bundle(victim)))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from attacks import undone
 from outside_weights import move_outside, point_outside, seal
+from sealed import sealed
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
@@ -127,14 +128,14 @@ def test_weights_that_the_graphs_entry_does_not_name_are_refused(large: Path) ->
     manifest = json.loads((large / "manifest.json").read_bytes())
     for graph in manifest["graphs"]:
         graph["data"] = None
-    (large / "manifest.json").write_text(json.dumps(manifest))
+    (large / "manifest.json").write_bytes(sealed(manifest))
     assert "keeps weights in other files, which are not hashed" in refusal(large)
 
 
 def test_a_weights_file_that_the_manifest_does_not_hash_is_refused(large: Path) -> None:
     manifest = json.loads((large / "manifest.json").read_bytes())
     del manifest["files"][NAME]
-    (large / "manifest.json").write_text(json.dumps(manifest))
+    (large / "manifest.json").write_bytes(sealed(manifest))
     assert f"{NAME!r} is not among the manifest's files" in refusal(large)
 
 
@@ -144,7 +145,7 @@ def test_a_path_in_the_place_of_the_files_name_is_refused(large: Path, subtests:
             manifest = json.loads((large / "manifest.json").read_bytes())
             for graph in manifest["graphs"]:
                 graph["data"] = name
-            (large / "manifest.json").write_text(json.dumps(manifest))
+            (large / "manifest.json").write_bytes(sealed(manifest))
             assert "manifest.json is invalid" in refusal(large)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from attacks import undone
 from planted_engine import plant_engine
+from sealed import sealed
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
@@ -105,4 +106,4 @@ def change(folder: Path, apply: Any) -> None:
     """Let a function change the parsed record and write it back."""
     record = json.loads((folder / "engine.json").read_bytes())
     apply(record)
-    (folder / "engine.json").write_text(json.dumps(record))
+    (folder / "engine.json").write_bytes(sealed(record))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from planted_engine import VICTIM, ask, plant_engine
+from sealed import sealed
 
 from diffood.errors import BundleError
 from diffood.runtime.sessions.engines import find_engine
@@ -40,7 +41,7 @@ def test_a_stage_passed_off_as_another_is_refused(victim: Path) -> None:
     record_file = plant_engine(victim) / "engine.json"
     record: dict[str, Any] = json.loads(record_file.read_bytes())
     record["stages"].reverse()
-    record_file.write_text(json.dumps(record))
+    record_file.write_bytes(sealed(record))
     with pytest.raises(BundleError, match=OTHER):
         find_engine(ask(victim), VICTIM)
 
@@ -53,6 +54,6 @@ def test_an_engine_of_another_plan_under_this_ones_name_is_refused(victim: Path)
     with pytest.raises(BundleError, match="-reference runs another plan, plain"):
         find_engine(ask(victim, "reference"), VICTIM)
     record["plan"] = ask(victim, "reference").plan.model_dump(mode="json")
-    (folder / "engine.json").write_text(json.dumps(record))
+    (folder / "engine.json").write_bytes(sealed(record))
     with pytest.raises(BundleError, match=OTHER):
         find_engine(ask(victim, "reference"), VICTIM)

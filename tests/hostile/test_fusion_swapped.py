@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sealed import sealed
 
 from diffood.calibration.calibrate import calibrate_files
 from diffood.runtime.bundle.bundle import open_bundle
@@ -33,9 +34,9 @@ def test_the_fusion_of_another_calibration_is_refused(
 ) -> None:
     now, before = two
     assert now["fusion"] != before["fusion"]
-    (fused / "calibration.json").write_text(json.dumps({**now, "fusion": before["fusion"]}))
+    (fused / "calibration.json").write_bytes(sealed({**now, "fusion": before["fusion"]}))
     assert "the fusion is not the one of the fingerprint" in refusal()
-    (fused / "calibration.json").write_text(json.dumps(before))  # whole, it holds
+    (fused / "calibration.json").write_bytes(sealed(before))  # whole, it holds
     Detector.open(fused, batch=8, threads=1).calibration()
 
 
@@ -44,9 +45,9 @@ def test_the_bank_of_another_calibration_is_refused(
 ) -> None:
     now, before = two
     mixed = {**now["fusion"], "bank": before["fusion"]["bank"]}
-    (fused / "calibration.json").write_text(json.dumps({**now, "fusion": mixed}))
+    (fused / "calibration.json").write_bytes(sealed({**now, "fusion": mixed}))
     assert "the fusion is not the one of the fingerprint" in refusal()
-    (fused / "calibration.json").write_text(json.dumps(now))
+    (fused / "calibration.json").write_bytes(sealed(now))
     names = [fused / "calibrations" / content["fusion"]["bank"]["file"] for content in two]
     names[0].write_bytes(names[1].read_bytes())  # the other's bytes under its name
     assert "calibrate again" in refusal()
@@ -57,8 +58,8 @@ def test_a_fusion_taken_out_or_put_into_a_plain_plan_is_refused(
 ) -> None:
     now, _ = two
     bare = {**now, "fusion": None, "fingerprint": {**now["fingerprint"], "fusion_sha256": None}}
-    (fused / "calibration.json").write_text(json.dumps(bare))
+    (fused / "calibration.json").write_bytes(sealed(bare))
     assert "need a fusion, and there is none" in refusal()
     plain = {**now["fingerprint"]["plan"], "witnesses": ["jump"]}
-    (fused / "calibration.json").write_text(json.dumps({**now, "fingerprint": {**now["fingerprint"], "plan": plain}}))
+    (fused / "calibration.json").write_bytes(sealed({**now, "fingerprint": {**now["fingerprint"], "plan": plain}}))
     assert "take no fusion, and there is one" in refusal()

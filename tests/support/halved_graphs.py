@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from sealed import sealed
 
 from diffood import zoo
 from diffood.runtime.bundle.bundle import Role
@@ -59,4 +60,4 @@ def reseal(bundle: Path, change: Callable[[dict], object]) -> None:
     for name in names:
         data = (bundle / name).read_bytes()
         manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (bundle / "manifest.json").write_bytes(sealed(manifest))

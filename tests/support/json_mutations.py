@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from image_mutations import mutate
+from sealed import sealed
 
 STRANGE: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2, 0.5, -0.0, 1e308, float("nan"), float("inf"), 2**31, 2**63, 10**40),
@@ -16,7 +17,10 @@ STRANGE: tuple[Any, ...] = (
 
 
 def mutated_records(data: bytes, count: int, seed: int) -> Iterator[bytes]:
-    """So many damaged versions of a record, the same for the same seed: half of what it says, half of its bytes."""
+    """So many damaged versions of a record, the same for the same seed: half of what it says, half of its bytes.
+
+    What it says is damaged by someone who gives it the hash of that.
+    """
     rng, content = np.random.default_rng(seed), json.loads(data)
     for number in range(count):
         yield mutate(data, rng) if number % 2 else _change(content, rng)
@@ -39,7 +43,7 @@ def _change(content: Any, rng: np.random.Generator) -> bytes:
                 holder[key] = copy.deepcopy(other_holder[other_key])
             case 4:
                 holder[key] = [holder[key], copy.deepcopy(holder[key])]
-    return json.dumps(changed).encode()
+    return sealed(changed) if isinstance(changed, dict) else json.dumps(changed).encode()
 
 
 def _places(content: Any) -> Iterator[tuple[Any, Any]]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from diffood.runtime.bundle.calibration import Calibration, Fingerprint
+from diffood.runtime.bundle.guarantees import describe_promise
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.plan import Plan
 
@@ -18,21 +19,30 @@ def fingerprint_of(plan: Plan = PLAN, **changes: Any) -> Fingerprint:
         "precision": "fp32",
         "backend": "onnxruntime-cpu",
         "image": ImageShape(1, 28, 28),
+        "noised": (1, 28, 28),
+        "prediction": "epsilon",
+        "feature_count": 192,
+        "class_names_sha256": "d" * 64,
         "plan": plan,
     }
     return Fingerprint(**fields | changes)
 
 
 def calibration_of(scores: list[float], threshold: float, **changes: Any) -> Calibration:
-    """A calibration without a guarantee on sorted scores; `changes` are fields of it."""
+    """A calibration without a guarantee on sorted scores; `changes` are fields of it.
+
+    It is true where the threshold is one of the scores, and no other is equal.
+    """
+    n, above = len(scores), sum(score > threshold for score in scores)
+    alpha = changes.get("alpha", min((above + 0.5) / n, 0.99))
     fields: dict[str, Any] = {
         "method": "quantile",
-        "alpha": 0.05,
+        "alpha": alpha,
         "delta": None,
-        "n": len(scores),
-        "allowed_above": sum(score > threshold for score in scores),
+        "n": n,
+        "allowed_above": above,
         "threshold": threshold,
-        "guarantee": "none, the scores are made up",
+        "guarantee": describe_promise("quantile", alpha, None, n, above / n),
         "set_aside": 0,
         "fingerprint": fingerprint_of(),
         "scores": scores,

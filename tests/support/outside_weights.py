@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sealed import sealed
 
 SMALLEST, PAGE = 1024, 4096  # bytes of a weight that moves, and where it may begin
 
@@ -31,7 +32,7 @@ def move_outside(bundle: Path, role: str) -> str:
     for graph in manifest["graphs"]:
         if (graph["role"], graph["precision"]) == (role, "fp32"):
             graph["data"] = name
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (bundle / "manifest.json").write_bytes(sealed(manifest))
     return name
 
 
@@ -49,4 +50,4 @@ def seal(bundle: Path, name: str) -> None:
     manifest = json.loads((bundle / "manifest.json").read_bytes())
     data = (bundle / name).read_bytes()
     manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (bundle / "manifest.json").write_bytes(sealed(manifest))

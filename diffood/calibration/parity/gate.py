@@ -41,7 +41,7 @@ def fewest_images(limits: ParityLimits) -> int:
     return int(np.ceil(1 / limits.flips)) if limits.flips > 0 else 1
 
 
-def judge(reference: Run, variant: Run, calibration: Calibration, digest: str, limits: ParityLimits) -> ParityRecord:
+def judge(reference: Run, variant: Run, calibration: Calibration, limits: ParityLimits) -> ParityRecord:
     """Compare two runs over the same images at the thresholds of a calibration.
 
     Scores that are not numbers count as flagged, as at run time.
@@ -50,7 +50,6 @@ def judge(reference: Run, variant: Run, calibration: Calibration, digest: str, l
         reference: The calibrated variant.
         variant: The variant to judge.
         calibration: The thresholds.
-        digest: sha256 of the file of the calibration.
         limits: The differences that are allowed.
 
     Raises:
@@ -70,7 +69,7 @@ def judge(reference: Run, variant: Run, calibration: Calibration, digest: str, l
     return ParityRecord(
         reference=reference.fingerprint,
         variant=variant.fingerprint,
-        calibration_sha256=digest,
+        calibration_sha256=calibration.sha256,
         limits=limits,
         images=len(known),
         flips=flips,

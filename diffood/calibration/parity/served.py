@@ -45,8 +45,9 @@ def list_served(
         opened: Fingerprints of the engines that were opened; of others, those are taken that are recorded.
         batch: Images that the engine works on at once; on a GPU, of every call.
     """
-    judged = [found.variant for found in load_parity(bundle).records if found.reference == calibration.fingerprint]
-    known = {(found.backend, found.precision): found for found in (*judged, calibration.fingerprint)}
+    judged = load_parity(bundle)
+    variants = [found.variant for found in judged.records if found.reference == calibration.fingerprint]
+    known = {(found.backend, found.precision): found for found in (*variants, calibration.fingerprint)}
     known.update(opened)
     plan = calibration.fingerprint.plan
     fastest = list_candidates(bundle, calibration, "auto", "auto", batch, plan).usable
@@ -57,7 +58,7 @@ def list_served(
         if old is None:
             return "it was never verified"
         now = fingerprint_of(bundle, plan, found.precision, found.backend, old.engine_sha256, old.fusion_sha256)
-        return refusal(bundle, calibration, now)
+        return refusal(judged, calibration, now)
 
     refused = {_name(found): why for found in fastest if (why := reason(found))}
     ordinary = tuple(found for found in ordinary if _name(found) not in refused)

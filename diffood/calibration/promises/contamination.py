@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffood.calibration.checked import FloatArray, IntArray, checked_scores, require_share
-from diffood.calibration.promises.thresholds import Method, as_written, fit_threshold
+from diffood.calibration.promises.thresholds import fit_threshold
 from diffood.errors import UsageError
+from diffood.runtime.method.promises import Method, as_written
 
 SHARES = (0.01, 0.05)
 """Shares of wrong images to ask about: label errors of test sets are 3.3 % on average (Northcutt et al. 2021)."""

@@ -30,8 +30,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffood.calibration.checked import FloatArray, IntArray, checked_classes, checked_scores, require_share
-from diffood.calibration.promises.thresholds import Method, Threshold, as_written, fit_threshold, images_required
+from diffood.calibration.promises.thresholds import Threshold, fit_threshold, images_required
 from diffood.errors import UsageError
+from diffood.runtime.method.promises import Method, as_written
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from typing import Any
 
 from diffood.calibration.fusing.split import FEWEST_FITTED, fitted_count, fused_required
 from diffood.calibration.promises.per_class import confidence_per_promise, require_promises
-from diffood.calibration.promises.thresholds import Method, images_required, promise
+from diffood.calibration.promises.thresholds import images_required, promise
 from diffood.errors import UsageError
+from diffood.runtime.method.promises import Method
 
 MULTIPLES = (1, 2, 5, 10)
 """Of the number needed, shown where the user gives no counts."""

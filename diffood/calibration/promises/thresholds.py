@@ -11,8 +11,6 @@ and only become safer, because a score that equals the threshold is not flagged.
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +19,7 @@ from scipy.special import betaincc, betainccinv
 from diffood.calibration.checked import require_share
 from diffood.calibration.metrics.formatting import exact_percent
 from diffood.errors import CalibrationError, UsageError
-
-Method = Literal["pac", "conformal", "quantile"]
+from diffood.runtime.method.promises import Method, as_written
 
 
 @dataclass(frozen=True)
@@ -64,15 +61,6 @@ class Promise:
     delta: float | None
     allowed_above: int
     bound: float
-
-
-def as_written(share: float) -> Fraction:
-    """The decimal number that the user wrote, exactly: 0.07 as 7/100.
-
-    In binary floats ceil((n + 1)(1 - alpha)) is wrong where the product is a whole number: 1000 * (1 - 0.059) is
-    941.0000000000001, which moves the rank from 941 to 942; and 180 * 0.35 is 62.99999999999999. Such n are common.
-    """
-    return Fraction(repr(float(share)))
 
 
 def pac_allowed(n: int, alpha: float, delta: float) -> int:

@@ -13,7 +13,6 @@ from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.bundle.fusion import Fusion
-from diffood.runtime.bundle.parity import calibration_sha256
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.plan import CLASSIFIER, Plan
@@ -88,11 +87,11 @@ def fastest_gated(bundle: Bundle, plan: Plan) -> EngineOption:
 def _passed(bundle: Bundle) -> dict[tuple[Backend, Precision], float]:
     """Relative speed, to the calibrated engine, of each that passed against the bundle's current calibration."""
     try:
-        calibration, digest = load_calibration(bundle), calibration_sha256(bundle)
+        calibration = load_calibration(bundle)
     except DiffoodError:
         return {}
     records = passed_records(bundle, calibration)
-    return speed_ratios(record for record in records if record.calibration_sha256 == digest)
+    return speed_ratios(record for record in records if record.calibration_sha256 == calibration.sha256)
 
 
 class LatencyModel:

@@ -9,11 +9,10 @@ import hashlib
 from diffood.runtime.assembly.detector import CalibratedScale, build_detector
 from diffood.runtime.assembly.recipe import make_recipe
 from diffood.runtime.bundle.bundle import DETECTOR_FILES, Bundle, Precision
-from diffood.runtime.bundle.calibration import Calibration, load_calibrated_fusion, load_calibration
+from diffood.runtime.bundle.calibration import Calibration, find_calibration, load_calibrated_fusion
 from diffood.runtime.bundle.detectors import (
     DetectorEntry,
     DetectorRecord,
-    current_calibration,
     hash_graphs,
     load_detectors,
     save_detectors,
@@ -29,8 +28,7 @@ def write_detectors(bundle: Bundle) -> DetectorRecord:
 
     Raises BundleError for a damaged graph or calibration.
     """
-    digest = current_calibration(bundle)
-    calibration = load_calibration(bundle) if digest else None
+    calibration = find_calibration(bundle)
     plan = calibration.fingerprint.plan if calibration else bundle.plan()
     scale = CalibratedScale(calibration, load_calibrated_fusion(bundle, calibration)) if calibration else None
     valid = calibrated_precisions(bundle, calibration) if calibration else frozenset()
@@ -39,7 +37,7 @@ def write_detectors(bundle: Bundle) -> DetectorRecord:
     record = DetectorRecord(
         plan_name=name_of(bundle, plan),
         plan=plan,
-        calibration_sha256=digest,
+        calibration_sha256=calibration.sha256 if calibration else None,
         files=tuple(
             _write(bundle, plan, precision, scale if precision in valid else None) for precision in bundle.precisions
         ),
@@ -50,21 +48,22 @@ def write_detectors(bundle: Bundle) -> DetectorRecord:
 
 def refresh_detectors(bundle: Bundle) -> None:
     """Write the detector files anew where `diffood verify` has changed which of them may give verdicts."""
-    record = load_detectors(bundle)
-    if record is None or record.calibration_sha256 is None:
+    record, calibration = load_detectors(bundle), find_calibration(bundle)
+    if record is None or record.calibration_sha256 is None or calibration is None:
         return
-    valid = calibrated_precisions(bundle, load_calibration(bundle))
+    valid = calibrated_precisions(bundle, calibration)
     if any(entry.calibrated != (entry.precision in valid) for entry in record.files):
         write_detectors(bundle)
 
 
 def calibrated_precisions(bundle: Bundle, calibration: Calibration) -> frozenset[Precision]:
     """Precisions that may serve with a calibration, on whatever backend: its own, and what passed `diffood verify`."""
-    held = (calibration.fingerprint, *(record.variant for record in load_parity(bundle).records))
+    judged = load_parity(bundle)
+    held = (calibration.fingerprint, *(record.variant for record in judged.records))
     return frozenset(
         found.precision
         for found in held
-        if found.precision in bundle.precisions and found.is_of(bundle) and not refusal(bundle, calibration, found)
+        if found.precision in bundle.precisions and found.is_of(bundle) and not refusal(judged, calibration, found)
     )
 
 

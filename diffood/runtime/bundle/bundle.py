@@ -1,13 +1,12 @@
 """The bundle: a folder of graphs, golden values and a manifest. Opens and checks it; runs nothing."""
 
 import hashlib
-import json
 import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +21,13 @@ from diffood.runtime.bundle.files import (
     WHOLE_COPY,
     Model,
     open_regular,
+    parse_content,
     parse_record,
     plain_folder,
     read_pieces,
     read_regular,
     require_bundle_folder,
+    validate_record,
 )
 from diffood.runtime.bundle.seal import Seal
 from diffood.runtime.bundle.trust import Trust, asked_by_environment, begin_check
@@ -35,7 +36,7 @@ from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import Prediction, StepTable
 from diffood.runtime.records import Record, Text
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 MANIFEST = "manifest.json"
 CLASSIFY = "classify.onnx"  # of every bundle
 CALIBRATION = "calibration.json"
@@ -135,7 +136,7 @@ class Manifest(Record):
         latent: The autoencoder; None if images are denoised as they are.
     """
 
-    format: Literal[2]
+    format: Literal[3]
     image: ImageShape
     class_names: Annotated[tuple[Text, ...], Field(min_length=1)]
     feature_count: Annotated[int, Field(ge=1)]
@@ -375,13 +376,8 @@ def is_bundle(path: Path) -> bool:
 
 
 def _parse_manifest(path: Path, data: bytes) -> Manifest:
-    where = path / MANIFEST
-    try:
-        content: Any = json.loads(data)
-    except (ValueError, RecursionError):
-        raise BundleError(
-            f"{where} is not JSON: the file is damaged. Copy the bundle again or export it anew."
-        ) from None
+    where, remedy = path / MANIFEST, "export the bundle anew, or copy it again, whole"
+    content = parse_content(data, where, remedy)
     found = content.get("format") if isinstance(content, dict) else None
     if isinstance(found, int) and found > FORMAT:
         raise BundleError(
@@ -391,6 +387,6 @@ def _parse_manifest(path: Path, data: bytes) -> Manifest:
     if type(found) is int and 1 <= found < FORMAT:
         raise BundleError(
             f"{where} has format {found}, of an earlier diffood: export the bundle again from its models, and "
-            "calibrate it again, since images get other noise now."
+            "calibrate it again."
         )
-    return parse_record(data, where, Manifest, "export the bundle anew")
+    return validate_record(content, where, Manifest, remedy)

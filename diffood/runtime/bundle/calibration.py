@@ -5,6 +5,7 @@ import json
 import math
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,13 +15,16 @@ from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.backends import Backend, RecordedBackend
 from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Role, Sha256, kept_folder
 from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.bundle.files import parse_record, read_regular, record_bytes
+from diffood.runtime.bundle.files import hash_record, parse_record, read_regular, record_bytes
 from diffood.runtime.bundle.fusion import Fusion, FusionRecord, load_fusion
 from diffood.runtime.bundle.graphs import step_role
+from diffood.runtime.bundle.guarantees import describe_class_promises, describe_promise
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.noise import NOISE_RULE
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.records import Record, Text
+from diffood.runtime.method.promises import CLOSE, Demand, Method
+from diffood.runtime.method.schedule import Prediction
+from diffood.runtime.records import Record, Text, explain_invalid
 
 KEPT_DIGITS = 12  # of the sha256; a bundle sees some dozens of calibrations
 
@@ -32,7 +36,26 @@ ClassIndex = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Fingerprint(Record):
-    """Everything a score depends on. Equal fingerprints give equal scores, so one calibration is valid for both."""
+    """Everything a row depends on. Equal fingerprints give equal scores and names: one calibration is valid for both.
+
+    Attributes:
+        classify_sha256: Hash of the classifier's graph, its preprocessing included.
+        step_sha256: Of the step graph; None for a plan that denoises nothing.
+        noise_levels_sha256: Of the file of the noise levels; None for a bundle without a UNet.
+        precision: Of the graphs.
+        backend: What runs them.
+        engine_sha256: Of the engine's files; None where a library runs the graphs themselves.
+        image: What images are resized and converted to.
+        noised: (C, H, W) of what is noised and denoised.
+        prediction: What the UNet predicts; None for a bundle without one.
+        feature_count: Length of the features.
+        class_names_sha256: Of the names of the classes as JSON, in their order.
+        noise_rule: How noise is drawn.
+        plan: The plan.
+        fusion_sha256: Of the fusion's record; None for a plan of one witness.
+        encode_sha256: Of the graph into latents; None if images are denoised as they are.
+        decode_sha256: Of the graph back.
+    """
 
     classify_sha256: Sha256
     step_sha256: Sha256 | None = None
@@ -41,6 +64,10 @@ class Fingerprint(Record):
     backend: RecordedBackend
     engine_sha256: Sha256 | None = None
     image: ImageShape
+    noised: tuple[int, int, int]
+    prediction: Prediction | None
+    feature_count: int
+    class_names_sha256: Sha256
     noise_rule: Text = NOISE_RULE
     plan: Plan
     fusion_sha256: Sha256 | None = None
@@ -72,7 +99,7 @@ def fingerprint_of(
     engine_sha256: Sha256 | None = None,
     fusion_sha256: Sha256 | None = None,
 ) -> Fingerprint:
-    """What the scores of a plan depend on, on a backend and in a precision of a bundle."""
+    """What the rows of a plan depend on, on a backend and in a precision of a bundle."""
     manifest = bundle.manifest
 
     def sha256(role: Role) -> Sha256:
@@ -86,6 +113,10 @@ def fingerprint_of(
         backend=backend,
         engine_sha256=engine_sha256,
         image=manifest.image,
+        noised=manifest.noised_shape,
+        prediction=manifest.unet.prediction if manifest.unet else None,
+        feature_count=manifest.feature_count,
+        class_names_sha256=hashlib.sha256(json.dumps(manifest.class_names).encode()).hexdigest(),
         plan=plan,
         fusion_sha256=fusion_sha256,
         encode_sha256=sha256("encode") if manifest.latent else None,
@@ -172,7 +203,7 @@ class Calibration(Record):
     """
 
     format: Literal[1] = 1
-    method: Literal["pac", "conformal", "quantile"]
+    method: Method
     alpha: Annotated[float, Field(gt=0, lt=1)]
     delta: Annotated[float, Field(gt=0, lt=1)] | None
     n: Annotated[int, Field(ge=1)]
@@ -220,6 +251,53 @@ class Calibration(Record):
                     f"{entry.threshold}"
                 )
 
+    def require_true(self, names: Sequence[str]) -> None:
+        """Compute again all that follows from the scores. names: of the classes.
+
+        Raises ValueError for the first value that is another than it follows from the method, alpha, delta and scores.
+        """
+        if (self.delta is None) == (self.method == "pac"):
+            raise ValueError(f"delta: {self.delta} does not go with the method {self.method}")
+        promises = len(names) + 1 if self.per_class else 1
+        demand = Demand(self.method, self.alpha, self.delta and self.delta / promises)
+        bound = demand.bound(self.scores, self.threshold, self.allowed_above)
+        if self.per_class:
+            sentence = self._describe_true_classes(self.per_class, demand, bound, names)
+        else:
+            sentence = describe_promise(self.method, self.alpha, self.delta, self.n, bound)
+        if self.guarantee != sentence:
+            raise ValueError(f"guarantee: it is not the one that the scores give, {sentence!r}")
+
+    def _describe_true_classes(
+        self, per_class: ClassThresholds, demand: Demand, bound: float, names: Sequence[str]
+    ) -> str:
+        """The guarantee of per-class thresholds; raises ValueError as `require_true` does. bound: of all images."""
+        scores: dict[int, list[float]] = {k: [] for k in range(len(names))}
+        if (last := max(per_class.classes)) >= len(names):
+            raise ValueError(f"per_class.classes: class {last} does not exist, there are {len(names)} from 0")
+        for score, k in zip(self.scores, per_class.classes, strict=True):
+            scores[k].append(score)
+        if not demand.needs(per_class.needed):
+            raise ValueError(f"per_class.needed: {per_class.needed} is not what alpha and delta give")
+        for entry in per_class.thresholds:
+            try:
+                found = demand.bound(scores[entry.predicted], entry.threshold, entry.allowed_above)
+            except ValueError as error:
+                raise ValueError(f"per_class, class {entry.predicted}, {error}") from None
+            if not math.isclose(entry.bound, found, rel_tol=CLOSE):
+                raise ValueError(f"per_class, class {entry.predicted}, bound: {entry.bound} is not {found}")
+        bounds, own = [entry.bound for entry in per_class.thresholds], self.own_thresholds
+        fell_back = [(k, len(scores[k]), per_class.needed) for k in range(len(names)) if k not in own]
+        overall = max(bounds, default=0.0) + (bound if fell_back else 0.0)
+        if not math.isclose(per_class.overall_bound, overall, rel_tol=CLOSE):
+            raise ValueError(f"per_class.overall_bound: {per_class.overall_bound} is not {overall}")
+        return describe_class_promises(self.alpha, self.delta, per_class.overall_bound, bounds, fell_back, names)
+
+    @property
+    def sha256(self) -> str:
+        """The hash that its file carries; what was made for this calibration names it."""
+        return hash_record(self)
+
     @property
     def own_thresholds(self) -> dict[int, float]:
         """Thresholds by predicted class, of the classes that have their own; empty if all share one."""
@@ -231,7 +309,7 @@ class Calibration(Record):
 
 
 def load_calibration(bundle: Bundle) -> Calibration:
-    """Read the bundle's calibration. Raises CalibrationError if there is none, BundleError if it is damaged."""
+    """Read the bundle's calibration. Raises CalibrationError if there is none, BundleError if it is invalid."""
     path = bundle.path / CALIBRATION
     if not os.path.lexists(path):
         raise CalibrationError(
@@ -239,7 +317,15 @@ def load_calibration(bundle: Bundle) -> Calibration:
             "with in-distribution images that neither model was trained on."
         )
     remedy = "remove it and calibrate again"
-    return bundle.read_record(CALIBRATION, Calibration, MAX_CALIBRATION_BYTES, remedy)
+    return _parse(bundle, bundle.read_unlisted(CALIBRATION, MAX_CALIBRATION_BYTES, remedy), path, remedy)
+
+
+def _parse(bundle: Bundle, data: bytes, path: Path, remedy: str) -> Calibration:
+    """A calibration of which all that can be computed again is true. Raises BundleError for another."""
+    calibration = parse_record(data, path, Calibration, remedy)
+    with explain_invalid(str(path), remedy, BundleError):
+        calibration.require_true(bundle.manifest.class_names)
+    return calibration
 
 
 def find_calibration(bundle: Bundle) -> Calibration | None:
@@ -274,7 +360,7 @@ def _current_bytes(bundle: Bundle) -> bytes | None:
     """The bytes of calibration.json; None if it is missing, damaged or a link."""
     try:
         data = read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES)
-        parse_record(data, bundle.path / CALIBRATION, Calibration)
+        _parse(bundle, data, bundle.path / CALIBRATION, "calibrate again")
     except BundleError:
         return None
     return data
@@ -297,7 +383,7 @@ def list_kept(bundle: Bundle) -> dict[str, Calibration]:
         if path.name != _kept_name(data):
             raise BundleError(f"{path} was changed after it was kept: its name is not its hash; {remedy}.")
         if path.name != current:
-            kept[path.name] = parse_record(data, path, Calibration, remedy)
+            kept[path.name] = _parse(bundle, data, path, remedy)
     return kept
 
 

@@ -24,9 +24,9 @@ from diffood.runtime.bundle.bundle import (
     Role,
     Sha256,
 )
+from diffood.runtime.bundle.calibration import Calibration, find_calibration
 from diffood.runtime.bundle.files import read_regular, record_bytes
 from diffood.runtime.bundle.graphs import list_roles
-from diffood.runtime.bundle.parity import calibration_sha256
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.records import Record, Text
 
@@ -77,21 +77,25 @@ class DetectorFile:
         entry: What it is.
         plan: What it computes.
         model: Its bytes.
+        calibration: The bundle's, which it was written for; None if there is none.
     """
 
     entry: DetectorEntry
     plan: Plan
     model: bytes
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True)
+class CalibratedDetector(DetectorFile):
+    """A detector file that gives the verdicts of this calibration."""
+
+    calibration: Calibration
 
 
 def hash_graphs(bundle: Bundle, plan: Plan, precision: Precision) -> dict[Role, Sha256]:
     """sha256 of the graphs that a plan takes, by role."""
     return {role: bundle.sha256(bundle.graph(role, precision)) for role in list_roles(bundle, plan)}
-
-
-def current_calibration(bundle: Bundle) -> Sha256 | None:
-    """Hash of calibration.json; None where there is none."""
-    return calibration_sha256(bundle) if os.path.lexists(bundle.path / CALIBRATION) else None
 
 
 def load_detectors(bundle: Bundle) -> DetectorRecord | None:
@@ -116,7 +120,8 @@ def read_detector(bundle: Bundle, precision: Precision) -> DetectorFile:
     entry = next((entry for entry in record.files if entry.precision == precision), None) if record else None
     if record is None or entry is None:
         raise BundleError(f"{bundle.path} has no {DETECTOR_FILES[precision]}; {_remedy(bundle)}.")
-    if reason := find_stale(bundle, record, entry):
+    calibration = find_calibration(bundle)
+    if reason := find_stale(bundle, record, entry, calibration):
         raise BundleError(f"{bundle.path / entry.file} {reason}; {_remedy(bundle)}.")
     data = read_regular(bundle.path, entry.file, entry.size, _remedy(bundle))
     if (found := hashlib.sha256(data).hexdigest()) != entry.sha256:
@@ -124,28 +129,28 @@ def read_detector(bundle: Bundle, precision: Precision) -> DetectorFile:
             f"{bundle.path / entry.file} was changed after it was written: its sha256 is {found[:12]}…, {DETECTORS} "
             f"says {entry.sha256[:12]}…. Do not use it; {_remedy(bundle)}."
         )
-    return DetectorFile(entry, record.plan, data)
+    return DetectorFile(entry, record.plan, data, calibration)
 
 
-def read_calibrated_detector(bundle: Bundle, precision: Precision) -> DetectorFile:
+def read_calibrated_detector(bundle: Bundle, precision: Precision) -> CalibratedDetector:
     """A detector file that gives verdicts.
 
     Raises CalibrationError if the calibration is for another precision and this one did not pass `diffood verify`,
     BundleError as `read_detector` does.
     """
     found = read_detector(bundle, precision)
-    if not found.entry.calibrated:
+    if found.calibration is None or not found.entry.calibrated:
         raise CalibrationError(
             f"{bundle.path / found.entry.file} gives no verdicts: the calibration is not for {precision}. Run "
             f"`diffood verify {bundle.path} --images DIR` to compare its verdicts with the calibrated ones, or "
             f"`diffood calibrate {bundle.path} --images DIR --precision {precision} --overwrite`."
         )
-    return found
+    return CalibratedDetector(found.entry, found.plan, found.model, found.calibration)
 
 
-def find_stale(bundle: Bundle, record: DetectorRecord, entry: DetectorEntry) -> str:
-    """Why a file is not that of the bundle as it is now, as the end of a sentence; "" if it is."""
-    held, current = record.calibration_sha256, current_calibration(bundle)
+def find_stale(bundle: Bundle, record: DetectorRecord, entry: DetectorEntry, calibration: Calibration | None) -> str:
+    """Why a file is not that of the bundle and its calibration, as the end of a sentence; "" if it is."""
+    held, current = record.calibration_sha256, calibration.sha256 if calibration else None
     if held is None and current is not None:
         return "was written before the bundle was calibrated"
     if held != current:

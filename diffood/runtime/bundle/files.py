@@ -1,23 +1,30 @@
-"""Reads and writes the files of a bundle: bounded, no links followed, records validated, replaced in one move."""
+"""Reads and writes the files of a bundle: bounded, no links followed, records validated, replaced in one move.
 
+Every record carries the hash of its own content as the last field of its file, so that a damaged or edited one is not
+taken for what was written. It is no signature: whoever writes the file can write the hash.
+"""
+
+import hashlib
 import itertools
+import json
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.records import explain_invalid
+from diffood.runtime.records import explain_invalid, parse_json
 
 WHOLE_COPY = "copy the bundle again, whole"
 MOST_LISTED = 1000  # entries of a folder that is no bundle, looked at for a name to show
 PIECE = 2**22  # bytes of a large file that are read at a time
 MAX_FILE_BYTES = 2**34  # weights of four billion parameters in FP32; a graph's own limit is protobuf's, 2**31
+SEAL = "content_sha256"  # the field of a record's file that is not its content
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -41,8 +48,43 @@ def read_record(folder: Path, name: str, model: type[Model], *, limit: int, reme
 
 def parse_record(data: bytes, path: Path, model: type[Model], remedy: str = WHOLE_COPY) -> Model:
     """Validate the bytes that were read from `path`. Raises BundleError where they are invalid."""
+    return validate_record(parse_content(data, path, remedy), path, model, remedy)
+
+
+def parse_content(data: bytes, path: Path, remedy: str = WHOLE_COPY) -> Any:
+    """What the bytes that were read from `path` say, its hash not yet checked. Raises BundleError if it is no JSON."""
     with explain_invalid(str(path), remedy, BundleError):
-        return model.model_validate_json(data)
+        return parse_json(data)
+
+
+def validate_record(content: Any, path: Path, model: type[Model], remedy: str = WHOLE_COPY) -> Model:
+    """The record that a file says, if its hash is that of its content. Raises BundleError where it is invalid."""
+    with explain_invalid(str(path), remedy, BundleError):
+        return model.model_validate(_unseal(content) if isinstance(content, dict) else content)
+
+
+def _unseal(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a record's file without its hash. Raises ValueError where that is missing or another."""
+    fields = {name: value for name, value in content.items() if name != SEAL}
+    if SEAL not in content:
+        raise ValueError(f"it has no {SEAL}, so an earlier diffood or something else wrote it")
+    if (found := hash_content(fields)) != content[SEAL]:
+        raise ValueError(f"it was changed after it was written: {SEAL} is not {found[:12]}…, that of its content")
+    return fields
+
+
+def hash_content(fields: dict[str, Any]) -> str:
+    """sha256 of a record's fields as JSON in ASCII with sorted keys and no spaces: of what it says, not how."""
+    try:
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_record(record: BaseModel) -> str:
+    """The hash that the file of a record carries."""
+    return hash_content(json.loads(record.model_dump_json()))
 
 
 def write_record(folder: Path, name: str, record: BaseModel) -> Path:
@@ -54,7 +96,8 @@ def write_record(folder: Path, name: str, record: BaseModel) -> Path:
 
 def record_bytes(record: BaseModel) -> bytes:
     """A record as the bytes of its file."""
-    return (record.model_dump_json(indent=1) + "\n").encode()
+    fields = record.model_dump_json(indent=1).removesuffix("\n}")
+    return f'{fields},\n "{SEAL}": "{hash_record(record)}"\n}}\n'.encode()
 
 
 def require_bundle_folder(path: Path, manifest: str, graph: str) -> None:

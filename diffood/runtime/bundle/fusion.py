@@ -153,15 +153,23 @@ def load_fusion(bundle: Bundle, record: FusionRecord) -> Fusion:
     """The fusion of a record with its bank. Raises BundleError if that is missing, changed or has other features."""
     if record.bank is None:
         return Fusion(record)
-    entry, remedy = record.bank, f"calibrate again: `diffood calibrate {bundle.path} --images DIR --overwrite`"
-    folder = kept_folder(bundle)
+    bank = unpack_bank(read_bank(bundle, record.bank), record.bank.file)
+    if bank.shape[1] != bundle.manifest.feature_count:
+        raise BundleError(
+            f"{kept_folder(bundle) / record.bank.file} has {bank.shape[1]} features per row, the classifier has "
+            f"{bundle.manifest.feature_count}; {_remedy(bundle)}."
+        )
+    return Fusion(record, bank)
+
+
+def read_bank(bundle: Bundle, entry: BankEntry) -> bytes:
+    """Bytes of the file of a bank, hashed: the bytes returned are those that were checked. Raises BundleError."""
+    folder, remedy = kept_folder(bundle), _remedy(bundle)
     data = read_regular(folder, entry.file, entry.size, remedy)
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise BundleError(f"{folder / entry.file} was changed after the calibration; {remedy}.")
-    bank = unpack_bank(data, entry.file)
-    if bank.shape[1] != bundle.manifest.feature_count:
-        raise BundleError(
-            f"{folder / entry.file} has {bank.shape[1]} features per row, the classifier has "
-            f"{bundle.manifest.feature_count}; {remedy}."
-        )
-    return Fusion(record, bank)
+    return data
+
+
+def _remedy(bundle: Bundle) -> str:
+    return f"calibrate again: `diffood calibrate {bundle.path} --images DIR --overwrite`"

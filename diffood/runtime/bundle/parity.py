@@ -3,7 +3,6 @@
 calibration.parity measures and judges, and leaves a record in the bundle.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -11,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from diffood.errors import RefusedEngineError
-from diffood.runtime.bundle.bundle import CALIBRATION, PARITY, Bundle, Sha256
-from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, Calibration, Fingerprint
+from diffood.runtime.bundle.bundle import PARITY, Bundle, Sha256
+from diffood.runtime.bundle.calibration import Calibration, Fingerprint
 from diffood.runtime.bundle.files import record_bytes
 from diffood.runtime.records import Record, Share, Text
 
@@ -139,40 +138,35 @@ def add_checks(bundle: Bundle, checks: Sequence[CheckRecord]) -> None:
         bundle.write_unlisted(PARITY, record_bytes(found.model_copy(update={"checks": (*kept, *checks)})))
 
 
-def calibration_sha256(bundle: Bundle) -> str:
-    """Hash of calibration.json: a judgement is valid for the threshold it was made at."""
-    data = bundle.read_unlisted(CALIBRATION, MAX_CALIBRATION_BYTES, "remove it and calibrate again")
-    return hashlib.sha256(data).hexdigest()
+def find_record(judged: ParityFile, calibration: Calibration, running: Fingerprint) -> ParityRecord | None:
+    """The judgement of the running variant against this calibration, None if there is none.
 
-
-def find_record(bundle: Bundle, calibration: Calibration, running: Fingerprint) -> ParityRecord | None:
-    """The judgement of the running variant against this calibration, None if there is none."""
+    It is valid for the threshold it was made at, so it names the calibration's hash.
+    """
     pair = (calibration.fingerprint, running)
-    for record in load_parity(bundle).records:
-        if (record.reference, record.variant) == pair and record.calibration_sha256 == calibration_sha256(bundle):
-            return record
-    return None
+    found = [record for record in judged.records if (record.reference, record.variant) == pair]
+    return next((record for record in found if record.calibration_sha256 == calibration.sha256), None)
 
 
-def refusal(bundle: Bundle, calibration: Calibration, running: Fingerprint) -> str:
+def refusal(judged: ParityFile, calibration: Calibration, running: Fingerprint) -> str:
     """Why this engine must not serve with this calibration, in a few words; "" where it may.
 
     The one answer that `verify` prints, `inspect` shows and serving acts on.
     """
-    if failed := _failed_check(bundle, running):
+    if failed := _failed_check(judged, running):
         return failed
     if running == calibration.fingerprint:
         return ""
     if running.noise_rule != calibration.fingerprint.noise_rule:
         return f"it draws noise by the rule {running.noise_rule}, calibrated was {calibration.fingerprint.noise_rule}"
-    record = find_record(bundle, calibration, running)
+    record = find_record(judged, calibration, running)
     if record is None:
         return "its verdicts were not compared with the calibrated one's"
     return "; ".join(record.problems)
 
 
-def _failed_check(bundle: Bundle, running: Fingerprint) -> str:
-    found = (check for check in load_parity(bundle).checks or () if check.is_about(running))
+def _failed_check(judged: ParityFile, running: Fingerprint) -> str:
+    found = (check for check in judged.checks or () if check.is_about(running))
     return "; ".join(f"{check.what} failed: {check.detail}" for check in found if check.outcome == "failed")
 
 
@@ -182,11 +176,12 @@ def require_calibrated(bundle: Bundle, calibration: Calibration, running: Finger
     An engine that failed a check of `diffood verify` is refused in any case. Raises RefusedEngineError naming both,
     what differs, and what to do.
     """
-    reason = refusal(bundle, calibration, running)
+    judged = load_parity(bundle)
+    reason = refusal(judged, calibration, running)
     if not reason:
         return
     fitted = calibration.fingerprint
-    if failed := _failed_check(bundle, running):
+    if failed := _failed_check(judged, running):
         raise RefusedEngineError(
             f"{running.precision} on {running.backend} must not serve, as `diffood verify` found ({failed}). Use "
             f"another --precision or --backend; after a repair run `diffood verify {bundle.path}` again.",
@@ -208,11 +203,11 @@ def require_calibrated(bundle: Bundle, calibration: Calibration, running: Finger
             f"Run `diffood verify {bundle.path} --images DIR` to test the pair, "
             f"or `diffood calibrate {bundle.path} --images DIR --overwrite`"
         )
-    record = find_record(bundle, calibration, running)
-    judged = f" The parity gate refused it: {'; '.join(record.problems)}." if record is not None else ""
+    record = find_record(judged, calibration, running)
+    refused = f" The parity gate refused it: {'; '.join(record.problems)}." if record is not None else ""
     raise RefusedEngineError(
         f"Not calibrated for what is running: calibration.json is for {fitted.precision} on {fitted.backend} "
         f"(fingerprint {fitted.short}…), this is {running.precision} on {running.backend} ({running.short}…); "
-        f"{fitted.difference(running)}.{judged} {remedy}.",
+        f"{fitted.difference(running)}.{refused} {remedy}.",
         reason,
     )

@@ -25,7 +25,7 @@ from typing import Any
 
 from diffood.errors import BundleError, CalibrationError, DiffoodError, MissingExtraError, UsageError
 from diffood.runtime.bundle.bundle import Bundle
-from diffood.runtime.bundle.calibration import Fingerprint
+from diffood.runtime.bundle.calibration import Calibration, Fingerprint
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.sessions.choice import describe_engine
 from diffood.serving.cluster.blocks import Block, in_blocks
@@ -65,8 +65,8 @@ class _Member:
 class Cluster:
     """Workers on a Ray cluster, a Scorer; see `open_cluster`. Not for use by two threads at once."""
 
-    def __init__(self, ray: Any, bundle: Bundle, config: WorkerConfig, gpu: bool) -> None:
-        self._ray, self.bundle, self._config, self._gpu = ray, bundle, config, gpu
+    def __init__(self, ray: Any, bundle: Bundle, calibration: Calibration, config: WorkerConfig, gpu: bool) -> None:
+        self._ray, self.bundle, self.calibration, self._config, self._gpu = ray, bundle, calibration, config, gpu
         self._members: list[_Member] = []
         self._pending: dict[Any, tuple[_Member, Block | None]] = {}  # by Ray's reference; None: it opens the bundle
         self._lost: list[tuple[int, Block]] = []  # a heap: blocks to score again, the earliest first

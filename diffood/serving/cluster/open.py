@@ -40,8 +40,9 @@ def open_cluster(address: str, request: ScorerRequest) -> Iterator[Cluster]:
     except ImportError:
         raise MissingExtraError("--cluster needs Ray: pip install 'diffood[ray]', on every machine.") from None
     path = request.bundle.absolute()
-    identity, bundle = identify(path), open_bundle(path)
-    backend = load_calibration(bundle).fingerprint.backend if request.backend == "auto" else request.backend
+    bundle = open_bundle(path)
+    calibration = load_calibration(bundle)
+    backend = calibration.fingerprint.backend if request.backend == "auto" else request.backend
     gpu = define(backend).gpu
     with connect(ray, address):
         nodes = ray.nodes()
@@ -52,7 +53,7 @@ def open_cluster(address: str, request: ScorerRequest) -> Iterator[Cluster]:
         decoders = DECODERS_PER_WORKER if request.decoders is None else request.decoders
         config = WorkerConfig(
             bundle=path,
-            identity=identity,
+            identity=identify(bundle, calibration),
             folder=Path.cwd(),
             backend=backend,
             precision=request.precision,
@@ -63,7 +64,7 @@ def open_cluster(address: str, request: ScorerRequest) -> Iterator[Cluster]:
             pictures=request.pictures,
             digest=bundle.digest if bundle.seal else None,
         )
-        cluster = Cluster(ray, bundle, config, gpu)
+        cluster = Cluster(ray, bundle, calibration, config, gpu)
         try:
             yield cluster
         finally:

@@ -1,7 +1,6 @@
 """One worker of a cluster: opens the bundle once, turns blocks of files into rows. Ray runs it; it imports no Ray."""
 
 import contextlib
-import hashlib
 import itertools
 import os
 import socket
@@ -12,9 +11,9 @@ from pathlib import Path
 from diffood import __version__
 from diffood.errors import BundleError, DiffoodError, UsageError
 from diffood.runtime.backends import Backend
-from diffood.runtime.bundle.bundle import CALIBRATION, MANIFEST, MAX_MANIFEST_BYTES
-from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, Fingerprint
-from diffood.runtime.bundle.files import read_regular
+from diffood.runtime.bundle.bundle import CALIBRATION, MANIFEST, Bundle
+from diffood.runtime.bundle.calibration import Calibration, Fingerprint
+from diffood.runtime.bundle.files import hash_record
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs.decoding import DecodeOptions
@@ -26,7 +25,7 @@ from diffood.serving.rows.row import Row
 
 @dataclass(frozen=True)
 class BundleIdentity:
-    """What must be equal on every machine before the first row: the version and the hashes of the bundle's files."""
+    """What must be equal on every machine before the first row: the version and the hashes of the bundle's records."""
 
     diffood: str
     manifest_sha256: str
@@ -87,14 +86,9 @@ class FileProbe:
     sha256: str
 
 
-def identify(bundle: Path) -> BundleIdentity:
-    """The identity of a calibrated bundle on this machine. Raises BundleError if a file is missing or irregular."""
-    if not bundle.is_dir():
-        raise BundleError(f"{bundle} is not a bundle: no such folder.")
-    remedy = "a bundle that serves on a cluster is calibrated and complete at one path on every machine"
-    manifest = read_regular(bundle, MANIFEST, MAX_MANIFEST_BYTES, remedy)
-    calibration = read_regular(bundle, CALIBRATION, MAX_CALIBRATION_BYTES, remedy)
-    return BundleIdentity(__version__, hashlib.sha256(manifest).hexdigest(), hashlib.sha256(calibration).hexdigest())
+def identify(bundle: Bundle, calibration: Calibration) -> BundleIdentity:
+    """The identity of a calibrated bundle as it was opened on this machine."""
+    return BundleIdentity(__version__, hash_record(bundle.manifest), calibration.sha256)
 
 
 class Worker:
@@ -106,8 +100,12 @@ class Worker:
     def open(self) -> ReadyWorker:
         """Open the bundle. Raises BundleError if it differs from the driver's, and what opening a Detector raises."""
         with _naming_the_machine():
-            self._require_same_bundle()
             config = self._config
+            if config.identity.diffood != __version__:
+                raise UsageError(
+                    f"diffood {__version__} is installed here, the run was started with {config.identity.diffood}; "
+                    "install one version on every machine."
+                )
             with contextlib.suppress(OSError):  # only relative inputs need it, and their FileProbe will tell
                 os.chdir(config.folder)
             self._detector = Detector.open(
@@ -120,6 +118,7 @@ class Worker:
                 expect_digest=config.digest,
             )
             calibration = self._detector.calibration()
+            self._require_same(identify(self._detector.bundle, calibration))
             scorer = LocalScorer(self._detector, calibration, config.limits, config.decoding, config.pictures)
             self._rows = scorer.rows(self._feed())
             return ReadyWorker(socket.gethostname(), os.getpid(), self._detector.fingerprint, self._detector.why)
@@ -142,13 +141,8 @@ class Worker:
             yield from self._block
             yield PAUSE  # nothing is drawn beyond it until all rows of the block were given
 
-    def _require_same_bundle(self) -> None:
-        found, expected = identify(self._config.bundle), self._config.identity
-        if found.diffood != expected.diffood:
-            raise UsageError(
-                f"diffood {found.diffood} is installed here, the run was started with {expected.diffood}; "
-                "install one version on every machine."
-            )
+    def _require_same(self, found: BundleIdentity) -> None:
+        expected = self._config.identity
         for name, mine, theirs in (
             (MANIFEST, found.manifest_sha256, expected.manifest_sha256),
             (CALIBRATION, found.calibration_sha256, expected.calibration_sha256),

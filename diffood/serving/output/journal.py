@@ -24,7 +24,7 @@ from diffood.runtime.backends import define
 from diffood.runtime.bundle.bundle import Sha256
 from diffood.runtime.bundle.calibration import Fingerprint
 from diffood.runtime.bundle.durable import sync, write_all
-from diffood.runtime.records import Record, Text, explain_invalid
+from diffood.runtime.records import Record, Text, explain_invalid, parse_json
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.serving.rows.formats.registry import FormatName
 
@@ -145,13 +145,14 @@ class JournalContent:
 
     def add_line(self, text: bytes, number: int) -> None:
         """Take in line `number`, from 1. Raises ValueError if it is invalid there."""
+        content = parse_json(text)
         if number == 1:
-            self.run = _RunLine.model_validate_json(text).run
+            self.run = _RunLine.model_validate(content).run
             return
         if text.startswith(b'{"finished"'):
-            self.finished = _FinishedLine.model_validate_json(text).finished
+            self.finished = _FinishedLine.model_validate(content).finished
             return
-        self.add(Checkpoint.model_validate_json(text))
+        self.add(Checkpoint.model_validate(content))
 
 
 class Journal:

@@ -12,7 +12,7 @@ from diffood.errors import UsageError
 from diffood.runtime.backends import AUTO, BackendChoice, define
 from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
-from diffood.runtime.bundle.detectors import DetectorFile, read_calibrated_detector
+from diffood.runtime.bundle.detectors import CalibratedDetector, read_calibrated_detector
 from diffood.runtime.detector import DEFAULT_BATCH, require_size
 from diffood.runtime.onnx import messages
 from diffood.runtime.sessions.choice import PrecisionChoice
@@ -98,14 +98,13 @@ def _choose_precision(bundle: Bundle, precision: PrecisionChoice | None) -> Prec
     return precision or load_calibration(bundle).fingerprint.precision
 
 
-def make_native_config(bundle: Bundle, found: DetectorFile, settings: NativeSettings, place: ModelPlace) -> str:
+def make_native_config(bundle: Bundle, found: CalibratedDetector, settings: NativeSettings, place: ModelPlace) -> str:
     """The text of config.pbtxt, with the inputs and outputs that the detector file has."""
     graph = messages.Model.FromString(found.model).graph
-    calibration = load_calibration(bundle)
     parameters = {
         "class_names": json.dumps(bundle.manifest.class_names, ensure_ascii=False),
         "detector_sha256": found.entry.sha256,
-        "guarantee": calibration.guarantee,
+        "guarantee": found.calibration.guarantee,
     }
     if settings.threads and settings.engine is None:
         parameters["intra_op_thread_count"] = str(settings.threads)

@@ -8,16 +8,16 @@ from diffood.runtime.bundle.bundle import (
     CALIBRATION,
     ENGINES,
     MANIFEST,
-    MAX_MANIFEST_BYTES,
     PARITY,
     Bundle,
     kept_folder,
     open_bundle,
 )
-from diffood.runtime.bundle.calibration import MAX_CALIBRATION_BYTES, load_calibrated_fusion, load_calibration
+from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.bundle.engines import RECORD, list_engines, read_plan
-from diffood.runtime.bundle.files import read_regular, record_bytes
-from diffood.runtime.bundle.parity import MAX_PARITY_BYTES, load_parity
+from diffood.runtime.bundle.files import record_bytes
+from diffood.runtime.bundle.fusion import read_bank
+from diffood.runtime.bundle.parity import load_parity
 from diffood.runtime.detector import require_size
 from diffood.serving.triton.config import TritonSettings, make_config
 from diffood.serving.triton.repository import CONFIG, VERSION, ModelPlace
@@ -80,15 +80,13 @@ def _write_model(folder: Path, bundle: Bundle, files: dict[str, bytes], config: 
 def _files_to_serve(bundle: Bundle, backend: BackendChoice) -> Iterator[tuple[str, bytes]]:
     """Files that the manifest does not list: names inside the bundle's folder, and bytes that were checked."""
     calibration = load_calibration(bundle)
-    load_calibrated_fusion(bundle, calibration)  # hashes the bank
-    yield MANIFEST, bundle.read_unlisted(MANIFEST, MAX_MANIFEST_BYTES)
-    yield CALIBRATION, bundle.read_unlisted(CALIBRATION, MAX_CALIBRATION_BYTES)
+    yield MANIFEST, record_bytes(bundle.manifest)
+    yield CALIBRATION, record_bytes(calibration)
     judged = load_parity(bundle)
     if judged.records or judged.checks:
-        yield PARITY, bundle.read_unlisted(PARITY, MAX_PARITY_BYTES)
+        yield PARITY, record_bytes(judged)
     if calibration.fusion and (bank := calibration.fusion.bank):
-        folder = kept_folder(bundle)
-        yield f"{folder.name}/{bank.file}", read_regular(folder, bank.file, bank.size)
+        yield f"{kept_folder(bundle).name}/{bank.file}", read_bank(bundle, bank)
     for engine in list_engines(bundle):
         if backend in ("auto", engine.record.library):
             place = f"{ENGINES}/{engine.path.name}"

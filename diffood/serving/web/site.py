@@ -13,7 +13,7 @@ from diffood import __version__
 from diffood.errors import BundleError, UsageError
 from diffood.runtime.bundle.bundle import Bundle, FileEntry, Precision, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibration
-from diffood.runtime.bundle.detectors import DetectorFile, read_calibrated_detector
+from diffood.runtime.bundle.detectors import CalibratedDetector, DetectorFile, read_calibrated_detector
 from diffood.runtime.writable import is_free, require_writable, whole_folder
 from diffood.serving.web.checks import CheckImage, make_checks
 from diffood.serving.web.runtime import WebRuntime, find_runtime
@@ -59,9 +59,10 @@ def write_page(path: Path, output: Path, runtime: Path, precision: Precision | N
     if not is_free(output):
         raise UsageError(f"{output} exists and is not an empty folder; choose another --output.")
     bundle = open_bundle(path)
-    calibration = load_calibration(bundle)
+    precision = precision or load_calibration(bundle).fingerprint.precision
     web_runtime = find_runtime(runtime)
-    detector = _read_detector(bundle, precision or calibration.fingerprint.precision)
+    detector = _read_detector(bundle, precision)
+    calibration = detector.calibration
     checks = make_checks(bundle, calibration, detector.entry.precision)
     with whole_folder(output) as folder:
         with as_file(files("diffood.serving.web") / PAGE) as page:
@@ -79,7 +80,7 @@ def write_page(path: Path, output: Path, runtime: Path, precision: Precision | N
     return WrittenPage(detector.entry.precision, size, total, web_runtime.version)
 
 
-def _read_detector(bundle: Bundle, precision: Precision) -> DetectorFile:
+def _read_detector(bundle: Bundle, precision: Precision) -> CalibratedDetector:
     detector = read_calibrated_detector(bundle, precision)
     size = detector.entry.size + sum(bundle.entry(file).size for file in detector.entry.data)
     if size > MOST_DETECTOR_BYTES:

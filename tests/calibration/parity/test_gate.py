@@ -15,7 +15,7 @@ from diffood.calibration.parity.gate import Run, fewest_images, judge
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import ClassThreshold, ClassThresholds, Fingerprint, save_calibration
-from diffood.runtime.bundle.parity import ParityLimits, add_record, calibration_sha256, load_parity, require_calibrated
+from diffood.runtime.bundle.parity import ParityLimits, add_record, load_parity, require_calibrated
 from diffood.runtime.decision import DecisionRule
 
 Scores = npt.NDArray[np.float64]
@@ -25,7 +25,6 @@ VARIANT = REFERENCE.model_copy(update={"precision": "int8", "classify_sha256": "
 CALIBRATION = calibration_of(
     [round(0.01 * index, 2) for index in range(100)], 0.89, alpha=0.1, allowed_above=10, fingerprint=REFERENCE
 )
-DIGEST = "f" * 64
 GENERATOR = np.random.default_rng(0)
 KNOWN: Scores = GENERATOR.random(400) * 0.95
 STRANGE: Scores = GENERATOR.random(300) + 0.5
@@ -48,7 +47,7 @@ def is_ood(scores: Scores) -> npt.NDArray[np.bool_]:
 
 
 def test_equal_scores_pass_without_a_shift() -> None:
-    record = judge(*runs(KNOWN, STRANGE), CALIBRATION, DIGEST, ParityLimits())
+    record = judge(*runs(KNOWN, STRANGE), CALIBRATION, ParityLimits())
     assert record.passed
     assert (record.images, record.flips, record.p_value_shift, record.threshold_shift) == (400, 0, 0, 0)
     assert 0 < record.flip_bound < 0.01  # no flip of 400 is not "never"
@@ -61,7 +60,7 @@ def test_equal_scores_pass_without_a_shift() -> None:
 def test_flips_are_the_verdicts_that_differ(moved: list[int]) -> None:
     other = KNOWN.copy()
     other[moved] = 1.78 - other[moved]  # mirrored at the threshold
-    record = judge(*runs(other, STRANGE), CALIBRATION, DIGEST, ParityLimits(auroc_shift=1.0))
+    record = judge(*runs(other, STRANGE), CALIBRATION, ParityLimits(auroc_shift=1.0))
     before, after = is_ood(KNOWN), is_ood(other)
     assert record.flips == int((before != after).sum())
     assert record.flips_to_alarm == int((~before & after).sum())
@@ -70,15 +69,15 @@ def test_flips_are_the_verdicts_that_differ(moved: list[int]) -> None:
 
 
 def test_a_shifted_auroc_is_refused_even_without_a_flip() -> None:
-    record = judge(*runs(KNOWN, STRANGE - 0.2), CALIBRATION, DIGEST, ParityLimits())
+    record = judge(*runs(KNOWN, STRANGE - 0.2), CALIBRATION, ParityLimits())
     assert record.flips == 0
     assert not record.passed
     assert "AUROC on strange moves by -" in record.problems[0]
-    assert judge(*runs(KNOWN, STRANGE - 0.2), CALIBRATION, DIGEST, ParityLimits(auroc_shift=1.0)).passed
+    assert judge(*runs(KNOWN, STRANGE - 0.2), CALIBRATION, ParityLimits(auroc_shift=1.0)).passed
 
 
 def test_scores_that_are_not_numbers_count_as_flagged_and_are_refused() -> None:
-    record = judge(*runs(np.full(400, np.nan), STRANGE), CALIBRATION, DIGEST, ParityLimits(flips=1.0, auroc_shift=1.0))
+    record = judge(*runs(np.full(400, np.nan), STRANGE), CALIBRATION, ParityLimits(flips=1.0, auroc_shift=1.0))
     assert record.flips_to_alarm == int((~is_ood(KNOWN)).sum())
     assert record.problems == ("400 of 400 scores are not finite",)
 
@@ -90,9 +89,9 @@ def test_a_variant_is_judged_at_the_thresholds_of_the_classes_it_predicts() -> N
     )
     calibration = CALIBRATION.model_copy(update={"method": "conformal", "per_class": per_class})
     reference, variant = runs(KNOWN, STRANGE)
-    assert judge(reference, variant, calibration, DIGEST, ParityLimits()).flips == 0
+    assert judge(reference, variant, calibration, ParityLimits()).flips == 0
     variant = replace(variant, predicted=dict(variant.predicted) | {"ind": np.ones(400, np.int64)})
-    record = judge(reference, variant, calibration, DIGEST, ParityLimits())
+    record = judge(reference, variant, calibration, ParityLimits())
     assert record.flips == record.flips_to_alarm == int(((KNOWN > 0.05) & (KNOWN <= 0.89)).sum())
     assert not record.passed
 
@@ -104,7 +103,7 @@ def test_too_few_images_to_see_the_limit_are_refused() -> None:
         if len(few):
             reference, variant = run_of(REFERENCE, {"ind": few}, 1.0), run_of(VARIANT, {"ind": few}, 1.0)
             with pytest.raises(CalibrationError, match=f"at least {needed}"):
-                judge(reference, variant, CALIBRATION, DIGEST, ParityLimits(flips=flips))
+                judge(reference, variant, CALIBRATION, ParityLimits(flips=flips))
 
 
 def test_only_a_passed_judgement_of_this_pair_lets_the_variant_run(small_bundle_copy: Path) -> None:
@@ -114,12 +113,11 @@ def test_only_a_passed_judgement_of_this_pair_lets_the_variant_run(small_bundle_
     with pytest.raises(CalibrationError, match=r"fp32 on onnxruntime-cpu.*int8 on onnxruntime-cpu.*diffood verify"):
         require_calibrated(bundle, CALIBRATION, VARIANT)
 
-    digest = calibration_sha256(bundle)
-    add_record(bundle, judge(*runs(KNOWN, STRANGE - 0.2), CALIBRATION, digest, ParityLimits()))
+    add_record(bundle, judge(*runs(KNOWN, STRANGE - 0.2), CALIBRATION, ParityLimits()))
     with pytest.raises(CalibrationError, match="The parity gate refused it: AUROC on strange"):
         require_calibrated(bundle, CALIBRATION, VARIANT)
 
-    add_record(bundle, judge(*runs(KNOWN, STRANGE), CALIBRATION, digest, ParityLimits()))
+    add_record(bundle, judge(*runs(KNOWN, STRANGE), CALIBRATION, ParityLimits()))
     assert len(load_parity(bundle).records) == 1  # the newest judgement of a pair stands
     require_calibrated(bundle, CALIBRATION, VARIANT)
     with pytest.raises(CalibrationError, match="engine_sha256"):
@@ -129,7 +127,7 @@ def test_only_a_passed_judgement_of_this_pair_lets_the_variant_run(small_bundle_
 def test_a_judgement_ends_with_the_threshold_it_was_made_at(small_bundle_copy: Path) -> None:
     bundle = open_bundle(small_bundle_copy)
     save_calibration(bundle, CALIBRATION)
-    add_record(bundle, judge(*runs(KNOWN, STRANGE), CALIBRATION, calibration_sha256(bundle), ParityLimits()))
+    add_record(bundle, judge(*runs(KNOWN, STRANGE), CALIBRATION, ParityLimits()))
     stricter = CALIBRATION.model_copy(update={"threshold": 0.95})
     save_calibration(bundle, stricter)
     with pytest.raises(CalibrationError, match="Not calibrated for what is running"):

@@ -25,11 +25,12 @@ from diffood.calibration.tuning.timing import EngineOption, LatencyModel, fastes
 from diffood.calibration.tuning.trace_values import TraceValues, measure_trace, repeats_of
 from diffood.calibration.tuning.traces import MEASURED, full_cost, group_by_trace, list_plans, trace_of
 from diffood.errors import CalibrationError, UsageError
-from diffood.runtime.bundle.bundle import TUNING, Bundle, Precision, open_bundle
-from diffood.runtime.bundle.calibration import load_calibration, save_calibration
+from diffood.runtime.bundle.bundle import MANIFEST, TUNING, Bundle, Precision, open_bundle
+from diffood.runtime.bundle.calibration import Calibration, load_calibration, save_calibration
 from diffood.runtime.bundle.detectors import read_detector
+from diffood.runtime.bundle.files import write_record
 from diffood.runtime.bundle.fusion import Fusion
-from diffood.runtime.bundle.parity import ParityLimits, add_record, calibration_sha256
+from diffood.runtime.bundle.parity import ParityLimits, add_record
 from diffood.runtime.bundle.tuning import (
     MeasuredPlan,
     TuningMeasurement,
@@ -227,7 +228,7 @@ def tuned(small_bundle_copy: Path, clothes_folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("diffood.calibration.tuning.timing.FEWEST_TIMED", 8)
     manifest = open_bundle(small_bundle_copy).manifest
     cheap = manifest.model_copy(update={"plans": {"cheap": ONE_STEP}, "default_plan": "cheap"})
-    (small_bundle_copy / "manifest.json").write_text(cheap.model_dump_json())
+    write_record(small_bundle_copy, MANIFEST, cheap)
     return tune_on_forty(small_bundle_copy, clothes_folder, most=2)
 
 
@@ -316,19 +317,20 @@ def test_the_fastest_engine_is_the_fastest_that_was_judged_to_agree(small_bundle
         Detector.load(bundle, ONE_STEP.plain, precision=precision, batch=1, threads=1).fingerprint
         for precision in PRECISIONS
     )
-    save_calibration(bundle, calibration_of([0.1, 0.2], 0.15, fingerprint=fp32))
+    save_calibration(bundle, calibration_of([0.1, 0.2], 0.1, fingerprint=fp32))
     assert fastest_gated(bundle, ONE_STEP) == EngineOption("fp32", "onnxruntime-cpu", gated=False)
 
-    def judged(speed: float, digest: str) -> EngineOption:
+    def judged(speed: float, calibration: Calibration) -> EngineOption:
         scores = {"ind": np.array([0.1, 0.2])}
         runs = [Run(mark, scores, {"ind": np.zeros(2, np.int64)}, rate) for mark, rate in ((fp32, 1.0), (int8, speed))]
-        record = judge(runs[0], runs[1], load_calibration(bundle), digest, ParityLimits(flips=1))
+        record = judge(runs[0], runs[1], calibration, ParityLimits(flips=1))
         assert record.passed, record.problems
         add_record(bundle, record)
         return fastest_gated(bundle, ONE_STEP)
 
-    assert judged(3.0, calibration_sha256(bundle)) == EngineOption("int8", "onnxruntime-cpu", gated=True)
-    assert judged(3.0, "f" * 64).precision == "fp32"  # of another calibration
+    assert judged(3.0, load_calibration(bundle)) == EngineOption("int8", "onnxruntime-cpu", gated=True)
+    other = calibration_of([0.1, 0.2], 0.2, fingerprint=fp32)
+    assert judged(3.0, other).precision == "fp32"
 
 
 # --- tuning.json -------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from detector_files import assert_answers_as_detector, run_file
 from outside_weights import move_outside, seal
+from sealed import sealed
 
 from diffood.calibration.calibrate import Calibrated, calibrate_files
 from diffood.calibration.replacing import restore_calibration
@@ -22,7 +23,7 @@ from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import load_calibration, save_calibration
 from diffood.runtime.bundle.detectors import load_detectors, read_calibrated_detector, read_detector
 from diffood.runtime.bundle.external_data import find_external_data
-from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, add_record, calibration_sha256
+from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, add_record
 from diffood.runtime.bundle.writing import add_default_plan, write_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
@@ -208,7 +209,7 @@ def test_a_graph_whose_calibration_tail_was_edited_is_refused_by_its_hash(
 def recalibrate(bundle: Bundle, folder: Path) -> None:
     """Store another calibration, and no detector files: what a crash in between leaves."""
     calibration = load_calibration(bundle)
-    save_calibration(bundle, calibration.model_copy(update={"guarantee": "another"}))
+    save_calibration(bundle, calibration.model_copy(update={"set_aside": 1}))
 
 
 def change_graph(bundle: Bundle, folder: Path) -> None:
@@ -251,7 +252,7 @@ def point_record_outside(bundle: Bundle, folder: Path) -> None:
     path = bundle.path / "detector.json"
     record = json.loads(path.read_bytes())
     record["files"][0]["file"] = "../detector.onnx"
-    path.write_text(json.dumps(record))
+    path.write_bytes(sealed(record))
 
 
 REFUSED: list[tuple[Callable[[Bundle, Path], None], str]] = [
@@ -328,7 +329,7 @@ def judge_fp16(bundle: Bundle, problems: tuple[str, ...]) -> None:
     judged = ParityRecord(
         reference=fingerprint,
         variant=fingerprint.model_copy(update={"precision": "fp16"}),
-        calibration_sha256=calibration_sha256(bundle),
+        calibration_sha256=load_calibration(bundle).sha256,
         limits=ParityLimits(),
         images=100,
         flips=0,

@@ -21,7 +21,8 @@ from diffood.serving.rows.row import Row
 @pytest.fixture
 def config(bundle: Path) -> WorkerConfig:
     """What a worker on this machine is given."""
-    identity = identify(bundle)
+    opened = open_bundle(bundle)
+    identity = identify(opened, load_calibration(opened))
     return WorkerConfig(
         bundle, identity, Path.cwd(), "onnxruntime-cpu", None, 8, 1, DEFAULT_LIMITS, IN_THREADS, pictures=True
     )
@@ -44,7 +45,7 @@ def test_a_worker_refuses_a_calibration_for_another_engine(config: WorkerConfig,
     other = calibration.fingerprint.model_copy(update={"step_sha256": "0" * 64})
     save_calibration(open_bundle(path), calibration.model_copy(update={"fingerprint": other}))
     with pytest.raises(CalibrationError, match="step_sha256"):
-        Worker(replace(config, bundle=path, identity=identify(path))).open()
+        Worker(replace(config, bundle=path)).open()
 
 
 def test_a_worker_gives_the_rows_and_pictures_of_this_machine(
