@@ -54,6 +54,7 @@ def test_calibrate_prints_json(run: Run, small_bundle_copy: Path, clothes_folder
     assert done.content["delta"] == pytest.approx(0.05)
     stored = json.loads((small_bundle_copy / "calibration.json").read_text())
     assert len(stored.pop("scores")) == len(set(stored.pop("images"))) == 80
+    assert len(stored.pop("content_sha256")) == 64  # of the file alone
     content = done.content
     shares = [row["share"] for row in content.pop("contamination")]
     suspects = content.pop("most_suspicious")
@@ -229,7 +230,7 @@ def test_inspect_shows_a_bundle_with_and_without_calibration(run: Run, calibrate
     content = run("inspect", calibrated, "--json").content
     assert content["calibration"]["n"] == 64
     assert "scores" not in content["calibration"]
-    assert content["manifest"]["format"] == 2
+    assert content["manifest"]["format"] == 3
     assert f"verified    nothing; run `diffood verify {calibrated}" in full.out
     assert "serves      fp32 on onnxruntime-cpu" in full.out
     assert (content["serves"]["by_default"], content["engines"]) == ("fp32 on onnxruntime-cpu", {})

@@ -150,8 +150,8 @@ def rows_of(path: Path) -> list[tuple[str, float | None]]:
 
 
 def counts(summary: str) -> dict[str, object]:
-    """What a summary says, but how long it took."""
-    varying = ("seconds", "images_per_second", "resumed")
+    """What a summary says, but how long it took and the hash of all that."""
+    varying = ("seconds", "images_per_second", "resumed", "content_sha256")
     return {name: value for name, value in json.loads(summary).items() if name not in varying}
 
 
