@@ -17,7 +17,7 @@ from diffood.errors import RejectedImage
 from diffood.runtime.images.decode import ImageLimits, refuse_byte_count
 from diffood.runtime.inputs.forward import ForwardFile, decompressed
 from diffood.runtime.inputs.items import InlineItem, Item, RefusedItem, StoredItem, describe_error, utf8_name
-from diffood.runtime.inputs.labels import is_hidden_name, without_labels
+from diffood.runtime.inputs.labels import is_hidden_name, is_label_name, without_labels
 from diffood.runtime.inputs.members import (
     Stamp,
     member_name,
@@ -34,6 +34,8 @@ HEADER_BYTES = 2**20
 """Limit of one member's headers: long names and PAX records take hundreds, and tarfile reads them whole."""
 SKIPPED_BYTES = 4 * 2**30
 """Limit of bytes that are unpacked in a shard and are not of members: a bomb of zeros costs seconds, not hours."""
+MOST_EXTRA, EXTRA_PER_IMAGE = 100_000, 100
+"""Limit of members that are no items, folders, hidden files and labels: so many, and so many more for each item."""
 UNUSED_END = 2**30
 """Limit of zeros after the end mark of a plain tar: tar pads to 10 kB, and a sparse file has any number for nothing."""
 
@@ -177,19 +179,33 @@ def _list(headers: _Headers, on_disk: tuple[Path, Stamp] | None, name: str, read
     return without_labels(_named_items(headers, on_disk, name, reading), reading.left_out, held=lambda item: item.held)
 
 
+class _Extra:
+    """Counts the members that are no items. Raises ReadError where there are too many for the images among them."""
+
+    def __init__(self) -> None:
+        self._left = MOST_EXTRA
+
+    def add(self, *, image: bool) -> None:
+        self._left += EXTRA_PER_IMAGE if image else -1
+        if self._left < 0:
+            raise tarfile.ReadError(f"more than {MOST_EXTRA} members that are folders, hidden or labels")
+
+
 def _named_items(
     headers: _Headers, on_disk: tuple[Path, Stamp] | None, name: str, reading: ReadOptions
 ) -> Iterator[tuple[str, Item]]:
     """(name, item) of each member that is no folder and not hidden; a refused item where the tar is damaged."""
-    files, more = 0, True
+    files, more, extra = 0, True, _Extra()
     try:
         while more:
             for member in _members(headers):
+                hidden = is_hidden_name(member.name)
+                extra.add(image=not (member.isdir() or hidden or is_label_name(member.name)))
                 if member.isdir():
                     continue
                 files += 1
                 text = member_name(member.name, files)
-                if is_hidden_name(member.name):
+                if hidden:
                     reading.left_out.hidden += 1
                     continue
                 yield text, _item(member, f"{name}/{text}", f"{name}#{files}", headers, reading.limits, on_disk)

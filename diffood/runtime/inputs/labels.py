@@ -47,6 +47,11 @@ def is_image_name(name: str) -> bool:
     return _ending(name) in IMAGE_ENDINGS
 
 
+def is_label_name(name: str) -> bool:
+    """Whether a file's name ends like that of a label next to an image."""
+    return _ending(name) in LABEL_ENDINGS
+
+
 def is_hidden_name(name: str) -> bool:
     """Whether a file, or a folder above it, is hidden: its name begins with a dot."""
     return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
