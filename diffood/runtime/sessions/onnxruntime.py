@@ -16,7 +16,7 @@ from diffood.runtime.bundle.weights_file import Weight
 from diffood.runtime.sessions import Session, SessionRequest, StageTensors
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.runtime.sessions.fixed_calls import FixedCalls
-from diffood.runtime.sessions.out_of_memory import explain_lack_of_memory
+from diffood.runtime.sessions.out_of_memory import explain_failed_call, explain_lack_of_memory
 
 LIBRARY, PROVIDER = "ONNX Runtime", "CPUExecutionProvider"
 NONE: Mapping[str, Weight] = {}
@@ -76,11 +76,11 @@ def images_per_call(recipe: Recipe, stage: Stage) -> int:
 
 
 def fixed_calls(session: Any, rows: int, threads: int) -> FixedCalls:
-    """Calls of a loaded graph with so many rows each. They raise EngineMemoryError if memory runs out."""
+    """Calls of a loaded graph with so many rows each. They raise EngineMemoryError, and BundleError if they fail."""
     outputs = [node.name for node in session.get_outputs()]
 
     def call(feeds: StageTensors) -> StageTensors:
-        with explain_lack_of_memory(LIBRARY):
+        with explain_failed_call(LIBRARY):
             return dict(zip(outputs, session.run(outputs, dict(feeds)), strict=True))
 
     return FixedCalls(call, {node.name for node in session.get_inputs()}, rows, threads)

@@ -22,7 +22,7 @@ from diffood.runtime.sessions.cuda import Device, find_device
 from diffood.runtime.sessions.fixed_calls import FixedCalls
 from diffood.runtime.sessions.onnxruntime import LIBRARY, load_stage, start_session
 from diffood.runtime.sessions.onnxruntime import require_backend as require_onnxruntime
-from diffood.runtime.sessions.out_of_memory import explain_lack_of_memory
+from diffood.runtime.sessions.out_of_memory import explain_failed_call
 
 PROVIDER, DEVICE = "CUDAExecutionProvider", "cuda"
 OPTIONS = {
@@ -120,7 +120,7 @@ class _BoundStage:
 
     def run(self, feeds: StageTensors) -> StageTensors:
         """Copies of the outputs for feeds of one batch."""
-        with explain_lack_of_memory(LIBRARY):
+        with explain_failed_call(LIBRARY):
             for name, value in feeds.items():
                 self.inputs[name].update_inplace(np.ascontiguousarray(value))
             self._session.run_with_iobinding(self._binding)

@@ -1,9 +1,9 @@
-"""Recognises lack of memory in the messages of engine libraries, few of which have a class of errors for it."""
+"""Turns what engine libraries raise into our errors; recognises lack of memory, for which few have a class."""
 
 import contextlib
 from collections.abc import Iterator
 
-from diffood.errors import DiffoodError, EngineMemoryError
+from diffood.errors import BundleError, DiffoodError, EngineMemoryError
 
 # Fragments in lower case, without spaces and underscores: libraries write both "out of memory" and "OutOfMemory".
 FRAGMENTS = (
@@ -48,3 +48,19 @@ def explain_lack_of_memory(library: str) -> Iterator[None]:
         if not isinstance(error, MemoryError) and not is_out_of_memory(str(error)):
             raise
         raise memory_error(library, str(error)) from None
+
+
+@contextlib.contextmanager
+def explain_failed_call(library: str) -> Iterator[None]:
+    """Raise what a library raises while it runs a graph as EngineMemoryError, or else as BundleError."""
+    try:
+        with explain_lack_of_memory(library):
+            yield
+    except DiffoodError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[-KEPT:].rstrip(".")
+        raise BundleError(
+            f"{library} failed while it ran a graph of the bundle ({said}): export the bundle again, or try another "
+            "--backend."
+        ) from None

@@ -1,0 +1,46 @@
+"""Attack: allowed operators that fail while the engine runs them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffood.errors import BundleError
+from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.detector import Detector
+from diffood.runtime.onnx import messages
+from diffood.runtime.onnx.builder import GraphBuilder, Value
+from diffood.runtime.onnx.parts import Part
+
+
+def out_of_range(x: Value) -> Value:
+    """An image, for which a place that is not there is looked up."""
+    builder = x.builder
+    place = (x * 0.0 + 1e6).cast(messages.INT64).reduce("ReduceMax", 0, 1, 2, 3)
+    return x + builder.node("Gather", builder.constant(np.ones(3, np.float32)), place, axis=0)
+
+
+def hostile(model: bytes) -> bytes:
+    """A classifier that is given such an image."""
+    builder, part = GraphBuilder(), Part("classify", model)
+    made = messages.Model.FromString(model)
+    (given,) = made.graph.input
+    shape = ("batch", *(dim.dim_value for dim in given.type.tensor_type.shape.dim[1:]))
+    found = part(builder, {"x": out_of_range(builder.input("x", messages.FLOAT, shape))})
+    for value in made.graph.output:
+        width = value.type.tensor_type.shape.dim[1].dim_value
+        builder.output(value.name, found[value.name], messages.FLOAT, ("batch", width))
+    return builder.serialise(part.domains)
+
+
+def test_a_graph_that_fails_while_it_runs_is_explained_in_a_sentence(
+    victim: Path, reseal: Callable[[str, bytes], None]
+) -> None:
+    reseal("classify.onnx", hostile((victim / "classify.onnx").read_bytes()))
+    bundle = open_bundle(victim)
+    with (
+        Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1) as detector,
+        pytest.raises(BundleError, match=r"ONNX Runtime failed while it ran a graph of the bundle \(.+\): export the"),
+    ):
+        list(detector.observe(enumerate(np.zeros((2, 1, 28, 28), np.uint8))))
