@@ -98,7 +98,7 @@ def test_a_machine_with_another_calibration_is_refused(machines: Any, bundle: Pa
     path = Path(shutil.copytree(bundle, tmp_path / "bundle"))
     with open_cluster("auto", ScorerRequest(path, batch=BATCH, threads=THREADS)) as opened:
         calibration = load_calibration(open_bundle(path))
-        save_calibration(open_bundle(path), calibration.model_copy(update={"guarantee": "another"}))
+        save_calibration(open_bundle(path), calibration.model_copy(update={"set_aside": 1}))
         with pytest.raises(BundleError, match=r"calibration.json differs from the one the run was started with"):
             _ = opened.fingerprint
 
