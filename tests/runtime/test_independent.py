@@ -157,7 +157,11 @@ class Tiny:
     models: Models
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
+# Each export takes eight seconds: two kinds in the quick tier, which have most between them.
+TIERS = [pytest.param(kind, marks=pytest.mark.slow if kind is KINDS[0] else ()) for kind in KINDS]
+
+
+@pytest.fixture(scope="module", params=TIERS, ids=lambda kind: kind.name)
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """One kind of UNet with random weights, exported once."""
     pytest.importorskip("onnxscript")
