@@ -7,6 +7,7 @@ is never unpickled, and frames have a largest size. It gets no secret of the env
 import contextlib
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -39,6 +40,7 @@ NEEDED = (
     *("LANG", "LC_ALL", "LC_CTYPE"),  # the encoding of the paths it imports from
     *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"),  # where numpy's choice is wrong for a processor
 )
+ORPHAN_FACTOR = 3  # times the limit for an item, after which a child without a parent ends
 EXPENDABLE = 500  # of 1000: the kernel, short of memory, takes a child before the run that can replace it
 
 
@@ -179,6 +181,26 @@ def serve_parent(megabytes: int, *, confined: bool = True) -> Connection:
         confine_process()
     pipe.send_bytes(READY)
     return pipe
+
+
+def answer_items(pipe: Connection, seconds: float, answer: Callable[[Any], tuple[dict[str, str], bytes]]) -> None:
+    """In the child: answer groups of pickled items until the parent closes the pipe or is gone.
+
+    Args:
+        pipe: From `serve_parent`.
+        seconds: Limit for one item, by which the parent goes; where it is gone, SIGALRM ends this process later.
+        answer: What goes back for an item, as a line of JSON and the bytes after it.
+    """
+    while True:
+        try:
+            items = pickle.loads(pipe.recv_bytes())  # of the process that started this one
+        except EOFError:
+            return
+        for item in items:
+            signal.setitimer(signal.ITIMER_REAL, ORPHAN_FACTOR * seconds)
+            header, data = answer(item)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            pipe.send_bytes(json.dumps(header).encode() + b"\n" + data)
 
 
 def _limit_memory(more: int) -> None:

@@ -29,9 +29,9 @@ def test_a_fifo_without_writer_does_not_hang(tmp_path: Path) -> None:
     assert "a FIFO, not a regular file" in refusal(tmp_path / "x.png")
 
 
-def test_a_file_that_becomes_a_fifo_before_it_is_opened_does_not_hang(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that becomes a FIFO in the moment when something is opened."""
     path = tmp_path / "x.png"
     path.write_bytes(b"bytes")
     really_open = os.open
@@ -42,25 +42,17 @@ def test_a_file_that_becomes_a_fifo_before_it_is_opened_does_not_hang(
         return really_open(name, flags)
 
     monkeypatch.setattr(os, "open", swap_and_open)
+    return path
+
+
+def test_a_file_that_becomes_a_fifo_before_it_is_opened_does_not_hang(swapped: Path) -> None:
     with pytest.raises(RejectedImage, match="a FIFO, not a regular file"):
-        read_file(path, ImageLimits())
+        read_file(swapped, ImageLimits())
 
 
-def test_an_archive_that_becomes_a_fifo_before_it_is_opened_does_not_hang(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "x.tar"
-    path.write_bytes(b"bytes")
-    really_open = os.open
-
-    def swap_and_open(name: Path, flags: int) -> int:
-        path.unlink()
-        os.mkfifo(path)
-        return really_open(name, flags)
-
-    monkeypatch.setattr(os, "open", swap_and_open)
+def test_an_archive_that_becomes_a_fifo_before_it_is_opened_does_not_hang(swapped: Path) -> None:
     with pytest.raises(OSError, match="not a regular file any more"):
-        open_regular(path)
+        open_regular(swapped)
 
 
 def test_a_directory_named_like_an_image_is_refused(tmp_path: Path) -> None:

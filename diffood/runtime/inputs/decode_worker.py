@@ -4,20 +4,17 @@ decoding.py starts it. It imports numpy and Pillow, but no engine, and can open 
 """
 
 import json
-import pickle
-import signal
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from PIL import ImageCms, ImageColor, ImageFilter, ImagePalette  # noqa: F401 - Pillow's own imports, too late by then
 
-from diffood.runtime.child import serve_parent
+from diffood.runtime.child import answer_items, serve_parent
 from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape
 from diffood.runtime.inputs.items import Item, describe_error
 
 BYTES_A_PIXEL = 16  # Pillow's 4 for the file's mode, as much for the mode it is converted to, twice that for resizing
 SLACK_MEGABYTES = 512  # for the decoders themselves
-ORPHAN_FACTOR = 3
 
 
 @dataclass(frozen=True)
@@ -48,19 +45,13 @@ def main(argument: str) -> None:
     """Answer groups of items until the parent closes the pipe or is gone."""
     task = DecodeTask.of_json(argument)
     pipe = serve_parent(task.megabytes)
-    while True:
-        try:
-            items: list[Item] = pickle.loads(pipe.recv_bytes())  # of the process that started this one
-        except EOFError:
-            return
-        for item in items:
-            # The parent ends a process that takes too long; where the parent is gone, SIGALRM does.
-            signal.setitimer(signal.ITIMER_REAL, ORPHAN_FACTOR * task.seconds)
-            loaded = _load(item, task)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            header = {"sha256": loaded.sha256, "note": loaded.note, "error": loaded.error}
-            pixels = b"" if loaded.pixels is None else loaded.pixels.tobytes()
-            pipe.send_bytes(json.dumps(header).encode() + b"\n" + pixels)
+
+    def answer(item: Item) -> tuple[dict[str, str], bytes]:
+        loaded = _load(item, task)
+        header = {"sha256": loaded.sha256, "note": loaded.note, "error": loaded.error}
+        return header, b"" if loaded.pixels is None else loaded.pixels.tobytes()
+
+    answer_items(pipe, task.seconds, answer)
 
 
 def _load(item: Item, task: DecodeTask) -> DecodedImage:

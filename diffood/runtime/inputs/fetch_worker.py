@@ -4,16 +4,13 @@ decoding.py starts it. It keeps the environment and the network, which decoding 
 """
 
 import json
-import pickle
-import signal
 from dataclasses import asdict, dataclass
 
-from diffood.runtime.child import serve_parent
+from diffood.runtime.child import answer_items, serve_parent
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs.items import InlineItem, Item, RefusedItem
 
 SLACK_MEGABYTES = 512  # for fsspec with its threads, and what it loads for a protocol
-ORPHAN_FACTOR = 3
 
 
 @dataclass(frozen=True)
@@ -33,16 +30,10 @@ def main(argument: str) -> None:
     given = json.loads(argument)
     task = FetchTask(ImageLimits(**given["limits"]), given["seconds"])
     pipe = serve_parent(SLACK_MEGABYTES + 2 * task.limits.max_bytes // 2**20, confined=False)
-    while True:
-        try:
-            items: list[Item] = pickle.loads(pipe.recv_bytes())  # of the process that started this one
-        except EOFError:
-            return
-        for item in items:
-            # The parent ends a process that takes too long; where the parent is gone, SIGALRM does.
-            signal.setitimer(signal.ITIMER_REAL, ORPHAN_FACTOR * task.seconds)
-            found = item.fetched(task.limits)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            error = found.reason if isinstance(found, RefusedItem) else ""
-            data = found.data if isinstance(found, InlineItem) else b""
-            pipe.send_bytes(json.dumps({"error": error}).encode() + b"\n" + data)
+
+    def answer(item: Item) -> tuple[dict[str, str], bytes]:
+        found = item.fetched(task.limits)
+        error = found.reason if isinstance(found, RefusedItem) else ""
+        return {"error": error}, found.data if isinstance(found, InlineItem) else b""
+
+    answer_items(pipe, task.seconds, answer)
