@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from read_items import read_items
 from tars import png
 
 from diffood.errors import RejectedImage, UsageError
@@ -61,14 +62,7 @@ def web() -> Iterator[tuple[int, list[str]]]:
 
 
 def read(inputs: list[str], urls: UrlRules = UrlRules()) -> dict[str, bytes | str]:  # noqa: B008
-    found: dict[str, bytes | str] = {}
-    for item in open_inputs(inputs, ReadOptions(LIMITS, InputRules(urls=urls))):
-        assert isinstance(item, Item)
-        try:
-            found[item.id] = item.read(LIMITS)
-        except RejectedImage as error:
-            found[item.id] = str(error)
-    return found
+    return read_items(inputs, LIMITS, urls)
 
 
 def test_a_line_of_a_list_opens_no_protocol_but_the_allowed_ones(tmp_path: Path, subtests: pytest.Subtests) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from read_items import read_items
 from tars import member, png, tar
 
 from diffood.errors import MissingExtraError, RejectedImage, UsageError
@@ -22,7 +23,7 @@ from diffood.runtime.inputs.decoding import DecodeOptions, decode_ahead
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.inputs.open import open_inputs
-from diffood.runtime.inputs.reading import InputRules, ReadOptions
+from diffood.runtime.inputs.reading import ReadOptions
 from diffood.runtime.inputs.remote import RemoteFile
 from diffood.runtime.inputs.urls import UrlRules
 
@@ -36,14 +37,7 @@ RULES = UrlRules(zipped=True, private=True)
 
 
 def read(*inputs: str) -> dict[str, bytes | str]:
-    found: dict[str, bytes | str] = {}
-    for item in open_inputs(inputs, ReadOptions(LIMITS, InputRules(urls=RULES))):
-        assert isinstance(item, Item)
-        try:
-            found[item.id] = item.read(LIMITS)
-        except RejectedImage as error:
-            found[item.id] = str(error)
-    return found
+    return read_items(inputs, LIMITS, RULES)
 
 
 @pytest.fixture
