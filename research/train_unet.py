@@ -30,8 +30,8 @@ NULL_SHARE = 0.1
 DECAY_SHARE = 0.25
 
 
-def build_unet() -> UNet2DModel:
-    """Build the untrained network: 28x28 grey, ten classes and the null class 10, 1.54 M parameters."""
+def build_unet(classes: int = CLASSES) -> UNet2DModel:
+    """Build the untrained network: 28x28 grey, the classes and a null class after them, 1.54 M parameters."""
     return UNet2DModel(
         sample_size=28,
         in_channels=1,
@@ -42,7 +42,7 @@ def build_unet() -> UNet2DModel:
         up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         norm_num_groups=8,
         attention_head_dim=32,
-        num_class_embeds=CLASSES + 1,
+        num_class_embeds=classes + 1,
     )
 
 
@@ -92,14 +92,14 @@ class TrainingCheckpoint:
             self.average[name].lerp_(value, 1 - decay)
 
 
-def train(data: Path, output: Path, steps: int, seed: int, *, bf16: bool) -> None:
+def train(data: Path, without: list[int], output: Path, steps: int, seed: int, *, bf16: bool) -> None:
     """Train up to `steps` and write OUTPUT/unet and OUTPUT/scheduler in diffusers' layout."""
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    training = load_training_data(data)
+    training = load_training_data(data).without(without)
     images = torch.from_numpy(from_pixels(training.images))[:, None]
     labels = torch.from_numpy(training.labels.astype(np.int64))
-    model, scheduler = build_unet(), DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
+    model, scheduler = build_unet(training.classes), DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
     state = TrainingCheckpoint(output / "checkpoint.safetensors", model)
     start, running = time.monotonic() - state.seconds, 0.0
     while state.step < steps:
@@ -108,7 +108,7 @@ def train(data: Path, output: Path, steps: int, seed: int, *, bf16: bool) -> Non
         times = torch.randint(0, scheduler.config.num_train_timesteps, (BATCH,), generator=generator)
         noise = torch.randn(BATCH, 1, 28, 28, generator=generator)
         null = torch.rand(BATCH, generator=generator) < NULL_SHARE
-        target = labels[batch].masked_fill(null, CLASSES)
+        target = labels[batch].masked_fill(null, training.classes)
         noisy = scheduler.add_noise(images[batch], noise, times)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             predicted = model(noisy, times, class_labels=target).sample
@@ -139,6 +139,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=FASHION_MNIST)
+    parser.add_argument("--without", type=int, nargs="+", default=[], help="classes to leave out")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=0)
@@ -146,7 +147,7 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="multiply in bfloat16; half the time on a CPU that has it")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    train(arguments.data, arguments.output, arguments.steps, arguments.seed, bf16=arguments.bf16)
+    train(arguments.data, arguments.without, arguments.output, arguments.steps, arguments.seed, bf16=arguments.bf16)
 
 
 if __name__ == "__main__":

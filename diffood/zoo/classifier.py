@@ -28,17 +28,17 @@ class ResidualBlock(nn.Module):
 class SmallResNet(nn.Module):
     """28x28 grey classifier, 0.3 M parameters; the mean/std normalisation is inside.
 
-    Input float32 [B, 1, 28, 28] in [0, 1]; returns (logits [B, 10], features [B, 128]).
+    Input float32 [B, 1, 28, 28] in [0, 1]; returns (logits [B, classes], features [B, 128]).
     """
 
-    def __init__(self, mean: float = 0.2860, std: float = 0.3530) -> None:
+    def __init__(self, mean: float = 0.2860, std: float = 0.3530, classes: int = CLASSES) -> None:
         super().__init__()
         self.mean, self.std = mean, std  # Fashion-MNIST's training pixels
         self.stem = nn.Sequential(nn.Conv2d(1, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
         self.block1 = ResidualBlock(24, 24)
         self.block2 = ResidualBlock(24, 64)
         self.block3 = ResidualBlock(64, FEATURES)
-        self.head = nn.Linear(FEATURES, CLASSES)
+        self.head = nn.Linear(FEATURES, classes)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (logits, features); features are the input of the last linear layer."""
