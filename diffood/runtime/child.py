@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from diffood.runtime.json_reader import parse_object
 from diffood.runtime.sandbox import confine_process
 
 # A child imports what this process does, and never from the folder it happens to start in, as `python -m` would.
@@ -156,12 +157,9 @@ def start_patiently(start: Callable[[], Child], wait: Callable[[float], object] 
 def parse_fields(frame: bytes) -> dict[str, Any]:
     """A JSON object that a child sent. Raises ChildEnded for anything else."""
     try:
-        fields = json.loads(frame)
-    except (ValueError, RecursionError):
-        fields = None
-    if not isinstance(fields, dict):
-        raise ChildEnded(INVALID)
-    return fields
+        return parse_object(frame)
+    except ValueError:
+        raise ChildEnded(INVALID) from None
 
 
 def serve_parent(megabytes: int, *, confined: bool = True) -> Connection:

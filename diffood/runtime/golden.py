@@ -16,10 +16,11 @@ from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.images.pixels import Pixels
+from diffood.runtime.json_reader import parse_json
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.registry import WITNESSES
-from diffood.runtime.records import explain_invalid, parse_json
+from diffood.runtime.records import explain_invalid
 
 GOLDEN_IMAGES = 2
 WAVES = 6  # of a field

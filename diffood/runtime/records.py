@@ -1,11 +1,9 @@
-"""Base classes of the records in files: no unknown field, no key twice, no infinite number, no control characters."""
+"""Base classes of the records in files: no unknown field, no infinite number, no control characters."""
 
-import json
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -47,27 +45,6 @@ class Record(BaseModel):
     """A record in a file: frozen; unknown fields and numbers that are not finite are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def parse_json(data: bytes) -> Any:
-    """The content of a JSON file in UTF-8. Raises ValueError where it is not JSON, or an object has a key twice."""
-    twice: list[str] = []  # of two values for one key each reader would take the one it likes
-
-    def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            twice.append(Counter(key for key, _ in pairs).most_common(1)[0][0])
-        return found
-
-    try:
-        content = json.loads(data.decode(), object_pairs_hook=make_object)
-    except RecursionError:
-        raise ValueError("it is not JSON: it is nested too deeply") from None
-    except ValueError as error:  # of bytes, of JSON, of a number with thousands of digits
-        raise ValueError(f"it is not JSON: {str(error).partition(';')[0]}") from None
-    if twice:
-        raise ValueError(f"the key {twice[0][:MAX_PLACE]!r} occurs twice")
-    return content
 
 
 MAX_PLACE = 200  # characters of a key shown in a message

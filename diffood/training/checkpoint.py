@@ -9,6 +9,7 @@ from pydantic import Field
 
 from diffood.errors import TrainingError, UsageError
 from diffood.runtime.bundle.durable import write_durably
+from diffood.runtime.json_reader import parse_json
 from diffood.runtime.records import Record, explain_invalid
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -113,7 +114,7 @@ def read_progress(folder: Path) -> TrainingProgress:
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path} cannot be read ({error}); {_RECOMMENDED}.") from None
     with explain_invalid(str(path), _RECOMMENDED, TrainingError):
-        return TrainingProgress.model_validate_json(text)
+        return TrainingProgress.model_validate(parse_json(text.encode()))
 
 
 def require_same(found: TrainingIdentity, wanted: TrainingIdentity, folder: Path) -> None:

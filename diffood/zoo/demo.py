@@ -21,6 +21,7 @@ from diffood.report.requirements import DRAW, can_draw
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import to_pixels
+from diffood.runtime.json_reader import parse_object
 from diffood.runtime.progress import Say
 from diffood.zoo.images import SETS, load_set, unpack_set
 
@@ -113,7 +114,7 @@ def _measure(output: Path, images: Path, bundle: Path, say: Say) -> DemoResult:
     evaluation = _run(
         say, "evaluate", bundle, "--ind", images / "test", *sets, "--output", output / "evaluation", "--json"
     )
-    rows = map(json.loads, (output / "verdicts.jsonl").read_text().splitlines())
+    rows = map(parse_object, (output / "verdicts.jsonl").read_bytes().splitlines())
     return DemoResult(
         auroc=evaluation["auroc"],
         mean_auroc=evaluation["mean_auroc"],
@@ -198,8 +199,7 @@ def _run(say: Say, *command: object, accept: tuple[int, ...] = (0,)) -> dict[str
     )
     if done.returncode not in accept:
         raise DiffoodError(f"`diffood {words[0]}` failed with exit code {done.returncode}; its message is above.")
-    content: dict[str, Any] = json.loads(done.stdout) if quiet else {}
-    return content
+    return parse_object(done.stdout) if quiet else {}
 
 
 def wrap_command(words: list[str]) -> str:

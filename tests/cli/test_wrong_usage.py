@@ -156,7 +156,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("rows.csv", "Missing option '--bundle'"),
         ("absent.jsonl --bundle bundle", "No such file: absent.jsonl"),
         ("rows.txt --bundle bundle", "no known ending"),
-        ("bad.jsonl --bundle bundle", "bad.jsonl, line 1 is not JSON"),
+        ("bad.jsonl --bundle bundle", "bad.jsonl, line 1 is invalid: it is not JSON"),
         ("rows.csv --bundle bundle --follow", "cannot be followed"),
         ("bad.jsonl --bundle bundle --level 0", "--level is 0.0"),
         ("bad.jsonl --bundle bundle --level 1", "--level is 1.0"),

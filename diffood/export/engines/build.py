@@ -1,6 +1,5 @@
 """Builds the TensorRT engines of a bundle and records what each is bound to. The builders run in worker.py."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -34,6 +33,7 @@ from diffood.runtime.bundle.graphs import list_roles, name_of
 from diffood.runtime.bundle.trust import Trust
 from diffood.runtime.bundle.writing import describe_file
 from diffood.runtime.child import child_command
+from diffood.runtime.json_reader import parse_object
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.progress import Say
 
@@ -274,7 +274,7 @@ def _run(library: EngineLibrary, verb: str, argument: str, stdin: IO[bytes] | in
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                answer = json.loads(line) if line.endswith(b"\n") else {}  # a killed process may stop within a line
+                answer = parse_object(line) if line.endswith(b"\n") else {}  # a killed process may stop within a line
                 if "progress" in answer:
                     report(answer["progress"])
             process.wait()

@@ -25,6 +25,7 @@ from diffood.export.engines.errors import (
     missing_library,
 )
 from diffood.runtime.bundle.engines import EngineLibrary, Profile
+from diffood.runtime.json_reader import parse_json
 from diffood.runtime.progress import Say
 from diffood.runtime.records import Record
 from diffood.runtime.sessions.tensorrt import MODULES, load_library
@@ -246,7 +247,7 @@ def main(verb: str, argument: str) -> None:
             library: EngineLibrary = "tensorrt-rtx" if argument == "tensorrt-rtx" else "tensorrt"
             send("result", ask(library).model_dump())
         else:
-            job = BuildJob.model_validate_json(argument)
+            job = BuildJob.model_validate(parse_json(argument.encode()))
             send("result", build(job, sys.stdin.buffer.read(), lambda line: send("progress", line)))
     except DiffoodError as error:
         send("error", [type(error).__name__, str(error)])

@@ -1,10 +1,10 @@
 """Reads the JSON files that libraries write next to weights."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from diffood.errors import ExportError
+from diffood.runtime.json_reader import parse_object
 
 MAX_CONFIG_BYTES = 2**20
 
@@ -14,9 +14,6 @@ def read_config(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     if path.stat().st_size > limit:
         raise ExportError(f"{path} has {path.stat().st_size} bytes; a config is smaller. Check the file.")
     try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ExportError(f"{path} is not JSON ({error}); save the model again with diffusers.") from None
-    if not isinstance(config, dict):
-        raise ExportError(f"{path} holds no JSON object; save the model again with diffusers.")
-    return config
+        return parse_object(path.read_bytes(), finite=False)
+    except ValueError as error:
+        raise ExportError(f"{path} is invalid: {error}; save the model again with diffusers.") from None

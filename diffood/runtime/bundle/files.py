@@ -18,7 +18,8 @@ from pydantic import BaseModel
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.records import explain_invalid, parse_json
+from diffood.runtime.json_reader import parse_json
+from diffood.runtime.records import explain_invalid
 
 WHOLE_COPY = "copy the bundle again, whole"
 MOST_LISTED = 1000  # entries of a folder that is no bundle, looked at for a name to show
@@ -84,7 +85,7 @@ def hash_content(fields: dict[str, Any]) -> str:
 
 def hash_record(record: BaseModel) -> str:
     """The hash that the file of a record carries."""
-    return hash_content(json.loads(record.model_dump_json()))
+    return hash_content(parse_json(record.model_dump_json().encode()))
 
 
 def write_record(folder: Path, name: str, record: BaseModel) -> Path:

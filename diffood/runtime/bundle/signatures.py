@@ -24,6 +24,7 @@ from pydantic.alias_generators import to_camel
 from diffood.errors import BundleError
 from diffood.runtime.bundle.files import plain_folder, read_regular
 from diffood.runtime.bundle.keys import PublicKey, Signer
+from diffood.runtime.json_reader import parse_json
 from diffood.runtime.records import Record, Text, explain_invalid
 
 SIGNATURES = "signatures"
@@ -107,7 +108,7 @@ def read_signatures(path: Path) -> list[SignatureFile]:
 
 def _parse(path: Path, data: bytes) -> SignatureFile:
     with explain_invalid(str(path), REMEDY, BundleError):
-        record = _SignatureRecord.model_validate_json(data)
+        record = _SignatureRecord.model_validate(parse_json(data))
         if record.encode() != data:  # no second spelling, so that each changed bit is seen
             raise ValueError("it is not in the form that signing writes")
         payload = base64.b64decode(record.dsse_envelope.payload, validate=True)
@@ -122,10 +123,10 @@ def _parse(path: Path, data: bytes) -> SignatureFile:
 def _hashes_of(payload: bytes) -> dict[str, str]:
     """The files of a statement. Raises ValueError."""
     try:
-        statement = json.loads(payload)
+        statement = parse_json(payload)
         kinds = statement["_type"], statement["predicateType"], statement["predicate"]["serialization"]["method"]
         listed = [_Resource.model_validate(resource) for resource in statement["predicate"]["resources"]]
-    except (KeyError, TypeError, RecursionError, UnicodeDecodeError):
+    except (KeyError, TypeError):
         raise ValueError("it is not a statement of OpenSSF Model Signing") from None
     if kinds != (_STATEMENT_TYPE, _PREDICATE_TYPE, "files"):
         raise ValueError(f"it is another kind of statement, {kinds!r}"[:200])

@@ -5,13 +5,13 @@ decoding.py starts it. It imports numpy and Pillow, but no engine, and can open 
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from PIL import ImageCms, ImageColor, ImageFilter, ImagePalette  # noqa: F401 - Pillow's own imports, too late by then
 
 from diffood.runtime.child import answer_items, serve_parent
 from diffood.runtime.images.decode import DecodedImage, ImageLimits, ImageShape
 from diffood.runtime.inputs.items import Item, describe_error
+from diffood.runtime.json_reader import parse_object
 
 BYTES_A_PIXEL = 16  # Pillow's 4 for the file's mode, as much for the mode it is converted to, twice that for resizing
 SLACK_MEGABYTES = 512  # for the decoders themselves
@@ -37,7 +37,7 @@ class DecodeTask:
     @classmethod
     def of_json(cls, text: str) -> "DecodeTask":
         """Read `as_json`."""
-        values: dict[str, Any] = json.loads(text)
+        values = parse_object(text.encode())
         return cls(ImageShape(**values["shape"]), ImageLimits(**values["limits"]), values["seconds"])
 
 

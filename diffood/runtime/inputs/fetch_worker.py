@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from diffood.runtime.child import answer_items, serve_parent
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs.items import InlineItem, Item, RefusedItem
+from diffood.runtime.json_reader import parse_object
 
 SLACK_MEGABYTES = 512  # for fsspec with its threads, and what it loads for a protocol
 
@@ -27,7 +28,7 @@ class FetchTask:
 
 def main(argument: str) -> None:
     """Answer groups of items until the parent closes the pipe or is gone."""
-    given = json.loads(argument)
+    given = parse_object(argument.encode())
     task = FetchTask(ImageLimits(**given["limits"]), given["seconds"])
     pipe = serve_parent(SLACK_MEGABYTES + 2 * task.limits.max_bytes // 2**20, confined=False)
 

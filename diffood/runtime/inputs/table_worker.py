@@ -16,6 +16,7 @@ from typing import Any
 from diffood.errors import RejectedImage
 from diffood.runtime.child import serve_parent
 from diffood.runtime.inputs.items import describe_error
+from diffood.runtime.json_reader import parse_object
 
 MEGABYTES = 4096  # beyond Arrow itself; row groups of images have some hundred
 ROWS = 16  # read at a time
@@ -40,7 +41,7 @@ class TableRequest:
     @classmethod
     def of_json(cls, text: bytes) -> "TableRequest":
         """Read `as_json`."""
-        return cls(**json.loads(text))
+        return cls(**parse_object(text))
 
 
 def main() -> None:

@@ -24,7 +24,8 @@ from diffood.runtime.backends import define
 from diffood.runtime.bundle.bundle import Sha256
 from diffood.runtime.bundle.calibration import Fingerprint
 from diffood.runtime.bundle.durable import sync, write_all
-from diffood.runtime.records import Record, Text, explain_invalid, parse_json
+from diffood.runtime.json_reader import parse_json
+from diffood.runtime.records import Record, Text, explain_invalid
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.serving.rows.formats.registry import FormatName
 

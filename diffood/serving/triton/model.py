@@ -1,7 +1,6 @@
 """The model that Triton's Python backend runs: image files in, columns of their rows out. Only Triton imports it."""
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from diffood.errors import DiffoodError
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import ImageLimits
+from diffood.runtime.json_reader import parse_object
 from diffood.runtime.records import escape_for_terminal
 from diffood.runtime.sessions.choice import describe_engine
 from diffood.serving.triton.config import INPUT, TritonSettings
@@ -26,7 +26,7 @@ class TritonPythonModel:
         """Open the bundle next to model.py; an error becomes Triton's reason for not loading the model."""
         bundle = Path(args["model_repository"]) / args["model_version"] / BUNDLE_FOLDER
         try:
-            settings = TritonSettings.of(json.loads(args["model_config"]))
+            settings = TritonSettings.of(parse_object(args["model_config"].encode()))
             self.detector = Detector.open(
                 bundle,
                 backend=settings.backend,

@@ -1,10 +1,10 @@
 """onnxruntime-web's files: finds those that the page needs in an unpacked package. Loads nothing."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffood.errors import UsageError
+from diffood.runtime.json_reader import parse_object
 
 PACKAGE = "onnxruntime-web"
 TESTED = "1.30.0"
@@ -39,7 +39,7 @@ def find_runtime(folder: Path) -> WebRuntime:
     description = folder / "package.json"
     try:
         with description.open("rb") as stream:
-            package = json.loads(stream.read(_MAX_DESCRIPTION_BYTES))
+            package = parse_object(stream.read(_MAX_DESCRIPTION_BYTES))
         name, version = package["name"], package["version"]
     except FileNotFoundError:
         raise UsageError(f"There is no {PACKAGE} in {folder}: {GET}.") from None

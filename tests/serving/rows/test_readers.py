@@ -66,7 +66,7 @@ def test_a_torn_last_line_is_ignored_in_a_partial_file_only(tmp_path: Path) -> N
     whole.write_bytes(data[:-1])
     assert read(whole) == ROWS
     whole.write_bytes(data[:-2])
-    with pytest.raises(UsageError, match=r"whole\.jsonl, line 5 is not JSON"):
+    with pytest.raises(UsageError, match=r"whole\.jsonl, line 5 is invalid: it is not JSON"):
         read(whole)
 
 

@@ -4,10 +4,11 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO
 
 from diffood.errors import UsageError
-from diffood.runtime.records import is_control_character
+from diffood.runtime.json_reader import parse_object
+from diffood.runtime.records import explain_invalid, is_control_character
 from diffood.serving.rows.checked import MAX_LINE_BYTES, REMEDY, check_row
 from diffood.serving.rows.formats.base import LineFormat
 from diffood.serving.rows.row import Row
@@ -62,14 +63,6 @@ def tail_rows(file: BinaryIO, path: Path) -> Iterator[Row | None]:
 
 
 def _parse(line: bytes, where: str) -> Row:
-    try:
-        values: Any = json.loads(line, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):  # bytes that are not UTF-8 are a ValueError too
-        raise UsageError(f"{where} is not JSON; {REMEDY}.") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{where} is not a row but a {type(values).__name__}; {REMEDY}.")
+    with explain_invalid(where, REMEDY, UsageError):
+        values = parse_object(line)
     return check_row(values, where)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

@@ -267,7 +267,7 @@ IMPOSSIBLE: list[tuple[object, str]] = [
     ({"preset": "guided-imagenet256", "layout": ["ddim"]}, "the layout .*ddim"),
     ({"preset": ["guided-imagenet256"]}, "which is not a preset"),
     ({}, "the layout 'None'"),
-    ([1], "holds no JSON object"),
+    ([1], "is not a JSON object but a list"),
 ]
 
 
