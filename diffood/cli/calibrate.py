@@ -13,7 +13,7 @@ from diffood.cli.options.machine import FixedMachineOptions
 from diffood.cli.options.parsers import html_file
 from diffood.cli.options.plan import PlanOptions
 from diffood.cli.options.records import expand_records
-from diffood.cli.options.trust import TrustOptions
+from diffood.cli.options.trust import TrustOptions, warn_if_unsigned
 from diffood.cli.text.calibration import (
     describe_calibration,
     describe_images,
@@ -108,6 +108,7 @@ def calibrate(
         write_report(report_on_calibration(done, extremes), report)
     typer.echo(json.dumps(done.as_json()) if as_json else "\n".join(describe_calibration(done)))
     options.print_warnings([*describe_repeated(done), *done.predictions.warnings()])
+    warn_if_unsigned(bundle)
     options.exit_if_set_aside(done.set_aside)
 
 
@@ -120,3 +121,4 @@ def _restore(bundle: Path, kept: str | None, *, restore: bool, alone: bool, as_j
 
     done = restore_calibration(bundle, kept)
     typer.echo(json.dumps(done.as_json()) if as_json else "\n".join(describe_restored(done)))
+    warn_if_unsigned(bundle)

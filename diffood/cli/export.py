@@ -14,7 +14,7 @@ from diffood.cli.options.models import PANEL, ModelOptions
 from diffood.cli.options.parsers import Precisions
 from diffood.cli.options.parsers import precisions as read_precisions
 from diffood.cli.options.records import expand_records
-from diffood.cli.options.trust import TrustOptions
+from diffood.cli.options.trust import TrustOptions, warn_if_unsigned
 from diffood.cli.progress import show_progress
 from diffood.errors import UsageError
 from diffood.export.class_names import read_class_names
@@ -82,6 +82,7 @@ def export(
     )
     run_export(request, typer.echo, show_progress)
     typer.echo(f"wrote       {request.bundle}")
+    warn_if_unsigned(request.bundle)
     verb = "verify" if os.path.lexists(request.bundle / CALIBRATION) else "calibrate"
     typer.echo(f"next        diffood {verb} {request.bundle} --images DIR")
 

@@ -13,7 +13,7 @@ from diffood.cli.options.machine import FixedMachineOptions
 from diffood.cli.options.parsers import png_file
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
-from diffood.cli.options.trust import TrustOptions
+from diffood.cli.options.trust import TrustOptions, warn_if_unsigned
 from diffood.errors import EXIT_INTERRUPTED, UsageError
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
@@ -89,6 +89,7 @@ def tune(
         draw_tuning(tuned, output)
     text = "\n".join([*describe_tuning(tuned), *describe_speeds(tuned.speeds, tuned.bundle.path)])
     typer.echo(json.dumps(tuned.as_json()) if as_json else text)
+    warn_if_unsigned(bundle)
     if tuned.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     options.exit_if_set_aside(tuned.images.set_aside)

@@ -11,7 +11,7 @@ from diffood.cli.options.inputs import InputOptions
 from diffood.cli.options.machine import VariantOptions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
-from diffood.cli.options.trust import TrustOptions
+from diffood.cli.options.trust import TrustOptions, warn_if_unsigned
 from diffood.errors import EXIT_FAILED
 from diffood.runtime.bundle.parity import ParityLimits
 
@@ -59,6 +59,7 @@ def verify(
     )
     result = verify_bundle(request, progress.show_progress)
     typer.echo(json.dumps(result.as_json()) if as_json else "\n".join(describe_verification(result)))
+    warn_if_unsigned(bundle)
     if not result.passed:
         options.print_set_aside(result.set_aside)
         raise typer.Exit(EXIT_FAILED)

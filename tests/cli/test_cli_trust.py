@@ -13,6 +13,7 @@ from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.trust import EXPECT_DIGEST, TRUST
 
 Run = Callable[..., Any]  # gives conftest.Done
+PLAN = ("--start-time", 360, "--stride", 360, "--repeats", 1, "--guidance", 0)
 OTHER = f"sha256:{'0' * 64}"
 
 
@@ -57,9 +58,8 @@ def test_a_run_tells_the_digest_of_the_bundle(run: Run, calibrated: Path, folder
     assert json.loads((tmp_path / "rows.jsonl.summary.json").read_bytes())["run"]["bundle_digest"] == digest
 
 
-def test_a_bundle_is_signed_trusted_calibrated_again_and_signed_by_the_device(
-    run: Run, calibrated: Path, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def make_keys(folder: Path) -> None:
+    """NAME.pem and NAME.pub of a maker and a device."""
     ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519", reason="extra `trust`")
     from cryptography.hazmat.primitives import serialization as form
 
@@ -67,8 +67,14 @@ def test_a_bundle_is_signed_trusted_calibrated_again_and_signed_by_the_device(
         key = ed25519.Ed25519PrivateKey.generate()
         private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
         public = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
-        (tmp_path / f"{name}.pem").write_bytes(private)
-        (tmp_path / f"{name}.pub").write_bytes(public)
+        (folder / f"{name}.pem").write_bytes(private)
+        (folder / f"{name}.pub").write_bytes(public)
+
+
+def test_a_bundle_is_signed_trusted_calibrated_again_and_signed_by_the_device(
+    run: Run, calibrated: Path, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_keys(tmp_path)
     bundle = Path(shutil.copytree(calibrated, tmp_path / "bundle"))
     maker, device = ("--trust", tmp_path / "maker.pub"), ("--trust", tmp_path / "device.pub")
     run("inspect", bundle, *maker).assert_one_line(1, "is not signed")
@@ -91,3 +97,36 @@ def test_a_bundle_is_signed_trusted_calibrated_again_and_signed_by_the_device(
     run("inspect", bundle, *maker).assert_one_line(1, "is not signed by a key that is trusted")
     (bundle / "calibration.json").write_bytes((bundle / "calibration.json").read_bytes() + b"\n")
     assert "not valid: 1 changed since, calibration.json among them" in run("inspect", bundle).out
+
+
+def test_whoever_changes_a_signed_bundle_is_told_to_sign_it_again(
+    run: Run, calibrated: Path, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    make_keys(tmp_path)
+    bundle, ind = Path(shutil.copytree(calibrated, tmp_path / "bundle")), calibrated.parent / "images"
+    trust = ("--trust", tmp_path / "maker.pub", "--trust", tmp_path / "device.pub")
+    machine = ("--backend", "onnxruntime-cpu", "--batch", 8, "--threads", 1)
+    assert run("sign", bundle, "--key", tmp_path / "maker.pem").code == 0
+    for words, changed, export in (
+        (("verify", bundle, "--images", ind, "--max-flips", 0.5, *machine), "parity.json", False),
+        (("calibrate", bundle, "--images", ind, "--fpr", 0.2, "--overwrite", *PLAN, *machine), "calibration", False),
+        (("calibrate", bundle, "--restore"), "calibration", False),
+        (("export", "--bundle", bundle, "--precision", "fp16"), "and", True),
+    ):
+        with subtests.test(words=" ".join(map(str, words[:3]))):
+            done = run(*words, *trust)
+            assert done.code in (0, 3), done
+            told = [line for line in done.err.splitlines() if "--trust refuses the bundle" in line]
+            assert len(told) == 1, done
+            assert changed in told[0]
+            remedy = f"`diffood sign {bundle} --key KEY{' --overwrite' if export else ''}`"
+            assert remedy in told[0]
+            run("inspect", bundle, *trust).assert_one_line(1, "sign")
+            sign = ["sign", bundle, "--key", tmp_path / ("maker.pem" if export else "device.pem")]
+            assert run(*sign, *(["--overwrite"] if export else [])).code == 0
+            shown = run("inspect", bundle, *trust)
+            assert shown.out.count("trusted by") == 2, shown
+            assert run("inspect", bundle, *trust).code == 0
+    (bundle / "signatures" / "export.sig").unlink()
+    (bundle / "signatures" / "calibration.sig").unlink()
+    assert "--trust" not in run("calibrate", bundle, "--restore").err  # where nothing is signed, nothing is said

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from diffood.cli.options.shared import print_warnings
 from diffood.runtime.bundle.trust import EXPECT_DIGEST, TRUST, Trust
 
 _PANEL = "Trust"
@@ -40,6 +41,13 @@ def _ask_for_digest(context: typer.Context, value: str | None) -> str | None:
     if value is not None:
         _ask(context, EXPECT_DIGEST, Trust(digest=value).digest or "")
     return value
+
+
+def warn_if_unsigned(bundle: Path) -> None:
+    """Tell, on standard error, that a signed bundle was changed by this command and must be signed again."""
+    from diffood.runtime.bundle.signing import describe_unsigned
+
+    print_warnings(filter(None, [describe_unsigned(bundle)]))
 
 
 @dataclass(frozen=True)

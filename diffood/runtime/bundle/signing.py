@@ -121,6 +121,28 @@ def list_signatures(bundle: Bundle, hashes: Mapping[str, str]) -> list[Signature
     return [_state(one, keys, hashes) for one in found]
 
 
+def describe_unsigned(path: Path) -> str:
+    """A sentence for whoever changed a signed bundle, with what to do; "" where it is not signed, or all of it is."""
+    try:
+        signatures = read_signatures(path)
+        if not signatures:
+            return ""
+        bundle = open_bundle(path, NOTHING_ASKED)
+        hashes = bundle.hash_files()
+    except BundleError as error:
+        return str(error)
+    signed = {(name, found) for one in signatures for name, found in one.hashes.items()}
+    changed = sorted({name for name, _ in {*hashes.items()} ^ signed})
+    if not changed:
+        return ""
+    exported = any(name == MANIFEST or name in bundle.manifest.files for name in changed)
+    more = f" and {len(changed) - 1} more files" if len(changed) > 1 else ""
+    return (
+        f"{changed[0]}{more} of {path} are not as they were signed, and --trust refuses the bundle: sign it again by "
+        f"`diffood sign {path} --key KEY{' --overwrite' if exported else ''}`."
+    )
+
+
 def _state(one: SignatureFile, keys: list[PublicKey], hashes: Mapping[str, str]) -> SignatureState:
     key = one.verified_by(keys)
     changed = tuple(sorted(name for name, found in one.hashes.items() if hashes.get(name) != found))
