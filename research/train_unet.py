@@ -3,8 +3,8 @@
 Class-conditional epsilon prediction on the linear schedule, null class in a tenth of the samples,
 times drawn uniformly (drawing low ones more often starves the high times that settle the class of
 a guided sample), AdamW with a constant rate that falls linearly over the last quarter, and the
-moving average of the weights. --data takes an archive of digits as well as the folder of
-Fashion-MNIST. Stops and resumes at its checkpoint; the same command with a larger
+moving average of the weights. --data takes an archive of digits or a file of build_materials as
+well as the folder of Fashion-MNIST. Stops and resumes at its checkpoint; the same command with a larger
 --steps goes on.
 """
 
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from diffood.runtime.images.pixels import from_pixels
 from diffood.zoo.classifier import CLASSES
-from research.datasets import FASHION_MNIST, load_training_data
+from research.datasets import FASHION_MNIST, SIDE, channels_first, load_training_data
 
 BATCH = 32
 RATE = 1e-3
@@ -30,12 +30,12 @@ NULL_SHARE = 0.1
 DECAY_SHARE = 0.25
 
 
-def build_unet(classes: int = CLASSES) -> UNet2DModel:
-    """Build the untrained network: 28x28 grey, the classes and a null class after them, 1.54 M parameters."""
+def build_unet(classes: int = CLASSES, side: int = SIDE, channels: int = 1) -> UNet2DModel:
+    """Build the untrained network: the classes and a null class after them, 1.54 M parameters."""
     return UNet2DModel(
-        sample_size=28,
-        in_channels=1,
-        out_channels=1,
+        sample_size=side,
+        in_channels=channels,
+        out_channels=channels,
         block_out_channels=(24, 48, 96),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
@@ -97,16 +97,17 @@ def train(data: Path, without: list[int], output: Path, steps: int, seed: int, *
     output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     training = load_training_data(data).without(without)
-    images = torch.from_numpy(from_pixels(training.images))[:, None]
+    images = torch.from_numpy(from_pixels(channels_first(training.images)))
     labels = torch.from_numpy(training.labels.astype(np.int64))
-    model, scheduler = build_unet(training.classes), DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
+    model = build_unet(training.classes, training.side, training.channels)
+    scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
     state = TrainingCheckpoint(output / "checkpoint.safetensors", model)
     start, running = time.monotonic() - state.seconds, 0.0
     while state.step < steps:
         generator = torch.Generator().manual_seed((seed << 32) + state.step)  # each step its own: resume repeats it
         batch = torch.randint(0, len(images), (BATCH,), generator=generator)
         times = torch.randint(0, scheduler.config.num_train_timesteps, (BATCH,), generator=generator)
-        noise = torch.randn(BATCH, 1, 28, 28, generator=generator)
+        noise = torch.randn(BATCH, *images.shape[1:], generator=generator)
         null = torch.rand(BATCH, generator=generator) < NULL_SHARE
         target = labels[batch].masked_fill(null, training.classes)
         noisy = scheduler.add_noise(images[batch], noise, times)

@@ -26,15 +26,15 @@ class ResidualBlock(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """28x28 grey classifier, 0.3 M parameters; the mean/std normalisation is inside.
+    """Classifier of small images, 0.3 M parameters; the mean/std normalisation is inside.
 
-    Input float32 [B, 1, 28, 28] in [0, 1]; returns (logits [B, classes], features [B, 128]).
+    Input float32 [B, channels, H, W] in [0, 1]; returns (logits [B, classes], features [B, 128]).
     """
 
-    def __init__(self, mean: float = 0.2860, std: float = 0.3530, classes: int = CLASSES) -> None:
+    def __init__(self, mean: float = 0.2860, std: float = 0.3530, classes: int = CLASSES, channels: int = 1) -> None:
         super().__init__()
         self.mean, self.std = mean, std  # Fashion-MNIST's training pixels
-        self.stem = nn.Sequential(nn.Conv2d(1, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(channels, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU())
         self.block1 = ResidualBlock(24, 24)
         self.block2 = ResidualBlock(24, 64)
         self.block3 = ResidualBlock(64, FEATURES)
@@ -71,3 +71,8 @@ class PairedResNet(nn.Module):
 def paired_resnet() -> PairedResNet:
     """Build the untrained network, as `--classifier .../classifier.py:paired_resnet` asks for it."""
     return PairedResNet()
+
+
+def materials_resnet() -> SmallResNet:
+    """Build the untrained network of the surfaces that research/build_materials.py cuts: colour, eight classes."""
+    return SmallResNet(classes=8, channels=3)
