@@ -7,22 +7,36 @@ import torch
 
 from research.datasets import FASHION_MNIST
 from research.left_out.extract import extract
+from research.left_out.paths import extract_paths
+from research.left_out.table import print_tables
 
 
 def main() -> None:
-    """Parse the command line and run one of the two steps."""
+    """Parse the command line and run one of the steps."""
     parser = argparse.ArgumentParser(description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verb = verbs.add_parser("extract", help="write what models say of all images to a cache")
-    verb.add_argument("--models", type=Path, required=True, help="folder of classifier.safetensors, unet, scheduler")
-    verb.add_argument("--data", type=Path, default=FASHION_MNIST)
-    verb.add_argument("--without", type=int, nargs="+", required=True, help="classes that the models never saw")
-    verb.add_argument("--limit", type=int, help="images of each set; all without")
-    verb.add_argument("--threads", type=int, default=1)
-    verb.add_argument("--output", type=Path, required=True)
+    for name, text in (
+        ("extract", "write what models say of all images to a cache"),
+        ("paths", "write what DiffPath and CFS need of them, at eleven UNet evaluations an image"),
+    ):
+        verb = verbs.add_parser(name, help=text)
+        verb.add_argument(
+            "--models", type=Path, required=True, help="folder of classifier.safetensors, unet, scheduler"
+        )
+        verb.add_argument("--data", type=Path, default=FASHION_MNIST)
+        verb.add_argument("--without", type=int, nargs="+", required=True, help="classes that the models never saw")
+        verb.add_argument("--limit", type=int, help="images of each set; all without")
+        verb.add_argument("--threads", type=int, default=1)
+        verb.add_argument("--output", type=Path, required=True)
+    verb = verbs.add_parser("table", help="print what every detector finds, in Markdown")
+    verb.add_argument("--caches", type=Path, nargs="+", required=True, help="written by extract; paths lie beside them")
     given = parser.parse_args()
+    if given.verb == "table":
+        print_tables(given.caches)
+        return
     torch.set_num_threads(given.threads)
-    extract(given.models, given.data, given.without, given.output, given.limit, given.threads)
+    write = extract if given.verb == "extract" else extract_paths
+    write(given.models, given.data, given.without, given.output, given.limit, given.threads)
 
 
 if __name__ == "__main__":

@@ -59,9 +59,14 @@ class SplitCache:
         return np.asarray(self._file[key])
 
     @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """All keys."""
+        return tuple(self._file)
+
+    @cached_property
     def sets(self) -> tuple[str, ...]:
         """Names of the sets: "train", "validation", "test", "near-…" and "far-…"."""
-        return tuple(key.removesuffix("/images") for key in self._file if key.endswith("/images"))
+        return tuple(key.removesuffix("/images") for key in self.keys if key.endswith("/images"))
 
     def block(self, name: str, key: str, block: str) -> npt.NDArray[Any]:
         """Means and standard deviations [N, 2·C] of one block of a set's noising (or of "blocks_null")."""

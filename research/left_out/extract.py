@@ -4,7 +4,8 @@ Keys are SET/NAME for the classifier and SET/tTIME-REPEAT/NAME for one noising; 
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,13 @@ class SplitModels:
         return eps, blocks
 
 
+@contextmanager
+def open_models(folder: Path, threads: int) -> Iterator[SplitModels]:
+    """The models of a folder with classifier.safetensors, unet and scheduler."""
+    with tempfile.TemporaryDirectory() as work:
+        yield SplitModels(folder, Path(work), threads)
+
+
 def _session(
     module: nn.Module, example: GraphInputs, outputs: tuple[str, ...], path: Path, threads: int
 ) -> onnxruntime.InferenceSession:
@@ -151,12 +159,15 @@ def _run(session: onnxruntime.InferenceSession, **inputs: npt.NDArray[np.generic
 
 def extract(models: Path, data: Path, without: Sequence[int], output: Path, limit: int | None, threads: int) -> None:
     """Write the cache of one split; with a limit, of so many images of each set."""
-    with tempfile.TemporaryDirectory() as work:
-        split = SplitModels(models, Path(work), threads)
+    with open_models(models, threads) as split:
+        _extract(split, split_sets(data, without), output, limit)
+
+
+def _extract(split: SplitModels, sets: dict[str, LabelledImages], output: Path, limit: int | None) -> None:
     found: Arrays = {"head_weight": split.head[0], "head_bias": split.head[1], "alpha_bar": split.alpha_bar}
     size = SIDE * SIDE
     pool = make_pool(DEFAULT.seed, 1 + max(repeat for _, repeat in NOISINGS), size, size)
-    for name, stored in split_sets(data, without).items():
+    for name, stored in sets.items():
         images = LabelledImages(stored.images[:limit], stored.labels[:limit])
         denoised = min(UNET_TRAINED, len(images.images)) if name == "train" else len(images.images)
         batches = [
@@ -167,6 +178,11 @@ def extract(models: Path, data: Path, without: Sequence[int], output: Path, limi
         for key in batches[0]:
             found[f"{name}/{key}"] = np.concatenate([batch[key] for batch in batches if key in batch])
         print(f"{output.name}: {name}, {len(images.images)} images", flush=True)
+    write_arrays(output, found)
+
+
+def write_arrays(output: Path, found: Arrays) -> None:
+    """Write an .npz whole or not at all."""
     unfinished = output.with_suffix(".partial.npz")
     np.savez(unfinished, allow_pickle=False, **found)
     unfinished.replace(output)
