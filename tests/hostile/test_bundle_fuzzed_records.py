@@ -14,7 +14,7 @@ from diffood.errors import DiffoodError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import load_calibrated_fusion, load_calibration
 from diffood.runtime.bundle.detectors import read_calibrated_detector
-from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, SetParity, add_record, load_parity
+from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, SetParity, add_record, flip_bound, load_parity
 from diffood.runtime.bundle.tuning import add_tuned, load_measured, load_tuned
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
@@ -44,7 +44,7 @@ def judgement(bundle: Bundle) -> ParityRecord:
         images=1000,
         flips=1,
         flips_to_alarm=1,
-        flip_bound=0.0056,
+        flip_bound=flip_bound(1, 1000),
         p_value_shift=0.01,
         threshold_shift=-0.002,
         sets={"digits": SetParity(images=500, flips=0, auroc_reference=0.99, auroc_variant=0.99)},

@@ -51,7 +51,11 @@ def test_an_engine_of_another_plan_under_this_ones_name_is_refused(victim: Path)
     folder = plant_engine(victim, "plain")
     record = json.loads((folder / "engine.json").read_bytes())
     folder = folder.rename(folder.with_name("tensorrt-rtx-sm86-fp32-reference"))
-    with pytest.raises(BundleError, match="-reference runs another plan, plain"):
+    with pytest.raises(BundleError, match="-reference holds the engine tensorrt-rtx-sm86-fp32-plain"):
+        find_engine(ask(victim, "reference"), VICTIM)
+    record["plan_name"] = "reference"
+    (folder / "engine.json").write_bytes(sealed(record))
+    with pytest.raises(BundleError, match="-reference runs another plan, reference"):
         find_engine(ask(victim, "reference"), VICTIM)
     record["plan"] = ask(victim, "reference").plan.model_dump(mode="json")
     (folder / "engine.json").write_bytes(sealed(record))

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffood.calibration.checked import FloatArray, IntArray
-from diffood.calibration.metrics.rates import auroc, clopper_pearson
+from diffood.calibration.metrics.rates import auroc
 from diffood.calibration.promises.thresholds import fit_threshold
 from diffood.calibration.scored_files import IND
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.calibration import Calibration, Fingerprint
-from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, SetParity
+from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, SetParity, flip_bound, list_problems
 from diffood.runtime.decision import DecisionRule, Decisions
 
 
@@ -36,11 +36,6 @@ class Run:
         return rule.decide(self.scores[name], self.predicted[name])
 
 
-def fewest_images(limits: ParityLimits) -> int:
-    """The smallest number of InD images at which a single flip is within the limit; 1 where no flip is allowed."""
-    return int(np.ceil(1 / limits.flips)) if limits.flips > 0 else 1
-
-
 def judge(reference: Run, variant: Run, calibration: Calibration, limits: ParityLimits) -> ParityRecord:
     """Compare two runs over the same images at the thresholds of a calibration.
 
@@ -56,15 +51,16 @@ def judge(reference: Run, variant: Run, calibration: Calibration, limits: Parity
         CalibrationError: There are too few InD images for the limits.
     """
     known, other = reference.scores[IND], variant.scores[IND]
-    if len(known) < fewest_images(limits):
+    if len(known) < limits.fewest_images:
         raise CalibrationError(
             f"{len(known)} in-distribution images are too few to judge a flip rate of {limits.flips:.2%}: at least "
-            f"{fewest_images(limits)} are needed. Give more with --images, or a higher --max-flips."
+            f"{limits.fewest_images} are needed. Give more with --images, or a higher --max-flips."
         )
     rule = DecisionRule.of(calibration)
     before, after = reference.decide(IND, rule), variant.decide(IND, rule)
     flipped = before.is_ood != after.is_ood
     flips = int(flipped.sum())
+    not_finite = int((~np.isfinite(other)).sum())
     sets = {name: _set_parity(reference, variant, name, rule) for name in reference.scores if name != IND}
     return ParityRecord(
         reference=reference.fingerprint,
@@ -74,13 +70,14 @@ def judge(reference: Run, variant: Run, calibration: Calibration, limits: Parity
         images=len(known),
         flips=flips,
         flips_to_alarm=int((flipped & after.is_ood).sum()),
-        flip_bound=clopper_pearson(flips, len(known))[1],
+        flip_bound=flip_bound(flips, len(known)),
         p_value_shift=float(np.abs(before.p_values - after.p_values).max()),
         threshold_shift=_quantile(other, calibration.alpha) - _quantile(known, calibration.alpha),
         sets=sets,
+        not_finite=not_finite,
         images_per_second=variant.images_per_second,
         reference_images_per_second=reference.images_per_second,
-        problems=tuple(_problems(flips, len(known), int((~np.isfinite(other)).sum()), sets, limits)),
+        problems=list_problems(flips, len(known), not_finite, sets, limits),
     )
 
 
@@ -98,21 +95,6 @@ def _auroc(run: Run, name: str) -> float:
     return auroc(_ranked(run.scores[IND]), _ranked(run.scores[name]))
 
 
-def _problems(flips: int, images: int, broken: int, sets: Mapping[str, SetParity], limits: ParityLimits) -> list[str]:
-    problems = []
-    if flips > limits.flips * images:
-        problems.append(f"{flips} of {images} verdicts flip ({flips / images:.2%}), {limits.flips:.2%} are allowed")
-    if broken:
-        problems.append(f"{broken} of {images} scores are not finite")
-    for name, found in sets.items():
-        shift = found.auroc_variant - found.auroc_reference
-        if abs(shift) > limits.auroc_shift:
-            problems.append(
-                f"AUROC on {name} moves by {100 * shift:+.2f} points, {100 * limits.auroc_shift:.2f} are allowed"
-            )
-    return problems
-
-
 def _quantile(scores: FloatArray, alpha: float) -> float:
     return fit_threshold(_ranked(scores), alpha, 0.95, "quantile").value
 
@@ -124,9 +106,13 @@ def _ranked(scores: FloatArray) -> FloatArray:
 
 def describe_judgement(record: ParityRecord) -> str:
     """One line about a judgement."""
-    flips = f"{record.flips} of {record.images} verdicts flip (95% interval up to {record.flip_bound:.2%})"
+    limits = record.limits
+    allowed = f", {limits.flips:.2%} allowed" if limits.flips != ParityLimits().flips else ""
+    flips = f"{record.flips} of {record.images} verdicts flip (95% interval up to {record.flip_bound:.2%}{allowed})"
     shifts = [abs(found.auroc_variant - found.auroc_reference) for found in record.sets.values()]
     auroc = f", the AUROC by at most {100 * max(shifts):.2f} points" if shifts else ""
+    if shifts and limits.auroc_shift != ParityLimits().auroc_shift:
+        auroc += f" ({100 * limits.auroc_shift:.2f} allowed)"
     speed = record.images_per_second / record.reference_images_per_second if record.reference_images_per_second else 0
     problems = f"; refused: {'; '.join(record.problems)}" if record.problems else ""
     return (

@@ -9,17 +9,19 @@ import hashlib
 from diffood.runtime.assembly.detector import CalibratedScale, build_detector
 from diffood.runtime.assembly.recipe import make_recipe
 from diffood.runtime.bundle.bundle import DETECTOR_FILES, Bundle, Precision
-from diffood.runtime.bundle.calibration import Calibration, find_calibration, load_calibrated_fusion
+from diffood.runtime.bundle.calibration import find_calibration, load_calibrated_fusion
 from diffood.runtime.bundle.detectors import (
     DetectorEntry,
     DetectorRecord,
+    calibrated_precisions,
+    detected_plan,
     hash_graphs,
+    list_data,
     load_detectors,
     save_detectors,
 )
 from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.bundle.graphs import list_roles, name_of
-from diffood.runtime.bundle.parity import load_parity, refusal
+from diffood.runtime.bundle.graphs import name_of
 from diffood.runtime.method.plan import Plan
 
 
@@ -29,7 +31,7 @@ def write_detectors(bundle: Bundle) -> DetectorRecord:
     Raises BundleError for a damaged graph or calibration.
     """
     calibration = find_calibration(bundle)
-    plan = calibration.fingerprint.plan if calibration else bundle.plan()
+    plan = detected_plan(bundle, calibration)
     scale = CalibratedScale(calibration, load_calibrated_fusion(bundle, calibration)) if calibration else None
     valid = calibrated_precisions(bundle, calibration) if calibration else frozenset()
     for precision in DETECTOR_FILES.keys() - set(bundle.precisions):
@@ -56,28 +58,16 @@ def refresh_detectors(bundle: Bundle) -> None:
         write_detectors(bundle)
 
 
-def calibrated_precisions(bundle: Bundle, calibration: Calibration) -> frozenset[Precision]:
-    """Precisions that may serve with a calibration, on whatever backend: its own, and what passed `diffood verify`."""
-    judged = load_parity(bundle)
-    held = (calibration.fingerprint, *(record.variant for record in judged.records))
-    return frozenset(
-        found.precision
-        for found in held
-        if found.precision in bundle.precisions and found.is_of(bundle) and not refusal(judged, calibration, found)
-    )
-
-
 def _write(bundle: Bundle, plan: Plan, precision: Precision, scale: CalibratedScale | None) -> DetectorEntry:
     model = build_detector(make_recipe(bundle, plan, precision, weights=False), scale)
     file = DETECTOR_FILES[precision]
     write_durably(bundle.path / file, model)
-    data = {bundle.graph(role, precision).data for role in list_roles(bundle, plan)}
     return DetectorEntry(
         sha256=hashlib.sha256(model).hexdigest(),
         size=len(model),
         precision=precision,
         file=file,
-        data=tuple(sorted(filter(None, data))),
+        data=list_data(bundle, plan, precision),
         graphs=hash_graphs(bundle, plan, precision),
         calibrated=scale is not None,
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle.bundle import (
@@ -26,7 +26,8 @@ from diffood.runtime.bundle.bundle import (
 )
 from diffood.runtime.bundle.calibration import Calibration, find_calibration
 from diffood.runtime.bundle.files import read_regular, record_bytes
-from diffood.runtime.bundle.graphs import list_roles
+from diffood.runtime.bundle.graphs import list_roles, name_of
+from diffood.runtime.bundle.parity import load_parity, refusal
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.records import Record, Text
 
@@ -68,6 +69,12 @@ class DetectorRecord(Record):
     calibration_sha256: Sha256 | None
     files: Annotated[tuple[DetectorEntry, ...], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _one_for_each_precision(self) -> "DetectorRecord":
+        if len({entry.precision for entry in self.files}) < len(self.files):
+            raise ValueError("files: a precision occurs twice")
+        return self
+
 
 @dataclass(frozen=True)
 class DetectorFile:
@@ -96,6 +103,28 @@ class CalibratedDetector(DetectorFile):
 def hash_graphs(bundle: Bundle, plan: Plan, precision: Precision) -> dict[Role, Sha256]:
     """sha256 of the graphs that a plan takes, by role."""
     return {role: bundle.sha256(bundle.graph(role, precision)) for role in list_roles(bundle, plan)}
+
+
+def list_data(bundle: Bundle, plan: Plan, precision: Precision) -> tuple[FileName, ...]:
+    """Files with weights that a plan's graphs have, ascending."""
+    data = {bundle.graph(role, precision).data for role in list_roles(bundle, plan)}
+    return tuple(sorted(filter(None, data)))
+
+
+def detected_plan(bundle: Bundle, calibration: Calibration | None) -> Plan:
+    """What the bundle's detector files compute: the calibrated plan, or the default one."""
+    return calibration.fingerprint.plan if calibration else bundle.plan()
+
+
+def calibrated_precisions(bundle: Bundle, calibration: Calibration) -> frozenset[Precision]:
+    """Precisions that may serve with a calibration, on whatever backend: its own, and what passed `diffood verify`."""
+    judged = load_parity(bundle)
+    held = (calibration.fingerprint, *(record.variant for record in judged.records))
+    return frozenset(
+        found.precision
+        for found in held
+        if found.precision in bundle.precisions and found.is_of(bundle) and not refusal(judged, calibration, found)
+    )
 
 
 def load_detectors(bundle: Bundle) -> DetectorRecord | None:
@@ -156,8 +185,19 @@ def find_stale(bundle: Bundle, record: DetectorRecord, entry: DetectorEntry, cal
     if held != current:
         now = f"{CALIBRATION} is {current[:12]}…" if current else f"there is no {CALIBRATION}"
         return f"has the calibration {str(held)[:12]}…, and {now}"
+    return _find_untrue(bundle, record, entry, calibration)
+
+
+def _find_untrue(bundle: Bundle, record: DetectorRecord, entry: DetectorEntry, calibration: Calibration | None) -> str:
+    """What of a record does not follow from the bundle, as the end of a sentence; "" if all of it does."""
+    if record.plan != detected_plan(bundle, calibration) or record.plan_name != name_of(bundle, record.plan):
+        return f"computes another plan than {CALIBRATION if calibration else 'the default one'}"
     if entry.graphs != hash_graphs(bundle, record.plan, entry.precision):
         return "was assembled from other graphs than the bundle has"
+    if entry.file != DETECTOR_FILES[entry.precision] or entry.data != list_data(bundle, record.plan, entry.precision):
+        return f"is not the file of {entry.precision}, or has other files of weights"
+    if entry.calibrated != (calibration is not None and entry.precision in calibrated_precisions(bundle, calibration)):
+        return f"{'gives' if entry.calibrated else 'gives no'} verdicts, against what `diffood verify` found"
     return ""
 
 

@@ -33,6 +33,12 @@ class Profile(Record):
     usual: Annotated[int, Field(ge=1)]
     largest: Annotated[int, Field(ge=1)]
 
+    @model_validator(mode="after")
+    def _ascending(self) -> "Profile":
+        if not self.smallest <= self.usual <= self.largest:
+            raise ValueError(f"{self.smallest}, {self.usual}, {self.largest} images do not ascend")
+        return self
+
 
 DEFAULT_PROFILE = Profile(smallest=1, usual=32, largest=64)  # of `diffood export --engine`
 
@@ -140,7 +146,11 @@ def _read(bundle: Bundle, folder: Path) -> EngineFolder:
     if folder.is_symlink():
         raise BundleError(f"{folder} is a link; a bundle holds plain folders and files only: {remedy}.")
     name = f"{ENGINES}/{folder.name}/{RECORD}"
-    return EngineFolder(folder, bundle.read_record(name, EngineRecord, MAX_RECORD_BYTES, remedy))
+    record = bundle.read_record(name, EngineRecord, MAX_RECORD_BYTES, remedy)
+    expected = target_name(record.library, record.compute_capability, record.precision, record.plan_name)
+    if folder.name != expected:
+        raise BundleError(f"{folder} holds the engine {expected}, as its {RECORD} says; {remedy}.")
+    return EngineFolder(folder, record)
 
 
 def read_plan(engine: EngineFolder, stage: StageFile) -> bytes:

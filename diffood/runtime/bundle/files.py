@@ -61,7 +61,25 @@ def parse_content(data: bytes, path: Path, remedy: str = WHOLE_COPY) -> Any:
 def validate_record(content: Any, path: Path, model: type[Model], remedy: str = WHOLE_COPY) -> Model:
     """The record that a file says, if its hash is that of its content. Raises BundleError where it is invalid."""
     with explain_invalid(str(path), remedy, BundleError):
-        return model.model_validate(_unseal(content) if isinstance(content, dict) else content)
+        if not isinstance(content, dict):
+            return model.model_validate(content)
+        fields = _unseal(content)
+        record = model.model_validate(fields)
+        _require_own_form(record, fields)
+        return record
+
+
+def _require_own_form(record: BaseModel, fields: dict[str, Any]) -> None:
+    """Raise ValueError where a file says its record in another way than we write it: true for 1, 1.0 for 1, "1" for 1.
+
+    So a record has one hash, and no other reader of the file understands another value than ours.
+    """
+    written = parse_json(record.model_dump_json(exclude_unset=True).encode())
+    if hash_content(written) != hash_content(fields):
+        name = next(
+            name for name in fields if hash_content({"": fields[name]}) != hash_content({"": written.get(name)})
+        )
+        raise ValueError(f"{name}: it is not in the form in which it is written, got {str(fields[name])[:80]!r}")
 
 
 def _unseal(content: dict[str, Any]) -> dict[str, Any]:

@@ -1,21 +1,26 @@
-"""parity.json at run time: which variants were found to give the verdicts of the calibrated one. Judges nothing.
+"""parity.json at run time: which variants were found to give the verdicts of the calibrated one. Scores nothing.
 
-calibration.parity measures and judges, and leaves a record in the bundle.
+calibration.parity measures, and leaves a record in the bundle. What follows from its counts is computed again whenever
+the record is read: the bound and the problems. The counts themselves, the AUROCs, the shifts and the speeds cannot be
+had again without the images: they are a claim of whoever ran `diffood verify`, which a signature vouches for.
 """
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diffood.errors import RefusedEngineError
 from diffood.runtime.bundle.bundle import PARITY, Bundle, Sha256
 from diffood.runtime.bundle.calibration import Calibration, Fingerprint
 from diffood.runtime.bundle.files import record_bytes
+from diffood.runtime.method.promises import CLOSE, upper_end
 from diffood.runtime.records import Record, Share, Text
 
 MAX_PARITY_BYTES = 4 * 2**20
+TAIL = 0.025  # of each side of a 95 % interval
 
 
 class ParityLimits(Record):
@@ -23,6 +28,11 @@ class ParityLimits(Record):
 
     flips: Share = 0.005
     auroc_shift: Share = 0.002
+
+    @property
+    def fewest_images(self) -> int:
+        """The smallest number of InD images at which a single flip is within the limit; 1 where no flip is allowed."""
+        return math.ceil(1 / self.flips) if self.flips > 0 else 1
 
 
 class SetParity(Record):
@@ -32,6 +42,12 @@ class SetParity(Record):
     flips: Annotated[int, Field(ge=0)]
     auroc_reference: Share
     auroc_variant: Share
+
+    @model_validator(mode="after")
+    def _possible(self) -> "SetParity":
+        if self.flips > self.images:
+            raise ValueError(f"{self.flips} verdicts flip of {self.images}")
+        return self
 
 
 class ParityRecord(Record):
@@ -49,6 +65,7 @@ class ParityRecord(Record):
         p_value_shift: Largest difference of p-values.
         threshold_shift: The variant's threshold minus the reference's, both at the calibration's rate on these images.
         sets: OOD sets by name.
+        not_finite: In-distribution scores of the variant that are no finite number.
         images_per_second: Of the variant on these images, in turns with the reference on the machine that verified.
         reference_images_per_second: Of the reference.
         problems: Limits that were exceeded.
@@ -65,14 +82,54 @@ class ParityRecord(Record):
     p_value_shift: Share
     threshold_shift: float
     sets: dict[Text, SetParity]
+    not_finite: Annotated[int, Field(ge=0)] = 0
     images_per_second: Annotated[float, Field(ge=0)]
     reference_images_per_second: Annotated[float, Field(ge=0)]
     problems: tuple[Text, ...]
+
+    @model_validator(mode="after")
+    def _follows_from_its_counts(self) -> "ParityRecord":
+        if not self.flips_to_alarm <= self.flips <= self.images or self.not_finite > self.images:
+            raise ValueError(
+                f"of {self.images} images {self.flips} verdicts flip, {self.flips_to_alarm} of them to an alarm, and "
+                f"{self.not_finite} scores are not finite: that is not possible"
+            )
+        if self.images < self.limits.fewest_images:
+            raise ValueError(f"images: {self.images} are too few, {self.limits.fewest_images} are needed")
+        if not math.isclose(self.flip_bound, bound := flip_bound(self.flips, self.images), rel_tol=CLOSE):
+            raise ValueError(f"flip_bound: {self.flip_bound} is not what the flips give, {bound}")
+        found = list_problems(self.flips, self.images, self.not_finite, self.sets, self.limits)
+        if self.problems != found:
+            raise ValueError(f"problems: they are not those of the counts and limits, {list(found)}")
+        return self
 
     @property
     def passed(self) -> bool:
         """Whether the variant may be used instead of the reference."""
         return not self.problems
+
+
+def flip_bound(flips: int, images: int) -> float:
+    """Upper end of the Clopper-Pearson 95 % interval of the share of flipped verdicts."""
+    return upper_end(flips, images, TAIL)
+
+
+def list_problems(
+    flips: int, images: int, not_finite: int, sets: Mapping[str, SetParity], limits: ParityLimits
+) -> tuple[str, ...]:
+    """The limits that a variant exceeds, a clause each; the arguments are those of ParityRecord."""
+    problems = []
+    if flips > limits.flips * images:
+        problems.append(f"{flips} of {images} verdicts flip ({flips / images:.2%}), {limits.flips:.2%} are allowed")
+    if not_finite:
+        problems.append(f"{not_finite} of {images} scores are not finite")
+    for name, found in sets.items():
+        shift = found.auroc_variant - found.auroc_reference
+        if abs(shift) > limits.auroc_shift:
+            problems.append(
+                f"AUROC on {name} moves by {100 * shift:+.2f} points, {100 * limits.auroc_shift:.2f} are allowed"
+            )
+    return tuple(problems)
 
 
 class CheckRecord(Record):
@@ -111,6 +168,15 @@ class ParityFile(Record):
     format: Literal[1] = 1
     records: tuple[ParityRecord, ...] = ()
     checks: tuple[CheckRecord, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_judgement_for_each_pair(self) -> "ParityFile":
+        pairs = [(record.reference, record.variant) for record in self.records]
+        if any(pair in pairs[:place] for place, pair in enumerate(pairs)):
+            raise ValueError("records: a variant is judged twice")
+        if any(record.reference == record.variant for record in self.records):
+            raise ValueError("records: a variant is judged by itself")
+        return self
 
 
 def load_parity(bundle: Bundle) -> ParityFile:

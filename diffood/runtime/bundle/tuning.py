@@ -1,7 +1,7 @@
 """tuning.json: the images a plan was chosen on, which no threshold is fitted on, and the plans it was chosen from."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -38,6 +38,12 @@ class MeasuredPlan(Record):
     front: bool
     chosen: bool
 
+    @model_validator(mode="after")
+    def _inside_its_interval(self) -> "MeasuredPlan":
+        if not self.low <= self.auroc <= self.high:
+            raise ValueError(f"auroc: {self.auroc} is not in its interval, {self.low} to {self.high}")
+        return self
+
 
 class TuningMeasurement(Record):
     """What the last tuning measured.
@@ -56,17 +62,48 @@ class TuningMeasurement(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TuningMeasurement":
-        if sum(plan.chosen for plan in self.plans) != 1 or not any(plan.front for plan in self.plans):
-            raise ValueError("exactly one plan is chosen, and some are on the front")
+        chosen = [plan for plan in self.plans if plan.chosen]
+        if len(chosen) != 1:
+            raise ValueError(f"exactly one plan is chosen, got {len(chosen)}")
+        if chosen[0].cost > self.limit:
+            raise ValueError(f"the chosen plan costs {chosen[0].cost}, more than the limit {self.limit}")
+        if set(self._points(plan for plan in self.plans if plan.front)) != set(self._front()):
+            raise ValueError("front: it is not that of the costs and AUROCs")
         return self
+
+    @staticmethod
+    def _points(plans: Iterable[MeasuredPlan]) -> list[tuple[float, float]]:
+        return [(plan.cost, -plan.auroc) for plan in plans]
+
+    def _front(self) -> list[tuple[float, float]]:
+        """Costs and negative AUROCs of the plans that no other beats, by ascending cost; one of equal ones."""
+        front: list[tuple[float, float]] = []
+        for point in sorted(self._points(self.plans)):
+            if not front or point[1] < front[-1][1]:
+                front.append(point)
+        return front
 
 
 class TuningRecord(Record):
-    """The content of tuning.json; images: sha256 of every in-distribution file that `diffood tune` used, ascending."""
+    """The content of tuning.json.
+
+    The front follows from the costs and AUROCs; these, and which plan was chosen, are a claim of whoever tuned.
+
+    Attributes:
+        format: Format of the file.
+        images: sha256 of every in-distribution file that `diffood tune` used, ascending.
+        measured: What the last tuning measured; None before one was complete.
+    """
 
     format: Literal[1] = 1
     images: Annotated[tuple[Sha256, ...], Field(max_length=MOST_IMAGES)] = ()
     measured: TuningMeasurement | None = None
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "TuningRecord":
+        if any(b <= a for a, b in zip(self.images, self.images[1:], strict=False)):
+            raise ValueError("images: the hashes must ascend without repeating")
+        return self
 
 
 def load_tuned(bundle: Bundle) -> frozenset[str]:

@@ -20,6 +20,14 @@ CLOSE = 1e-6  # relative; a sum of the logarithms of ten million scores is exact
 HALVINGS = 52  # of the rates from 0 to 1; once more, and the largest would be 1
 
 
+def upper_end(hits: int, n: int, risk: float) -> float:
+    """The rate at which at most `hits` of n are hit with a probability of `risk`: 0.025 for the end of a 95 % interval.
+
+    That of Clopper and Pearson (1934); 1 where all are hit.
+    """
+    return _solve(_log_choose(n, hits), n, risk) if hits < n else 1.0
+
+
 def as_written(share: float) -> Fraction:
     """The decimal number that the user wrote, exactly: 0.07 as 7/100.
 

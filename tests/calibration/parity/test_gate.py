@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made_up import calibration_of, fingerprint_of
 from refusals import assert_refused
 
-from diffood.calibration.parity.gate import Run, fewest_images, judge
+from diffood.calibration.parity.gate import Run, judge
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import ClassThreshold, ClassThresholds, Fingerprint, save_calibration
@@ -98,7 +98,7 @@ def test_a_variant_is_judged_at_the_thresholds_of_the_classes_it_predicts() -> N
 
 def test_too_few_images_to_see_the_limit_are_refused() -> None:
     for flips, needed in ((0.005, 200), (0.001, 1000), (0.5, 2), (0.0, 1)):
-        assert fewest_images(ParityLimits(flips=flips)) == needed
+        assert ParityLimits(flips=flips).fewest_images == needed
         few = KNOWN[: needed - 1]
         if len(few):
             reference, variant = run_of(REFERENCE, {"ind": few}, 1.0), run_of(VARIANT, {"ind": few}, 1.0)

@@ -23,7 +23,7 @@ from diffood.runtime.bundle.bundle import Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import load_calibration, save_calibration
 from diffood.runtime.bundle.detectors import load_detectors, read_calibrated_detector, read_detector
 from diffood.runtime.bundle.external_data import find_external_data
-from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, add_record
+from diffood.runtime.bundle.parity import ParityLimits, ParityRecord, add_record, flip_bound, list_problems
 from diffood.runtime.bundle.writing import add_default_plan, write_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
@@ -323,24 +323,24 @@ def in_two_precisions(bundle: Bundle) -> Bundle:
     return open_bundle(bundle.path)
 
 
-def judge_fp16(bundle: Bundle, problems: tuple[str, ...]) -> None:
+def judge_fp16(bundle: Bundle, flips: int) -> None:
     """Store what `diffood verify` concludes of the FP16 variant."""
-    fingerprint = load_calibration(bundle).fingerprint
+    fingerprint, images, limits = load_calibration(bundle).fingerprint, 200, ParityLimits()
     judged = ParityRecord(
         reference=fingerprint,
         variant=fingerprint.model_copy(update={"precision": "fp16"}),
         calibration_sha256=load_calibration(bundle).sha256,
-        limits=ParityLimits(),
-        images=100,
-        flips=0,
+        limits=limits,
+        images=images,
+        flips=flips,
         flips_to_alarm=0,
-        flip_bound=0.03,
+        flip_bound=flip_bound(flips, images),
         p_value_shift=0,
         threshold_shift=0,
         sets={},
         images_per_second=1,
         reference_images_per_second=1,
-        problems=problems,
+        problems=list_problems(flips, images, 0, {}, limits),
     )
     add_record(bundle, judged)
     refresh_detectors(bundle)
@@ -357,12 +357,12 @@ def test_another_precision_gives_verdicts_once_it_is_verified(bundle: Bundle, fo
     assert not gives_verdicts("fp16")
     with pytest.raises(CalibrationError, match=r"gives no verdicts: .* not for fp16\. Run `diffood verify"):
         read_calibrated_detector(bundle, "fp16")
-    judge_fp16(bundle, ("too many flips",))
+    judge_fp16(bundle, flips=50)
     assert not gives_verdicts("fp16")
-    judge_fp16(bundle, ())
+    judge_fp16(bundle, flips=0)
     assert gives_verdicts("fp16")
     assert read_calibrated_detector(bundle, "fp16").entry.calibrated
-    judge_fp16(bundle, ("too many flips",))
+    judge_fp16(bundle, flips=50)
     assert not gives_verdicts("fp16")
 
 
