@@ -8,13 +8,15 @@ OUTPUT ?= demo-output
 CONSTRAINTS := $(if $(shell command -v nvidia-smi),,-c constraints-cpu.txt)
 
 WORKERS ?= 2
+MINUTES ?= 10
+TARGETS ?= $(notdir $(wildcard tests/fuzz/corpus/*))
 PYTEST := $(BIN)/python -m pytest --durations=15
 SPREAD := -n $(WORKERS) --dist loadscope
 FLOORS := tests/runtime tests/serving tests/report tests/calibration/metrics tests/cli/test_cli_verbs.py \
 	tests/cli/test_cli_calibrate.py tests/cli/test_doctor.py tests/cli/test_cli_extras.py
 UNIT := tests/runtime/method tests/runtime/images tests/calibration/promises tests/calibration/metrics tests/serving/rows
 
-.PHONY: help demo test test-unit test-slow test-all test-floors mutation check format docs clean
+.PHONY: help demo test test-unit test-slow test-all test-floors mutation fuzz check format docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +46,10 @@ test-floors: $(VENV)/installed ## the runtime and the command line on the oldest
 mutation: $(VENV)/installed ## mutation scores of the pure modules, an hour of one core
 	$(BIN)/python -m pip install --quiet --editable '.[mutation]'
 	$(BIN)/python tests/mutation/score.py
+
+fuzz: $(VENV)/installed ## coverage-guided fuzzing, MINUTES=10 for each of TARGETS; what fails is left in .fuzz/
+	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	for target in $(TARGETS); do $(BIN)/python tests/fuzz/run.py $$target --minutes $(MINUTES) || exit 1; done
 
 check: $(VENV)/installed ## lint, types, layers, spelling, documentation
 	$(BIN)/ruff check diffood research tests benchmarks docs

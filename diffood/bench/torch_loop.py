@@ -24,6 +24,7 @@ from diffood.runtime.bundle.bundle import Bundle, Manifest, open_bundle
 from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import epsilon_coefficients
+from diffood.runtime.records import one_line
 
 Tensor = torch.Tensor
 
@@ -177,7 +178,7 @@ def open_torch_loop(
         try:
             loop.run(black)
         except Exception as error:  # a missing compiler, or a layer that does not run in FP16: one of a dozen types
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)[:200]
             raise ExportError(f"{what} does not work here: {type(error).__name__}: {reason}") from None
     return loop
 

@@ -27,6 +27,11 @@ def escape_for_terminal(text: str) -> str:
     )
 
 
+def one_line(said: object) -> str:
+    """What a library says, such as its error, in one printable line: it may quote a hostile file."""
+    return escape_for_terminal(" ".join(str(said).split()))
+
+
 def _require_printable(text: str) -> str:
     if any(map(is_control_character, text)):
         raise ValueError("it contains control characters, which may not be printed")

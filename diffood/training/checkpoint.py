@@ -10,7 +10,7 @@ from pydantic import Field
 from diffood.errors import TrainingError, UsageError
 from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.json_reader import parse_json
-from diffood.runtime.records import Record, explain_invalid
+from diffood.runtime.records import Record, explain_invalid, one_line
 
 CHECKPOINT = "checkpoint.safetensors"
 _KEY = "diffood"  # of the file's metadata
@@ -153,5 +153,5 @@ def load_tensors(folder: Path, networks: dict[str, Any], optimiser: torch.optim.
         }
         optimiser.load_state_dict(saved)
     except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise TrainingError(f"{folder / CHECKPOINT} does not fit this training ({reason}); {_RECOMMENDED}.") from None

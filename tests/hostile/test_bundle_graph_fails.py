@@ -21,13 +21,31 @@ def out_of_range(x: Value) -> Value:
     return x + builder.node("Gather", builder.constant(np.ones(3, np.float32)), place, axis=0)
 
 
-def hostile(model: bytes) -> bytes:
-    """A classifier that is given such an image."""
+def as_it_is(value: Value) -> Value:
+    return value
+
+
+def half_as_wide(logits: Value) -> Value:
+    """Twice as many rows of half the width, a number that an engine knows when it runs."""
+    five = (logits.reduce("ReduceSum", 0, 1) * 0.0 + 5.0).cast(messages.INT64).reshape(1)
+    return logits.builder.node("Reshape", logits, logits.builder.concat([logits.builder.integers([-1]), five]))
+
+
+def row_twice(logits: Value) -> Value:
+    """Two rows for an image: declared is a free number of them."""
+    return logits.builder.concat([logits, logits])
+
+
+def hostile(
+    model: bytes, image: Callable[[Value], Value] = out_of_range, logits: Callable[[Value], Value] = as_it_is
+) -> bytes:
+    """A classifier that is given such an image, and gives such logits."""
     builder, part = GraphBuilder(), Part("classify", model)
     made = messages.Model.FromString(model)
     (given,) = made.graph.input
     shape = ("batch", *(dim.dim_value for dim in given.type.tensor_type.shape.dim[1:]))
-    found = part(builder, {"x": out_of_range(builder.input("x", messages.FLOAT, shape))})
+    found = part(builder, {"x": image(builder.input("x", messages.FLOAT, shape))})
+    found["logits"] = logits(found["logits"])
     for value in made.graph.output:
         width = value.type.tensor_type.shape.dim[1].dim_value
         builder.output(value.name, found[value.name], messages.FLOAT, ("batch", width))
@@ -44,3 +62,19 @@ def test_a_graph_that_fails_while_it_runs_is_explained_in_a_sentence(
         pytest.raises(BundleError, match=r"ONNX Runtime failed while it ran a graph of the bundle \(.+\): export the"),
     ):
         list(detector.observe(enumerate(np.zeros((2, 1, 28, 28), np.uint8))))
+
+
+def test_outputs_of_other_shapes_than_declared_are_refused(
+    victim: Path, reseal: Callable[[str, bytes], None], subtests: pytest.Subtests
+) -> None:
+    original = (victim / "classify.onnx").read_bytes()
+    changes = {"start_times": (), "repeats": 0, "witnesses": ("energy",)}
+    for logits in (half_as_wide, row_twice):
+        with subtests.test(logits.__name__):
+            reseal("classify.onnx", hostile(original, as_it_is, logits))
+            bundle = open_bundle(victim)
+            with (
+                Detector.load(bundle, bundle.plan("plain").changed(changes), batch=2, threads=1) as detector,
+                pytest.raises(BundleError, match=r"gives 'logits' of the shape \[.+\] and declares \[2, 10\]; export"),
+            ):
+                list(detector.observe(enumerate(np.zeros((2, 1, 28, 28), np.uint8))))

@@ -1,5 +1,6 @@
 """Attack: a resealed graph that is a program: loops, functions, foreign operators, constants that ask for terabytes."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,24 @@ def test_ends_of_slices_and_free_sizes_are_allowed() -> None:
     y: Value = builder.node("Slice", x, *ends).reshape(-1, 8)
     builder.output("y", y, messages.FLOAT, ("n", 8))
     assert not find_forbidden(builder.serialise({"": 21}))
+
+
+def test_names_that_are_no_text_or_act_on_a_terminal_are_refused_on_one_line(
+    victim: Path, reseal: Reseal, subtests: pytest.Subtests
+) -> None:
+    """An engine quotes them in its errors."""
+    original = (victim / "classify.onnx").read_bytes()
+    model = messages.Model.FromString(original)
+    names = {"output": "logits", "weight": model.graph.initializer[0].name, "size": "batch"}
+    names |= {"input of a node": model.graph.node[1].input[0]}
+    for what, name in names.items():
+        for letter, said in ((b"\xff", "it has names that are not UTF-8"), (b"\x1b", ".*")):
+            with subtests.test(what=what, letter=letter), undone(victim):
+                reseal("classify.onnx", original.replace(name.encode(), letter + name.encode()[1:], 1))
+                bundle = open_bundle(victim)
+                try:
+                    Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1)
+                except BundleError as error:
+                    assert str(error).isprintable() and re.search(said, str(error))
+                else:
+                    assert (what, letter) == ("size", b"\x1b"), "accepted"

@@ -26,7 +26,16 @@ def mutated_records(data: bytes, count: int, seed: int) -> Iterator[bytes]:
         yield mutate(data, rng) if number % 2 else _change(content, rng)
 
 
-def _change(content: Any, rng: np.random.Generator) -> bytes:
+def change_record(data: bytes, rng: np.random.Generator, *, seal: bool = True) -> bytes:
+    """Damage what a record says; its bytes where it is no JSON."""
+    try:
+        content = json.loads(data)
+        return _change(content, rng, seal=seal)
+    except (ValueError, RecursionError):
+        return mutate(data, rng)
+
+
+def _change(content: Any, rng: np.random.Generator, *, seal: bool = True) -> bytes:
     changed = copy.deepcopy(content)
     for _ in range(rng.integers(1, 4)):
         places = list(_places(changed))
@@ -43,7 +52,7 @@ def _change(content: Any, rng: np.random.Generator) -> bytes:
                 holder[key] = copy.deepcopy(other_holder[other_key])
             case 4:
                 holder[key] = [holder[key], copy.deepcopy(holder[key])]
-    return sealed(changed) if isinstance(changed, dict) else json.dumps(changed).encode()
+    return sealed(changed) if seal and isinstance(changed, dict) else json.dumps(changed).encode()
 
 
 def _places(content: Any) -> Iterator[tuple[Any, Any]]:

@@ -13,6 +13,7 @@ from diffood.export.graphs.modules import ClassifyGraph
 from diffood.export.onnx.half_precision import halve
 from diffood.export.onnx.proof import GraphInputs, export_onnx, prove_structure, strip_metadata
 from diffood.export.sources.classifiers.onnx_classifier import FEATURES, LOGITS, OnnxClassifier, opset_of
+from diffood.runtime.records import one_line
 
 _PREFIX = "classifier."
 _IMAGE = "image"
@@ -74,7 +75,7 @@ def _at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         try:
             made = version_converter.convert_version(model, opset)
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)[:300]
             raise ExportError(
                 f"The classifier is written in opset {found} and cannot be rewritten in {opset} ({reason}): export it "
                 f"again in opset {opset}, or give --opset {found} if that is 18 to 21."

@@ -22,6 +22,7 @@ from diffood.errors import ExportError
 from diffood.export.onnx.weights_file import WeightsFile
 from diffood.export.request import OPSET
 from diffood.runtime.bundle.operators import find_forbidden
+from diffood.runtime.records import one_line
 
 PROOF_BATCHES = (1, 2, 5)
 ADVICE = " Try another torch or onnxruntime version."  # where a proof fails
@@ -157,7 +158,7 @@ def run_onnx(path: Path, outputs: tuple[str, ...]) -> Outputs:
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no class in common
-        reason = " ".join(str(error).split())[-300:]
+        reason = one_line(error)[-300:]
         raise ExportError(f"ONNX Runtime cannot run {path.name}: {reason}") from None
     return lambda sample: session.run(list(outputs), {name: value.numpy() for name, value in sample.items()})
 

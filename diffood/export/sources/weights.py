@@ -17,6 +17,7 @@ from diffood.export.sources.checkpoint import (
     find_weights,
     shorten_name,
 )
+from diffood.runtime.records import one_line
 
 _CHUNK = 2**20
 
@@ -89,7 +90,7 @@ def load_state(model: nn.Module, found: FoundWeights, file: str, origin: str) ->
     try:
         model.load_state_dict(found.tensors, strict=False)  # a counter of batches may be missing, as in old files
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[-300:]
+        reason = one_line(error)[-300:]
         raise ExportError(f"{file} does not fit {origin}: {reason} Give weights of this network.") from None
 
 

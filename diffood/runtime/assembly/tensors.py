@@ -7,6 +7,7 @@ from typing import Any
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import Bundle, Role
 from diffood.runtime.onnx.parts import Part
+from diffood.runtime.records import one_line
 
 Tensor = tuple[str | int | None, ...]  # ONNX's word for the type, then dimensions; a name or None for a free one
 Tensors = dict[str, Tensor]
@@ -15,6 +16,7 @@ FLOAT, INT64 = "tensor(float)", "tensor(int64)"
 # onnx.proto's numbers of types, from 1
 _TYPES = "float uint8 int8 uint16 int16 int32 int64 string bool float16 double".split()  # noqa: SIM905
 _BATCH = "batch"
+_LONGEST = 1000  # characters of what a message says of a graph
 
 
 def expected_tensors(bundle: Bundle, role: Role) -> tuple[Tensors, Tensors]:
@@ -81,4 +83,5 @@ def _fits(found: Tensor, wanted: Tensor) -> bool:
 
 
 def _words(tensors: Tensors) -> str:
-    return ", ".join(f"{name} {kind}{list(shape)}" for name, (kind, *shape) in sorted(tensors.items()))
+    words = ", ".join(f"{name} {kind}{list(shape)}" for name, (kind, *shape) in sorted(tensors.items()))
+    return one_line(words)[:_LONGEST]

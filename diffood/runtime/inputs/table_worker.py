@@ -54,7 +54,7 @@ def main() -> None:
     try:
         file = _ParentsFile(pipe, table.size)
         with pyarrow.parquet.ParquetFile(file, buffer_size=BUFFER) as parquet:
-            for identity, data in itertools.islice(_rows(parquet, table), table.first, None):
+            for identity, data in itertools.islice(read_rows(parquet, table), table.first, None):
                 _send(pipe, identity, data)
         pipe.send_bytes(json.dumps({"end": ""}).encode())
     except RejectedImage as error:
@@ -98,7 +98,7 @@ class _ParentsFile(io.RawIOBase):
         return b"".join(pieces)
 
 
-def _rows(parquet: Any, table: TableRequest) -> Iterator[tuple[str | None, bytes | str]]:
+def read_rows(parquet: Any, table: TableRequest) -> Iterator[tuple[str | None, bytes | str]]:
     """(id or None, image bytes or the reason why there are none) of every row."""
     import pyarrow as pa
     from pyarrow import compute

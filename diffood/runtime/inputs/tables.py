@@ -44,7 +44,7 @@ def list_table(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
                 number += 1
         except _TableEndedError as end:
             if number == tried or end.by_itself:
-                yield _refused_table(name, str(end))
+                yield refused_table(name, str(end))
                 return
             tried = number  # once more from there: it may have been stopped or killed from outside
         else:
@@ -92,27 +92,32 @@ def _rows_of(file: BinaryIO, name: str, first: int, reading: ReadOptions) -> Ite
                 if header["end"]:
                     raise _TableEndedError(str(header["end"]), by_itself=True)
                 return
-            where, given = f"{name}/{number}", header["id"]
+            where, given, error = f"{name}/{number}", header["id"], str(header["error"])
             number += 1
-            identity = _valid(hide_secrets(given)) if isinstance(given, str) and 0 < len(given) <= LONGEST_ID else where
-            if header["error"]:
-                yield RefusedItem(identity, where, str(header["error"]))
-                continue
-            data = child.receive(limits.max_bytes, SECONDS)
-            if rules.id_column and identity is where:
-                yield RefusedItem(
-                    where,
-                    where,
-                    f"The row's {rules.id_column!r} is not an id; use a text or a whole number.",
-                )
-            else:
-                yield InlineItem(identity, where, data)
+            yield row_item(where, given, error or child.receive(limits.max_bytes, SECONDS), rules.id_column)
     except (ChildEnded, ChildSilent) as end:
         raise _TableEndedError(f"the process that read it ended: {str(end) or 'no row for minutes'}") from None
     except (KeyError, TypeError):
         raise _TableEndedError(f"the process that read it ended: {INVALID}") from None
     finally:
         child.kill()
+
+
+def row_item(where: str, given: object, image: bytes | str, id_column: str) -> Item:
+    """The item of a row.
+
+    Args:
+        where: The table and the row's number.
+        given: What its id column says; None without one.
+        image: Its bytes, or the reason why there are none.
+        id_column: Name of that column; "": ids are `where`.
+    """
+    identity = _valid(hide_secrets(given)) if isinstance(given, str) and 0 < len(given) <= LONGEST_ID else where
+    if isinstance(image, str):
+        return RefusedItem(identity, where, image)
+    if id_column and identity is where:
+        return RefusedItem(where, where, f"The row's {id_column!r} is not an id; use a text or a whole number.")
+    return InlineItem(identity, where, image)
 
 
 def _next_header(child: Child, file: BinaryIO) -> dict[str, Any]:
@@ -149,7 +154,8 @@ def _valid(identity: str) -> str:
     return identity.encode("utf-8", "backslashreplace").decode()
 
 
-def _refused_table(name: str, reason: str) -> RefusedItem:
+def refused_table(name: str, reason: str) -> RefusedItem:
+    """The item that says that a table, or the rest of it, could not be read."""
     reason = escape_for_terminal(reason)[:LONGEST_REASON]  # it may quote names of columns and types
     what = f"The table, or its rest after the last row, cannot be read as Parquet ({reason}); write it again."
     return RefusedItem(name, name, what)

@@ -1,6 +1,6 @@
 """A bundle's parts, classify, step, encode and decode, as functions that are written into a graph when called."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -26,6 +26,10 @@ class Part:
             raise ValueError("it is not an ONNX graph") from None
         if message.functions or message.graph.sparse_initializer:
             raise ValueError("it has functions or sparse weights, which no export writes")
+        if not all(
+            isinstance(name, str) for name in _names(message.graph)
+        ):  # protobuf gives what is not UTF-8 as bytes
+            raise ValueError("it has names that are not UTF-8")
         self.name, self.graph = name, message.graph
         own = ("", "ai.onnx")
         versions = [("" if entry.domain in own else entry.domain, entry.version) for entry in message.opset_import]
@@ -51,6 +55,17 @@ class Part:
     def name_of(self, weight: str) -> str:
         """What a weight is called in graphs that use the part."""
         return f"{self.name}/{weight}"
+
+
+def _names(graph: Any) -> Iterator[Any]:
+    """Names of a graph's tensors, and of sizes of those that it takes and gives."""
+    for tensor in graph.initializer:
+        yield tensor.name
+    for value in (*graph.input, *graph.output):
+        yield value.name
+        yield from (size.dim_param for size in value.type.tensor_type.shape.dim)
+    for node in graph.node:
+        yield from (node.op_type, node.domain, *node.input, *node.output)
 
 
 def _renamed(node: Any, rename: Callable[[str], str]) -> Any:

@@ -6,6 +6,7 @@ from typing import Protocol, cast
 
 from diffood.errors import DeviceError, DiffoodError, MissingExtraError
 from diffood.runtime.backends import BACKENDS, Backend, define
+from diffood.runtime.records import one_line
 from diffood.runtime.sessions import Session, SessionRequest
 from diffood.runtime.sessions.out_of_memory import explain_lack_of_memory
 
@@ -46,7 +47,7 @@ def examine_backend(backend: Backend, request: SessionRequest | None) -> Availab
     except DiffoodError as error:
         return Availability(backend, False, str(error).rstrip("."))
     except Exception as error:  # of an engine library or a driver: the other backends are examined all the same
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = one_line(error).rstrip(".")
         return Availability(backend, False, f"looking for it failed ({type(error).__name__}: {reason})")
 
 
@@ -67,7 +68,7 @@ def open_session(backend: Backend, request: SessionRequest) -> Session:
     except Exception as error:
         if not define(backend).gpu:
             raise
-        reason = " ".join(str(error).split()).rstrip(".")  # of a library or a driver, whose errors have no one class
+        reason = one_line(error).rstrip(".")  # of a library or a driver, whose errors have no one class
         raise DeviceError(
             f"{backend} cannot be opened ({type(error).__name__}: {reason}). Run `diffood doctor`, or choose another "
             "--backend."

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.errors import DeviceError, MissingExtraError
+from diffood.runtime.records import one_line
 from diffood.runtime.sessions.out_of_memory import memory_error
 
 
@@ -55,7 +56,7 @@ def find_device(extra: str) -> Device:
     except DeviceError:
         raise
     except Exception as error:  # how versions of cuda.bindings say that there is no driver, or an older one, differs
-        raise DeviceError(_no_device(" ".join(str(error).split()))) from None
+        raise DeviceError(_no_device(one_line(error))) from None
 
 
 def _first_device(cudart: Any) -> Device:

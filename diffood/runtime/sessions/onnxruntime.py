@@ -13,6 +13,7 @@ from diffood.runtime.assembly.stage import BATCH, build_stage
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.external_data import find_external_data
 from diffood.runtime.bundle.weights_file import Weight
+from diffood.runtime.records import one_line
 from diffood.runtime.sessions import Session, SessionRequest, StageTensors
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.runtime.sessions.fixed_calls import FixedCalls
@@ -77,13 +78,26 @@ def images_per_call(recipe: Recipe, stage: Stage) -> int:
 
 def fixed_calls(session: Any, rows: int, threads: int) -> FixedCalls:
     """Calls of a loaded graph with so many rows each. They raise EngineMemoryError, and BundleError if they fail."""
-    outputs = [node.name for node in session.get_outputs()]
+    shapes = {node.name: (rows, *node.shape[1:]) for node in session.get_outputs()}
 
     def call(feeds: StageTensors) -> StageTensors:
         with explain_failed_call(LIBRARY):
-            return dict(zip(outputs, session.run(outputs, dict(feeds)), strict=True))
+            found = dict(zip(shapes, session.run(list(shapes), dict(feeds)), strict=True))
+        for name, value in found.items():
+            _require_shape(name, value.shape, shapes[name])
+        return found
 
     return FixedCalls(call, {node.name for node in session.get_inputs()}, rows, threads)
+
+
+def _require_shape(name: str, found: tuple[int, ...], declared: tuple[int | str | None, ...]) -> None:
+    """Raise BundleError for an output of another shape than its graph declares: ONNX Runtime gives it all the same."""
+    fits = (size == wanted or not isinstance(wanted, int) for size, wanted in zip(found, declared, strict=False))
+    if len(found) != len(declared) or not all(fits):
+        raise BundleError(
+            f"A graph of the bundle gives {name!r} of the shape {list(found)} and declares {list(declared)}; export "
+            "the bundle again."
+        )
 
 
 def load_stage(
@@ -114,7 +128,7 @@ def load_stage(
     except EngineMemoryError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise BundleError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load the graphs of {where}: {reason}. "
             "Export the bundle again, or install a newer onnxruntime."

@@ -17,6 +17,7 @@ from diffood.errors import DeviceError, EngineMemoryError, MissingExtraError
 from diffood.runtime.assembly.recipe import Recipe, Stage, list_stages, make_recipe
 from diffood.runtime.backends import Backend
 from diffood.runtime.onnx.layer_norms import as_layer_norms
+from diffood.runtime.records import one_line
 from diffood.runtime.sessions import Session, SessionRequest, StageTensors
 from diffood.runtime.sessions.cuda import Device, find_device
 from diffood.runtime.sessions.fixed_calls import FixedCalls
@@ -150,7 +151,7 @@ def _run_probe(provider: str, probe: bytes) -> None:
             taken = session.get_providers()[0] == provider
             found = session.run(None, {"x": PROBE_INPUT})[0].item() if taken else None
     except Exception as error:  # a driver without a usable GPU; the class of the exception depends on the version
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise DeviceError(f"onnxruntime {version} cannot use CUDA: {_why_not(said.getvalue())} ({reason})") from None
     if found is None:
         raise DeviceError(f"onnxruntime {version} cannot use CUDA: {_why_not(said.getvalue())}")

@@ -15,6 +15,7 @@ from diffood.errors import DeviceError, DiffoodError, EngineMemoryError, Missing
 from diffood.runtime.assembly.recipe import Recipe, Stage, list_stages, make_recipe
 from diffood.runtime.assembly.stage import BATCH, build_stage
 from diffood.runtime.backends import Backend, PluginProvider, read_provider, without_library
+from diffood.runtime.records import one_line
 from diffood.runtime.sessions import Session, SessionRequest, StageTensors
 from diffood.runtime.sessions.onnxruntime import LIBRARY, fixed_calls, give_weights
 from diffood.runtime.sessions.out_of_memory import explain_lack_of_memory
@@ -62,7 +63,7 @@ class OnnxRuntimePluginSession:
             raise
         except Exception as error:  # of a provider
             raise DeviceError(
-                f"{self._provider.name} failed in stage {stage + 1} ({_one_line(error)}): try another "
+                f"{self._provider.name} failed in stage {stage + 1} ({one_line(error).rstrip('.')}): try another "
                 "--provider-option, --precision or --backend."
             ) from None
 
@@ -111,7 +112,7 @@ def _register(name: str, library: Path) -> None:
     except Exception as error:  # of its C++ code, whose exceptions have no one class
         raise DeviceError(
             f"--provider-library {library} cannot be loaded by onnxruntime {onnxruntime.__version__} "
-            f"({_one_line(error)}): give a plug-in provider's shared library for this version."
+            f"({one_line(error).rstrip('.')}): give a plug-in provider's shared library for this version."
         ) from None
 
 
@@ -131,7 +132,7 @@ def _load_stage(recipe: Recipe, stage: Stage, provider: PluginProvider, device: 
         raise
     except Exception as error:
         raise DeviceError(
-            f"{provider.name} cannot load stage {stage.number + 1} ({_one_line(error)}): try another "
+            f"{provider.name} cannot load stage {stage.number + 1} ({one_line(error).rstrip('.')}): try another "
             "--provider-option, --precision or --backend."
         ) from None
     session.disable_fallback()
@@ -139,8 +140,8 @@ def _load_stage(recipe: Recipe, stage: Stage, provider: PluginProvider, device: 
     return session
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+def _reason_of(error: Exception) -> str:
+    return one_line(error).rstrip(".")
 
 
 def _require_work(session: Any, provider: PluginProvider, stage: Stage) -> None:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from diffood.errors import BundleError, DiffoodError, EngineMemoryError
+from diffood.runtime.records import one_line
 
 # Fragments in lower case, without spaces and underscores: libraries write both "out of memory" and "OutOfMemory".
 FRAGMENTS = (
@@ -30,7 +31,7 @@ def is_out_of_memory(message: str) -> bool:
 
 def memory_error(library: str, message: str) -> EngineMemoryError:
     """The error to raise, with what the library said."""
-    said = " ".join(message.split())[-KEPT:].rstrip(".")
+    said = one_line(message)[-KEPT:].rstrip(".")
     return EngineMemoryError(
         "The engine ran out of memory: use a smaller --batch, or close other programs."
         + (f" {library} says: {said}." if said else "")
@@ -59,7 +60,7 @@ def explain_failed_call(library: str) -> Iterator[None]:
     except DiffoodError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[-KEPT:].rstrip(".")
+        said = one_line(error)[-KEPT:].rstrip(".")
         raise BundleError(
             f"{library} failed while it ran a graph of the bundle ({said}): export the bundle again, or try another "
             "--backend."

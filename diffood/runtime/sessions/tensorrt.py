@@ -18,6 +18,7 @@ import numpy.typing as npt
 from diffood.errors import BundleError, DeviceError, MissingExtraError
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.engines import EngineFolder, EngineLibrary, StageFile, read_plan
+from diffood.runtime.records import one_line
 from diffood.runtime.sessions import Session, SessionRequest, StageTensors
 from diffood.runtime.sessions.cuda import Buffer, Cuda, Device, find_device
 from diffood.runtime.sessions.engines import EngineHost, find_engine
@@ -89,7 +90,7 @@ def load_library(library: EngineLibrary) -> Installed:
         machine = EngineHost(library, str(trt.__version__), device.compute_capability, device.name)
         return Installed(trt, machine, device)
     except (ImportError, OSError, AttributeError) as error:  # AttributeError: a stray folder of this name
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise DeviceError(
             f"{name} is installed and cannot be loaded ({reason}): pip install --force-reinstall 'diffood[{library}]'."
         ) from None

@@ -138,7 +138,7 @@ def test_a_reader_that_dies_is_one_row(tmp_path: Path, monkeypatch: pytest.Monke
         "diffood.runtime.child.START",
         "import os, sys; sys.path[:] = {path!r}; from {module} import main\n"
         "import diffood.runtime.inputs.table_worker as worker\n"
-        "worker._rows = lambda *given: os.abort()\nmain()",
+        "worker.read_rows = lambda *given: os.abort()\nmain()",
     )
     [(name, said)] = rows(path)
     assert name == "t.parquet"

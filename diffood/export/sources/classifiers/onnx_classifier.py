@@ -26,6 +26,7 @@ from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.weights import hash_files, require_finite
 from diffood.runtime.method.scoring import Array
+from diffood.runtime.records import one_line
 from diffood.runtime.sessions.onnxruntime import PROVIDER, start_session
 
 Layout = Literal["NCHW", "NHWC"]
@@ -152,7 +153,7 @@ def _shapes(model: onnx.ModelProto, names: list[str], example: Array, path: Path
         session = start_session(watched.SerializeToString(), PROVIDER, {}, 0)
         found = session.run(names, {model.graph.input[0].name: example})
     except Exception as error:
-        reason = " ".join(str(error).split())[-300:]
+        reason = one_line(error)[-300:]
         raise ExportError(
             f"ONNX Runtime cannot run {path} on a batch of {len(example)} images of {list(example.shape[1:])} "
             f"({reason}). If it is the batch, {_FREE}; if it is the size, give --input-size."

@@ -9,6 +9,7 @@ from onnx import external_data_helper, inliner
 from diffood.errors import ExportError
 from diffood.runtime.bundle.external_data import StrayTensorError, find_external_data
 from diffood.runtime.bundle.operators import ALLOWED, MOST_NODES
+from diffood.runtime.records import one_line
 
 MAX_BYTES = 2**31 - 1  # protobuf's limit, of the file alone and with its weights
 STANDARD = ("", "ai.onnx")
@@ -76,7 +77,7 @@ def _load_weights(model: onnx.ModelProto, path: Path) -> list[Path]:
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise ExportError(f"The weights of {path} cannot be read ({reason}); copy the folder again.") from None
     return list(files.values())
 

@@ -21,6 +21,7 @@ from diffood.export.sources.json_config import read_config
 from diffood.export.sources.libraries import import_library
 from diffood.export.sources.weights import hash_files
 from diffood.runtime.method.scoring import Float
+from diffood.runtime.records import one_line
 
 PROCESSOR = "preprocessor_config.json"
 MAX_CONFIG_BYTES = 2**25  # names of 22,000 classes, twice
@@ -177,4 +178,4 @@ def _picture() -> npt.NDArray[np.uint8]:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return one_line(error)[:300]

@@ -11,6 +11,7 @@ from diffood.errors import ExportError
 from diffood.export.sources.checkpoint import open_checkpoint
 from diffood.export.sources.json_config import read_config
 from diffood.export.sources.weights import find_state, fit_weights, hash_files
+from diffood.runtime.records import one_line
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # Names that diffusers gives to weights, the preferred first: in one file, in shards, of a variant such as fp16.
@@ -91,7 +92,7 @@ def _build(folder: Path, kind: Any, device: str) -> Any:
         with torch.device(device):
             return kind.from_config(config)
     except Exception as error:  # impossible configs fail in many ways
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error)[:300] or type(error).__name__
         raise ExportError(f"diffusers cannot build {folder / 'config.json'}: {reason}") from None
 
 
