@@ -98,8 +98,10 @@ def photograph_folder() -> Path:
     return Path(package.origin).parent / "data"
 
 
-def random_crop(picture: Image.Image, least: int, most: int, generator: np.random.Generator) -> Images:
-    """Cut a random square of `least` to `most` pixels a side, antialias it down to uint8 [28, 28].
+def random_crop(
+    picture: Image.Image, least: int, most: int, generator: np.random.Generator, reduced: int = SIDE
+) -> Images:
+    """Cut a random square of `least` to `most` pixels a side, antialias it down to uint8 of `reduced` pixels a side.
 
     The side is log-uniform, so that each doubling of scale has the same share.
     """
@@ -107,7 +109,7 @@ def random_crop(picture: Image.Image, least: int, most: int, generator: np.rando
     left = int(generator.integers(picture.width - side + 1))
     top = int(generator.integers(picture.height - side + 1))
     square = picture.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+    return np.asarray(square.resize((reduced, reduced), Image.Resampling.LANCZOS))
 
 
 def crops(name: str, files: tuple[str, ...], least: int, most: int | None) -> Images:

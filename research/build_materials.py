@@ -7,7 +7,8 @@ public.zip. A picture's material is read off its name; a name of two materials (
 The split is that of the texture sets of Brodatz, Outex and Kylberg: a known picture is trained on at one place and held
 out at another, with a gap between. No tile of the pictures of two further parts was trained on: `unseen` has other
 pictures of the same materials, `left_out` has other materials. Variants of one picture (numbered, wet, recoloured) are
-in one part. The same archive and libraries give the same file, byte for byte.
+in one part. Crops of scikit-image's photographs in colour are in the file as well, so it has to be installed. The same
+archive and libraries give the same file, byte for byte.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from diffood.errors import UsageError
+from research.build_images import PHOTOGRAPHS, photograph_folder, random_crop
 
 SOURCES_SHA256 = "1f5b431958c5c3aaf561247b2d8f6cdcda01b26b585e7b2f3e33369bbf162d53"
 """Of the pictures' bytes in the order of their names, in package version 0.0.26-1."""
@@ -35,6 +37,7 @@ TRAINED_COLUMNS = slice(0, 176)  # of a known picture
 HELD_OUT_COLUMNS = slice(192, PICTURE)
 UNSEEN = 0.25  # share of a class's pictures that none is trained on, at least
 MOST_UNSEEN = 0.35  # and at most: a group that would lead above it is trained on
+PHOTOS_CUT = 500
 LEAST_CONTRAST = 4.0  # standard deviation in grey levels; below it a tile is one colour
 SEED = 2211_11255  # the method's arXiv number
 
@@ -214,13 +217,26 @@ def build(pictures: Sequence[Picture]) -> dict[str, npt.NDArray[np.generic]]:
     return arrays
 
 
+def photographs() -> npt.NDArray[np.uint8]:
+    """Cut PHOTOS_CUT squares [N, TILE, TILE, 3] of scikit-image's photographs in colour, in equal shares."""
+    generator = np.random.default_rng(SEED)
+    pictures = [Image.open(photograph_folder() / file) for file in PHOTOGRAPHS]
+    colour = [picture.convert("RGB") for picture in pictures if picture.mode != "L"]
+    cut = [
+        random_crop(picture, 2 * TILE, min(picture.size), generator, TILE)
+        for picture in colour
+        for _ in range(PHOTOS_CUT // len(colour))
+    ]
+    return np.stack(cut)[generator.permutation(len(cut))]
+
+
 def main() -> None:
     """Build the file and print what is in it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--archive", type=Path, required=True, help="public.zip of Debian's 0ad-data 0.0.26-1")
     parser.add_argument("--output", type=Path, required=True, help="the .npz file to write")
     arguments = parser.parse_args()
-    arrays = build(read_pictures(arguments.archive))
+    arrays = build(read_pictures(arguments.archive)) | {"photographs": photographs()}
     np.savez_compressed(arguments.output, allow_pickle=False, **arrays)
     for part in PARTS:
         for label, name in enumerate(LEFT_OUT if part == "left_out" else CLASSES):

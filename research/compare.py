@@ -1,7 +1,8 @@
 """Compares witnesses and their fusions on the zoo's sets: python -m research.compare --help.
 
 One pass a seed measures every witness; every row of the table is made from it, so all differences are paired. With
---digits the digits of an archive are in-distribution and clothes are not, for a bundle of models trained on them.
+--digits the digits of an archive are in-distribution and clothes are not, for a bundle of models trained on them;
+with --materials surfaces in colour are.
 """
 
 import argparse
@@ -37,10 +38,10 @@ from diffood.runtime.method.witnesses.registry import WITNESSES, Witness, measur
 from diffood.runtime.pipeline import observe_files
 from diffood.zoo import BUNDLE
 from diffood.zoo.images import SETS, load_set
-from research.datasets import load_training_data
+from research.datasets import SIDE, load_training_data
 
 NAMES: tuple[Witness, ...] = tuple(WITNESSES)
-FITTED_OF, TESTED = 1000, 1000  # held-out digits; what is left is turned upside down
+FITTED_OF, TESTED = 1000, 1000  # held-out digits, what is left is turned upside down; or held-out surfaces
 OTHER_SETS = ("animals", "textures", "photos")
 
 Columns = Mapping[Witness, Float]
@@ -126,6 +127,21 @@ def digit_sets(archive: Path) -> dict[str, Pixels]:
     return (
         {"fit": fit, "ind": ind, "clothes": load_set("fashion-test").images} | others | {"upside-down": rest[:, ::-1]}
     )
+
+
+def material_sets(path: Path) -> dict[str, Pixels]:
+    """Known surfaces at places not trained on; new pictures of the materials, other materials, what is no surface."""
+    with np.load(path, allow_pickle=False) as data:
+        fit, ind, _ = np.split(data["held_out"], [FITTED_OF, FITTED_OF + TESTED])
+        near = {
+            str(name): data["left_out"][data["left_out_labels"] == i] for i, name in enumerate(data["left_out_classes"])
+        }
+        sets = {"fit": fit, "ind": ind, "new pictures": data["unseen"]} | near | {"photos": data["photographs"]}
+    border = (ind.shape[1] - SIDE) // 2
+    for name, stored in (("clothes", "fashion-test"), ("digits", "digits")):
+        grey = np.pad(load_set(stored).images, [(0, 0), (border, border), (border, border)])
+        sets[name] = np.repeat(grey[..., None], 3, axis=3)
+    return sets
 
 
 def measure_sets(
@@ -222,13 +238,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     parser.add_argument("--digits", type=Path, help="archive of digits, which are then in-distribution")
+    parser.add_argument("--materials", type=Path, help="file of build_materials, whose surfaces are in-distribution")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="of the noise; one table each")
     parser.add_argument("--limit", type=int, help="images of each set; all without")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    sets = digit_sets(arguments.digits) if arguments.digits else fashion_sets()
+    sets = fashion_sets()
+    if arguments.digits or arguments.materials:
+        sets = digit_sets(arguments.digits) if arguments.digits else material_sets(arguments.materials)
     found = {}
     for seed in arguments.seed:
         measured, fast = (
