@@ -125,3 +125,24 @@ assert not {HEAVY | {"typer", "rich", "matplotlib", "scipy", "pyarrow"}!r} & sys
 """
     done = run_refusing(program)
     assert done.returncode == 0, done.stderr
+
+
+PRINTING = """
+import logging, sys
+import click, typer
+from rich import print as show
+from rich.console import Console
+
+typer.echo(""), typer.secho(""), click.echo(""), print(""), show(""), Console()
+sys.stdout.write(""), sys.stderr.write(""), logging.basicConfig(), logging.StreamHandler()
+"""
+
+
+def test_the_linter_lets_nothing_be_printed_but_through_one_file() -> None:
+    command = [sys.executable, "-m", "ruff", "check", "--select", "T201,TID251", "--output-format", "concise", "-q"]
+    for file, found in (("diffood/cli/new.py", 10), ("diffood/runtime/new.py", 10), ("diffood/cli/printing.py", 0)):
+        done = subprocess.run(
+            [*command, "--stdin-filename", file, "-"],
+            input=PRINTING, capture_output=True, text=True, check=False, cwd=HOUSE.parent,
+        )  # fmt: skip
+        assert len(done.stdout.splitlines()) == found, done

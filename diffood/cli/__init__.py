@@ -18,6 +18,7 @@ from diffood.cli.export_web import export_web
 from diffood.cli.help import GroupedOptions, GroupedVerbs
 from diffood.cli.inspect import inspect
 from diffood.cli.monitor import monitor
+from diffood.cli.printing import LogPrinter, print_lines, print_messages, print_what_python_says
 from diffood.cli.report import report
 from diffood.cli.serve_batch import serve_batch
 from diffood.cli.sign import sign
@@ -26,7 +27,7 @@ from diffood.cli.train_unet import train_unet
 from diffood.cli.tune import tune
 from diffood.cli.verify import verify
 from diffood.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_USAGE, DiffoodError, UsageError
-from diffood.runtime.records import OWN_PROBLEM, escape_for_terminal
+from diffood.runtime.records import OWN_PROBLEM
 
 ParseError: Any = typer.BadParameter.__base__
 """What typer raises for wrong usage: click's error, or that of the parser some versions bring along."""
@@ -40,20 +41,13 @@ app = typer.Typer(
 )
 
 
-class _LeftOutHandler(logging.Handler):
-    """Prints what listing inputs tells: a caller in Python reads it in the log."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a record on standard error."""
-        typer.echo(escape_for_terminal(record.getMessage()), err=True)
-
-
-SAY_LEFT_OUT = _LeftOutHandler()
+SAY_LEFT_OUT = LogPrinter()
+"""Prints what listing inputs tells: a caller in Python reads it in the log."""
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"diffood {__version__}")
+        print_lines(f"diffood {__version__}")
         raise typer.Exit
 
 
@@ -69,7 +63,7 @@ def root(
     Every verb explains itself and shows an example: diffood VERB --help
     """
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
+        print_messages(*context.get_help().splitlines())
         raise typer.Exit(EXIT_WRONG_USAGE)
 
 
@@ -84,12 +78,13 @@ app.command("export-web", cls=GroupedOptions)(export_web)
 def main() -> None:
     """Run the command line and exit; a mistake of the user's prints one line and no traceback."""
     outlast_readers()
+    print_what_python_says()
     inputs_log = logging.getLogger("diffood.runtime.inputs.open")
     inputs_log.setLevel(logging.INFO)
     inputs_log.addHandler(SAY_LEFT_OUT)
     try:
         code = app(prog_name="diffood", standalone_mode=False)
-        print(end="", flush=True)  # here, where a full disk is explained
+        print_lines()  # flushes what is left, here, where a full disk is explained
         sys.exit(code)
     except ParseError as error:
         message = " ".join(error.format_message().replace(OWN_PROBLEM, "").split())  # a list of choices spans lines
@@ -100,10 +95,10 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder without permission
         _fail(f"{error}; free some space, or choose a place you may write to.", EXIT_FAILED)
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
+        print_messages("interrupted")
         sys.exit(EXIT_INTERRUPTED)
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {escape_for_terminal(message)}", file=sys.stderr)  # it may quote a name of a hostile bundle
+    print_messages(f"error: {message}")
     sys.exit(code)

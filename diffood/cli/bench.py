@@ -1,8 +1,6 @@
 """diffood bench: the paper's own loop and every way to run a bundle, side by side on this machine."""
 
-import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +16,7 @@ from diffood.cli.options.models import ModelOptions
 from diffood.cli.options.parsers import png_file
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.trust import TrustOptions
+from diffood.cli.printing import print_lines, print_messages, print_result
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.images.decode import ImageShape
@@ -95,9 +94,9 @@ def bench(
         from diffood.report.charts.bench_comparison import draw_comparison
 
         draw_comparison(result.comparison, output)
-    typer.echo(json.dumps(result.as_json()) if as_json else "\n".join(describe_bench(result)))
+    print_result(result, describe_bench, as_json)
     if output is not None and not as_json:
-        typer.echo(f"wrote       {output}")
+        print_lines(f"wrote       {output}")
 
 
 def _read_images(inputs: list[str], shape: ImageShape, rules: InputRules) -> npt.NDArray[np.uint8]:
@@ -105,7 +104,7 @@ def _read_images(inputs: list[str], shape: ImageShape, rules: InputRules) -> npt
     if inputs:
         from diffood.export.images import read_sample  # needs no torch
 
-        return read_sample(inputs, shape, IMAGES, partial(typer.echo, err=True), rules)
+        return read_sample(inputs, shape, IMAGES, print_messages, rules)
     from diffood.zoo.images import load_set
 
     return load_set("fashion-test").images[:, None]

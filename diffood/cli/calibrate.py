@@ -1,6 +1,5 @@
 """diffood calibrate: a threshold with a guarantee, from in-distribution images."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +13,7 @@ from diffood.cli.options.parsers import html_file
 from diffood.cli.options.plan import PlanOptions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.trust import TrustOptions, warn_if_unsigned
+from diffood.cli.printing import print_result
 from diffood.cli.text.calibration import (
     describe_calibration,
     describe_images,
@@ -95,7 +95,7 @@ def calibrate(
     )
     if plan_only:
         planned = plan_calibration(request, n or ())
-        typer.echo(json.dumps(planned.as_json()) if as_json else "\n".join(describe_images(planned)))
+        print_result(planned, describe_images, as_json)
         return
     if n:
         raise UsageError("--n asks what a number of images would give; it goes with --plan-only.")
@@ -106,7 +106,7 @@ def calibrate(
         from diffood.report.report import report_on_calibration
 
         write_report(report_on_calibration(done, extremes), report)
-    typer.echo(json.dumps(done.as_json()) if as_json else "\n".join(describe_calibration(done)))
+    print_result(done, describe_calibration, as_json)
     options.print_warnings([*describe_repeated(done), *done.predictions.warnings()])
     warn_if_unsigned(bundle)
     options.exit_if_set_aside(done.set_aside)
@@ -120,5 +120,5 @@ def _restore(bundle: Path, kept: str | None, *, restore: bool, alone: bool, as_j
     from diffood.calibration.replacing import restore_calibration
 
     done = restore_calibration(bundle, kept)
-    typer.echo(json.dumps(done.as_json()) if as_json else "\n".join(describe_restored(done)))
+    print_result(done, describe_restored, as_json)
     warn_if_unsigned(bundle)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from diffood.cli.printing import print_lines
+
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder to write to; made if it is missing.")] = Path("demo-output"),
@@ -17,4 +19,4 @@ def demo(
     """
     from diffood.zoo.demo import run_demo
 
-    run_demo(output, typer.echo)
+    run_demo(output, print_lines)

@@ -1,17 +1,15 @@
 """diffood doctor: what diffood can use on this machine, and what to install for the rest."""
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import typer
-
 from diffood import __version__
 from diffood.cli.options import shared as options
+from diffood.cli.printing import print_result
 from diffood.errors import DiffoodError, MissingExtraError
 from diffood.runtime.child import bare_environment, child_command
 from diffood.runtime.sessions.backends import Availability, examine_backends
@@ -137,7 +135,7 @@ def doctor(as_json: options.AsJson = False) -> None:
     Example: diffood doctor
     """
     found = examine_machine()
-    typer.echo(json.dumps(found.as_json()) if as_json else "\n".join(_describe(found)))
+    print_result(found, _describe, as_json)
     if "CPUExecutionProvider" not in found.providers:
         raise MissingExtraError(
             "ONNX Runtime cannot be imported, so no bundle can run: pip install --force-reinstall onnxruntime"

@@ -14,6 +14,7 @@ from diffood.cli.options.parsers import html_file, new_folder
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
 from diffood.cli.options.trust import TrustOptions
+from diffood.cli.printing import print_result
 from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
@@ -75,7 +76,7 @@ def evaluate(
         from diffood.report.report import report_on_sets
 
         write_report(report_on_sets(done, extremes), report)
-    typer.echo(json.dumps(result.as_json()) if as_json else "\n".join(describe_evaluation(result, class_names)))
+    print_result(result, lambda found: describe_evaluation(found, class_names), as_json)
     options.exit_if_sets_aside({name: files.set_aside for name, files in done.files.items()})
 
 

@@ -15,6 +15,7 @@ from diffood.cli.options.parsers import Precisions
 from diffood.cli.options.parsers import precisions as read_precisions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.trust import TrustOptions, warn_if_unsigned
+from diffood.cli.printing import print_lines
 from diffood.cli.progress import show_progress
 from diffood.errors import UsageError
 from diffood.export.class_names import read_class_names
@@ -80,11 +81,11 @@ def export(
         rules=reading.request(),
         engines=engines.read(precisions),
     )
-    run_export(request, typer.echo, show_progress)
-    typer.echo(f"wrote       {request.bundle}")
+    run_export(request, print_lines, show_progress)
+    print_lines(f"wrote       {request.bundle}")
     warn_if_unsigned(request.bundle)
     verb = "verify" if os.path.lexists(request.bundle / CALIBRATION) else "calibrate"
-    typer.echo(f"next        diffood {verb} {request.bundle} --images DIR")
+    print_lines(f"next        diffood {verb} {request.bundle} --images DIR")
 
 
 def _choose_target(sources: ModelSources | None, output: Path | None, bundle: Path | None) -> Path:

@@ -12,6 +12,7 @@ from diffood.cli.options.machine import MachineOptions
 from diffood.cli.options.parsers import backend_choice
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.trust import TrustOptions
+from diffood.cli.printing import print_lines
 from diffood.errors import UsageError
 from diffood.runtime.backends import AUTO, BACKENDS
 from diffood.runtime.detector import DEFAULT_BATCH
@@ -92,6 +93,6 @@ def export_triton(
             raise UsageError("--max-pixels and --max-bytes go with --decode-images: pixels have the model's own size.")
         native = NativeSettings(**asdict(machine.request()), engine=engine)
         model, needs = write_native_model(bundle, place, native), ""
-    typer.echo(f"model       {name}, up to {machine.batch} images per call")
-    typer.echo(f"wrote       {model}")
-    typer.echo(f'serve       tritonserver --model-repository "{output.absolute()}"{needs}')
+    print_lines(f"model       {name}, up to {machine.batch} images per call")
+    print_lines(f"wrote       {model}")
+    print_lines(f'serve       tritonserver --model-repository "{output.absolute()}"{needs}')

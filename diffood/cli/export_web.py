@@ -8,6 +8,7 @@ import typer
 from diffood.cli.options import shared as options
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.trust import TrustOptions
+from diffood.cli.printing import print_lines
 from diffood.runtime.bundle.bundle import Precision
 from diffood.serving.web.runtime import DEFAULT_FOLDER, PACKAGE
 from diffood.serving.web.site import write_page
@@ -32,8 +33,8 @@ def export_web(
     Example: diffood export-web bundle --output page --runtime node_modules/onnxruntime-web
     """
     written = write_page(bundle, output, runtime, precision)
-    typer.echo(f"detector    {written.precision}, {written.detector_bytes / 1e6:.1f} MB")
-    typer.echo(f"runtime     {PACKAGE} {written.runtime}")
-    typer.echo(f"wrote       {output} ({written.total_bytes / 1e6:.1f} MB)")
-    typer.echo(f'try         python -m http.server --bind 127.0.0.1 --directory "{output.absolute()}" 8000')
-    typer.echo("            and open http://127.0.0.1:8000 in a browser")
+    print_lines(f"detector    {written.precision}, {written.detector_bytes / 1e6:.1f} MB")
+    print_lines(f"runtime     {PACKAGE} {written.runtime}")
+    print_lines(f"wrote       {output} ({written.total_bytes / 1e6:.1f} MB)")
+    print_lines(f'try         python -m http.server --bind 127.0.0.1 --directory "{output.absolute()}" 8000')
+    print_lines("            and open http://127.0.0.1:8000 in a browser")

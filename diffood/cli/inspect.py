@@ -1,12 +1,9 @@
 """diffood inspect: what a bundle holds."""
 
-import json
-
-import typer
-
 from diffood.cli.options import shared as options
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.trust import TrustOptions
+from diffood.cli.printing import print_result
 
 
 @expand_records
@@ -21,4 +18,4 @@ def inspect(*, bundle: options.BundlePath, trust: TrustOptions, as_json: options
     from diffood.cli.text.bundle import describe_bundle
 
     found = inspect_bundle(bundle)
-    typer.echo(json.dumps(found.as_json()) if as_json else "\n".join(describe_bundle(found)))
+    print_result(found, describe_bundle, as_json)

@@ -1,6 +1,5 @@
 """diffood monitor: whether what is served still looks like what the bundle was calibrated on."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from diffood.cli.options import shared as options
 from diffood.cli.options.parsers import png_file
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.trust import TrustOptions
+from diffood.cli.printing import print_messages, print_result
 from diffood.errors import EXIT_ALARM
 
 
@@ -45,12 +45,12 @@ def monitor(
     watch = begin(load_calibration(open_bundle(bundle)), level)
     watch = observe_files(watch, rows[:-1] if follow else rows)
     if follow and not watch.alarmed:
-        watch = follow_file(watch, rows[-1], interval, lambda now: typer.echo(describe_watch(now), err=True))
+        watch = follow_file(watch, rows[-1], interval, lambda now: print_messages(describe_watch(now)))
     report = conclude(watch)
     if output is not None:
         from diffood.report.charts.drift_martingale import draw_martingale
 
         draw_martingale(report, output)
-    typer.echo(json.dumps(report.as_json()) if as_json else "\n".join(describe_drift(report)))
+    print_result(report, describe_drift, as_json)
     if report.alarm is not None:
         raise typer.Exit(EXIT_ALARM)

@@ -10,6 +10,9 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from diffood.cli.printing import print_messages
+from diffood.runtime.printable import escape_for_terminal
+
 SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -33,20 +36,21 @@ def show_progress(
         yield _plain_lines(what, total, done, state)
         return
     columns = (
-        TextColumn(what),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
     )
     # Lines printed meanwhile appear above the bar; where they go to a file, rich must not send them to the terminal.
     with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
-        task, start = bar.add_task(what, total=total(), completed=done, rate=""), time.monotonic()
+        task, start = bar.add_task(escape_for_terminal(what), total=total(), completed=done, rate=""), time.monotonic()
 
         def advance(count: int) -> None:
             fresh = bar.tasks[0].completed + count - done
             rate = describe_speed(fresh / max(1e-9, time.monotonic() - start))
-            bar.update(task, total=total(), advance=count, rate=f"{rate}, {state()}" if state else rate)
+            shown = escape_for_terminal(f"{rate}, {state()}" if state else rate)
+            bar.update(task, total=total(), advance=count, rate=shown)
 
         yield advance
 
@@ -64,7 +68,7 @@ def _plain_lines(
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
             line = describe(done + fresh, total(), fresh / (now - start), state() if state else "")
-            print(f"{what}: {line}", file=sys.stderr, flush=True)
+            print_messages(f"{what}: {line}")
 
     return advance
 

@@ -12,6 +12,7 @@ from diffood.cli.options.machine import MachineOptions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
 from diffood.cli.options.trust import TrustOptions
+from diffood.cli.printing import print_lines
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
 
@@ -40,11 +41,10 @@ def report(
     refuse_outputs_inside(tests.inputs, {"--output": output})
     written = make_report(ReportRequest(tests, output), progress.show_progress)
     aside = {name: len(files) for name, files in written.set_aside.items() if files}
-    typer.echo(f"scored      {', '.join(f'{count} of {name}' for name, count in written.scored.items())}")
+    print_lines(f"scored      {', '.join(f'{count} of {name}' for name, count in written.scored.items())}")
     found = [(name, written.conversions[name], count) for name, count in written.scored.items()]
-    for line in describe_conversions_by_set(found):
-        typer.echo(line)
+    print_lines(*describe_conversions_by_set(found))
     if aside:
-        typer.echo(f"set aside   {', '.join(f'{count} of {name}' for name, count in aside.items())}")
-    typer.echo(f"wrote       {written.path} ({written.path.stat().st_size / 1e6:.1f} MB)")
+        print_lines(f"set aside   {', '.join(f'{count} of {name}' for name, count in aside.items())}")
+    print_lines(f"wrote       {written.path} ({written.path.stat().st_size / 1e6:.1f} MB)")
     options.exit_if_sets_aside(written.set_aside)

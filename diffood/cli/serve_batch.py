@@ -18,6 +18,7 @@ from diffood.cli.options.limits import LimitOptions
 from diffood.cli.options.machine import MachineOptions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.trust import TrustOptions
+from diffood.cli.printing import print_lines, print_messages
 from diffood.cli.text.conversions import describe_conversions
 from diffood.errors import UsageError
 from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
@@ -95,7 +96,7 @@ def serve_batch(
     )
     stop = Stop()
     try:
-        result = serve(request, stop, ServeObserver(show_progress, say, say_how_to_resume))
+        result = serve(request, stop, ServeObserver(show_progress, print_messages, say_how_to_resume))
     except KeyboardInterrupt:  # a second signal
         raise typer.Exit(stop.exit_code) from None
     show(result, output, as_json)
@@ -116,14 +117,9 @@ def watched_folder(folder: Path | None, idle: float | None) -> WatchedFolder | N
     return WatchedFolder(folder, idle) if folder else None
 
 
-def say(text: str) -> None:
-    """Tell the user; standard output is for the results."""
-    typer.echo(text, err=True)
-
-
 def say_how_to_resume() -> None:
     """Print the command that resumes this one."""
-    say(f"resume with  {resume_command(sys.argv[1:])}")
+    print_messages(f"resume with  {resume_command(sys.argv[1:])}")
 
 
 def resume_command(words: list[str]) -> str:
@@ -147,27 +143,26 @@ def show(result: "ServeResult", output: Path, as_json: bool) -> None:
     """Print what a run did."""
     summary = result.summary
     if as_json:
-        typer.echo(json.dumps(result.as_json()))
+        print_lines(json.dumps(result.as_json()))
         return
-    typer.echo(
+    print_lines(
         f"{summary.files} files: {summary.scored} scored, {summary.flagged} flagged as OOD, "
         f"{summary.rejected} set aside; {summary.images_per_second:.1f} images/s"
     )
-    typer.echo(f"engine      {result.engine}")
-    for line in describe_conversions(summary.conversions, summary.scored):
-        typer.echo(line)
+    print_lines(f"engine      {result.engine}")
+    print_lines(*describe_conversions(summary.conversions, summary.scored))
     most_frequent = sorted(summary.reasons.items(), key=lambda item: -item[1])
     for reason, count in most_frequent[:REASONS_SHOWN]:
-        typer.echo(f"set aside   {count} x {reason}")
+        print_lines(f"set aside   {count} x {reason}")
         named = summary.examples.get(reason, ())
-        typer.echo(f"            {', '.join(map(repr, named))}{', …' if count > len(named) else ''}")
+        print_lines(f"            {', '.join(map(repr, named))}{', …' if count > len(named) else ''}")
     if len(most_frequent) > REASONS_SHOWN:
-        typer.echo(f"set aside   for {len(most_frequent) - REASONS_SHOWN} more reasons; they are in the rows")
+        print_lines(f"set aside   for {len(most_frequent) - REASONS_SHOWN} more reasons; they are in the rows")
     if left_out := LeftOut(**summary.left_out).describe():
-        typer.echo(f"left out    {left_out}: they have no rows")
+        print_lines(f"left out    {left_out}: they have no rows")
     if result.sorted_by_class:
-        typer.echo("order       rows come class by class, which `diffood monitor` calls drift: --shuffle mixes them")
+        print_lines("order       rows come class by class, which `diffood monitor` calls drift: --shuffle mixes them")
     if summary.state == "finished":
-        typer.echo(f"wrote       {output}")
+        print_lines(f"wrote       {output}")
     else:
-        typer.echo(f"stopped     before the end; {output} has {summary.files} rows so far")
+        print_lines(f"stopped     before the end; {output} has {summary.files} rows so far")

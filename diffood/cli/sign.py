@@ -10,6 +10,7 @@ import typer
 from diffood.cli.options import shared as options
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.trust import TrustOptions
+from diffood.cli.printing import print_lines
 
 
 @expand_records
@@ -34,10 +35,10 @@ def sign(
 
     done = sign_bundle(bundle, key, overwrite=overwrite)
     if as_json:
-        typer.echo(json.dumps(asdict(done)))
+        print_lines(json.dumps(asdict(done)))
         return
     if done.kept:
-        typer.echo("export      keeps its signature")
+        print_lines("export      keeps its signature")
     for name, count in done.written.items():
-        typer.echo(f"signed      {name}: {count} files, key {done.hint[:16]}…")
-    typer.echo(f"digest      {done.digest}")
+        print_lines(f"signed      {name}: {count} files, key {done.hint[:16]}…")
+    print_lines(f"digest      {done.digest}")

@@ -11,6 +11,7 @@ from diffood.cli.options.limits import LimitOptions
 from diffood.cli.options.models import PANEL, ClassifierOptions
 from diffood.cli.options.parsers import ImageSize, image_size
 from diffood.cli.options.records import expand_records
+from diffood.cli.printing import print_lines
 from diffood.cli.progress import show_progress
 from diffood.export.class_names import read_class_names
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
@@ -84,7 +85,7 @@ def train_unet(
         rules=reading.request(),
         limits=image_limits.read(),
     )
-    trained = run_training(request, typer.echo, show_progress)
+    trained = run_training(request, print_lines, show_progress)
     source = f" --classifier {classifier.classifier}" if classifier.classifier else " --classifier SPEC"
-    typer.echo(f"next        diffood export --unet {output}{source} --output bundle")
+    print_lines(f"next        diffood export --unet {output}{source} --output bundle")
     options.exit_if_set_aside(trained.set_aside)

@@ -1,6 +1,5 @@
 """diffood tune: which plan detects most at the cost that is allowed."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from diffood.cli.options.parsers import png_file
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
 from diffood.cli.options.trust import TrustOptions, warn_if_unsigned
+from diffood.cli.printing import print_result
 from diffood.errors import EXIT_INTERRUPTED, UsageError
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
 
@@ -87,8 +87,7 @@ def tune(
         from diffood.report.charts.tuning_front import draw_tuning
 
         draw_tuning(tuned, output)
-    text = "\n".join([*describe_tuning(tuned), *describe_speeds(tuned.speeds, tuned.bundle.path)])
-    typer.echo(json.dumps(tuned.as_json()) if as_json else text)
+    print_result(tuned, lambda done: [*describe_tuning(done), *describe_speeds(done.speeds, done.bundle.path)], as_json)
     warn_if_unsigned(bundle)
     if tuned.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -1,6 +1,5 @@
 """diffood verify: checks that this machine gives what the bundle promises."""
 
-import json
 from typing import Annotated
 
 import typer
@@ -12,6 +11,7 @@ from diffood.cli.options.machine import VariantOptions
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.sets import NamedSet, collect_sets, sets_option
 from diffood.cli.options.trust import TrustOptions, warn_if_unsigned
+from diffood.cli.printing import print_result
 from diffood.errors import EXIT_FAILED
 from diffood.runtime.bundle.parity import ParityLimits
 
@@ -58,7 +58,7 @@ def verify(
         rules=reading.request(),
     )
     result = verify_bundle(request, progress.show_progress)
-    typer.echo(json.dumps(result.as_json()) if as_json else "\n".join(describe_verification(result)))
+    print_result(result, describe_verification, as_json)
     warn_if_unsigned(bundle)
     if not result.passed:
         options.print_set_aside(result.set_aside)

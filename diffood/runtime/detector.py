@@ -31,7 +31,7 @@ from diffood.runtime.item_pass import pass_turns
 from diffood.runtime.judge import FusionJudge, never_ends
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses.definition import Evidence
-from diffood.runtime.records import escape_for_terminal
+from diffood.runtime.printable import escape_for_terminal
 from diffood.runtime.results import ImageScore, ScoredImage, Scores, Verdicts, collect_scores, collect_verdicts
 from diffood.runtime.sessions import Session, SessionRequest
 from diffood.runtime.sessions.backends import open_session

@@ -1,6 +1,5 @@
 """Base classes of the records in files: no unknown field, no infinite number, no control characters."""
 
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -8,23 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from diffood.errors import DiffoodError
-
-# Control characters, surrogates, and line separators. Other invisible characters are allowed: Persian, Hindi and emoji
-# need joiners, other scripts need wide or non-breaking spaces.
-_CONTROL = frozenset(("Cc", "Cs", "Zl", "Zp"))
-_BIDI = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))  # reorder what is shown
-
-
-def is_control_character(letter: str) -> bool:
-    """Whether printing a character acts on a terminal or changes the order in which a line is read."""
-    return unicodedata.category(letter) in _CONTROL or unicodedata.bidirectional(letter) in _BIDI
-
-
-def escape_for_terminal(text: str) -> str:
-    """A text of unknown origin, printable: control characters become escapes."""
-    return "".join(
-        letter.encode("unicode_escape").decode() if is_control_character(letter) else letter for letter in text
-    )
+from diffood.runtime.printable import escape_for_terminal, is_control_character
 
 
 def one_line(said: object) -> str:
@@ -73,8 +56,7 @@ def first_problem(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])[:MAX_PLACE] or "the file"
-    if not where.isprintable():  # keys come from the file and must not act on a terminal
-        where = where.encode("unicode_escape").decode()
+    # Keys come from the file.
+    where = escape_for_terminal(".".join(str(part) for part in problem["loc"])[:MAX_PLACE]) or "the file"
     given = "" if problem["type"] == "missing" or not problem["loc"] else f", got {str(problem['input'])[:80]!r}"
     return f"{where}: {problem['msg'].removeprefix(OWN_PROBLEM)}{given}"

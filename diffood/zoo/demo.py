@@ -97,7 +97,8 @@ def run_demo(output: Path, say: Say) -> DemoResult:
         _draw_strip(bundle, output / "strip.png")
     (output / "summary.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
     say("")
-    say(describe_result(result, output))
+    for line in describe_result(result, output):
+        say(line)
     return result
 
 
@@ -188,7 +189,8 @@ def _make_bundle(bundle: Path, say: Say) -> None:
 def _run(say: Say, *command: object, accept: tuple[int, ...] = (0,)) -> dict[str, Any]:
     """Run one verb as a user would; with --json its output is returned instead of shown."""
     words = [str(word) for word in command]
-    say(f"\n$ {wrap_command(['diffood', *words])}")
+    for line in ("", *wrap_command(["diffood", *words])):
+        say(line)
     quiet = "--json" in words
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     done = subprocess.run(
@@ -202,7 +204,7 @@ def _run(say: Say, *command: object, accept: tuple[int, ...] = (0,)) -> dict[str
     return parse_object(done.stdout) if quiet else {}
 
 
-def wrap_command(words: list[str]) -> str:
+def wrap_command(words: list[str]) -> list[str]:
     """A command line that can be copied, continued on the next line before an option that would make it too wide."""
     parts: list[str] = []
     for word in words:
@@ -210,14 +212,14 @@ def wrap_command(words: list[str]) -> str:
             parts[-1] += f" {shlex.quote(word)}"
         else:
             parts.append(shlex.quote(word))
-    lines = parts[:1]
+    lines = [f"$ {parts[0]}"]
     for part in parts[1:]:
-        if len(f"$ {lines[-1]} {part} \\") > WIDTH:
+        if len(f"{lines[-1]} {part} \\") > WIDTH:
             lines[-1] += " \\"
             lines.append(f"    {part}")
         else:
             lines[-1] += f" {part}"
-    return "\n".join(lines)
+    return lines
 
 
 def _draw_strip(bundle: Path, path: Path) -> None:
@@ -247,7 +249,7 @@ def _draw_strip(bundle: Path, path: Path) -> None:
     draw_strip(columns, path)
 
 
-def describe_result(result: DemoResult, output: Path) -> str:
+def describe_result(result: DemoResult, output: Path) -> list[str]:
     """The result in words a newcomer understands, in at most WIDTH columns."""
     alarms = result.false_alarms
     low, high = alarms["interval"]
@@ -264,16 +266,14 @@ def describe_result(result: DemoResult, output: Path) -> str:
     ]
     pictures = f"{output / 'scores.png'}, {output / 'strip.png'}" if can_draw() else f"none; {DRAW} draws them"
     indent = 15 * " "
-    guarantee = textwrap.fill(f"Guarantee      {result.guarantee}", WIDTH, subsequent_indent=indent)
-    return "\n".join(
-        [
-            f"False alarms   {alarms['rate']:.1%} of {alarms['count']} fresh clothes "
-            f"(95% interval {low:.1%} to {high:.1%})",
-            guarantee,
-            *table,
-            f"Speed          {result.images_per_second:.1f} images per second on this machine, "
-            f"{result.unet_evaluations_per_image:.1f} UNet evaluations each",
-            f"Set aside      {len(result.set_aside)} broken files; {output / 'summary.json'} says why",
-            f"Pictures       {pictures}",
-        ]
-    )
+    guarantee = textwrap.wrap(f"Guarantee      {result.guarantee}", WIDTH, subsequent_indent=indent)
+    return [
+        f"False alarms   {alarms['rate']:.1%} of {alarms['count']} fresh clothes "
+        f"(95% interval {low:.1%} to {high:.1%})",
+        *guarantee,
+        *table,
+        f"Speed          {result.images_per_second:.1f} images per second on this machine, "
+        f"{result.unet_evaluations_per_image:.1f} UNet evaluations each",
+        f"Set aside      {len(result.set_aside)} broken files; {output / 'summary.json'} says why",
+        f"Pictures       {pictures}",
+    ]

@@ -43,3 +43,13 @@ def test_a_bar_on_a_terminal_has_a_speed_below_one_a_second(
     with progress.show_progress("calibrating", 10) as advance:
         advance(1)
     assert "3.0/min" in capsys.readouterr().err
+
+
+def test_a_name_in_a_bar_is_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress.show_progress("[red]a[/red]{task.x}\x1b]0;b\x07\u202e", 10, state=lambda: "[b]c[/b]\x9b") as advance:
+        advance(1)
+    shown = capsys.readouterr().err
+    assert "[red]a[/red]{task.x}\\x1b]0;b\\x07\\u202e" in shown
+    assert "[b]c[/b]\\x9b" in shown
+    assert not set(shown) & set("\x07\x9b\u202e")

@@ -19,7 +19,7 @@ from diffood.runtime.bundle.bundle import Manifest, open_bundle
 from diffood.runtime.bundle.calibration import load_calibration, save_calibration
 from diffood.runtime.bundle.engines import list_engines
 from diffood.runtime.bundle.writing import write_bundle
-from diffood.runtime.records import escape_for_terminal
+from diffood.runtime.printable import escape_for_terminal
 
 Fields = dict[str, Any]
 Rewrite = Callable[[Callable[[Fields], object]], None]
@@ -46,7 +46,6 @@ LEGITIMATE = [
     "پیراهن\u200cها",  # Persian: plural, with a joiner that does not join
     "क्\u200dष",  # Hindi
     "👩\u200d🔬 🏳\ufe0f\u200d🌈",
-    "חולצה \u200eT-shirt",  # Hebrew with a mark that turns nothing
     "e\u0301",
     "<b>&'\"\\",
 ]
@@ -97,6 +96,13 @@ def test_names_of_all_languages_are_opened_as_written(
             rewrite(lambda manifest: PLACES["class_names.3"](manifest, name))
             assert open_bundle(victim).manifest.class_names[3] == name
             assert escape_for_terminal(name) == name
+
+
+def test_a_direction_mark_between_scripts_is_opened_and_shown(victim: Path, rewrite: Rewrite) -> None:
+    name = "חולצה \u200eT-shirt"  # right, but in a file name it moves what stands around it
+    rewrite(lambda manifest: PLACES["class_names.3"](manifest, name))
+    assert open_bundle(victim).manifest.class_names[3] == name
+    assert escape_for_terminal(name) == "חולצה \\u200eT-shirt"
 
 
 def test_what_acts_is_shown_as_escapes() -> None:

@@ -27,7 +27,7 @@ def test_the_result_holds_every_fact_in_ten_lines_of_eighty_columns() -> None:
         images_per_second=87.8,
         set_aside={"broken/empty.png": "The file is empty (0 bytes)."},
     )
-    lines = describe_result(result, Path("demo-output")).splitlines()
+    lines = describe_result(result, Path("demo-output"))
     assert len(lines) <= 10
     assert max(map(len, lines)) <= WIDTH
     text = " ".join(" ".join(lines).split())
@@ -79,5 +79,5 @@ def test_a_demo_replaces_an_earlier_ones_folder_and_no_other(tmp_path: Path, mon
 def test_a_long_command_is_wrapped_into_one_that_means_the_same() -> None:
     words = ["diffood", "evaluate", "a folder", "--ind", "x" * 60, "--ood", "digits=" + "y" * 40, "--json"]
     wrapped = wrap_command(words)
-    assert shlex.split(wrapped.replace("\\\n", "")) == words
-    assert max(map(len, wrapped.splitlines())) <= WIDTH
+    assert shlex.split("\n".join(wrapped).removeprefix("$ ").replace("\\\n", "")) == words
+    assert max(map(len, wrapped)) <= WIDTH

@@ -8,7 +8,7 @@ import typer
 
 from diffood.calibration.scored_files import IND
 from diffood.errors import UsageError
-from diffood.runtime.records import is_control_character
+from diffood.runtime.printable import is_control_character
 
 
 @dataclass(frozen=True)

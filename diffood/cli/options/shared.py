@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from diffood.cli.options.parsers import backend_choice
+from diffood.cli.printing import print_messages
 from diffood.errors import EXIT_SET_ASIDE
 from diffood.runtime.backends import AUTO, BACKENDS
 from diffood.runtime.bundle.bundle import Precision
@@ -51,15 +52,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines on
 def print_warnings(warnings: Iterable[str]) -> None:
     """Print warnings on standard error."""
     for warning in warnings:
-        typer.echo(f"warning     {warning}", err=True)
+        print_messages(f"warning     {warning}")
 
 
 def print_set_aside(set_aside: Sequence[tuple[str, str]]) -> None:
     """Name the files that could not be used, the first ones of many, with the reasons, on standard error."""
     for identity, reason in set_aside[:MOST_NAMED]:
-        typer.echo(f"set aside   {identity!r}: {reason}", err=True)  # a name may contain control characters
+        print_messages(f"set aside   {identity!r}: {reason}")
     if len(set_aside) > MOST_NAMED:
-        typer.echo(f"set aside   and {len(set_aside) - MOST_NAMED} more files", err=True)
+        print_messages(f"set aside   and {len(set_aside) - MOST_NAMED} more files")
 
 
 def exit_if_set_aside(set_aside: Sequence[tuple[str, str]]) -> None:

@@ -3,8 +3,10 @@
 import io
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
+from rich.console import Console  # noqa: TID251 - for its lines
 from rich.table import Table
+
+from diffood.runtime.printable import escape_for_terminal
 
 WIDTH = 100
 
@@ -15,7 +17,7 @@ def table_lines(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str
     for index, head in enumerate(heads):
         table.add_column(head, justify="right" if index else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape_for_terminal, row))  # before their widths are taken
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None, markup=False, highlight=False, emoji=False)
     with console.capture() as captured:
         console.print(table)

@@ -16,7 +16,8 @@ from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import ENGINES, Bundle, FileName, Precision, Sha256
 from diffood.runtime.bundle.files import plain_folder, read_regular, write_record
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.records import Record, Text, is_control_character
+from diffood.runtime.printable import is_control_character
+from diffood.runtime.records import Record, Text
 
 RECORD = "engine.json"
 FORMAT = 2

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from diffood.errors import BundleError
 from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.json_reader import parse_json
+from diffood.runtime.printable import escape_json
 from diffood.runtime.records import explain_invalid
 
 WHOLE_COPY = "copy the bundle again, whole"
@@ -115,7 +116,7 @@ def write_record(folder: Path, name: str, record: BaseModel) -> Path:
 
 def record_bytes(record: BaseModel) -> bytes:
     """A record as the bytes of its file."""
-    fields = record.model_dump_json(indent=1).removesuffix("\n}")
+    fields = escape_json(record.model_dump_json(indent=1)).removesuffix("\n}")
     return f'{fields},\n "{SEAL}": "{hash_record(record)}"\n}}\n'.encode()
 
 

@@ -18,7 +18,7 @@ from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
 from diffood.runtime.inputs.remote import open_url
 from diffood.runtime.inputs.table_worker import MOST_READ, TableRequest
 from diffood.runtime.inputs.urls import hide_secrets, is_url
-from diffood.runtime.records import escape_for_terminal
+from diffood.runtime.printable import escape_for_terminal
 
 MAGIC = b"PAR1"
 LONGEST_REASON = 500  # characters: people read rows

@@ -25,6 +25,7 @@ from diffood.runtime.bundle.bundle import Sha256
 from diffood.runtime.bundle.calibration import Fingerprint
 from diffood.runtime.bundle.durable import sync, write_all
 from diffood.runtime.json_reader import parse_json
+from diffood.runtime.printable import escape_json
 from diffood.runtime.records import Record, Text, explain_invalid
 from diffood.runtime.sessions.cores import usable_cores
 from diffood.serving.rows.formats.registry import FormatName
@@ -225,7 +226,7 @@ class Journal:
         self._require_own_name()
         end = os.lseek(self._descriptor, 0, os.SEEK_END)
         try:
-            write_all(self._descriptor, record.model_dump_json().encode() + b"\n")
+            write_all(self._descriptor, escape_json(record.model_dump_json()).encode() + b"\n")
             os.fsync(self._descriptor)
         except OSError:  # the disk is full: part of a line must not stay before a later one
             os.ftruncate(self._descriptor, end)

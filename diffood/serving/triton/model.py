@@ -11,7 +11,7 @@ from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.json_reader import parse_object
-from diffood.runtime.records import escape_for_terminal
+from diffood.runtime.printable import escape_for_terminal
 from diffood.runtime.sessions.choice import describe_engine
 from diffood.serving.triton.config import INPUT, TritonSettings
 from diffood.serving.triton.encoded import score_encoded

@@ -15,6 +15,7 @@ from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.bundle.detectors import CalibratedDetector, read_calibrated_detector
 from diffood.runtime.detector import DEFAULT_BATCH, require_size
 from diffood.runtime.onnx import messages
+from diffood.runtime.printable import escape_json
 from diffood.runtime.sessions.choice import PrecisionChoice
 from diffood.serving.triton.repository import CONFIG, VERSION, ModelPlace
 
@@ -102,7 +103,7 @@ def make_native_config(bundle: Bundle, found: CalibratedDetector, settings: Nati
     """The text of config.pbtxt, with the inputs and outputs that the detector file has."""
     graph = messages.Model.FromString(found.model).graph
     parameters = {
-        "class_names": json.dumps(bundle.manifest.class_names, ensure_ascii=False),
+        "class_names": escape_json(json.dumps(bundle.manifest.class_names, ensure_ascii=False)),
         "detector_sha256": found.entry.sha256,
         "guarantee": found.calibration.guarantee,
     }
@@ -145,7 +146,7 @@ def _tensors(values: "list[messages.ValueInfo]") -> str:
         of = value.type.tensor_type
         dims = [size.dim_value for size in of.shape.dim][1:]
         shape = f"dims: {dims}" if dims else "dims: [ 1 ] reshape: { shape: [ ] }"  # Triton allows no empty dims
-        lines.append(f'  {{ name: "{value.name}" data_type: {TYPES[of.elem_type]} {shape} }}')
+        lines.append(f"  {{ name: {json.dumps(value.name)} data_type: {TYPES[of.elem_type]} {shape} }}")
     return ",\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from diffood.errors import UsageError
 from diffood.runtime.bundle.durable import write_all
+from diffood.runtime.printable import escape_json
 from diffood.serving.rows.row import CellValue, Row
 
 Level = Literal["info", "warning", "error"]
@@ -43,7 +44,7 @@ class EventLog:
         time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         text = json.dumps({"time": time, "level": level, "event": name, **fields}, ensure_ascii=False)
         with contextlib.suppress(OSError):
-            write_all(self._descriptor, text.encode() + b"\n")
+            write_all(self._descriptor, escape_json(text).encode() + b"\n")
 
     def row(self, row: Row) -> None:
         """Append an event if someone may want to look at the row: refused, invalid or flagged."""

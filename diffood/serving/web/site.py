@@ -14,6 +14,7 @@ from diffood.errors import BundleError, UsageError
 from diffood.runtime.bundle.bundle import Bundle, FileEntry, Precision, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibration
 from diffood.runtime.bundle.detectors import CalibratedDetector, DetectorFile, read_calibrated_detector
+from diffood.runtime.printable import escape_json
 from diffood.runtime.writable import is_free, require_writable, whole_folder
 from diffood.serving.web.checks import CheckImage, make_checks
 from diffood.serving.web.runtime import WebRuntime, find_runtime
@@ -74,7 +75,7 @@ def write_page(path: Path, output: Path, runtime: Path, precision: Precision | N
         for file in detector.entry.data:
             bundle.copy(file, folder / file)
         config = _describe(bundle, calibration, web_runtime, detector) | {"checks": _write_checks(folder, checks)}
-        (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+        (folder / CONFIG).write_text(escape_json(json.dumps(config, indent=1, ensure_ascii=False)), encoding="utf-8")
     total = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     size = sum(file["size"] for file in (config["detector"], *config["weights"]))
     return WrittenPage(detector.entry.precision, size, total, web_runtime.version)

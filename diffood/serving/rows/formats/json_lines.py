@@ -8,7 +8,8 @@ from typing import BinaryIO
 
 from diffood.errors import UsageError
 from diffood.runtime.json_reader import parse_object
-from diffood.runtime.records import explain_invalid, is_control_character
+from diffood.runtime.printable import escape_json
+from diffood.runtime.records import explain_invalid
 from diffood.serving.rows.checked import MAX_LINE_BYTES, REMEDY, check_row
 from diffood.serving.rows.formats.base import LineFormat
 from diffood.serving.rows.row import Row
@@ -25,10 +26,7 @@ class JsonLines(LineFormat):
 
     def encode_row(self, row: Row) -> bytes:
         """See LineFormat.encode_row."""
-        text = _encode(row.values())
-        if not text.isprintable():  # the same JSON with escapes for what would act on a terminal or end a line
-            text = "".join(f"\\u{ord(letter):04x}" if is_control_character(letter) else letter for letter in text)
-        return (text + "\n").encode()
+        return (escape_json(_encode(row.values())) + "\n").encode()
 
     def read_file(self, file: BinaryIO, path: Path) -> Iterator[Row]:
         """See RowFormat.read_file. A torn last line is skipped where the name ends in .partial."""
