@@ -141,6 +141,7 @@ def test_a_damaged_csv_is_refused(tmp_path: Path, subtests: pytest.Subtests) -> 
         (b'%s\n"a"b,1\n', "line 2 is not CSV"),
         (b'%s\n"open\n', "is not CSV"),
         (b"%s\na,b\n", "line 2"),
+        (b"%s\n'\\q%s\n", 'line 2: id is "\'\\\\qa.png", not a valid string'),
     ]:
         with subtests.test(text=text, expected=expected):
             path = tmp_path / "rows.csv"

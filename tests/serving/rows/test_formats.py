@@ -20,7 +20,7 @@ from diffood.serving.rows.formats.registry import FORMATS
 from diffood.serving.rows.readers import read_rows
 from diffood.serving.rows.row import COLUMNS, Row
 
-TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+TEXT = st.text(st.characters(codec="utf-8") | st.sampled_from("'=;\\\"+-@ \n"), max_size=20)
 REAL = st.floats(allow_nan=False, allow_infinity=False)
 SHARE = st.floats(0, 1)
 SCORED = st.builds(
@@ -49,7 +49,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
     kinds: dict[str, Callable[[str], Any]] = {
-        "string": str,
+        "string": lambda cell: json.loads(f'"{cell[1:]}"') if cell.startswith("'") else cell,
         "float": float,
         "int": int,
         "bool": {"True": True, "False": False}.__getitem__,

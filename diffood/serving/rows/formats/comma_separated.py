@@ -1,19 +1,46 @@
-"""Rows as CSV with a header line."""
+"""Rows as CSV with a header line, which spreadsheets and terminals take for text.
+
+A cell of text that begins with an apostrophe is guarded: what follows is the inside of a JSON string. Guarded are cells
+that a spreadsheet may take for a formula, that hold characters which act or are hidden, or begin with an apostrophe.
+"""
 
 import csv
 import io
+import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from diffood.errors import UsageError
+from diffood.runtime.json_reader import parse_json
+from diffood.runtime.printable import escape_json, is_hidden
 from diffood.serving.rows.checked import MAX_LINE_BYTES, REMEDY, check_row, require_columns
 from diffood.serving.rows.formats.base import LineFormat
 from diffood.serving.rows.row import COLUMNS, CellValue, Row
 
+GUARD = "'"
+_BEGINS = "=+\\-@⁺₊﬩﹢＋⁼₌⩵⩶﹦＝﹣－−﹫＠"  # a formula, in some spreadsheet; in a regular expression's set
+# At the beginning; or where a spreadsheet that separates cells by semicolons would begin one.
+_FORMULA = re.compile(rf"""(?:^|;)[\s"']*[{_BEGINS}]""")
+_INNER_FORMULA = re.compile(rf"""(?<=;)([\s"'\\]*)([{_BEGINS}])""")
+
+
+def guard_cell(text: str) -> str:
+    """A text as it stands in a cell; `read_cell` gives it back."""
+    if not (text.startswith(GUARD) or _FORMULA.search(text) or any(map(is_hidden, text))):
+        return text
+    inside = escape_json(json.dumps(text, ensure_ascii=False))[1:-1]
+    return GUARD + _INNER_FORMULA.sub(lambda found: f"{found[1]}\\u{ord(found[2]):04x}", inside)
+
+
+def read_cell(cell: str) -> str:
+    """The text of a cell. Raises ValueError for a guarded one that is no JSON string."""
+    return str(parse_json(f'"{cell[1:]}"'.encode())) if cell.startswith(GUARD) else cell
+
 
 class CommaSeparated(LineFormat):
-    """One line per row, unless a string in it contains a line break; None is an empty cell."""
+    """One line per row; None is an empty cell."""
 
     name = "csv"
 
@@ -24,7 +51,7 @@ class CommaSeparated(LineFormat):
 
     def encode_row(self, row: Row) -> bytes:
         """See LineFormat.encode_row."""
-        return _encode(list(row.values().values()))
+        return _encode([guard_cell(value) if isinstance(value, str) else value for value in row.values().values()])
 
     def read_file(self, file: BinaryIO, path: Path) -> Iterator[Row]:
         """See RowFormat.read_file."""
@@ -63,9 +90,11 @@ def _parse(name: str, text: str | None, where: str) -> CellValue:
     kind = COLUMNS[name]
     if not text and (kind != "string" or name == "class_name"):
         return None  # an empty cell
-    if text is None or kind == "string":
+    if text is None:
         return text
     try:
+        if kind == "string":
+            return read_cell(text)
         if kind == "bool":
             return {"True": True, "False": False}[text]
         return int(text) if kind == "int" else float(text)
