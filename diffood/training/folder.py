@@ -15,6 +15,7 @@ from diffood.export.sources.unets.folder import CLASS_NAMES
 from diffood.export.sources.unets.scheduler import CONFIG as SCHEDULER
 from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.bundle.trained import TRAINED, pack_trained, shorten
+from diffood.runtime.printable import escape_markdown
 from diffood.training.checkpoint import CHECKPOINT, TrainingProgress
 from diffood.training.images import TrainingImages
 from diffood.training.labels import Labels
@@ -100,7 +101,10 @@ def describe_model(progress: TrainingProgress, about: TrainedOn, parameters: int
         "images": f"{len(images.ids) - about.held_out:,} trained on, {about.held_out:,} held out, {images.repeated} "
         f"repeated, {len(images.set_aside)} set aside",
         "their hash": images.digest,
-        "changed to fit": "; ".join(f"{note}: {n}" for note, n in sorted(images.converted.items())[:NOTES]) or "none",
+        "changed to fit": escape_markdown(
+            "; ".join(f"{note}: {n}" for note, n in sorted(images.converted.items())[:NOTES])
+        )
+        or "none",
         "classes": _describe_classes(labels.names),
         "labels": labels.source,
         "noise": f"linear betas 1e-4 to 0.02, {TIMES} steps; the network predicts it (epsilon)",
@@ -140,7 +144,7 @@ def _describe_classes(names: tuple[str, ...]) -> str:
     if not names:
         return "none"
     more = f" and {len(names) - CLASSES_SHOWN} more" if names[CLASSES_SHOWN:] else ""
-    return f"{len(names)} in this order, the null class last: {', '.join(names[:CLASSES_SHOWN])}{more}"
+    return f"{len(names)} in this order, the null class last: {escape_markdown(', '.join(names[:CLASSES_SHOWN]))}{more}"
 
 
 def _describe_curve(progress: TrainingProgress) -> list[str]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from diffood.calibration.metrics.labels import UNKNOWN, labels_from_folders
 from diffood.errors import UsageError
 from diffood.runtime.inputs.open import container_of
+from diffood.runtime.printable import is_control_character
 from diffood.training.request import LabelSource
 
 Predict = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]  # indices of images -> predicted classes
@@ -96,6 +97,13 @@ def _from_folders(ids: Sequence[str], classifier: KnownClasses | None) -> Labels
     names = classifier.names if classifier and classifier.names else found
     if len(found) < 2 and not (classifier and classifier.names):
         return None
+    if names is found and (
+        odd := [name for name in found if name != name.strip() or any(map(is_control_character, name))]
+    ):
+        raise UsageError(
+            f"The folder {odd[0]!r} cannot be a class: a class name has no control characters, and no space at its "
+            "ends. Rename it, or add --labels none."
+        )
     if classifier is not None and len(names) != classifier.count:
         return None
     values = labels_from_folders(ids, names) if names is not found else _by_name(folders, found)

@@ -37,6 +37,14 @@ def test_without_a_classifier_folders_are_classes_in_the_order_of_their_names() 
     assert labels.source == "folders, in the order of their names, 1 images without one"
 
 
+def test_a_folder_that_is_no_line_of_a_file_of_class_names_is_no_class() -> None:
+    for name in ("a\nb", "a\x85b", "\x1b[31m", "a\u2028", "\u202ea", " a", "a\u3000", " "):
+        with pytest.raises(UsageError, match=r"cannot be a class: .* Rename it") as refused:
+            choose_labels([f"{name}/1.png", "b/2.png"], "auto", None)
+        assert str(refused.value).isprintable()
+        assert choose_labels([f"{name}/1.png", "b/2.png"], "none", None).names == ()
+
+
 def test_a_classifier_sets_the_order_of_folders() -> None:
     names = ("cat", "ant", "dog", "bee")
     mapped = np.array([1, 3, 0])[TRUE]
