@@ -7,7 +7,7 @@ from diffood.calibration.metrics.comparison import CLEARLY
 from diffood.calibration.metrics.formatting import exact_percent, percent, points, probability, ratio
 from diffood.report.contents import Report
 from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.records import escape_for_terminal
+from diffood.runtime.printable import escape_for_terminal
 
 TEMPLATE = "report.html.jinja"
 
@@ -22,8 +22,10 @@ def render(report: Report) -> str:
     """The page as text. Whatever names the report holds, they are escaped."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    filters = (percent, exact_percent, number, points, ratio, probability, escape_for_terminal)
+    environment = Environment(
+        autoescape=True, finalize=_show, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    filters = (percent, exact_percent, number, points, ratio, probability)
     environment.filters |= {made.__name__: made for made in filters}
     template = environment.from_string(files("diffood.report").joinpath(TEMPLATE).read_text("utf-8"))
     return template.render(report=report, clearly=CLEARLY)
@@ -32,3 +34,8 @@ def render(report: Report) -> str:
 def number(value: float) -> str:
     """A score: four significant digits."""
     return f"{value:.4g}"
+
+
+def _show(value: object) -> object:
+    """What an expression of the template gives; a text, unless it is markup already, without what acts or is hidden."""
+    return escape_for_terminal(value) if type(value) is str else value

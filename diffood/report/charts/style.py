@@ -8,8 +8,10 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from diffood.runtime.bundle.durable import write_durably
+from diffood.runtime.printable import escape_for_terminal
 
 # Okabe and Ito's palette, told apart by colour-blind readers; the first is the in-distribution set's.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D", "#B8A800")
@@ -104,6 +106,7 @@ def _render(draw: Draw, size: tuple[float, float], theme: Theme, dpi: int, groun
             "font.size": 10,
             "text.color": theme.text,
             "text.parse_math": False,  # a $ in a name is no formula
+            "text.usetex": False,
             "axes.titlesize": 9,
             "axes.titlelocation": "left",
             "axes.labelcolor": theme.text,
@@ -119,6 +122,8 @@ def _render(draw: Draw, size: tuple[float, float], theme: Theme, dpi: int, groun
     ):
         figure = Figure(figsize=size, layout="constrained", facecolor=ground)
         draw(figure, theme)
+        for text in figure.findobj(Text):  # names in it are from outside
+            text.set_text("\n".join(map(escape_for_terminal, text.get_text().split("\n"))))
         buffer = io.BytesIO()
         figure.savefig(buffer, dpi=dpi, format="png", metadata=_METADATA)
     return buffer.getvalue()
