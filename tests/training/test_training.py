@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,14 @@ def test_a_trained_folder_is_what_export_takes(ask: Ask, train: Train) -> None:
     assert "| images | 46 trained on, 2 held out, 0 repeated, 0 set aside |" in card
     assert "| ended | after the steps asked for |" in card
     assert any(line.startswith("trained     12 steps") for line in lines)
+
+
+def test_a_name_in_the_model_card_is_text(ask: Ask, train: Train, tiny_images: Path, tmp_path: Path) -> None:
+    folders = Path(shutil.copytree(tiny_images, tmp_path / "images"))
+    (folders / "bars").rename(folders / "|**b** [l](www.e) <i>$x$\u200b")
+    train(ask(images=(str(folders),), steps=1))
+    [line] = [line for line in (tmp_path / "unet" / CARD).read_text().split("\n") if line.startswith("| classes")]
+    assert "grey, \\|\\*\\*b\\*\\* \\[l\\](www\\.e) \\<i\\>\\$x\\$\\\\u200b" in line
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(ask: Ask, train: Train, tmp_path: Path) -> None:
