@@ -4,23 +4,34 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffood.errors import UsageError
+from diffood.runtime.bundle.bundle import MAX_CLASSES
+from diffood.runtime.records import MAX_NAME
 
 SHOWN = 5
+MAX_BYTES = 2**24
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
     """The names in a text file, one per line, whatever ends the lines; a byte order mark is not part of the first.
 
     Raises:
-        UsageError: The file cannot be read, or is not UTF-8 text.
+        UsageError: The file cannot be read, is not UTF-8 text, or has more or longer names than a bundle may have.
     """
     try:
+        if path.exists() and (not path.is_file() or path.stat().st_size > MAX_BYTES):
+            raise UsageError(f"{path} is not a file of at most {MAX_BYTES} bytes; give one with a class name per line.")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"The class names in {path} cannot be read as UTF-8 text ({error}); save the file as UTF-8."
         ) from None
-    return tuple(line.strip() for line in lines if line.strip())
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(names) > MAX_CLASSES or max(map(len, names), default=0) > MAX_NAME:
+        raise UsageError(
+            f"{path} has {len(names)} class names, the longest of {max(map(len, names))} characters, where at most "
+            f"{MAX_CLASSES} of {MAX_NAME} are possible; shorten it."
+        )
+    return names
 
 
 def describe_repeated_names(names: Sequence[str]) -> str:

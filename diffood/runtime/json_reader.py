@@ -6,6 +6,10 @@ from collections import Counter
 from typing import Any, NoReturn
 
 LONGEST_KEY = 200  # characters of a key shown in a message
+MOST_VALUES = 8_000_000
+"""Of one text: the largest record is the calibration of two million images, with a score, a class and a hash each."""
+MOST_CONTAINERS = 500_000
+"""Lists and objects of one text, of which each takes a hundred bytes and more: a record has some thousands."""
 
 
 def parse_json(data: bytes, *, finite: bool = True) -> Any:
@@ -16,8 +20,9 @@ def parse_json(data: bytes, *, finite: bool = True) -> Any:
         finite: Whether Infinity, NaN and numbers beyond float64 are refused. diffusers writes them into its configs.
 
     Raises:
-        ValueError: It is not JSON, or an object has a key twice.
+        ValueError: It is not JSON, an object has a key twice, or it has more values than any file that is read.
     """
+    _require_few_values(data)
     twice: list[str] = []  # of two values for one key each reader would take the one it likes
 
     def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -35,6 +40,19 @@ def parse_json(data: bytes, *, finite: bool = True) -> Any:
     if twice:
         raise ValueError(f"the key {twice[0][:LONGEST_KEY]!r} occurs twice")
     return content
+
+
+def _require_few_values(data: bytes) -> None:
+    """Raise ValueError for more values than any record has: as objects they take gigabytes.
+
+    Commas and brackets in texts count as well, so that this costs no parsing.
+    """
+    containers = data.count(b"[") + data.count(b"{")
+    if containers > MOST_CONTAINERS:
+        raise ValueError(f"it has {containers} lists and objects where at most {MOST_CONTAINERS} are allowed")
+    values = data.count(b",") + containers
+    if values > MOST_VALUES:
+        raise ValueError(f"it has {values} values where at most {MOST_VALUES} are allowed")
 
 
 def parse_object(data: bytes, *, finite: bool = True) -> dict[str, Any]:

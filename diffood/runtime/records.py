@@ -25,6 +25,11 @@ Text = Annotated[str, AfterValidator(_require_printable)]
 """Text of a file that may be hostile, and that is printed: control characters are refused."""
 
 
+MAX_NAME = 1000  # characters; some classes of ImageNet are named by all their synonyms
+Name = Annotated[str, Field(max_length=MAX_NAME), AfterValidator(_require_printable)]
+"""Such a text that is written into every row."""
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
 """A share of 1."""
 
@@ -43,8 +48,13 @@ def explain_invalid(what: str, remedy: str, error: type[DiffoodError]) -> Iterat
     """Turn a ValueError, pydantic's among them, into an `error` that names what is invalid, why, and the remedy."""
     try:
         yield
+    except RecursionError:
+        reason = "it is nested too deeply"
     except ValueError as invalid:
-        raise error(f"{what} is invalid: {first_problem(invalid)}; {remedy}.") from None
+        reason = first_problem(invalid)
+    else:
+        return
+    raise error(f"{what} is invalid: {reason}; {remedy}.")
 
 
 OWN_PROBLEM = "Value error, "
@@ -58,5 +68,12 @@ def first_problem(error: ValueError) -> str:
     problem = error.errors(include_url=False)[0]
     # Keys come from the file.
     where = escape_for_terminal(".".join(str(part) for part in problem["loc"])[:MAX_PLACE]) or "the file"
-    given = "" if problem["type"] == "missing" or not problem["loc"] else f", got {str(problem['input'])[:80]!r}"
+    given = "" if problem["type"] == "missing" or not problem["loc"] else f", got {_beginning(problem['input'])!r}"
     return f"{where}: {problem['msg'].removeprefix(OWN_PROBLEM)}{given}"
+
+
+def _beginning(value: object) -> str:
+    try:
+        return str(value)[:80]
+    except RecursionError:
+        return "a list or object that is nested deeply"

@@ -1,6 +1,7 @@
 """Attack: a resealed graph that is a program: loops, functions, foreign operators, constants that ask for terabytes."""
 
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,9 +110,37 @@ def test_a_graph_that_is_a_program_is_refused_before_an_engine_has_it(
 def test_more_nodes_or_fields_than_any_model_has_are_refused() -> None:
     node = messages.Node(op_type="Identity", input=["x"], output=["y"])
     model = messages.Model(graph=messages.Graph(node=[node] * (MOST_NODES + 1)))
-    assert "more than 100000 nodes" in find_forbidden(model.SerializeToString())
-    with pytest.raises(ValueError, match="more than 2000000 fields"):
+    assert "more than 50000 nodes" in find_forbidden(model.SerializeToString())
+    with pytest.raises(ValueError, match="more than 1000000 fields"):
         find_external_data(b"\x08\x01" * (MAX_FIELDS + 1))
+
+
+def field(number: int, data: bytes) -> bytes:
+    """A field of a protobuf message, with a message of less than 2 MiB in it."""
+    size = len(data)
+    return bytes([number << 3 | 2, size & 127 | 128, size >> 7 & 127 | 128, size >> 14]) + data
+
+
+def test_lists_of_numbers_and_of_dimensions_are_not_read_to_their_end() -> None:
+    numbers = field(5, field(8, bytes(2**20)))  # an attribute with integers
+    model = field(7, field(1, field(4, b"Relu") + numbers))
+    tracemalloc.start()
+    try:
+        assert "an attribute of more than 512 numbers, of a Relu" in find_forbidden(model)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    shape = field(2, field(1, field(2, field(1, b"") * 250_000)))  # the type of an output
+    with pytest.raises(ValueError, match="more than 1000000 fields"):
+        find_external_data(field(7, field(12, shape)) * 5)
+
+
+def test_names_of_megabytes_are_refused(subtests: pytest.Subtests) -> None:
+    name = bytes(2**20)
+    weight, nodes = field(5, field(8, name)), [field(1, field(number, name)) for number in (1, 2, 3)]
+    for part in (weight, *nodes):
+        with subtests.test(part=part[:8]), pytest.raises(ValueError, match="a name of 1048576 bytes"):
+            find_forbidden(field(7, part))
 
 
 def test_what_exports_write_is_allowed(zoo_bundle: Bundle, small_bundle: Bundle) -> None:

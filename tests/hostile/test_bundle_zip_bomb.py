@@ -63,7 +63,7 @@ def test_eight_gigabytes_of_zeros_are_refused_before_they_are_unpacked(victim: P
         data[at + 24 : at + 28] = struct.pack("<I", 900_000_128)
         at += 4
     reseal("noise_levels.npz", bytes(data))
-    with pytest.raises(BundleError, match=r"it expands to 9000001280 bytes where at most 1073741824 are allowed"):
+    with pytest.raises(BundleError, match=r"it expands to 9000001280 bytes where at most 268435456 are allowed"):
         open_bundle(victim)
 
 
@@ -96,6 +96,12 @@ def test_methods_that_unpack_without_bound_are_refused(subtests: pytest.Subtests
         with subtests.test(method=method):
             content = npy_header("(1000,)") + bytes(8000)
             assert "a method that numpy does not write" in refusal(zipped({"alpha_bar.npy": content}, method))
+
+
+def test_a_directory_of_more_entries_than_any_array_file_has_is_refused_unread() -> None:
+    assert "a directory of 1880000 bytes where at most 1048576" in refusal(
+        b"PK\1\2".ljust(47, b"\0") * 40_000 + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 40_000, 40_000, 1_880_000, 0, 0)
+    )
 
 
 def test_a_member_that_is_no_array_is_refused() -> None:

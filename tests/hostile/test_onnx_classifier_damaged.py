@@ -72,7 +72,7 @@ def test_functions_that_double_are_refused_before_they_are_written_out(
     circle = [function("F0", "F1"), function("F1", "F0")]
     twice = [function("F0", "Identity"), function("F0", "Identity", "Identity")]
     for functions, said in (
-        (doubling, "are more than 100000 nodes"),
+        (doubling, "are more than 50000 nodes"),
         (deep, "call each other more than 32 deep"),
         (circle, "call each other more than 32 deep"),
         (twice, "two functions of one name"),

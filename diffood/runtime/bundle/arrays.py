@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.errors import BundleError
+from diffood.runtime.zip_directory import list_entries
 
 MAX_STEPS = 100_000  # training steps of a noise schedule
-MAX_EXPANDED_BYTES = 2**30  # arrays of one file, unpacked; the largest are the features of a bank
+MAX_EXPANDED_BYTES = 2**28  # arrays of one file, unpacked; the largest are the features of a bank
+MAX_DIRECTORY_BYTES = 2**20  # some ten thousand arrays; each of a plan's golden outputs is one
 
 
 def load_arrays(data: bytes, name: str, remedy: str = "export the bundle anew") -> dict[str, npt.NDArray[Any]]:
@@ -40,8 +42,7 @@ def load_noise_levels(data: bytes, path: Path) -> npt.NDArray[np.float64]:
 
 
 def _read_arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = archive.infolist()
+    members = list_entries(io.BytesIO(data), MAX_DIRECTORY_BYTES)
     # zipfile never gives more than file_size bytes, and unpacks piecemeal with these two methods only
     expanded = sum(member.file_size for member in members)
     if expanded > MAX_EXPANDED_BYTES:

@@ -34,7 +34,7 @@ from diffood.runtime.bundle.trust import Trust, asked_by_environment, begin_chec
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import Prediction, StepTable
-from diffood.runtime.records import Record, Text
+from diffood.runtime.records import Name, Record, Text
 
 FORMAT: Final = 3
 MANIFEST = "manifest.json"
@@ -46,6 +46,7 @@ DETECTORS = "detector.json"
 ENGINES = "engines"
 KEPT = "calibrations"  # folder of replaced calibrations and of all banks, named by their hashes
 MAX_MANIFEST_BYTES = 4 * 2**20  # a manifest is some kilobytes; class names of the largest sets stay below this
+MAX_CLASSES = 100_000  # ImageNet has 22,000
 MAX_LATENT_CHANNELS = 256  # autoencoders in use have 3 to 32
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -138,7 +139,7 @@ class Manifest(Record):
 
     format: Literal[3]
     image: ImageShape
-    class_names: Annotated[tuple[Text, ...], Field(min_length=1)]
+    class_names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_CLASSES)]
     feature_count: Annotated[int, Field(ge=1)]
     classifier: ModelEntry
     unet: UNetEntry | None = None

@@ -4,6 +4,7 @@ An engine may follow such a path to any file of the machine, and only files that
 the only form accepted is the one an export writes: weights of the graph itself, each field once.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,10 +21,12 @@ _CHILDREN = {
     "weight": {},
     "tensor": {},
 }
+_DESCRIPTIONS = (11, 12, 13, 14)  # of a graph: inputs, outputs, shapes inside, quantisation
+_BYTES_PER_FIELD = 4  # of a description; the shortest dimension has two
 _DIMS, _DATA_TYPE, _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 13, 14  # of TensorProto
 _INSIDE, _OUTSIDE = 0, 1  # values of data_location
 _KEY, _VALUE = 1, 2  # of an entry of external_data
-MAX_FIELDS = 2_000_000  # of a file; UNets of thousands of nodes have some hundred thousand
+MAX_FIELDS = 1_000_000  # of a file; UNets of thousands of nodes have some hundred thousand
 _PLACES = {"location", "offset", "length"}
 _MAX_DIMS = 8
 _MAX_DIGITS = 20
@@ -64,6 +67,8 @@ def find_external_data(model: bytes) -> list[ExternalTensor]:
                 outside |= number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != _INSIDE)
             elif isinstance(value, memoryview) and number in _CHILDREN[message]:
                 waiting.append((_CHILDREN[message][number], value))
+            elif isinstance(value, memoryview) and message in ("main graph", "graph") and number in _DESCRIPTIONS:
+                count += len(value) // _BYTES_PER_FIELD
         if outside and message == "tensor":
             raise StrayTensorError("a tensor that is not one of the graph's own weights")
         if outside:
@@ -77,7 +82,7 @@ def _read_weight(data: memoryview) -> ExternalTensor:
     places: dict[str, str] = {}
     for number, value in read_fields(data):
         if number == _DIMS:
-            dims.extend(read_numbers(value))
+            dims.extend(itertools.islice(read_numbers(value), _MAX_DIMS + 1))
         elif number == _EXTERNAL_DATA and isinstance(value, memoryview):
             entry = dict(read_fields(value))
             key = _text(entry.get(_KEY))

@@ -31,8 +31,9 @@ Trilu Unsqueeze Upsample Where Xor
 ALLOWED = frozenset(_NAMES.split())
 """All operators that the graphs of a bundle may use, of ONNX's own domain; `export` refuses models that need others."""
 OWN_DOMAINS = (b"", b"ai.onnx")
-MOST_NODES = 100_000  # the largest UNets have some thousands
+MOST_NODES = 50_000  # the largest UNets have some thousands
 MOST_WEIGHTS = 100_000  # likewise; the memory of a protobuf parser is some hundred bytes each
+LONGEST_NAME = 2**12  # bytes of a node or a tensor; exporters join those of modules, and engines copy each many times
 LARGEST_SHAPE = 2**28  # values of a tensor whose shape a constant gives: 1 GiB in float32
 LARGEST_ATTRIBUTE = 2**16  # a stride, a padding, an axis
 _SHAPE_INPUTS: Mapping[str, tuple[int, ...]] = {
@@ -49,7 +50,7 @@ _SHAPE_INPUTS: Mapping[str, tuple[int, ...]] = {
 # Field numbers of onnx.proto.
 _GRAPH, _FUNCTIONS = 7, 25  # of ModelProto
 _NODE, _INITIALIZER = 1, 5  # of GraphProto
-_INPUT, _OUTPUT, _OP_TYPE, _ATTRIBUTE, _DOMAIN = 1, 2, 4, 5, 7  # of NodeProto
+_INPUT, _OUTPUT, _NAME, _OP_TYPE, _ATTRIBUTE, _DOMAIN = 1, 2, 3, 4, 5, 7  # of NodeProto
 _INT, _TENSOR, _INNER, _INTS, _INNERS = 3, 5, 6, 8, 11  # of AttributeProto
 _INT32_DATA, _INT64_DATA, _TENSOR_NAME, _RAW_DATA, _DATA_TYPE = 5, 7, 8, 9, 2  # of TensorProto
 _FORMATS = {6: "<i", 7: "<q"}  # of int32 and int64 in raw data
@@ -103,6 +104,9 @@ class _Node:
             if isinstance(value, memoryview):
                 fields[number].append(value)
         kind, domain = (bytes(fields[number][-1]) if fields[number] else b"" for number in (_OP_TYPE, _DOMAIN))
+        names = itertools.chain(*(fields[number] for number in (_INPUT, _OUTPUT, _NAME)))
+        if (longest := max(map(len, names), default=0)) > LONGEST_NAME:
+            raise ValueError(f"a name of {longest} bytes")
         inputs, outputs = (list(map(bytes, fields[number])) for number in (_INPUT, _OUTPUT))
         return cls(_shown(kind), domain, inputs, outputs, fields[_ATTRIBUTE])
 
@@ -137,7 +141,7 @@ def _problem_of_attribute(attribute: memoryview, node: _Node, constants: Constan
         if number == _TENSOR and isinstance(value, memoryview) and node.kind == "Constant":
             _read_constant(value, constants, b"".join(node.outputs[:1]))
         elif number in (_INT, _INTS):
-            numbers.extend(map(_signed, read_numbers(value)))
+            numbers.extend(itertools.islice(map(_signed, read_numbers(value)), _MOST_BYTES + 1))
             if len(numbers) > _MOST_BYTES:
                 return f"has an attribute of more than {_MOST_BYTES} numbers, of a {node.kind}"
     if node.kind == "Constant":
@@ -158,6 +162,8 @@ def _read_constant(tensor: memoryview, constants: Constants, name: bytes = b"") 
         if number == _RAW_DATA:
             raw = value
         elif number == _TENSOR_NAME and isinstance(value, memoryview):
+            if len(value) > LONGEST_NAME:
+                raise ValueError(f"a name of {len(value)} bytes")
             name = name or bytes(value)
         elif number == _DATA_TYPE and isinstance(value, int):
             kind = value

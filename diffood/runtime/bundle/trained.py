@@ -18,7 +18,7 @@ from diffood.runtime.bundle.files import read_regular
 
 TRAINED = "training_images.npz"
 DIGITS = 16  # hexadecimal ones of a SHA-256 that are kept
-MAX_TRAINED_BYTES = 256 * 2**20  # thirty million images
+MAX_TRAINED_BYTES = 64 * 2**20  # eight million images
 
 Hashes = npt.NDArray[np.uint64]
 

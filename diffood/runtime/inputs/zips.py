@@ -23,11 +23,12 @@ from diffood.runtime.inputs.members import Stamp, member_name, open_regular, ope
 from diffood.runtime.inputs.reading import ContainerFormat, ReadOptions
 from diffood.runtime.inputs.remote import open_url
 from diffood.runtime.inputs.urls import is_url
+from diffood.runtime.zip_directory import list_entries
 
 LOCAL_HEADER, EMPTY_ARCHIVE = b"PK\3\4", b"PK\5\6"
 LOCAL_HEADER_BYTES, NAME_LENGTHS_AT = 30, 26
 DIRECTORY_BYTES = 64 * 2**20
-"""Limit of an archive's directory, some 600,000 members; Python takes up to 15 times as much to keep it."""
+"""Limit of an archive's directory, some 600,000 members."""
 ENCRYPTED = 0x1
 ARCHIVE_SUFFIXES = ("", ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".parquet")
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python unpacks the others without a limit of memory
@@ -53,19 +54,6 @@ class ZipMember(StoredItem):
             return _unpack(file, self.info)
 
 
-class _Directory:
-    """A zip as zipfile may read it: no directory above the limit."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.seek, self.tell, self.seekable, self.close = file.seek, file.tell, file.seekable, file.close
-
-    def read(self, count: int = -1) -> bytes:
-        if count > DIRECTORY_BYTES:
-            raise zipfile.BadZipFile(f"a directory of more than {DIRECTORY_BYTES} bytes; pack a tar instead")
-        return self._file.read(count if count >= 0 else DIRECTORY_BYTES)
-
-
 def list_zip(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
     """The members of a zip in the order of its directory, lazily; their ids are `name`/member.
 
@@ -76,8 +64,7 @@ def list_zip(place: str, name: str, reading: ReadOptions) -> Iterator[Item]:
         opened = open_url(place, reading.rules.urls) if remote else open_regular(Path(place))
         with cast(AbstractContextManager[BinaryIO], opened) as file:
             size = file.seek(0, os.SEEK_END)
-            with zipfile.ZipFile(cast(BinaryIO, _Directory(file))) as archive:
-                infos = archive.infolist()
+            infos = list_entries(file, DIRECTORY_BYTES)
             make = _inline(file, reading.limits) if remote else _on_disk(Path(place), stamp_of(file))
             named = _named_items(infos, name, reading, make)
             yield from without_labels(named, reading.left_out, held=lambda item: item.held)
