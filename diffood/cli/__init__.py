@@ -27,6 +27,7 @@ from diffood.cli.train_unet import train_unet
 from diffood.cli.tune import tune
 from diffood.cli.verify import verify
 from diffood.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_USAGE, DiffoodError, UsageError
+from diffood.runtime.budget import allow_process_limits
 from diffood.runtime.records import OWN_PROBLEM
 
 ParseError: Any = typer.BadParameter.__base__
@@ -79,6 +80,7 @@ def main() -> None:
     """Run the command line and exit; a mistake of the user's prints one line and no traceback."""
     outlast_readers()
     print_what_python_says()
+    allow_process_limits()
     inputs_log = logging.getLogger("diffood.runtime.inputs.open")
     inputs_log.setLevel(logging.INFO)
     inputs_log.addHandler(SAY_LEFT_OUT)
@@ -94,6 +96,8 @@ def main() -> None:
         _fail(str(error), EXIT_WRONG_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
     except OSError as error:  # a full disk, a folder without permission
         _fail(f"{error}; free some space, or choose a place you may write to.", EXIT_FAILED)
+    except MemoryError:
+        _fail("Out of memory: close other programs, or give fewer or smaller files.", EXIT_FAILED)
     except (KeyboardInterrupt, typer.Abort):
         print_messages("interrupted")
         sys.exit(EXIT_INTERRUPTED)

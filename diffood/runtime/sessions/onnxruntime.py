@@ -1,5 +1,6 @@
 """The CPU session: a plan's stages on ONNX Runtime, in calls of a fixed number of images, divided among threads."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,9 @@ from diffood.errors import BundleError, DeviceError, EngineMemoryError, MissingE
 from diffood.runtime.assembly.recipe import Recipe, Stage, list_stages, make_recipe
 from diffood.runtime.assembly.stage import BATCH, build_stage
 from diffood.runtime.backends import Backend
+from diffood.runtime.budget import limited_memory, load_within, memory_budget
 from diffood.runtime.bundle.external_data import find_external_data
+from diffood.runtime.bundle.graphs import list_roles
 from diffood.runtime.bundle.weights_file import Weight
 from diffood.runtime.records import one_line
 from diffood.runtime.sessions import Session, SessionRequest, StageTensors
@@ -56,6 +59,9 @@ class OnnxRuntimeSession:
         self.threads = request.threads or usable_cores()
         recipe = make_recipe(request.bundle, request.plan, request.precision)
         own_calls = self.batch >= self.threads
+        rows = max(ROWS, 2 * len(recipe.tables) * request.plan.repeats)  # of a call, at most
+        self._budget = memory_budget(_count_bytes(request), self.threads, rows * 4 * math.prod(recipe.image))
+        self._called: set[int] = set()
         self._stages = [
             fixed_calls(
                 load_stage(request.bundle.path, recipe, stage, PROVIDER, {}, 1 if own_calls else self.threads),
@@ -67,7 +73,19 @@ class OnnxRuntimeSession:
 
     def run(self, stage: int, feeds: StageTensors) -> StageTensors:
         """See Session.run."""
-        return self._stages[stage].run(feeds)
+        if stage in self._called:
+            return self._stages[stage].run(feeds)
+        with limited_memory(self._budget):  # all calls take as much as the first
+            found = self._stages[stage].run(feeds)
+        self._called.add(stage)
+        return found
+
+
+def _count_bytes(request: SessionRequest) -> int:
+    """Bytes of the graphs of a plan, with their weights."""
+    bundle = request.bundle
+    entries = [bundle.graph(role, request.precision) for role in list_roles(bundle, request.plan)]
+    return sum(bundle.entry(name).size for entry in entries for name in (entry.file, entry.data) if name)
 
 
 def images_per_call(recipe: Recipe, stage: Stage) -> int:
@@ -124,8 +142,11 @@ def load_stage(
             model = rewrite(model) if rewrite else model
             held = [tensor.name for tensor in find_external_data(model)]  # a stage may need no UNet, or no classifier
             outside = {name: recipe.outside[name] for name in held}
-            session = start_session(model, provider, options, threads, outside, rows)
-    except EngineMemoryError:
+            start = functools.partial(start_session, model, provider, options, threads, outside, rows)
+            size = len(model) + sum(weight.nbytes for weight in outside.values())
+            # A GPU's driver maps more than it uses, and builds for minutes.
+            session = load_within(start, size, str(where)) if provider == PROVIDER else start()
+    except (BundleError, EngineMemoryError):
         raise
     except Exception as error:
         reason = one_line(error)

@@ -1,8 +1,9 @@
 """A classifier that is an ONNX graph: onnx:FILE. Finds its logits and features; ONNX Runtime runs it inside torch."""
 
+import functools
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -25,8 +26,10 @@ from diffood.export.sources.classifiers.onnx_heads import (
 from diffood.export.sources.classifiers.preprocessing import Preprocessing
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.weights import hash_files, require_finite
+from diffood.runtime.budget import limited_memory, load_within, memory_budget
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.records import one_line
+from diffood.runtime.sessions.cores import usable_cores
 from diffood.runtime.sessions.onnxruntime import PROVIDER, start_session
 
 Layout = Literal["NCHW", "NHWC"]
@@ -55,7 +58,7 @@ class OnnxClassifier(nn.Module):
         super().__init__()
         self.graph, self.layout, self.halved = graph, layout, False
         self.input = graph.graph.input[0].name
-        self._session = start_session(graph.SerializeToString(), PROVIDER, {}, 0)
+        self._session = _start(graph, "The classifier")
 
     def half(self) -> "OnnxClassifier":
         """Have the exported graph compute in FP16."""
@@ -104,6 +107,12 @@ def load(source: ClassifierSource, size: tuple[int, int]) -> LoadedClassifier:
     )
 
 
+def _start(graph: onnx.ModelProto, what: str) -> Any:
+    """A session of ONNX Runtime, with limits while it computes constants. Raises BundleError, which names `what`."""
+    model = graph.SerializeToString()
+    return load_within(functools.partial(start_session, model, PROVIDER, {}, 0), len(model), what)
+
+
 def _require_finite(model: onnx.ModelProto, path: Path) -> None:
     """Refuse weights with NaN or infinity; single values may be bounds of a Clip, and -Infinity a mask."""
     floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -150,8 +159,9 @@ def _shapes(model: onnx.ModelProto, names: list[str], example: Array, path: Path
     known = {value.name for value in watched.graph.output}
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in known)
     try:
-        session = start_session(watched.SerializeToString(), PROVIDER, {}, 0)
-        found = session.run(names, {model.graph.input[0].name: example})
+        session = _start(watched, str(path))
+        with limited_memory(memory_budget(watched.ByteSize(), usable_cores(), example.nbytes)):
+            found = session.run(names, {model.graph.input[0].name: example})
     except Exception as error:
         reason = one_line(error)[-300:]
         raise ExportError(
