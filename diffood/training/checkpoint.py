@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from diffood.errors import TrainingError, UsageError
+from diffood.errors import ExportError, TrainingError, UsageError
+from diffood.export.sources.weights_heads import require_plain_header
 from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.json_reader import parse_json
 from diffood.runtime.records import Record, explain_invalid, one_line
@@ -109,9 +110,10 @@ def read_progress(folder: Path) -> TrainingProgress:
 
     path = folder / CHECKPOINT
     try:
+        require_plain_header(path)
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(_KEY, "")
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ExportError) as error:
         raise TrainingError(f"{path} cannot be read ({error}); {_RECOMMENDED}.") from None
     with explain_invalid(str(path), _RECOMMENDED, TrainingError):
         return TrainingProgress.model_validate(parse_json(text.encode()))

@@ -11,6 +11,8 @@ MAX_CONFIG_BYTES = 2**20
 
 def read_config(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     """Read a JSON object of at most `limit` bytes; ExportError otherwise."""
+    if not path.is_file():
+        raise ExportError(f"{path} is missing or no regular file; save the model again with diffusers.")
     if path.stat().st_size > limit:
         raise ExportError(f"{path} has {path.stat().st_size} bytes; a config is smaller. Check the file.")
     try:

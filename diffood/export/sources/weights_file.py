@@ -10,8 +10,11 @@ import torch
 
 from diffood.errors import ExportError
 from diffood.export.sources.json_config import read_config
+from diffood.export.sources.weights_heads import MAX_PICKLE_BYTES, find_missing_storage, require_plain_header
+from diffood.runtime.budget import limited_memory, memory_budget
+from diffood.runtime.zip_directory import list_entries
 
-MAX_PICKLE_BYTES = 64 * 2**20  # names and shapes of a checkpoint take some hundred kilobytes; tensors are other entries
+MAX_DIRECTORY_BYTES = 16 * 2**20  # of an archive: two hundred thousand tensors
 MAX_INDEX_BYTES = 2**25
 _INDEX = re.compile(r"\.index(\.\w+)?\.json$")  # names the shards of weights in several files; diffusers adds a variant
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
@@ -100,6 +103,7 @@ def _read(path: Path) -> object:
 def _read_safetensors(path: Path) -> object:
     from safetensors.torch import load_file
 
+    require_plain_header(path)
     try:
         return load_file(path)
     except Exception as error:
@@ -108,17 +112,28 @@ def _read_safetensors(path: Path) -> object:
 
 def _read_torch(path: Path) -> object:
     archive = zipfile.is_zipfile(path)  # as since torch 1.6; older files can only be read, not mapped
+    missing = ""
     if archive:
         _require_tensors_alone(path)
+    else:
+        missing = find_missing_storage(path)
     try:
-        if path.suffix == ".safetensors":  # which torch.load believes; opened, a file has no ending
-            with path.open("rb") as file:
-                return torch.load(file, map_location="cpu", weights_only=True)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+        with limited_memory(memory_budget(path.stat().st_size)):  # pickles may ask for arrays of any size
+            loaded = _load_tensors(path, archive=archive)
     except pickle.UnpicklingError as error:
         raise ExportError(_advise_to_convert(path, error)) from None
     except Exception as error:
         raise ExportError(f"{path.name} is not readable as a checkpoint ({_reason(error)}); copy it again.") from None
+    if missing:
+        raise ExportError(f"{path.name} {missing}; copy it again, whole, from its source.")
+    return loaded
+
+
+def _load_tensors(path: Path, *, archive: bool) -> object:
+    if path.suffix == ".safetensors":  # which torch.load believes; opened, a file has no ending
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
 
 
 def _advise_to_convert(path: Path, error: Exception) -> str:
@@ -151,8 +166,8 @@ def _shorten(text: str) -> str:
 def _require_tensors_alone(path: Path) -> None:
     """Refuse an archive that is not torch.save's, or has compressed entries: a zip bomb must not be unpacked."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
+        with path.open("rb") as file:
+            entries = list_entries(file, MAX_DIRECTORY_BYTES)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise ExportError(f"{path.name} is a damaged archive ({_reason(error)}); copy it again.") from None
     names = {entry.filename.rpartition("/")[2] for entry in entries}

@@ -20,10 +20,12 @@ from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.json_config import read_config
 from diffood.export.sources.libraries import import_library
 from diffood.export.sources.weights import hash_files
+from diffood.export.sources.weights_heads import require_plain_header
 from diffood.runtime.method.scoring import Float
 from diffood.runtime.records import one_line
 
 PROCESSOR = "preprocessor_config.json"
+INDICES = "model.safetensors.index*.json"  # of shards
 MAX_CONFIG_BYTES = 2**25  # names of 22,000 classes, twice
 PROBE = (96, 128)  # height and width of the picture a processor is tried on; not square, so that its ratio shows
 # Largest difference from the processor's own picture, in grey levels: it rounds, and a crop may fall between pixels.
@@ -64,6 +66,10 @@ def load(source: ClassifierSource, _size: tuple[int, int]) -> LoadedClassifier:
             f"{folder} holds no model.safetensors, and pickles are not opened. Save it again where it was trained: "
             "model.save_pretrained(folder, safe_serialization=True)."
         )
+    for index in sorted(folder.glob(INDICES)):
+        read_config(index, MAX_CONFIG_BYTES)
+    for file in files:
+        require_plain_header(file)
     kinds = [str(kind) for kind in read_config(folder / "config.json", MAX_CONFIG_BYTES).get("architectures") or ()]
     if not any("ForImageClassification" in kind for kind in kinds):
         raise ExportError(f"{folder} is a {', '.join(kinds) or 'model without a name'}, not an image classifier.")
