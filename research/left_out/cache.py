@@ -12,7 +12,8 @@ float32 [N, 128] of the clean image, and inside, as blocks below but of the clas
   witness of that name for this noising alone) and error_map float16 [N, 7, 7], squared differences in squares of 4x4.
 
 What guidance or no class enters is there for the start times of WITHOUT_CLASS alone.
-head_weight [K, 128], head_bias [K] and alpha_bar [1000] are the models' own.
+head_weight [K, 128], head_bias [K] and alpha_bar [1000] are the models' own. Models without a UNet leave
+what the classifier says of the images alone.
 """
 
 from dataclasses import dataclass
@@ -67,6 +68,11 @@ class SplitCache:
     def sets(self) -> tuple[str, ...]:
         """Names of the sets: "train", "validation", "test", "near-…" and "far-…"."""
         return tuple(key.removesuffix("/images") for key in self.keys if key.endswith("/images"))
+
+    @property
+    def denoised_too(self) -> bool:
+        """Whether there was a UNet."""
+        return "alpha_bar" in self.keys
 
     def block(self, name: str, key: str, block: str) -> npt.NDArray[Any]:
         """Means and standard deviations [N, 2·C] of one block of a set's noising (or of "blocks_null")."""

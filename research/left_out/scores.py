@@ -30,9 +30,15 @@ EVALUATIONS = {
 
 
 def score_all(cache: SplitCache) -> dict[str, ScoredSets]:
-    """Scores of the test images and of all out-of-distribution sets by detector, the default plan's first."""
-    found = {OWN: _scored(cache, _fit_default(cache)), "diffood fast": _scored(cache, _fit_fast(cache))}
-    found["diffood plain"] = _scored(cache, lambda name: np.asarray(_jumps(cache, name, 2)))
+    """Scores of the test images and of all out-of-distribution sets by detector.
+
+    The default plan's come first; a cache without a UNet has those of the field alone.
+    """
+    found = {}
+    if cache.denoised_too:
+        found[OWN] = _scored(cache, _fit_default(cache))
+        found["diffood fast"] = _scored(cache, _fit_fast(cache))
+        found["diffood plain"] = _scored(cache, lambda name: _jumps(cache, name, PLAIN.repeats))
     given = fitting_images(cache)
     for detector, fit in SCORERS.items():
         found[detector] = _score_classified(cache, fit(given))

@@ -27,7 +27,7 @@ class KindResult:
     Attributes:
         auroc: Mean over the sets.
         fpr: Mean FPR@95 over the sets.
-        gain: Mean AUROC of the default plan minus this on the same images; None for the default itself.
+        gain: Mean AUROC of the default plan minus this on the same images; None for the default itself and without it.
     """
 
     auroc: Interval
@@ -51,16 +51,18 @@ class DetectorResult:
 
 
 def measure_split(path: Path) -> list[DetectorResult]:
-    """All detectors on one cache, the default plan first."""
+    """All detectors on one cache, the default plan first where there is a UNet."""
     scores = score_all(SplitCache(path))
-    return [_measure(name, found, scores[OWN]) for name, found in scores.items()]
+    return [_measure(name, found, scores.get(OWN)) for name, found in scores.items()]
 
 
-def _measure(name: str, scored: ScoredSets, own: ScoredSets) -> DetectorResult:
+def _measure(name: str, scored: ScoredSets, own: ScoredSets | None) -> DetectorResult:
     kinds = {}
     for kind in KINDS:
-        these, ours = _of_kind(scored, kind), _first(_of_kind(own, kind), scored)
-        gain = None if scored is own else mean_auroc_difference(ours, these)
+        these = _of_kind(scored, kind)
+        gain = None
+        if own and own is not scored:
+            gain = mean_auroc_difference(_first(_of_kind(own, kind), scored), these)
         kinds[kind] = KindResult(
             mean_auroc_interval(these),
             float(np.mean([fpr_at_95_detection(these.ind, ood) for ood in these.sets.values()])),

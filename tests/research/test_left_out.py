@@ -103,6 +103,16 @@ def test_table_has_every_detector_with_its_own_numbers(cache: SplitCache, capsys
     assert "| class 3 | class 7 | class 9 | near |" in one
 
 
+def test_cache_without_a_unet_gives_detectors_of_the_classifier_alone(cache: SplitCache) -> None:
+    path = cache.path.with_name("classifier-alone.npz")
+    kept = {key: cache[key] for key in cache.keys if "/t" not in key.removeprefix("test") and key != "alpha_bar"}
+    np.savez(path, allow_pickle=False, **kept)
+    results = measure_split(path)
+    assert [row.name for row in results] == list(SCORERS)
+    assert {found.gain for row in results for found in row.kinds.values()} == {None}
+    assert "| MSP | 0 |" in split_table(results)
+
+
 def test_block_of_a_cache_is_that_block(cache: SplitCache) -> None:
     paths = SplitCache(cache.path.with_suffix(".paths.npz"))
     parts = [paths.block("test", "blocks", block) for block in BLOCKS]
