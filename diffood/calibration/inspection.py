@@ -14,6 +14,7 @@ from diffood.runtime.bundle.digest import digest_of
 from diffood.runtime.bundle.engines import EngineFolder, list_engines
 from diffood.runtime.bundle.parity import ParityFile, load_parity
 from diffood.runtime.bundle.signing import SignatureState, list_signatures
+from diffood.runtime.printable import shell_word
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class Inspection:
             if record.calibration_sha256 == self.calibration.sha256:
                 lines.append(f"{name}: {'passed' if record.passed else 'refused'}, {verdict}")
             else:
-                lines.append(f"{name}: judged with another calibration; run `diffood verify {self.bundle.path}` again")
+                again = f"`diffood verify {shell_word(self.bundle.path)}`"
+                lines.append(f"{name}: judged with another calibration; run {again} again")
         return lines
 
     def as_json(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from diffood.runtime.bundle.calibration import (
     load_calibration,
     save_calibration,
 )
+from diffood.runtime.printable import shell_word
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def require_overwrite(bundle: Bundle, *, overwrite: bool) -> None:
         found = f"but not readable: {error}".rstrip(".")
     raise UsageError(
         f"{bundle.path} is calibrated already ({found}): add --overwrite to replace that calibration. It is kept, and "
-        f"`diffood calibrate {bundle.path} --restore` brings it back."
+        f"`diffood calibrate {shell_word(bundle.path)} --restore` brings it back."
     )
 
 

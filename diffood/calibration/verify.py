@@ -29,6 +29,7 @@ from diffood.runtime.inputs.items import Item
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.inputs.reading import DEFAULT_RULES, InputRules
 from diffood.runtime.method.plan import Plan
+from diffood.runtime.printable import shell_word
 from diffood.runtime.progress import Progress, ShowProgress, hide_progress
 from diffood.runtime.sessions.choice import list_candidates
 from diffood.runtime.writable import require_writable
@@ -124,7 +125,7 @@ def verify_bundle(request: VerifyRequest, show_progress: ShowProgress = hide_pro
             detectors.remove(detector)
     checks += [check for _, *pair in found for check in pair]
     if calibration is None:
-        reason = f"not calibrated: run `diffood calibrate {request.bundle} --images DIR` first"
+        reason = f"not calibrated: run `diffood calibrate {shell_word(request.bundle)} --images DIR` first"
         return Verification((*checks, Check("parity", "", "skipped", reason)))
     parity = _parity(bundle, calibration, fusion, detectors, sets, request, show_progress)
     add_checks(bundle, [_record(detector, check) for detector, *pair in found for check in pair])

@@ -24,6 +24,7 @@ from diffood.export.run import run_export
 from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import CALIBRATION
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
+from diffood.runtime.printable import shell_word
 
 
 @expand_records
@@ -85,7 +86,7 @@ def export(
     print_lines(f"wrote       {request.bundle}")
     warn_if_unsigned(request.bundle)
     verb = "verify" if os.path.lexists(request.bundle / CALIBRATION) else "calibrate"
-    print_lines(f"next        diffood {verb} {request.bundle} --images DIR")
+    print_lines(f"next        diffood {verb} {shell_word(request.bundle)} --images DIR")
 
 
 def _choose_target(sources: ModelSources | None, output: Path | None, bundle: Path | None) -> Path:

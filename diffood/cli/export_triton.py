@@ -16,6 +16,7 @@ from diffood.cli.printing import print_lines
 from diffood.errors import UsageError
 from diffood.runtime.backends import AUTO, BACKENDS
 from diffood.runtime.detector import DEFAULT_BATCH
+from diffood.runtime.printable import shell_word
 from diffood.serving.triton.config import TritonSettings
 from diffood.serving.triton.native import NativeSettings, write_native_model
 from diffood.serving.triton.python_backend import write_decoding_model
@@ -95,4 +96,4 @@ def export_triton(
         model, needs = write_native_model(bundle, place, native), ""
     print_lines(f"model       {name}, up to {machine.batch} images per call")
     print_lines(f"wrote       {model}")
-    print_lines(f'serve       tritonserver --model-repository "{output.absolute()}"{needs}')
+    print_lines(f"serve       tritonserver --model-repository {shell_word(output.absolute())}{needs}")

@@ -10,6 +10,7 @@ from diffood.cli.options.records import expand_records
 from diffood.cli.options.trust import TrustOptions
 from diffood.cli.printing import print_lines
 from diffood.runtime.bundle.bundle import Precision
+from diffood.runtime.printable import shell_word
 from diffood.serving.web.runtime import DEFAULT_FOLDER, PACKAGE
 from diffood.serving.web.site import write_page
 
@@ -36,5 +37,5 @@ def export_web(
     print_lines(f"detector    {written.precision}, {written.detector_bytes / 1e6:.1f} MB")
     print_lines(f"runtime     {PACKAGE} {written.runtime}")
     print_lines(f"wrote       {output} ({written.total_bytes / 1e6:.1f} MB)")
-    print_lines(f'try         python -m http.server --bind 127.0.0.1 --directory "{output.absolute()}" 8000')
+    print_lines(f"try         python -m http.server --bind 127.0.0.1 --directory {shell_word(output.absolute())} 8000")
     print_lines("            and open http://127.0.0.1:8000 in a browser")

@@ -1,7 +1,6 @@
 """diffood serve-batch: one row per file, none lost and none twice, however the run ends."""
 
 import json
-import shlex
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -25,6 +24,7 @@ from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
 from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.inputs.urls import hide_secrets
 from diffood.runtime.inputs.watch import WatchedFolder
+from diffood.runtime.printable import shell_word
 from diffood.serving.output.base import OutputMode
 from diffood.serving.output.layout import DEFAULT_PART_ROWS
 from diffood.serving.request import InputRequest, OutputRequest, ScorerRequest, ServeRequest
@@ -125,7 +125,7 @@ def say_how_to_resume() -> None:
 def resume_command(words: list[str]) -> str:
     """The command that resumes a run which was begun with these words; secrets of URLs are to be put in again."""
     kept = (hide_secrets(word) for word in words if word not in ("--resume", "--overwrite"))
-    return shlex.join(["diffood", *kept, "--resume"])
+    return " ".join(map(shell_word, ["diffood", *kept, "--resume"]))
 
 
 def show_progress(run: "ServeProgress") -> AbstractContextManager[Callable[[int], None]]:

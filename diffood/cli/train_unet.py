@@ -15,6 +15,7 @@ from diffood.cli.printing import print_lines
 from diffood.cli.progress import show_progress
 from diffood.export.class_names import read_class_names
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
+from diffood.runtime.printable import shell_word
 from diffood.training.request import (
     PICTURE_EVERY,
     DeviceChoice,
@@ -86,6 +87,6 @@ def train_unet(
         limits=image_limits.read(),
     )
     trained = run_training(request, print_lines, show_progress)
-    source = f" --classifier {classifier.classifier}" if classifier.classifier else " --classifier SPEC"
-    print_lines(f"next        diffood export --unet {output}{source} --output bundle")
+    source = f" --classifier {shell_word(classifier.classifier)}" if classifier.classifier else " --classifier SPEC"
+    print_lines(f"next        diffood export --unet {shell_word(output)}{source} --output bundle")
     options.exit_if_set_aside(trained.set_aside)

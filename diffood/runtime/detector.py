@@ -31,7 +31,7 @@ from diffood.runtime.item_pass import pass_turns
 from diffood.runtime.judge import FusionJudge, never_ends
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses.definition import Evidence
-from diffood.runtime.printable import escape_for_terminal
+from diffood.runtime.printable import escape_for_terminal, shell_word
 from diffood.runtime.results import ImageScore, ScoredImage, Scores, Verdicts, collect_scores, collect_verdicts
 from diffood.runtime.sessions import Session, SessionRequest
 from diffood.runtime.sessions.backends import open_session
@@ -302,9 +302,9 @@ class Detector:
         """
         if self.plan.fused and self.fusion is None:
             raise CalibrationError(
-                f"The plan fuses {', '.join(self.plan.witnesses)}, which `diffood calibrate {self.bundle.path} "
-                "--images DIR` fits on in-distribution images: calibrate first, or use the paper's score alone, "
-                'plan="plain".'
+                f"The plan fuses {', '.join(self.plan.witnesses)}, which `diffood calibrate "
+                f"{shell_word(self.bundle.path)} --images DIR` fits on in-distribution images: calibrate first, or use "
+                'the paper\'s score alone, plan="plain".'
             )
         return self._by_turns(self._score, items)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import unicodedata
 
 # Control characters, surrogates, and line separators.
@@ -55,6 +56,23 @@ def escape_json(text: str) -> str:
 def escape_markdown(text: str) -> str:
     """A text of unknown origin within Markdown, also in a cell of a table: no markup, no link, no HTML, no formula."""
     return _PUNCTUATION.sub(r"\\\g<0>", escape_for_terminal(text))
+
+
+def shell_word(word: object) -> str:
+    """A word of a command that people copy: the shell takes it for one word, and gives no part of it a meaning."""
+    text = str(word)
+    if escape_for_terminal(text) == text:
+        return shlex.quote(text)
+    return f"$'{''.join(map(_escape_for_shell, text))}'"  # of bash, zsh and, since 2024, POSIX
+
+
+def _escape_for_shell(letter: str) -> str:
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python writes a byte of a name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if is_hidden(letter):
+        return f"\\x{code:02x}" if letter.isascii() else f"\\u{code:04x}" if code < 2**16 else f"\\U{code:08x}"
+    return f"\\{letter}" if letter in "\\'" else letter
 
 
 def _is_selector(letter: str) -> bool:

@@ -18,7 +18,7 @@ def test_it_says_what_it_wrote_and_how_to_try_it(run: Run, calibrated: Path, tmp
     assert (done.code, done.err) == (0, "")
     assert "detector    fp32, " in done.out
     assert f"runtime     {PACKAGE} {TESTED}" in done.out
-    assert f'python -m http.server --bind 127.0.0.1 --directory "{page}"' in done.out
+    assert f"python -m http.server --bind 127.0.0.1 --directory {page} 8000" in done.out
     assert (page / "index.html").exists()
     again = run("export-web", calibrated, "--output", page, "--runtime", package)
     again.assert_wrong_usage("exists and is not an empty folder", "--output")

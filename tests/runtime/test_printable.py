@@ -1,8 +1,13 @@
 """Texts from outside, as terminals, JSON and Markdown get them."""
 
 import json
+import os
+import shutil
+import subprocess
 
-from diffood.runtime.printable import escape_for_terminal, escape_json, escape_markdown
+import pytest
+
+from diffood.runtime.printable import escape_for_terminal, escape_json, escape_markdown, shell_word
 
 HIDDEN = {
     "\x1b[31m": "\\x1b[31m",
@@ -52,3 +57,32 @@ def test_a_text_in_markdown_has_no_markup() -> None:
     assert escape_markdown("[l](http://e) <img src=x> $a$ www.e") == (
         "\\[l\\](http\\://e) \\<img src\\=x\\> \\$a\\$ www\\.e"
     )
+
+
+def test_a_word_of_a_suggested_command_is_plain_text() -> None:
+    assert shell_word("models/bundle-1.2") == "models/bundle-1.2"
+    assert shell_word("my bundle; rm -rf ~") == "'my bundle; rm -rf ~'"
+    assert shell_word("a\nb'\\\x1b1") == "$'a\\nb\\'\\\\\\x1b1'".replace("\\n", "\\x0a")
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+def test_a_shell_gives_the_word_back() -> None:
+    words = [
+        *HIDDEN,
+        *SHAPED[:-1],
+        "\udc9b1\udcff",
+        "$(touch x)",
+        "`id`",
+        "it's",
+        "a b",
+        "~",
+        "!!",
+        "*",
+        "\x1b'\\x",
+        "\u20282",
+    ]
+    command = "printf '%s\\0' " + " ".join(map(shell_word, words))
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, check=True, timeout=60, env=os.environ | {"LC_ALL": "C.UTF-8"}
+    )
+    assert list(map(os.fsdecode, done.stdout.split(b"\0")[:-1])) == words

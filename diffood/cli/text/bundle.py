@@ -10,6 +10,7 @@ from diffood.cli.text.verification import describe_served
 from diffood.runtime.bundle.bundle import Bundle, GraphEntry
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.engines import EngineFolder
+from diffood.runtime.printable import shell_word
 
 if TYPE_CHECKING:
     from diffood.calibration.inspection import Inspection
@@ -100,7 +101,7 @@ def _describe_engine(engine: EngineFolder) -> str:
 def _describe_detectors(found: "Inspection") -> list[str]:
     record = found.detectors
     if record is None:
-        return [f"detector    none; `diffood export --bundle {found.bundle.path}` writes detector.onnx"]
+        return [f"detector    none; `diffood export --bundle {shell_word(found.bundle.path)}` writes detector.onnx"]
     plan = f"plan {record.plan_name}" if record.plan_name else "a plan of its own"
     lines = []
     for entry in record.files:
@@ -116,7 +117,7 @@ def _describe_detectors(found: "Inspection") -> list[str]:
 def _describe_verified(found: "Inspection") -> list[str]:
     if found.serves is None:
         return []
-    lines = found.conclusions() or [f"nothing; run `diffood verify {found.bundle.path} --images DIR`"]
+    lines = found.conclusions() or [f"nothing; run `diffood verify {shell_word(found.bundle.path)} --images DIR`"]
     return [*(f"verified    {line}" for line in lines), *describe_served(found.serves, width=12)]
 
 
@@ -131,7 +132,7 @@ def _describe_plans(bundle: Bundle) -> list[str]:
 
 def _describe_calibration(bundle: Bundle, calibration: Calibration | None) -> list[str]:
     if calibration is None:
-        return [f"calibrated  no; run `diffood calibrate {bundle.path} --images DIR`"]
+        return [f"calibrated  no; run `diffood calibrate {shell_word(bundle.path)} --images DIR`"]
     lines = [f"calibrated  {calibration.method}, {calibration.n} images, threshold {calibration.threshold:.6f}"]
     if calibration.per_class:
         own, classes = len(calibration.own_thresholds), len(bundle.manifest.class_names)

@@ -11,6 +11,7 @@ from diffood.cli.text.plan import describe_fusion, describe_plan
 from diffood.cli.text.predictions import describe_predictions
 from diffood.cli.text.tables import table_lines
 from diffood.runtime.bundle.bundle import DETECTOR_FILES
+from diffood.runtime.printable import shell_word
 from diffood.runtime.sessions.choice import describe_engine
 
 if TYPE_CHECKING:
@@ -52,13 +53,14 @@ def describe_restored(done: "Restored") -> list[str]:
         f"guarantee   {done.calibration.guarantee}",
         f"wrote       {done.path}",
         *(_replaced(done.path.parent, done.replaced) if done.replaced else []),
-        f"next        diffood verify {done.path.parent} --images DIR: other precisions and backends were judged at "
-        "another threshold",
+        f"next        diffood verify {shell_word(done.path.parent)} --images DIR: other precisions and backends were "
+        "judged at another threshold",
     ]
 
 
 def _replaced(bundle: Path, name: str) -> list[str]:
-    return [f"replaced    {name}; `diffood calibrate {bundle} --restore --kept {name}` brings it back"]
+    command = f"diffood calibrate {shell_word(bundle)} --restore --kept {shell_word(name)}"
+    return [f"replaced    {name}; `{command}` brings it back"]
 
 
 def describe_repeated(done: "Calibrated") -> list[str]:

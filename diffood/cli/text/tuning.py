@@ -15,6 +15,7 @@ from diffood.cli.text.plan import describe_plan
 from diffood.cli.text.tables import table_lines
 from diffood.runtime.bundle.bundle import CALIBRATION
 from diffood.runtime.method.plan import DEFAULT, FAST, Plan
+from diffood.runtime.printable import shell_word
 
 if TYPE_CHECKING:
     from diffood.calibration.metrics.intervals import Difference
@@ -96,7 +97,8 @@ def _choice(tuned: "Tuned") -> list[str]:
         f"note        {_percent(chosen.mean.value)} is optimistic: it selected this plan from {len(tuned.candidates)} "
         "candidates",
         f"wrote       plan {TUNED!r} into {bundle.path}, as its default",
-        f"next        diffood calibrate {bundle.path} --images DIR{again}: an earlier calibration is not of this plan",
+        f"next        diffood calibrate {shell_word(bundle.path)} --images DIR{again}: an earlier calibration is not "
+        "of this plan",
         f"            The {count} images used are noted in tuning.json; no threshold is fitted on them",
     ]
 
@@ -114,7 +116,7 @@ def describe_speeds(speeds: Sequence[Speed], bundle: Path) -> list[str]:
         rows.append((str(speed.engine), *cells, f"{speed.latency:.1f} ms"))
     fastest = max(timed, key=lambda speed: max(speed.images_per_second.values(), default=0.0))
     batch = max(fastest.images_per_second, key=fastest.images_per_second.__getitem__, default=1)
-    command = f"diffood serve-batch {bundle} INPUT --output FILE --batch {batch}"
+    command = f"diffood serve-batch {shell_word(bundle)} INPUT --output FILE --batch {batch}"
     heads = ("", *(f"batch {batch}" for batch in batches), "one image")
     lines = ["", *table_lines(heads, rows), ""]
     lines += [f"not timed   {speed.engine}: {speed.error}" for speed in speeds if speed.latency is None]

@@ -34,6 +34,7 @@ from diffood.runtime.bundle.trust import Trust, asked_by_environment, begin_chec
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import Prediction, StepTable
+from diffood.runtime.printable import shell_word
 from diffood.runtime.records import Name, Record, Text
 
 FORMAT: Final = 3
@@ -305,7 +306,7 @@ class Bundle:
         if precision not in self.precisions:
             raise BundleError(
                 f"{self.path} has no {precision} graphs, only {', '.join(self.precisions)}: "
-                f"add them by `diffood export --bundle {self.path} --precision {precision}"
+                f"add them by `diffood export --bundle {shell_word(self.path)} --precision {precision}"
                 f"{' --images DIR' if precision == 'int8' else ''}`."
             )
         hint = " (its UNet has no null class, so guidance must be 0)" if role == "step_guided" else ""

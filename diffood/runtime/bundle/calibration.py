@@ -24,6 +24,7 @@ from diffood.runtime.method.noise import NOISE_RULE
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.promises import CLOSE, Demand, Method
 from diffood.runtime.method.schedule import Prediction
+from diffood.runtime.printable import shell_word
 from diffood.runtime.records import Record, Text, explain_invalid
 
 KEPT_DIGITS = 12  # of the sha256; a bundle sees some dozens of calibrations
@@ -313,7 +314,7 @@ def load_calibration(bundle: Bundle) -> Calibration:
     path = bundle.path / CALIBRATION
     if not os.path.lexists(path):
         raise CalibrationError(
-            f"{bundle.path} is not calibrated: run `diffood calibrate {bundle.path} --images DIR` "
+            f"{bundle.path} is not calibrated: run `diffood calibrate {shell_word(bundle.path)} --images DIR` "
             "with in-distribution images that neither model was trained on."
         )
     remedy = "remove it and calibrate again"

@@ -29,6 +29,7 @@ from diffood.runtime.bundle.files import read_regular, record_bytes
 from diffood.runtime.bundle.graphs import list_roles, name_of
 from diffood.runtime.bundle.parity import load_parity, refusal
 from diffood.runtime.method.plan import Plan
+from diffood.runtime.printable import shell_word
 from diffood.runtime.records import Record, Text
 
 MAX_RECORD_BYTES = 2**20
@@ -171,8 +172,8 @@ def read_calibrated_detector(bundle: Bundle, precision: Precision) -> Calibrated
     if found.calibration is None or not found.entry.calibrated:
         raise CalibrationError(
             f"{bundle.path / found.entry.file} gives no verdicts: the calibration is not for {precision}. Run "
-            f"`diffood verify {bundle.path} --images DIR` to compare its verdicts with the calibrated ones, or "
-            f"`diffood calibrate {bundle.path} --images DIR --precision {precision} --overwrite`."
+            f"`diffood verify {shell_word(bundle.path)} --images DIR` to compare its verdicts with the calibrated "
+            f"ones, or `diffood calibrate {shell_word(bundle.path)} --images DIR --precision {precision} --overwrite`."
         )
     return CalibratedDetector(found.entry, found.plan, found.model, found.calibration)
 
@@ -202,4 +203,4 @@ def _find_untrue(bundle: Bundle, record: DetectorRecord, entry: DetectorEntry, c
 
 
 def _remedy(bundle: Bundle) -> str:
-    return f"run `diffood export --bundle {bundle.path}`, which writes it again"
+    return f"run `diffood export --bundle {shell_word(bundle.path)}`, which writes it again"

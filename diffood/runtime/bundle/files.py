@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from diffood.errors import BundleError
 from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.json_reader import parse_json
-from diffood.runtime.printable import escape_json
+from diffood.runtime.printable import escape_json, shell_word
 from diffood.runtime.records import explain_invalid
 
 WHOLE_COPY = "copy the bundle again, whole"
@@ -130,7 +130,9 @@ def require_bundle_folder(path: Path, manifest: str, graph: str) -> None:
     """
     if not path.is_dir():
         problem = "it is a file" if path.exists() else "no such folder"
-        raise BundleError(f"{path} is not a bundle: {problem}. Make one with `diffood export --output {path}`.")
+        raise BundleError(
+            f"{path} is not a bundle: {problem}. Make one with `diffood export --output {shell_word(path)}`."
+        )
     if os.path.lexists(path / manifest):
         return
     with os.scandir(path) as entries:

@@ -21,6 +21,7 @@ from diffood.runtime.method.fusion import FittedWitness, fuse
 from diffood.runtime.method.plan import Combination, Plan
 from diffood.runtime.method.scoring import Array, Float, unit
 from diffood.runtime.method.witnesses.registry import WITNESSES, Witness, measurable, need_bank
+from diffood.runtime.printable import shell_word
 from diffood.runtime.records import Record
 
 MAX_BANK_BYTES = 256 * 2**20
@@ -172,4 +173,4 @@ def read_bank(bundle: Bundle, entry: BankEntry) -> bytes:
 
 
 def _remedy(bundle: Bundle) -> str:
-    return f"calibrate again: `diffood calibrate {bundle.path} --images DIR --overwrite`"
+    return f"calibrate again: `diffood calibrate {shell_word(bundle.path)} --images DIR --overwrite`"

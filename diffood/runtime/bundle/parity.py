@@ -17,6 +17,7 @@ from diffood.runtime.bundle.bundle import PARITY, Bundle, Sha256
 from diffood.runtime.bundle.calibration import Calibration, Fingerprint
 from diffood.runtime.bundle.files import record_bytes
 from diffood.runtime.method.promises import CLOSE, upper_end
+from diffood.runtime.printable import shell_word
 from diffood.runtime.records import Record, Share, Text
 
 MAX_PARITY_BYTES = 4 * 2**20
@@ -250,24 +251,24 @@ def require_calibrated(bundle: Bundle, calibration: Calibration, running: Finger
     if failed := _failed_check(judged, running):
         raise RefusedEngineError(
             f"{running.precision} on {running.backend} must not serve, as `diffood verify` found ({failed}). Use "
-            f"another --precision or --backend; after a repair run `diffood verify {bundle.path}` again.",
+            f"another --precision or --backend; after a repair run `diffood verify {shell_word(bundle.path)}` again.",
             reason,
         )
     if fitted.noise_rule != running.noise_rule:
         raise RefusedEngineError(
             f"calibration.json was made with the noise rule {fitted.noise_rule}; this version of diffood draws noise "
-            f"by {running.noise_rule}, which gives other scores. Run `diffood calibrate {bundle.path} --images DIR "
-            "--overwrite` with the same options.",
+            f"by {running.noise_rule}, which gives other scores. Run `diffood calibrate "
+            f"{shell_word(bundle.path)} --images DIR --overwrite` with the same options.",
             reason,
         )
     if fitted.plan != running.plan:
-        remedy = f"Run `diffood calibrate {bundle.path} --images DIR --overwrite` with the same options"
+        remedy = f"Run `diffood calibrate {shell_word(bundle.path)} --images DIR --overwrite` with the same options"
     elif fitted == running.model_copy(update={"fusion_sha256": fitted.fusion_sha256}):
         remedy = "The bundle was calibrated again after this detector was made: open the bundle again"
     else:
         remedy = (
-            f"Run `diffood verify {bundle.path} --images DIR` to test the pair, "
-            f"or `diffood calibrate {bundle.path} --images DIR --overwrite`"
+            f"Run `diffood verify {shell_word(bundle.path)} --images DIR` to test the pair, "
+            f"or `diffood calibrate {shell_word(bundle.path)} --images DIR --overwrite`"
         )
     record = find_record(judged, calibration, running)
     refused = f" The parity gate refused it: {'; '.join(record.problems)}." if record is not None else ""

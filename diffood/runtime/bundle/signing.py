@@ -19,6 +19,7 @@ from diffood.runtime.bundle.signatures import (
     write_signature,
 )
 from diffood.runtime.bundle.trust import NOTHING_ASKED, Trust, asked_by_environment
+from diffood.runtime.printable import shell_word
 
 LATER = (*NOT_IN_MANIFEST[1:], KEPT, ENGINES)
 """What is made after an export; the signature of the export ignores it."""
@@ -139,7 +140,7 @@ def describe_unsigned(path: Path) -> str:
     more = f" and {len(changed) - 1} more files" if len(changed) > 1 else ""
     return (
         f"{changed[0]}{more} of {path} are not as they were signed, and --trust refuses the bundle: sign it again by "
-        f"`diffood sign {path} --key KEY{' --overwrite' if exported else ''}`."
+        f"`diffood sign {shell_word(path)} --key KEY{' --overwrite' if exported else ''}`."
     )
 
 

@@ -15,6 +15,7 @@ from diffood.runtime.bundle.digest import PREFIX, digest_of
 from diffood.runtime.bundle.keys import PublicKey, load_public_key
 from diffood.runtime.bundle.seal import Seal
 from diffood.runtime.bundle.signatures import SignatureFile, read_signatures
+from diffood.runtime.printable import shell_word
 
 TRUST, EXPECT_DIGEST = "DIFFOOD_TRUST", "DIFFOOD_EXPECT_DIGEST"
 KEY_ENDINGS = (".pem", ".pub")
@@ -85,8 +86,8 @@ class TrustCheck:
             return
         if name not in self.signed.hashes:
             raise BundleError(
-                f"{self.path / name} is not signed by a key that is trusted: sign it by `diffood sign {self.path} "
-                "--key KEY` if it is yours, else copy the bundle again, whole."
+                f"{self.path / name} is not signed by a key that is trusted: sign it by `diffood sign "
+                f"{shell_word(self.path)} --key KEY` if it is yours, else copy the bundle again, whole."
             )
         self.signed.require(name, sha256)
 
@@ -100,7 +101,7 @@ class TrustCheck:
         if self.signed is not None and (missing := self.signed.hashes.keys() - hashes.keys()):
             raise BundleError(
                 f"{self.path / min(missing)} was signed and is not there: copy the bundle again, whole, or sign it "
-                f"again by `diffood sign {self.path} --key KEY`."
+                f"again by `diffood sign {shell_word(self.path)} --key KEY`."
             )
         if self.trust.digest is not None and (found := digest_of(hashes)) != self.trust.digest:
             raise BundleError(
@@ -132,7 +133,7 @@ def _merge(path: Path, valid: list[SignatureFile]) -> dict[str, str]:
             if hashes.setdefault(name, sha256) != sha256:
                 raise BundleError(
                     f"The signatures of {path} disagree about {name}: they are of two bundles. Copy the bundle again, "
-                    f"whole, or sign it again by `diffood sign {path} --key KEY --overwrite`."
+                    f"whole, or sign it again by `diffood sign {shell_word(path)} --key KEY --overwrite`."
                 )
     return hashes
 
