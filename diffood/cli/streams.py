@@ -52,6 +52,8 @@ def outlast_readers() -> None:
 
 def _wrap(descriptor: int, before: io.TextIOBase | None, *, expendable: bool) -> io.TextIOWrapper:
     buffer = io.BufferedWriter(_Stream(descriptor, expendable=expendable))
-    encoding, errors = getattr(before, "encoding", "utf-8"), getattr(before, "errors", "backslashreplace")
+    encoding = getattr(before, "encoding", "utf-8")
     lines = expendable or bool(getattr(before, "line_buffering", False))
-    return io.TextIOWrapper(buffer, encoding, errors, line_buffering=lines)
+    return io.TextIOWrapper(
+        buffer, encoding, "backslashreplace", line_buffering=lines
+    )  # not every locale has all letters

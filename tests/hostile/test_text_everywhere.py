@@ -1,5 +1,6 @@
 """Attack: names, columns, classes and messages that act on a terminal, in a page or in a log, through every verb."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -250,6 +251,19 @@ def test_an_export_with_hostile_names(say: Say, tmp_path: Path) -> None:
         *(("train-unet", "--images", H, *to), ("demo", "--output", tmp_path)),
     ):
         assert say(*words).code in (1, 2)
+
+
+def test_a_letter_that_a_locale_lacks_is_an_escape() -> None:
+    program = (
+        "from diffood.cli.printing import print_lines, print_messages\n"
+        "from diffood.cli.streams import outlast_readers\n"
+        "outlast_readers()\nprint_lines('猫')\nprint_messages('猫')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, check=False, timeout=120, env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("\\u732b\n", "\\u732b\n")
 
 
 def test_what_python_prints_by_itself_is_escaped() -> None:
