@@ -14,7 +14,7 @@ from diffood.errors import BundleError, UsageError
 from diffood.runtime.bundle.bundle import Bundle, FileEntry, Precision, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibration
 from diffood.runtime.bundle.detectors import CalibratedDetector, DetectorFile, read_calibrated_detector
-from diffood.runtime.printable import escape_json
+from diffood.runtime.printable import escape_for_terminal, escape_json
 from diffood.runtime.writable import is_free, require_writable, whole_folder
 from diffood.serving.web.checks import CheckImage, make_checks
 from diffood.serving.web.runtime import WebRuntime, find_runtime
@@ -100,11 +100,11 @@ def _describe(bundle: Bundle, calibration: Calibration, runtime: WebRuntime, det
         "diffood": __version__,
         "onnxruntime_web": runtime.version,
         "pillow": int(PIL.__version__.split(".")[0]),
-        "bundle": bundle.path.absolute().name,
+        "bundle": escape_for_terminal(bundle.path.absolute().name),
         "precision": detector.entry.precision,
         "image": {"channels": image.channels, "height": image.height, "width": image.width},
         "denoises": calibration.fingerprint.plan.denoises,
-        "class_names": bundle.manifest.class_names,
+        "class_names": list(map(escape_for_terminal, bundle.manifest.class_names)),
         "threshold": f"An image is flagged as out-of-distribution when its score is above {calibration.threshold:.4g}"
         f"{of_class}.",
         "guarantee": calibration.guarantee,

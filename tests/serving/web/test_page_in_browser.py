@@ -203,7 +203,7 @@ def test_pictures_are_resized_to_the_bit_as_by_pillow(small_page: Path, tmp_path
 
 def test_what_is_no_image_gets_a_reason_and_names_stay_text(small_page: Path, tmp_path: Path) -> None:
     (good,) = unpack_set("fashion-test", tmp_path / "images", 1)
-    hostile = tmp_path / "<img src=x onerror=alert(1)>.png"
+    hostile = tmp_path / "<img src=x onerror=alert(1)>\u202e\u200b.png"
     shutil.copy(good, hostile)
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "empty.png").touch()
@@ -213,7 +213,8 @@ def test_what_is_no_image_gets_a_reason_and_names_stay_text(small_page: Path, tm
     given = [hostile, *(tmp_path / name for name in ("text.png", "empty.png", "moving.gif", "broken.png")), good]
     with shown(small_page, tmp_path / "profile") as page:
         cards = judge(page, given)
-        assert [card["name"] for card in cards] == [file.name for file in given]
+        names = [file.name.replace("\u202e\u200b", "\\u{202e}\\u{200b}") for file in given]
+        assert [card["name"] for card in cards] == names
         for card, reason in zip(cards[1:5], ("cannot decode", "is empty", "3 frames", "cannot decode"), strict=True):
             assert "⚠ no verdict" in card["text"]
             assert reason in card["text"]

@@ -1,7 +1,7 @@
 // The page: takes images from files, the clipboard and the camera, has them judged one after another, shows the cards.
 
 import { closeCamera, openCamera, takePicture } from "./camera.js";
-import { element, makeCard, makeRefusedCard, showFacts, verdictText } from "./results.js";
+import { element, makeCard, makeRefusedCard, showFacts, verdictText, visible } from "./results.js";
 
 const root = new URL("../", import.meta.url);
 const at = (id) => document.getElementById(id);
@@ -75,7 +75,7 @@ async function judgeAll(images) {
   }
 }
 
-const judgeFiles = (files) => judgeAll(Array.from(files, (file) => ({ name: file.name, source: file })));
+const judgeFiles = (files) => judgeAll(Array.from(files, (file) => ({ name: visible(file.name), source: file })));
 
 function listenForFiles() {
   at("files").addEventListener("change", () => judgeFiles(at("files").files).finally(() => (at("files").value = "")));

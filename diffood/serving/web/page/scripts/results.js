@@ -14,6 +14,14 @@ export function element(tag, properties, ...children) {
 const number = (value) => (Number.isFinite(value) ? String(Number(value.toPrecision(4))) : "not finite");
 const percent = (value) => `${(100 * value).toFixed(1)}%`;
 
+// Control and direction characters, and those that nobody sees.
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
+
+/** A name of a file as it is shown: what is hidden in it, or would move what stands around it, is an escape. */
+export function visible(name) {
+  return name.replace(HIDDEN, (letter) => `\\u{${letter.codePointAt(0).toString(16)}}`);
+}
+
 /** "in-distribution" or "out-of-distribution". */
 export function verdictText(verdict) {
   return verdict.isOod ? "out-of-distribution" : "in-distribution";
