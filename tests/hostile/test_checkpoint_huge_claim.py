@@ -40,3 +40,14 @@ def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path: Path
     rewrite(tmp_path / "model.pt", b"", b"", zipfile.ZIP_DEFLATED)
     with pytest.raises(ExportError, match="is compressed, which"):
         open_checkpoint(tmp_path / "model.pt")
+
+
+def test_an_archive_that_claims_several_disks_is_refused(tmp_path: Path) -> None:
+    """Looking whether it is one fails."""
+    torch.save({"x": torch.zeros(1)}, tmp_path / "model.pt")
+    data = (tmp_path / "model.pt").read_bytes()
+    locator = b"PK\6\7" + (1).to_bytes(4, "little") + bytes(8) + (2).to_bytes(4, "little")
+    end = data.rindex(b"PK\5\6")
+    (tmp_path / "model.pt").write_bytes(data[:end] + locator + data[end:])
+    with pytest.raises(ExportError, match=r"model.pt is a damaged archive \(.*disks.*\); copy it again"):
+        open_checkpoint(tmp_path / "model.pt")

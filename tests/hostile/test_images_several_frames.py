@@ -1,15 +1,19 @@
 """Attack: a file with several frames, of which a benign first one hides the others."""
 
+import contextlib
 import io
 import itertools
 import struct
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from diffood.errors import RejectedImage
 from diffood.runtime.images.decode import MOST_FRAMES_COUNTED, ImageLimits, ImageShape, decode
+from diffood.runtime.images.gif import MOST_BLOCKS, count_frames
 
 SHAPE = ImageShape(1, 8, 8)
 
@@ -40,9 +44,33 @@ def test_counting_stops(subtests: pytest.Subtests) -> None:
             decode(film(file_format, MOST_FRAMES_COUNTED + 20), SHAPE, ImageLimits())
 
 
-def test_counting_decodes_no_more_pixels_than_the_largest_image() -> None:
-    with pytest.raises(RejectedImage, match="at least 4 frames"):
-        decode(film("GIF", 9), SHAPE, ImageLimits(max_pixels=8 * 8 * 4))
+def test_counting_decodes_nothing(subtests: pytest.Subtests) -> None:
+    """A frame beyond the first one's edge enlarges the picture, and Pillow makes room for it as it passes the frame."""
+    data = bytearray(film("GIF", 9))
+    descriptors = [at for at in range(len(data)) if data[at : at + 9] == b"," + struct.pack("<4H", 0, 0, 8, 8)]
+    assert len(descriptors) == 9
+    for left, top in ((60_000, 2_000), (8, 8), (0, 0)):
+        with subtests.test(left=left, top=top), pytest.raises(RejectedImage, match="has 9 frames"):
+            struct.pack_into("<2H", data, descriptors[1] + 1, left, top)
+            with no_room_for_pixels():
+                decode(bytes(data), SHAPE, ImageLimits(max_pixels=8 * 8))
+
+
+@contextlib.contextmanager
+def no_room_for_pixels() -> Iterator[None]:
+    """Let nothing be decoded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "load", lambda *given: pytest.fail("a frame is decoded"))
+        patch.setattr(GifImageFile, "load", lambda *given: pytest.fail("a frame is decoded"))
+        yield
+
+
+def test_blocks_that_end_early_or_never_are_counted_to_there() -> None:
+    data = film("GIF", 3)
+    for end in range(len(data)):
+        assert 0 <= count_frames(data[:end], 100) <= 3
+    head, block = data[:13], b"\x21\xfe" + b"\1a" * MOST_BLOCKS
+    assert count_frames(head[:10] + b"\0" + head[11:] + block * 2 + b"\0", 100) == 0
 
 
 def test_tiff_pages_that_point_at_each_other_do_not_loop() -> None:

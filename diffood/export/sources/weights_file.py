@@ -111,7 +111,7 @@ def _read_safetensors(path: Path) -> object:
 
 
 def _read_torch(path: Path) -> object:
-    archive = zipfile.is_zipfile(path)  # as since torch 1.6; older files can only be read, not mapped
+    archive = _is_archive(path)  # as since torch 1.6; older files can only be read, not mapped
     missing = ""
     if archive:
         _require_tensors_alone(path)
@@ -134,6 +134,13 @@ def _load_tensors(path: Path, *, archive: bool) -> object:
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except Exception:  # it looks at the end of the file, and fails on hostile bytes: BadZipFile, struct.error, ...
+        return True  # a damaged one
 
 
 def _advise_to_convert(path: Path, error: Exception) -> str:
@@ -168,7 +175,7 @@ def _require_tensors_alone(path: Path) -> None:
     try:
         with path.open("rb") as file:
             entries = list_entries(file, MAX_DIRECTORY_BYTES)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # zipfile fails on hostile bytes with any class
         raise ExportError(f"{path.name} is a damaged archive ({_reason(error)}); copy it again.") from None
     names = {entry.filename.rpartition("/")[2] for entry in entries}
     if "constants.pkl" in names:

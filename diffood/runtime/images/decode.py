@@ -30,6 +30,7 @@ from PIL import (
 )
 
 from diffood.errors import RejectedImage
+from diffood.runtime.images.gif import count_frames
 from diffood.runtime.images.kinds import foreign_kind
 from diffood.runtime.images.modes import REDUCED, to_grey_or_rgb
 from diffood.runtime.images.opening import open_patiently
@@ -189,7 +190,7 @@ def decode(data: bytes, shape: ImageShape, limits: ImageLimits) -> tuple[npt.NDA
             ) from error
         with opened as image:
             refuse_pixel_count(image, limits)
-            _refuse_frames(image, limits)
+            _refuse_frames(image, data)
             if image.format == "PNG":
                 _check_png_chunks(data)
             return convert_picture(image, shape)
@@ -279,7 +280,7 @@ def refuse_pixel_count(image: Image.Image, limits: ImageLimits) -> None:
         _refuse_size(tile[0], tile[1], "image's TIFF tile", limits)
 
 
-def _refuse_frames(image: Image.Image, limits: ImageLimits) -> None:
+def _refuse_frames(image: Image.Image, data: bytes) -> None:
     """Refuse an animation or several pages: which frame is meant is not ours to guess.
 
     An MPO is let through: it is a JPEG file whose other pictures (previews, the second eye) follow the end of the
@@ -290,19 +291,21 @@ def _refuse_frames(image: Image.Image, limits: ImageLimits) -> None:
     if image.format in ("PNG", "WEBP"):
         counted = f"{getattr(image, 'n_frames', 0)}"  # announced in the header
     else:
-        # Seeking in a GIF decodes the frames passed: stop when that has cost as much as the largest allowed image.
-        most = max(2, min(MOST_FRAMES_COUNTED, limits.max_pixels // max(1, image.width * image.height)))
-        frames = 1
-        try:
-            while frames < most:
-                image.seek(frames)
-                frames += 1
-            counted = f"at least {frames}"
-        except EOFError:
-            counted = f"{frames}"
+        frames = count_frames(data, MOST_FRAMES_COUNTED) if image.format == "GIF" else _count_pages(image)
+        counted = f"{'at least ' if frames == MOST_FRAMES_COUNTED else ''}{max(2, frames)}"
     raise RejectedImage(
         f"The {image.format} file has {counted} frames and a verdict is about one image; save each frame as a file."
     )
+
+
+def _count_pages(image: Image.Image) -> int:
+    """Pages of a TIFF up to the limit, by its directories: nothing is decoded."""
+    pages = 1
+    with contextlib.suppress(EOFError):
+        while pages < MOST_FRAMES_COUNTED:
+            image.seek(pages)
+            pages += 1
+    return pages
 
 
 def _check_png_chunks(data: bytes) -> None:
