@@ -16,7 +16,7 @@ FLOORS := tests/runtime tests/serving tests/report tests/calibration/metrics tes
 	tests/cli/test_cli_calibrate.py tests/cli/test_doctor.py tests/cli/test_cli_extras.py
 UNIT := tests/runtime/method tests/runtime/images tests/calibration/promises tests/calibration/metrics tests/serving/rows
 
-.PHONY: help demo test test-unit test-slow test-all test-floors mutation fuzz check format docs clean
+.PHONY: help demo test test-unit test-slow test-all test-floors mutation fuzz sbom check format docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,9 +51,17 @@ fuzz: $(VENV)/installed ## coverage-guided fuzzing, MINUTES=10 for each of TARGE
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	for target in $(TARGETS); do $(BIN)/python tests/fuzz/run.py $$target --minutes $(MINUTES) || exit 1; done
 
+sbom: $(VENV)/installed ## dist/diffood.cdx.json: the exact versions that a plain install brings, in CycloneDX
+	$(BIN)/python -m pip install --quiet --editable '.[sbom]'
+	$(PYTHON) -m venv --clear $(VENV)-plain
+	$(VENV)-plain/bin/python -m pip install --quiet .
+	mkdir -p dist
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file dist/diffood.cdx.json \
+		$(VENV)-plain/bin/python
+
 check: $(VENV)/installed ## lint, types, layers, spelling, documentation
-	$(BIN)/ruff check diffood research tests benchmarks docs
-	$(BIN)/ruff format --check diffood research tests benchmarks docs
+	$(BIN)/ruff check diffood research tests benchmarks docs setup.py
+	$(BIN)/ruff format --check diffood research tests benchmarks docs setup.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
@@ -74,4 +82,4 @@ $(VENV)/installed: pyproject.toml constraints-cpu.txt
 	touch $@
 
 clean: ## remove the environment and all that was built
-	rm -rf $(VENV) $(VENV)-floors build site dist *.egg-info $(OUTPUT)
+	rm -rf $(VENV) $(VENV)-floors $(VENV)-plain build site dist *.egg-info $(OUTPUT)
