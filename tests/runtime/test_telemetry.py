@@ -12,6 +12,11 @@ from cheap_calibration import calibrate_cheaply
 from offline import NOT_PERMITTED, run_offline
 from small_models import CLASSIFIER, CLASSIFIER_WEIGHTS, FACTORY, SCHEDULER, UNET
 
+from diffood.serving.triton.config import TritonSettings
+from diffood.serving.triton.python_backend import write_decoding_model
+from diffood.serving.triton.repository import ModelPlace
+from diffood.zoo.images import unpack_set
+
 ROOT = Path(__file__).parents[2]
 PREDICT = """
 import sys
@@ -69,6 +74,45 @@ def test_nothing_is_looked_up_sent_or_left_under_the_home_folder(
         ["-c", PREDICT, small_bundle_copy],
     ):
         assert watch(tmp_path, command) == (set(), []), command
+
+
+def test_nor_by_the_model_that_triton_runs(small_bundle_copy: Path, folder: Path, tmp_path: Path) -> None:
+    """Its own process imports model.py; the server around it is no package, and opens ports by its nature."""
+    calibrate_cheaply(small_bundle_copy, folder)
+    write_decoding_model(small_bundle_copy, ModelPlace(tmp_path / "models", "clothes"), TritonSettings(batch=8))
+    image = next(folder.glob("*.png"))
+    program = [ROOT / "tests" / "support" / "triton_stand_in.py", tmp_path / "models" / "clothes", image]
+    assert watch(tmp_path, program) == (set(), [])
+
+
+@pytest.mark.slow
+def test_nor_by_any_other_verb(
+    small_bundle_copy: Path, folder: Path, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    """matplotlib keeps a list of this machine's fonts."""
+    bundle, fresh, other = calibrate_cheaply(small_bundle_copy, folder), tmp_path / "fresh", tmp_path / "digits"
+    unpack_set("fashion-test", fresh, 40)
+    unpack_set("digits", other, 40)
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", tmp_path / "key.pem"], check=True)
+    rows, sets = tmp_path / "rows.jsonl", ["--ind", fresh, "--ood", f"digits={other}"]
+    plan = ["--start-time", 120, "--stride", 120, "--repeats", 1, "--guidance", 0]
+    for number, command in enumerate(
+        (
+            ["calibrate", bundle, "--images", folder, "--fpr", 0.1, "--overwrite", *plan],
+            ["inspect", bundle],
+            ["serve-batch", bundle, fresh, "--output", rows],
+            ["evaluate", bundle, *sets],
+            ["report", bundle, *sets, "--output", tmp_path / "report.html"],
+            ["bench", bundle, "--images", fresh, "--seconds", 1],
+            ["verify", bundle, "--images", fresh],
+            ["sign", bundle, "--key", tmp_path / "key.pem"],
+        )
+    ):
+        with subtests.test(command[0]):
+            (place := tmp_path / str(number)).mkdir()
+            reached, left = watch(place, ["-m", "diffood", *command])
+            assert reached == set()
+            assert [path for path in left if path.is_file() and not path.name.startswith("fontlist")] == []
 
 
 @pytest.mark.slow
