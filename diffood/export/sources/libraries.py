@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from diffood.errors import ExportError, MissingExtraError
+from diffood.runtime.records import one_line
 
 # What imports torchvision; diffusers and transformers do only where it is installed.
 _ON_TORCHVISION = ("torchvision", "timm", "transformers", "diffusers")
@@ -80,4 +81,4 @@ def _first_reason(error: BaseException) -> str:
     """What failed first: libraries wrap an error of an import in errors of their own."""
     while (before := error.__cause__ or error.__context__) is not None:
         error = before
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {one_line(error)[:200]}"

@@ -24,6 +24,7 @@ from diffood.export.sources.classifiers.loaded_classifier import LoadedClassifie
 from diffood.export.sources.classifiers.source import ClassifierSource
 from diffood.export.sources.classifiers.wrappers import unwrap_module
 from diffood.export.sources.weights import find_state, hash_files, load_state
+from diffood.runtime.records import one_line
 
 NO_WEIGHTS = "0" * 64  # the factory made them
 _ROOT = "_diffood_factory"  # a package above the user's own, so that no name of theirs hides an installed one
@@ -164,4 +165,4 @@ def _describe(error: Exception, file: Path) -> str:
     hint = ""
     if isinstance(error, ModuleNotFoundError):
         hint = ". Install it in the environment of diffood, or put the file into its folder"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}{hint}"
+    return f"{type(error).__name__}: {one_line(error)[:300]}{place}{hint}"

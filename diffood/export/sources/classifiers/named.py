@@ -10,6 +10,7 @@ from torch import nn
 from diffood.errors import ExportError
 from diffood.export.sources.checkpoint import FoundWeights, ModelCheckpoint
 from diffood.export.sources.weights import find_state, load_state
+from diffood.runtime.records import one_line
 
 
 def refuse_name(name: str, kind: str, known: Iterable[str]) -> NoReturn:
@@ -29,7 +30,7 @@ def refuse_without_weights(spec: str) -> NoReturn:
 
 def refuse_download(spec: str, error: Exception) -> NoReturn:
     """ExportError where the library could not fetch its weights."""
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    reason = f"{type(error).__name__}: {one_line(error)[:200]}"
     raise ExportError(
         f"The weights of {spec} cannot be fetched ({reason}): check the network, or fetch the file elsewhere and give "
         "it by --classifier-weights."

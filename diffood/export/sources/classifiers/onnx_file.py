@@ -52,7 +52,7 @@ def open_onnx(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
         if model.functions:
             model = inliner.inline_local_functions(model)
     except Exception as error:
-        raise ExportError(f"{path} is not valid ONNX: {' '.join(str(error).split())[:300]}. Export it again.") from None
+        raise ExportError(f"{path} is not valid ONNX: {one_line(error)[:300]}. Export it again.") from None
     _require_standard(model, path)
     return model, [path, *weights]
 
