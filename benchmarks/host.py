@@ -23,9 +23,9 @@ from diffood.runtime.bundle.calibration import load_calibrated_fusion, load_cali
 from diffood.runtime.detector import BATCHES_PER_TURN, Detector
 from diffood.runtime.sessions import Session, SessionRequest, StageTensors
 from diffood.runtime.sessions import onnxruntime as cpu
+from diffood.runtime.stop import Stop
 from diffood.serving.request import InputRequest, OutputRequest, ScorerRequest, ServeRequest
 from diffood.serving.serve import serve
-from diffood.serving.stop import Stop
 from diffood.zoo.images import load_set, unpack_set
 
 PLANS = "default", "fast", "plain"

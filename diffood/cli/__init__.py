@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -29,6 +29,7 @@ from diffood.cli.verify import verify
 from diffood.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_USAGE, DiffoodError, UsageError
 from diffood.runtime.budget import allow_process_limits
 from diffood.runtime.records import OWN_PROBLEM
+from diffood.runtime.stop import ending_at_second_signal
 
 ParseError: Any = typer.BadParameter.__base__
 """What typer raises for wrong usage: click's error, or that of the parser some versions bring along."""
@@ -84,25 +85,36 @@ def main() -> None:
     inputs_log = logging.getLogger("diffood.runtime.inputs.open")
     inputs_log.setLevel(logging.INFO)
     inputs_log.addHandler(SAY_LEFT_OUT)
+    with ending_at_second_signal() as signals:
+        code = _run()
+    if code == EXIT_INTERRUPTED:
+        if signals.interrupted:  # else the verb has said how it ended
+            print_messages("interrupted")
+        code = signals.exit_code
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of the command; what went wrong is printed."""
     try:
-        code = app(prog_name="diffood", standalone_mode=False)
+        code: int = app(prog_name="diffood", standalone_mode=False)
         print_lines()  # flushes what is left, here, where a full disk is explained
-        sys.exit(code)
+    except (KeyboardInterrupt, typer.Abort):  # by the version of typer
+        return EXIT_INTERRUPTED
     except ParseError as error:
         message = " ".join(error.format_message().replace(OWN_PROBLEM, "").split())  # a list of choices spans lines
         stop = "" if message.endswith((".", "?")) else "."
-        _fail(f"{message}{stop} See `{error.ctx.command_path if error.ctx else 'diffood'} --help`.", EXIT_WRONG_USAGE)
+        verb = error.ctx.command_path if error.ctx else "diffood"
+        return _fail(f"{message}{stop} See `{verb} --help`.", EXIT_WRONG_USAGE)
     except DiffoodError as error:
-        _fail(str(error), EXIT_WRONG_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
+        return _fail(str(error), EXIT_WRONG_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
     except OSError as error:  # a full disk, a folder without permission
-        _fail(f"{error}; free some space, or choose a place you may write to.", EXIT_FAILED)
+        return _fail(f"{error}; free some space, or choose a place you may write to.", EXIT_FAILED)
     except MemoryError:
-        _fail("Out of memory: close other programs, or give fewer or smaller files.", EXIT_FAILED)
-    except (KeyboardInterrupt, typer.Abort):
-        print_messages("interrupted")
-        sys.exit(EXIT_INTERRUPTED)
+        return _fail("Out of memory: close other programs, or give fewer or smaller files.", EXIT_FAILED)
+    return code
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def _fail(message: str, code: int) -> int:
     print_messages(f"error: {message}")
-    sys.exit(code)
+    return code

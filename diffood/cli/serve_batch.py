@@ -73,8 +73,8 @@ def serve_batch(
 
     Example: diffood serve-batch bundle camera/ --output verdicts/ --save-flagged flagged/ --resume
     """
+    from diffood.runtime.stop import Stop
     from diffood.serving.serve import ServeObserver, serve
-    from diffood.serving.stop import Stop
 
     request = ServeRequest(
         ScorerRequest(
@@ -94,11 +94,7 @@ def serve_batch(
         metrics_port,
         log,
     )
-    stop = Stop()
-    try:
-        result = serve(request, stop, ServeObserver(show_progress, print_messages, say_how_to_resume))
-    except KeyboardInterrupt:  # a second signal
-        raise typer.Exit(stop.exit_code) from None
+    result = serve(request, Stop(), ServeObserver(show_progress, print_messages, say_how_to_resume))
     show(result, output, as_json)
     raise typer.Exit(result.exit_code)
 

@@ -5,6 +5,7 @@ is never unpickled, and frames have a largest size. It gets no secret of the env
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import pickle
@@ -21,7 +22,11 @@ from diffood.runtime.json_reader import parse_object
 from diffood.runtime.sandbox import confine_process
 
 # A child imports what this process does, and never from the folder it happens to start in, as `python -m` would.
-START = "import sys; sys.path[:] = {path!r}; from {module} import main; main(*sys.argv[1:])"
+START = (
+    "import sys; sys.path[:] = {path!r}; from diffood.runtime.child import end_with_parent; end_with_parent(); "
+    "from {module} import main; main(*sys.argv[1:])"
+)
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 KILLED = -9  # SIGKILL, which Windows does not have; the kernel sends it where memory runs out
 INVALID = "its answer is invalid"  # hostile bytes may have taken the child over
 READY = b"ready"
@@ -179,6 +184,12 @@ def serve_parent(megabytes: int, *, confined: bool = True) -> Connection:
         confine_process()
     pipe.send_bytes(READY)
     return pipe
+
+
+def end_with_parent() -> None:
+    """Let Linux end this process as soon as the thread that started it ends, however that does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, *map(ctypes.c_ulong, (signal.SIGKILL, 0, 0, 0)))
 
 
 def answer_items(pipe: Connection, seconds: float, answer: Callable[[Any], tuple[dict[str, str], bytes]]) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.inputs.items import Item, Pause
+from diffood.runtime.stop import Stop
 from diffood.serving.local import Scorer
 from diffood.serving.output.base import Output
 from diffood.serving.output.summary import State, Summary, SummaryFile, Tally, describe_run
 from diffood.serving.rows.row import Row
-from diffood.serving.stop import Stop
 from diffood.serving.watching.flagged import FlaggedFolder
 
 OnRow = Callable[[Row], None]

@@ -27,6 +27,7 @@ from diffood.runtime.inputs.open import STANDARD_INPUT, open_inputs
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
 from diffood.runtime.inputs.reading import ReadOptions
 from diffood.runtime.progress import Say
+from diffood.runtime.stop import Stop, handle_signals
 from diffood.runtime.writable import require_writable
 from diffood.serving.batch import BatchJob, existing_rows
 from diffood.serving.output.journal import RunRecord
@@ -36,7 +37,6 @@ from diffood.serving.output.summary import Summary, Tally, read_summary
 from diffood.serving.request import ServeRequest
 from diffood.serving.rows.grouping import FolderOrder
 from diffood.serving.scorer import OpenedScorer, open_scorer
-from diffood.serving.stop import Stop, handle_signals
 from diffood.serving.watched import serve_watched
 
 

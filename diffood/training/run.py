@@ -11,6 +11,7 @@ from diffood.export.sources.libraries import require_packages
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.progress import Say, ShowProgress
 from diffood.runtime.sessions.cores import usable_cores
+from diffood.runtime.stop import Stop, handle_signals
 from diffood.training.images import TrainingImages, choose_shape, read_training_images
 from diffood.training.labels import KnownClasses, Labels, choose_labels
 from diffood.training.request import TrainingRequest
@@ -86,10 +87,19 @@ def _train(training: "Training", write: Callable[["Training"], None], report: Sa
     folder = training.folder
     if training.progress.step >= training.progress.end:  # it was stopped between its last step and its end
         write(training)
+    stop = Stop()
     try:
         total, done = (lambda: training.progress.end), training.progress.step
-        with show_progress("training", total, done, lambda: describe_losses(training.progress)) as advance:
-            training.run(advance, write)
+        with (
+            show_progress("training", total, done, lambda: describe_losses(training.progress)) as advance,
+            handle_signals(stop),
+        ):
+
+            def after_step(steps: int) -> None:
+                advance(steps)
+                stop.check()  # between two steps, so that the checkpoint is whole
+
+            training.run(after_step, write)
     except KeyboardInterrupt:
         training.save()
         report(f"stopped     at step {training.progress.step}; the same command continues")

@@ -37,6 +37,7 @@ PRODUCTS = {MARKER, "images", "bundle", "verdicts.jsonl", "evaluation", "scores.
 EXPORT_PACKAGES = ("torch", "diffusers", "onnx", "onnxscript")
 
 CLOTHES = "fashion-test"
+VERB = "from diffood.runtime.child import end_with_parent; end_with_parent(); from diffood.cli import main; main()"
 WIDTH = 80  # columns of the result
 
 
@@ -193,15 +194,20 @@ def _run(say: Say, *command: object, accept: tuple[int, ...] = (0,)) -> dict[str
         say(line)
     quiet = "--json" in words
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "diffood", *words],
+    with subprocess.Popen(
+        [sys.executable, "-c", VERB, *words],
         stdout=subprocess.PIPE if quiet else None,
         env=environment,
-        check=False,
-    )
-    if done.returncode not in accept:
-        raise DiffoodError(f"`diffood {words[0]}` failed with exit code {done.returncode}; its message is above.")
-    return parse_object(done.stdout) if quiet else {}
+        start_new_session=True,  # Ctrl-C comes to this process, which passes it on, once
+    ) as process:
+        try:
+            out, _ = process.communicate()
+        except KeyboardInterrupt:
+            process.terminate()  # it ends in good order too
+            raise
+    if process.returncode not in accept:
+        raise DiffoodError(f"`diffood {words[0]}` failed with exit code {process.returncode}; its message is above.")
+    return parse_object(out) if quiet else {}
 
 
 def wrap_command(words: list[str]) -> list[str]:

@@ -17,10 +17,10 @@ from written import read
 
 from diffood.errors import DiffoodError
 from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.stop import Stop
 from diffood.serving.output.base import OutputMode
 from diffood.serving.request import InputRequest, OutputRequest, ScorerRequest, ServeRequest
 from diffood.serving.serve import ServeObserver, ServeProgress, serve
-from diffood.serving.stop import Stop
 from diffood.zoo.images import unpack_set
 
 Attack = Callable[[Path], object]

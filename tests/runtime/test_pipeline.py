@@ -32,11 +32,11 @@ from diffood.runtime.inputs.reading import ReadOptions
 from diffood.runtime.inputs.watch import WatchedFolder
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.pipeline import score_files
+from diffood.runtime.stop import Stop
 from diffood.serving.batch import BatchJob, existing_rows, serve_batch
 from diffood.serving.local import LocalScorer, ScoredFile, make_rows
 from diffood.serving.output.summary import Summary, Tally
 from diffood.serving.rows.row import Row
-from diffood.serving.stop import Stop
 from diffood.zoo.images import load_set
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="FIFOs and file names of any bytes")

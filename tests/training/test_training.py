@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from diffood.training.request import TrainingRequest
 
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
+
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from diffood.export.sources.unets.diffusers_model import WEIGHTS
 from diffood.export.sources.unets.load import load_unet
@@ -95,6 +98,19 @@ def test_a_stopped_training_continues_to_the_same_weights(
     assert f"continued   after step {at} of {ask().output}" in train(ask())
     for name in (WEIGHTS, "config.json", "scheduler_config.json", "class_names.txt"):
         assert (ask().output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_signal_within_a_step_lets_it_end(ask: Ask, train: Train, tmp_path: Path) -> None:
+    train(ask(output=tmp_path / "whole"))
+    steps = itertools.count(1)
+    hook = register_optimizer_step_post_hook(  # the averages, and the count, are still those of the step before
+        lambda *given: signal.raise_signal(signal.SIGTERM) if next(steps) == 3 else None
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(ask())
+    hook.remove()
+    assert f"continued   after step 3 of {ask().output}" in train(ask())
+    assert (ask().output / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
 
 
 def test_a_stopped_training_continues_only_as_what_it_was(ask: Ask, train: Train, tiny_images: Path) -> None:
