@@ -23,7 +23,7 @@ from diffood.runtime.sandbox import confine_process
 
 # A child imports what this process does, and never from the folder it happens to start in, as `python -m` would.
 START = (
-    "import sys; sys.path[:] = {path!r}; from diffood.runtime.child import end_with_parent; end_with_parent(); "
+    "import sys; sys.path[:] = {path!r}; from diffood.runtime.child import end_with_parent; end_with_parent({parent}); "
     "from {module} import main; main(*sys.argv[1:])"
 )
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -52,7 +52,7 @@ EXPENDABLE = 500  # of 1000: the kernel, short of memory, takes a child before t
 
 def child_command(module: str, *arguments: str) -> list[str]:
     """The command that runs `module.main(*arguments)` in a process of its own."""
-    return [sys.executable, "-c", START.format(path=sys.path, module=module), *arguments]
+    return [sys.executable, "-c", START.format(path=sys.path, module=module, parent=os.getpid()), *arguments]
 
 
 def bare_environment() -> dict[str, str]:
@@ -186,10 +186,16 @@ def serve_parent(megabytes: int, *, confined: bool = True) -> Connection:
     return pipe
 
 
-def end_with_parent() -> None:
-    """Let Linux end this process as soon as the thread that started it ends, however that does."""
+def end_with_parent(parent: int) -> None:
+    """Let Linux end this process as soon as the thread that started it ends, however that does.
+
+    Args:
+        parent: The number of the process that started it, which may have ended by now.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, *map(ctypes.c_ulong, (signal.SIGKILL, 0, 0, 0)))
+        if os.getppid() != parent:
+            os._exit(0)
 
 
 def answer_items(pipe: Connection, seconds: float, answer: Callable[[Any], tuple[dict[str, str], bytes]]) -> None:

@@ -37,7 +37,9 @@ PRODUCTS = {MARKER, "images", "bundle", "verdicts.jsonl", "evaluation", "scores.
 EXPORT_PACKAGES = ("torch", "diffusers", "onnx", "onnxscript")
 
 CLOTHES = "fashion-test"
-VERB = "from diffood.runtime.child import end_with_parent; end_with_parent(); from diffood.cli import main; main()"
+VERB = (
+    "from diffood.runtime.child import end_with_parent; end_with_parent({parent}); from diffood.cli import main; main()"
+)
 WIDTH = 80  # columns of the result
 
 
@@ -195,7 +197,7 @@ def _run(say: Say, *command: object, accept: tuple[int, ...] = (0,)) -> dict[str
     quiet = "--json" in words
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        [sys.executable, "-c", VERB, *words],
+        [sys.executable, "-c", VERB.format(parent=os.getpid()), *words],
         stdout=subprocess.PIPE if quiet else None,
         env=environment,
         start_new_session=True,  # Ctrl-C comes to this process, which passes it on, once

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,27 +40,36 @@ def test_every_verb_ends_by_signals(
     small_bundle: Bundle, clothes_folder: Path, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     bundle = shutil.copytree(small_bundle.path, tmp_path / "bundle")
-    net = ("--classifier", f"{MODELS}/small_net.py:build", "--classifier-weights", MODELS / "small_net.safetensors")
-    verbs: dict[str, tuple[object, ...]] = {
-        "calibrate": (bundle, "--images", clothes_folder, "--fpr", 0.05, "--confidence", 0.95),
-        "tune": (bundle, "--images", clothes_folder),
-        "export": ("--unet", MODELS / "unet", *net, "--output", tmp_path / "out" / "bundle"),
-        "train-unet": ("--images", clothes_folder, "--output", tmp_path / "out" / "unet", "--steps", 10**6),
-        "demo": ("--output", tmp_path / "out" / "demo"),
+    out = tmp_path / "out"
+    net = ("--classifier", f"{MODELS}/small_net.py:small_net", "--classifier-weights", MODELS / "small_net.safetensors")
+    verbs: dict[str, tuple[tuple[object, ...], Callable[[int], object]]] = {
+        "calibrate": ((bundle, "--images", "-"), lambda process: True),  # it waits for a list of images
+        "tune": ((bundle, "--images", "-"), lambda process: True),
+        "export": (
+            ("--unet", MODELS / "unet", *net, "--output", out / "bundle"),
+            lambda process: "libtorch" in Path(f"/proc/{process}/maps").read_text(),
+        ),
+        "train-unet": (
+            ("--images", clothes_folder, "--output", out / "unet", "--steps", 10**6),
+            lambda process: any((out / "unet").glob("*")),
+        ),
+        "demo": (("--output", out / "demo"), descendants),
     }
-    for verb, words in verbs.items():
-        for times, after in ((1, 0.0), (2, 0.0), (1, 5.0), (2, 5.0)):
-            with subtests.test(verb=verb, times=times, after=after):
-                before = sorted(tmp_path.rglob("*")) if verb != "train-unet" else []
+    for verb, (words, is_at_work) in verbs.items():
+        for times, at_work in ((1, False), (2, False), (1, True), (2, True)):
+            with subtests.test(verb=verb, times=times, at_work=at_work):
+                before = sorted(tmp_path.rglob("*"))
                 process = subprocess.Popen(
                     [sys.executable, "-m", "diffood", verb, *map(str, words)],
+                    stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     text=True,
                 )
                 while not int(status_of(process.pid, "SigCgt"), 16) & CAUGHT:
                     time.sleep(0.01)
-                time.sleep(after)
+                while at_work and not is_at_work(process.pid):
+                    time.sleep(0.01)
                 children = descendants(process.pid)
                 for _ in range(times):
                     process.send_signal(signal.SIGTERM)
@@ -70,5 +80,5 @@ def test_every_verb_ends_by_signals(
                 assert "Traceback" not in err
                 while any(status_of(child, "State") for child in children):
                     time.sleep(0.01)
-                if before and times == 1 and verb != "demo":
+                if times == 1 and verb in ("calibrate", "tune", "export"):
                     assert sorted(tmp_path.rglob("*")) == before

@@ -15,6 +15,8 @@ from typing import Any
 
 import aiohttp
 
+from diffood.runtime.inputs.pace import TIMEOUT, PacedResponse
+
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last 32 bits
 
 _redirected: ContextVar[bool] = ContextVar("redirected", default=False)
@@ -52,7 +54,13 @@ class GuardedClient:
         trace = aiohttp.TraceConfig()
         trace.on_request_start.append(_begin)
         trace.on_request_redirect.append(_follow)
-        return aiohttp.ClientSession(connector=_GuardedConnector(self), trace_configs=[trace], **options)
+        return aiohttp.ClientSession(
+            connector=_GuardedConnector(self),
+            trace_configs=[trace],
+            timeout=TIMEOUT,
+            response_class=PacedResponse,
+            **options,
+        )
 
 
 async def _begin(session: aiohttp.ClientSession, context: SimpleNamespace, request: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, cast
 from diffood.errors import MissingExtraError, RejectedImage, UsageError
 from diffood.runtime.images.decode import ImageLimits, refuse_byte_count
 from diffood.runtime.inputs.files import GLOB_CHARACTERS, walk_tree
+from diffood.runtime.inputs.forward import ForwardFile
 from diffood.runtime.inputs.items import Item, RefusedItem, StoredItem, describe_error, utf8_name
 from diffood.runtime.inputs.labels import LeftOut, without_labels
 from diffood.runtime.inputs.urls import CHAIN, WEB, UrlRules, hide_secrets, path_of, protocol_of, require_allowed
@@ -31,7 +32,7 @@ class RemoteFile(StoredItem):
         """The bytes of the file. Raises RejectedImage if it cannot be read or is too large."""
         try:
             with open_url(self.url, self.rules) as file:
-                data = file.read(limits.max_bytes + 1)
+                data = ForwardFile(file).read(limits.max_bytes + 1)  # a stream gives what has come
         except Exception as error:  # each file system has its own
             raise RejectedImage(f"The URL cannot be read ({describe_error(error)}); check that it exists.") from error
         if len(data) > limits.max_bytes:
