@@ -43,6 +43,7 @@ from research.datasets import SIDE, load_training_data
 NAMES: tuple[Witness, ...] = tuple(WITNESSES)
 FITTED_OF, TESTED = 1000, 1000  # held-out digits, what is left is turned upside down; or held-out surfaces
 OTHER_SETS = ("animals", "textures", "photos")
+NO_SURFACES = ("photos", "clothes", "digits")
 
 Columns = Mapping[Witness, Float]
 

@@ -24,7 +24,7 @@ def main() -> None:
             "--models", type=Path, required=True, help="folder of classifier.safetensors, unet, scheduler"
         )
         verb.add_argument("--data", type=Path, default=FASHION_MNIST)
-        verb.add_argument("--without", type=int, nargs="+", required=True, help="classes that the models never saw")
+        verb.add_argument("--without", type=int, nargs="+", default=[], help="classes that the models never saw")
         verb.add_argument("--limit", type=int, help="images of each set; all without")
         verb.add_argument("--threads", type=int, default=1)
         verb.add_argument("--output", type=Path, required=True)

@@ -1,15 +1,16 @@
 """Reads caches of splits, and says what their keys mean.
 
-Of every set (`sets.py` names them): images uint8 [N, 28, 28], labels int64 [N], logits float32 [N, K] and features
-float32 [N, 128] of the clean image, and inside, as blocks below but of the classifier's CLASSIFIER_BLOCKS, float16
-[N, 480]; perturbed, features of the image with the perturbation of AdaSCALE, float32 [N, 128]. Of every noising
-(`NOISINGS`), for "train" of its first images only:
+Of every set (`sets.py` names them): images uint8 [N, 28, 28] (surfaces [N, 32, 32, 3]), labels int64 [N], logits
+float32 [N, K] and features float32 [N, 128] of the clean image, and inside, as blocks below but of the classifier's
+CLASSIFIER_BLOCKS, float16 [N, 480]; perturbed, features of the image with the perturbation of AdaSCALE, float32
+[N, 128]. Of every noising (`NOISINGS`), for "train" of its first images only:
 
-- eps, eps_null: the UNet's prediction for the predicted class and for no class, float16 [N, 1, 28, 28];
+- eps, eps_null: the UNet's prediction for the predicted class and for no class, float16 [N, C, H, W];
 - blocks, blocks_null: of each of BLOCKS in turn, means and then standard deviations of its channels, float16 [N, 864];
 - one/…, guided/…: of the image denoised in one step by eps, and by (1 + beta)·eps - beta·eps_null with the default
   plan's beta: its logits float32 [N, K], features float16 [N, 128], inside, reconstruction float64 [N] (the
-  witness of that name for this noising alone) and error_map float16 [N, 7, 7], squared differences in squares of 4x4.
+  witness of that name for this noising alone) and error_map float16 [N, H/4, W/4], squared differences in squares
+  of 4x4.
 
 What guidance or no class enters is there for the start times of WITHOUT_CLASS alone.
 head_weight [K, 128], head_bias [K] and alpha_bar [1000] are the models' own. Models without a UNet leave
@@ -29,6 +30,7 @@ from diffood.runtime.method.noise import make_pool
 from diffood.runtime.method.plan import DEFAULT
 from diffood.runtime.method.schedule import noise_scale
 from diffood.runtime.method.scoring import Array
+from research.datasets import channels_first
 
 START_TIMES = (60, 120, 240, 360, 480)
 NOISINGS = (*((time, 0) for time in START_TIMES), (360, 1))
@@ -80,10 +82,10 @@ class SplitCache:
         return self[f"{name}/{key}"][:, at : at + 2 * CHANNELS[BLOCKS.index(block)]].astype(np.float64)
 
     def denoised(self, name: str, time: int, repeat: int = 0, beta: float = 0.0) -> Array:
-        """A set's images in [-1, 1] denoised in one step with any guidance, float32 [N, 1, 28, 28]."""
+        """A set's images in [-1, 1] denoised in one step with any guidance, float32 [N, C, H, W]."""
         key = f"{name}/{noising_key(time, repeat)}"
         predicted = (1 + beta) * self[f"{key}/eps"].astype(np.float32) - beta * self[f"{key}/eps_null"]
-        pixels = self[f"{name}/images"][: len(predicted), None]
+        pixels = channels_first(self[f"{name}/images"][: len(predicted)])
         noise = make_pool(DEFAULT.seed, repeat + 1, pixels[0].size, pixels[0].size).draw(pixels, pixels.shape[1:])
         signal, strength = noise_scale(float(self["alpha_bar"][time]))
         noisy = signal * from_pixels(pixels) + strength * noise[repeat]

@@ -27,7 +27,7 @@ from diffood.runtime.method.schedule import StepTable
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.reconstruction import BLUR, gaussian
 from diffood.zoo.classifier import SmallResNet
-from research.datasets import SIDE
+from research.datasets import channels_first
 from research.left_out.cache import BLOCKS, CLASSIFIER_BLOCKS, NOISINGS, WITHOUT_CLASS, noising_key
 from research.left_out.sets import LabelledImages, split_sets
 
@@ -66,7 +66,7 @@ class _Snapshots(nn.Module):
 
 
 class _ClassifierSnapshots(_Snapshots):
-    """x [B, 1, H, W] in [0, 1] -> logits, features, blocks."""
+    """x [B, C, H, W] in [0, 1] -> logits, features, blocks."""
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Classify."""
@@ -74,7 +74,7 @@ class _ClassifierSnapshots(_Snapshots):
 
 
 class _UNetSnapshots(_Snapshots):
-    """noisy [B, 1, H, W], time [B], label [B] -> eps [B, 1, H, W], blocks."""
+    """noisy [B, C, H, W], time [B], label [B] -> eps [B, C, H, W], blocks."""
 
     def forward(self, noisy: torch.Tensor, time: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Evaluate once."""
@@ -85,14 +85,15 @@ class _UNetSnapshots(_Snapshots):
 class SplitModels:
     """The classifier and, where it is there, the UNet of one split; run by ONNX Runtime: two thirds of torch's time."""
 
-    def __init__(self, folder: Path, work: Path, threads: int) -> None:
+    def __init__(self, folder: Path, side: int, work: Path, threads: int) -> None:
         weights = load_file(folder / "classifier.safetensors")
         self.head = weights["head.weight"].numpy(), weights["head.bias"].numpy()
         self.classes = len(self.head[0])
-        classifier = SmallResNet(classes=self.classes)
+        channels = weights["stem.0.weight"].shape[1]
+        classifier = SmallResNet(classes=self.classes, channels=channels)
         classifier.load_state_dict(weights)
         self._classifier = classifier.eval()
-        example = {"x": torch.zeros(2, 1, SIDE, SIDE)}
+        example = {"x": torch.zeros(2, channels, side, side)}
         snapshots: _Snapshots = _ClassifierSnapshots(classifier, CLASSIFIER_BLOCKS)
         outputs = ("logits", "features", "blocks")
         self._classify = _session(snapshots, example, outputs, work / "classify.onnx", threads)
@@ -107,7 +108,7 @@ class SplitModels:
         self._predict = _session(snapshots, example, ("eps", "blocks"), work / "predict.onnx", threads)
 
     def classify(self, x: Array) -> tuple[Array, Array, Array]:
-        """Logits [B, K], features [B, D] and blocks [B, S] of x [B, 1, H, W] in [-1, 1]."""
+        """Logits [B, K], features [B, D] and blocks [B, S] of x [B, C, H, W] in [-1, 1]."""
         logits, features, blocks = _run(self._classify, x=(x + 1) / 2)
         return logits, features, blocks
 
@@ -128,16 +129,16 @@ class SplitModels:
         return np.asarray(features.numpy())
 
     def predict(self, noisy: Array, time: float, label: npt.NDArray[np.int64]) -> tuple[Array, Array]:
-        """The noise predicted [B, 1, H, W], and of each block's channels the means and then the deviations [B, S]."""
+        """The noise predicted [B, C, H, W], and of each block's channels the means and then the deviations [B, S]."""
         eps, blocks = _run(self._predict, noisy=noisy, time=np.full(len(noisy), time, np.float32), label=label)
         return eps, blocks
 
 
 @contextmanager
-def open_models(folder: Path, threads: int) -> Iterator[SplitModels]:
+def open_models(folder: Path, side: int, threads: int) -> Iterator[SplitModels]:
     """The models of a folder with classifier.safetensors, unet and scheduler."""
     with tempfile.TemporaryDirectory() as work:
-        yield SplitModels(folder, Path(work), threads)
+        yield SplitModels(folder, side, Path(work), threads)
 
 
 def _session(
@@ -162,15 +163,16 @@ def _run(session: onnxruntime.InferenceSession, **inputs: npt.NDArray[np.generic
 
 def extract(models: Path, data: Path, without: Sequence[int], output: Path, limit: int | None, threads: int) -> None:
     """Write the cache of one split; with a limit, of so many images of each set."""
-    with open_models(models, threads) as split:
-        _extract(split, split_sets(data, without), output, limit)
+    sets = split_sets(data, without)
+    with open_models(models, sets["test"].side, threads) as split:
+        _extract(split, sets, output, limit)
 
 
 def _extract(split: SplitModels, sets: dict[str, LabelledImages], output: Path, limit: int | None) -> None:
     found: Arrays = {"head_weight": split.head[0], "head_bias": split.head[1]}
     if split.denoises:
         found["alpha_bar"] = split.alpha_bar
-    size = SIDE * SIDE
+    size = sets["test"].images[0].size
     pool = make_pool(DEFAULT.seed, 1 + max(repeat for _, repeat in NOISINGS), size, size)
     for name, stored in sets.items():
         images = LabelledImages(stored.images[:limit], stored.labels[:limit])
@@ -194,8 +196,8 @@ def write_arrays(output: Path, found: Arrays) -> None:
 
 
 def _measure(split: SplitModels, pool: NoisePool, images: npt.NDArray[np.uint8], *, denoise: bool) -> Arrays:
-    """What the models say of one batch uint8 [B, H, W]."""
-    pixels = images[:, None]
+    """What the models say of one batch uint8 [B, H, W] or [B, H, W, C]."""
+    pixels = channels_first(images)
     x = from_pixels(pixels)
     logits, features, inside = split.classify(x)
     found: Arrays = {"logits": logits, "features": features, "inside": inside.astype(np.float16)}
@@ -234,14 +236,15 @@ def _one_step(time: int, alpha_bar: npt.NDArray[np.float64]) -> StepTable:
 def _compare(split: SplitModels, x: Array, denoised: Array) -> Arrays:
     """What the classifier says of denoised images, and how they differ from the images."""
     logits, features, inside = split.classify(denoised)
-    difference = (denoised - x).astype(np.float64)[:, 0]
-    blur = gaussian(difference.shape[1], BLUR * difference.shape[1])
+    difference = (denoised - x).astype(np.float64)
+    side = difference.shape[-1]
+    blur = gaussian(side, BLUR * side)
     blurred = blur @ difference @ blur.T
-    squares = (difference**2).reshape(len(x), difference.shape[1] // _POOLED, _POOLED, -1, _POOLED)
+    squares = (difference**2).mean(1).reshape(len(x), side // _POOLED, _POOLED, -1, _POOLED)
     return {
         "logits": logits,
         "features": features.astype(np.float16),
         "inside": inside.astype(np.float16),
-        "reconstruction": np.sqrt((blurred**2).mean((1, 2))),
+        "reconstruction": np.sqrt((blurred**2).mean((1, 2, 3))),
         "error_map": squares.mean((2, 4)).astype(np.float16),
     }

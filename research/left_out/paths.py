@@ -15,7 +15,7 @@ from diffood.runtime.method.noise import make_pool
 from diffood.runtime.method.plan import DEFAULT
 from diffood.runtime.method.schedule import noise_scale
 from diffood.runtime.method.scoring import Array
-from research.datasets import SIDE
+from research.datasets import channels_first
 from research.left_out.extract import BATCH, Arrays, SplitModels, open_models, write_arrays
 from research.left_out.sets import split_sets
 
@@ -28,11 +28,12 @@ def extract_paths(
 ) -> None:
     """Write both of every set but the training images; with a limit, of so many images of each set."""
     found: Arrays = {}
-    with open_models(models, threads) as split:
-        for name, stored in split_sets(data, without).items():
+    sets = split_sets(data, without)
+    with open_models(models, sets["test"].side, threads) as split:
+        for name, stored in sets.items():
             if name == "train":
                 continue
-            images = stored.images[:limit, None]
+            images = channels_first(stored.images[:limit])
             batches = [images[at : at + BATCH] for at in range(0, len(images), BATCH)]
             found[f"{name}/path"] = np.concatenate([path_statistics(split, batch) for batch in batches])
             found[f"{name}/blocks"] = np.concatenate([_cfs_blocks(split, batch) for batch in batches])
@@ -52,7 +53,7 @@ def path_statistics(split: SplitModels, images: npt.NDArray[np.uint8]) -> npt.ND
 
 
 def _noise_along_path(split: SplitModels, x: Array) -> Iterator[Array]:
-    """The noise predicted at each step of the DDIM inversion of x [B, 1, H, W]; images it implies are clipped."""
+    """The noise predicted at each step of the DDIM inversion of x [B, C, H, W]; images it implies are clipped."""
     stride = len(split.alpha_bar) // PATH_STEPS
     label = np.full(len(x), split.classes)
     for step in range(PATH_STEPS):
@@ -70,7 +71,7 @@ def _cfs_blocks(split: SplitModels, images: npt.NDArray[np.uint8]) -> Array:
     log_snr = np.log(split.alpha_bar / (1 - split.alpha_bar))
     time = int(np.abs(log_snr - CFS_LOG_SNR).argmin())
     signal, strength = map(np.float32, noise_scale(float(split.alpha_bar[time])))
-    noise = make_pool(DEFAULT.seed, 1, SIDE * SIDE, SIDE * SIDE).draw(images, images.shape[1:])[0]
+    noise = make_pool(DEFAULT.seed, 1, images[0].size, images[0].size).draw(images, images.shape[1:])[0]
     _, blocks = split.predict(
         signal * from_pixels(images) + strength * noise, time, np.full(len(images), split.classes)
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from diffood.zoo.images import SETS, load_set
-from research.compare import OTHER_SETS
+from research.compare import NO_SURFACES, OTHER_SETS, material_sets
 from research.datasets import Images, TrainingData, load_training_data
 
 TRAINED, HELD_OUT, LEFT_OUT, FAR = 5000, 1000, 500, 250  # the most images of a set of each kind
@@ -16,17 +16,27 @@ _SEED = 2605_11014
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images uint8 [N, 28, 28] and their labels int64 [N] as the classifier counts them; -1 for out-of-distribution."""
+    """Images uint8 [N, H, W] or [N, H, W, 3], and their labels int64 [N] as the classifier counts them.
+
+    A label is -1 for out-of-distribution.
+    """
 
     images: Images
     labels: Images
+
+    @property
+    def side(self) -> int:
+        """Pixels a side."""
+        side: int = self.images.shape[1]
+        return side
 
 
 def split_sets(data: Path, without: Sequence[int]) -> dict[str, LabelledImages]:
     """Sets "train", "validation" and "test" of the classes kept, "near-C" of each class left out, and "far-…".
 
     Held-out images of classes kept are halved where there are fewer than twice HELD_OUT. Of a class left out no image
-    was trained on, so that all of them may be taken. Digits upside down are the validation images.
+    was trained on, so that all of them may be taken. Digits upside down are the validation images. Of surfaces
+    (build_materials) the near sets are those that the file leaves out, and new pictures of known materials.
     """
     whole = load_training_data(data)
     kept, generator = whole.without(without), np.random.default_rng(_SEED)
@@ -40,7 +50,11 @@ def split_sets(data: Path, without: Sequence[int]) -> dict[str, LabelledImages]:
         "test": LabelledImages(kept.held_out[test], kept.held_out_labels[test].astype(np.int64)),
     }
     near = {f"near-{label}": _of_class(whole, label, generator) for label in without}
-    if data.is_dir():
+    if data.suffix == ".npz":
+        others = material_sets(data)
+        near |= {f"near-{name}": others[name][:LEFT_OUT] for name in others if name not in ("fit", "ind", *NO_SURFACES)}
+        far = {name: others[name] for name in NO_SURFACES}
+    elif data.is_dir():
         far = {name: load_set(name).images for name, entry in SETS.items() if entry.role == "ood"}
     else:
         far = {"clothes": load_set("fashion-test").images} | {name: load_set(name).images for name in OTHER_SETS}

@@ -87,7 +87,8 @@ def _first(scored: ScoredSets, like: ScoredSets) -> ScoredSets:
 def split_table(results: Sequence[DetectorResult]) -> str:
     """One split in percent: AUROC (and FPR@95) of each class left out, and means with 95 % intervals."""
     classes = list(results[0].classes)
-    head = [*(f"class {label}" for label in classes), "near", "default is better by", "far", "default is better by"]
+    named = [f"class {label}" if label.isdigit() else label for label in classes]
+    head = [*named, "near", "default is better by", "far", "default is better by"]
     lines = [f"| | UNet | {' | '.join(head)} |", "|" + "---|" * (len(head) + 2)]
     for row in results:
         cells = [f"{100 * area:.1f} ({100 * fpr:.0f})" for area, fpr in row.classes.values()]

@@ -22,6 +22,7 @@ from research.build_materials import (
     read_pictures,
 )
 from research.datasets import channels_first, load_training_data
+from research.left_out.sets import split_sets
 
 MATERIALS = {
     "desert_cliff_1": "cliff",
@@ -120,3 +121,17 @@ def test_the_file_is_training_data_in_colour(tmp_path: Path, pictures: list[Pict
     assert first.shape == (len(data.labels), 3, TILE, TILE)
     assert np.array_equal(first[0, 2], arrays["train"][0][:, :, 2])
     assert data.without([0, 1]).classes == len(CLASSES) - 2
+
+
+def test_near_sets_are_new_pictures_and_other_materials_and_far_ones_no_surfaces(
+    tmp_path: Path, pictures: list[Picture]
+) -> None:
+    arrays = build(pictures)
+    np.savez(tmp_path / "materials.npz", allow_pickle=False, photographs=arrays["unseen"][:9], **arrays)
+    found = split_sets(tmp_path / "materials.npz", ())
+    near = {f"near-{name}" for name in ("new pictures", *LEFT_OUT)}
+    assert set(found) == {"train", "validation", "test", *near, "far-photos", "far-clothes", "far-digits"}
+    assert {stored.images.shape[1:] for stored in found.values()} == {(TILE, TILE, 3)}
+    wood = arrays["left_out"][arrays["left_out_labels"] == LEFT_OUT.index("wood")]
+    assert np.array_equal(found["near-wood"].images, wood)
+    assert not found["far-digits"].images[:, :2].any(), "digits have a black border"
