@@ -4,6 +4,9 @@ import hashlib
 import os
 from pathlib import Path
 
+import pytest
+
+from diffood.errors import DiffoodError
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.items import LocalFile
 from diffood.serving.watching.flagged import FlaggedFolder
@@ -47,6 +50,26 @@ def test_a_file_overwritten_in_place_does_not_change_what_was_kept(tmp_path: Pat
     with path.open("r+b") as file:
         os.pwrite(file.fileno(), b"SECRET", 0)
     assert (tmp_path / "kept" / "0000000-a.png").read_bytes() == SCORED
+
+
+def test_a_folder_that_is_swapped_for_a_link_gets_nothing(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    path, digest = tmp_path / "a.png", hashlib.sha256(SCORED).hexdigest()
+    path.write_bytes(SCORED)
+    (tmp_path / "elsewhere").mkdir()
+    for kind in ("link", "folder", "nothing"):
+        with subtests.test(kind):
+            kept = tmp_path / kind
+            folder = FlaggedFolder(kept, DEFAULT_LIMITS)
+            folder.keep(0, LocalFile("a.png", path), digest, b"picture")
+            kept.rename(tmp_path / f"{kind}-moved")
+            if kind == "link":
+                kept.symlink_to("elsewhere")
+            elif kind == "folder":
+                kept.mkdir()
+            with pytest.raises(DiffoodError, match=r"was replaced by another folder|No such file"):
+                folder.keep(1, LocalFile("a.png", path), digest, b"picture")
+            assert len(list((tmp_path / f"{kind}-moved").iterdir())) == 2
+            assert not kept.exists() or list(kept.iterdir()) == []
 
 
 def test_a_file_that_changed_before_it_was_kept_is_counted(tmp_path: Path) -> None:

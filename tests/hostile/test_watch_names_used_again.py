@@ -44,6 +44,14 @@ def overwrite_to_the_same_size(path: Path) -> None:
     os.utime(path, ns=(5, 5))
 
 
+def overwrite_with_its_size_and_time(path: Path) -> None:
+    kept = path.stat()
+    while path.stat().st_ctime_ns == kept.st_ctime_ns:  # a clock of milliseconds may stand still
+        path.write_bytes(png(2))
+        os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    assert path.stat().st_size == kept.st_size
+
+
 def move_another_there(path: Path) -> None:
     path.with_name(".new").write_bytes(png(2))
     path.with_name(".new").replace(path)
@@ -62,7 +70,14 @@ def link_to_another(path: Path) -> None:
     path.symlink_to(".other")
 
 
-CHANGES = (overwrite, overwrite_to_the_same_size, move_another_there, remove_and_write_again, link_to_another)
+CHANGES = (
+    overwrite,
+    overwrite_to_the_same_size,
+    overwrite_with_its_size_and_time,
+    move_another_there,
+    remove_and_write_again,
+    link_to_another,
+)
 
 
 def test_each_version_of_a_name_is_an_item(tmp_path: Path, subtests: pytest.Subtests) -> None:

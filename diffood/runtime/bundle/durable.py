@@ -1,5 +1,6 @@
 """Files that are whole or absent, after a crash too."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -13,21 +14,35 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 def write_durably(path: Path, data: bytes) -> os.stat_result:
     """Write a file so that after a crash, too, there is the old one or the new one; returns what it is."""
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.unlink(missing_ok=True)  # a link planted there is not followed
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        return write_durably_in(folder, path.name, data)
+    finally:
+        os.close(folder)
+
+
+def write_durably_in(folder: int, name: str, data: bytes) -> os.stat_result:
+    """As `write_durably`, in an open folder, whatever has its path by now."""
+    partial = f".{name}.tmp"
+    _remove(folder, partial)  # a link planted there is not followed
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
     try:
         write_all(descriptor, data)
         os.fsync(descriptor)
         status = os.fstat(descriptor)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        _remove(folder, partial)
         raise
     finally:
         os.close(descriptor)
-    partial.replace(path)
-    sync(path.parent)
+    os.replace(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
+    os.fsync(folder)
     return status
+
+
+def _remove(folder: int, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
 
 
 def sync(path: Path) -> None:

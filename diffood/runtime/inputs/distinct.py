@@ -27,7 +27,7 @@ def distinct(
     Args:
         items: The items.
         reading: Which rows exist, and the limits of an image.
-        live: A file is listed again if its inode, time or size differs; if a row from an earlier run has its name, if
+        live: A file is listed again if its inode, size or times differ; if a row from an earlier run has its name, if
             its bytes are not those of the row.
         files_are_distinct: Files come from one folder: only ids of members of containers in it are compared.
     """

@@ -7,7 +7,9 @@ from pathlib import Path
 from diffood.errors import RejectedImage
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs.items import LocalFile
-from diffood.runtime.inputs.members import Stamp
+
+VersionStamp = tuple[int, int, int, int]
+"""Size, time, inode and time of change; only the last one tells of bytes written in place with the time put back."""
 
 
 @dataclass(frozen=True, order=True)
@@ -15,10 +17,10 @@ class FileVersion(LocalFile):
     """A file as it was when it was listed.
 
     Attributes:
-        stamp: Its size, time and inode then; None if there was no such file.
+        stamp: What it was then; None if there was no such file.
     """
 
-    stamp: Stamp | None
+    stamp: VersionStamp | None
 
     def read(self, limits: ImageLimits) -> bytes:
         """The bytes of the file. Raises RejectedImage, too, if it is another one by now."""
@@ -31,12 +33,12 @@ class FileVersion(LocalFile):
         return data
 
 
-def stamp_at(path: Path) -> Stamp | None:
+def stamp_at(path: Path) -> VersionStamp | None:
     """The stamp of the file at a path, of a link itself where it leads nowhere; None if there is nothing."""
     for follow in (True, False):
         try:
             status = os.stat(path, follow_symlinks=follow)  # noqa: PTH116 - Path's of Python 3.10 raises less evenly
         except (OSError, ValueError):  # ValueError: a name with a NUL
             continue
-        return status.st_size, status.st_mtime_ns, status.st_ino
+        return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
     return None

@@ -16,8 +16,7 @@ from pathlib import Path
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.inputs.files import LONGEST_LINE, RefusedLine, list_entry, walk, why_unlisted
 from diffood.runtime.inputs.items import PAUSE, Item, Pause, RefusedItem, utf8_name
-from diffood.runtime.inputs.members import Stamp
-from diffood.runtime.inputs.versions import FileVersion, stamp_at
+from diffood.runtime.inputs.versions import FileVersion, VersionStamp, stamp_at
 
 POLL_SECONDS = 0.5
 SETTLE_SECONDS = 1.0
@@ -51,7 +50,7 @@ class WatchedFolder:
 def watch_folder(watch: WatchedFolder, stop: threading.Event, outputs: Sequence[str] = ()) -> Iterator[Item | Pause]:
     """Files of a folder once they are complete, existing ones first. Ends when `stop` is set.
 
-    A file whose inode, time or size has changed since it was given is given again. One that was removed or replaced
+    A file whose inode, size or times have changed since it was given is given again. One that was removed or replaced
     before it was complete is given too, to be refused; so is a link to a folder with one of `outputs`, real paths.
 
     Raises UsageError if it is not a folder, DiffoodError if it can no longer be listed.
@@ -88,7 +87,7 @@ def _watch(listed: "ListedFolder", watch: WatchedFolder, stop: threading.Event) 
         stop.wait(max(watch.poll_seconds, REST_FACTOR * (now - began)) if not found else 0)
 
 
-_State = Stamp | str
+_State = VersionStamp | str
 """The stamp of a file, or why a folder cannot be listed."""
 
 

@@ -2,12 +2,13 @@
 
 import hashlib
 import io
+import os
 from pathlib import Path
 
 from PIL import Image
 
 from diffood.errors import DiffoodError, RejectedImage
-from diffood.runtime.bundle.durable import write_durably
+from diffood.runtime.bundle.durable import write_durably_in
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.images.pixels import to_pixels
 from diffood.runtime.inputs.items import Item
@@ -30,20 +31,33 @@ class FlaggedFolder:
         self.folder, self._limits, self.not_kept = folder, limits, 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            self._identity = _identify(folder.stat())
         except OSError as error:
             raise self._refusal(error) from None
 
     def keep(self, number: int, item: Item, sha256: str, picture: bytes | None) -> None:
         """Keep the file of a row and its picture. A file that changed since it was scored is counted instead."""
-        path = self.folder / f"{number:07d}-{_plain(item.id)}"
+        name = f"{number:07d}-{_plain(item.id)}"
         try:
-            self._keep_file(path, item, sha256)
-            if picture is not None:
-                write_durably(path.with_name(f"{path.name}.denoised.png"), picture)
+            folder = os.open(self.folder, os.O_RDONLY)
+            try:
+                self._require_same(folder)
+                self._keep_file(folder, name, item, sha256)
+                if picture is not None:
+                    write_durably_in(folder, f"{name}.denoised.png", picture)
+            finally:
+                os.close(folder)
         except OSError as error:
             raise self._refusal(error) from None
 
-    def _keep_file(self, path: Path, item: Item, sha256: str) -> None:
+    def _require_same(self, folder: int) -> None:
+        if _identify(os.fstat(folder)) != self._identity:
+            raise DiffoodError(
+                f"{self.folder} was replaced by another folder while the run wrote into it; put the first one back, or "
+                "choose a place that nothing else changes, and continue with --resume."
+            )
+
+    def _keep_file(self, folder: int, name: str, item: Item, sha256: str) -> None:
         try:
             data = item.read(self._limits)
         except RejectedImage:
@@ -51,12 +65,16 @@ class FlaggedFolder:
         if data is None or hashlib.sha256(data).hexdigest() != sha256:
             self.not_kept += 1
             return
-        write_durably(path, data)  # never a link to a name that may be another file by now, or change later
+        write_durably_in(folder, name, data)  # never a link to a name that may be another file by now, or change later
 
     def _refusal(self, error: OSError) -> DiffoodError:
         return DiffoodError(
             f"Cannot write into {self.folder} ({error.strerror or error}); choose another --save-flagged."
         )
+
+
+def _identify(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def draw_denoised(result: ImageScore | None) -> bytes | None:
