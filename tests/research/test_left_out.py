@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffood.calibration.fusing.witnesses import fit_witnesses
 from diffood.calibration.metrics.rates import auroc
 from diffood.runtime.images.pixels import from_pixels
+from diffood.runtime.method.fusion import fuse
 from diffood.runtime.method.noise import make_pool
 from research.datasets import load_training_data
 from research.left_out.cache import BLOCKS, CHANNELS, NOISINGS, WITHOUT_CLASS, SplitCache, noising_key
+from research.left_out.fusing import fit_tail
 from research.left_out.scores import OWN, score_all
 from research.left_out.sets import split_sets
 from research.left_out.table import mean_table, measure_split, split_table
@@ -72,6 +75,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> SplitCache:
             found[f"{key}/eps"] = generator.normal(size=(count, 1, 28, 28))
             for kind in ("one", "guided") if time in WITHOUT_CLASS else ("one",):
                 moved = features + generator.normal(0, 0.1 if "-" not in name else 1.0, features.shape)
+                found[f"{key}/{kind}/features"] = moved
                 found[f"{key}/{kind}/logits"] = moved @ head.T
                 found[f"{key}/{kind}/reconstruction"] = generator.uniform(1, 2, count)
     path = tmp_path_factory.mktemp("cache") / "clothes-0.npz"
@@ -111,6 +115,14 @@ def test_cache_without_a_unet_gives_detectors_of_the_classifier_alone(cache: Spl
     assert [row.name for row in results] == list(SCORERS)
     assert {found.gain for row in results for found in row.kinds.values()} == {None}
     assert "| MSP | 0 |" in split_table(results)
+
+
+def test_fusion_of_scores_is_that_of_witnesses() -> None:
+    generator = np.random.default_rng(5)
+    columns = {name: generator.gamma(2, 1, 300) for name in ("jump", "reconstruction", "energy")}
+    others = [values + generator.normal(0, 1, 300) for values in columns.values()]
+    expected = fuse(fit_witnesses(columns, "tail"), "tail", np.stack(others, 1))
+    np.testing.assert_allclose(fit_tail(list(columns.values()))(others), expected, rtol=1e-9)
 
 
 def test_block_of_a_cache_is_that_block(cache: SplitCache) -> None:
