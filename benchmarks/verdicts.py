@@ -31,7 +31,7 @@ from diffood.runtime.method.fusion import FittedWitness
 from diffood.runtime.method.noise import make_pool
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses.registry import measure
-from diffood.runtime.sessions.onnxruntime import PROVIDER, start_session
+from diffood.runtime.sessions.onnxruntime import ProviderSettings, start_session
 from diffood.zoo.images import SETS, load_set, unpack_set
 
 PLANS = ("default", "fast")
@@ -124,7 +124,7 @@ class MethodByHand:
 
 
 def _load(bundle: Bundle, role: Role) -> Ask:
-    session = start_session(read_graph(bundle, role, "fp32").model, PROVIDER, {}, threads=0)
+    session = start_session(read_graph(bundle, role, "fp32").model, ProviderSettings())
     names = [value.name for value in session.get_outputs()]
     return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
@@ -151,7 +151,9 @@ def judge_plan(path: Path, images: Path, name: str, sets: Mapping[str, Pixels], 
     with Detector.open(path, batch=given.batch, threads=given.threads) as detector:
         calibration = detector.calibration()
         scale = CalibratedScale(calibration, load_calibrated_fusion(bundle, calibration))
-        graph = start_session(build_detector(make_recipe(bundle, plan, "fp32"), scale), PROVIDER, {}, given.threads)
+        graph = start_session(
+            build_detector(make_recipe(bundle, plan, "fp32"), scale), ProviderSettings(threads=given.threads)
+        )
         hand = MethodByHand(bundle, plan, calibration)
         found = {key: _differences(detector, graph, hand, pixels) for key, pixels in _announced(name, sets)}
     return {"plan": name, "threshold": calibration.threshold, "calibrated_on": len(calibration.scores), "sets": found}

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,23 @@ LIBRARY, PROVIDER = "ONNX Runtime", "CPUExecutionProvider"
 NONE: Mapping[str, Weight] = {}
 ROWS = 4
 """UNet evaluations of a call. More fill the caches: a row costs some percent more; fewer leave products too small."""
+
+
+@dataclass(frozen=True)
+class ProviderSettings:
+    """How ONNX Runtime runs a graph.
+
+    Attributes:
+        provider: ONNX Runtime's name of what runs it.
+        options: Of the provider.
+        threads: Of one call on a CPU; 0: all cores.
+        rows: Of every call, where all have as many: what only depends on shapes is computed once; 0: any number.
+    """
+
+    provider: str = PROVIDER
+    options: Mapping[str, str] = field(default_factory=dict)
+    threads: int = 0
+    rows: int = 0
 
 
 def require_backend(backend: Backend, request: SessionRequest | None) -> str:
@@ -59,12 +77,13 @@ class OnnxRuntimeSession:
         self.threads = request.threads or usable_cores()
         recipe = make_recipe(request.bundle, request.plan, request.precision)
         own_calls = self.batch >= self.threads
+        settings = ProviderSettings(threads=1 if own_calls else self.threads)
         rows = max(ROWS, 2 * len(recipe.tables) * request.plan.repeats)  # of a call, at most
         self._budget = memory_budget(_count_bytes(request), self.threads, rows * 4 * math.prod(recipe.image))
         self._called: set[int] = set()
         self._stages = [
             fixed_calls(
-                load_stage(request.bundle.path, recipe, stage, PROVIDER, {}, 1 if own_calls else self.threads),
+                load_stage(request.bundle.path, recipe, stage, settings),
                 min(self.batch, images_per_call(recipe, stage)),  # a batch of one is for one image at a time
                 self.threads if own_calls else 1,
             )
@@ -122,27 +141,32 @@ def load_stage(
     where: Path,
     recipe: Recipe,
     stage: Stage,
-    provider: str,
-    options: Mapping[str, str],
-    threads: int = 0,
-    *,
-    rows: int = 0,
+    settings: ProviderSettings,
     rewrite: Callable[[bytes], bytes] | None = None,
 ) -> Any:
-    """An onnxruntime.InferenceSession of a stage on one provider; `where` is the bundle's folder, for messages.
+    """An onnxruntime.InferenceSession of a stage.
 
-    rows: Of every call, where all have as many: what only depends on shapes is computed once.
-    rewrite: Makes a model that computes the same.
+    Args:
+        where: The bundle's folder, for messages.
+        recipe: What the stage is built of.
+        stage: The stage.
+        settings: How it is run.
+        rewrite: Makes a model that computes the same.
 
-    Raises BundleError, EngineMemoryError, and DeviceError if ONNX Runtime silently chose another provider.
+    Raises:
+        BundleError: ONNX Runtime refuses the graph.
+        EngineMemoryError: Memory is short.
+        DeviceError: ONNX Runtime silently chose another provider.
+
     """
+    provider = settings.provider
     try:
         with explain_lack_of_memory(LIBRARY):
             model = build_stage(recipe, stage)
             model = rewrite(model) if rewrite else model
             held = [tensor.name for tensor in find_external_data(model)]  # a stage may need no UNet, or no classifier
             outside = {name: recipe.outside[name] for name in held}
-            start = functools.partial(start_session, model, provider, options, threads, outside, rows)
+            start = functools.partial(start_session, model, settings, outside)
             size = len(model) + sum(weight.nbytes for weight in outside.values())
             # A GPU's driver maps more than it uses, and builds for minutes.
             session = load_within(start, size, str(where)) if provider == PROVIDER else start()
@@ -162,25 +186,19 @@ def load_stage(
     return session
 
 
-def start_session(
-    model: bytes,
-    provider: str,
-    options: Mapping[str, str],
-    threads: int,
-    outside: Mapping[str, Weight] = NONE,
-    rows: int = 0,
-) -> Any:
+def start_session(model: bytes, settings: ProviderSettings, outside: Mapping[str, Weight] = NONE) -> Any:
     """An onnxruntime.InferenceSession; ONNX Runtime may have chosen another provider."""
-    settings = onnxruntime.SessionOptions()
-    if rows:
-        settings.add_free_dimension_override_by_name(BATCH, rows)
-    give_weights(settings, outside)
-    settings.intra_op_num_threads = threads
-    settings.log_severity_level = 4  # errors come as exceptions; `diffood doctor` warns about the machine
-    settings.add_session_config_entry("session.load_model_format", "ONNX")  # otherwise the bytes choose the parser
+    options = onnxruntime.SessionOptions()
+    if settings.rows:
+        options.add_free_dimension_override_by_name(BATCH, settings.rows)
+    give_weights(options, outside)
+    options.intra_op_num_threads = settings.threads
+    options.log_severity_level = 4  # errors come as exceptions; `diffood doctor` warns about the machine
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # otherwise the bytes choose the parser
     # Spinning idle threads of a pool take the cores from the decoders and from the other graph's pool.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(model, settings, providers=[(provider, dict(options))], enable_fallback=0)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = [(settings.provider, dict(settings.options))]
+    session = onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
     session.disable_fallback()  # while it runs; enable_fallback=0 covers its creation, but not CUDA to CPU
     return session
 

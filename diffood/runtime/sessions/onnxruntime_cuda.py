@@ -21,7 +21,7 @@ from diffood.runtime.records import one_line
 from diffood.runtime.sessions import Session, SessionRequest, StageTensors
 from diffood.runtime.sessions.cuda import Device, find_device
 from diffood.runtime.sessions.fixed_calls import FixedCalls
-from diffood.runtime.sessions.onnxruntime import LIBRARY, load_stage, start_session
+from diffood.runtime.sessions.onnxruntime import LIBRARY, ProviderSettings, load_stage, start_session
 from diffood.runtime.sessions.onnxruntime import require_backend as require_onnxruntime
 from diffood.runtime.sessions.out_of_memory import explain_failed_call
 
@@ -92,7 +92,8 @@ def _bind_stage(request: SessionRequest, recipe: Recipe, stage: Stage) -> "_Boun
     def bind(recorded: bool) -> _BoundStage:
         options, rewrite = ({**OPTIONS, **half, **RECORDED}, as_layer_norms) if recorded else (OPTIONS, None)
         path, rows = request.bundle.path, request.batch
-        session = load_stage(path, recipe, stage, PROVIDER, options, rows=rows, rewrite=rewrite)
+        settings = ProviderSettings(PROVIDER, options, rows=rows)
+        session = load_stage(path, recipe, stage, settings, rewrite)
         return _BoundStage(session, rows, recorded)
 
     with _nothing_logged():
@@ -147,7 +148,7 @@ def _run_probe(provider: str, probe: bytes) -> None:
             onnxruntime.preload_dlls()  # CUDA and cuDNN as pip installs them; it prints what it misses
     try:
         with _nothing_logged():
-            session = start_session(probe, provider, OPTIONS, threads=1)
+            session = start_session(probe, ProviderSettings(provider, OPTIONS, threads=1))
             taken = session.get_providers()[0] == provider
             found = session.run(None, {"x": PROBE_INPUT})[0].item() if taken else None
     except Exception as error:  # a driver without a usable GPU; the class of the exception depends on the version

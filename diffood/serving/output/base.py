@@ -265,7 +265,7 @@ class Output(ABC):
             return DiffoodError(
                 f"Cannot write {self.layout.path} ({reason}). {kept}: free some space and continue with --resume."
             )
-        return DiffoodError(f"Cannot write {self.layout.path} ({reason}); choose another --output.")
+        return DiffoodError(f"Cannot write {self.layout.path} ({reason}); free some space, or choose another --output.")
 
     @property
     @abstractmethod

@@ -69,7 +69,8 @@ class FlaggedFolder:
 
     def _refusal(self, error: OSError) -> DiffoodError:
         return DiffoodError(
-            f"Cannot write into {self.folder} ({error.strerror or error}); choose another --save-flagged."
+            f"Cannot write into {self.folder} ({error.strerror or error}); free some space, or choose another "
+            "--save-flagged."
         )
 
 

@@ -14,7 +14,7 @@ from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.sessions import SessionRequest, onnxruntime_cuda
 from diffood.runtime.sessions.backends import examine_backends, open_session
 from diffood.runtime.sessions.cuda import Device, explain_old_driver
-from diffood.runtime.sessions.onnxruntime import load_stage
+from diffood.runtime.sessions.onnxruntime import ProviderSettings, load_stage
 
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx", "onnxruntime-cuda": "gpu"}
 
@@ -120,7 +120,7 @@ def test_a_provider_that_silently_fell_back_is_refused(small_bundle: Bundle) -> 
     recipe = make_recipe(small_bundle, small_bundle.plan("plain"), "fp32")
     missing = sorted(set(onnxruntime.get_all_providers()) - set(onnxruntime.get_available_providers()))
     with pytest.raises(DeviceError, match=f"fell back to .*, {missing[0]} cannot be used here"):
-        load_stage(small_bundle.path, recipe, list_stages(recipe.plan)[0], missing[0], {})
+        load_stage(small_bundle.path, recipe, list_stages(recipe.plan)[0], ProviderSettings(missing[0]))
 
 
 def test_cuda_that_onnxruntime_was_not_built_with_names_the_extra() -> None:

@@ -11,7 +11,13 @@ from diffood.runtime.assembly.recipe import list_stages, make_recipe
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.sessions import SessionRequest, StageTensors
 from diffood.runtime.sessions.fixed_calls import FixedCalls
-from diffood.runtime.sessions.onnxruntime import PROVIDER, fixed_calls, images_per_call, load_stage, open_session
+from diffood.runtime.sessions.onnxruntime import (
+    ProviderSettings,
+    fixed_calls,
+    images_per_call,
+    load_stage,
+    open_session,
+)
 from diffood.zoo.images import load_set
 
 Pixels = npt.NDArray[np.uint8]
@@ -25,7 +31,8 @@ def images() -> Pixels:
 
 def calls_of(bundle: Bundle, rows: int, threads: int) -> FixedCalls:
     recipe = make_recipe(bundle, FAST, "fp32")
-    return fixed_calls(load_stage(bundle.path, recipe, list_stages(FAST)[0], PROVIDER, {}, 1), rows, threads)
+    stage = load_stage(bundle.path, recipe, list_stages(FAST)[0], ProviderSettings(threads=1))
+    return fixed_calls(stage, rows, threads)
 
 
 def assert_equal(found: StageTensors, expected: StageTensors, rows: slice = slice(None)) -> None:

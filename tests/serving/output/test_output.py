@@ -333,11 +333,11 @@ def test_an_unknown_ending_is_wrong_usage(tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in NAMES:
-        with pytest.raises(DiffoodError, match="choose another --output"), open_at(tmp_path / "file" / name):
+        with pytest.raises(DiffoodError, match="or choose another --output"), open_at(tmp_path / "file" / name):
             pytest.fail("entered")
     for name in NAMES[:-1]:
         (tmp_path / name).mkdir()
-        with pytest.raises(DiffoodError, match="choose another --output"), open_at(tmp_path / name):
+        with pytest.raises(DiffoodError, match="or choose another --output"), open_at(tmp_path / name):
             pytest.fail("entered")
 
 

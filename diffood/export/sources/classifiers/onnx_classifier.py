@@ -30,7 +30,7 @@ from diffood.runtime.budget import limited_memory, load_within, memory_budget
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.records import one_line
 from diffood.runtime.sessions.cores import usable_cores
-from diffood.runtime.sessions.onnxruntime import PROVIDER, start_session
+from diffood.runtime.sessions.onnxruntime import ProviderSettings, start_session
 
 Layout = Literal["NCHW", "NHWC"]
 
@@ -110,7 +110,7 @@ def load(source: ClassifierSource, size: tuple[int, int]) -> LoadedClassifier:
 def _start(graph: onnx.ModelProto, what: str) -> Any:
     """A session of ONNX Runtime, with limits while it computes constants. Raises BundleError, which names `what`."""
     model = graph.SerializeToString()
-    return load_within(functools.partial(start_session, model, PROVIDER, {}, 0), len(model), what)
+    return load_within(functools.partial(start_session, model, ProviderSettings()), len(model), what)
 
 
 def _require_finite(model: onnx.ModelProto, path: Path) -> None:
