@@ -9,6 +9,19 @@ out at another, with a gap between. No tile of the pictures of two further parts
 pictures of the same materials, `left_out` has other materials. Variants of one picture (numbered, wet, recoloured) are
 in one part. Crops of scikit-image's photographs in colour are in the file as well, so it has to be installed. The same
 archive and libraries give the same file, byte for byte.
+
+The models, and what detectors find with them:
+    python -m research.train_classifier --data materials.npz --bf16 --epochs 6 --output models/classifier.safetensors
+    python -m research.train_unet --data materials.npz --bf16 --steps 5000 --output models
+    diffood export --unet models/unet --classifier diffood/zoo/classifier.py:materials_resnet
+        --classifier-weights models/classifier.safetensors --output bundle
+    python -m research.compare --materials materials.npz --bundle bundle --output compared.json
+    python -m research.left_out extract --data materials.npz --models models --output materials-cache.npz
+    python -m research.left_out table --caches materials-cache.npz
+
+The classifier is right on 95.9 % of the held-out places and on 49.2 % of the unseen pictures: a tile of 32 pixels tells
+a known surface, not a material in general. (300 random trees on colours and spectra, for comparison: 96.0 % at other
+places, 52.9 % where whole pictures are held out, 46.1 % where their variants are too.)
 """
 
 import argparse
