@@ -54,8 +54,8 @@ def changed(name: str, value: object) -> Callable[[Fields], None]:
 
 CHANGES: dict[str, tuple[Callable[[Fields], object], str]] = {
     "unsorted scores": (changed("scores", [0.1, 0.3, 0.2, 0.4, 0.5]), "the scores are not sorted"),
-    "NaN score": (changed("scores", [0.1, 0.2, float("nan"), 0.4, 0.5]), "scores.2"),
-    "infinite score": (changed("scores", [0.1, 0.2, 0.3, 0.4, float("inf")]), "scores.4"),
+    "NaN score": (changed("scores", [0.1, 0.2, float("nan"), 0.4, 0.5]), "NaN is not a number of JSON"),
+    "infinite score": (changed("scores", [0.1, 0.2, 0.3, 0.4, float("inf")]), "Infinity is not a number of JSON"),
     "text for a score": (changed("scores", ["low", 0.2, 0.3, 0.4, 0.5]), "scores.0"),
     "null scores": (changed("scores", None), "scores"),
     "n too large": (changed("n", 6), "n is 6 but 5 scores are stored"),
@@ -67,8 +67,8 @@ CHANGES: dict[str, tuple[Callable[[Fields], object], str]] = {
         lambda fields: fields["fingerprint"].update(backend="onnxruntime-plugin:Theirs@calibrations/theirs.so"),
         "a record may not name a library to load",
     ),
-    "NaN threshold": (changed("threshold", float("nan")), "threshold"),
-    "infinite threshold": (changed("threshold", float("inf")), "threshold"),
+    "NaN threshold": (changed("threshold", float("nan")), "NaN is not a number of JSON"),
+    "infinite threshold": (changed("threshold", float("inf")), "Infinity is not a number of JSON"),
     "negative allowed_above": (changed("allowed_above", -1), "allowed_above"),
     "alpha of 0": (changed("alpha", 0), "alpha"),
     "alpha of 1": (changed("alpha", 1), "alpha"),
@@ -106,8 +106,8 @@ CLASS_CHANGES: dict[str, tuple[Callable[[Fields], object], str]] = {
     "no threshold of a class with enough": (by_class(needed=2), "class 0 has 2 images where 2 are needed"),
     "needed is 0": (by_class(needed=0), "per_class.needed"),
     "threshold below too many of the class": (by_class(threshold=0.1), "more than 0 scores of class 7 lie above"),
-    "NaN threshold": (by_class(threshold=float("nan")), "per_class.thresholds.0.threshold"),
-    "infinite threshold": (by_class(threshold=float("inf")), "per_class.thresholds.0.threshold"),
+    "NaN threshold": (by_class(threshold=float("nan")), "NaN is not a number of JSON"),
+    "infinite threshold": (by_class(threshold=float("inf")), "Infinity is not a number of JSON"),
     "bound of 0": (by_class(bound=0), "per_class.thresholds.0.bound"),
     "overall bound of 2": (by_class(overall_bound=2), "per_class.overall_bound"),
     "one class twice": (

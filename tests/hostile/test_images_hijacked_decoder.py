@@ -70,7 +70,7 @@ def test_a_reader_of_tables_reaches_nothing(secret: Path, monkeypatch: pytest.Mo
     pq.write_table(pa.table({"image": [b"x"]}), table)
     hijack = (
         "import diffood.runtime.inputs.table_worker as worker, json\n"
-        f"worker._rows = lambda *given: [(None, json.dumps(hijacked_decoder.tried({str(secret)!r})))]\nmain"
+        f"worker.read_rows = lambda *given: [(None, json.dumps(hijacked_decoder.tried({str(secret)!r})))]\nmain"
     )
     monkeypatch.setattr(child_module, "START", child_module.START.replace("; main", f"\n{hijack}"))
     [item] = list_table(str(table), "t", ReadOptions(DEFAULT_LIMITS))
