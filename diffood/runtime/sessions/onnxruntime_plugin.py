@@ -20,10 +20,14 @@ from diffood.runtime.sessions import Session, SessionRequest, StageTensors
 from diffood.runtime.sessions.onnxruntime import LIBRARY, fixed_calls, give_weights
 from diffood.runtime.sessions.out_of_memory import explain_lack_of_memory
 
-NEEDED = "register_execution_provider_library", "get_ep_devices"
-OLDEST = "1.23"  # the first with those
+OLDEST = "1.24"  # the first that says which nodes a provider took
 _FATAL = 4
 _TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+
+
+def has_plugins() -> bool:
+    """Whether this ONNX Runtime can load providers of other makers, and say what they do."""
+    return hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
 
 
 def require_backend(backend: Backend, request: SessionRequest | None) -> str:
@@ -75,9 +79,10 @@ def find_device(backend: Backend) -> Any:
     cannot be loaded or offers no device.
     """
     provider = _require_provider(backend)
-    if not all(hasattr(onnxruntime, name) for name in NEEDED):
+    if not has_plugins():
         raise MissingExtraError(
-            f"onnxruntime {onnxruntime.__version__} has no plug-ins, {OLDEST} or newer has: pip install -U onnxruntime."
+            f"onnxruntime {onnxruntime.__version__} runs no plug-ins, {OLDEST} or newer does: "
+            "pip install -U onnxruntime."
         )
     if provider.library is not None:
         _register(provider.name, provider.library)

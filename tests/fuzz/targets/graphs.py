@@ -81,7 +81,8 @@ def _change_weight(tensor: Any, number: int, rng: np.random.Generator) -> None:
 
 
 def _names(graph: Any) -> list[str]:
-    return ["", *(name for node in graph.node for name in node.output), *(tensor.name for tensor in graph.initializer)]
+    names = [*(name for node in graph.node for name in node.output), *(tensor.name for tensor in graph.initializer)]
+    return ["", *(name for name in names if isinstance(name, str))]  # others are no UTF-8, and cannot be set
 
 
 def _swap(names: Any, others: list[str], rng: np.random.Generator) -> None:

@@ -21,9 +21,11 @@ from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.method.plan import CLASSIFIER
 from diffood.runtime.sessions import SessionRequest
 from diffood.runtime.sessions.backends import examine_backend, open_session
+from diffood.runtime.sessions.onnxruntime_plugin import has_plugins
 
 BUILT_IN = "CPUExecutionProvider"
 GIVEN = os.environ.get("DIFFOOD_PLUGIN")
+needs_plugins = pytest.mark.skipif(not has_plugins(), reason="this ONNX Runtime is too old for plug-ins")
 
 
 def test_the_name_of_a_backend_carries_the_provider() -> None:
@@ -59,6 +61,7 @@ def request_of(bundle: Bundle) -> SessionRequest:
     return SessionRequest(bundle, bundle.plan("fast"), "fp32", 4)
 
 
+@needs_plugins
 def test_a_provider_that_works_gives_what_the_cpu_gives(small_bundle: Bundle, clothes: npt.NDArray[np.uint8]) -> None:
     """In calls of fixed shapes: the last one is filled up."""
     session = open_session(PluginProvider(BUILT_IN).backend, request_of(small_bundle))
@@ -85,6 +88,7 @@ REFUSALS = [
 ]
 
 
+@needs_plugins
 def test_what_cannot_run_is_refused_in_one_sentence(small_bundle: Bundle, subtests: pytest.Subtests) -> None:
     for provider, kind, message in REFUSALS:
         backend = PLUGIN if provider is None else provider.backend
@@ -96,6 +100,7 @@ def test_what_cannot_run_is_refused_in_one_sentence(small_bundle: Bundle, subtes
             assert (found.usable, found.reason) == (False, str(refused.value).rstrip("."))
 
 
+@needs_plugins
 def test_an_option_that_the_provider_refuses_is_a_sentence(small_bundle: Bundle) -> None:
     """Of a session, not of the process: another one opens afterwards."""
     provider = PluginProvider(BUILT_IN, (("nonsense", "1"),))
