@@ -84,7 +84,9 @@ class SplitCache:
     def denoised(self, name: str, time: int, repeat: int = 0, beta: float = 0.0) -> Array:
         """A set's images in [-1, 1] denoised in one step with any guidance, float32 [N, C, H, W]."""
         key = f"{name}/{noising_key(time, repeat)}"
-        predicted = (1 + beta) * self[f"{key}/eps"].astype(np.float32) - beta * self[f"{key}/eps_null"]
+        predicted = self[f"{key}/eps"].astype(np.float32)
+        if beta:
+            predicted = np.asarray((1 + beta) * predicted - beta * self[f"{key}/eps_null"], np.float32)
         pixels = channels_first(self[f"{name}/images"][: len(predicted)])
         noise = make_pool(DEFAULT.seed, repeat + 1, pixels[0].size, pixels[0].size).draw(pixels, pixels.shape[1:])
         signal, strength = noise_scale(float(self["alpha_bar"][time]))

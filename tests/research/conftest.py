@@ -1,0 +1,24 @@
+"""Images that stand for a data set."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    head = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
+    path.write_bytes(gzip.compress(head + values.tobytes(), 1))
+
+
+@pytest.fixture
+def garments(tmp_path: Path) -> Path:
+    """A folder as Fashion-MNIST's: images of ten classes whose first pixels are their label, number and split."""
+    for first, (split, count) in enumerate((("train", 30), ("t10k", 12))):
+        labels = np.repeat(np.arange(10, dtype=np.uint8), count)
+        images = np.zeros((len(labels), 28, 28), np.uint8)
+        images[:, 0, 0], images[:, 0, 1], images[:, 0, 2] = labels, np.tile(np.arange(count), 10), first
+        write_idx(tmp_path / f"{split}-images-idx3-ubyte.gz", images)
+        write_idx(tmp_path / f"{split}-labels-idx1-ubyte.gz", labels)
+    return tmp_path
