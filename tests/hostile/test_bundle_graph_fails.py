@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_graphs import write_hostile
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.onnx import messages
-from diffood.runtime.onnx.builder import GraphBuilder, Value
-from diffood.runtime.onnx.parts import Part
+from diffood.runtime.onnx.builder import Value
 
 
 def out_of_range(x: Value) -> Value:
@@ -19,10 +19,6 @@ def out_of_range(x: Value) -> Value:
     builder = x.builder
     place = (x * 0.0 + 1e6).cast(messages.INT64).reduce("ReduceMax", 0, 1, 2, 3)
     return x + builder.node("Gather", builder.constant(np.ones(3, np.float32)), place, axis=0)
-
-
-def as_it_is(value: Value) -> Value:
-    return value
 
 
 def half_as_wide(logits: Value) -> Value:
@@ -36,26 +32,10 @@ def row_twice(logits: Value) -> Value:
     return logits.builder.concat([logits, logits])
 
 
-def hostile(
-    model: bytes, image: Callable[[Value], Value] = out_of_range, logits: Callable[[Value], Value] = as_it_is
-) -> bytes:
-    """A classifier that is given such an image, and gives such logits."""
-    builder, part = GraphBuilder(), Part("classify", model)
-    made = messages.Model.FromString(model)
-    (given,) = made.graph.input
-    shape = ("batch", *(dim.dim_value for dim in given.type.tensor_type.shape.dim[1:]))
-    found = part(builder, {"x": image(builder.input("x", messages.FLOAT, shape))})
-    found["logits"] = logits(found["logits"])
-    for value in made.graph.output:
-        width = value.type.tensor_type.shape.dim[1].dim_value
-        builder.output(value.name, found[value.name], messages.FLOAT, ("batch", width))
-    return builder.serialise(part.domains)
-
-
 def test_a_graph_that_fails_while_it_runs_is_explained_in_a_sentence(
     victim: Path, reseal: Callable[[str, bytes], None]
 ) -> None:
-    reseal("classify.onnx", hostile((victim / "classify.onnx").read_bytes()))
+    reseal("classify.onnx", write_hostile((victim / "classify.onnx").read_bytes(), out_of_range))
     bundle = open_bundle(victim)
     with (
         Detector.load(bundle, bundle.plan("plain"), batch=2, threads=1) as detector,
@@ -71,7 +51,7 @@ def test_outputs_of_other_shapes_than_declared_are_refused(
     changes = {"start_times": (), "repeats": 0, "witnesses": ("energy",)}
     for logits in (half_as_wide, row_twice):
         with subtests.test(logits.__name__):
-            reseal("classify.onnx", hostile(original, as_it_is, logits))
+            reseal("classify.onnx", write_hostile(original, logits=logits))
             bundle = open_bundle(victim)
             with (
                 Detector.load(bundle, bundle.plan("plain").changed(changes), batch=2, threads=1) as detector,

@@ -36,7 +36,7 @@ SKIPPED_BYTES = 4 * 2**30
 """Limit of bytes that are unpacked in a shard and are not of members: a bomb of zeros costs seconds, not hours."""
 MOST_EXTRA, EXTRA_PER_IMAGE = 100_000, 100
 """Limit of members that are no items, folders, hidden files and labels: so many, and so many more for each item."""
-UNUSED_END = 2**30
+UNUSED_END = 2**26
 """Limit of zeros after the end mark of a plain tar: tar pads to 10 kB, and a sparse file has any number for nothing."""
 
 
