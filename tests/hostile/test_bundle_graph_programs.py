@@ -132,7 +132,7 @@ def test_lists_of_numbers_and_of_dimensions_are_not_read_to_their_end() -> None:
         tracemalloc.stop()
     shape = field(2, field(1, field(2, field(1, b"") * 250_000)))  # the type of an output
     with pytest.raises(ValueError, match="more than 1000000 fields"):
-        find_external_data(field(7, field(12, shape)) * 5)
+        find_external_data(field(7, field(12, shape)) * 4)
 
 
 def test_names_of_megabytes_are_refused(subtests: pytest.Subtests) -> None:

@@ -21,6 +21,7 @@ _CHILDREN = {
     "weight": {},
     "tensor": {},
 }
+_GRAPHS = ("main graph", "graph")
 _DESCRIPTIONS = (11, 12, 13, 14)  # of a graph: inputs, outputs, shapes inside, quantisation
 _BYTES_PER_FIELD = 4  # of a description; the shortest dimension has two
 _DIMS, _DATA_TYPE, _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 13, 14  # of TensorProto
@@ -61,14 +62,14 @@ def find_external_data(model: bytes) -> list[ExternalTensor]:
         outside = False
         for number, value in read_fields(data):
             count += 1
+            if message in _GRAPHS and number in _DESCRIPTIONS and isinstance(value, memoryview):
+                count += len(value) // _BYTES_PER_FIELD
             if count > MAX_FIELDS:
                 raise ValueError(f"more than {MAX_FIELDS} fields")
             if message in ("weight", "tensor"):
                 outside |= number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != _INSIDE)
             elif isinstance(value, memoryview) and number in _CHILDREN[message]:
                 waiting.append((_CHILDREN[message][number], value))
-            elif isinstance(value, memoryview) and message in ("main graph", "graph") and number in _DESCRIPTIONS:
-                count += len(value) // _BYTES_PER_FIELD
         if outside and message == "tensor":
             raise StrayTensorError("a tensor that is not one of the graph's own weights")
         if outside:
