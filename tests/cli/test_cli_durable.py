@@ -365,3 +365,36 @@ def test_files_that_cannot_be_written_are_explained(run: Run, calibrated: Path, 
     flags_all = ("--save-flagged", tmp_path / "file")
     run(*serve, *flags_all).assert_wrong_usage("--save-flagged", "is not a folder")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+FULL_DISK = """
+mkdir full && mount -t tmpfs -o size="$1" tmpfs full || exit 7
+shift; "$@"
+echo "first $?" >&2; mount -o remount,size=64m full
+"$@" --resume > /dev/null
+echo "resumed $?" >&2
+cp -r full left
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("unshare"), reason="no unshare")
+def test_a_disk_full_of_rows_logs_and_flagged_files_is_told_and_loses_nothing(
+    bundle: Path, images: Path, tmp_path: Path, undisturbed: Undisturbed, subtests: pytest.Subtests
+) -> None:
+    for name, size in (("rows.jsonl", "24k"), ("rows", "64k"), ("rows", "300k")):
+        with subtests.test(name=name, size=size):
+            (place := tmp_path / f"{name}-{size}").mkdir()
+            words = ("--output", f"full/{name}", "--save-flagged", "full/kept", "--log", "full/log", *PART, *MACHINE)
+            command = [sys.executable, "-c", PROGRAM, "serve-batch", str(bundle), str(images), *words]
+            script = ["unshare", "-rm", "sh", "-c", FULL_DISK, "sh", size, *command]
+            done = subprocess.run(script, capture_output=True, text=True, check=False, cwd=place)
+            if "first" not in done.stderr:
+                pytest.skip(f"users may not mount a file system: {done.stderr}")
+            assert re.search(
+                r"^error: Cannot write .*\(No space left on device\).*\nfirst 1$", done.stderr, re.MULTILINE
+            )
+            assert (done.stderr.count("error:"), "resumed 3" in done.stderr) == (1, True)
+            found = contents(place / "left")
+            assert found.pop("log")
+            assert found == undisturbed(images, name, flagged=True)
