@@ -20,7 +20,6 @@ from diffood.runtime.bundle.detectors import (
     load_detectors,
     save_detectors,
 )
-from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.bundle.graphs import name_of
 from diffood.runtime.method.plan import Plan
 
@@ -35,7 +34,7 @@ def write_detectors(bundle: Bundle) -> DetectorRecord:
     scale = CalibratedScale(calibration, load_calibrated_fusion(bundle, calibration)) if calibration else None
     valid = calibrated_precisions(bundle, calibration) if calibration else frozenset()
     for precision in DETECTOR_FILES.keys() - set(bundle.precisions):
-        (bundle.path / DETECTOR_FILES[precision]).unlink(missing_ok=True)
+        bundle.remove_unlisted(DETECTOR_FILES[precision])
     record = DetectorRecord(
         plan_name=name_of(bundle, plan),
         plan=plan,
@@ -61,7 +60,7 @@ def refresh_detectors(bundle: Bundle) -> None:
 def _write(bundle: Bundle, plan: Plan, precision: Precision, scale: CalibratedScale | None) -> DetectorEntry:
     model = build_detector(make_recipe(bundle, plan, precision, weights=False), scale)
     file = DETECTOR_FILES[precision]
-    write_durably(bundle.path / file, model)
+    bundle.write_unlisted(file, model)
     return DetectorEntry(
         sha256=hashlib.sha256(model).hexdigest(),
         size=len(model),

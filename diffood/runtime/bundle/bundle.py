@@ -4,7 +4,7 @@ import hashlib
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
@@ -159,10 +159,6 @@ class Manifest(Record):
             raise ValueError("unet and noise_levels go together, and one is missing")
         if self.unet is None and (self.latent or any(plan.denoises for plan in self.plans.values())):
             raise ValueError("there is no unet, and a plan or an autoencoder that needs one")
-        return self
-
-    @model_validator(mode="after")
-    def _latent_fits(self) -> "Manifest":
         latent, image = self.latent, self.image
         if latent and (latent.height > image.height or latent.width > image.width):
             raise ValueError(
@@ -187,6 +183,7 @@ class Bundle:
         alpha_bar: Noise levels of the training schedule, float64 [T], decreasing in (0, 1); [0] without a UNet.
         manifest_sha256: Hash of the manifest's bytes as they were read.
         seal: What every file must be as long as the bundle is open; None where nothing was asked of it.
+        used: sha256 of the files that the manifest does not list, as they were read or written last, by path.
     """
 
     path: Path
@@ -194,22 +191,25 @@ class Bundle:
     alpha_bar: npt.NDArray[np.float64]
     manifest_sha256: str = ""
     seal: Seal | None = None
+    used: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def hash_files(self) -> dict[str, str]:
-        """sha256 of every file that the bundle can use, by its path in it; those of the manifest are not read again."""
-        known = {MANIFEST: self.manifest_sha256, **{name: entry.sha256 for name, entry in self.manifest.files.items()}}
+        """sha256 of every file that the bundle can use, by path; what was used is not read again, it may be swapped."""
+        listed = {name: entry.sha256 for name, entry in self.manifest.files.items()}
+        known = {MANIFEST: self.manifest_sha256, **listed, **self.used}
         return hash_files(self.path, known, NOT_IN_MANIFEST[1:], {KEPT: 0, ENGINES: 1})
 
     @property
     def digest(self) -> str:
-        """One hash over all files that the bundle can use, as they are now."""
+        """One hash over all files that the bundle can use, as they were used, or else are now."""
         return digest_of(self.hash_files())
 
     def read_unlisted(self, name: str, limit: int, remedy: str = WHOLE_COPY) -> bytes:
         """Bytes of a file that the manifest does not list, by its path in the bundle. Raises BundleError."""
         data = read_regular(self.path, name, limit, remedy)
+        self.used[name] = hashlib.sha256(data).hexdigest()
         if self.seal is not None:
-            self.seal.require(name, hashlib.sha256(data).hexdigest())
+            self.seal.require(name, self.used[name])
         return data
 
     def read_record(self, name: str, model: type[Model], limit: int, remedy: str = WHOLE_COPY) -> Model:
@@ -219,9 +219,17 @@ class Bundle:
     def write_unlisted(self, name: str, data: bytes) -> Path:
         """Write a file that the manifest does not list, in one move; returns its path."""
         write_durably(self.path / name, data)
+        self.used[name] = hashlib.sha256(data).hexdigest()
         if self.seal is not None:
-            self.seal.hashes[name] = hashlib.sha256(data).hexdigest()
+            self.seal.hashes[name] = self.used[name]
         return self.path / name
+
+    def remove_unlisted(self, name: str) -> None:
+        """Remove a file that the manifest does not list, if it is there."""
+        (self.path / name).unlink(missing_ok=True)
+        self.used.pop(name, None)
+        if self.seal is not None:
+            self.seal.hashes.pop(name, None)
 
     def read(self, name: str) -> bytes:
         """Bytes of a file of the manifest, hashed again: the bytes returned are those that were checked.

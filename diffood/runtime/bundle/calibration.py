@@ -13,9 +13,8 @@ from pydantic import Field, model_validator
 
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.backends import Backend, RecordedBackend
-from diffood.runtime.bundle.bundle import CALIBRATION, Bundle, Precision, Role, Sha256, kept_folder
-from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.bundle.files import hash_record, parse_record, read_regular, record_bytes
+from diffood.runtime.bundle.bundle import CALIBRATION, KEPT, Bundle, Precision, Role, Sha256, kept_folder
+from diffood.runtime.bundle.files import hash_record, parse_record, record_bytes
 from diffood.runtime.bundle.fusion import Fusion, FusionRecord, load_fusion
 from diffood.runtime.bundle.graphs import step_role
 from diffood.runtime.bundle.guarantees import describe_class_promises, describe_promise
@@ -354,13 +353,13 @@ def _keep_previous(bundle: Bundle, new: bytes) -> None:
     folder, data = kept_folder(bundle), _current_bytes(bundle)
     if data is not None and data != new:
         folder.mkdir(exist_ok=True)
-        write_durably(folder / _kept_name(data), data)
+        bundle.write_unlisted(f"{KEPT}/{_kept_name(data)}", data)
 
 
 def _current_bytes(bundle: Bundle) -> bytes | None:
     """The bytes of calibration.json; None if it is missing, damaged or a link."""
     try:
-        data = read_regular(bundle.path, CALIBRATION, MAX_CALIBRATION_BYTES)
+        data = bundle.read_unlisted(CALIBRATION, MAX_CALIBRATION_BYTES)
         _parse(bundle, data, bundle.path / CALIBRATION, "calibrate again")
     except BundleError:
         return None
@@ -380,7 +379,7 @@ def list_kept(bundle: Bundle) -> dict[str, Calibration]:
     """
     kept, remedy, current = {}, "remove it; the bundle's own calibration does not need it", current_name(bundle)
     for path in sorted(kept_folder(bundle).glob("*.json")):
-        data = read_regular(path.parent, path.name, MAX_CALIBRATION_BYTES, remedy)
+        data = bundle.read_unlisted(f"{KEPT}/{path.name}", MAX_CALIBRATION_BYTES, remedy)
         if path.name != _kept_name(data):
             raise BundleError(f"{path} was changed after it was kept: its name is not its hash; {remedy}.")
         if path.name != current:

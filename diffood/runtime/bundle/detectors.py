@@ -25,7 +25,7 @@ from diffood.runtime.bundle.bundle import (
     Sha256,
 )
 from diffood.runtime.bundle.calibration import Calibration, find_calibration
-from diffood.runtime.bundle.files import read_regular, record_bytes
+from diffood.runtime.bundle.files import record_bytes
 from diffood.runtime.bundle.graphs import list_roles, name_of
 from diffood.runtime.bundle.parity import load_parity, refusal
 from diffood.runtime.method.plan import Plan
@@ -153,7 +153,7 @@ def read_detector(bundle: Bundle, precision: Precision) -> DetectorFile:
     calibration = find_calibration(bundle)
     if reason := find_stale(bundle, record, entry, calibration):
         raise BundleError(f"{bundle.path / entry.file} {reason}; {_remedy(bundle)}.")
-    data = read_regular(bundle.path, entry.file, entry.size, _remedy(bundle))
+    data = bundle.read_unlisted(entry.file, entry.size, _remedy(bundle))
     if (found := hashlib.sha256(data).hexdigest()) != entry.sha256:
         raise BundleError(
             f"{bundle.path / entry.file} was changed after it was written: its sha256 is {found[:12]}…, {DETECTORS} "

@@ -37,13 +37,14 @@ def hash_files(
     """
     found = dict(known)
     for name in names:
-        if os.path.lexists(path / name):
+        if name not in known and os.path.lexists(path / name):
             found[name] = hash_file(path, name)
     for folder, levels in folders.items():
         for name in _names_in(plain_folder(path, folder), folder, levels):
             if len(found) > MOST_FILES + len(known):
                 raise BundleError(f"{path / folder} has more than {MOST_FILES} files; remove those that are not used.")
-            found[name] = hash_file(path, name)
+            if name not in known:
+                found[name] = hash_file(path, name)
     return dict(sorted(found.items()))
 
 

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import ENGINES, Bundle, FileName, Precision, Sha256
-from diffood.runtime.bundle.files import plain_folder, read_regular, write_record
+from diffood.runtime.bundle.files import plain_folder, write_record
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.printable import is_control_character
 from diffood.runtime.records import Record, Text
@@ -33,12 +33,6 @@ class Profile(Record):
     smallest: Annotated[int, Field(ge=1)]
     usual: Annotated[int, Field(ge=1)]
     largest: Annotated[int, Field(ge=1)]
-
-    @model_validator(mode="after")
-    def _ascending(self) -> "Profile":
-        if not self.smallest <= self.usual <= self.largest:
-            raise ValueError(f"{self.smallest}, {self.usual}, {self.largest} images do not ascend")
-        return self
 
 
 DEFAULT_PROFILE = Profile(smallest=1, usual=32, largest=64)  # of `diffood export --engine`
@@ -99,7 +93,10 @@ class EngineRecord(Record):
         return value
 
     @model_validator(mode="after")
-    def _one_per_stage(self) -> "EngineRecord":
+    def _possible(self) -> "EngineRecord":
+        profile = self.profile
+        if not profile.smallest <= profile.usual <= profile.largest:
+            raise ValueError(f"{profile.smallest}, {profile.usual}, {profile.largest} images do not ascend")
         if len(self.stages) != len(self.plan.stages) + 1:
             raise ValueError(f"{len(self.stages)} engines for a plan of {len(self.plan.stages) + 1} stages")
         return self
@@ -109,6 +106,7 @@ class EngineRecord(Record):
 class EngineFolder:
     """An engine folder whose record was read and validated; its plan files have not been opened."""
 
+    bundle: Bundle
     path: Path
     record: EngineRecord
 
@@ -151,13 +149,14 @@ def _read(bundle: Bundle, folder: Path) -> EngineFolder:
     expected = target_name(record.library, record.compute_capability, record.precision, record.plan_name)
     if folder.name != expected:
         raise BundleError(f"{folder} holds the engine {expected}, as its {RECORD} says; {remedy}.")
-    return EngineFolder(folder, record)
+    return EngineFolder(bundle, folder, record)
 
 
 def read_plan(engine: EngineFolder, stage: StageFile) -> bytes:
     """Bytes of a stage's plan file, hashed: the bytes returned are those that were checked. Raises BundleError."""
     remedy = "remove its folder and build the engine again"
-    data = read_regular(engine.path, stage.file, stage.size, remedy)
+    name = f"{ENGINES}/{engine.path.name}/{stage.file}"
+    data = engine.bundle.read_unlisted(name, stage.size, remedy)
     found = hashlib.sha256(data).hexdigest()
     if found != stage.sha256:
         raise BundleError(

@@ -14,9 +14,7 @@ from pydantic import Field, model_validator
 
 from diffood.errors import BundleError
 from diffood.runtime.bundle.arrays import load_arrays
-from diffood.runtime.bundle.bundle import Bundle, FileName, Sha256, kept_folder
-from diffood.runtime.bundle.durable import write_durably
-from diffood.runtime.bundle.files import read_regular
+from diffood.runtime.bundle.bundle import KEPT, Bundle, FileName, Sha256, kept_folder
 from diffood.runtime.method.fusion import FittedWitness, fuse
 from diffood.runtime.method.plan import Combination, Plan
 from diffood.runtime.method.scoring import Array, Float, unit
@@ -145,9 +143,8 @@ def unpack_bank(data: bytes, name: str) -> Array:
 
 def save_bank(bundle: Bundle, entry: BankEntry, data: bytes) -> None:
     """Write a bank into the bundle under a name that is its hash: earlier calibrations keep theirs."""
-    folder = kept_folder(bundle)
-    folder.mkdir(exist_ok=True)
-    write_durably(folder / entry.file, data)
+    kept_folder(bundle).mkdir(exist_ok=True)
+    bundle.write_unlisted(f"{KEPT}/{entry.file}", data)
 
 
 def load_fusion(bundle: Bundle, record: FusionRecord) -> Fusion:
@@ -166,7 +163,7 @@ def load_fusion(bundle: Bundle, record: FusionRecord) -> Fusion:
 def read_bank(bundle: Bundle, entry: BankEntry) -> bytes:
     """Bytes of the file of a bank, hashed: the bytes returned are those that were checked. Raises BundleError."""
     folder, remedy = kept_folder(bundle), _remedy(bundle)
-    data = read_regular(folder, entry.file, entry.size, remedy)
+    data = bundle.read_unlisted(f"{KEPT}/{entry.file}", entry.size, remedy)
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise BundleError(f"{folder / entry.file} was changed after the calibration; {remedy}.")
     return data

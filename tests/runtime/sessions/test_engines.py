@@ -100,7 +100,7 @@ def test_the_digest_is_of_the_plans_own_engines_in_their_order(small_bundle_copy
     other = one.model_copy(update={"sha256": "0" * 64})
 
     def digest(*stages: StageFile) -> str:
-        return type(engine)(engine.path, engine.record.model_copy(update={"stages": stages})).digest
+        return type(engine)(engine.bundle, engine.path, engine.record.model_copy(update={"stages": stages})).digest
 
     assert len({digest(one, two), digest(two, one), digest(other, two)}) == 3
     plant_engine(small_bundle_copy, "fast")
