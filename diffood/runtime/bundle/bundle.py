@@ -228,8 +228,6 @@ class Bundle:
         """Remove a file that the manifest does not list, if it is there."""
         (self.path / name).unlink(missing_ok=True)
         self.used.pop(name, None)
-        if self.seal is not None:
-            self.seal.hashes.pop(name, None)
 
     def read(self, name: str) -> bytes:
         """Bytes of a file of the manifest, hashed again: the bytes returned are those that were checked.
