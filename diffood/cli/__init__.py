@@ -27,7 +27,7 @@ from diffood.cli.train_unet import train_unet
 from diffood.cli.tune import tune
 from diffood.cli.verify import verify
 from diffood.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_USAGE, DiffoodError, UsageError
-from diffood.runtime.budget import allow_process_limits
+from diffood.runtime.budget import own_process
 from diffood.runtime.records import OWN_PROBLEM
 from diffood.runtime.stop import ending_at_second_signal
 
@@ -81,11 +81,10 @@ def main() -> None:
     """Run the command line and exit; a mistake of the user's prints one line and no traceback."""
     outlast_readers()
     print_what_python_says()
-    allow_process_limits()
     inputs_log = logging.getLogger("diffood.runtime.inputs.open")
     inputs_log.setLevel(logging.INFO)
     inputs_log.addHandler(SAY_LEFT_OUT)
-    with ending_at_second_signal() as signals:
+    with own_process(), ending_at_second_signal() as signals:
         code = _run()
     if code == EXIT_INTERRUPTED:
         if signals.interrupted:  # else the verb has said how it ended

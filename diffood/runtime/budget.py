@@ -33,9 +33,14 @@ _own_process = threading.Event()
 _one_at_a_time = threading.RLock()
 
 
-def allow_process_limits() -> None:
-    """Say that this process is diffood's own, so that its memory may be limited for moments."""
+@contextlib.contextmanager
+def own_process() -> Iterator[None]:
+    """While inside, this process is diffood's own, so that its memory may be limited for moments."""
     _own_process.set()
+    try:
+        yield
+    finally:
+        _own_process.clear()
 
 
 def memory_budget(weights: int, threads: int = 1, call: int = 0) -> int:

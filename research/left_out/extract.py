@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file
@@ -26,6 +25,7 @@ from diffood.runtime.method.plan import DEFAULT, Plan
 from diffood.runtime.method.schedule import StepTable
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.reconstruction import BLUR, gaussian
+from diffood.runtime.sessions.onnxruntime import onnxruntime  # diffood turns its telemetry off
 from diffood.zoo.classifier import SmallResNet
 from research.datasets import channels_first
 from research.left_out.cache import BLOCKS, CLASSIFIER_BLOCKS, NOISINGS, WITHOUT_CLASS, noising_key

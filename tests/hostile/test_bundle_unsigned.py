@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from attacks import undone
+from full_bundle import complete
 from planted_engine import plant_engine
 
 from diffood.calibration.calibrate import calibrate_files
@@ -122,6 +123,7 @@ def lean(signed: Path, keys: Path, tmp_path: Path, clothes_folder: Path) -> Path
     sign_bundle(bundle, keys / "maker.pem")
     detector = Detector.load(open_bundle(bundle), plans[changes["default_plan"]], batch=8, threads=1)
     calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
+    complete(bundle)
     sign_bundle(bundle, keys / "device.pem")
     return bundle
 

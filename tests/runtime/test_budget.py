@@ -13,12 +13,11 @@ from diffood.runtime.budget import limited_memory, load_within, memory_budget
 OWN_PROCESS = """
 import resource
 from diffood.errors import EngineMemoryError
-from diffood.runtime.budget import allow_process_limits, limited_memory
+from diffood.runtime.budget import limited_memory, own_process
 
-allow_process_limits()
 before = resource.getrlimit(resource.RLIMIT_DATA)
 try:
-    with limited_memory(2**28):
+    with own_process(), limited_memory(2**28):
         bytearray(2**27)
         bytearray(2**31)
 except EngineMemoryError as error:

@@ -6,7 +6,7 @@ executable code: sessions.engines compares what it was built from, for and by be
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -106,7 +106,7 @@ class EngineRecord(Record):
 class EngineFolder:
     """An engine folder whose record was read and validated; its plan files have not been opened."""
 
-    bundle: Bundle
+    bundle: Bundle = field(compare=False, repr=False)
     path: Path
     record: EngineRecord
 
