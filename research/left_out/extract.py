@@ -25,7 +25,6 @@ from diffood.runtime.method.plan import DEFAULT, Plan
 from diffood.runtime.method.schedule import StepTable
 from diffood.runtime.method.scoring import Array
 from diffood.runtime.method.witnesses.reconstruction import BLUR, gaussian
-from diffood.runtime.sessions.onnxruntime import onnxruntime  # diffood turns its telemetry off
 from diffood.zoo.classifier import SmallResNet
 from research.datasets import channels_first
 from research.left_out.cache import BLOCKS, CLASSIFIER_BLOCKS, NOISINGS, WITHOUT_CLASS, noising_key
@@ -141,9 +140,9 @@ def open_models(folder: Path, side: int, threads: int) -> Iterator[SplitModels]:
         yield SplitModels(folder, side, Path(work), threads)
 
 
-def _session(
-    module: nn.Module, example: GraphInputs, outputs: tuple[str, ...], path: Path, threads: int
-) -> onnxruntime.InferenceSession:
+def _session(module: nn.Module, example: GraphInputs, outputs: tuple[str, ...], path: Path, threads: int) -> Any:
+    import onnxruntime  # here, after diffood, which turns its telemetry off
+
     with fused_group_norms(module):
         export_onnx(module.eval(), example, outputs, path)
     options = onnxruntime.SessionOptions()
@@ -151,7 +150,7 @@ def _session(
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _run(session: onnxruntime.InferenceSession, **inputs: npt.NDArray[np.generic]) -> list[Array]:
+def _run(session: Any, **inputs: npt.NDArray[np.generic]) -> list[Array]:
     """Run in calls of ROWS rows, which stay in the caches."""
     count = len(next(iter(inputs.values())))
     parts = [
