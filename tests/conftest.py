@@ -5,7 +5,10 @@ zoo's own numbers takes that one. Images and classes are the same.
 """
 
 import os
+import signal
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as scripts start background jobs; children would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # before numpy and torch are imported: each worker of pytest-xdist has one core
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before a test imports onnxruntime

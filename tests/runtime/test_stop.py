@@ -119,7 +119,6 @@ def is_pending(process: int) -> bool:
 def test_a_stop_counts_signals_and_gives_the_shells_code(subtests: pytest.Subtests) -> None:
     before = {number: signal.getsignal(number) for number in (INT, TERM)}
     for number, code in ((INT, 130), (TERM, 143)):
-        signal.signal(number, signal.default_int_handler)  # not ignored, as in background jobs of scripts
         with subtests.test(number=number):
             stop = Stop()
             with handle_signals(stop):
