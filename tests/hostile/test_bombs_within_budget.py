@@ -37,15 +37,21 @@ MIB = 2048  # beyond what the files have
 PROTOCOL = b"\x80\x02"
 
 
+# In between, since a process begins with the peak of the one that started it: the tests' own may be gigabytes.
+WATCHER = """
+import os, subprocess, sys
+run = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(run.pid, 0)
+print(os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+"""
+
+
 def measure(arguments: Arguments) -> tuple[int, float, float, str]:
     """Exit code, seconds of computing, MiB of memory at most, and what the command said on standard error."""
     command = [sys.executable, "-m", "diffood", *map(str, arguments)]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
-        assert run.stderr is not None
-        said = run.stderr.read().decode()
-        _, status, usage = os.wait4(run.pid, 0)
-        run.returncode = os.waitstatus_to_exitcode(status)
-    return run.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, said
+    watched = subprocess.run([sys.executable, "-S", "-c", WATCHER, *command], capture_output=True, check=True)
+    code, seconds, kibibytes = watched.stdout.split()
+    return int(code), float(seconds), int(kibibytes) / 1024, watched.stderr.decode()
 
 
 def require_refused(arguments: Arguments, size: int) -> None:
