@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from attacks import undone
-from full_bundle import complete
 from planted_engine import plant_engine
 
 from diffood.calibration.calibrate import calibrate_files
@@ -123,7 +122,6 @@ def lean(signed: Path, keys: Path, tmp_path: Path, clothes_folder: Path) -> Path
     sign_bundle(bundle, keys / "maker.pem")
     detector = Detector.load(open_bundle(bundle), plans[changes["default_plan"]], batch=8, threads=1)
     calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
-    complete(bundle)
     sign_bundle(bundle, keys / "device.pem")
     return bundle
 
