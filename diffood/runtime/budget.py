@@ -50,7 +50,6 @@ def memory_budget(weights: int, threads: int = 1, call: int = 0) -> int:
         weights: Bytes of the graph with its weights.
         threads: That make calls.
         call: Bytes of the images of a call, in float32.
-
     """
     return MEMORY + COPIES * weights + threads * (PER_THREAD + FEATURE_MAPS * call)
 

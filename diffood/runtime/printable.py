@@ -12,8 +12,6 @@ _BIDI = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 _JOINERS = frozenset("\u200c\u200d")
 _VIRAMA = 9  # the combining class of the sign after which Indic scripts need a joiner
-
-
 _PUNCTUATION = re.compile(r"""[!"#$%&*+.:;<=>?@\[\\\]^_`{|}~]""")  # of Markdown, and of the links it finds by itself
 
 

@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 NOT_PERMITTED = 77  # exit code
@@ -66,12 +67,12 @@ def _enter() -> int:
 
 def _look_up_outside(libc: ctypes.CDLL) -> None:
     """Have names looked up at NAME_SERVER, with one short try."""
-    made = Path(f"/tmp/offline-{os.getpid()}.conf")
-    made.write_text(f"nameserver {NAME_SERVER}\noptions timeout:1 attempts:1\n")
     target = os.path.realpath("/etc/resolv.conf").encode()
-    wrong = libc.mount(None, b"/", None, PRIVATE | RECURSIVE, None)
-    wrong = wrong or libc.mount(str(made).encode(), target, None, BIND, None)
-    made.unlink()
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as made:
+        made.write(f"nameserver {NAME_SERVER}\noptions timeout:1 attempts:1\n")
+        made.flush()
+        wrong = libc.mount(None, b"/", None, PRIVATE | RECURSIVE, None)
+        wrong = wrong or libc.mount(made.name.encode(), target, None, BIND, None)
     if wrong:
         raise OSError(ctypes.get_errno(), "no /etc/resolv.conf of its own")
 

@@ -205,7 +205,7 @@ class Bundle:
         return digest_of(self.hash_files())
 
     def read_unlisted(self, name: str, limit: int, remedy: str = WHOLE_COPY) -> bytes:
-        """Bytes of a file that the manifest does not list, by its path in the bundle. Raises BundleError."""
+        """Bytes of a file that the manifest does not list, by its path; `used` has their hash. Raises BundleError."""
         data = read_regular(self.path, name, limit, remedy)
         self.used[name] = hashlib.sha256(data).hexdigest()
         if self.seal is not None:

@@ -4,7 +4,6 @@ They change with the calibration, so the manifest does not list them. `runtime.a
 first, then the record. After a crash between the two, no file passes for one of the present calibration.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +153,7 @@ def read_detector(bundle: Bundle, precision: Precision) -> DetectorFile:
     if reason := find_stale(bundle, record, entry, calibration):
         raise BundleError(f"{bundle.path / entry.file} {reason}; {_remedy(bundle)}.")
     data = bundle.read_unlisted(entry.file, entry.size, _remedy(bundle))
-    if (found := hashlib.sha256(data).hexdigest()) != entry.sha256:
+    if (found := bundle.used[entry.file]) != entry.sha256:
         raise BundleError(
             f"{bundle.path / entry.file} was changed after it was written: its sha256 is {found[:12]}…, {DETECTORS} "
             f"says {entry.sha256[:12]}…. Do not use it; {_remedy(bundle)}."

@@ -157,7 +157,7 @@ def read_plan(engine: EngineFolder, stage: StageFile) -> bytes:
     remedy = "remove its folder and build the engine again"
     name = f"{ENGINES}/{engine.path.name}/{stage.file}"
     data = engine.bundle.read_unlisted(name, stage.size, remedy)
-    found = hashlib.sha256(data).hexdigest()
+    found = engine.bundle.used[name]
     if found != stage.sha256:
         raise BundleError(
             f"{engine.path / stage.file} was changed after it was built: its sha256 is {found[:12]}…, {RECORD} says "

@@ -163,8 +163,9 @@ def load_fusion(bundle: Bundle, record: FusionRecord) -> Fusion:
 def read_bank(bundle: Bundle, entry: BankEntry) -> bytes:
     """Bytes of the file of a bank, hashed: the bytes returned are those that were checked. Raises BundleError."""
     folder, remedy = kept_folder(bundle), _remedy(bundle)
-    data = bundle.read_unlisted(f"{KEPT}/{entry.file}", entry.size, remedy)
-    if hashlib.sha256(data).hexdigest() != entry.sha256:
+    name = f"{KEPT}/{entry.file}"
+    data = bundle.read_unlisted(name, entry.size, remedy)
+    if bundle.used[name] != entry.sha256:
         raise BundleError(f"{folder / entry.file} was changed after the calibration; {remedy}.")
     return data
 
