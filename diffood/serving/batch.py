@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.stop import Stop
+from diffood.serving.completing import RowCompletion
 from diffood.serving.local import Scorer
 from diffood.serving.output.base import Output
 from diffood.serving.output.summary import State, Summary, SummaryFile, Tally, describe_run
@@ -34,6 +35,7 @@ class BatchJob:
         stop: When requested, the images under way are finished and the output is left for a resume.
         on_row: Called after each new row is written; an exception from it ends the run.
         flagged: Where to keep flagged files.
+        completion: Fills the columns of rows that depend on the run.
     """
 
     scorer: Scorer
@@ -44,6 +46,7 @@ class BatchJob:
     stop: Stop = field(default_factory=Stop)
     on_row: OnRow = _ignore
     flagged: FlaggedFolder | None = None
+    completion: RowCompletion = field(default_factory=RowCompletion)
 
 
 def serve_batch(job: BatchJob) -> Summary:
@@ -63,6 +66,7 @@ def serve_batch(job: BatchJob) -> Summary:
 
     seen, written, items = 0, 0, iter(job.items)
     tally.begin()
+    job.completion.begin(output.done())
     if not job.live and output.resumed + output.damaged:
         items = _without_existing(output, items, tally)
         first = next(items, None)  # inputs that do not match the rows are wrong usage, before anything is scored
@@ -76,7 +80,7 @@ def serve_batch(job: BatchJob) -> Summary:
 
     try:
         for scored in scorer.rows(counted()):
-            row = scored.row
+            row = job.completion.complete(scored.row)
             if job.flagged and row.is_ood:
                 job.flagged.keep(output.next_row, scored.item, row.sha256, scored.picture)
             output.write(row)
@@ -89,7 +93,11 @@ def serve_batch(job: BatchJob) -> Summary:
         with contextlib.suppress(DiffoodError):
             conclude("failed", output.stop)
         raise
-    return conclude("stopped", output.stop) if job.stop.requested else conclude("finished", output.finish)
+    if job.stop.requested:
+        return conclude("stopped", output.stop)
+    if output.run.fdr is not None and job.completion.online is None:
+        tally.selected = output.select(output.run.fdr)
+    return conclude("finished", output.finish)
 
 
 def _require_row_each(read: int, written: int) -> None:

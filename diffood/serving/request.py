@@ -70,6 +70,7 @@ class OutputRequest:
         part_rows: Rows per part.
         mode: What to do with rows that exist.
         save_flagged: Folder for flagged files and their denoised pictures.
+        fdr: False discovery rate at which rows are selected, in (0, 1); None for none.
     """
 
     path: Path
@@ -77,6 +78,7 @@ class OutputRequest:
     part_rows: int = DEFAULT_PART_ROWS
     mode: OutputMode = "new"
     save_flagged: Path | None = None
+    fdr: float | None = None
 
 
 @dataclass(frozen=True)

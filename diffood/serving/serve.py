@@ -26,10 +26,12 @@ from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.inputs.open import STANDARD_INPUT, open_inputs
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
 from diffood.runtime.inputs.reading import ReadOptions
+from diffood.runtime.method.discoveries import OnlineSelection
 from diffood.runtime.progress import Say
 from diffood.runtime.stop import Stop, handle_signals
 from diffood.runtime.writable import require_writable
 from diffood.serving.batch import BatchJob, existing_rows
+from diffood.serving.completing import RowCompletion, certificate_of, describe_limit
 from diffood.serving.output.journal import RunRecord
 from diffood.serving.output.layout import OutputLayout
 from diffood.serving.output.open import open_output
@@ -117,7 +119,10 @@ def serve(request: ServeRequest, stop: Stop, observer: ServeObserver = ServeObse
         KeyboardInterrupt: A second signal came; the rows so far are kept.
         DiffoodError: Of any kind; the message says whether rows are kept.
     """
-    layout = OutputLayout.of(request.output.path, request.output.format_name)
+    fdr, online = request.output.fdr, request.inputs.watch is not None
+    _require_share(fdr)
+    selects_last = fdr is not None and not online
+    layout = OutputLayout.of(request.output.path, request.output.format_name, completed_last=selects_last)
     _refuse_outputs_inside(request, layout)
     _require_places(request, layout)
     scorer = replace(request.scorer, pictures=request.output.save_flagged is not None)
@@ -146,6 +151,8 @@ def serve(request: ServeRequest, stop: Stop, observer: ServeObserver = ServeObse
             raise
     if job.output.resumable:
         observer.on_resumable()
+    if fdr is not None and (limit := describe_limit(opened.calibration, fdr, summary.scored, job.completion.online)):
+        observer.say(f"selected    {limit}")
     set_aside = EXIT_SET_ASIDE if summary.rejected or summary.invalid else 0
     exit_code = stop.exit_code if stop.requested else set_aside
     classes = set(opened.bundle.manifest.class_names)
@@ -201,7 +208,27 @@ def _prepare(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer, 
         outputs=tuple(os.path.realpath(path) for path in _written(request).values() if path is not None),
         shuffle=inputs.shuffle,
     )
-    return BatchJob(opened.scorer, open_inputs(inputs.names, reading), output, live, tally, stop)
+    return BatchJob(
+        opened.scorer,
+        open_inputs(inputs.names, reading),
+        output,
+        live,
+        tally,
+        stop,
+        completion=_completion(request, opened),
+    )
+
+
+def _completion(request: ServeRequest, opened: OpenedScorer) -> RowCompletion:
+    """What is added to rows: a stream is selected row by row, any other batch once all rows are there."""
+    fdr = request.output.fdr
+    online = OnlineSelection(fdr) if fdr is not None and request.inputs.watch else None
+    return RowCompletion(certificate_of(opened.calibration), online)
+
+
+def _require_share(fdr: float | None) -> None:
+    if fdr is not None and not 0 < fdr < 1:  # NaN neither
+        raise UsageError(f"--fdr is {fdr}; it must be a share strictly between 0 and 1, for example 0.1.")
 
 
 def _run_record(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer) -> RunRecord:
@@ -222,4 +249,5 @@ def _run_record(request: ServeRequest, layout: OutputLayout, opened: OpenedScore
         rows=layout.format.name,
         part_rows=request.output.part_rows,
         save_flagged=str(saved.absolute()) if saved else None,
+        fdr=request.output.fdr,
     )

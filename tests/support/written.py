@@ -50,12 +50,14 @@ def run_of(layout: OutputLayout, **changes: Any) -> RunRecord:
 
 def open_at(path: Path, mode: OutputMode = "new", **changes: Any) -> Output:
     """An output of a made-up run, to be entered."""
-    layout = OutputLayout.of(path)
+    layout = OutputLayout.of(path, completed_last="fdr" in changes)
     return open_output(layout, run_of(layout, **changes), mode)
 
 
 def finish(output: Output) -> None:
     """Say that all rows were written; the summary is the same for all runs of one record."""
+    if output.run.fdr is not None:
+        output.select(output.run.fdr)
     nothing: dict[str, Any] = dict.fromkeys(Summary.model_fields, 0)
     nothing |= {"state": "finished", "reasons": {}, "examples": {}, "left_out": {}, "conversions": {}}
     output.finish(describe_run(Summary(**nothing), "none", output.run))

@@ -68,6 +68,15 @@ SaveFlagged = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep flagged files and their denoised pictures.", rich_help_panel=_OUTPUT),
 ]
+FalseDiscoveryRate = Annotated[
+    float | None,
+    typer.Option(
+        "--fdr",
+        metavar="SHARE",
+        help="Select images so that at most this share of the selected is in-distribution, on average.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 MaxRejectRate = Annotated[
     float | None,
     typer.Option(help="Stop if more than this share of at least 100 files is refused.", rich_help_panel="Limits"),

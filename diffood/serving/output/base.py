@@ -19,6 +19,7 @@ bytes when it is read again: success is what is on the disk, not what was handed
 """
 
 import contextlib
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -153,6 +154,8 @@ class Output(ABC):
 
     def _require_free_path(self) -> None:
         path, folder = self.layout.path, self.layout.folder
+        if not self.layout.is_dataset:
+            self._require_same_kind()
         if self.layout.is_dataset:
             if path.is_dir() and not self.layout.journal.exists() and any(path.iterdir()):
                 raise UsageError(f"{path} contains other files; give --output a new folder.")
@@ -160,6 +163,25 @@ class Output(ABC):
             raise IsADirectoryError(21, "Is a directory")
         elif folder and (folder.is_symlink() or (folder.exists() and not folder.is_dir())):
             folder.unlink()  # from a version that wrote one file
+
+    def _require_same_kind(self) -> None:
+        """Refuse, or remove with --overwrite, what a run with --fdr left where this has none, and the reverse."""
+        partial, other = self.layout.partial, self.layout.path.with_name(f"{self.layout.path.name}.journal")
+        if self.layout.folder is None and partial.is_dir() and not partial.is_symlink():
+            left = "with"
+        elif self.layout.folder is not None and other.exists():
+            left = "without"
+        else:
+            return
+        if self._mode != "overwrite":
+            raise UsageError(
+                f"{self.layout.path} has rows of a run {left} --fdr that did not finish: continue that one with "
+                "--resume, or start over with --overwrite."
+            )
+        if self.layout.folder is None:
+            shutil.rmtree(partial)
+        else:
+            other.unlink()
 
     def _occupied(self) -> str:
         if self._content.finished and self.layout.is_dataset:
@@ -195,6 +217,13 @@ class Output(ABC):
             self._complete(whole)
             require_same(self.layout.summary, written)
             self.finished = True
+
+    def select(self, fdr: float) -> int:
+        """Fill the column `selected` of all rows, once they are there, at this false discovery rate.
+
+        Returns the number of rows selected. A kill at any time leaves rows that a resume selects again.
+        """
+        raise NotImplementedError(f"{type(self).__name__} appends rows and changes none")
 
     def stop(self, summary: SummaryFile) -> None:
         """Save the rows so far and the summary, for a resume. Raises DiffoodError as `finish`."""

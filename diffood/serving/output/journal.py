@@ -45,6 +45,7 @@ class RunRecord(Record):
         rows: Format of the rows.
         part_rows: Rows per part, and rows between checkpoints of one file.
         save_flagged: Folder of flagged images.
+        fdr: False discovery rate at which rows are selected; None for none.
     """
 
     format: Literal[1] = 1
@@ -62,6 +63,7 @@ class RunRecord(Record):
     rows: FormatName
     part_rows: Annotated[int, Field(ge=1)]
     save_flagged: str | None = None
+    fdr: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     def difference(self, other: "RunRecord") -> str:
         """Name each field that differs, with both values; "" if the records are equal."""

@@ -19,7 +19,7 @@ class OutputLayout:
     Attributes:
         path: The output: a file, or a folder of parts.
         format: Of the rows in it.
-        folder: Where parts are written; None for one file of a LineFormat.
+        folder: Where parts are written; None for one file of a LineFormat to which rows are appended.
     """
 
     path: Path
@@ -27,12 +27,13 @@ class OutputLayout:
     folder: Path | None
 
     @classmethod
-    def of(cls, path: Path, format_name: str | None = None) -> "OutputLayout":
+    def of(cls, path: Path, format_name: str | None = None, *, completed_last: bool = False) -> "OutputLayout":
         """Read the name of an output: one file by its ending; a folder of parts without one, or if it is a folder.
 
         Args:
             path: Of the output.
             format_name: Format of the parts of a folder; Parquet if None.
+            completed_last: Whether rows change once all of them are there, so that any file is made of parts.
 
         Raises:
             UsageError: The ending is unknown or contradicts `format_name`.
@@ -51,7 +52,8 @@ class OutputLayout:
         chosen.require()
         if known is None:
             return cls(path, chosen, path)
-        return cls(path, chosen, None if isinstance(known, LineFormat) else path.with_name(path.name + PARTIAL))
+        appended = isinstance(known, LineFormat) and not completed_last
+        return cls(path, chosen, None if appended else path.with_name(path.name + PARTIAL))
 
     @property
     def is_dataset(self) -> bool:

@@ -5,14 +5,19 @@ part that something else damaged is a hole: its rows are the first that are writ
 """
 
 import contextlib
+import hashlib
 import io
 import itertools
 import shutil
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 
-from diffood.errors import DiffoodError
+import numpy as np
+
+from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.bundle.durable import sync
+from diffood.runtime.method.discoveries import select_batch
 from diffood.serving.output.base import Output, OutputMode
 from diffood.serving.output.journal import Checkpoint, Journal, RunRecord
 from diffood.serving.output.layout import OutputLayout
@@ -26,7 +31,6 @@ from diffood.serving.output.rereading import (
     require_same,
     write_file,
 )
-from diffood.serving.rows.formats.base import TableFormat
 from diffood.serving.rows.formats.registry import JSON_LINES
 from diffood.serving.rows.parts import SUMMARY, list_parts
 from diffood.serving.rows.row import Row
@@ -59,8 +63,7 @@ class PartFolder(Output):
             if checkpoint.part in holes:
                 yield from itertools.repeat(None, checkpoint.rows)
             else:
-                file = io.BytesIO(self._read_part(checkpoint.part))
-                yield from self.layout.format.read_file(file, self.layout.part(checkpoint.part))
+                yield from self._rows_of(checkpoint)
         yield from open_rows
 
     def _read_part(self, number: int) -> bytes:
@@ -110,10 +113,22 @@ class PartFolder(Output):
                 state = read_state(self.layout.part(number))
             except OSError:
                 state = None
-            if state and (state.bytes, state.sha256) == (checkpoint.bytes, checkpoint.sha256):
+            if state and (state.sha256 == checkpoint.sha256 or self._is_selected(number, checkpoint)):
                 self._states[number] = state
             else:
                 self._holes.append(number)
+
+    def _is_selected(self, number: int, checkpoint: Checkpoint) -> bool:
+        """Whether a part is the one of the checkpoint but for `selected`: a kill came before the journal knew."""
+        if self.run.fdr is None:
+            return False
+        path = self.layout.part(number)
+        try:
+            rows = list(self.layout.format.read_file(io.BytesIO(read_content(path)[0]), path))
+        except (OSError, UsageError):
+            return False
+        before = self.layout.format.encode([replace(row, selected=None) for row in rows])
+        return hashlib.sha256(before).hexdigest() == checkpoint.sha256
 
     def _finish_again(self) -> bool:
         self._find_holes()
@@ -147,14 +162,39 @@ class PartFolder(Output):
 
     def _fill_hole(self) -> None:
         """Write a part that was damaged again."""
-        assert self._journal
         checkpoint = self._write_part(self._holes[0], self._again)
-        self._journal.add(checkpoint)
-        self._content.add(checkpoint)
+        self._record_again(checkpoint)
         self._sealed += checkpoint.rows
         self._safe += checkpoint.rows
         self._holes.popleft()
         self._again = []
+
+    def select(self, fdr: float) -> int:
+        """See Output.select."""
+        with self._changing():
+            self._complete_parts()
+            p_values = [np.inf if row is None or row.p_value is None else row.p_value for row in self.done()]
+            scored = np.isfinite(p_values)
+            selected = np.zeros(len(p_values), np.bool_)
+            selected[scored] = select_batch(np.array(p_values)[scored], fdr)
+            start = 0
+            for number, checkpoint in enumerate(tuple(self._content.sealed)):
+                rows = self._rows_of(checkpoint)
+                values = zip(rows, selected[start : start + len(rows)].tolist(), strict=True)
+                decided = [replace(row, selected=None if row.p_value is None else value) for row, value in values]
+                self._record_again(self._write_part(number, decided))
+                start += len(rows)
+        return int(selected.sum())
+
+    def _rows_of(self, checkpoint: Checkpoint) -> list[Row]:
+        file = io.BytesIO(self._read_part(checkpoint.part))
+        return list(self.layout.format.read_file(file, self.layout.part(checkpoint.part)))
+
+    def _record_again(self, checkpoint: Checkpoint) -> None:
+        """Tell the journal that a complete part was written again."""
+        assert self._journal
+        self._journal.add(checkpoint)
+        self._content.add(checkpoint)
 
     def _write_part(self, number: int, rows: list[Row]) -> Checkpoint:
         state = write_file(self.layout.part(number), self.layout.format.encode(rows))
@@ -172,11 +212,14 @@ class PartFolder(Output):
             require_same(self._file.path, self._file.state)
 
     def _write_last(self) -> FileState | None:
+        self._complete_parts()
+        return self._assemble()
+
+    def _complete_parts(self) -> None:
         while self._holes:  # of live inputs that are gone
             self._fill_hole()
         if self._rows:
             self._seal()
-        return self._assemble()
 
     def _assemble(self) -> FileState | None:
         """Read all parts again, and merge them if one file is wanted."""
@@ -197,7 +240,6 @@ class PartFolder(Output):
                 )
 
     def _merge(self) -> FileState:
-        assert isinstance(self.layout.format, TableFormat)
         merged = self._folder / MERGED
         with HashedFile(merged) as file:
             self.layout.format.merge(map(self._read_part, sorted(self._states)), file)

@@ -40,6 +40,7 @@ class Summary(Record):
         seconds: Duration of the last run.
         images_per_second: Of the last run, over scored images, reading and writing included.
         batch: Images that the engine worked on at once; fewer than asked for if it ran out of memory.
+        selected: Rows that --fdr selects; None without it, and while a batch is not finished.
     """
 
     state: State
@@ -57,6 +58,7 @@ class Summary(Record):
     images_per_second: float
     unet_evaluations: int
     batch: int
+    selected: int | None = None
 
 
 class SummaryFile(Summary):
@@ -81,6 +83,7 @@ class Tally:
         self.left_out = left_out or LeftOut()
         self.order = FolderOrder()
         self.flagged = self.unet_evaluations = self.resumed = self.batch = 0
+        self.selected: int | None = None
         self._start, self._scored_before = time.monotonic(), 0
 
     @property
@@ -113,6 +116,8 @@ class Tally:
         self.flagged += bool(row.is_ood)
         self.unet_evaluations += row.unet_evaluations
         self.conversions.update(kinds_of(row.note))
+        if row.selected is not None:
+            self.selected = (self.selected or 0) + row.selected
         if row.error:
             known = row.error in self.reasons or len(self.reasons) < MOST_REASONS
             reason = row.error if known else OTHER_REASONS
@@ -143,6 +148,7 @@ class Tally:
             images_per_second=self._rate(seconds),
             unet_evaluations=self.unet_evaluations,
             batch=self.batch,
+            selected=self.selected,
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 CellValue = str | int | float | bool | None
 ColumnType = Literal["string", "float", "int", "bool"]
+CertificateState = Literal["", "holds", "withdrawn", "none"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class Row:
         unet_evaluations: UNet evaluations spent on the image.
         note: What was changed while reading, for example a resize.
         error: Why the file was refused or its score is invalid.
+        selected: Whether --fdr selects the image as out-of-distribution; None without --fdr.
+        certificate: Of the promise about false alarms when the row was written: "holds", "withdrawn" after feedback,
+            "none" for a threshold that promises nothing, "" for a file that was refused.
     """
 
     id: str
@@ -42,6 +46,8 @@ class Row:
     unet_evaluations: int = 0
     note: str = ""
     error: str = ""
+    selected: bool | None = None
+    certificate: CertificateState = ""
 
     def values(self) -> dict[str, CellValue]:
         """Columns in order; numbers that are not finite become None, as not every format can hold them."""

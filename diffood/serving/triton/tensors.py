@@ -17,8 +17,8 @@ TYPES: dict[ColumnType, tuple[str, Any, CellValue]] = {
     "bool": ("TYPE_BOOL", np.bool_, True),  # is_ood of a refused image: it was never shown to be in-distribution
 }
 
-OUTPUTS = {name: kind for name, kind in COLUMNS.items() if name != "id"}
-"""The columns of a row except its id, which the client knows."""
+OUTPUTS = {name: kind for name, kind in COLUMNS.items() if name not in ("id", "selected", "certificate")}
+"""The columns of a row except its id, which the client knows, and those that speak of a run of serve-batch."""
 
 
 def make_tensors(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:

@@ -78,7 +78,7 @@ OTHER_TOOLS = {"jsonl": read_json_lines, "csv": read_csv, "parquet": read_parque
 
 def test_columns_are_the_fields_of_a_row_with_their_types() -> None:
     assert list(COLUMNS) == list(typing.get_type_hints(Row)) == list(ROWS[0].values())
-    examples = Row("a", "b", "ok", 0.5, 0.5, 0.5, True, 1, "c", 0.5, 1).values()
+    examples = Row("a", "b", "ok", 0.5, 0.5, 0.5, True, 1, "c", 0.5, 1, selected=True).values()
     assert {name: type(value).__name__.replace("str", "string") for name, value in examples.items()} == COLUMNS
 
 

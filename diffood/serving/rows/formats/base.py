@@ -30,6 +30,10 @@ class RowFormat(ABC):
     def encode(self, rows: Sequence[Row]) -> bytes:
         """A complete file of these rows."""
 
+    @abstractmethod
+    def merge(self, parts: Iterable[bytes], file: RawIOBase) -> None:
+        """Write the rows of all parts, each a complete file, into one file; one part in memory at a time."""
+
     def read(self, path: Path) -> Iterator[Row]:
         """Rows of a file in order. Raises UsageError with the file and line that is invalid."""
         with path.open("rb") as file:
@@ -56,10 +60,12 @@ class LineFormat(RowFormat):
         """See RowFormat.encode."""
         return self.header + b"".join(map(self.encode_row, rows))
 
+    def merge(self, parts: Iterable[bytes], file: RawIOBase) -> None:
+        """See RowFormat.merge."""
+        file.write(self.header)
+        for part in parts:
+            file.write(part[len(self.header) :])
+
 
 class TableFormat(RowFormat):
     """A format that is only written whole: parts are written first and merged into the file at the end."""
-
-    @abstractmethod
-    def merge(self, parts: Iterable[bytes], file: RawIOBase) -> None:
-        """Write the rows of all parts, each a complete file, into one file; one part in memory at a time."""

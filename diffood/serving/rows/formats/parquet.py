@@ -32,7 +32,7 @@ class Parquet(TableFormat):
         return bytes(buffer.getvalue())
 
     def merge(self, parts: Iterable[bytes], file: RawIOBase) -> None:
-        """See TableFormat.merge."""
+        """See RowFormat.merge."""
         pa, pq = _pyarrow()
         with pq.ParquetWriter(file, _schema(pa)) as writer:
             for part in parts:
