@@ -1,6 +1,6 @@
 """A bundle's parts, classify, step, encode and decode, as functions that are written into a graph when called."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -39,8 +39,8 @@ class Part:
         weights = {tensor.name for tensor in message.graph.initializer}
         self.inputs = tuple(value.name for value in message.graph.input if value.name not in weights)
 
-    def __call__(self, builder: GraphBuilder, feeds: Mapping[str, Value]) -> dict[str, Value]:
-        """Write it for these inputs, of which it takes those it knows; its outputs by name."""
+    def __call__(self, builder: GraphBuilder, feeds: Mapping[str, Value], inner: Iterable[str] = ()) -> dict[str, Value]:
+        """Write it for these inputs, of which it takes those it knows; its outputs by name, and tensors inside it."""
         known = {name: feeds[name].name for name in self.inputs}
         known |= {weight.name: builder.hold(self.name_of(weight.name), weight) for weight in self.graph.initializer}
         prefix = builder.fresh()
@@ -50,7 +50,7 @@ class Part:
 
         for node in self.graph.node:
             builder.graph.node.append(_renamed(node, rename))
-        return {value.name: Value(builder, rename(value.name)) for value in self.graph.output}
+        return {name: Value(builder, rename(name)) for name in (*(value.name for value in self.graph.output), *inner)}
 
     def name_of(self, weight: str) -> str:
         """What a weight is called in graphs that use the part."""
