@@ -108,8 +108,7 @@ def score_rules() -> list[ScoreRule]:
         rows.append(
             ScoreRule(f"default without {left_out}", tuple(w for w in chosen if w != left_out), combine, stages)
         )
-    rows.append(ScoreRule("default and knn", (*chosen, "knn"), combine, stages))
-    rows.append(ScoreRule("jump, reconstruction, knn, equal sum", ("jump", "reconstruction", "knn"), "sum"))
+    rows.append(ScoreRule("default, margin and inside", (*chosen, "margin", "inside"), combine, stages))
     return rows + [ScoreRule(name, (name,), None) for name in NAMES]
 
 

@@ -22,7 +22,7 @@ import latent_models
 import numpy as np
 import numpy.typing as npt
 import pytest
-from fast_plans import WITH_KNN
+from fast_plans import WITH_BANK
 from filelock import FileLock
 from small_models import SMALL_BUNDLE
 
@@ -172,9 +172,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def calibrated(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Calibrated:
-    """A calibration of every default witness and knn, saved into a copy of the shipped bundle; read-only."""
-    path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("knn") / "bundle"))
-    detector = Detector.load(open_bundle(path), WITH_KNN, batch=8, threads=1)
+    """A calibration of every default witness and a bank, saved into a copy of the shipped bundle; read-only."""
+    path = Path(shutil.copytree(zoo.BUNDLE, tmp_path_factory.mktemp("bank") / "bundle"))
+    detector = Detector.load(open_bundle(path), WITH_BANK, batch=8, threads=1)
     done = calibrate_files(detector, list_inputs([str(folder)]), 0.05, 0.95, "pac")
     done.save()
     return done

@@ -76,7 +76,7 @@ class Tuned:
         images: Those used, with the OOD sets.
         limit: The most an image may cost on average.
         candidates: Every plan that was measured.
-        compared: Plans the bundle had before, by name, but those with knn.
+        compared: Plans the bundle had before, by name, but those with a bank.
         choice: The plan chosen.
         below_chance: Where the paper's score alone is below chance on these images; plans with it there are left out of
             the choice, unless no other is within the limit.

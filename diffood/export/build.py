@@ -2,7 +2,8 @@
 
 import importlib.metadata
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from diffood.runtime.assembly.files import write_detectors
 from diffood.runtime.bundle.bundle import (
     FORMAT,
     FileEntry,
+    GraphEntry,
     LatentEntry,
     Manifest,
     ModelEntry,
@@ -37,6 +39,9 @@ from diffood.runtime.bundle.trust import NOTHING_ASKED
 from diffood.runtime.bundle.writing import write_bundle
 from diffood.runtime.golden import GOLDEN_IMAGES
 from diffood.runtime.method.plan import PLANS, PLANS_WITHOUT_UNET, Plan
+from diffood.runtime.method.witnesses.inside import INSIDE
+from diffood.runtime.onnx import messages
+from diffood.runtime.onnx.inner_maps import SHRINKING, find_inner_maps
 from diffood.runtime.progress import Say, ShowProgress, hide_progress
 from diffood.runtime.writable import whole_folder
 
@@ -143,6 +148,7 @@ def _write_files(
     """Write every file of the bundle."""
     unet, classifier, schedule = writer.unet, writer.classifier, writer.unet.schedule
     graphs, operations = write_graphs(writer, precisions)
+    plans = {name: _measurable_plan(plan, writer.folder, graphs) for name, plan in plans.items()}
     if unet.denoises:
         np.savez(writer.folder / NOISE_LEVELS, allow_pickle=False, alpha_bar=schedule.alpha_bar)
     if unet.trained_on is not None:
@@ -205,6 +211,16 @@ def _plans(unet: UNet, classifier: Classifier) -> dict[str, Plan]:
         return PLANS_WITHOUT_UNET
     guided = unet.labels(classifier.classes) == "class+null"
     return {name: _fit_plan(plan, len(unet.schedule.alpha_bar), guided=guided) for name, plan in PLANS.items()}
+
+
+def _measurable_plan(plan: Plan, folder: Path, graphs: Sequence[GraphEntry]) -> Plan:
+    """Leave the witness inside out where the classifier has no feature maps, as a transformer has none."""
+    for graph in graphs:
+        if graph.role == "classify" and INSIDE.name in plan.witnesses:
+            message = messages.Model.FromString((folder / graph.file).read_bytes())
+            if not find_inner_maps(message.graph, SHRINKING):
+                return plan.changed({"witnesses": [name for name in plan.witnesses if name != INSIDE.name]})
+    return plan
 
 
 def _latent_entry(autoencoder: Autoencoder) -> LatentEntry:

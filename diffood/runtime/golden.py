@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.errors import BundleError
-from diffood.runtime.assembly.stage import FEATURES, LOGITS
+from diffood.runtime.assembly.stage import LOGITS
 from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.arrays import load_arrays
 from diffood.runtime.bundle.bundle import Bundle, Precision
@@ -19,7 +19,8 @@ from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.json_reader import parse_json
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.scoring import Array
-from diffood.runtime.method.witnesses.registry import WITNESSES
+from diffood.runtime.method.witnesses.definition import FEATURES
+from diffood.runtime.method.witnesses.registry import WITNESSES, inner_vectors
 from diffood.runtime.records import explain_invalid
 
 GOLDEN_IMAGES = 2
@@ -72,7 +73,8 @@ def _without_judging(plan: Plan) -> Plan:
 
 def list_outputs(plan: Plan) -> list[str]:
     """Names of a plan's outputs that are golden."""
-    return [LOGITS, FEATURES, *(name for name in plan.witnesses if WITNESSES[name].of_denoised)]
+    of_denoised = [name for name in plan.witnesses if WITNESSES[name].of_denoised]
+    return [LOGITS, FEATURES, *inner_vectors(plan.witnesses), *of_denoised]
 
 
 def nearest_plan(golden: Golden, bundle: Bundle, plan: Plan) -> Plan | None:
@@ -104,7 +106,7 @@ def draw_images(shape: ImageShape) -> Pixels:
 def observe_images(detector: Detector, images: Pixels) -> GoldenOutputs:
     """What a detector's plan gives for images uint8 [N, C, H, W] after all repeats; NaN where models give none."""
     found = [evidence for _, evidence in detector.observe(enumerate(images))]
-    each = [{LOGITS: one.logits, FEATURES: one.features, **one.distances} for one in found]
+    each = [{LOGITS: one.logits, FEATURES: one.features, **one.inner, **one.distances} for one in found]
     outputs = {name: np.stack([one[name] for one in each]) for name in list_outputs(detector.plan)}
     unsound = [not one.sound for one in found]
     for value in outputs.values():

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.runtime.assembly.recipe import Stage
-from diffood.runtime.assembly.stage import DENOISED, FEATURES, IMAGE, LOGITS, SOUND
+from diffood.runtime.assembly.stage import DENOISED, IMAGE, LOGITS, SOUND
 from diffood.runtime.method.scoring import Float
-from diffood.runtime.method.witnesses.definition import Evidence
+from diffood.runtime.method.witnesses.definition import FEATURES, Evidence
+from diffood.runtime.method.witnesses.registry import WITNESSES, inner_vectors
 from diffood.runtime.sessions import StageTensors
 
 
@@ -90,12 +91,13 @@ def _run_stage(engine: StageEngine, stage: Stage, pixels: npt.NDArray[np.uint8],
         found = engine.run(stage.number, {IMAGE: pixels})
         logits, features = found[LOGITS], found[FEATURES]
         sound = np.asarray(np.isfinite(logits).all(axis=1) & np.isfinite(features).all(axis=1))
-        before = Evidence(pixels, logits, features, sound)
+        inner = {name: found[name] for name in inner_vectors(WITNESSES) if name in found}
+        before = Evidence(pixels, logits, features, sound, inner=inner)
     else:
         found = engine.run(stage.number, {IMAGE: pixels, LOGITS: before.logits, FEATURES: before.features})
     if not stage.repeats:
         return before
-    distances = {name: value for name, value in found.items() if name not in (LOGITS, FEATURES, DENOISED, SOUND)}
+    distances = {name: value for name, value in found.items() if name in WITNESSES and WITNESSES[name].of_denoised}
     sound = before.sound & (found[SOUND] > 0).all(axis=(1, 2))
     if before.repeats:
         distances = {name: np.concatenate([before.distances[name], new], axis=1) for name, new in distances.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from fast_plans import FAST, WITH_KNN
+from fast_plans import FAST, WITH_BANK
 from sealed import sealed
 
 from diffood.calibration.calibrate import Calibrated, calibrate_files
@@ -34,10 +34,10 @@ BATCH = 8
 
 def test_a_saved_calibration_scores_as_it_did(calibrated: Calibrated, clothes: npt.NDArray[np.uint8]) -> None:
     again = Detector.open(calibrated.detector.bundle.path, batch=BATCH, threads=1)
-    assert again.plan == WITH_KNN
+    assert again.plan == WITH_BANK
     assert again.calibration() == calibrated.calibration
     expected, found = calibrated.detector.score(clothes), again.score(clothes)
-    assert found.witnesses.shape == (40, 5)
+    assert found.witnesses.shape == (40, 6)
     assert np.array_equal(found.score, expected.score)
     assert np.array_equal(found.witnesses, expected.witnesses)
     fusion = calibrated.detector.fusion
@@ -56,7 +56,7 @@ def test_an_earlier_calibration_keeps_its_bank(
     path = Path(shutil.copytree(calibrated.detector.bundle.path, tmp_path / "bundle"))
     unpack_set("fashion-test", tmp_path / "images", 96)
     bundle = open_bundle(path)
-    fresh = Detector.load(bundle, WITH_KNN, batch=BATCH, threads=1)
+    fresh = Detector.load(bundle, WITH_BANK, batch=BATCH, threads=1)
     calibrate_files(fresh, list_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac").save()
 
     second = load_calibration(bundle)
@@ -69,7 +69,7 @@ def test_an_earlier_calibration_keeps_its_bank(
     old, new = load_fusion(bundle, kept.fusion), load_fusion(bundle, second.fusion)
     assert old.bank is not None
     assert new.bank is not None
-    assert not np.array_equal(old.bank, new.bank)
+    assert not np.array_equal(old.bank["inside"]["means"], new.bank["inside"]["means"])
 
     save_calibration(bundle, kept)  # back to the earlier one
     assert (path / "calibrations" / name).exists()
@@ -84,7 +84,7 @@ def test_a_detector_from_before_a_new_calibration_does_not_judge_by_it(
     before = Detector.open(path, batch=BATCH, threads=1)
     opened_with = before.calibration()
     unpack_set("fashion-test", tmp_path / "images", 96)
-    bare = Detector.load(open_bundle(path), WITH_KNN, batch=BATCH, threads=1)
+    bare = Detector.load(open_bundle(path), WITH_BANK, batch=BATCH, threads=1)
     calibrate_files(bare, list_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac").save()
     with pytest.raises(CalibrationError, match=r"fusion_sha256: .* open the bundle again\.$"):
         bare.predict(sorted(clothes_folder.glob("*.png"))[:1])
@@ -156,8 +156,8 @@ def test_evidence_of_a_folder_is_not_kept_in_memory(
     small_bundle: Bundle, folder: Path, clothes: npt.NDArray[np.uint8], digits: npt.NDArray[np.uint8]
 ) -> None:
     """Denoised images of a whole folder would fill memory: at 256x256 in colour, ten megabytes each."""
-    session = Counting(SessionRequest(small_bundle, WITH_KNN, "fp32", BATCH, threads=1))
-    detector, before = Detector(small_bundle, WITH_KNN, session), held_images()
+    session = Counting(SessionRequest(small_bundle, WITH_BANK, "fp32", BATCH, threads=1))
+    detector, before = Detector(small_bundle, WITH_BANK, session), held_images()
     done = calibrate_files(detector, list_inputs([str(folder)]), 0.05, 0.95, "pac")
     done.detector.score(np.concatenate([clothes, digits]))
     # those of the turn before, of which the last image is still in use; of 96 + 80 images in all

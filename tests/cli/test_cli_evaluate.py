@@ -172,7 +172,7 @@ def test_some_images_without_a_class_are_counted(
 def test_many_sets_and_all_witnesses_still_fit_a_hundred_columns(calibrated: Path) -> None:
     """A dozen sets, and seven witnesses, which is all there are."""
     detector, generator = Detector.open(calibrated, batch=8, threads=1), np.random.default_rng(0)
-    names = ("jump", "reconstruction", "logit_norm", "energy", "max_logit", "msp", "knn")
+    names = ("jump", "reconstruction", "logit_norm", "energy", "max_logit", "msp", "margin")
 
     def made_up(count: int, shift: float) -> ScoredFiles:
         values = generator.normal(shift, 1, (count, len(names)))

@@ -43,7 +43,7 @@ def alone(run: Run, images: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     assert "unet        none: plans of the classifier alone; images 1x28x28" in done.out
     done = run("calibrate", bundle, "--images", images / "calibration", *MACHINE)
     assert done.code == 0, done
-    assert "plan        the classifier alone, knn + logit_norm by tail: no UNet evaluation" in done.out
+    assert "plan        the classifier alone, margin + inside by tail: no UNet evaluation" in done.out
     assert "guarantee   With 95.0% confidence, at most" in done.out
     return bundle
 
@@ -78,7 +78,7 @@ def test_it_is_inspected_verified_and_evaluated(run: Run, alone: Path, images: P
     done = run("evaluate", alone, "--ind", images / "ind", "--ood", f"digits={images / 'digits'}", "--json", *MACHINE)
     assert done.code == 0, done
     assert done.content["unet_evaluations_per_image"] == 0
-    assert set(done.content["witnesses"]["alone"]) == {"knn", "logit_norm"}
+    assert set(done.content["witnesses"]["alone"]) == {"margin", "inside"}
     assert done.content["witnesses"]["without_unet"] is None
 
 

@@ -59,7 +59,7 @@ def reseal(victim: Path, rewrite: Rewrite) -> Reseal:
 def fused_original(tmp_path_factory: pytest.TempPathFactory, clothes_folder: Path) -> Path:
     """A copy of the shipped bundle, calibrated with a fusion that has a bank; read-only."""
     path = Path(shutil.copytree(SMALL_BUNDLE, tmp_path_factory.mktemp("fused") / "bundle"))
-    changes = {"start_times": (120,), "stride": 120, "repeats": 1, "guidance": 0.0, "witnesses": ("jump", "knn")}
+    changes = {"start_times": (120,), "stride": 120, "repeats": 1, "guidance": 0.0, "witnesses": ("jump", "margin")}
     detector = Detector.load(open_bundle(path), DEFAULT.changed(changes), batch=8, threads=1)
     calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()
     return path

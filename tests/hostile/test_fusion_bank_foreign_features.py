@@ -1,4 +1,4 @@
-"""Attack: a bank that another classifier gave, or that is no table of features, under hashes that are right."""
+"""Attack: a bank that another classifier gave, or that is none, under hashes that are right."""
 
 import io
 from collections.abc import Callable
@@ -18,28 +18,28 @@ def test_a_bank_of_another_number_of_features_is_refused(
 ) -> None:
     for width in [1, 191, 193, 1024]:
         with subtests.test(width=width), undone(fused):
-            replace_bank(pack_bank(np.ones((30, width), np.float32))[1])
+            replace_bank(pack_bank({"margin": {"mean": np.ones(width, np.float32)}})[1])
             text = refusal()
-            assert f"has {width} features per row, the classifier has 192" in text
-            assert "calibrate again" in text
+            assert f"has {width} values for the witness margin, and the models give 192" in text
+            assert "Calibrate again" in text
 
 
-def test_what_is_no_table_of_features_is_refused(
+def test_what_is_no_mean_of_features_is_refused(
     fused: Path, replace_bank: Replace, refusal: Callable[[], str], subtests: pytest.Subtests
 ) -> None:
     for case, features in {
-        "float64": np.ones((30, 192), np.float64),
-        "uint8": np.ones((30, 192), np.uint8),
-        "empty": np.ones((0, 192), np.float16),
-        "one row": np.ones(192, np.float16),
-        "NaN": np.full((30, 192), np.nan, np.float16),
-        "infinite": np.full((30, 192), np.inf, np.float16),
+        "float64": np.ones(192, np.float64),
+        "uint8": np.ones(192, np.uint8),
+        "empty": np.ones(0, np.float32),
+        "rows": np.ones((30, 192), np.float32),
+        "NaN": np.full(192, np.nan, np.float32),
+        "infinite": np.full(192, np.inf, np.float32),
     }.items():
         with subtests.test(case=case), undone(fused):
             buffer = io.BytesIO()
-            np.savez(buffer, features=features)
+            np.savez(buffer, **{"margin.mean": features})
             replace_bank(buffer.getvalue())
-            assert "needs finite float16 features [B, D]; calibrate again" in refusal()
+            assert "needs finite float32 arrays margin.mean [D]; calibrate again" in refusal()
 
 
 def test_what_is_no_array_file_is_refused(

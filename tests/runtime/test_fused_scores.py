@@ -22,7 +22,7 @@ Pixels = npt.NDArray[np.uint8]
 
 # One UNet evaluation an image where only invariance is looked at; every witness that there is a bank or a pass for.
 FAST = DEFAULT.changed({"start_times": (120,), "stride": 120, "repeats": 1, "guidance": 0.0})
-WITH_KNN = FAST.changed({"witnesses": (*DEFAULT.witnesses, "knn")})
+WITH_BANK = FAST.changed({"witnesses": (*DEFAULT.witnesses, "margin", "inside")})
 SHAPE = (8, 1)  # batch and threads
 CLOSE = 1e-5  # another batch may sum in another order; on some CPUs it does not, and the difference is 0
 
@@ -32,7 +32,7 @@ def fusion(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Fu
     """Fitted on thirty clothes."""
     folder = tmp_path_factory.mktemp("fused") / "images"
     unpack_set("fashion-validation", folder, 30)
-    detector = Detector.load(small_bundle, WITH_KNN, batch=SHAPE[0], threads=SHAPE[1])
+    detector = Detector.load(small_bundle, WITH_BANK, batch=SHAPE[0], threads=SHAPE[1])
     return fit_fusion(detector, list_inputs([str(folder)])).fusion
 
 
@@ -51,7 +51,7 @@ def expected(small_bundle: Bundle, fusion: Fusion, both: Pixels) -> npt.NDArray[
 
 
 def open_with(bundle: Bundle, fusion: Fusion, batch: int, threads: int) -> Detector:
-    return Detector.load(bundle, WITH_KNN, batch=batch, threads=threads, fusion=fusion)
+    return Detector.load(bundle, WITH_BANK, batch=batch, threads=threads, fusion=fusion)
 
 
 def test_another_batch_or_number_of_threads_gives_the_same_scores(
@@ -78,10 +78,10 @@ def test_another_order_or_company_gives_the_same_bytes_on_the_same_shape(
 
 def test_a_detector_refuses_the_fusion_of_another_plan(small_bundle: Bundle, fusion: Fusion) -> None:
     plain = small_bundle.plan("plain").changed({"guidance": 0.0})
-    with pytest.raises(UsageError, match=r"The fusion combines jump, .*, knn by tail, the plan jump by tail"):
+    with pytest.raises(UsageError, match=r"combines jump, .*, margin, inside by tail, the plan jump by tail"):
         Detector.load(small_bundle, plain, batch=1, threads=1).with_fusion(fusion)
-    with pytest.raises(UsageError, match=r"knn by tail, the plan jump, .*, knn by sum"):
-        Detector.load(small_bundle, WITH_KNN.changed({"combine": "sum"}), batch=1, threads=1, fusion=fusion)
+    with pytest.raises(UsageError, match=r"inside by tail, the plan jump, .*, inside by sum"):
+        Detector.load(small_bundle, WITH_BANK.changed({"combine": "sum"}), batch=1, threads=1, fusion=fusion)
 
 
 # --- a second writing --------------------------------------------------------------------------------------------

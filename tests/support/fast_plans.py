@@ -3,4 +3,4 @@
 from diffood.runtime.method.plan import DEFAULT
 
 FAST = DEFAULT.changed({"start_times": (120,), "stride": 120, "repeats": 1, "guidance": 0.0})
-WITH_KNN = FAST.changed({"witnesses": (*FAST.witnesses, "knn")})
+WITH_BANK = FAST.changed({"witnesses": (*FAST.witnesses, "margin", "inside")})

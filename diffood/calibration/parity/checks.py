@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from diffood.runtime.assembly.stage import FEATURES, LOGITS
+from diffood.runtime.assembly.stage import LOGITS
 from diffood.runtime.bundle.bundle import Bundle, Precision
 from diffood.runtime.bundle.engines import list_engines, read_plan
 from diffood.runtime.bundle.graphs import list_roles
@@ -20,6 +20,8 @@ from diffood.runtime.golden import (
     observe_reference,
     read_golden,
 )
+from diffood.runtime.method.witnesses.definition import FEATURES
+from diffood.runtime.method.witnesses.registry import inner_vectors
 
 # An engine adds its own rounding (another order of summation) to the error that the export measured on the CPU.
 GOLDEN_SLACK, GOLDEN_FLOOR = 4.0, 2e-3
@@ -114,7 +116,7 @@ def _compare(detector: Detector, wanted: GoldenOutputs, got: GoldenOutputs, refe
 def _limit(detector: Detector, output: str) -> float:
     """The largest error that is allowed, relative to the largest value of an output."""
     bundle, precision = detector.bundle, detector.session.precision
-    if output in (LOGITS, FEATURES):
+    if output in (LOGITS, FEATURES, *inner_vectors(detector.plan.witnesses)):
         return max(GOLDEN_FLOOR, GOLDEN_SLACK * bundle.graph("classify", precision).error)
     errors = [bundle.graph(role, precision).error for role in list_roles(bundle, detector.plan)]
     return DENOISED_SLACK * max(GOLDEN_FLOOR, GOLDEN_SLACK * max(errors))

@@ -158,7 +158,7 @@ def _quantize(task: _Task, entry: GraphEntry) -> GraphEntry:
         found = search(model, clips, measured, JUDGED[role], BUDGETS[role], rows)
     except ExportError as error:
         raise ExportError(f"{entry.file}: {error}") from None
-    onnx.save(found.model, path)
+    onnx.save(onnx.shape_inference.infer_shapes(found.model), path)  # sizes of feature maps, for witnesses of them
     outputs = tuple(value.name for value in model.graph.output)
     prove_structure(path, tuple(value.name for value in model.graph.input), outputs, entry.opset)
     weights = prove_types(path, "int8")

@@ -6,13 +6,11 @@ image uint8 [B, C, H, W] -> a stage of all repeats -> witnesses after each of th
   -> predicted_class, confidence, denoised, heat_map
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from diffood.runtime.assembly.recipe import Recipe, Stage
 from diffood.runtime.assembly.stage import (
     BATCH,
-    FEATURES,
     IMAGE,
     LOGITS,
     SOUND,
@@ -21,12 +19,12 @@ from diffood.runtime.assembly.stage import (
     denoise_images,
     output_denoised,
 )
-from diffood.runtime.assembly.tail import MeasuredStage, judge, nearest_distance
+from diffood.runtime.assembly.tail import MeasuredStage, judge
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.fusion import Fusion
-from diffood.runtime.method.witnesses.definition import Traces
+from diffood.runtime.method.witnesses.definition import FEATURES, Traces
 from diffood.runtime.method.witnesses.reconstruction import blurred_difference
-from diffood.runtime.method.witnesses.registry import WITNESSES, measurable
+from diffood.runtime.method.witnesses.registry import WITNESSES, Bank, measurable, require_width
 from diffood.runtime.onnx import messages
 from diffood.runtime.onnx.builder import GraphBuilder, Value
 
@@ -53,7 +51,8 @@ def build_detector(recipe: Recipe, calibrated: CalibratedScale | None) -> bytes:
     denoised [B, C, H, W] in [-1, 1] (from the largest start time, with the first noise) and heat_map [B, H, W] (root
     mean square change, blurred);
     with a calibration score (NaN, and flagged, where a value that it came from is not finite), p_value, threshold,
-    is_ood bool and stage int64, each [B]; without one logits [B, K], features [B, D], each witness by name, [B], and
+    is_ood bool and stage int64, each [B]; without one logits [B, K], features [B, D], vectors from
+    inside, see Evidence, each other witness by name, [B], and
     sound bool [B], whether all that the models gave is finite.
     """
     builder, plan = GraphBuilder(), recipe.plan
@@ -62,12 +61,14 @@ def build_detector(recipe: Recipe, calibrated: CalibratedScale | None) -> bytes:
     if plan.denoises:
         traces = denoise_images(recipe, Stage(number=0, first=0, last=plan.repeats), image, traces)
     bank = calibrated.fusion.bank if calibrated and calibrated.fusion else None
-    stages = _by_stage(recipe, traces, {} if bank is None else {"knn": nearest_distance(traces.features, bank)})
+    stages = _by_stage(recipe, traces, bank or {})
     predicted = builder.node("ArgMax", traces.logits, axis=1, keepdims=0)
     confidence = builder.node("Softmax", traces.logits, axis=1).reduce("ReduceMax", 1)
     if calibrated is None:
         builder.output(LOGITS, traces.logits, messages.FLOAT, (BATCH, recipe.classes))
         builder.output(FEATURES, traces.features, messages.FLOAT, (BATCH, recipe.features))
+        for name, vectors in traces.inner.items():
+            builder.output(name, vectors, messages.FLOAT, (BATCH, recipe.width(name)))
         builder.output(SOUND, stages[-1].sound, messages.BOOL, (BATCH,))
         for name, value in stages[-1].values.items():
             builder.output(name, value, messages.FLOAT, (BATCH,))
@@ -85,11 +86,15 @@ def build_detector(recipe: Recipe, calibrated: CalibratedScale | None) -> bytes:
     return builder.serialise(recipe.parts.domains)
 
 
-def _by_stage(recipe: Recipe, traces: Traces, from_bank: Mapping[str, Value]) -> list[MeasuredStage]:
+def _by_stage(recipe: Recipe, traces: Traces, bank: Bank) -> list[MeasuredStage]:
     """What there is after each stage of the plan, the last after all repeats."""
     plan, builder = recipe.plan, traces.x.builder
-    known, of_denoised = dict(from_bank), {}
+    known, of_denoised = dict[str, Value](), {}
     for name in plan.witnesses:
+        if (how := WITNESSES[name].comparison) and name in bank:
+            require_width(name, bank[name], recipe.width(how.vector))
+            vectors = traces.features if how.vector == FEATURES else traces.inner[how.vector]
+            known[name] = how.write(bank[name], vectors, traces.logits)
         if write := WITNESSES[name].of_image:
             known[name] = write(traces)
         if write := WITNESSES[name].of_denoised:

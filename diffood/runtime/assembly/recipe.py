@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from diffood.errors import BundleError
+from diffood.errors import BundleError, UsageError
+from diffood.runtime.assembly.pooling import pooled_length
 from diffood.runtime.assembly.tensors import require_tensors
 from diffood.runtime.bundle.bundle import Bundle, Precision, Role
 from diffood.runtime.bundle.graphs import list_roles, read_graph
@@ -12,7 +13,12 @@ from diffood.runtime.bundle.weights_file import Weight
 from diffood.runtime.method.noise import NoisePool, make_pool
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import StepTable
-from diffood.runtime.method.witnesses.registry import classify_denoised
+from diffood.runtime.method.witnesses.definition import FEATURES
+from diffood.runtime.method.witnesses.inside import INSIDE
+from diffood.runtime.method.witnesses.logits import LOGIT_NORM
+from diffood.runtime.method.witnesses.margin import MARGIN
+from diffood.runtime.method.witnesses.registry import classify_denoised, inner_vectors
+from diffood.runtime.onnx.inner_maps import SHRINKING, InnerMap, find_inner_maps
 from diffood.runtime.onnx.parts import Part
 
 Planes = tuple[int, int, int]
@@ -81,6 +87,7 @@ class Recipe:
         classes: Number K of logits.
         features: Length D of the features.
         outside: Weights that the bundle keeps outside its graphs, by their names in what is assembled.
+        inside: The classifier's maps that the witness inside compares; none where the plan is without it.
     """
 
     parts: Parts
@@ -93,6 +100,11 @@ class Recipe:
     classes: int
     features: int
     outside: Mapping[str, Weight]
+    inside: tuple[InnerMap, ...] = ()
+
+    def width(self, vector: str) -> int:
+        """Length of a vector that witnesses compare."""
+        return self.features if vector == FEATURES else pooled_length(self.inside)
 
     @property
     def own_origin(self) -> bool:
@@ -127,7 +139,18 @@ def make_recipe(bundle: Bundle, plan: Plan, precision: Precision, *, weights: bo
         classes=len(manifest.class_names),
         features=manifest.feature_count,
         outside=outside,
+        inside=_find_inside(bundle, parts["classify"]) if INSIDE.name in inner_vectors(plan.witnesses) else (),
     )
+
+
+def _find_inside(bundle: Bundle, classify: Part) -> tuple[InnerMap, ...]:
+    maps = find_inner_maps(classify.graph, SHRINKING)
+    if not maps:
+        raise UsageError(
+            f"The classifier of {bundle.path} has no feature maps whose size its graph tells, so the witness inside "
+            f"cannot be measured: name others with --witnesses, such as {MARGIN.name} and {LOGIT_NORM.name}."
+        )
+    return maps
 
 
 def _require_one_version(bundle: Bundle, files: Mapping[tuple[str, int], str]) -> None:

@@ -14,14 +14,16 @@ from dataclasses import replace
 import numpy as np
 
 from diffood.runtime.assembly.noise import draw_noise
+from diffood.runtime.assembly.pooling import pool_maps
 from diffood.runtime.assembly.recipe import Recipe, Stage
 from diffood.runtime.assembly.steps import StepSettings, denoise, noised
-from diffood.runtime.method.witnesses.definition import Traces
+from diffood.runtime.method.witnesses.definition import FEATURES, Traces
+from diffood.runtime.method.witnesses.inside import INSIDE
 from diffood.runtime.method.witnesses.registry import WITNESSES, classify_denoised
 from diffood.runtime.onnx import messages
 from diffood.runtime.onnx.builder import GraphBuilder, Value
 
-IMAGE, LOGITS, FEATURES, DENOISED, SOUND = "image", "logits", "features", "denoised", "sound"
+IMAGE, LOGITS, DENOISED, SOUND = "image", "logits", "denoised", "sound"
 LARGEST = float(np.finfo(np.float32).max)
 BATCH = "batch"  # the dimension that is free
 
@@ -30,9 +32,9 @@ def build_stage(recipe: Recipe, stage: Stage) -> bytes:
     """The model of a stage.
 
     Inputs: image uint8 [B, C, H, W]; logits [B, K] and features [B, D] as well if it does not classify.
-    Outputs: logits and features if it does; if it denoises, sound [B, R, T], 1 where all values of a denoised image are
-    finite before it is clamped, and, by name, what the plan's witnesses say of each, [B, R, T]; denoised [B, C, H, W],
-    see Evidence, if its first repeat is the plan's.
+    Outputs: logits, features and vectors from inside the classifier, see Evidence, if it does; if it denoises, sound
+    [B, R, T], 1 where all values of a denoised image are finite before it is clamped, and, by name, what the plan's
+    witnesses say of each, [B, R, T]; denoised [B, C, H, W], see Evidence, if its first repeat is the plan's.
     """
     builder = GraphBuilder()
     image = builder.input(IMAGE, messages.UINT8, (BATCH, *recipe.image))
@@ -41,6 +43,8 @@ def build_stage(recipe: Recipe, stage: Stage) -> bytes:
         traces = classify_images(recipe, image)
         builder.output(LOGITS, traces.logits, messages.FLOAT, logits_shape)
         builder.output(FEATURES, traces.features, messages.FLOAT, features_shape)
+        for name, vectors in traces.inner.items():
+            builder.output(name, vectors, messages.FLOAT, (BATCH, recipe.width(name)))
     else:
         logits = builder.input(LOGITS, messages.FLOAT, logits_shape)
         features = builder.input(FEATURES, messages.FLOAT, features_shape)
@@ -75,8 +79,10 @@ def from_pixels(image: Value) -> Value:
 def classify_images(recipe: Recipe, image: Value) -> Traces:
     """What the classifier says of images."""
     x = from_pixels(image)
-    found = recipe.parts.classify(image.builder, {"x": x})
-    return _traces(recipe, x, found[LOGITS], found[FEATURES])
+    inside = recipe.inside
+    found = recipe.parts.classify(image.builder, {"x": x}, [inner.name for inner in inside])
+    traces = _traces(recipe, x, found[LOGITS], found[FEATURES])
+    return replace(traces, inner={INSIDE.name: pool_maps(inside, found)}) if inside else traces
 
 
 def _traces(recipe: Recipe, x: Value, logits: Value, features: Value) -> Traces:

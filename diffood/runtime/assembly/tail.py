@@ -14,9 +14,6 @@ from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.method.fusion import FittedWitness
 from diffood.runtime.method.plan import Combination
-from diffood.runtime.method.scoring import Array
-from diffood.runtime.method.witnesses.jump import unit
-from diffood.runtime.method.witnesses.knn import NEIGHBOUR
 from diffood.runtime.onnx import messages
 from diffood.runtime.onnx.builder import GraphBuilder, Value
 
@@ -194,12 +191,3 @@ def _compare(score: Value, predicted: Value, calibration: Calibration) -> tuple[
     above = counts.cast(messages.FLOAT).reduce("ReduceSum", 1)
     threshold, size = (builder.node("Gather", builder.constant(table), place, axis=0) for table in (thresholds, sizes))
     return (above + 1.0) / (size + 1.0), threshold
-
-
-def nearest_distance(features: Value, bank: Array) -> Value:
-    """Distance [B] of features [B, D] to the NEIGHBOUR-th nearest row of a bank: see witnesses.knn."""
-    builder = features.builder
-    similarity = unit(features, bank.shape[1]) @ builder.constant(bank.T)
-    count = builder.integers([min(NEIGHBOUR, len(bank))])
-    nearest = builder.node("TopK", similarity, count, axis=1, outputs=2).reduce("ReduceMin", 1)
-    return builder.node("Sqrt", builder.node("Max", -nearest * 2.0 + 2.0, 0.0))

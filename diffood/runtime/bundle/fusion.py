@@ -5,8 +5,9 @@ calibration.fusing fits it on in-distribution images; the calibration that was f
 
 import hashlib
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,9 @@ from diffood.runtime.bundle.arrays import load_arrays
 from diffood.runtime.bundle.bundle import KEPT, Bundle, FileName, Sha256, kept_folder
 from diffood.runtime.method.fusion import FittedWitness, fuse
 from diffood.runtime.method.plan import Combination, Plan
-from diffood.runtime.method.scoring import Array, Float, unit
-from diffood.runtime.method.witnesses.registry import WITNESSES, Witness, measurable, need_bank
+from diffood.runtime.method.scoring import Float
+from diffood.runtime.method.witnesses.definition import FEATURES, Reference
+from diffood.runtime.method.witnesses.registry import WITNESSES, Bank, Witness, measurable, need_bank, require_width
 from diffood.runtime.printable import shell_word
 from diffood.runtime.records import Record
 
@@ -27,7 +29,7 @@ BANK_DIGITS = 12  # of its sha256, in its file's name
 
 
 class BankEntry(Record):
-    """The file of the features that witnesses such as "knn" compare with: sha256 of its bytes and their number."""
+    """The file of what witnesses such as "margin" compare with: sha256 of its bytes and their number."""
 
     file: FileName
     sha256: Sha256
@@ -64,7 +66,7 @@ class FusionRecord(Record):
         combine: The rule.
         witnesses: Fitted witnesses for images that go through all repeats.
         n: Images it was fitted on; the threshold was fitted on others.
-        bank: File of the bank of features, if a witness needs one.
+        bank: File of the bank, if a witness compares images with in-distribution ones.
         stages: Rules of the plan's stages, in their order.
     """
 
@@ -115,30 +117,48 @@ class FusionRecord(Record):
 
 @dataclass(frozen=True)
 class Fusion:
-    """A record with its bank float32 [B, D] of unit rows, None where no witness needs one."""
+    """A record with its bank, None where no witness needs one."""
 
     record: FusionRecord
-    bank: Array | None = None
+    bank: Bank | None = None
 
 
-def pack_bank(features: Array) -> tuple[BankEntry, bytes]:
-    """The entry and the file's bytes of a bank of features [B, D]; float16 changes distances by a thousandth."""
+def pack_bank(bank: Bank) -> tuple[BankEntry, bytes]:
+    """The entry and the file's bytes of a bank."""
+    arrays: dict[str, Any] = {
+        f"{name}.{array}": values for name, found in bank.items() for array, values in found.items()
+    }
     buffer = io.BytesIO()
-    np.savez(buffer, features=unit(features).astype(np.float16))
+    np.savez(buffer, **arrays)
     data = buffer.getvalue()
     digest = hashlib.sha256(data).hexdigest()
     return BankEntry(file=f"bank.{digest[:BANK_DIGITS]}.npz", sha256=digest, size=len(data)), data
 
 
-def unpack_bank(data: bytes, name: str) -> Array:
-    """Unit rows float32 [B, D] from the bytes of a bank. Raises BundleError if they are not one.
+def unpack_bank(data: bytes, name: str, witnesses: Sequence[Witness]) -> Bank:
+    """What these witnesses compare with, from the bytes of a bank. Raises BundleError if it is not there or unfit."""
+    found = load_arrays(data, name, remedy="calibrate again")
+    bank = {}
+    for witness in need_bank(witnesses):
+        how = WITNESSES[witness].comparison
+        assert how is not None
+        reference = {array: found.get(f"{witness}.{array}", np.empty(0)) for array in how.axes}
+        if not _fits(how.axes, reference):
+            wanted = ", ".join(f"{witness}.{array} [{', '.join(axes)}]" for array, axes in how.axes.items())
+            raise BundleError(f"{name} needs finite float32 arrays {wanted}; calibrate again.")
+        bank[witness] = reference
+    return bank
 
-    Made unit again, since float16 leaves their lengths a little off, which alone moves a small distance by a hundredth.
-    """
-    found = load_arrays(data, name, remedy="calibrate again").get("features")
-    if found is None or found.ndim != 2 or found.dtype != np.float16 or not np.isfinite(found).all() or not found.size:
-        raise BundleError(f"{name} needs finite float16 features [B, D]; calibrate again.")
-    return unit(found).astype(np.float32)
+
+def _fits(axes: Mapping[str, str], reference: Reference) -> bool:
+    """Whether arrays have these axes, those of one letter in one length, and finite float32 values."""
+    sizes: dict[str, int] = {}
+    for name, array in reference.items():
+        if array.dtype != np.float32 or array.ndim != len(axes[name]) or not array.size or not np.isfinite(array).all():
+            return False
+        if any(sizes.setdefault(letter, size) != size for letter, size in zip(axes[name], array.shape, strict=True)):
+            return False
+    return True
 
 
 def save_bank(bundle: Bundle, entry: BankEntry, data: bytes) -> None:
@@ -148,15 +168,13 @@ def save_bank(bundle: Bundle, entry: BankEntry, data: bytes) -> None:
 
 
 def load_fusion(bundle: Bundle, record: FusionRecord) -> Fusion:
-    """The fusion of a record with its bank. Raises BundleError if that is missing, changed or has other features."""
+    """The fusion of a record with its bank. Raises BundleError if that is missing, changed or unfit."""
     if record.bank is None:
         return Fusion(record)
-    bank = unpack_bank(read_bank(bundle, record.bank), record.bank.file)
-    if bank.shape[1] != bundle.manifest.feature_count:
-        raise BundleError(
-            f"{kept_folder(bundle) / record.bank.file} has {bank.shape[1]} features per row, the classifier has "
-            f"{bundle.manifest.feature_count}; {_remedy(bundle)}."
-        )
+    bank = unpack_bank(read_bank(bundle, record.bank), record.bank.file, record.names)
+    for name, reference in bank.items():
+        if (how := WITNESSES[name].comparison) and how.vector == FEATURES:  # the graphs alone tell the others' lengths
+            require_width(name, reference, bundle.manifest.feature_count)
     return Fusion(record, bank)
 
 

@@ -32,13 +32,6 @@ class Gaussians:
     precisions: Array
     across: float
 
-    def distance(self, vector: Array) -> float:
-        """Distance of a vector [D] from the nearest mean, in standard deviations."""
-        off = unit(vector).astype(np.float32) - self.means
-        along = off @ self.axes
-        within, all_of_it = (along * along * (self.precisions - self.across)).sum(axis=1), (off * off).sum(axis=1)
-        return float(np.sqrt(max(0.0, float((within + all_of_it * self.across).min()))))
-
 
 @dataclass(frozen=True)
 class FittedGaussians:
@@ -59,7 +52,8 @@ def fit_gaussians(vectors: Array, classes: npt.NDArray[np.int64]) -> FittedGauss
     present, place, counts = np.unique(classes, return_inverse=True, return_counts=True)
     means = np.stack([rows[place == index].mean(axis=0) for index in range(len(present))])
     centred = rows - means[place]
-    isotropic = max(float((centred**2).sum() / centred.size), np.finfo(np.float64).tiny)
+    rounding = float(np.finfo(np.float32).eps) ** 2
+    isotropic = max(float((centred**2).sum() / centred.size), rounding)
     _, spread, axes = np.linalg.svd(centred, full_matrices=False)
     across = SHRINKAGE * isotropic
     variances = (1 - SHRINKAGE) * spread**2 / len(rows) + across
@@ -85,7 +79,8 @@ def _leave_one_out(
 
     def product(one: Float, other: Float) -> Float:
         """oneᵀ · precision · other, row by row."""
-        return ((one @ axes) * precisions * (other @ axes)).sum(axis=1) + (one * other).sum(axis=1) * fitted.across
+        along = ((one @ axes) * precisions * (other @ axes)).sum(axis=1)
+        return np.asarray(along + (one * other).sum(axis=1) * fitted.across)
 
     own = rows - means[place]
     size = counts[place].astype(np.float64)

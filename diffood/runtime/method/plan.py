@@ -139,7 +139,7 @@ PLAIN = Plan(start_times=(360,), stride=360, repeats=2, guidance=2.0)
 # With the other witnesses of the same pass. docs/detection.md: what each adds, what was left out, what stages save.
 DEFAULT = PLAIN.changed({"witnesses": ("jump", "reconstruction", "logit_norm", "energy"), "stages": (1,)})
 # The classifier's own witnesses, for a bundle without a UNet. docs/detection.md: what they find, and what they miss.
-CLASSIFIER = Plan(start_times=(), stride=1, repeats=0, guidance=0.0, witnesses=("knn", "logit_norm"))
+CLASSIFIER = Plan(start_times=(), stride=1, repeats=0, guidance=0.0, witnesses=("margin", "inside"))
 # One evaluation an image: no guidance, and no denoised image is classified.
 FAST = Plan(
     start_times=(360,),

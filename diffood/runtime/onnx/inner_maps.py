@@ -55,7 +55,12 @@ def find_inner_maps(graph: Any, operators: Collection[str]) -> tuple[InnerMap, .
 
     found = [maps[name] for node in graph.node for name in node.output if name in maps and name in readers]
     found = [inner for inner in found if ends(inner)]
-    return tuple(inner for at, inner in enumerate(found) if [later.size for later in found[at:]].count(inner.size) <= MOST)
+
+    def remaining(at: int) -> int:
+        """How many maps of the same size there are from here on."""
+        return [inner.size for inner in found[at:]].count(found[at].size)
+
+    return tuple(inner for at, inner in enumerate(found) if remaining(at) <= MOST)
 
 
 def _maps(graph: Any) -> Iterator[InnerMap]:

@@ -39,7 +39,9 @@ class Part:
         weights = {tensor.name for tensor in message.graph.initializer}
         self.inputs = tuple(value.name for value in message.graph.input if value.name not in weights)
 
-    def __call__(self, builder: GraphBuilder, feeds: Mapping[str, Value], inner: Iterable[str] = ()) -> dict[str, Value]:
+    def __call__(
+        self, builder: GraphBuilder, feeds: Mapping[str, Value], inner: Iterable[str] = ()
+    ) -> dict[str, Value]:
         """Write it for these inputs, of which it takes those it knows; its outputs by name, and tensors inside it."""
         known = {name: feeds[name].name for name in self.inputs}
         known |= {weight.name: builder.hold(self.name_of(weight.name), weight) for weight in self.graph.initializer}

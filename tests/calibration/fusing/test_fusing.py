@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from fast_plans import FAST, WITH_KNN
+from fast_plans import FAST, WITH_BANK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import assert_refused
 from scipy.stats import skew
-from sklearn.neighbors import NearestNeighbors
 
 from diffood.calibration.calibrate import Calibrated, calibrate_files, require_enough
 from diffood.calibration.fusing.fusion import fit_fusion
@@ -42,7 +41,7 @@ from diffood.runtime.inputs.items import LocalFile
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.fusion import standardise
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.method.witnesses.registry import Witness
+from diffood.runtime.method.witnesses.registry import WITNESSES, Witness
 from diffood.runtime.pipeline import observe_files
 from diffood.runtime.sessions import SessionRequest, StageTensors
 from diffood.runtime.sessions.onnxruntime import OnnxRuntimeSession
@@ -208,23 +207,25 @@ def test_a_file_that_can_be_read_but_is_no_image_is_reported_from_either_part(
 def test_centres_and_scales_are_those_of_the_fitted_images(folder: Path, calibrated: Calibrated) -> None:
     sources = list_inputs([str(folder)])
     fitted = split_sources(sources).fit
-    bare = Detector.load(calibrated.detector.bundle, WITH_KNN, batch=BATCH, threads=1)
+    bare = Detector.load(calibrated.detector.bundle, WITH_BANK, batch=BATCH, threads=1)
     seen = [found.result for found in observe_files(bare, fitted) if found.result]
     assert len(seen) == len(fitted) == 32
     columns: dict[str, list[float]] = {"jump": [float(found.distances["jump"].mean()) for found in seen]}
     columns["energy"] = [-float(np.log(np.exp(found.logits.astype(np.float64)).sum())) for found in seen]
     columns["logit_norm"] = [-float(np.sqrt(len(found.logits)) * found.logits.std(dtype=float)) for found in seen]
-    features = np.stack([found.features for found in seen]).astype(np.float64)
-    search = NearestNeighbors(n_neighbors=5).fit(features / np.linalg.norm(features, axis=1, keepdims=True))
-    columns["knn"] = search.kneighbors()[0][:, -1].tolist()
+    for name in ("margin", "inside"):
+        how = WITNESSES[name].comparison
+        assert how is not None
+        vectors = [vector for found in seen if (vector := found.vector(how.vector)) is not None]
+        columns[name] = how.fit(np.stack(vectors), np.stack([found.logits for found in seen]))[1].tolist()
     record = calibrated.calibration.fusion
     assert record is not None
-    assert record.names == WITH_KNN.witnesses
+    assert record.names == WITH_BANK.witnesses
     assert (record.combine, record.n) == ("tail", 32)
     for witness in record.witnesses:
         if witness.name == "reconstruction":  # tests/runtime/method writes it a second time
             continue
-        close = {"rel": 1e-3 if witness.name == "knn" else 1e-5}  # of float16
+        close = {"rel": 1e-5}
         assert witness.center == pytest.approx(np.mean(columns[witness.name]), **close), witness.name
         assert witness.scale == pytest.approx(np.std(columns[witness.name], ddof=1), **close), witness.name
 
@@ -234,7 +235,7 @@ def test_calibration_images_have_standardised_witnesses(calibrated: Calibrated) 
     record = calibrated.calibration.fusion
     assert record is not None
     values = calibrated.files.witnesses
-    assert values.shape == (64, 5)
+    assert values.shape == (64, 6)
     z = standardise(record.witnesses, values)
     assert np.abs(z.mean(axis=0)).max() < 4 * np.sqrt(1 / 32 + 1 / 64)
     assert np.all((z.std(axis=0) > 0.5) & (z.std(axis=0) < 2))
@@ -303,7 +304,7 @@ def is_bright(pixels: Pixels) -> npt.NDArray[np.bool_]:
     return np.asarray(pixels.mean(axis=(1, 2, 3)) > 115)
 
 
-@pytest.mark.parametrize("plan", [WITH_KNN, FAST], ids=["with their witness", "without a witness of features"])
+@pytest.mark.parametrize("plan", [WITH_BANK, FAST], ids=["with their witness", "without a witness of features"])
 def test_images_with_values_that_are_not_finite_are_refused_by_name(
     small_bundle: Bundle, folder: Path, plan: Plan
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fast_plans import WITH_KNN
+from fast_plans import WITH_BANK
 from halved_graphs import add_halved_graphs
 from rounded_graphs import add_rounded_graphs
 
@@ -27,7 +27,7 @@ LENIENT = ParityLimits(flips=0.02, auroc_shift=0.01)
 
 @pytest.fixture(scope="module", params=["small", pytest.param("zoo", marks=pytest.mark.slow)])
 def calibrated(request: pytest.FixtureRequest, small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of a bundle with graphs that stand for FP16, calibrated in FP32 with every default witness and knn.
+    """A copy of a bundle with graphs that stand for FP16, calibrated in FP32 with every default witness and a bank.
 
     Those of the small bundle have rounded weights; those of the zoo were exported in FP16, which takes a while.
     """
@@ -39,7 +39,7 @@ def calibrated(request: pytest.FixtureRequest, small_bundle: Bundle, tmp_path_fa
     else:
         add_rounded_graphs(path, "fp16")
     unpack_set("fashion-validation", root / "images", 150)
-    detector = Detector.load(open_bundle(path), WITH_KNN, batch=BATCH, threads=1)
+    detector = Detector.load(open_bundle(path), WITH_BANK, batch=BATCH, threads=1)
     calibrate_files(detector, list_inputs([str(root / "images")]), 0.05, 0.95, "pac").save()
     return path
 
@@ -109,7 +109,7 @@ def test_a_judgement_ends_with_the_fusion_it_was_made_with(
 ) -> None:
     assert verify(bundle, sets).passed
     unpack_set("fashion-validation", tmp_path / "images", 120)  # thirty fewer: another fusion
-    fresh = Detector.load(open_bundle(bundle), WITH_KNN, batch=BATCH, threads=1)
+    fresh = Detector.load(open_bundle(bundle), WITH_BANK, batch=BATCH, threads=1)
     calibrate_files(fresh, list_inputs([str(tmp_path / "images")]), 0.05, 0.95, "pac").save()
     with pytest.raises(CalibrationError, match="diffood verify"):
         Detector.open(bundle, precision="fp16", batch=BATCH, threads=1).calibration()

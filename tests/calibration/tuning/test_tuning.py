@@ -145,9 +145,9 @@ def test_without_a_null_class_no_plan_is_guided_and_times_scale_with_the_schedul
     assert all(full_cost(bundle, plan) > 0 for plan in plans)
 
 
-def test_a_plan_with_knn_has_no_trace() -> None:
-    with pytest.raises(UsageError, match="knn"):
-        trace_of(DEFAULT.changed({"witnesses": (*DEFAULT.witnesses, "knn")}))
+def test_a_plan_with_a_bank_has_no_trace() -> None:
+    with pytest.raises(UsageError, match="margin"):
+        trace_of(DEFAULT.changed({"witnesses": (*DEFAULT.witnesses, "margin")}))
 
 
 @pytest.fixture(scope="module")

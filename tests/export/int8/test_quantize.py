@@ -32,11 +32,13 @@ from diffood.export.int8.quantize import BUDGETS, FEWEST_IMAGES, JUDGED, quantiz
 from diffood.export.int8.states import FEWEST_TIMES, States, record_states
 from diffood.export.onnx.precision import LIMITS, count_products
 from diffood.export.onnx.proof import prove_equal, run_onnx
+from diffood.runtime.assembly.recipe import make_recipe
 from diffood.runtime.bundle.bundle import Bundle, Role, open_bundle
 from diffood.runtime.bundle.detectors import read_detector
 from diffood.runtime.bundle.writing import write_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import from_pixels
+from diffood.runtime.method.plan import CLASSIFIER
 from diffood.runtime.method.schedule import Sampler
 from diffood.zoo.images import load_set
 
@@ -242,6 +244,11 @@ def test_onnxruntime_has_an_int8_kernel_for_every_int8_convolution(quantised: Qu
         kernels = onnx.load(tmp_path / f"{role}.onnx").graph.node
         assert wanted > 0
         assert sum(node.op_type == "QLinearConv" for node in kernels) == wanted, role
+
+
+def test_the_witness_inside_finds_the_same_maps_in_it(quantised: Quantised) -> None:
+    fp32, int8 = (make_recipe(quantised.bundle, CLASSIFIER, precision).inside for precision in ("fp32", "int8"))
+    assert [(inner.channels, inner.size) for inner in int8] == [(inner.channels, inner.size) for inner in fp32] != []
 
 
 def test_a_row_does_not_depend_on_the_batch(quantised: Quantised) -> None:

@@ -5,6 +5,7 @@ from oracle import Scratch, attempt
 from diffood.export.sources.checkpoint import open_checkpoint
 from diffood.runtime.bundle.arrays import load_arrays, load_noise_levels
 from diffood.runtime.bundle.fusion import unpack_bank
+from diffood.runtime.method.witnesses.registry import WITNESSES
 
 SCRATCH = Scratch()
 
@@ -15,7 +16,7 @@ def use(data: bytes) -> None:
     if kind == b"n":
         attempt(lambda: load_arrays(data, "arrays.npz"))
         attempt(lambda: load_noise_levels(data, SCRATCH.path / "levels.npz"))
-        attempt(lambda: unpack_bank(data, "bank.npz"))
+        attempt(lambda: unpack_bank(data, "bank.npz", tuple(WITNESSES)))
     elif kind in (b"s", b"t"):
         path = SCRATCH.file("weights.safetensors" if kind == b"s" else "weights.pt", data)
         attempt(lambda: open_checkpoint(path))

@@ -43,7 +43,7 @@ PLANS: dict[str, Plan] = {
         {**CHEAP, "start_times": (120, 240), "space": "features", "norm": "l2", "compare": "neighbour", "seed": 9}
     ),
     "sum of witnesses": FUSED.changed({"combine": "sum", "witnesses": ("jump", "msp", "max_logit")}),
-    "a bank": FUSED.changed({"witnesses": ("knn", "reconstruction", "energy")}),
+    "a bank": FUSED.changed({"witnesses": ("margin", "inside", "reconstruction", "energy")}),
     "one witness": PLAIN.changed({"start_times": (240,), "stride": 120, "repeats": 2}),
     "the classifier alone": CLASSIFIER,
 }

@@ -143,17 +143,19 @@ def test_images_the_models_cannot_bear_are_flagged(recipe: Recipe, scale: Calibr
     np.testing.assert_allclose(answer["p_value"], 1 / (scale.calibration.n + 1), rtol=1e-6)
 
 
-def test_the_nearest_of_a_bank_counts_where_a_witness_needs_one(
+def test_what_a_bank_holds_counts_where_a_witness_needs_one(
     small_bundle: Bundle, images: Pixels, tmp_path: Path
 ) -> None:
-    plan = STAGED.changed({"witnesses": ("knn", "energy"), "stages": (), "repeats": 1, "start_times": (120,)})
+    plan = STAGED.changed(
+        {"witnesses": ("margin", "inside", "energy"), "stages": (), "repeats": 1, "start_times": (120,)}
+    )
     unpack_set("fashion-validation", tmp_path / "images", 200)
     detector = Detector.load(small_bundle, plan, batch=16, threads=1)
     done = calibrate_files(detector, list_inputs([str(tmp_path / "images")]), 0.1, 0.9, "pac")
     assert done.fitted is not None
     recipe = make_recipe(small_bundle, plan, "fp32")
     answer = run_stage(build_detector(recipe, CalibratedScale(done.calibration, done.fitted.fusion)), image=images)
-    scored = detector.with_fusion(done.fitted.fusion).score(images).score  # neither witness looks at the noise
+    scored = detector.with_fusion(done.fitted.fusion).score(images).score  # no witness looks at the noise
     np.testing.assert_allclose(answer["score"], scored, rtol=1e-4)
 
 

@@ -82,7 +82,7 @@ def test_fewer_repeats_drop_the_stages_beyond_them_and_one_witness_drops_all() -
 def test_a_fit_is_needed_by_several_witnesses_a_bank_or_stages() -> None:
     one = PLAIN.changed({"repeats": 2})
     assert not one.fused
-    for changes in ({"witnesses": ("jump", "energy")}, {"witnesses": ("knn",)}, {"stages": (1,)}):
+    for changes in ({"witnesses": ("jump", "energy")}, {"witnesses": ("margin",)}, {"stages": (1,)}):
         assert one.changed(changes).fused, changes
     assert DEFAULT.plain == PLAIN
 
@@ -152,7 +152,7 @@ def test_a_plan_denoises_or_judges_by_the_classifier_alone() -> None:
         (PLAIN, {"start_times": ()}, rf"{together} \[\] and 2 repeats"),
         (PLAIN, {"repeats": 0}, rf"{together} \[360\] and 0 repeats"),
         (CLASSIFIER, {"repeats": 1}, rf"{together} \[\] and 1 repeats"),
-        (CLASSIFIER, {"witnesses": ("knn", "reconstruction")}, "not all of knn, reconstruction can be measured"),
+        (CLASSIFIER, {"witnesses": ("inside", "reconstruction")}, "not all of inside, reconstruction can be measured"),
         (CLASSIFIER, {"stages": (0,)}, "end before the last of 0 repeats"),
     ):
         with pytest.raises(UsageError, match=problem):

@@ -12,18 +12,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from reconstruction import reconstruction
 from scipy.special import logsumexp, softmax
-from sklearn.neighbors import NearestNeighbors
 
+from diffood.errors import BundleError
 from diffood.runtime.method.witnesses.definition import Evidence
-from diffood.runtime.method.witnesses.knn import NEIGHBOUR, knn
+from diffood.runtime.method.witnesses.inside import fit_classes, nearest_class
 from diffood.runtime.method.witnesses.logits import energy, logit_norm
+from diffood.runtime.method.witnesses.margin import fit_margin, margin
 from diffood.runtime.method.witnesses.registry import (
     WITNESSES,
+    Bank,
     Witness,
     classify_denoised,
+    inner_vectors,
     measurable,
     measure,
-    measure_in_bank,
     need_bank,
 )
 
@@ -48,7 +50,15 @@ def evidence_of(logits: Array, features: Array | None = None, jump: tuple[float,
         repeats=2,
         distances={"jump": jumps, "reconstruction": np.array([[0.04, 0.12], [0.2, 0.28]], np.float32)},
         denoised=pictures(shape=(1, 4, 4), seed=1),
+        inner={"inside": np.array([0.5, -1, 2, 0.25], np.float32)},
     )
+
+
+def some_bank(seed: int) -> Bank:
+    """Of 30 vectors of three classes, for what `evidence_of` gives."""
+    drawn = np.random.default_rng(seed)
+    logits, features, inside = (drawn.normal(size=(30, width)).astype(np.float32) for width in (3, 3, 4))
+    return {"margin": fit_margin(features, logits)[0], "inside": fit_classes(inside, logits)[0]}
 
 
 # --- reconstruction ----------------------------------------------------------------------------------------------
@@ -166,61 +176,6 @@ def test_max_logit_and_msp_are_what_they_are_called(logits: Array) -> None:
     assert value("msp", logits) == pytest.approx(-softmax(wide).max(), rel=1e-12)
 
 
-# --- knn ---------------------------------------------------------------------------------------------------------
-
-
-def unit_rows(count: int, width: int, seed: int) -> Array:
-    rows = np.random.default_rng(seed).normal(size=(count, width))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def test_knn_is_the_distance_scikit_learn_finds(subtests: pytest.Subtests) -> None:
-    for count, width in [(1, 4), (4, 3), (5, 8), (6, 8), (300, 64)]:
-        with subtests.test(count=count, width=width):
-            bank, asked = unit_rows(count, width, 0), 7 * unit_rows(20, width, 1)  # of any length
-            rank = min(5, count)  # the fifth neighbour: another would be another witness
-            search = NearestNeighbors(n_neighbors=rank, algorithm="brute").fit(bank)
-            expected = search.kneighbors(asked / np.linalg.norm(asked, axis=1, keepdims=True))[0][:, -1]
-            assert [knn(row, bank) for row in asked] == pytest.approx(expected, rel=1e-4)
-
-
-def test_a_row_of_the_bank_does_not_count_itself(subtests: pytest.Subtests) -> None:
-    for count in [6, 40]:
-        with subtests.test(count=count):
-            bank = unit_rows(count, 8, 2)
-            search = NearestNeighbors(n_neighbors=min(NEIGHBOUR, count - 1), algorithm="brute").fit(bank)
-            expected = search.kneighbors()[0][:, -1]  # without X: scikit-learn leaves each row's own out
-            assert [knn(row, bank, in_bank=True) for row in bank] == pytest.approx(expected, rel=1e-4)
-            for index, row in enumerate(bank):
-                assert knn(row, bank, in_bank=True) == pytest.approx(knn(row, np.delete(bank, index, axis=0)), rel=1e-5)
-
-
-@given(st.integers(1, 12), st.integers(2, 16), st.integers(0, 2**16), st.floats(0.01, 100))
-def test_knn_lies_between_nought_and_two_whatever_the_length_and_order(
-    count: int, width: int, seed: int, length: float
-) -> None:
-    bank, row = unit_rows(count, width, seed), unit_rows(1, width, seed + 1)[0]
-    found = knn(row, bank)
-    assert 0 <= found <= 2 + 1e-6
-    assert knn(np.float32(length) * row, bank) == pytest.approx(found, abs=2e-3)
-    assert knn(row, bank[::-1]) == pytest.approx(found, abs=2e-3)
-    closer = np.concatenate([bank, row[None]])
-    assert knn(row, closer) <= found + 1e-6  # more of the same makes it no stranger
-
-
-def test_knn_is_nought_for_a_bank_of_copies_and_two_for_the_opposite() -> None:
-    row = unit_rows(1, 32, 3)[0]
-    copies = np.repeat(row[None], NEIGHBOUR, axis=0)
-    assert knn(row, copies) == pytest.approx(0, abs=1e-3)  # the root of float32's rounding
-    assert knn(-row, copies) == pytest.approx(2, abs=1e-6)
-    assert knn(np.zeros(32, np.float32), copies) == pytest.approx(math.sqrt(2))
-
-
-def test_knn_is_nought_and_no_error_where_rounding_makes_a_similarity_more_than_one() -> None:
-    long = np.full((NEIGHBOUR, 4), 0.5 + 1e-6, np.float32)  # unit but for rounding
-    assert knn(long[0], long) == 0
-
-
 # --- all ---------------------------------------------------------------------------------------------------------
 
 
@@ -238,14 +193,15 @@ def test_evidence_counts_repeats_and_averages_over_them_alone() -> None:
 
 
 def test_every_witness_is_measured_in_the_order_asked() -> None:
-    logits, bank = np.array([3, 1, -2], np.float32), unit_rows(9, 3, 4)
+    logits, bank = np.array([3, 1, -2], np.float32), some_bank(4)
     found = evidence_of(logits)
     alone: dict[Witness, float] = {name: float(measure((name,), found, bank)[0]) for name in tuple(WITNESSES)}
     assert alone["jump"] == pytest.approx(0.2)
     assert alone["reconstruction"] == pytest.approx(0.4)  # the root of the mean
     assert alone["logit_norm"] == logit_norm(logits)
     assert alone["energy"] == energy(logits)
-    assert alone["knn"] == knn(found.features, bank)
+    assert alone["margin"] == margin(bank["margin"], found.features, logits)
+    assert alone["inside"] == nearest_class(bank["inside"], found.inner["inside"], logits)
     names = tuple(reversed(alone))
     values = measure(names, found, bank)
     assert values.dtype == np.float64
@@ -258,13 +214,13 @@ def test_what_is_no_number_never_becomes_one(subtests: pytest.Subtests) -> None:
     for bad, name in itertools.product([math.nan, math.inf], tuple(WITNESSES)):
         with subtests.test(bad=bad, name=name):
             sound = evidence_of(np.array([3, 1, -2], np.float32))
-            for found in (sound.logits, sound.features, *sound.distances.values()):
+            for found in (sound.logits, sound.features, *sound.distances.values(), *sound.inner.values()):
                 found.flat[0] = bad
-            assert not math.isfinite(measure((name,), sound, unit_rows(9, 3, 5))[0])
+            assert not math.isfinite(measure((name,), sound, some_bank(5))[0])
 
 
 def test_every_witness_says_what_it_means_under_its_own_name() -> None:
-    assert list(WITNESSES) == ["jump", "reconstruction", "logit_norm", "energy", "max_logit", "msp", "knn"]
+    assert list(WITNESSES) == ["jump", "reconstruction", "logit_norm", "energy", "max_logit", "msp", "margin", "inside"]
     for name, witness in WITNESSES.items():
         assert witness.name == name
         assert witness.meaning.endswith("."), name
@@ -273,11 +229,17 @@ def test_every_witness_says_what_it_means_under_its_own_name() -> None:
 def test_every_witness_says_what_it_needs() -> None:
     names = tuple(WITNESSES)
     assert measurable(names, repeats=1) == names
-    assert measurable(names, repeats=0) == ("logit_norm", "energy", "max_logit", "msp", "knn")
+    assert measurable(names, repeats=0) == ("logit_norm", "energy", "max_logit", "msp", "margin", "inside")
     assert [name for name in names if classify_denoised([name])] == ["jump"]
-    assert need_bank(names) == ("knn",)
-    bank = unit_rows(9, 3, 4)
-    assert measure_in_bank("knn", bank, bank, own=True).tolist() == [knn(row, bank, in_bank=True) for row in bank]
+    assert need_bank(names) == ("margin", "inside")
+    assert inner_vectors(names) == ("inside",)
+
+
+def test_a_bank_of_other_models_is_refused() -> None:
+    found, bank = evidence_of(np.array([3, 1, -2], np.float32)), dict(some_bank(4))
+    bank["inside"] = fit_classes(pictures(shape=(9, 1, 5))[:, 0], np.eye(9, 3, dtype=np.float32))[0]
+    with pytest.raises(BundleError, match=r"has 5 values for the witness inside, and the models give 4: .* Calibrate"):
+        measure(("inside",), found, bank)
 
 
 def test_evidence_cut_after_fewer_repeats_is_that_of_a_shorter_pass() -> None:

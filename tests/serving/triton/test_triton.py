@@ -32,7 +32,7 @@ PLACE = ModelPlace(Path("models"), "clothes", queue_delay=700)
 def calibrated(tmp_path_factory: pytest.TempPathFactory, small_bundle: Bundle, clothes_folder: Path) -> Path:
     """A copy of the small bundle, calibrated twice on a fused plan, so that it keeps an earlier one; read-only."""
     path = Path(shutil.copytree(small_bundle.path, tmp_path_factory.mktemp("triton") / "bundle"))
-    for witnesses in (("jump", "msp"), ("jump", "knn")):
+    for witnesses in (("jump", "msp"), ("jump", "inside")):
         plan = open_bundle(path).plan("plain").changed({**FAST, "witnesses": witnesses})
         detector = Detector.load(open_bundle(path), plan, batch=8, threads=1)
         calibrate_files(detector, list_inputs([str(clothes_folder)]), 0.1, 0.95, "pac").save()

@@ -10,6 +10,9 @@ import numpy.typing as npt
 from diffood.runtime.method.scoring import Array, Float, softmax_confidence
 from diffood.runtime.onnx.builder import Value
 
+Reference = Mapping[str, Array]  # what a witness knows of in-distribution images, by name of the array
+FEATURES = "features"
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -24,6 +27,7 @@ class Evidence:
         distances: What each witness of denoised images says, by name: float32 [..., R, T] by repeat and start time.
         denoised: The images denoised from the largest start time with the first noise, float32 [..., C, H, W] in
             [-1, 1]; None where nothing was denoised. The others are looked at in the graph, and would fill memory.
+        inner: Vectors from inside the networks that a witness compares, by name: float32 [..., L].
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -33,6 +37,7 @@ class Evidence:
     repeats: int = 0
     distances: Mapping[str, Array] = field(default_factory=dict)
     denoised: Array | None = None
+    inner: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -47,7 +52,12 @@ class Evidence:
             self.repeats,
             {name: value[rows] for name, value in self.distances.items()},
             None if self.denoised is None else self.denoised[rows],
+            {name: value[rows] for name, value in self.inner.items()},
         )
+
+    def vector(self, name: str) -> Array | None:
+        """A vector that witnesses compare, [..., L]; None where it is not there."""
+        return self.features if name == FEATURES else self.inner.get(name)
 
     def by_start(self, starts: int) -> Float:
         """The paper's score [..., T] at each start time, mean over repeats; NaN where it was not measured."""
@@ -93,6 +103,7 @@ class Traces:
         origin: The classifier's output that denoised images are compared with, in the plan's space: [1, R, B, S], or
             [1, 1, B, S] where all repeats have the same one; None where denoised images are not classified.
         after: Its output for them, [T, R, B, S]; likewise.
+        inner: As in `Evidence`, [B, L].
     """
 
     image: tuple[int, int, int]
@@ -106,6 +117,29 @@ class Traces:
     sound: Value | None = None
     origin: Value | None = None
     after: Value | None = None
+    inner: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BankComparison:
+    """How a witness compares a vector of an image with those of in-distribution images.
+
+    Attributes:
+        vector: Which one: "features", or a name in `Evidence.inner`.
+        axes: Arrays of a reference by name, with a letter for each axis. D is the length of vectors, K the number of
+            logits; axes of one letter have one length.
+        fit: From vectors [N, D] and logits [N, K] of in-distribution images, a reference, and what the witness says of
+            each of them, float64 [N], had it been left out.
+        measure: From a reference, the vector [D] and the logits [K] of an image, its value. Row by row, since a product
+            of matrices rounds by the place of a row.
+        write: The same in a graph, for vectors [B, D] and logits [B, K]: [B].
+    """
+
+    vector: str
+    axes: Mapping[str, str]
+    fit: Callable[[Array, Array], tuple[Reference, Float]]
+    measure: Callable[[Reference, Array, Array], float]
+    write: Callable[[Reference, Value, Value], Value]
 
 
 @dataclass(frozen=True)
@@ -120,8 +154,7 @@ class WitnessDefinition:
         of_denoised: Writes what it says of each denoised image, [T, R, B]; `reduce` makes one value of them.
         reduce: "mean", or "root" for the square root of it.
         classifies_denoised: Whether it needs denoised images classified, which costs a classification of each.
-        of_features: Its value from the features [D] of an image and a bank, float32 [B, D] of unit rows; the last
-            argument says whether they are a row of the bank themselves, which does not count.
+        comparison: How it compares an image with in-distribution ones.
     """
 
     name: str
@@ -131,4 +164,4 @@ class WitnessDefinition:
     of_denoised: Callable[[Traces], Value] | None = None
     reduce: Literal["mean", "root"] = "mean"
     classifies_denoised: bool = False
-    of_features: Callable[[Array, Array, bool], float] | None = None
+    comparison: BankComparison | None = None
