@@ -88,17 +88,20 @@ def inspect_bundle(path: Path) -> Inspection:
     calibration = find_calibration(bundle)
     load_calibrated_fusion(bundle, calibration)  # its bank has a hash too
     check_files(bundle)  # so have the engines
-    detectors, hashes = load_detectors(bundle), bundle.hash_files()
+    detectors, engines, kept = load_detectors(bundle), tuple(list_engines(bundle)), list_kept(bundle)
+    stale = _check_detectors(bundle, detectors, calibration)
+    judged = load_parity(bundle)
+    hashes = bundle.hash_files()  # last: what was read above is not read again
     return Inspection(
         bundle=bundle,
         digest=digest_of(hashes),
         signatures=tuple(list_signatures(bundle, hashes)),
-        engines=tuple(list_engines(bundle)),
+        engines=engines,
         detectors=detectors,
-        stale=_check_detectors(bundle, detectors, calibration),
+        stale=stale,
         calibration=calibration,
-        kept=list_kept(bundle),
-        judged=load_parity(bundle),
+        kept=kept,
+        judged=judged,
         serves=list_served(bundle, calibration, {}) if calibration else None,
     )
 

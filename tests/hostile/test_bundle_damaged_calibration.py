@@ -35,7 +35,7 @@ def calibration_file(victim: Path) -> Path:
         fingerprint=fingerprint_of(bundle.plan("plain")),
     )
     path = save_calibration(bundle, calibration)
-    assert load_calibration(bundle) == calibration
+    assert load_calibration(open_bundle(victim)) == calibration
     return path
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attacks import reopened
 from cheap_calibration import calibrate_cheaply
 from full_bundle import complete
 from small_models import SMALL_BUNDLE
@@ -48,7 +49,7 @@ def flip_each(path: Path, read: Reader, bits: Iterable[int]) -> int:
             data[bit // 8] ^= 1 << bit % 8
             path.write_bytes(data)
             try:
-                found = read(bundle)
+                found = read(reopened(bundle))
             except BundleError as refused:
                 assert str(refused).isprintable()
             else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from attacks import undone
+from attacks import reopened, undone
 from json_mutations import mutated_records
 from made_up import fingerprint_of
 
@@ -73,8 +73,9 @@ def test_damaged_calibrations(fused: Path) -> None:
     seen = {True: 0, False: 0}
 
     def use() -> None:
-        calibration = load_calibration(bundle)
-        load_calibrated_fusion(bundle, calibration)
+        again = reopened(bundle)
+        calibration = load_calibration(again)
+        load_calibrated_fusion(again, calibration)
         found = DecisionRule.of(calibration).decide(np.array([0.1, np.nan]), np.array([0, 3]))
         assert found.is_ood[1], "what is no number passes as in-distribution"
 
@@ -89,7 +90,7 @@ def test_damaged_records_of_detector_files(fused: Path) -> None:
     model, seen = (fused / "detector.onnx").read_bytes(), {True: 0, False: 0}
 
     def use() -> None:
-        assert read_calibrated_detector(bundle, "fp32").model == model, "another file passes for the detector"
+        assert read_calibrated_detector(reopened(bundle), "fp32").model == model, "another file passes for the detector"
 
     for record in mutated_records(path.read_bytes(), DETECTORS, seed=14):
         path.write_bytes(record)
@@ -111,5 +112,5 @@ def test_damaged_records_of_tuning_and_parity(victim: Path, subtests: pytest.Sub
             seen = {True: 0, False: 0}
             for record in mutated_records(path.read_bytes(), RECORDS, seed=13):
                 path.write_bytes(record)
-                seen[ends(lambda: read[name](bundle), record)] += 1
+                seen[ends(lambda: read[name](reopened(bundle)), record)] += 1
             assert seen[False] > 5, seen

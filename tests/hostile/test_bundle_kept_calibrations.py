@@ -38,10 +38,11 @@ def refusal(path: Path) -> str:
 
 
 def test_a_kept_calibration_that_was_changed_is_refused(kept: Path, subtests: pytest.Subtests) -> None:
-    for data in [b"", b"{}", b"\xff"]:
+    other = (kept.parent.parent / "calibration.json").read_bytes()
+    for data, message in [(b"", "is invalid"), (b"\xff", "is invalid"), (other, "its name is not its hash")]:
         with subtests.test(data=data):
             kept.write_bytes(data)
-            assert "its name is not its hash" in refusal(kept)
+            assert message in refusal(kept)
 
 
 def test_a_kept_file_that_is_no_calibration_is_refused(kept: Path) -> None:

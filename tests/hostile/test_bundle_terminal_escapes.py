@@ -130,7 +130,7 @@ def test_no_text_of_a_calibration_reaches_a_terminal_as_it_is(victim: Path, subt
             content = json.loads(path.read_text())
             change(content)
             path.write_bytes(sealed(content))
-            assert f"calibration.json is invalid: {place}" in refusal(lambda: load_calibration(bundle))
+            assert f"calibration.json is invalid: {place}" in refusal(lambda: load_calibration(open_bundle(victim)))
 
 
 def test_an_engine_folder_with_such_a_name_is_refused(victim: Path) -> None:

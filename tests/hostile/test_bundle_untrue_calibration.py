@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attacks import undone
+from attacks import reopened, undone
 from cheap_calibration import CHEAPEST
 from sealed import edit_record
 from small_models import SMALL_BUNDLE
@@ -117,7 +117,7 @@ def test_what_does_not_follow_from_the_scores_is_refused(
             with subtests.test(case=case), undone(path):
                 edit_record(path / "calibration.json", lie)
                 with pytest.raises(BundleError, match=rf"calibration\.json is invalid: {expected}") as refused:
-                    load_calibration(bundle)
+                    load_calibration(reopened(bundle))
                 assert str(refused.value).isprintable()
                 assert str(refused.value).endswith("; remove it and calibrate again.")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from attacks import undone
+from attacks import reopened, undone
 from full_bundle import complete
 from pydantic import BaseModel
 from sealed import edit_record
@@ -183,5 +183,5 @@ def test_what_does_not_follow_is_refused(fused: Path, subtests: pytest.Subtests)
             with subtests.test(name=name, case=case), undone(fused):
                 edit_record(path, lie)
                 with pytest.raises(BundleError, match=message) as refused:
-                    READ[name](bundle)
+                    READ[name](reopened(bundle))
                 assert str(refused.value).isprintable()

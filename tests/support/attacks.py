@@ -1,9 +1,13 @@
-"""Undoing what an attack did to a bundle, so that a table of attacks needs one copy of it."""
+"""Undoing what an attack did to a bundle, and opening it anew, so that a table of attacks needs one copy of it."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+
+from diffood.runtime.bundle.bundle import Bundle
+from diffood.runtime.bundle.unlisted import UnlistedFiles
 
 
 @contextmanager
@@ -16,3 +20,8 @@ def undone(folder: Path) -> Iterator[None]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         kept.rename(folder)
+
+
+def reopened(bundle: Bundle) -> Bundle:
+    """A bundle whose records will be read again, without hashing the files of its manifest again."""
+    return replace(bundle, unlisted=UnlistedFiles(bundle.path))

@@ -34,7 +34,7 @@ def write_detectors(bundle: Bundle) -> DetectorRecord:
     scale = CalibratedScale(calibration, load_calibrated_fusion(bundle, calibration)) if calibration else None
     valid = calibrated_precisions(bundle, calibration) if calibration else frozenset()
     for precision in DETECTOR_FILES.keys() - set(bundle.precisions):
-        bundle.remove_unlisted(DETECTOR_FILES[precision])
+        bundle.unlisted.remove(DETECTOR_FILES[precision])
     record = DetectorRecord(
         plan_name=name_of(bundle, plan),
         plan=plan,
@@ -60,7 +60,7 @@ def refresh_detectors(bundle: Bundle) -> None:
 def _write(bundle: Bundle, plan: Plan, precision: Precision, scale: CalibratedScale | None) -> DetectorEntry:
     model = build_detector(make_recipe(bundle, plan, precision, weights=False), scale)
     file = DETECTOR_FILES[precision]
-    bundle.write_unlisted(file, model)
+    bundle.unlisted.write(file, model)
     return DetectorEntry(
         sha256=hashlib.sha256(model).hexdigest(),
         size=len(model),

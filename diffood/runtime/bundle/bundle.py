@@ -15,22 +15,18 @@ from pydantic import Field, model_validator
 from diffood.errors import BundleError, EngineMemoryError, UsageError
 from diffood.runtime.bundle.arrays import load_noise_levels
 from diffood.runtime.bundle.digest import digest_of, hash_files
-from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.bundle.files import (
     MAX_FILE_BYTES,
-    WHOLE_COPY,
-    Model,
     open_regular,
     parse_content,
-    parse_record,
     plain_folder,
     read_pieces,
     read_regular,
     require_bundle_folder,
     validate_record,
 )
-from diffood.runtime.bundle.seal import Seal
 from diffood.runtime.bundle.trust import Trust, asked_by_environment, begin_check
+from diffood.runtime.bundle.unlisted import UnlistedFiles
 from diffood.runtime.images.decode import ImageShape
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import Prediction, StepTable
@@ -182,52 +178,25 @@ class Bundle:
         manifest: Its manifest.
         alpha_bar: Noise levels of the training schedule, float64 [T], decreasing in (0, 1); [0] without a UNet.
         manifest_sha256: Hash of the manifest's bytes as they were read.
-        seal: What every file must be as long as the bundle is open; None where nothing was asked of it.
-        used: sha256 of the files that the manifest does not list, as they were read or written last, by path.
+        unlisted: The files that the manifest does not list, of which each says what it said when it was first read.
     """
 
     path: Path
     manifest: Manifest
     alpha_bar: npt.NDArray[np.float64]
-    manifest_sha256: str = ""
-    seal: Seal | None = None
-    used: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    manifest_sha256: str
+    unlisted: UnlistedFiles = field(compare=False, repr=False)
 
     def hash_files(self) -> dict[str, str]:
         """sha256 of every file that the bundle can use, by path; what was used is not read again, it may be swapped."""
         listed = {name: entry.sha256 for name, entry in self.manifest.files.items()}
-        known = {MANIFEST: self.manifest_sha256, **listed, **self.used}
+        known = {MANIFEST: self.manifest_sha256, **listed, **self.unlisted.hashes}
         return hash_files(self.path, known, NOT_IN_MANIFEST[1:], {KEPT: 0, ENGINES: 1})
 
     @property
     def digest(self) -> str:
         """One hash over all files that the bundle can use, as they were used, or else are now."""
         return digest_of(self.hash_files())
-
-    def read_unlisted(self, name: str, limit: int, remedy: str = WHOLE_COPY) -> bytes:
-        """Bytes of a file that the manifest does not list, by its path; `used` has their hash. Raises BundleError."""
-        data = read_regular(self.path, name, limit, remedy)
-        self.used[name] = hashlib.sha256(data).hexdigest()
-        if self.seal is not None:
-            self.seal.require(name, self.used[name])
-        return data
-
-    def read_record(self, name: str, model: type[Model], limit: int, remedy: str = WHOLE_COPY) -> Model:
-        """Read and validate a JSON record that the manifest does not list. Raises BundleError."""
-        return parse_record(self.read_unlisted(name, limit, remedy), self.path / name, model, remedy)
-
-    def write_unlisted(self, name: str, data: bytes) -> Path:
-        """Write a file that the manifest does not list, in one move; returns its path."""
-        write_durably(self.path / name, data)
-        self.used[name] = hashlib.sha256(data).hexdigest()
-        if self.seal is not None:
-            self.seal.hashes[name] = self.used[name]
-        return self.path / name
-
-    def remove_unlisted(self, name: str) -> None:
-        """Remove a file that the manifest does not list, if it is there."""
-        (self.path / name).unlink(missing_ok=True)
-        self.used.pop(name, None)
 
     def read(self, name: str) -> bytes:
         """Bytes of a file of the manifest, hashed again: the bytes returned are those that were checked.
@@ -368,8 +337,8 @@ def open_bundle(path: str | Path, trust: Trust | None = None) -> Bundle:
     manifest = _parse_manifest(path, data)
     if manifest.default_plan not in manifest.plans:
         raise BundleError(f"{path / MANIFEST}: default_plan {manifest.default_plan!r} is not among its plans.")
-    bundle = Bundle(path, manifest, np.empty(0), manifest_sha256)
-    bundle = replace(bundle, seal=check.finish(bundle.hash_files))
+    bundle = Bundle(path, manifest, np.empty(0), manifest_sha256, UnlistedFiles(path))
+    bundle = replace(bundle, unlisted=UnlistedFiles(path, check.finish(bundle.hash_files)))
     for name in manifest.files:
         bundle.check(name)
     if manifest.noise_levels is None:

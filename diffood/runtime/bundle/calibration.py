@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.backends import Backend, RecordedBackend
 from diffood.runtime.bundle.bundle import CALIBRATION, KEPT, Bundle, Precision, Role, Sha256, kept_folder
-from diffood.runtime.bundle.files import hash_record, parse_record, record_bytes
+from diffood.runtime.bundle.files import hash_record, record_bytes
 from diffood.runtime.bundle.fusion import Fusion, FusionRecord, load_fusion
 from diffood.runtime.bundle.graphs import step_role
 from diffood.runtime.bundle.guarantees import describe_class_promises, describe_promise
@@ -316,16 +316,17 @@ def load_calibration(bundle: Bundle) -> Calibration:
             f"{bundle.path} is not calibrated: run `diffood calibrate {shell_word(bundle.path)} --images DIR` "
             "with in-distribution images that neither model was trained on."
         )
-    remedy = "remove it and calibrate again"
-    return _parse(bundle, bundle.read_unlisted(CALIBRATION, MAX_CALIBRATION_BYTES, remedy), path, remedy)
+    return _read(bundle, CALIBRATION, "remove it and calibrate again")
 
 
-def _parse(bundle: Bundle, data: bytes, path: Path, remedy: str) -> Calibration:
+def _read(bundle: Bundle, name: str, remedy: str) -> Calibration:
     """A calibration of which all that can be computed again is true. Raises BundleError for another."""
-    calibration = parse_record(data, path, Calibration, remedy)
-    with explain_invalid(str(path), remedy, BundleError):
-        calibration.require_true(bundle.manifest.class_names)
-    return calibration
+
+    def require_true(calibration: Calibration) -> None:
+        with explain_invalid(str(bundle.path / name), remedy, BundleError):
+            calibration.require_true(bundle.manifest.class_names)
+
+    return bundle.unlisted.read_record(name, Calibration, MAX_CALIBRATION_BYTES, remedy, require_true)
 
 
 def find_calibration(bundle: Bundle) -> Calibration | None:
@@ -343,33 +344,25 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Path:
 
     Raises BundleError if the folder of kept calibrations is a link or not a folder.
     """
-    data = record_bytes(calibration)
-    _keep_previous(bundle, data)
-    return bundle.write_unlisted(CALIBRATION, data)
-
-
-def _keep_previous(bundle: Bundle, new: bytes) -> None:
-    """Copy calibration.json to a name that is its hash, unless it is missing, damaged, a link or equal to the new."""
-    folder, data = kept_folder(bundle), _current_bytes(bundle)
-    if data is not None and data != new:
+    folder, previous = kept_folder(bundle), _current(bundle)
+    if previous is not None and previous.sha256 != calibration.sha256:
         folder.mkdir(exist_ok=True)
-        bundle.write_unlisted(f"{KEPT}/{_kept_name(data)}", data)
+        bundle.unlisted.write_record(f"{KEPT}/{_kept_name(previous)}", previous)
+    return bundle.unlisted.write_record(CALIBRATION, calibration)
 
 
-def _current_bytes(bundle: Bundle) -> bytes | None:
-    """The bytes of calibration.json; None if it is missing, damaged or a link."""
+def _current(bundle: Bundle) -> Calibration | None:
+    """The bundle's calibration; None if it is missing, damaged or a link."""
     try:
-        data = bundle.read_unlisted(CALIBRATION, MAX_CALIBRATION_BYTES)
-        _parse(bundle, data, bundle.path / CALIBRATION, "calibrate again")
+        return find_calibration(bundle)
     except BundleError:
         return None
-    return data
 
 
 def current_name(bundle: Bundle) -> str | None:
     """The name that the bundle's calibration is kept under once it is replaced; None if there is no valid one."""
-    data = _current_bytes(bundle)
-    return None if data is None else _kept_name(data)
+    current = _current(bundle)
+    return None if current is None else _kept_name(current)
 
 
 def list_kept(bundle: Bundle) -> dict[str, Calibration]:
@@ -379,13 +372,14 @@ def list_kept(bundle: Bundle) -> dict[str, Calibration]:
     """
     kept, remedy, current = {}, "remove it; the bundle's own calibration does not need it", current_name(bundle)
     for path in sorted(kept_folder(bundle).glob("*.json")):
-        data = bundle.read_unlisted(f"{KEPT}/{path.name}", MAX_CALIBRATION_BYTES, remedy)
-        if path.name != _kept_name(data):
+        name = f"{KEPT}/{path.name}"
+        found = _read(bundle, name, remedy)
+        if path.stem != bundle.unlisted.hashes[name][:KEPT_DIGITS]:
             raise BundleError(f"{path} was changed after it was kept: its name is not its hash; {remedy}.")
         if path.name != current:
-            kept[path.name] = _parse(bundle, data, path, remedy)
+            kept[path.name] = found
     return kept
 
 
-def _kept_name(data: bytes) -> str:
-    return f"{hashlib.sha256(data).hexdigest()[:KEPT_DIGITS]}.json"
+def _kept_name(calibration: Calibration) -> str:
+    return f"{hashlib.sha256(record_bytes(calibration)).hexdigest()[:KEPT_DIGITS]}.json"

@@ -24,7 +24,6 @@ from diffood.runtime.bundle.bundle import (
     Sha256,
 )
 from diffood.runtime.bundle.calibration import Calibration, find_calibration
-from diffood.runtime.bundle.files import record_bytes
 from diffood.runtime.bundle.graphs import list_roles, name_of
 from diffood.runtime.bundle.parity import load_parity, refusal
 from diffood.runtime.method.plan import Plan
@@ -131,12 +130,12 @@ def load_detectors(bundle: Bundle) -> DetectorRecord | None:
     """What the bundle's detector files hold; None where none were written. Raises BundleError for a damaged record."""
     if not os.path.lexists(bundle.path / DETECTORS):
         return None
-    return bundle.read_record(DETECTORS, DetectorRecord, MAX_RECORD_BYTES, _remedy(bundle))
+    return bundle.unlisted.read_record(DETECTORS, DetectorRecord, MAX_RECORD_BYTES, _remedy(bundle))
 
 
 def save_detectors(bundle: Bundle, record: DetectorRecord) -> Path:
     """Write the record, after its files; returns its path."""
-    return bundle.write_unlisted(DETECTORS, record_bytes(record))
+    return bundle.unlisted.write_record(DETECTORS, record)
 
 
 def read_detector(bundle: Bundle, precision: Precision) -> DetectorFile:
@@ -152,8 +151,8 @@ def read_detector(bundle: Bundle, precision: Precision) -> DetectorFile:
     calibration = find_calibration(bundle)
     if reason := find_stale(bundle, record, entry, calibration):
         raise BundleError(f"{bundle.path / entry.file} {reason}; {_remedy(bundle)}.")
-    data = bundle.read_unlisted(entry.file, entry.size, _remedy(bundle))
-    if (found := bundle.used[entry.file]) != entry.sha256:
+    data = bundle.unlisted.read(entry.file, entry.size, _remedy(bundle))
+    if (found := bundle.unlisted.hashes[entry.file]) != entry.sha256:
         raise BundleError(
             f"{bundle.path / entry.file} was changed after it was written: its sha256 is {found[:12]}…, {DETECTORS} "
             f"says {entry.sha256[:12]}…. Do not use it; {_remedy(bundle)}."

@@ -145,7 +145,7 @@ def _read(bundle: Bundle, folder: Path) -> EngineFolder:
     if folder.is_symlink():
         raise BundleError(f"{folder} is a link; a bundle holds plain folders and files only: {remedy}.")
     name = f"{ENGINES}/{folder.name}/{RECORD}"
-    record = bundle.read_record(name, EngineRecord, MAX_RECORD_BYTES, remedy)
+    record = bundle.unlisted.read_record(name, EngineRecord, MAX_RECORD_BYTES, remedy)
     expected = target_name(record.library, record.compute_capability, record.precision, record.plan_name)
     if folder.name != expected:
         raise BundleError(f"{folder} holds the engine {expected}, as its {RECORD} says; {remedy}.")
@@ -156,8 +156,8 @@ def read_plan(engine: EngineFolder, stage: StageFile) -> bytes:
     """Bytes of a stage's plan file, hashed: the bytes returned are those that were checked. Raises BundleError."""
     remedy = "remove its folder and build the engine again"
     name = f"{ENGINES}/{engine.path.name}/{stage.file}"
-    data = engine.bundle.read_unlisted(name, stage.size, remedy)
-    found = engine.bundle.used[name]
+    data = engine.bundle.unlisted.read(name, stage.size, remedy)
+    found = engine.bundle.unlisted.hashes[name]
     if found != stage.sha256:
         raise BundleError(
             f"{engine.path / stage.file} was changed after it was built: its sha256 is {found[:12]}…, {RECORD} says "

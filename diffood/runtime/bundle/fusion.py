@@ -164,7 +164,7 @@ def _fits(axes: Mapping[str, str], reference: Reference) -> bool:
 def save_bank(bundle: Bundle, entry: BankEntry, data: bytes) -> None:
     """Write a bank into the bundle under a name that is its hash: earlier calibrations keep theirs."""
     kept_folder(bundle).mkdir(exist_ok=True)
-    bundle.write_unlisted(f"{KEPT}/{entry.file}", data)
+    bundle.unlisted.write(f"{KEPT}/{entry.file}", data)
 
 
 def load_fusion(bundle: Bundle, record: FusionRecord) -> Fusion:
@@ -182,8 +182,8 @@ def read_bank(bundle: Bundle, entry: BankEntry) -> bytes:
     """Bytes of the file of a bank, hashed: the bytes returned are those that were checked. Raises BundleError."""
     folder, remedy = kept_folder(bundle), _remedy(bundle)
     name = f"{KEPT}/{entry.file}"
-    data = bundle.read_unlisted(name, entry.size, remedy)
-    if bundle.used[name] != entry.sha256:
+    data = bundle.unlisted.read(name, entry.size, remedy)
+    if bundle.unlisted.hashes[name] != entry.sha256:
         raise BundleError(f"{folder / entry.file} was changed after the calibration; {remedy}.")
     return data
 

@@ -15,7 +15,6 @@ from pydantic import Field, model_validator
 from diffood.errors import RefusedEngineError
 from diffood.runtime.bundle.bundle import PARITY, Bundle, Sha256
 from diffood.runtime.bundle.calibration import Calibration, Fingerprint
-from diffood.runtime.bundle.files import record_bytes
 from diffood.runtime.method.promises import CLOSE, upper_end
 from diffood.runtime.printable import shell_word
 from diffood.runtime.records import Record, Share, Text
@@ -185,7 +184,7 @@ def load_parity(bundle: Bundle) -> ParityFile:
     if not os.path.lexists(bundle.path / PARITY):
         return ParityFile()
     remedy = "remove it and run `diffood verify` again"
-    return bundle.read_record(PARITY, ParityFile, MAX_PARITY_BYTES, remedy)
+    return bundle.unlisted.read_record(PARITY, ParityFile, MAX_PARITY_BYTES, remedy)
 
 
 def add_record(bundle: Bundle, record: ParityRecord) -> None:
@@ -193,7 +192,7 @@ def add_record(bundle: Bundle, record: ParityRecord) -> None:
     pair = (record.reference, record.variant)
     found = load_parity(bundle)
     kept = [old for old in found.records if (old.reference, old.variant) != pair]
-    bundle.write_unlisted(PARITY, record_bytes(found.model_copy(update={"records": (*kept, record)})))
+    bundle.unlisted.write_record(PARITY, found.model_copy(update={"records": (*kept, record)}))
 
 
 def add_checks(bundle: Bundle, checks: Sequence[CheckRecord]) -> None:
@@ -202,7 +201,7 @@ def add_checks(bundle: Bundle, checks: Sequence[CheckRecord]) -> None:
     old = found.checks or ()
     kept = [one for one in old if not any(one.is_about(new.variant) for new in checks)]
     if set(old) != {*kept, *checks}:  # a verified bundle on a read-only disk can be verified again
-        bundle.write_unlisted(PARITY, record_bytes(found.model_copy(update={"checks": (*kept, *checks)})))
+        bundle.unlisted.write_record(PARITY, found.model_copy(update={"checks": (*kept, *checks)}))
 
 
 def find_record(judged: ParityFile, calibration: Calibration, running: Fingerprint) -> ParityRecord | None:

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from diffood.runtime.bundle.bundle import TUNING, Bundle, Sha256
-from diffood.runtime.bundle.files import record_bytes
 from diffood.runtime.records import Record, Share
 
 MOST_IMAGES = 1_000_000
@@ -134,8 +133,8 @@ def _load(bundle: Bundle) -> TuningRecord:
     if not os.path.lexists(bundle.path / TUNING):
         return TuningRecord()
     remedy = "copy the bundle again, whole, or run `diffood tune` again on other images"
-    return bundle.read_record(TUNING, TuningRecord, MAX_TUNING_BYTES, remedy)
+    return bundle.unlisted.read_record(TUNING, TuningRecord, MAX_TUNING_BYTES, remedy)
 
 
 def _write(bundle: Bundle, record: TuningRecord) -> None:
-    bundle.write_unlisted(TUNING, record_bytes(record))
+    bundle.unlisted.write_record(TUNING, record)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import MANIFEST, NOT_IN_MANIFEST, Bundle, FileEntry, Manifest
-from diffood.runtime.bundle.files import MAX_FILE_BYTES, read_pieces, record_bytes, write_record
+from diffood.runtime.bundle.files import MAX_FILE_BYTES, read_pieces, write_record
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.records import explain_invalid
 
@@ -38,6 +38,5 @@ def add_default_plan(bundle: Bundle, name: str, plan: Plan) -> Bundle:
     """Write a plan into the manifest under this name, replacing an earlier one, and make it the default."""
     plans = bundle.manifest.plans | {name: plan}
     manifest = bundle.manifest.model_copy(update={"plans": plans, "default_plan": name})
-    data = record_bytes(manifest)
-    bundle.write_unlisted(MANIFEST, data)
-    return replace(bundle, manifest=manifest, manifest_sha256=hashlib.sha256(data).hexdigest())
+    bundle.unlisted.write_record(MANIFEST, manifest)
+    return replace(bundle, manifest=manifest, manifest_sha256=bundle.unlisted.hashes[MANIFEST])

@@ -201,7 +201,7 @@ def test_a_graph_whose_calibration_tail_was_edited_is_refused_by_its_hash(
     assert not run_file(bundle.path / "detector.onnx", images)["is_ood"].any()  # the attack works on who checks nothing
     found = hashlib.sha256((bundle.path / "detector.onnx").read_bytes()).hexdigest()
     with pytest.raises(BundleError, match=rf"detector\.onnx was changed after it was written: .* is {found[:12]}"):
-        read_calibrated_detector(bundle, "fp32")
+        read_calibrated_detector(open_bundle(bundle.path), "fp32")
     write_detectors(bundle)
     assert read_calibrated_detector(bundle, "fp32").entry.calibrated
 

@@ -1,6 +1,7 @@
 """The bundle: what opening gives, which names it knows, and how it is written. Attacks on it are in tests/hostile."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_a_role_without_graph_is_an_error_that_lists_the_others(
             others = tuple(entry for entry in small_bundle.manifest.graphs if entry.role != role)
             manifest = small_bundle.manifest.model_copy(update={"graphs": others})
             with pytest.raises(BundleError, match=f"has no {role} graph") as caught:
-                Bundle(small_bundle.path, manifest, small_bundle.alpha_bar).graph(role)
+                replace(small_bundle, manifest=manifest).graph(role)
             assert all(entry.role in str(caught.value) for entry in others)
             assert ("guidance must be 0" in str(caught.value)) == (role == "step_guided")
 
