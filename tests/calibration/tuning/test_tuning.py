@@ -343,6 +343,6 @@ def test_a_later_tuning_keeps_the_hashes_of_earlier_ones(small_bundle_copy: Path
     plan = MeasuredPlan(cost=1, auroc=0.9, low=0.8, high=1, front=True, chosen=True)
     keep_measured(bundle, TuningMeasurement(unit="milliseconds", limit=2, made=False, plans=(plan,)))
     add_tuned(bundle, ["c" * 64, "a" * 64])
+    bundle = open_bundle(small_bundle_copy)
     assert load_tuned(bundle) == {"a" * 64, "b" * 64, "c" * 64}
     assert load_measured(bundle) == TuningMeasurement(unit="milliseconds", limit=2, made=False, plans=(plan,))
-    open_bundle(small_bundle_copy)  # is not among the manifest's files, and need not be

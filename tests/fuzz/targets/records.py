@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 from json_mutations import change_record
@@ -17,6 +18,7 @@ from diffood.runtime.bundle.files import read_record
 from diffood.runtime.bundle.parity import load_parity
 from diffood.runtime.bundle.signatures import EXPORT_SIGNATURE, SIGNATURES, read_signatures
 from diffood.runtime.bundle.tuning import load_measured
+from diffood.runtime.bundle.unlisted import UnlistedFiles
 from diffood.runtime.decision import DecisionRule
 
 SCRATCH = Scratch()
@@ -53,7 +55,7 @@ def use(data: bytes) -> None:
     path = FOLDER / name
     path.write_bytes(_resealed(data[1:]) if data[0] & 0x80 else data[1:])
     try:
-        attempt(lambda: read(BUNDLE))
+        attempt(lambda: read(replace(BUNDLE, unlisted=UnlistedFiles(FOLDER))))
     finally:
         path.unlink()
         if name == "manifest.json":
