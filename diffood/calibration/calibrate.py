@@ -348,11 +348,11 @@ def calibrate(
         scores=files.scores[order].tolist(),
         fusion=detector.fusion.record if detector.fusion else None,
         images=tuple(sorted({*files.sha256, *(fitted.sha256 if fitted else ())})),
-        per_class=_as_stored(by_class, files.predicted[order]) if by_class else None,
+        per_class=as_stored(by_class, files.predicted[order]) if by_class else None,
     )
 
 
-def _as_stored(fitted: PerClassThresholds, classes: npt.NDArray[np.int64]) -> ClassThresholds:
+def as_stored(fitted: PerClassThresholds, classes: npt.NDArray[np.int64]) -> ClassThresholds:
     """Per-class thresholds as calibration.json stores them; classes [n] in the order of the sorted scores."""
     return ClassThresholds(
         needed=fitted.needed,

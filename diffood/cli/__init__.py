@@ -15,6 +15,7 @@ from diffood.cli.evaluate import evaluate
 from diffood.cli.export import export
 from diffood.cli.export_triton import export_triton
 from diffood.cli.export_web import export_web
+from diffood.cli.feedback import feedback
 from diffood.cli.help import GroupedOptions, GroupedVerbs
 from diffood.cli.inspect import inspect
 from diffood.cli.monitor import monitor
@@ -69,7 +70,7 @@ def root(
         raise typer.Exit(EXIT_WRONG_USAGE)
 
 
-for verb in (export, tune, calibrate, evaluate, report, verify, bench, monitor, inspect, sign, doctor, demo):
+for verb in (export, tune, calibrate, evaluate, report, verify, bench, monitor, feedback, inspect, sign, doctor, demo):
     app.command(cls=GroupedOptions)(verb)
 app.command("serve-batch", cls=GroupedOptions)(serve_batch)
 app.command("train-unet", cls=GroupedOptions)(train_unet)

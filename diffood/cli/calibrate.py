@@ -1,7 +1,7 @@
 """diffood calibrate: a threshold with a guarantee, from in-distribution images."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,6 +22,9 @@ from diffood.cli.text.calibration import (
 )
 from diffood.errors import UsageError
 from diffood.runtime.inputs.outputs import refuse_outputs_inside
+
+if TYPE_CHECKING:
+    from diffood.calibration.calibrate import CalibrateRequest
 
 
 @expand_records
@@ -50,6 +53,10 @@ def calibrate(
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the calibration that the bundle has; it is kept.")
+    ] = False,
+    from_feedback: Annotated[
+        bool,
+        typer.Option("--from-feedback", help="Fit on served rows that `diffood feedback` says are in-distribution."),
     ] = False,
     restore: Annotated[
         bool, typer.Option("--restore", help="Fit nothing; put the calibration that was replaced in force again.")
@@ -93,6 +100,9 @@ def calibrate(
         rules=reading.request(),
         overwrite=overwrite,
     )
+    if from_feedback:
+        _from_feedback(request, alone=not (images or plan_only or n or report), as_json=as_json)
+        return
     if plan_only:
         planned = plan_calibration(request, n or ())
         print_result(planned, describe_images, as_json)
@@ -110,6 +120,16 @@ def calibrate(
     options.print_warnings([*describe_repeated(done), *done.predictions.warnings()])
     warn_if_unsigned(bundle)
     options.exit_if_set_aside(done.set_aside)
+
+
+def _from_feedback(request: "CalibrateRequest", *, alone: bool, as_json: bool) -> None:
+    if not alone:
+        raise UsageError("--from-feedback fits on labelled rows: leave --images, --plan-only, --n and --report out.")
+    from diffood.calibration.feedback.recalibrate import calibrate_from_feedback
+    from diffood.cli.text.feedback import describe_recalibrated
+
+    print_result(calibrate_from_feedback(request), describe_recalibrated, as_json)
+    warn_if_unsigned(request.bundle)
 
 
 def _restore(bundle: Path, kept: str | None, *, restore: bool, alone: bool, as_json: bool) -> None:

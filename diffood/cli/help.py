@@ -9,7 +9,7 @@ HEADINGS = {
     "Start here": ("demo", "doctor"),
     "Make a bundle": ("train-unet", "export", "tune", "calibrate"),
     "Check a bundle": ("inspect", "verify", "evaluate", "report", "bench", "sign"),
-    "Run a bundle": ("serve-batch", "monitor", "export-triton", "export-web"),
+    "Run a bundle": ("serve-batch", "monitor", "feedback", "export-triton", "export-web"),
 }
 
 

@@ -1,5 +1,6 @@
 """diffood monitor: whether what is served still looks like what the bundle was calibrated on."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,7 @@ def monitor(
 ) -> None:
     """Test whether served images drift from the calibration.
 
-    The exit code is 4 on an alarm.
+    The exit code is 4 on an alarm, and where `diffood feedback` has withdrawn the certificate.
 
     Example: diffood monitor monday.jsonl tuesday.jsonl --bundle bundle --output drift.png
     """
@@ -41,16 +42,18 @@ def monitor(
     from diffood.cli.text.drift import describe_drift, describe_watch
     from diffood.runtime.bundle.bundle import open_bundle
     from diffood.runtime.bundle.calibration import load_calibration
+    from diffood.runtime.bundle.feedback import find_withdrawn
 
-    watch = begin(load_calibration(open_bundle(bundle)), level)
+    opened = open_bundle(bundle)
+    watch = begin(load_calibration(opened), level)
     watch = observe_files(watch, rows[:-1] if follow else rows)
     if follow and not watch.alarmed:
         watch = follow_file(watch, rows[-1], interval, lambda now: print_messages(describe_watch(now)))
-    report = conclude(watch)
+    report = replace(conclude(watch), withdrawn=find_withdrawn(opened, watch.calibration))
     if output is not None:
         from diffood.report.charts.drift_martingale import draw_martingale
 
         draw_martingale(report, output)
     print_result(report, describe_drift, as_json)
-    if report.alarm is not None:
+    if report.alarm is not None or report.withdrawn:
         raise typer.Exit(EXIT_ALARM)

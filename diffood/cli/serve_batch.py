@@ -47,6 +47,7 @@ def serve_batch(
     parts_format: serve_options.PartsFormat = None,
     part_rows: serve_options.PartRows = DEFAULT_PART_ROWS,
     save_flagged: serve_options.SaveFlagged = None,
+    export_labels: serve_options.ExportLabels = None,
     fdr: serve_options.FalseDiscoveryRate = None,
     max_reject_rate: serve_options.MaxRejectRate = None,
     metrics_port: serve_options.MetricsPort = None,
@@ -90,7 +91,9 @@ def serve_batch(
             decode_timeout,
         ),
         InputRequest(tuple(inputs or ()), reading.request(), watched_folder(watch, watch_idle), shuffle),
-        OutputRequest(output, parts_format, part_rows, output_mode(resume, overwrite), save_flagged, fdr),
+        OutputRequest(
+            output, parts_format, part_rows, output_mode(resume, overwrite), save_flagged, export_labels, fdr
+        ),
         max_reject_rate,
         metrics_port,
         log,
@@ -146,6 +149,8 @@ def show(result: "ServeResult", output: Path, as_json: bool) -> None:
         f"{summary.files} files: {summary.scored} scored, {summary.flagged} flagged as OOD, "
         f"{summary.rejected} set aside; {summary.images_per_second:.1f} images/s"
     )
+    if summary.certificate == "withdrawn":
+        print_lines("certificate withdrawn by feedback: `diffood feedback` says why; see `calibrate --from-feedback`")
     if summary.selected is not None:
         print_lines(f"selected    {summary.selected} by --fdr")
     print_lines(f"engine      {result.engine}")

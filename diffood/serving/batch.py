@@ -9,6 +9,7 @@ from diffood.errors import DiffoodError, UsageError
 from diffood.runtime.inputs.items import Item, Pause
 from diffood.runtime.stop import Stop
 from diffood.serving.completing import RowCompletion
+from diffood.serving.labelling import LabelFolder
 from diffood.serving.local import Scorer
 from diffood.serving.output.base import Output
 from diffood.serving.output.summary import State, Summary, SummaryFile, Tally, describe_run
@@ -35,6 +36,7 @@ class BatchJob:
         stop: When requested, the images under way are finished and the output is left for a resume.
         on_row: Called after each new row is written; an exception from it ends the run.
         flagged: Where to keep flagged files.
+        labels: Where to keep files that people are to label.
         completion: Fills the columns of rows that depend on the run.
     """
 
@@ -46,6 +48,7 @@ class BatchJob:
     stop: Stop = field(default_factory=Stop)
     on_row: OnRow = _ignore
     flagged: FlaggedFolder | None = None
+    labels: LabelFolder | None = None
     completion: RowCompletion = field(default_factory=RowCompletion)
 
 
@@ -83,6 +86,8 @@ def serve_batch(job: BatchJob) -> Summary:
             row = job.completion.complete(scored.row)
             if job.flagged and row.is_ood:
                 job.flagged.keep(output.next_row, scored.item, row.sha256, scored.picture)
+            if job.labels:
+                job.labels.keep(row, scored.item)
             output.write(row)
             written += 1
             tally.add(row)

@@ -70,6 +70,7 @@ class OutputRequest:
         part_rows: Rows per part.
         mode: What to do with rows that exist.
         save_flagged: Folder for flagged files and their denoised pictures.
+        labels: Folder for pictures that people are to label.
         fdr: False discovery rate at which rows are selected, in (0, 1); None for none.
     """
 
@@ -78,6 +79,7 @@ class OutputRequest:
     part_rows: int = DEFAULT_PART_ROWS
     mode: OutputMode = "new"
     save_flagged: Path | None = None
+    labels: Path | None = None
     fdr: float | None = None
 
 

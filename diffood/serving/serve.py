@@ -11,6 +11,7 @@ What happens in which order:
 """
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractContextManager
@@ -20,6 +21,7 @@ from typing import Any
 
 from diffood import __version__
 from diffood.errors import EXIT_SET_ASIDE, UsageError
+from diffood.runtime.bundle.feedback import begin_feedback, find_feedback, find_withdrawn, save_feedback
 from diffood.runtime.inputs.counting import count_in_background
 from diffood.runtime.inputs.files import is_folder
 from diffood.runtime.inputs.labels import LeftOut
@@ -32,12 +34,14 @@ from diffood.runtime.stop import Stop, handle_signals
 from diffood.runtime.writable import require_writable
 from diffood.serving.batch import BatchJob, existing_rows
 from diffood.serving.completing import RowCompletion, certificate_of, describe_limit
+from diffood.serving.labelling import LabelFolder
 from diffood.serving.output.journal import RunRecord
 from diffood.serving.output.layout import OutputLayout
 from diffood.serving.output.open import open_output
 from diffood.serving.output.summary import Summary, Tally, read_summary
 from diffood.serving.request import ServeRequest
 from diffood.serving.rows.grouping import FolderOrder
+from diffood.serving.rows.readers import read_rows
 from diffood.serving.scorer import OpenedScorer, open_scorer
 from diffood.serving.watched import serve_watched
 
@@ -151,12 +155,21 @@ def serve(request: ServeRequest, stop: Stop, observer: ServeObserver = ServeObse
             raise
     if job.output.resumable:
         observer.on_resumable()
+    if job.labels and summary.state == "finished":
+        _write_tasks(job.labels, request, observer.say)
     if fdr is not None and (limit := describe_limit(opened.calibration, fdr, summary.scored, job.completion.online)):
         observer.say(f"selected    {limit}")
     set_aside = EXIT_SET_ASIDE if summary.rejected or summary.invalid else 0
     exit_code = stop.exit_code if stop.requested else set_aside
     classes = set(opened.bundle.manifest.class_names)
     return ServeResult(summary, opened.engine, exit_code, _sorted_by_class(job.tally.order, classes))
+
+
+def _write_tasks(labels: LabelFolder, request: ServeRequest, say: Say) -> None:
+    count = labels.write_tasks(itertools.chain.from_iterable(read_rows(request.output.path)))
+    say(f"to label    {count} files in {request.output.labels}")
+    if labels.not_kept:
+        say(f"not kept    {labels.not_kept} files to label; they changed or went away after they were scored")
 
 
 def _sorted_by_class(order: FolderOrder, classes: Set[str]) -> bool:
@@ -168,6 +181,7 @@ def _require_places(request: ServeRequest, layout: OutputLayout) -> None:
     places = (
         (request.output.path, "--output", layout.is_dataset),
         (request.output.save_flagged, "--save-flagged", True),
+        (request.output.labels, "--export-labels", True),
         (request.log, "--log", False),
     )
     for path, option, folder in places:
@@ -179,6 +193,7 @@ def _written(request: ServeRequest) -> dict[str, Path | None]:
     return {
         "--output": request.output.path,
         "--save-flagged": request.output.save_flagged,
+        "--export-labels": request.output.labels,
         "--log": request.log,
     }
 
@@ -208,6 +223,8 @@ def _prepare(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer, 
         outputs=tuple(os.path.realpath(path) for path in _written(request).values() if path is not None),
         shuffle=inputs.shuffle,
     )
+    completion = _completion(request, opened)
+    tally.certificate = completion.certificate
     return BatchJob(
         opened.scorer,
         open_inputs(inputs.names, reading),
@@ -215,7 +232,8 @@ def _prepare(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer, 
         live,
         tally,
         stop,
-        completion=_completion(request, opened),
+        labels=_label_folder(request, opened),
+        completion=completion,
     )
 
 
@@ -223,7 +241,19 @@ def _completion(request: ServeRequest, opened: OpenedScorer) -> RowCompletion:
     """What is added to rows: a stream is selected row by row, any other batch once all rows are there."""
     fdr = request.output.fdr
     online = OnlineSelection(fdr) if fdr is not None and request.inputs.watch else None
-    return RowCompletion(certificate_of(opened.calibration), online)
+    withdrawn = bool(find_withdrawn(opened.bundle, opened.calibration))
+    return RowCompletion(certificate_of(opened.calibration, withdrawn=withdrawn), online)
+
+
+def _label_folder(request: ServeRequest, opened: OpenedScorer) -> LabelFolder | None:
+    """Where pictures for labelling go; the design by which they are drawn is then fixed beside the bundle."""
+    if request.output.labels is None:
+        return None
+    record = find_feedback(opened.bundle, opened.calibration)
+    if record is None:
+        record = begin_feedback(opened.bundle, opened.calibration)
+        save_feedback(opened.bundle, opened.calibration, record)
+    return LabelFolder(request.output.labels, request.scorer.limits, record.design)
 
 
 def _require_share(fdr: float | None) -> None:

@@ -123,6 +123,7 @@ class DriftReport:
         numbers: Positions of the rows bet on, int64 [N].
         path: log10 of the martingale after each of these rows, float64 [N].
         sorted_by_folder: Whether the rows bet on come folder by folder.
+        withdrawn: Why feedback has withdrawn the certificate; "" where it has not.
     """
 
     rows: int
@@ -140,6 +141,7 @@ class DriftReport:
     numbers: npt.NDArray[np.int64]
     path: FloatArray
     sorted_by_folder: bool
+    withdrawn: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for JSON, without numbers and path."""
@@ -164,7 +166,7 @@ def observe(watch: DriftWatch, rows: Sequence[Row]) -> DriftWatch:
     if not places:
         return watch
     bet_on = [row for _, row in places]
-    _require_own(watch.calibration, places)
+    require_own(watch.calibration, places)
     scores = np.array([math.inf if row.score is None else row.score for row in bet_on])
     ties = np.array([tie_breaker(number, row.sha256) for number, row in places])
     p_values, earlier = online_p_values(watch.earlier, scores, ties)
@@ -188,7 +190,8 @@ def observe(watch: DriftWatch, rows: Sequence[Row]) -> DriftWatch:
     )
 
 
-def _require_own(calibration: Calibration, places: Sequence[tuple[int, Row]]) -> None:
+def require_own(calibration: Calibration, places: Sequence[tuple[int, Row]]) -> None:
+    """Raise CalibrationError, with its number, for a row that another calibration judged."""
     own = calibration.own_thresholds
     for number, row in places:
         expected = calibration.threshold

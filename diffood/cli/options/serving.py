@@ -68,6 +68,12 @@ SaveFlagged = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep flagged files and their denoised pictures.", rich_help_panel=_OUTPUT),
 ]
+ExportLabels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Keep files that people are to label, as `diffood feedback` asks.", rich_help_panel=_OUTPUT
+    ),
+]
 FalseDiscoveryRate = Annotated[
     float | None,
     typer.Option(

@@ -35,6 +35,8 @@ def describe_drift(report: "DriftReport") -> list[str]:
         f"martingale  10^{report.log10_martingale:.2f} now, 10^{report.log10_maximum:.2f} at most; "
         f"alarm at 10^{report.log10_alarm:.2f}",
     ]
+    if report.withdrawn:
+        lines.append(f"certificate withdrawn by feedback: {report.withdrawn}")
     if report.alarm is None or report.began is None:
         return [*lines, "drift       no alarm: these rows do not contradict the calibration"]
     return [

@@ -16,7 +16,7 @@ from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.records import Record
 from diffood.serving.output.journal import RunRecord
 from diffood.serving.rows.grouping import FolderOrder
-from diffood.serving.rows.row import Row
+from diffood.serving.rows.row import CertificateState, Row
 
 MOST_REASONS = 1000  # reasons that are counted apart; files from outside must not fill the memory with new ones
 MAX_SUMMARY_BYTES = 4 * 2**20  # reasons are short lines
@@ -41,6 +41,7 @@ class Summary(Record):
         images_per_second: Of the last run, over scored images, reading and writing included.
         batch: Images that the engine worked on at once; fewer than asked for if it ran out of memory.
         selected: Rows that --fdr selects; None without it, and while a batch is not finished.
+        certificate: Of the promise about false alarms, when the last run began; as in rows.
     """
 
     state: State
@@ -59,6 +60,7 @@ class Summary(Record):
     unet_evaluations: int
     batch: int
     selected: int | None = None
+    certificate: CertificateState = ""
 
 
 class SummaryFile(Summary):
@@ -84,6 +86,7 @@ class Tally:
         self.order = FolderOrder()
         self.flagged = self.unet_evaluations = self.resumed = self.batch = 0
         self.selected: int | None = None
+        self.certificate: CertificateState = ""
         self._start, self._scored_before = time.monotonic(), 0
 
     @property
@@ -149,6 +152,7 @@ class Tally:
             unet_evaluations=self.unet_evaluations,
             batch=self.batch,
             selected=self.selected,
+            certificate=self.certificate,
         )
 
 

@@ -14,6 +14,7 @@ from diffood.runtime.images.pixels import to_pixels
 from diffood.runtime.inputs.items import Item
 from diffood.runtime.results import ImageScore
 
+HASH_DIGITS = 12  # of the sha256 in a picture's name; among a million files, names of two collide once in 500
 LONGEST_NAME = 48  # characters of a file's own name; with four bytes each a name stays below 255
 
 
@@ -27,8 +28,8 @@ class FlaggedFolder:
         not_kept: Files that changed or went away after they were scored.
     """
 
-    def __init__(self, folder: Path, limits: ImageLimits) -> None:
-        self.folder, self._limits, self.not_kept = folder, limits, 0
+    def __init__(self, folder: Path, limits: ImageLimits, option: str = "--save-flagged") -> None:
+        self.folder, self._limits, self._option, self.not_kept = folder, limits, option, 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._identity = _identify(folder.stat())
@@ -37,7 +38,10 @@ class FlaggedFolder:
 
     def keep(self, number: int, item: Item, sha256: str, picture: bytes | None) -> None:
         """Keep the file of a row and its picture. A file that changed since it was scored is counted instead."""
-        name = f"{number:07d}-{_plain(item.id)}"
+        self.keep_as(f"{number:07d}-{_plain(item.id)}", item, sha256, picture)
+
+    def keep_as(self, name: str, item: Item, sha256: str, picture: bytes | None) -> None:
+        """The same under a name of the caller's."""
         try:
             folder = os.open(self.folder, os.O_RDONLY)
             try:
@@ -70,7 +74,7 @@ class FlaggedFolder:
     def _refusal(self, error: OSError) -> DiffoodError:
         return DiffoodError(
             f"Cannot write into {self.folder} ({error.strerror or error}); free some space, or choose another "
-            "--save-flagged."
+            f"{self._option}."
         )
 
 
@@ -87,6 +91,11 @@ def draw_denoised(result: ImageScore | None) -> bytes | None:
     buffer = io.BytesIO()
     Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def picture_name(identity: str, sha256: str) -> str:
+    """Name of the picture of a row that is to be labelled; the same in every run."""
+    return f"{sha256[:HASH_DIGITS]}-{_plain(identity)}"
 
 
 def _plain(identity: str) -> str:

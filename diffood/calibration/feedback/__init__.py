@@ -1,0 +1,1 @@
+"""Learns from people's answers on served rows: whether the promise still holds, and what to promise next."""
