@@ -39,7 +39,7 @@ from diffood.runtime.bundle.trust import NOTHING_ASKED
 from diffood.runtime.bundle.writing import write_bundle
 from diffood.runtime.golden import GOLDEN_IMAGES
 from diffood.runtime.method.plan import PLANS, PLANS_WITHOUT_UNET, Plan
-from diffood.runtime.method.witnesses.inside import INSIDE
+from diffood.runtime.method.witnesses.definition import INSIDE
 from diffood.runtime.onnx import messages
 from diffood.runtime.onnx.inner_maps import SHRINKING, find_inner_maps
 from diffood.runtime.progress import Say, ShowProgress, hide_progress
@@ -216,10 +216,10 @@ def _plans(unet: UNet, classifier: Classifier) -> dict[str, Plan]:
 def _measurable_plan(plan: Plan, folder: Path, graphs: Sequence[GraphEntry]) -> Plan:
     """Leave the witness inside out where the classifier has no feature maps, as a transformer has none."""
     for graph in graphs:
-        if graph.role == "classify" and INSIDE.name in plan.witnesses:
+        if graph.role == "classify" and INSIDE in plan.witnesses:
             message = messages.Model.FromString((folder / graph.file).read_bytes())
             if not find_inner_maps(message.graph, SHRINKING):
-                return plan.changed({"witnesses": [name for name in plan.witnesses if name != INSIDE.name]})
+                return plan.changed({"witnesses": [name for name in plan.witnesses if name != INSIDE]})
     return plan
 
 

@@ -91,10 +91,11 @@ def _run_stage(engine: StageEngine, stage: Stage, pixels: npt.NDArray[np.uint8],
         found = engine.run(stage.number, {IMAGE: pixels})
         logits, features = found[LOGITS], found[FEATURES]
         sound = np.asarray(np.isfinite(logits).all(axis=1) & np.isfinite(features).all(axis=1))
-        inner = {name: found[name] for name in inner_vectors(WITNESSES) if name in found}
-        before = Evidence(pixels, logits, features, sound, inner=inner)
+        before = Evidence(pixels, logits, features, sound)
     else:
         found = engine.run(stage.number, {IMAGE: pixels, LOGITS: before.logits, FEATURES: before.features})
+    inner = {name: found[name] for name in inner_vectors(WITNESSES) if name in found}
+    before = replace(before, inner={**before.inner, **inner})
     if not stage.repeats:
         return before
     distances = {name: value for name, value in found.items() if name in WITNESSES and WITNESSES[name].of_denoised}

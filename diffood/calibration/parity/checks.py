@@ -20,8 +20,7 @@ from diffood.runtime.golden import (
     observe_reference,
     read_golden,
 )
-from diffood.runtime.method.witnesses.definition import FEATURES
-from diffood.runtime.method.witnesses.registry import inner_vectors
+from diffood.runtime.method.witnesses.definition import FEATURES, INSIDE
 
 # An engine adds its own rounding (another order of summation) to the error that the export measured on the CPU.
 GOLDEN_SLACK, GOLDEN_FLOOR = 4.0, 2e-3
@@ -116,7 +115,7 @@ def _compare(detector: Detector, wanted: GoldenOutputs, got: GoldenOutputs, refe
 def _limit(detector: Detector, output: str) -> float:
     """The largest error that is allowed, relative to the largest value of an output."""
     bundle, precision = detector.bundle, detector.session.precision
-    if output in (LOGITS, FEATURES, *inner_vectors(detector.plan.witnesses)):
+    if output in (LOGITS, FEATURES, INSIDE):
         return max(GOLDEN_FLOOR, GOLDEN_SLACK * bundle.graph("classify", precision).error)
     errors = [bundle.graph(role, precision).error for role in list_roles(bundle, detector.plan)]
     return DENOISED_SLACK * max(GOLDEN_FLOOR, GOLDEN_SLACK * max(errors))

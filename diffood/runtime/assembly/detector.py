@@ -18,6 +18,7 @@ from diffood.runtime.assembly.stage import (
     classify_images,
     denoise_images,
     output_denoised,
+    output_inner,
 )
 from diffood.runtime.assembly.tail import MeasuredStage, judge
 from diffood.runtime.bundle.calibration import Calibration
@@ -67,8 +68,8 @@ def build_detector(recipe: Recipe, calibrated: CalibratedScale | None) -> bytes:
     if calibrated is None:
         builder.output(LOGITS, traces.logits, messages.FLOAT, (BATCH, recipe.classes))
         builder.output(FEATURES, traces.features, messages.FLOAT, (BATCH, recipe.features))
-        for name, vectors in traces.inner.items():
-            builder.output(name, vectors, messages.FLOAT, (BATCH, recipe.width(name)))
+        for name in traces.inner:
+            output_inner(recipe, traces, name)
         builder.output(SOUND, stages[-1].sound, messages.BOOL, (BATCH,))
         for name, value in stages[-1].values.items():
             builder.output(name, value, messages.FLOAT, (BATCH,))

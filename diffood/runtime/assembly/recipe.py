@@ -13,12 +13,11 @@ from diffood.runtime.bundle.weights_file import Weight
 from diffood.runtime.method.noise import NoisePool, make_pool
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.schedule import StepTable
-from diffood.runtime.method.witnesses.definition import FEATURES
-from diffood.runtime.method.witnesses.inside import INSIDE
+from diffood.runtime.method.witnesses.definition import FEATURES, INSIDE, SNAPSHOT
 from diffood.runtime.method.witnesses.logits import LOGIT_NORM
 from diffood.runtime.method.witnesses.margin import MARGIN
 from diffood.runtime.method.witnesses.registry import classify_denoised, inner_vectors
-from diffood.runtime.onnx.inner_maps import SHRINKING, InnerMap, find_inner_maps
+from diffood.runtime.onnx.inner_maps import GROWING, SHRINKING, InnerMap, find_inner_maps
 from diffood.runtime.onnx.parts import Part
 
 Planes = tuple[int, int, int]
@@ -88,6 +87,7 @@ class Recipe:
         features: Length D of the features.
         outside: Weights that the bundle keeps outside its graphs, by their names in what is assembled.
         inside: The classifier's maps that the witness inside compares; none where the plan is without it.
+        snapshot: The UNet's that the witness snapshot compares; likewise.
     """
 
     parts: Parts
@@ -101,10 +101,15 @@ class Recipe:
     features: int
     outside: Mapping[str, Weight]
     inside: tuple[InnerMap, ...] = ()
+    snapshot: tuple[InnerMap, ...] = ()
 
     def width(self, vector: str) -> int:
         """Length of a vector that witnesses compare."""
-        return self.features if vector == FEATURES else pooled_length(self.inside)
+        return self.features if vector == FEATURES else pooled_length(self.maps(vector))
+
+    def maps(self, vector: str) -> tuple[InnerMap, ...]:
+        """The maps that a vector from inside is made of."""
+        return self.inside if vector == INSIDE else self.snapshot
 
     @property
     def own_origin(self) -> bool:
@@ -139,15 +144,20 @@ def make_recipe(bundle: Bundle, plan: Plan, precision: Precision, *, weights: bo
         classes=len(manifest.class_names),
         features=manifest.feature_count,
         outside=outside,
-        inside=_find_inside(bundle, parts["classify"]) if INSIDE.name in inner_vectors(plan.witnesses) else (),
+        **{vector: _find_maps(bundle, vector, parts) for vector in inner_vectors(plan.witnesses)},
     )
 
 
-def _find_inside(bundle: Bundle, classify: Part) -> tuple[InnerMap, ...]:
-    maps = find_inner_maps(classify.graph, SHRINKING)
+def _find_maps(bundle: Bundle, vector: str, parts: Mapping[str, Part]) -> tuple[InnerMap, ...]:
+    """The maps of a vector from inside. Raises UsageError where the graph has none."""
+    name, network, operators = {
+        INSIDE: ("classify", "classifier", SHRINKING),
+        SNAPSHOT: ("step", "UNet", GROWING),
+    }[vector]
+    maps = find_inner_maps(parts[name].graph, operators)
     if not maps:
         raise UsageError(
-            f"The classifier of {bundle.path} has no feature maps whose size its graph tells, so the witness inside "
+            f"The {network} of {bundle.path} has no feature maps whose sizes its graph tells, so the witness {vector} "
             f"cannot be measured: name others with --witnesses, such as {MARGIN.name} and {LOGIT_NORM.name}."
         )
     return maps

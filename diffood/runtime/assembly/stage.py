@@ -17,8 +17,7 @@ from diffood.runtime.assembly.noise import draw_noise
 from diffood.runtime.assembly.pooling import pool_maps
 from diffood.runtime.assembly.recipe import Recipe, Stage
 from diffood.runtime.assembly.steps import StepSettings, denoise, noised
-from diffood.runtime.method.witnesses.definition import FEATURES, Traces
-from diffood.runtime.method.witnesses.inside import INSIDE
+from diffood.runtime.method.witnesses.definition import FEATURES, INSIDE, SNAPSHOT, Traces
 from diffood.runtime.method.witnesses.registry import WITNESSES, classify_denoised
 from diffood.runtime.onnx import messages
 from diffood.runtime.onnx.builder import GraphBuilder, Value
@@ -32,9 +31,9 @@ def build_stage(recipe: Recipe, stage: Stage) -> bytes:
     """The model of a stage.
 
     Inputs: image uint8 [B, C, H, W]; logits [B, K] and features [B, D] as well if it does not classify.
-    Outputs: logits, features and vectors from inside the classifier, see Evidence, if it does; if it denoises, sound
-    [B, R, T], 1 where all values of a denoised image are finite before it is clamped, and, by name, what the plan's
-    witnesses say of each, [B, R, T]; denoised [B, C, H, W], see Evidence, if its first repeat is the plan's.
+    Outputs: logits, features and the vector inside, see Evidence, if it does; if it denoises, sound [B, R, T], 1 where
+    all values of a denoised image are finite before it is clamped, and, by name, what the plan's witnesses say of each,
+    [B, R, T]; denoised [B, C, H, W] and the vector snapshot, see Evidence, if its first repeat is the plan's.
     """
     builder = GraphBuilder()
     image = builder.input(IMAGE, messages.UINT8, (BATCH, *recipe.image))
@@ -43,8 +42,7 @@ def build_stage(recipe: Recipe, stage: Stage) -> bytes:
         traces = classify_images(recipe, image)
         builder.output(LOGITS, traces.logits, messages.FLOAT, logits_shape)
         builder.output(FEATURES, traces.features, messages.FLOAT, features_shape)
-        for name, vectors in traces.inner.items():
-            builder.output(name, vectors, messages.FLOAT, (BATCH, recipe.width(name)))
+        output_inner(recipe, traces, INSIDE)
     else:
         logits = builder.input(LOGITS, messages.FLOAT, logits_shape)
         features = builder.input(FEATURES, messages.FLOAT, features_shape)
@@ -54,6 +52,7 @@ def build_stage(recipe: Recipe, stage: Stage) -> bytes:
         assert traces.sound is not None
         if not stage.first:
             output_denoised(recipe, traces)
+            output_inner(recipe, traces, SNAPSHOT)
         shape = (BATCH, stage.repeats, len(recipe.tables))
         builder.output(SOUND, traces.sound.transpose(2, 1, 0), messages.FLOAT, shape)
         for name in recipe.plan.witnesses:
@@ -71,6 +70,13 @@ def output_denoised(recipe: Recipe, traces: Traces) -> None:
     builder.output(DENOISED, first, messages.FLOAT, (BATCH, *recipe.image))
 
 
+def output_inner(recipe: Recipe, traces: Traces, vector: str) -> None:
+    """Give out a vector from inside the networks, [B, L], where the plan compares it."""
+    if vector in traces.inner:
+        found = traces.inner[vector]
+        found.builder.output(vector, found, messages.FLOAT, (BATCH, recipe.width(vector)))
+
+
 def from_pixels(image: Value) -> Value:
     """What the models take, float32 in [-1, 1], of pixels uint8."""
     return image.cast(messages.FLOAT) / 127.5 - 1.0
@@ -82,7 +88,7 @@ def classify_images(recipe: Recipe, image: Value) -> Traces:
     inside = recipe.inside
     found = recipe.parts.classify(image.builder, {"x": x}, [inner.name for inner in inside])
     traces = _traces(recipe, x, found[LOGITS], found[FEATURES])
-    return replace(traces, inner={INSIDE.name: pool_maps(inside, found)}) if inside else traces
+    return replace(traces, inner={INSIDE: pool_maps(inside, found)}) if inside else traces
 
 
 def _traces(recipe: Recipe, x: Value, logits: Value, features: Value) -> Traces:
@@ -98,12 +104,18 @@ def denoise_images(recipe: Recipe, stage: Stage, image: Value, traces: Traces) -
     noise = draw_noise(image, recipe, stage)
     label = builder.node("ArgMax", traces.logits, axis=1, keepdims=0)
     assert parts.step is not None
-    how = StepSettings(parts.step, plan.guidance, builder.concat([label] * repeats), recipe.row)
-    decoded = [_decode(recipe, rows) for rows in denoise(how, recipe.tables, z, noise)]
+    inner = tuple(found.name for found in recipe.snapshot)
+    how = StepSettings(parts.step, plan.guidance, builder.concat([label] * repeats), recipe.row, inner)
+    found = denoise(how, recipe.tables, z, noise)
+    decoded = [_decode(recipe, rows) for rows in found.ends]
     ends = [_clamp(rows) for rows in decoded]
     denoised = builder.concat([end.reshape(1, repeats, -1, *recipe.image) for end in ends])
     sound = builder.concat([all_finite(rows, 1, 2, 3).reshape(1, repeats, -1) for rows in decoded])
     traces = replace(traces, denoised=denoised, sound=sound)
+    if recipe.snapshot:
+        pooled = pool_maps(recipe.snapshot, found.inner).reshape(repeats, -1, recipe.width(SNAPSHOT))
+        first = builder.node("Gather", pooled, builder.constant(np.array(0)), axis=0)
+        traces = replace(traces, inner={**traces.inner, SNAPSHOT: first})
     if not classify_denoised(plan.witnesses):
         return traces
 

@@ -30,23 +30,36 @@ class StepSettings:
         guidance: The plan's.
         labels: Of a block's rows, int64 [R·B].
         row: (c, h, w) of what is denoised.
+        inner: Names of tensors inside the step to give out, where there is one step.
     """
 
     step: Part
     guidance: float
     labels: Value
     row: Planes
+    inner: tuple[str, ...] = ()
 
 
-def denoise(how: StepSettings, tables: Sequence[StepTable], z: Value, noise: Value) -> list[Value]:
-    """Denoise images, or latents, z [B, c, h, w] with noise [R, B, c, h, w] from every start time.
+@dataclass(frozen=True)
+class DenoisedRows:
+    """What a pass of the steps gives.
 
-    Returns rows [R·B, c, h, w] by start time, in the order of `tables`; not clamped.
+    Attributes:
+        ends: Rows [R·B, c, h, w] by start time, in the order of the tables; not clamped.
+        inner: Tensors inside the last step by name, [R·B, …]; none where steps are a loop.
     """
+
+    ends: list[Value]
+    inner: dict[str, Value]
+
+
+def denoise(how: StepSettings, tables: Sequence[StepTable], z: Value, noise: Value) -> DenoisedRows:
+    """Denoise images, or latents, z [B, c, h, w] with noise [R, B, c, h, w] from every start time."""
     builder = z.builder
     order = sorted(range(len(tables)), key=lambda index: -len(tables[index]))
     registers = tables[0].weights.shape[1]
     state: list[list[Value]] = [[]] * (1 + registers)  # x and each register: one tensor, none before the first block
+    inner: dict[str, Value] = {}
     going: list[int] = []  # starts whose blocks are in the state
     while len(going) < len(order):
         left = len(tables[order[len(going)]])
@@ -57,9 +70,10 @@ def denoise(how: StepSettings, tables: Sequence[StepTable], z: Value, noise: Val
         going += joining
         after = len(tables[order[len(going)]]) if len(going) < len(order) else 0
         segment = _Segment.of([tables[index] for index in going], left, left - after)
-        state = [[value] for value in _run(how, segment, begun)]
+        left_over, inner = _run(how, segment, begun)
+        state = [[value] for value in left_over]
     ends = _split(state[0][0], len(order), how.row)
-    return [ends[going.index(index)] for index in range(len(tables))]
+    return DenoisedRows([ends[going.index(index)] for index in range(len(tables))], inner)
 
 
 def noised(z: Value, noise: Value, scale: tuple[float, float], row: Planes) -> Value:
@@ -108,20 +122,22 @@ class _Segment:
         return self.times, self.coefficients, self.weights, self.stores
 
 
-def _run(how: StepSettings, segment: _Segment, state: list[Value]) -> list[Value]:
-    """The state, x and the registers, after a segment."""
+def _run(how: StepSettings, segment: _Segment, state: list[Value]) -> tuple[list[Value], dict[str, Value]]:
+    """The state, x and the registers, after a segment, and what is inside its one step."""
     builder, count = state[0].builder, len(segment.times)
     if count == 1:
         return _step(how, segment, [builder.constant(table[0]) for table in segment.tables], state)
     tables = [builder.constant(table) for table in segment.tables]
 
     def body(inner: GraphBuilder, number: Value, *given: Value) -> list[Value]:
-        return _step(how, segment, [inner.node("Gather", table, number, axis=0) for table in tables], list(given))
+        return _step(how, segment, [inner.node("Gather", table, number, axis=0) for table in tables], list(given))[0]
 
-    return builder.loop(count, state, ("rows", *how.row), body)
+    return builder.loop(count, state, ("rows", *how.row), body), {}
 
 
-def _step(how: StepSettings, segment: _Segment, row: list[Value], state: list[Value]) -> list[Value]:
+def _step(
+    how: StepSettings, segment: _Segment, row: list[Value], state: list[Value]
+) -> tuple[list[Value], dict[str, Value]]:
     """One step of all rows: x' = c_x·x + c_eps·eps + the registers' part, and eps stored where the row says so."""
     (x, *registers), builder = state, state[0].builder
     times, coefficients, weights, stores = row
@@ -147,10 +163,10 @@ def _step(how: StepSettings, segment: _Segment, row: list[Value], state: list[Va
         "coefficients": spread(coefficients, 4),
         "guidance": builder.node("Expand", guidance, builder.node("Shape", label)),
     }
-    found = how.step(builder, feeds)
+    found = how.step(builder, feeds, how.inner)
     x, epsilon = found["x_next"], found["epsilon"]
     held = []
     for index, register in enumerate(registers):
         x = x + register * of_register(weights, index)
         held.append(builder.node("Where", of_register(stores, index), epsilon, register))
-    return [x, *held]
+    return [x, *held], {name: found[name] for name in how.inner}

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from diffood.errors import UsageError
 from diffood.runtime.method.schedule import Convention, Grid, Prediction, Sampler, StepTable, build_table
-from diffood.runtime.method.witnesses.registry import Witness, measurable, need_bank
+from diffood.runtime.method.witnesses.definition import SNAPSHOT
+from diffood.runtime.method.witnesses.registry import Witness, inner_vectors, measurable, need_bank
 from diffood.runtime.records import explain_invalid
 
 Combination = Literal["sum", "tail"]
@@ -80,6 +81,16 @@ class Plan(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _one_evaluation_to_look_into(self) -> "Plan":
+        if SNAPSHOT in inner_vectors(self.witnesses) and not self.of_one_step:
+            raise ValueError(
+                f"the witness {SNAPSHOT} looks into one UNet evaluation, so it needs one start time, a stride as "
+                f"large, and guidance 0: got start times {list(self.start_times)}, stride {self.stride} and guidance "
+                f"{self.guidance:g}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _stages_fit(self) -> "Plan":
         if list(self.stages) != sorted(set(self.stages)) or any(stage >= self.repeats for stage in self.stages):
             raise ValueError(
@@ -94,6 +105,11 @@ class Plan(BaseModel):
     def fused(self) -> bool:
         """Whether a score needs a fit by `calibrate`: several witnesses, stages, or a bank of features."""
         return len(self.witnesses) > 1 or bool(need_bank(self.witnesses) or self.stages)
+
+    @property
+    def of_one_step(self) -> bool:
+        """Whether a repeat is one UNet evaluation."""
+        return len(self.start_times) == 1 and self.stride >= self.start_times[0] and not self.guidance
 
     @property
     def denoises(self) -> bool:

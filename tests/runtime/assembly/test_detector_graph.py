@@ -221,3 +221,24 @@ def test_a_witness_that_is_not_finite_makes_the_score_nan() -> None:
 
     values = np.array([np.nan, -np.inf, np.inf, 1e30, 0], np.float32)
     assert np.isfinite(evaluate(values, write)).tolist() == [False, False, False, True, True]
+
+
+def test_a_snapshot_of_the_unet_counts_once_it_is_taken(small_bundle: Bundle, images: Pixels, tmp_path: Path) -> None:
+    """After stage 0, which passes no image, one evaluation; of two repeats the first is looked into."""
+    changes = {"start_times": (120,), "stride": 120, "repeats": 2, "guidance": 0.0, "stages": (0,)}
+    plan = DEFAULT.changed({**changes, "witnesses": ("margin", "inside", "snapshot")})
+    unpack_set("fashion-validation", tmp_path / "images", 200)
+    detector = Detector.load(small_bundle, plan, batch=16, threads=1)
+    done = calibrate_files(detector, list_inputs([str(tmp_path / "images")]), 0.1, 0.9, "pac")
+    assert done.fitted is not None
+    recipe = make_recipe(small_bundle, plan, "fp32")
+    answer = run_stage(build_detector(recipe, CalibratedScale(done.calibration, done.fitted.fusion)), image=images)
+    fused = detector.with_fusion(done.fitted.fusion)
+    found = fused.score(images)
+    np.testing.assert_allclose(answer["score"], found.score, rtol=1e-4)
+    one = next(evidence for _, evidence in fused.observe(enumerate(images)))
+    assert one.inner.keys() == {"inside", "snapshot"}
+    assert len(one.inner["snapshot"]) == recipe.width("snapshot") == 2 * 6
+    once = Detector.load(small_bundle, plan.changed({"repeats": 1}), batch=16, threads=1)
+    again = next(evidence for _, evidence in once.observe(enumerate(images)))
+    np.testing.assert_allclose(again.inner["snapshot"], one.inner["snapshot"], rtol=1e-4, atol=1e-6)

@@ -248,7 +248,7 @@ def test_a_record_that_does_not_hold_is_refused(subtests: pytest.Subtests) -> No
         ({"witnesses": [{"name": "colour", "center": 0, "scale": 1, "weight": 1}], "bank": None}, "witnesses.0.name"),
         (
             {"witnesses": [{"name": "jump", "center": 0, "scale": 1, "weight": 1}]},
-            "a bank goes with margin, inside and with no other witness",
+            "a bank goes with margin, inside, snapshot and with no other witness",
         ),
         (
             {"witnesses": [{**RECORD.witnesses[1].model_dump(), "weight": 0.9}]},
@@ -256,7 +256,7 @@ def test_a_record_that_does_not_hold_is_refused(subtests: pytest.Subtests) -> No
         ),
         ({"witnesses": [{**RECORD.witnesses[1].model_dump(), "power": 2.1}]}, "witnesses.0.power"),
         ({"witnesses": [{**RECORD.witnesses[1].model_dump(), "weight": -0.1}]}, "witnesses.0.weight"),
-        ({"bank": None}, "a bank goes with margin, inside and with no other witness"),
+        ({"bank": None}, "a bank goes with margin, inside, snapshot and with no other witness"),
         ({"n": 1}, "n"),
         ({"n": 20.5}, "n"),
         ({"note": "x"}, "note"),

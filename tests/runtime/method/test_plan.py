@@ -154,6 +154,13 @@ def test_a_plan_denoises_or_judges_by_the_classifier_alone() -> None:
         (CLASSIFIER, {"repeats": 1}, rf"{together} \[\] and 1 repeats"),
         (CLASSIFIER, {"witnesses": ("inside", "reconstruction")}, "not all of inside, reconstruction can be measured"),
         (CLASSIFIER, {"stages": (0,)}, "end before the last of 0 repeats"),
+        (CLASSIFIER, {"witnesses": ("snapshot",)}, "not all of snapshot can be measured"),
+        (
+            PLAIN,
+            {"witnesses": ("snapshot",)},
+            r"snapshot looks into .* times \[360\], stride 360 and guidance 2",
+        ),
+        (PLAIN, {"witnesses": ("snapshot",), "guidance": 0.0, "stride": 180}, "stride 180 and guidance 0"),
     ):
         with pytest.raises(UsageError, match=problem):
             plan.changed(changes)

@@ -50,7 +50,7 @@ def evidence_of(logits: Array, features: Array | None = None, jump: tuple[float,
         repeats=2,
         distances={"jump": jumps, "reconstruction": np.array([[0.04, 0.12], [0.2, 0.28]], np.float32)},
         denoised=pictures(shape=(1, 4, 4), seed=1),
-        inner={"inside": np.array([0.5, -1, 2, 0.25], np.float32)},
+        inner={name: np.array([0.5, -1, 2, 0.25], np.float32) for name in ("inside", "snapshot")},
     )
 
 
@@ -58,7 +58,8 @@ def some_bank(seed: int) -> Bank:
     """Of 30 vectors of three classes, for what `evidence_of` gives."""
     drawn = np.random.default_rng(seed)
     logits, features, inside = (drawn.normal(size=(30, width)).astype(np.float32) for width in (3, 3, 4))
-    return {"margin": fit_margin(features, logits)[0], "inside": fit_classes(inside, logits)[0]}
+    of_inside = fit_classes(inside, logits)[0]
+    return {"margin": fit_margin(features, logits)[0], "inside": of_inside, "snapshot": of_inside}
 
 
 # --- reconstruction ----------------------------------------------------------------------------------------------
@@ -202,6 +203,8 @@ def test_every_witness_is_measured_in_the_order_asked() -> None:
     assert alone["energy"] == energy(logits)
     assert alone["margin"] == margin(bank["margin"], found.features, logits)
     assert alone["inside"] == nearest_class(bank["inside"], found.inner["inside"], logits)
+    assert alone["snapshot"] == alone["inside"]
+    assert np.isnan(measure(("snapshot",), found.first(0), bank)[0])
     names = tuple(reversed(alone))
     values = measure(names, found, bank)
     assert values.dtype == np.float64
@@ -220,7 +223,8 @@ def test_what_is_no_number_never_becomes_one(subtests: pytest.Subtests) -> None:
 
 
 def test_every_witness_says_what_it_means_under_its_own_name() -> None:
-    assert list(WITNESSES) == ["jump", "reconstruction", "logit_norm", "energy", "max_logit", "msp", "margin", "inside"]
+    of_logits, compared = ["logit_norm", "energy", "max_logit", "msp"], ["margin", "inside", "snapshot"]
+    assert list(WITNESSES) == ["jump", "reconstruction", *of_logits, *compared]
     for name, witness in WITNESSES.items():
         assert witness.name == name
         assert witness.meaning.endswith("."), name
@@ -231,8 +235,8 @@ def test_every_witness_says_what_it_needs() -> None:
     assert measurable(names, repeats=1) == names
     assert measurable(names, repeats=0) == ("logit_norm", "energy", "max_logit", "msp", "margin", "inside")
     assert [name for name in names if classify_denoised([name])] == ["jump"]
-    assert need_bank(names) == ("margin", "inside")
-    assert inner_vectors(names) == ("inside",)
+    assert need_bank(names) == ("margin", "inside", "snapshot")
+    assert inner_vectors(names) == ("inside", "snapshot")
 
 
 def test_a_bank_of_other_models_is_refused() -> None:

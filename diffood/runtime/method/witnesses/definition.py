@@ -11,7 +11,7 @@ from diffood.runtime.method.scoring import Array, Float, softmax_confidence
 from diffood.runtime.onnx.builder import Value
 
 Reference = Mapping[str, Array]  # what a witness knows of in-distribution images, by name of the array
-FEATURES = "features"
+FEATURES, INSIDE, SNAPSHOT = "features", "inside", "snapshot"  # vectors that witnesses compare
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Evidence:
     def first(self, repeats: int) -> "Evidence":
         """What there would be had the pass stopped after so many repeats; `sound` stays that of all."""
         if not repeats:
-            return replace(self, repeats=0, distances={}, denoised=None)
+            inner = {name: vector for name, vector in self.inner.items() if name != SNAPSHOT}
+            return replace(self, repeats=0, distances={}, denoised=None, inner=inner)
         found = {name: value[..., :repeats, :] for name, value in self.distances.items()}
         return replace(self, repeats=repeats, distances=found)
 
@@ -125,7 +126,7 @@ class BankComparison:
     """How a witness compares a vector of an image with those of in-distribution images.
 
     Attributes:
-        vector: Which one: "features", or a name in `Evidence.inner`.
+        vector: Which one: "features"; or, of `Evidence.inner`, "inside", of the classifier, or "snapshot", of the UNet.
         axes: Arrays of a reference by name, with a letter for each axis. D is the length of vectors, K the number of
             logits; axes of one letter have one length.
         fit: From vectors [N, D] and logits [N, K] of in-distribution images, a reference, and what the witness says of
@@ -165,3 +166,8 @@ class WitnessDefinition:
     reduce: Literal["mean", "root"] = "mean"
     classifies_denoised: bool = False
     comparison: BankComparison | None = None
+
+    @property
+    def denoises(self) -> bool:
+        """Whether it needs the UNet."""
+        return self.of_denoised is not None or (self.comparison is not None and self.comparison.vector == SNAPSHOT)

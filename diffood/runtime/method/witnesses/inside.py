@@ -1,12 +1,15 @@
-"""How far what the classifier computes on the way to its features is from what it computes for known images.
+"""How far what a network computes inside is from what it computes for known images: the classifier, and the UNet.
 
-Near its input a network sees textures and strokes that its features, made for its own classes, have forgotten.
+Near its input a classifier sees textures and strokes that its features, made for its own classes, have forgotten. A
+UNet that takes noise off an image has looked at all of it (CFS, arXiv 2605.11014, looks at one encoder's and one
+decoder's activations; here at what its decoder has of each size, by class).
 """
 
 import numpy as np
 
 from diffood.runtime.method.mahalanobis import fit_gaussians
 from diffood.runtime.method.scoring import Array, Float, unit
+from diffood.runtime.method.witnesses import definition
 from diffood.runtime.method.witnesses.definition import BankComparison, Reference, WitnessDefinition
 from diffood.runtime.onnx.builder import Value, row_aligned
 
@@ -47,5 +50,10 @@ def _write(reference: Reference, vectors: Value, logits: Value) -> Value:
 INSIDE = WitnessDefinition(
     "inside",
     "How far what the classifier computes inside is from what it computes for known images.",
-    comparison=BankComparison("inside", AXES, fit_classes, nearest_class, _write),
+    comparison=BankComparison(definition.INSIDE, AXES, fit_classes, nearest_class, _write),
+)
+SNAPSHOT = WitnessDefinition(
+    "snapshot",
+    "How far what the UNet computes inside, in one evaluation, is from what it computes for known images.",
+    comparison=BankComparison(definition.SNAPSHOT, AXES, fit_classes, nearest_class, _write),
 )

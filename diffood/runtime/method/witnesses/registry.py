@@ -9,14 +9,15 @@ from pydantic import AfterValidator
 from diffood.errors import BundleError
 from diffood.runtime.method.scoring import Array, Float
 from diffood.runtime.method.witnesses.definition import FEATURES, BankComparison, Evidence, Reference, WitnessDefinition
-from diffood.runtime.method.witnesses.inside import INSIDE
+from diffood.runtime.method.witnesses.inside import INSIDE, SNAPSHOT
 from diffood.runtime.method.witnesses.jump import JUMP
 from diffood.runtime.method.witnesses.logits import ENERGY, LOGIT_NORM, MAX_LOGIT, MSP
 from diffood.runtime.method.witnesses.margin import MARGIN
 from diffood.runtime.method.witnesses.reconstruction import RECONSTRUCTION
 
 WITNESSES: dict[str, WitnessDefinition] = {
-    witness.name: witness for witness in (JUMP, RECONSTRUCTION, LOGIT_NORM, ENERGY, MAX_LOGIT, MSP, MARGIN, INSIDE)
+    witness.name: witness
+    for witness in (JUMP, RECONSTRUCTION, LOGIT_NORM, ENERGY, MAX_LOGIT, MSP, MARGIN, INSIDE, SNAPSHOT)
 }
 
 
@@ -75,7 +76,7 @@ def require_width(name: Witness, reference: Reference, width: int) -> None:
 
 def measurable(names: tuple[Witness, ...], repeats: int) -> tuple[Witness, ...]:
     """Those of the names that can be measured after so many repeats: without one, the classifier's own."""
-    return names if repeats else tuple(name for name in names if not WITNESSES[name].of_denoised)
+    return names if repeats else tuple(name for name in names if not WITNESSES[name].denoises)
 
 
 def need_bank(names: Iterable[Witness]) -> tuple[Witness, ...]:
