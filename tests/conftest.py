@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import exported
 import hypothesis
 import latent_models
 import numpy as np
@@ -133,33 +134,16 @@ def clothes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def dit_pipeline(make_once: MakeOnce) -> Path:
+def dit_pipeline() -> Path:
     """A DiT with its AutoencoderKL, random weights, as DiTPipeline saves them; read-only."""
     latent_models.need_export()
-
-    def fill(folder: Path) -> None:
-        parts = {"transformer": latent_models.transformer(), "vae": latent_models.kl_autoencoder()}
-        latent_models.save_pipeline(folder, **parts)
-
-    return make_once("dit", fill)
+    return exported.models_of(exported.DIT)
 
 
 @pytest.fixture(scope="session")
-def dit_exported(dit_pipeline: Path, make_once: MakeOnce) -> tuple[Path, list[str]]:
-    """A bundle of that, in FP32 and FP16, and what its export said; read-only."""
-
-    def fill(folder: Path) -> None:
-        lines = latent_models.export(dit_pipeline, folder / "bundle", "fp32,fp16")
-        (folder / "lines.txt").write_text("\n".join(lines))
-
-    folder = make_once("dit-exported", fill)
-    return folder / "bundle", (folder / "lines.txt").read_text().split("\n")
-
-
-@pytest.fixture(scope="session")
-def dit_bundle(dit_exported: tuple[Path, list[str]]) -> Bundle:
-    """That bundle, opened."""
-    return open_bundle(dit_exported[0])
+def dit_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle of that, in FP32 and FP16; read-only."""
+    return exported.copy_exported(exported.DIT, tmp_path_factory.mktemp("dit") / "bundle")
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from diffood.zoo.images import unpack_set
 
 Run = Callable[..., Any]  # gives conftest.Done
 
-pytestmark = pytest.mark.slow  # the bundle takes half a minute to export
+pytestmark = pytest.mark.slow  # a calibration and five runs of its own; what they call has tests that are quick
 
 BENCH = ("--seconds", 0, "--rounds", 1, "--batch", 8, "--threads", 1, "--no-compile", "--no-memory")
 MACHINE = ("--batch", 8, "--threads", 1)

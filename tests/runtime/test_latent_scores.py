@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import exported
 import latent_models
 import numpy as np
 import numpy.typing as npt
@@ -39,25 +40,9 @@ def four(clothes: Pixels, digits: Pixels) -> Pixels:
 
 
 @pytest.fixture(scope="module")
-def vq_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A UNet2DModel without labels and its VQModel, as LDMPipeline saves them."""
-    latent_models.need_export()
-    parts = {"unet": latent_models.latent_unet(), "vqvae": latent_models.vq_autoencoder()}
-    return latent_models.save_pipeline(tmp_path_factory.mktemp("ldm"), **parts)
-
-
-@pytest.fixture(scope="module")
-def vq_bundle(vq_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle of that."""
-    from diffood.export.build import export_bundle
-    from diffood.export.request import ExportRequest
-    from diffood.export.sources.classifiers.source import ClassifierSource
-    from diffood.export.sources.model_sources import ModelSources
-
-    output = tmp_path_factory.mktemp("vq") / "bundle"
-    sources = ModelSources(vq_pipeline, ClassifierSource(latent_models.classifier_of(vq_pipeline)))
-    export_bundle(ExportRequest(output, sources), lambda _: None)
-    return open_bundle(output)
+def vq_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle of a UNet2DModel without labels and its VQModel, as LDMPipeline saves them."""
+    return exported.copy_exported(exported.VQ, tmp_path_factory.mktemp("vq") / "bundle")
 
 
 def classify(pipeline: Path) -> Classify:
@@ -88,8 +73,9 @@ def dit_models(dit_pipeline: Path) -> Models:
 
 
 @pytest.fixture(scope="module")
-def vq_models(vq_pipeline: Path) -> Models:
+def vq_models() -> Models:
     """What the other bundle was exported from."""
+    vq_pipeline = exported.models_of(exported.VQ)
     vqvae = diffusers.VQModel.from_pretrained(vq_pipeline / "vqvae").eval()
     scale = vqvae.config.scaling_factor
     return Models(
@@ -138,12 +124,12 @@ def test_a_latent_unet_with_a_code_book_scores_as_a_second_writing_of_the_method
 
 
 def test_half_precision_is_near_and_a_half_that_overflows_in_it_stays_as_it_was(
-    dit_exported: tuple[Path, list[str]], dit_bundle: Bundle, four: Pixels
+    dit_bundle: Bundle, four: Pixels
 ) -> None:
     files = {graph.role: graph.file for graph in dit_bundle.manifest.graphs if graph.precision == "fp16"}
     assert (files["encode"], files["decode"]) == ("encode.fp16.onnx", "decode.onnx")
     assert set(dit_bundle.graph("decode", "fp16").weights) == {"float32"}
-    (line,) = [line for line in dit_exported[1] if "stays fp32" in line]
+    (line,) = [line for line in exported.lines_of(exported.DIT) if "stays fp32" in line]
     assert line.split(maxsplit=1) == [
         "decode",
         "stays fp32 in the fp16 variant: decode.fp16.onnx overflows: x is not finite, batch 1.",

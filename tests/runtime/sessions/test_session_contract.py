@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import exported
 import numpy as np
 import numpy.typing as npt
 import pytest
-from small_unets import small_unet
 
 from diffood.errors import DiffoodError
 from diffood.runtime.backends import BACKENDS, Backend
@@ -27,7 +27,7 @@ from diffood.runtime.sessions.tensorrt import load_library
 Pixels = npt.NDArray[np.uint8]
 
 BATCH = 4
-STEPS = 40  # of the small models' schedule: the export proves every one of them
+STEPS = 40  # of the random models' schedule
 # The CUDA session with its buffers bound on the CPU: all of its code but the GPU, on every machine.
 ON_CPU = "onnxruntime-cuda, bound on the CPU"
 # Of the largest value. Between two calls of one shape: nothing but the order of sums on a GPU.
@@ -35,42 +35,11 @@ REPEATED = 1e-5
 # Against FP32 on the CPU: other kernels, and half precision inside.
 AGAINST_FP32: dict[Precision, float] = {"fp32": 1e-3, "fp16": 2e-2}
 
-FACTORY = """
-import torch
-
-class Small(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.head = torch.nn.Conv2d(1, 6, 3), torch.nn.Linear(6, 3)
-
-    def forward(self, x):
-        features = self.conv(x).mean((2, 3))
-        return self.head(features), features
-
-def small():
-    torch.manual_seed(0)
-    return Small()
-"""
-
 
 @pytest.fixture(scope="module")
 def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Small random models exported in FP32 and FP16: images of 1x8x8, three classes, a schedule of 40 steps."""
-    pytest.importorskip("torch", reason="needs the extra: export")
-    diffusers = pytest.importorskip("diffusers", reason="needs the extra: export")
-    from diffood.export.build import export_bundle
-    from diffood.export.request import ExportRequest
-    from diffood.export.sources.classifiers.source import ClassifierSource
-    from diffood.export.sources.model_sources import ModelSources
-
-    folder = tmp_path_factory.mktemp("half")
-    small_unet().save_pretrained(folder / "unet", safe_serialization=True)
-    diffusers.DDPMScheduler(num_train_timesteps=STEPS).save_pretrained(folder / "scheduler")
-    (folder / "small.py").write_text(FACTORY)
-    sources = ModelSources(folder / "unet", ClassifierSource(f"{folder / 'small.py'}:small"))
-    output = folder / "bundle"
-    export_bundle(ExportRequest(output, sources, precisions=("fp32", "fp16")), lambda _: None)
-    return open_bundle(output)
+    return exported.copy_exported(exported.HALF, tmp_path_factory.mktemp("half") / "bundle")
 
 
 @dataclass(frozen=True)
