@@ -1,7 +1,6 @@
 """serve-batch on a folder as the world leaves it: a row for every file, and the same rows on every run."""
 
 import dataclasses
-import itertools
 import json
 import math
 import os
@@ -20,13 +19,12 @@ from written import open_at
 from diffood.calibration.calibrate import calibrate
 from diffood.calibration.scored_files import score_sources
 from diffood.errors import DiffoodError
-from diffood.runtime import item_pass
-from diffood.runtime.bundle.bundle import Bundle, open_bundle
+from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import save_calibration
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
-from diffood.runtime.inputs.decoding import IN_THREADS, DecodeOptions
-from diffood.runtime.inputs.items import PAUSE, InlineItem, Item, LocalFile, Pause
+from diffood.runtime.inputs.decoding import DecodeOptions
+from diffood.runtime.inputs.items import Item, LocalFile, Pause
 from diffood.runtime.inputs.open import list_inputs, open_inputs
 from diffood.runtime.inputs.reading import ReadOptions
 from diffood.runtime.inputs.watch import WatchedFolder
@@ -225,35 +223,6 @@ def test_no_files_give_no_rows(detector: Detector, tmp_path: Path) -> None:
     assert (summary.files, summary.scored, summary.images_per_second) == (0, 0, 0)
 
 
-def test_endless_sources_are_read_as_they_are_needed(
-    detector: Detector, mixed: Path, subtests: pytest.Subtests
-) -> None:
-    for name in ["good/0.png", "broken/zero.png"]:
-        with subtests.test(name=name):
-            pulled = 0
-
-            def endless() -> Iterator[LocalFile]:
-                nonlocal pulled
-                for index in range(10**9):
-                    pulled += 1
-                    yield LocalFile(str(index), mixed / name)
-
-            outcomes = score_files(detector, endless())
-            assert [outcome.source.id for outcome in itertools.islice(outcomes, 20)] == [
-                str(index) for index in range(20)
-            ]
-            assert pulled <= item_pass.REFUSED_HELD + 10 * BATCH
-
-
-def test_a_turn_has_fewer_batches_where_images_would_fill_memory(
-    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("diffood.runtime.detector.MOST_TURN_BYTES", 2**20)  # 267 images of 28x28
-    for batch, batches in [(8, 4), (100, 2), (4096, 1)]:
-        with Detector.load(small_bundle, FAST, batch=batch, threads=1) as loaded:
-            assert loaded.turn == batches * batch, batch
-
-
 def test_rows_that_are_slow_to_write_keep_files_from_being_read(
     detector: Detector, mixed: Path, tmp_path: Path
 ) -> None:
@@ -275,43 +244,6 @@ def test_rows_that_are_slow_to_write_keep_files_from_being_read(
     assert (pulled, rows) == (200, 200)
 
 
-def test_long_runs_of_refused_files_lose_no_row(
-    detector: Detector, mixed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(item_pass, "REFUSED_HELD", 3)
-    paths = {"x": mixed / "broken" / "zero.png", "g": mixed / "good" / "0.png"}
-    for pattern in ("xxx", "xxxxxxx", "gxxxg", "gggggggggggxxxxxxgxxxgggx", "xxxg", "gxxx"):
-        outcomes = list(score_files(detector, (LocalFile(str(i), paths[kind]) for i, kind in enumerate(pattern))))
-        assert [outcome.source.id for outcome in outcomes] == [str(index) for index in range(len(pattern))]
-        assert [outcome.result is None for outcome in outcomes] == [kind == "x" for kind in pattern]
-
-
-def test_a_pause_of_the_sources_brings_out_every_outcome(
-    detector: Detector, mixed: Path, subtests: pytest.Subtests
-) -> None:
-    for (case, decoding), pattern in itertools.product(
-        {"threads": IN_THREADS, "processes": DecodeOptions(processes=1)}.items(),
-        ["g_", "x_", "gg_xg_", "_g", "g__g", "ggggggggggg_g", "_", "xg_gx_x"],
-    ):
-        with subtests.test(case=case, pattern=pattern):
-            paths = {"x": mixed / "broken" / "zero.png", "g": mixed / "good" / "0.png"}
-            found: list[str] = []
-
-            def sources() -> Iterator[LocalFile | Pause]:
-                for index, kind in enumerate(pattern):
-                    if kind == "_":
-                        yield PAUSE
-                        # The pass asks for more only after all that came before is out.
-                        assert len(found) == sum(other != "_" for other in pattern[:index])
-                    else:
-                        yield LocalFile(f"{index}{kind}", paths[kind])
-
-            for outcome in score_files(detector, sources(), decoding=decoding):
-                found.append(outcome.source.id)
-                assert (outcome.result is None) == (outcome.source.id[-1] == "x")
-            assert found == [f"{index}{kind}" for index, kind in enumerate(pattern) if kind != "_"]
-
-
 def test_rows_are_the_same_bytes_from_processes(detector: Detector, mixed: Path, tmp_path: Path) -> None:
     sources = list_inputs([str(mixed)])
     wanted = lines(detector, sources, tmp_path / "rows.jsonl")
@@ -319,30 +251,6 @@ def test_rows_are_the_same_bytes_from_processes(detector: Detector, mixed: Path,
         scorer = LocalScorer(detector, detector.calibration(), decoding=DecodeOptions(processes=2))
         serve_batch(BatchJob(scorer, sources, target))
     assert (tmp_path / "other.jsonl").read_bytes().splitlines() == wanted
-
-
-def test_items_that_hold_their_bytes_do_not_fill_memory(
-    detector: Detector, mixed: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
-) -> None:
-    for case, decoding in {"threads": IN_THREADS, "processes": DecodeOptions(processes=1)}.items():
-        with subtests.test(case=case):
-            data = (mixed / "good" / "0.png").read_bytes()
-            monkeypatch.setattr(item_pass, "MOST_HELD", 5 * len(data))
-            monkeypatch.setattr("diffood.runtime.inputs.decoding.MOST_HELD", 5 * len(data))
-            pulled = 0
-
-            def sources() -> Iterator[InlineItem]:
-                nonlocal pulled
-                for index in range(60):
-                    pulled += 1
-                    yield InlineItem(str(index), str(index), data if index % 7 else b"no image" * 100)
-
-            given = 0
-            for outcome in score_files(detector, sources(), decoding=decoding):
-                assert outcome.source.id == str(given)
-                given += 1
-                assert pulled - given <= 14  # five under way, as many ahead, and what goes over the limit
-            assert given == pulled == 60
 
 
 class ForgetfulScorer(LocalScorer):

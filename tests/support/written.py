@@ -1,7 +1,10 @@
 """Rows, and outputs of made-up runs to write them into."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from diffood.serving.output.journal import RunRecord
 from diffood.serving.output.layout import OutputLayout
 from diffood.serving.output.open import open_output
 from diffood.serving.output.summary import Summary, describe_run
+from diffood.serving.rows.formats.registry import FORMATS
 from diffood.serving.rows.readers import read_rows
 from diffood.serving.rows.row import Row
 
@@ -27,6 +31,7 @@ ROWS = [
 MANY = [
     Row(f"{index:03d}.png", f"{index:064x}", "ok", index / 7, 0.5, 1.5, index > 10, 3, "coat") for index in range(40)
 ]
+NAMES = [*(f"rows.{name}" for name in FORMATS), "rows"]
 
 
 def run_of(layout: OutputLayout, **changes: Any) -> RunRecord:
@@ -75,3 +80,33 @@ def write(path: Path, rows: Sequence[Row], **changes: Any) -> Path:
 def read(path: Path) -> list[Row]:
     """All rows of a file or a folder of parts."""
     return [row for block in read_rows(path) for row in block]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def without_journal(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder except journals, in which the checkpoints differ."""
+    return {name: data for name, data in contents(folder).items() if "journal" not in name}
+
+
+def resume(path: Path, rows: Sequence[Row], *, ends: bool = True, **changes: object) -> None:
+    """Resume a run over these rows as `serve-batch` does: skip those that exist, write the others."""
+    with open_at(path, "resume", **changes) as output:
+        if output.finished:
+            return
+        done = list(output.done())
+        for found, row in zip(done, rows, strict=False):
+            assert found is None or replace(found, selected=None) == row
+        for row in [row for found, row in zip(done, rows, strict=False) if found is None] + list(rows[len(done) :]):
+            output.write(row)
+        if ends:
+            finish(output)
+
+
+def run_python(program: str, *words: object) -> str:
+    """Standard output of a program in a process of its own, which finds the modules of the tests."""
+    command = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{program}", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -4,19 +4,17 @@ Skipped where Chromium or onnxruntime-web cannot be had.
 """
 
 import json
-import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from chromium import CAMERA, CHROMIUM, WEBGPU, BrowserPage, open_page, serve_folder
+from chromium import CHROMIUM, WEBGPU, serve_folder
+from judging_page import OF_CHROMIUM, STATUS, judge, p_value, shown
 from outside_weights import move_outside
 from PIL import Image
-from web_pages import calibrate_cheaply, find_package
+from web_pages import calibrate_cheaply
 
 from diffood.calibration.calibrate import Calibrated
 from diffood.runtime.decision import DecisionRule
@@ -30,75 +28,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
 ]
-OF_CHROMIUM = {"No available adapters."}  # it says so itself where a page asks for a GPU and there is none
-STATUS = "document.querySelector('#engine').textContent"
-ENDED = (
-    "/^Ready|flagged/.test(document.querySelector('#engine').textContent + document.querySelector('#engine').className)"
-)
-CARDS = """[...document.querySelectorAll('.card')].map(card => ({
-  name: card.querySelector('h2').textContent, text: card.innerText,
-  pictures: card.querySelectorAll('canvas').length}))"""
-# Contrast of each piece of text with what is behind it: WCAG 2.1, sec. 1.4.3.
-CONTRASTS = """(() => {
-  const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number)
-    .map((v) => v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
-  const ground = (node) => {
-    const colour = getComputedStyle(node).backgroundColor;
-    return /, 0\\)$/.test(colour) && node.parentElement ? ground(node.parentElement) : colour;
-  };
-  const texts = [...document.querySelectorAll("body *")].filter((node) => node.checkVisibility() && !node.disabled &&
-    [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim()));
-  return texts.map((node) => {
-    const [dim, bright] = [light(getComputedStyle(node).color), light(ground(node))].sort((a, b) => a - b);
-    return [(bright + 0.05) / (dim + 0.05), node.outerHTML];
-  });
-})()"""
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real onnxruntime-web; read-only."""
-    return find_package(tmp_path_factory.mktemp("package"))
-
-
-@pytest.fixture(scope="module")
-def zoo_page(tmp_path_factory: pytest.TempPathFactory, calibrated: Calibrated, package: Path) -> Path:
-    """A page of the zoo's bundle; read-only."""
-    folder = tmp_path_factory.mktemp("zoo") / "page"
-    write_page(calibrated.detector.bundle.path, folder, package)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def small_page(tmp_path_factory: pytest.TempPathFactory, calibrated_small: Path, package: Path) -> Path:
-    """A page of the small bundle; read-only."""
-    folder = tmp_path_factory.mktemp("small") / "page"
-    write_page(calibrated_small, folder, package)
-    return folder
-
-
-@contextmanager
-def shown(folder: Path, profile: Path, *options: str, query: str = "", isolated: bool = False) -> Iterator[BrowserPage]:
-    """A served page, once it is ready or has said why it is not; it asked its own origin alone."""
-    with serve_folder(folder, isolated=isolated) as url, open_page(f"{url}/{query}", profile, *options) as page:
-        page.wait_for(ENDED)
-        yield page
-        assert {request.removeprefix("blob:").startswith(f"{url}/") for request in page.requests} == {True}
-
-
-def judge(page: BrowserPage, files: list[Path]) -> list[dict[str, Any]]:
-    """Give the page files and read the cards that it makes of them, in their order."""
-    page.evaluate("document.querySelector('#clear').click()")
-    page.give_files("#files", files)
-    page.wait_for(f"document.querySelectorAll('.card').length === {len(files)}")
-    return list(page.evaluate(CARDS))
-
-
-def p_value(card: dict[str, Any]) -> float:
-    found = re.search(r"p-value ([\d.e-]+)", card["text"])
-    assert found is not None, card
-    return float(found.group(1))
 
 
 def decide(detector: Detector, files: list[Path]) -> tuple[list[float], list[bool], list[str]]:
@@ -223,47 +152,6 @@ def test_what_is_no_image_gets_a_reason_and_names_stay_text(small_page: Path, tm
         assert p_value(cards[0]) == p_value(cards[5])
 
 
-def test_dropped_and_pasted_images_wait_their_turn(small_page: Path, tmp_path: Path) -> None:
-    with shown(small_page, tmp_path / "profile") as page:
-        give = """Promise.all(["0", "1"].map((name) => fetch(`/checks/${name}.png`))).then(async (answers) => {
-          const files = await Promise.all(answers.map((answer) => answer.blob()));
-          const transfer = new DataTransfer();
-          files.forEach((file, at) => transfer.items.add(new File([file], `${at}.png`, {type: "image/png"})));
-          dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, cancelable: true}));
-          dispatchEvent(new ClipboardEvent("paste", {clipboardData: transfer}));
-        })"""
-        page.evaluate(give)
-        page.wait_for("document.querySelectorAll('.card').length === 4")
-        cards = page.evaluate(CARDS)
-        assert [card["name"] for card in cards] == ["0.png", "1.png"] * 2
-        assert p_value(cards[0]) == p_value(cards[2])
-        assert page.evaluate("document.querySelector('#summary').textContent").startswith("4 judged, ")
-        assert "waiting" not in page.evaluate("document.querySelector('#summary').textContent")
-
-
-def test_pictures_show_what_they_are_given(small_page: Path, tmp_path: Path) -> None:
-    two, black, brightest = "{channels: 3, height: 1, width: 2}", [0, 0, 4, 255], [252, 255, 164, 255]
-    cases = (
-        (f"drawPixels([255, 0, 0, 200, 9, 9], {two}, '')", [255, 0, 9, 255, 0, 200, 9, 255]),
-        ("drawPixels([7, 200], {channels: 1, height: 2, width: 1}, '')", [7, 7, 7, 255, 200, 200, 200, 255]),
-        (f"drawValues([-1, 1, -2, 0, NaN, 2], {two}, '')", [0, 0, 0, 255, 255, 128, 255, 255]),
-        (f"drawHeat([0, 1], {two}, '')", black + brightest),
-        (f"drawHeat([NaN, 9], {two}, '')", brightest * 2),
-    )
-    with shown(small_page, tmp_path / "profile") as page:
-        for call, wanted in cases:
-            found = page.evaluate(f"""import("/scripts/pictures.js").then((pictures) => {{
-              const canvas = pictures.{call};
-              return Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data);
-            }})""")
-            assert found == wanted, call
-        size = page.evaluate("""import("/scripts/pictures.js").then(({ drawHeat }) => {
-          const canvas = drawHeat(new Float32Array(900 * 300), {height: 300, width: 900}, "");
-          return [canvas.width, canvas.height];
-        })""")
-        assert size == [320, 107]
-
-
 def test_neither_the_page_nor_its_engine_can_reach_another_server(small_page: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with serve_folder(tmp_path / "other") as other, shown(small_page, tmp_path / "profile") as page:
@@ -271,67 +159,6 @@ def test_neither_the_page_nor_its_engine_can_reach_another_server(small_page: Pa
         assert page.evaluate(ask) == "refused"
         assert [page.evaluate(ask, worker) for worker in page.workers] == ["refused"]
         page.requests[:] = [request for request in page.requests if not request.startswith(other)]
-
-
-def test_the_camera_gives_pictures(small_page: Path, tmp_path: Path) -> None:
-    with shown(small_page, tmp_path / "profile", *CAMERA) as page:
-        page.evaluate("document.querySelector('#open-camera').click()")
-        page.wait_for("!document.querySelector('#camera').hidden")
-        assert page.evaluate("document.activeElement.id") == "take"
-        page.evaluate("document.querySelector('#take').click()")
-        page.wait_for("document.querySelectorAll('.card').length === 1")
-        (card,) = page.evaluate(CARDS)
-        assert card["name"] == "picture 1"
-        assert re.search(r"resized from (\d+)x\1$", card["text"], re.MULTILINE), card  # its middle, not stretched
-        page.evaluate("document.querySelector('#close-camera').click()")
-        assert page.evaluate("document.querySelector('video').srcObject") is None
-        assert set(page.complaints) <= OF_CHROMIUM
-
-
-def test_a_camera_that_is_missing_is_explained(small_page: Path, tmp_path: Path) -> None:
-    with shown(small_page, tmp_path / "profile") as page:
-        page.evaluate("document.querySelector('#open-camera').click()")
-        said = page.wait_for("document.querySelector('#camera-problem').textContent")
-        assert re.search("No camera was found|The camera was not allowed", said)
-
-
-def test_it_fits_every_window_and_is_read_easily(small_page: Path, tmp_path: Path) -> None:
-    files = [*unpack_set("digits", tmp_path / "images", 3), tmp_path / f"{'long' * 40}.png"]
-    files[-1].touch()
-    with shown(small_page, tmp_path / "profile") as page:
-        judge(page, files)
-        page.evaluate("document.querySelector('details').open = true")
-        for width in (320, 390, 1200):
-            for dark in (False, True):
-                page.show_as(width, 800, dark=dark)
-                assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, (width, dark)
-                contrasts = page.evaluate(CONTRASTS)
-                assert len(contrasts) > 30
-                assert min(contrasts)[0] >= 4.5, (min(contrasts), dark)
-
-
-def press(page: BrowserPage, key: str, number: int, text: str = "") -> None:
-    for kind in ("keyDown" if text else "rawKeyDown", "keyUp"):
-        page.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=number, text=text)
-
-
-def test_it_works_by_the_keyboard(small_page: Path, tmp_path: Path) -> None:
-    with shown(small_page, tmp_path / "profile") as page:
-        judge(page, unpack_set("digits", tmp_path / "images", 1))
-        page.evaluate("document.activeElement.blur()")
-        reached = []
-        for _ in range(4):
-            press(page, "Tab", 9)
-            reached.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
-            drawn = "getComputedStyle(document.activeElement.matches('#files') ? "
-            drawn += "document.querySelector('#choose') : document.activeElement).outlineStyle"
-            assert page.evaluate(drawn) == "solid"
-        assert reached == ["files", "open-camera", "SUMMARY", "clear"]
-        for kind in ("keyDown", "keyUp"):
-            page.call(
-                "Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r"
-            )
-        assert page.evaluate("document.querySelectorAll('.card').length") == 0
 
 
 def test_an_engine_or_a_browser_that_differs_is_refused(small_page: Path, tmp_path: Path) -> None:
@@ -359,13 +186,15 @@ def test_threads_are_used_where_the_server_allows_them(small_page: Path, tmp_pat
         assert threads == 1 or f"WebAssembly, {threads} threads" in page.evaluate(STATUS)
 
 
-def test_webgpu_gives_pythons_verdicts(bundle_copy: Path, clothes_folder: Path, package: Path, tmp_path: Path) -> None:
+def test_webgpu_gives_pythons_verdicts(
+    bundle_copy: Path, clothes_folder: Path, real_package: Path, tmp_path: Path
+) -> None:
     """Without the UNet, which a GPU that the CPU plays compiles for minutes.
 
     The small bundle would not do: WebGPU of onnxruntime-web 1.30 gives its classifier wrong logits.
     """
     path = calibrate_cheaply(bundle_copy, clothes_folder, CLASSIFIER)
-    write_page(path, tmp_path / "page", package)
+    write_page(path, tmp_path / "page", real_package)
     files = unpack_set("fashion-test", tmp_path / "clothes", 4) + unpack_set("digits", tmp_path / "digits", 4)
     opened = shown(tmp_path / "page", tmp_path / "profile", *WEBGPU, query="?engine=webgpu")
     with opened as page, Detector.open(path, batch=8) as detector:
@@ -381,10 +210,10 @@ def test_a_gpu_that_the_cpu_imitates_is_not_used(small_page: Path, tmp_path: Pat
 
 
 def test_a_plan_that_denoises_nothing_shows_the_image_alone(
-    small_bundle_copy: Path, clothes_folder: Path, package: Path, tmp_path: Path
+    small_bundle_copy: Path, clothes_folder: Path, real_package: Path, tmp_path: Path
 ) -> None:
     path = calibrate_cheaply(small_bundle_copy, clothes_folder, CLASSIFIER)
-    write_page(path, tmp_path / "page", package)
+    write_page(path, tmp_path / "page", real_package)
     files = unpack_set("digits", tmp_path / "digits", 2)
     with shown(tmp_path / "page", tmp_path / "profile") as page, Detector.open(path, batch=8) as detector:
         cards = judge(page, files)
@@ -394,11 +223,11 @@ def test_a_plan_that_denoises_nothing_shows_the_image_alone(
 
 
 def test_weights_in_a_file_of_their_own_are_loaded(
-    small_bundle_copy: Path, clothes_folder: Path, package: Path, tmp_path: Path
+    small_bundle_copy: Path, clothes_folder: Path, real_package: Path, tmp_path: Path
 ) -> None:
     data = move_outside(small_bundle_copy, "step_plain")
     path = calibrate_cheaply(small_bundle_copy, clothes_folder)
-    write_page(path, tmp_path / "page", package)
+    write_page(path, tmp_path / "page", real_package)
     files = unpack_set("digits", tmp_path / "digits", 2)
     with shown(tmp_path / "page", tmp_path / "profile") as page, Detector.open(path, batch=8) as detector:
         assert_same_verdicts(judge(page, files), detector, files)
