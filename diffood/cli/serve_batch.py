@@ -20,6 +20,7 @@ from diffood.cli.options.trust import TrustOptions
 from diffood.cli.printing import print_lines, print_messages
 from diffood.cli.text.conversions import describe_conversions
 from diffood.errors import UsageError
+from diffood.runtime.certificate import ThresholdChoice
 from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
 from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.inputs.urls import hide_secrets
@@ -49,6 +50,8 @@ def serve_batch(
     save_flagged: serve_options.SaveFlagged = None,
     export_labels: serve_options.ExportLabels = None,
     fdr: serve_options.FalseDiscoveryRate = None,
+    threshold: serve_options.Threshold = None,
+    fpr: serve_options.Fpr = None,
     max_reject_rate: serve_options.MaxRejectRate = None,
     metrics_port: serve_options.MetricsPort = None,
     log: serve_options.LogFile = None,
@@ -89,6 +92,7 @@ def serve_batch(
             image_limits.read(),
             decoders,
             decode_timeout,
+            choice=ThresholdChoice(threshold, fpr),
         ),
         InputRequest(tuple(inputs or ()), reading.request(), watched_folder(watch, watch_idle), shuffle),
         OutputRequest(
@@ -154,6 +158,8 @@ def show(result: "ServeResult", output: Path, as_json: bool) -> None:
     if summary.selected is not None:
         print_lines(f"selected    {summary.selected} by --fdr")
     print_lines(f"engine      {result.engine}")
+    if summary.promise and not summary.promise.withdrawn:
+        print_lines(f"guarantee   {summary.promise.statement}")
     print_lines(*describe_conversions(summary.conversions, summary.scored))
     most_frequent = sorted(summary.reasons.items(), key=lambda item: -item[1])
     for reason, count in most_frequent[:REASONS_SHOWN]:

@@ -33,6 +33,9 @@ class FittedBundle:
         per_class: Whether predicted classes have thresholds of their own.
         n: Images the threshold was fitted on.
         guarantee: The promise in words.
+        band: Bounds of the false-alarm rate at every threshold.
+        band_confidence: That all of them hold.
+        lowest_rate: The lowest rate that a threshold chosen when serving can keep.
         evaluations: UNet evaluations per image, at most.
         tuned: What `diffood tune` measured for this bundle, if it did.
         front: Its picture.
@@ -50,6 +53,9 @@ class FittedBundle:
     per_class: bool
     n: int
     guarantee: str
+    band: Picture
+    band_confidence: float
+    lowest_rate: float
     evaluations: int
     tuned: TuningMeasurement | None
     front: Picture | None

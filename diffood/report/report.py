@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from diffood.calibration.calibrate import Calibrated
 from diffood.calibration.evaluate import Evaluated, EvaluateRequest, evaluate_bundle
 from diffood.calibration.metrics.by_class import alarms_by_class
@@ -11,6 +13,7 @@ from diffood.calibration.metrics.evaluation import Evaluation
 from diffood.calibration.scored_files import IND, SetAside, describe_unusable
 from diffood.calibration.seen import describe_seen
 from diffood.errors import UsageError
+from diffood.report.charts.alarm_band import band_picture
 from diffood.report.charts.rejection_curve import rejection_picture
 from diffood.report.charts.tuning_front import front_picture
 from diffood.report.contents import (
@@ -30,6 +33,7 @@ from diffood.report.requirements import require_report
 from diffood.report.sets import ComparedSet, SetReporter
 from diffood.runtime.bundle.calibration import Calibration
 from diffood.runtime.bundle.tuning import load_measured
+from diffood.runtime.certificate import band_of
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 from diffood.runtime.progress import ShowProgress, hide_progress
@@ -141,6 +145,7 @@ def _report(
 def describe_fitted(detector: Detector, calibration: Calibration) -> FittedBundle:
     """What a calibrated bundle holds, for the page."""
     tuned = load_measured(detector.bundle)
+    band = band_of(calibration, len(detector.bundle.manifest.class_names))
     return FittedBundle(
         bundle=detector.bundle.path.resolve().name,
         facts=bundle_facts(detector, calibration),
@@ -154,6 +159,9 @@ def describe_fitted(detector: Detector, calibration: Calibration) -> FittedBundl
         per_class=bool(calibration.own_thresholds),
         n=calibration.n,
         guarantee=calibration.guarantee,
+        band=band_picture(np.array(calibration.scores), band, calibration.threshold, "False-alarm rates and bounds"),
+        band_confidence=1 - band.delta,
+        lowest_rate=float(band.bounds[0]),
         evaluations=detector.evaluations,
         tuned=tuned,
         front=front_picture(tuned) if tuned else None,

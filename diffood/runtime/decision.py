@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffood.runtime.bundle.calibration import Calibration
+from diffood.runtime.certificate import Thresholds
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,24 @@ class DecisionRule:
 
     Attributes:
         calibration: The calibration.
+        thresholds: That scores are compared with.
         known: Its scores, sorted, float64 [n].
-        own: Threshold and sorted scores of each class that has its own.
+        own: Sorted scores of each class that has its own.
     """
 
     calibration: Calibration
+    thresholds: Thresholds
     known: npt.NDArray[np.float64]
-    own: Mapping[int, tuple[float, npt.NDArray[np.float64]]]
+    own: Mapping[int, npt.NDArray[np.float64]]
 
     @classmethod
-    def of(cls, calibration: Calibration) -> "DecisionRule":
-        """The rule of a calibration."""
+    def of(cls, calibration: Calibration, thresholds: Thresholds | None = None) -> "DecisionRule":
+        """The rule of a calibration, with its own thresholds or with others."""
         known = np.array(calibration.scores)
         classes = np.array(calibration.per_class.classes if calibration.per_class else [])
-        own = {k: (threshold, known[classes == k]) for k, threshold in calibration.own_thresholds.items()}
-        return cls(calibration, known, own)
+        own = {k: known[classes == k] for k in calibration.own_thresholds}
+        fitted = Thresholds(calibration.threshold, calibration.own_thresholds)
+        return cls(calibration, thresholds or fitted, known, own)
 
     def decide(self, scores: npt.NDArray[np.float64], predicted: npt.NDArray[np.int64]) -> Decisions:
         """Conformal p-values and verdicts of scores [N] of images with predicted classes [N].
@@ -54,10 +58,11 @@ class DecisionRule:
         same images. A score that is not finite, even -inf, is flagged. Class -1 has no threshold of its own.
         """
         finite = np.where(np.isfinite(scores), scores, np.inf)
-        p_values, thresholds = _p_values(finite, self.known), np.full(len(finite), self.calibration.threshold)
+        p_values, thresholds = _p_values(finite, self.known), np.full(len(finite), self.thresholds.overall)
         for k in self.own.keys() & set(predicted.tolist()):
-            mine, (threshold, known) = predicted == k, self.own[k]
-            p_values[mine], thresholds[mine] = _p_values(finite[mine], known), threshold
+            mine = predicted == k
+            p_values[mine] = _p_values(finite[mine], self.own[k])
+            thresholds[mine] = self.thresholds.own.get(k, self.thresholds.overall)
         return Decisions(p_values, finite > thresholds, thresholds)
 
 

@@ -22,6 +22,7 @@ from diffood.runtime.bundle.calibration import (
 from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import require_calibrated
 from diffood.runtime.bundle.trust import asked_by_environment
+from diffood.runtime.certificate import AS_CALIBRATED, Certificate, ThresholdChoice, certificate_of, thresholds_of
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.halving import open_halving
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
@@ -78,11 +79,12 @@ class Detector:
         *,
         why: str = "",
         calibration: Calibration | None = None,
+        choice: ThresholdChoice = AS_CALIBRATED,
     ) -> None:
         if fusion is not None and (problem := fusion.record.mismatch(plan)):
             raise UsageError(f"{problem}: give the fusion that was fitted for this plan.")
         self.bundle, self.plan, self.fusion, self.why = bundle, plan, fusion, why
-        self._calibration = calibration
+        self._calibration, self._choice = calibration, choice
         self._shared = session if isinstance(session, SharedSession) else SharedSession(session)
         self._stages, self._judge = list_stages(plan), FusionJudge(plan, fusion)
         tables = bundle.tables(plan)
@@ -108,6 +110,8 @@ class Detector:
         batch: int = DEFAULT_BATCH,
         threads: int = 0,
         halve_batch: bool = False,
+        threshold: float | None = None,
+        fpr: float | None = None,
         trust: Sequence[str | Path] = (),
         expect_digest: str | None = None,
     ) -> "Detector":
@@ -121,6 +125,8 @@ class Detector:
             batch: Images that the engine works on at once; on a GPU, of every call.
             threads: Of the engine; 0: all cores.
             halve_batch: Continue with half the batch when the engine runs out of memory.
+            threshold: Flag scores above this instead of the calibrated threshold.
+            fpr: Choose the threshold for this false-alarm rate instead of the calibrated one.
             trust: Files of public keys, one of which must have signed each file of the bundle; none: DIFFOOD_TRUST's.
             expect_digest: The digest that the bundle must have, as `diffood inspect` prints it.
 
@@ -129,6 +135,7 @@ class Detector:
             UsageError: An unknown plan, an impossible batch, or no engine here can run it.
             MissingExtraError: A library of the backend is not installed.
         """
+        choice = ThresholdChoice(threshold, fpr)
         bundle = open_bundle(path, asked_by_environment().updated(trust, expect_digest))
         calibration = find_calibration(bundle)
         if plan is None and calibration is not None:
@@ -153,6 +160,7 @@ class Detector:
                 why=candidate.why,
                 halve_batch=halve_batch,
                 calibration=calibration,
+                choice=choice,
             )
             if calibration is not None and choosing:
                 require_calibrated(bundle, calibration, detector.fingerprint)
@@ -177,6 +185,7 @@ class Detector:
         why: str = "",
         halve_batch: bool = False,
         calibration: Calibration | None = None,
+        choice: ThresholdChoice = AS_CALIBRATED,
     ) -> "Detector":
         """Load the graphs that a plan needs from an opened bundle, on this backend and in this precision.
 
@@ -191,6 +200,7 @@ class Detector:
             why: Why this backend and precision.
             halve_batch: Continue with half the batch when the engine runs out of memory.
             calibration: What gives the verdicts; None: the bundle's at the time it is asked for.
+            choice: A threshold in place of the calibrated ones.
         """
         require_size(batch, threads)
 
@@ -203,7 +213,7 @@ class Detector:
         session = SharedSession(halve(batch), halve) if halve_batch else SharedSession(reopen(batch))
         if session.batch != batch:
             why = f"{why}, in batches of {session.batch}: {batch} images do not fit into memory".lstrip(", ")
-        return cls(bundle, plan, session, fusion, why=why, calibration=calibration)
+        return cls(bundle, plan, session, fusion, why=why, calibration=calibration, choice=choice)
 
     def with_fusion(self, fusion: Fusion) -> "Detector":
         """The same detector on the same session, with this fusion."""
@@ -240,6 +250,11 @@ class Detector:
         require_calibrated(self.bundle, calibration, self.fingerprint)
         return calibration
 
+    @property
+    def certificate(self) -> Certificate:
+        """What holds for the verdicts of `predict`. Raises CalibrationError as `predict` does."""
+        return certificate_of(self.bundle, self.calibration(), self._choice)
+
     def score(self, images: Images, limits: ImageLimits = DEFAULT_LIMITS) -> Scores:
         """Scores of one or many images; one that cannot be used has its reason in `error`.
 
@@ -272,8 +287,9 @@ class Detector:
             UsageError: Something given is no image, or has another type, shape or range.
             CalibrationError: The bundle is not calibrated for this plan.
         """
-        rule = DecisionRule.of(self.calibration())
-        return collect_verdicts(self._pass(images, limits), rule, self.bundle.manifest.class_names)
+        calibration, names = self.calibration(), self.bundle.manifest.class_names
+        rule = DecisionRule.of(calibration, thresholds_of(calibration, self._choice, len(names)))
+        return collect_verdicts(self._pass(images, limits), rule, names)
 
     def _pass(self, images: Images, limits: ImageLimits) -> Iterator[ScoredImage]:
         shape = self.bundle.manifest.image

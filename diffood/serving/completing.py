@@ -37,9 +37,9 @@ class RowCompletion:
         return None if self.online is None or row.p_value is None else self.online.select(row.p_value)
 
 
-def certificate_of(calibration: Calibration, *, withdrawn: bool = False) -> CertificateState:
-    """Whether a calibration promises something about false alarms, and feedback has not withdrawn it."""
-    if calibration.method == "quantile":
+def state_of(kind: str, *, withdrawn: bool) -> CertificateState:
+    """Whether a certificate of this kind promises something about false alarms, and feedback has not withdrawn it."""
+    if kind == "quantile":
         return "none"
     return "withdrawn" if withdrawn else "holds"
 

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from diffood.runtime.bundle.calibration import Calibration
+from diffood.runtime.certificate import AS_CALIBRATED, ThresholdChoice, thresholds_of
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import DEFAULT_LIMITS, DecodedImage, ImageLimits
@@ -58,6 +59,7 @@ class LocalScorer:
 
     Attributes:
         pictures: Whether to draw the denoised picture of each flagged image.
+        choice: A threshold in place of the calibrated ones.
     """
 
     detector: Detector
@@ -65,6 +67,7 @@ class LocalScorer:
     limits: ImageLimits = DEFAULT_LIMITS
     decoding: DecodeOptions = IN_THREADS
     pictures: bool = False
+    choice: ThresholdChoice = AS_CALIBRATED
 
     @property
     def precision(self) -> str:
@@ -83,7 +86,8 @@ class LocalScorer:
 
     def rows(self, items: Iterable[Item | Pause]) -> Iterator[ScoredFile]:
         """See Scorer.rows."""
-        rule = DecisionRule.of(self.calibration)
+        classes = len(self.detector.bundle.manifest.class_names)
+        rule = DecisionRule.of(self.calibration, thresholds_of(self.calibration, self.choice, classes))
         for outcomes in score_turns(self.detector, items, self.limits, decoding=self.decoding):
             for outcome, row in zip(outcomes, make_rows(outcomes, rule, self.detector), strict=True):
                 picture = draw_denoised(outcome.result) if self.pictures and row.is_ood else None

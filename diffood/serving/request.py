@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffood.runtime.backends import BackendChoice
+from diffood.runtime.certificate import AS_CALIBRATED, ThresholdChoice
 from diffood.runtime.detector import DEFAULT_BATCH
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.decoding import DEFAULT_SECONDS
@@ -29,6 +30,7 @@ class ScorerRequest:
         decoders: Processes that read and decode images; 0 uses threads, None chooses by where it runs.
         decode_timeout: Seconds for one image in such a process.
         pictures: Whether to return the denoised picture of each flagged image.
+        choice: A threshold in place of the calibrated ones.
     """
 
     bundle: Path
@@ -41,6 +43,7 @@ class ScorerRequest:
     decoders: int | None = None
     decode_timeout: float = DEFAULT_SECONDS
     pictures: bool = False
+    choice: ThresholdChoice = AS_CALIBRATED
 
 
 @dataclass(frozen=True)

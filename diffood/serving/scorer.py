@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.bundle.calibration import Calibration, Fingerprint
+from diffood.runtime.certificate import Certificate, certificate_of
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.decoding import DecodeOptions, default_processes
 from diffood.runtime.sessions.choice import describe_engine
@@ -20,6 +21,7 @@ class OpenedScorer:
 
     Attributes:
         calibration: What its verdicts follow from.
+        certificate: What holds for its verdicts.
         engine: One line that says what runs, and why.
         threads: Threads of each engine; 0 on a GPU.
     """
@@ -28,6 +30,7 @@ class OpenedScorer:
     bundle: Bundle
     calibration: Calibration
     fingerprint: Fingerprint
+    certificate: Certificate
     engine: str
     threads: int
 
@@ -37,8 +40,15 @@ def open_scorer(request: ScorerRequest) -> Iterator[OpenedScorer]:
     """Open a calibrated bundle in this process or on a cluster. Raises as `Detector.open` and `open_cluster` do."""
     if request.cluster is not None:
         with open_cluster(request.cluster, request) as cluster:
+            certificate = certificate_of(cluster.bundle, cluster.calibration, request.choice)
             yield OpenedScorer(
-                cluster, cluster.bundle, cluster.calibration, cluster.fingerprint, cluster.engine, cluster.threads
+                cluster,
+                cluster.bundle,
+                cluster.calibration,
+                cluster.fingerprint,
+                certificate,
+                cluster.engine,
+                cluster.threads,
             )
         return
     detector = Detector.open(
@@ -52,6 +62,8 @@ def open_scorer(request: ScorerRequest) -> Iterator[OpenedScorer]:
     decoders = default_processes() if request.decoders is None else request.decoders
     decoding = DecodeOptions(decoders, request.decode_timeout)
     calibration = detector.calibration()
-    scorer = LocalScorer(detector, calibration, request.limits, decoding, request.pictures)
+    scorer = LocalScorer(detector, calibration, request.limits, decoding, request.pictures, request.choice)
     engine = describe_engine(scorer.precision, scorer.backend, detector.why)
-    yield OpenedScorer(scorer, detector.bundle, calibration, detector.fingerprint, engine, detector.session.threads)
+    certificate = certificate_of(detector.bundle, calibration, request.choice)
+    threads = detector.session.threads
+    yield OpenedScorer(scorer, detector.bundle, calibration, detector.fingerprint, certificate, engine, threads)

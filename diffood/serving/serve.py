@@ -21,7 +21,7 @@ from typing import Any
 
 from diffood import __version__
 from diffood.errors import EXIT_SET_ASIDE, UsageError
-from diffood.runtime.bundle.feedback import begin_feedback, find_feedback, find_withdrawn, save_feedback
+from diffood.runtime.bundle.feedback import begin_feedback, find_feedback, save_feedback
 from diffood.runtime.inputs.counting import count_in_background
 from diffood.runtime.inputs.files import is_folder
 from diffood.runtime.inputs.labels import LeftOut
@@ -33,7 +33,7 @@ from diffood.runtime.progress import Say
 from diffood.runtime.stop import Stop, handle_signals
 from diffood.runtime.writable import require_writable
 from diffood.serving.batch import BatchJob, existing_rows
-from diffood.serving.completing import RowCompletion, certificate_of, describe_limit
+from diffood.serving.completing import RowCompletion, describe_limit, state_of
 from diffood.serving.labelling import LabelFolder
 from diffood.serving.output.journal import RunRecord
 from diffood.serving.output.layout import OutputLayout
@@ -209,7 +209,7 @@ def _refuse_outputs_inside(request: ServeRequest, layout: OutputLayout) -> None:
 def _prepare(request: ServeRequest, layout: OutputLayout, opened: OpenedScorer, stop: Stop) -> BatchJob:
     """The job of a request, with its output not yet entered."""
     inputs, left_out = request.inputs, LeftOut()
-    tally = Tally(left_out)
+    tally = Tally(left_out, opened.certificate)
     output = open_output(layout, _run_record(request, layout, opened), request.output.mode)
     live = inputs.watch is not None or STANDARD_INPUT in inputs.names  # no order that a resume would find again
     done = existing_rows(output, tally) if live else ()
@@ -241,8 +241,7 @@ def _completion(request: ServeRequest, opened: OpenedScorer) -> RowCompletion:
     """What is added to rows: a stream is selected row by row, any other batch once all rows are there."""
     fdr = request.output.fdr
     online = OnlineSelection(fdr) if fdr is not None and request.inputs.watch else None
-    withdrawn = bool(find_withdrawn(opened.bundle, opened.calibration))
-    return RowCompletion(certificate_of(opened.calibration, withdrawn=withdrawn), online)
+    return RowCompletion(state_of(opened.certificate.kind, withdrawn=bool(opened.certificate.withdrawn)), online)
 
 
 def _label_folder(request: ServeRequest, opened: OpenedScorer) -> LabelFolder | None:
@@ -280,4 +279,6 @@ def _run_record(request: ServeRequest, layout: OutputLayout, opened: OpenedScore
         part_rows=request.output.part_rows,
         save_flagged=str(saved.absolute()) if saved else None,
         fdr=request.output.fdr,
+        threshold=scorer.choice.threshold,
+        fpr=scorer.choice.fpr,
     )

@@ -147,7 +147,7 @@ def test_the_page_stands_alone_and_is_well_formed(report: Report) -> None:
     page = render(report)
     check_page(page)
     assert page == render(report)
-    assert page.count("<picture>") == 5  # three histograms, two curves
+    assert page.count("<picture>") == 6  # three histograms, two curves, the bounds of every threshold
     assert "this bundle" in page
     for name in ("jump", "reconstruction", "logit_norm", "energy"):
         assert WITNESSES[name].meaning.split(":")[0].replace("'", "&#39;") in page

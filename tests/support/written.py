@@ -65,6 +65,7 @@ def finish(output: Output) -> None:
         output.select(output.run.fdr)
     nothing: dict[str, Any] = dict.fromkeys(Summary.model_fields, 0)
     nothing |= {"state": "finished", "reasons": {}, "examples": {}, "left_out": {}, "conversions": {}}
+    nothing |= {"certificate": "", "promise": None}
     output.finish(describe_run(Summary(**nothing), "none", output.run))
 
 

@@ -23,6 +23,7 @@ from diffood.calibration.drift.martingale import (
 )
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.calibration import Calibration
+from diffood.runtime.decision import DecisionRule
 from diffood.serving.rows.grouping import FolderOrder
 from diffood.serving.rows.readers import follow_rows, read_rows
 from diffood.serving.rows.row import Row
@@ -191,17 +192,20 @@ def observe(watch: DriftWatch, rows: Sequence[Row]) -> DriftWatch:
 
 
 def require_own(calibration: Calibration, places: Sequence[tuple[int, Row]]) -> None:
-    """Raise CalibrationError, with its number, for a row that another calibration judged."""
-    own = calibration.own_thresholds
-    for number, row in places:
-        expected = calibration.threshold
-        if row.predicted_class is not None:
-            expected = own.get(row.predicted_class, expected)
-        if row.threshold != expected:
-            of_class = f" for class {row.predicted_class}" if own else ""
+    """Raise CalibrationError, with its number, for a row that another calibration judged.
+
+    Rows that were served at a chosen threshold are told by their p-values.
+    """
+    scores = np.array([math.nan if row.score is None else row.score for _, row in places])
+    predicted = np.array([-1 if row.predicted_class is None else row.predicted_class for _, row in places])
+    expected = DecisionRule.of(calibration).decide(scores, predicted)
+    values = zip(places, expected.thresholds.tolist(), expected.p_values.tolist(), strict=True)
+    for (number, row), threshold, p_value in values:
+        if row.threshold != threshold and row.p_value != p_value:
+            of_class = f" for class {row.predicted_class}" if calibration.own_thresholds else ""
             raise CalibrationError(
                 f"Row {number} ({row.id!r}) was judged at threshold {row.threshold}, the bundle's calibration has "
-                f"{expected}{of_class}: the row comes from another bundle or from before a recalibration. Give only "
+                f"{threshold}{of_class}: the row comes from another bundle or from before a recalibration. Give only "
                 "rows served since, or score the files again with `diffood serve-batch`."
             )
 

@@ -37,7 +37,7 @@ from diffood.runtime.bundle.feedback import (
     find_feedback,
     save_feedback,
 )
-from diffood.serving.completing import certificate_of
+from diffood.serving.completing import state_of
 from diffood.serving.rows.formats.comma_separated import guard_cell, read_cell
 from diffood.serving.rows.readers import read_rows
 from diffood.serving.rows.row import CertificateState, Row
@@ -158,7 +158,7 @@ def take_feedback(request: FeedbackRequest) -> FeedbackReport:
         false_alarms=false_alarms,
         passed_ood=passed_ood,
         confidence=record.confidence,
-        certificate=certificate_of(calibration, withdrawn=bool(withdrawn)),
+        certificate=state_of(calibration.method, withdrawn=bool(withdrawn)),
         withdrawn=withdrawn,
         path=feedback_path(bundle, calibration),
     )

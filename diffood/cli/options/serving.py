@@ -13,8 +13,18 @@ if TYPE_CHECKING:
 else:
     FormatChoice = Literal[tuple(FORMATS)]  # the choices of typer; a checker wants them spelled out
 
-_OUTPUT, _WATCHING = "Output", "Watching"
+_OUTPUT, _WATCHING, _VERDICTS = "Output", "Watching", "Verdicts"
 
+Threshold = Annotated[
+    float | None,
+    typer.Option(help="Flag scores above this instead of the calibrated threshold.", rich_help_panel=_VERDICTS),
+]
+Fpr = Annotated[
+    float | None,
+    typer.Option(
+        help="Choose the threshold for this false-alarm rate instead of the calibrated one.", rich_help_panel=_VERDICTS
+    ),
+]
 DecodeTimeout = Annotated[
     float,
     typer.Option(help="Seconds for one image in a decoding process.", min=0.1, max=86_400, rich_help_panel="Limits"),

@@ -26,6 +26,24 @@ def describe_promise(method: Method, alpha: float, delta: float | None, n: int, 
     return f"{bound:.2%} of the {n} calibration images lie above; this guarantees nothing for others."
 
 
+def describe_band(confidence: float, threshold: float, bound: float, n: int, own: int, asked: float | None) -> str:
+    """What thresholds chosen when serving promise, by the bounds of every threshold at once.
+
+    Args:
+        confidence: Of all these bounds together.
+        threshold: Of all images.
+        bound: Of the false-alarm rate of all images together.
+        n: Calibration images.
+        own: Classes with thresholds of their own.
+        asked: The rate asked for; None where the threshold was.
+    """
+    when = f"With {confidence:.1%} confidence for every threshold at once"
+    flagged = f"at most {bound:.2%} of in-distribution images like these {n} are flagged"
+    if own:
+        return f"{when} and {own} classes, {flagged} at thresholds for {asked or bound:.2%}."
+    return f"{when}, {flagged} at {threshold:.6g}" + (f" (asked for: {asked:.2%})." if asked is not None else ".")
+
+
 def describe_class_promises(
     alpha: float,
     delta: float | None,

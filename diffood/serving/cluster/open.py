@@ -62,6 +62,7 @@ def open_cluster(address: str, request: ScorerRequest) -> Iterator[Cluster]:
             limits=request.limits,
             decoding=DecodeOptions(decoders, request.decode_timeout),
             pictures=request.pictures,
+            choice=request.choice,
             digest=bundle.digest if bundle.unlisted.seal else None,
         )
         cluster = Cluster(ray, bundle, calibration, config, gpu)

@@ -14,6 +14,7 @@ from diffood.runtime.backends import Backend
 from diffood.runtime.bundle.bundle import CALIBRATION, MANIFEST, Bundle
 from diffood.runtime.bundle.calibration import Calibration, Fingerprint
 from diffood.runtime.bundle.files import hash_record
+from diffood.runtime.certificate import AS_CALIBRATED, ThresholdChoice
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs.decoding import DecodeOptions
@@ -41,6 +42,7 @@ class WorkerConfig:
         identity: Of the bundle on the driver's machine.
         folder: Where relative inputs begin.
         pictures: Whether to draw the denoised picture of each flagged image.
+        choice: A threshold in place of the calibrated ones.
         digest: What the bundle must have here too; None where nothing was asked of the driver's.
     """
 
@@ -55,6 +57,7 @@ class WorkerConfig:
     decoding: DecodeOptions
     pictures: bool
     digest: str | None = None
+    choice: ThresholdChoice = AS_CALIBRATED
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,9 @@ class Worker:
             )
             calibration = self._detector.calibration()
             self._require_same(identify(self._detector.bundle, calibration))
-            scorer = LocalScorer(self._detector, calibration, config.limits, config.decoding, config.pictures)
+            scorer = LocalScorer(
+                self._detector, calibration, config.limits, config.decoding, config.pictures, config.choice
+            )
             self._rows = scorer.rows(self._feed())
             return ReadyWorker(socket.gethostname(), os.getpid(), self._detector.fingerprint, self._detector.why)
 

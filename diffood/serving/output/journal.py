@@ -46,6 +46,8 @@ class RunRecord(Record):
         part_rows: Rows per part, and rows between checkpoints of one file.
         save_flagged: Folder of flagged images.
         fdr: False discovery rate at which rows are selected; None for none.
+        threshold: Given in place of the calibrated ones.
+        fpr: Asked for in place of the calibrated rate.
     """
 
     format: Literal[1] = 1
@@ -64,6 +66,8 @@ class RunRecord(Record):
     part_rows: Annotated[int, Field(ge=1)]
     save_flagged: str | None = None
     fdr: Annotated[float, Field(gt=0, lt=1)] | None = None
+    threshold: float | None = None
+    fpr: float | None = None
 
     def difference(self, other: "RunRecord") -> str:
         """Name each field that differs, with both values; "" if the records are equal."""

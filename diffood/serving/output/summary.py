@@ -11,6 +11,7 @@ from pydantic import Field
 from diffood.errors import BundleError, UsageError
 from diffood.runtime.bundle.bundle import Sha256
 from diffood.runtime.bundle.files import read_record
+from diffood.runtime.certificate import Certificate
 from diffood.runtime.images.conversions import kinds_of
 from diffood.runtime.inputs.labels import LeftOut
 from diffood.runtime.records import Record
@@ -42,6 +43,7 @@ class Summary(Record):
         batch: Images that the engine worked on at once; fewer than asked for if it ran out of memory.
         selected: Rows that --fdr selects; None without it, and while a batch is not finished.
         certificate: Of the promise about false alarms, when the last run began; as in rows.
+        promise: What holds for the verdicts; None in older summaries.
     """
 
     state: State
@@ -61,6 +63,7 @@ class Summary(Record):
     batch: int
     selected: int | None = None
     certificate: CertificateState = ""
+    promise: Certificate | None = None
 
 
 class SummaryFile(Summary):
@@ -78,7 +81,8 @@ class SummaryFile(Summary):
 class Tally:
     """Counts of the rows so far. Another thread may read the numbers at any time."""
 
-    def __init__(self, left_out: LeftOut | None = None) -> None:
+    def __init__(self, left_out: LeftOut | None = None, promise: Certificate | None = None) -> None:
+        self.promise = promise
         self.statuses, self.reasons = Counter[str](ok=0, rejected=0, invalid=0), Counter[str]()
         self.conversions = Counter[str]()
         self.examples: dict[str, list[str]] = {}
@@ -153,6 +157,7 @@ class Tally:
             batch=self.batch,
             selected=self.selected,
             certificate=self.certificate,
+            promise=self.promise,
         )
 
 
