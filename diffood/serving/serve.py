@@ -21,7 +21,7 @@ from typing import Any
 
 from diffood import __version__
 from diffood.errors import EXIT_SET_ASIDE, UsageError
-from diffood.runtime.bundle.feedback import begin_feedback, find_feedback, save_feedback
+from diffood.runtime.bundle.feedback import begin_feedback, changing_feedback, find_feedback, save_feedback
 from diffood.runtime.inputs.counting import count_in_background
 from diffood.runtime.inputs.files import is_folder
 from diffood.runtime.inputs.labels import LeftOut
@@ -248,10 +248,11 @@ def _label_folder(request: ServeRequest, opened: OpenedScorer) -> LabelFolder | 
     """Where pictures for labelling go; the design by which they are drawn is then fixed beside the bundle."""
     if request.output.labels is None:
         return None
-    record = find_feedback(opened.bundle, opened.calibration)
-    if record is None:
-        record = begin_feedback(opened.bundle, opened.calibration)
-        save_feedback(opened.bundle, opened.calibration, record)
+    with changing_feedback(opened.bundle, opened.calibration):
+        record = find_feedback(opened.bundle, opened.calibration)
+        if record is None:
+            record = begin_feedback(opened.bundle, opened.calibration)
+            save_feedback(opened.bundle, opened.calibration, record)
     return LabelFolder(request.output.labels, request.scorer.limits, record.design)
 
 

@@ -25,7 +25,7 @@ from diffood.calibration.feedback.labels import Label, read_labels
 from diffood.calibration.feedback.sequences import Draws, bound_above, bound_below, first_refuted
 from diffood.calibration.metrics.formatting import percent
 from diffood.errors import UsageError
-from diffood.runtime.bundle.bundle import open_bundle
+from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibration
 from diffood.runtime.bundle.durable import write_durably
 from diffood.runtime.bundle.feedback import (
@@ -33,6 +33,7 @@ from diffood.runtime.bundle.feedback import (
     LabelDesign,
     LabelTask,
     begin_feedback,
+    changing_feedback,
     feedback_path,
     find_feedback,
     save_feedback,
@@ -137,6 +138,11 @@ def take_feedback(request: FeedbackRequest) -> FeedbackReport:
     """
     bundle = open_bundle(request.bundle)
     calibration = load_calibration(bundle)
+    with changing_feedback(bundle, calibration):
+        return _take(request, bundle, calibration)
+
+
+def _take(request: FeedbackRequest, bundle: Bundle, calibration: Calibration) -> FeedbackReport:
     record = _fixed(find_feedback(bundle, calibration), begin_feedback(bundle, calibration), request)
     known, tasks, count = _draw(request.rows, calibration, record)
     new = len(tasks) - len(record.tasks)

@@ -5,8 +5,11 @@ judged the rows, to which it is bound: another calibration has a record of its o
 computes no bounds.
 """
 
+import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -158,13 +161,36 @@ def begin_feedback(bundle: Bundle, calibration: Calibration, design: LabelDesign
 
 
 def save_feedback(bundle: Bundle, calibration: Calibration, record: FeedbackRecord) -> Path:
-    """Write the record, in one move; returns its path. Raises UsageError where nothing can be written there."""
+    """Write the record, in one move, inside `changing_feedback`; returns its path. Raises UsageError as that does."""
     path = feedback_path(bundle, calibration)
     try:
-        plain_folder(path.parent.parent, path.parent.name).mkdir(exist_ok=True)
         return write_record(path.parent, path.name, record)
     except OSError as error:
-        raise UsageError(
-            f"{path} cannot be written ({error.strerror}): feedback lies beside the bundle. Name the bundle by a link "
-            "in a folder that you may write to."
-        ) from None
+        raise _refusal(path, error) from None
+
+
+@contextmanager
+def changing_feedback(bundle: Bundle, calibration: Calibration) -> Iterator[None]:
+    """Keep others from changing the record from before it is read until it is written, so that no answer is lost.
+
+    Raises UsageError where nothing can be written.
+    """
+    path = feedback_path(bundle, calibration)
+    try:
+        folder = plain_folder(path.parent.parent, path.parent.name)
+        folder.mkdir(exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise _refusal(path, error) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # released when it is closed, by a kill too
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _refusal(path: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"{path} cannot be written ({error.strerror}): feedback lies beside the bundle. Name the bundle by a link in a "
+        "folder that you may write to."
+    )

@@ -34,7 +34,7 @@ class OnlineSelection:
     over the selections j > 1), at most c, with c = 1/2, w = fdr / 2, g_k proportional to k^-1.6, and N_j the number of
     images since selection j whose p-value was above c. The image is selected if its p-value is at most the level. The
     false discovery rate is at most fdr at every time if the p-values of in-distribution images are independent; those
-    of one calibration are so only nearly, and `benchmarks/feedback.py` measures what that costs.
+    of one calibration are so only nearly, and `research/deployments.py` measures what that costs.
     """
 
     def __init__(self, fdr: float) -> None:
