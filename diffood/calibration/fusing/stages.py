@@ -24,6 +24,7 @@ from diffood.runtime.bundle.fusion import StageRule
 from diffood.runtime.method.fusion import FittedWitness, fuse
 from diffood.runtime.method.plan import Combination
 from diffood.runtime.method.scoring import Float
+from diffood.runtime.method.witnesses.definition import INSIDE
 from diffood.runtime.method.witnesses.registry import Witness
 
 PASSED = 0.5  # share of in-distribution images that end at a stage; docs/detection.md says what 0.8 would cost
@@ -40,11 +41,11 @@ def limit_stage(
     """The limits of the stage after `repeats` repeats, from the witnesses [n] of in-distribution images there.
 
     The low limit is the score that a share of PASSED of the images are below; the high limit is their highest score.
-    Stage 0, before anything is denoised, has no low limit: a classifier can be more certain of a texture than of any
-    image it was trained on.
+    Stage 0, before anything is denoised, has a low limit only where it looks inside the classifier, which can be more
+    certain of a texture than of any image it was trained on, and shows it there.
     """
     scores = fuse(witnesses, how, np.stack(list(columns.values()), axis=1))
-    low = float(np.quantile(scores, PASSED)) if repeats else None
+    low = float(np.quantile(scores, PASSED)) if repeats or INSIDE in columns else None
     return StageRule(repeats=repeats, witnesses=witnesses, low=low, high=float(scores.max()))
 
 
