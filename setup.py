@@ -53,7 +53,7 @@ def describe(distribution: Any) -> dict[str, Any]:
                 "name": name,
                 "version": version,
                 "purl": f"pkg:pypi/{name}@{version}",
-                "licenses": [{"license": {"id": "Apache-2.0"}}],
+                "licenses": [{"expression": distribution.metadata.license_expression}],
             }
         },
         "components": [*packages.values(), *files],

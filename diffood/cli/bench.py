@@ -100,11 +100,15 @@ def bench(
 
 
 def _read_images(inputs: list[str], shape: ImageShape, rules: InputRules) -> npt.NDArray[np.uint8]:
-    """The images given, or the embedded ones."""
+    """The images given, or embedded ones: those of the pair that takes this shape, else clothes, which it refuses."""
     if inputs:
         from diffood.export.images import read_sample  # needs no torch
 
         return read_sample(inputs, shape, IMAGES, print_messages, rules)
     from diffood.zoo.images import load_set
+    from diffood.zoo.pairs import PAIRS
 
-    return load_set("fashion-test").images[:, None]
+    fitting = [pair for pair in PAIRS.values() if pair.shape == shape] or [PAIRS["clothes"]]
+    images = load_set(fitting[0].test).images
+    planes: npt.NDArray[np.uint8] = images.reshape(*images.shape[:3], -1).transpose(0, 3, 1, 2)
+    return planes

@@ -15,28 +15,27 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from diffood import zoo
-from diffood.errors import EXIT_SET_ASIDE, DiffoodError, UsageError
+from diffood.errors import EXIT_SET_ASIDE, DiffoodError, MissingExtraError, UsageError
 from diffood.report.requirements import DRAW, can_draw
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.detector import Detector
+from diffood.runtime.images.decode import load_image
 from diffood.runtime.images.pixels import to_pixels
 from diffood.runtime.json_reader import parse_object
 from diffood.runtime.progress import Say
-from diffood.zoo.images import SETS, load_set, unpack_set
+from diffood.zoo.images import load_set, unpack_set
+from diffood.zoo.pairs import PAIRS, EmbeddedPair
 
 CALIBRATION_IMAGES = 700
 TEST_IMAGES = 400
 OOD_IMAGES = 100
 MIXED_IMAGES = 20  # of each set, in the folder for serve-batch
-STRIP_CLOTHES = 2
+STRIP_KNOWN = 2
 HEADER_PIXELS = 60_000  # per side; decoded, such a file would take 3.6 GB
-OOD_SETS = tuple(name for name, entry in SETS.items() if entry.role == "ood")
 MARKER = ".diffood-demo"  # says that a folder is a demo's and may be replaced, also when the demo was interrupted
 PRODUCTS = {MARKER, "images", "bundle", "verdicts.jsonl", "evaluation", "scores.png", "strip.png", "summary.json"}
 EXPORT_PACKAGES = ("torch", "diffusers", "onnx", "onnxscript")
 
-CLOTHES = "fashion-test"
 VERB = (
     "from diffood.runtime.child import end_with_parent; end_with_parent({parent}); from diffood.cli import main; main()"
 )
@@ -48,6 +47,7 @@ class DemoResult:
     """What summary.json holds.
 
     Attributes:
+        model: Name of the embedded pair.
         auroc: By OOD set, in [0, 1].
         mean_auroc: Mean over the OOD sets.
         false_alarms: As in evaluation.json.
@@ -60,6 +60,7 @@ class DemoResult:
         set_aside: Reason by file that serve-batch refused.
     """
 
+    model: str
     auroc: dict[str, float]
     mean_auroc: float
     false_alarms: dict[str, Any]
@@ -72,17 +73,25 @@ class DemoResult:
     set_aside: dict[str, str]
 
 
-def run_demo(output: Path, say: Say) -> DemoResult:
+def run_demo(pair: EmbeddedPair, output: Path, say: Say) -> DemoResult:
     """Run every step into a folder: unpack images, export, calibrate, serve, evaluate; then show the result.
 
     Args:
+        pair: The models and images.
         output: Folder to write to; a folder of an earlier demo is replaced.
         say: Receives each line to show.
 
     Raises:
         UsageError: The folder holds something else.
+        MissingExtraError: Packages of the extra `export` are missing, and the pair has no bundle.
         DiffoodError: A step failed.
     """
+    missing = [name for name in EXPORT_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing and pair.bundle is None:
+        raise MissingExtraError(
+            f"The embedded models of {pair.name} have to be exported, which needs {', '.join(missing)}: "
+            "pip install 'diffood[export]'. Without --model the demo starts from a bundle."
+        )
     if output.exists() and not _may_be_replaced(output):
         raise UsageError(f"{output} is neither an empty folder nor an earlier demo's; give --output a new one.")
     shutil.rmtree(output, ignore_errors=True)
@@ -92,12 +101,13 @@ def run_demo(output: Path, say: Say) -> DemoResult:
     if not can_draw():
         say(f"matplotlib is not installed, so the demo draws no pictures ({DRAW} lets it).")
     say(f"Unpacking real images into {images}")
-    _unpack(images)
-    _make_bundle(bundle, say)
-    result = _measure(output, images, bundle, say)
+    say(f"({pair.things}: {pair.source}; {pair.licence})")
+    _unpack(pair, images)
+    _make_bundle(pair, bundle, missing, say)
+    result = _measure(pair, output, say)
     if can_draw():
         shutil.move(output / "evaluation" / "scores.png", output / "scores.png")
-        _draw_strip(bundle, output / "strip.png")
+        _draw_strip(pair, output)
     (output / "summary.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
     say("")
     for line in describe_result(result, output):
@@ -105,8 +115,9 @@ def run_demo(output: Path, say: Say) -> DemoResult:
     return result
 
 
-def _measure(output: Path, images: Path, bundle: Path, say: Say) -> DemoResult:
+def _measure(pair: EmbeddedPair, output: Path, say: Say) -> DemoResult:
     """Calibrate the bundle, serve a folder with broken files in it, and evaluate."""
+    images, bundle = output / "images", output / "bundle"
     calibration = _run(
         say, "calibrate", bundle, "--images", images / "validation", "--fpr", 0.05, "--confidence", 0.95, "--json"
     )
@@ -114,12 +125,13 @@ def _measure(output: Path, images: Path, bundle: Path, say: Say) -> DemoResult:
         say, "serve-batch", bundle, images / "mixed", "--output", output / "verdicts.jsonl", "--json",
         accept=(0, EXIT_SET_ASIDE),
     )  # fmt: skip
-    sets = [part for name in OOD_SETS for part in ("--ood", f"{name}={images / name}")]
+    sets = [part for name in pair.unseen for part in ("--ood", f"{name}={images / name}")]
     evaluation = _run(
         say, "evaluate", bundle, "--ind", images / "test", *sets, "--output", output / "evaluation", "--json"
     )
     rows = map(parse_object, (output / "verdicts.jsonl").read_bytes().splitlines())
     return DemoResult(
+        model=pair.name,
         auroc=evaluation["auroc"],
         mean_auroc=evaluation["mean_auroc"],
         false_alarms=evaluation["false_alarms"],
@@ -147,21 +159,21 @@ def _is_product(name: str) -> bool:
     return any(name == product or name.startswith(f"{product}.") for product in PRODUCTS)
 
 
-def _unpack(images: Path) -> None:
-    unpack_set("fashion-validation", images / "validation", CALIBRATION_IMAGES)
-    unpack_set(CLOTHES, images / "test", TEST_IMAGES)
-    for name in OOD_SETS:
-        unpack_set(name, images / name, OOD_IMAGES)
+def _unpack(pair: EmbeddedPair, images: Path) -> None:
+    unpack_set(pair.validation, images / "validation", CALIBRATION_IMAGES)
+    unpack_set(pair.test, images / "test", TEST_IMAGES)
+    for name, stored in pair.unseen.items():
+        unpack_set(stored, images / name, OOD_IMAGES)
     mixed = images / "mixed"
-    for name in (CLOTHES, *OOD_SETS):
-        unpack_set(name, mixed / name, MIXED_IMAGES)
-    _write_broken(mixed / "broken")
+    for name, stored in {pair.things: pair.test, **pair.unseen}.items():
+        unpack_set(stored, mixed / name, MIXED_IMAGES)
+    _write_broken(pair, mixed / "broken")
 
 
-def _write_broken(folder: Path) -> None:
+def _write_broken(pair: EmbeddedPair, folder: Path) -> None:
     """Write five files that cannot be scored: damaged, empty, no image, several images, too large."""
     folder.mkdir()
-    whole = Image.fromarray(load_set(CLOTHES).images[0])
+    whole = Image.fromarray(load_set(pair.test).images[0])
     whole.save(folder / "truncated.png")
     data = (folder / "truncated.png").read_bytes()
     (folder / "truncated.png").write_bytes(data[: len(data) // 2])
@@ -175,16 +187,16 @@ def _write_broken(folder: Path) -> None:
     (folder / "huge.bmp").write_bytes(header)
 
 
-def _make_bundle(bundle: Path, say: Say) -> None:
-    missing = [name for name in EXPORT_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
+def _make_bundle(pair: EmbeddedPair, bundle: Path, missing: list[str], say: Say) -> None:
+    """Export the weights, or copy the shipped bundle where packages are missing."""
+    if missing and pair.bundle is not None:
         say(f"{', '.join(missing)} not installed, so the demo starts from the shipped bundle of the same weights")
         say("(pip install 'diffood[export]' lets it export them itself).")
-        shutil.copytree(zoo.BUNDLE, bundle)
+        shutil.copytree(pair.bundle, bundle)
         return
     command = (
-        "export", "--unet", zoo.UNET, "--classifier", f"{zoo.CLASSIFIER}:{zoo.FACTORY}",
-        "--classifier-weights", zoo.CLASSIFIER_WEIGHTS, "--class-names", zoo.CLASS_NAMES, "--output", bundle,
+        "export", "--unet", pair.unet, "--classifier", pair.classifier,
+        "--classifier-weights", pair.classifier_weights, "--class-names", pair.class_names, "--output", bundle,
     )  # fmt: skip
     _run(say, *command)
 
@@ -230,31 +242,33 @@ def wrap_command(words: list[str]) -> list[str]:
     return lines
 
 
-def _draw_strip(bundle: Path, path: Path) -> None:
-    """Draw the first two clothes and the first image of each OOD set: none was picked by hand."""
+def _draw_strip(pair: EmbeddedPair, output: Path) -> None:
+    """Draw the first two known images and the first of each OOD set: none was picked by hand."""
     from diffood.report.charts.image_strip import StripImage, draw_strip
 
-    detector = Detector.open(bundle)
-    rule, names = DecisionRule.of(detector.calibration()), detector.bundle.manifest.class_names
-    chosen = [(CLOTHES, pixels) for pixels in load_set(CLOTHES).images[:STRIP_CLOTHES]]
-    chosen += [(name, load_set(name).images[0]) for name in OOD_SETS]
+    detector = Detector.open(output / "bundle")
+    manifest, images = detector.bundle.manifest, output / "images"
+    rule = DecisionRule.of(detector.calibration())
+    chosen = [(pair.things, images / "test" / f"{index:04d}.png") for index in range(STRIP_KNOWN)]
+    chosen += [(name, images / name / "0000.png") for name in pair.unseen]
+    decoded = [(name, load_image(path, manifest.image).pixels) for name, path in chosen]
     columns = []
-    for name, result in detector.stream((name, pixels[None]) for name, pixels in chosen):
+    for name, result in detector.stream((name, pixels) for name, pixels in decoded if pixels is not None):
         evidence, denoised = result.evidence, result.evidence.denoised
         assert denoised is not None  # the default plan denoises in its first stage
         decisions = rule.decide(np.array([result.score]), np.array([result.predicted]))
         columns.append(
             StripImage(
-                title="clothes" if name == CLOTHES else name,
+                title=name,
                 original=evidence.pixels,
                 denoised=to_pixels(denoised),
-                class_name=names[result.predicted],
+                class_name=manifest.class_names[result.predicted],
                 confidence=result.confidence,
                 p_value=float(decisions.p_values[0]),
                 is_ood=bool(decisions.is_ood[0]),
             )
         )
-    draw_strip(columns, path)
+    draw_strip(columns, output / "strip.png")
 
 
 def describe_result(result: DemoResult, output: Path) -> list[str]:
@@ -276,7 +290,7 @@ def describe_result(result: DemoResult, output: Path) -> list[str]:
     indent = 15 * " "
     guarantee = textwrap.wrap(f"Guarantee      {result.guarantee}", WIDTH, subsequent_indent=indent)
     return [
-        f"False alarms   {alarms['rate']:.1%} of {alarms['count']} fresh clothes "
+        f"False alarms   {alarms['rate']:.1%} of {alarms['count']} fresh {PAIRS[result.model].things} "
         f"(95% interval {low:.1%} to {high:.1%})",
         *guarantee,
         *table,

@@ -16,7 +16,7 @@ FOLDER = DATA / "images"
 
 @dataclass(frozen=True)
 class SetDescription:
-    """What an embedded set is: its role ("ind" or "ood"), its number of images, and one line for people."""
+    """What an embedded set is: its role for its models, its number of images, and one line for people."""
 
     role: Literal["ind", "ood"]
     count: int
@@ -34,11 +34,28 @@ SETS = {
     ),
     "upside-down": SetDescription("ood", 500, "Fashion-MNIST test images, flipped top to bottom"),
 }
+"""Of clothes: grey, 28x28."""
+COLOUR_SETS = {
+    "surfaces-validation": SetDescription("ind", 700, "tiles of photographs of ground at held-out places"),
+    "surfaces-test": SetDescription("ind", 400, "tiles of photographs of ground at held-out places"),
+    "surfaces-new": SetDescription("ood", 120, "tiles of other photographs of the same eight materials"),
+    "surfaces-other": SetDescription("ood", 180, "tiles of other materials: coral, farmland, ice, mud, shrubs, wood"),
+    "photos-colour": SetDescription(
+        "ood", 100, "colour crops of photographs: an astronaut, a cat, a cup, a rocket, an eye"
+    ),
+}
+"""Of surfaces: RGB, 32x32."""
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One embedded set: images uint8 [N, 28, 28], and labels uint8 [N] in 0 … 9 for in-distribution sets only."""
+    """One embedded set.
+
+    Attributes:
+        name: One of SETS or COLOUR_SETS.
+        images: uint8 [N, H, W] in grey, or [N, H, W, 3].
+        labels: Classes, uint8 [N], of in-distribution sets only.
+    """
 
     name: str
     images: npt.NDArray[np.uint8]
@@ -49,16 +66,16 @@ def load_set(name: str) -> ImageSet:
     """Read the embedded set of this name.
 
     The images were shuffled when the set was made, so its first n are a fair sample of it.
-    Raises UsageError for a name that is not in SETS.
+    Raises UsageError for a name that is not there.
     """
-    if name not in SETS:
-        raise UsageError(f"There is no embedded image set {name!r}; choose one of {', '.join(SETS)}.")
+    if name not in (known := SETS | COLOUR_SETS):
+        raise UsageError(f"There is no embedded image set {name!r}; choose one of {', '.join(known)}.")
     with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as data:
         return ImageSet(name, data["images"], data.get("labels"))
 
 
 def unpack_set(name: str, folder: Path, limit: int | None = None) -> list[Path]:
-    """Write the first `limit` images of a set (all, if None or more than it has) as grey PNG files and list them.
+    """Write the first `limit` images of a set (all, if None or more than it has) as PNG files and list them.
 
     The files are 0000.png, 0001.png, … in the order of load_set. The folder is made where it is missing.
     Raises UsageError for an unknown name, a limit below 1, or a folder that holds anything else: an

@@ -1,5 +1,6 @@
 """A strip of images: what the classifier says, what denoising makes of each, and the verdict."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from diffood.report.charts.style import IND_TEXT, OOD_TEXT, QUIET_TEXT, Theme, s
 from diffood.runtime.images.pixels import Pixels
 
 COLUMN = 1.12  # inches; shown at a hundred pixels per inch, seven columns are as wide as a page on GitHub
+LABEL = 21  # letters that fit under a column
 STRIP_DPI = 200
 
 
@@ -51,7 +53,8 @@ def draw_strip(images: Sequence[StripImage], path: Path) -> None:
             _show(above, image.original)
             _show(below, image.denoised)
             above.set_title(image.title, loc="center", fontsize=9.5)
-            above.set_xlabel(f"{image.class_name}, {percent(image.confidence, 0)}", fontsize=8, color=QUIET_TEXT)
+            label = textwrap.fill(f"{image.class_name}, {percent(image.confidence, 0)}", LABEL)
+            above.set_xlabel(label, fontsize=8, color=QUIET_TEXT)
             colour = OOD_TEXT if image.is_ood else IND_TEXT
             verdict = "OOD" if image.is_ood else "in-distribution"
             text = f"{verdict}\np = {image.p_value:.2g}"
