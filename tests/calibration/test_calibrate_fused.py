@@ -153,9 +153,15 @@ def root_of(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def test_evidence_of_a_folder_is_not_kept_in_memory(
-    small_bundle: Bundle, folder: Path, clothes: npt.NDArray[np.uint8], digits: npt.NDArray[np.uint8]
+    request: pytest.FixtureRequest,
+    small_bundle: Bundle,
+    folder: Path,
+    clothes: npt.NDArray[np.uint8],
+    digits: npt.NDArray[np.uint8],
 ) -> None:
     """Denoised images of a whole folder would fill memory: at 256x256 in colour, ten megabytes each."""
+    gc.freeze()  # what there is already, a million objects where torch is imported, is not looked through again
+    request.addfinalizer(gc.unfreeze)
     session = Counting(SessionRequest(small_bundle, WITH_BANK, "fp32", BATCH, threads=1))
     detector, before = Detector(small_bundle, WITH_BANK, session), held_images()
     done = calibrate_files(detector, list_inputs([str(folder)]), 0.05, 0.95, "pac")

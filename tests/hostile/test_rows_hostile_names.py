@@ -11,7 +11,7 @@ import pytest
 from diffood.runtime.images.decode import DEFAULT_LIMITS
 from diffood.runtime.inputs.reading import ReadOptions
 from diffood.runtime.inputs.tables import list_table
-from diffood.runtime.printable import is_hidden
+from diffood.runtime.printable import escape_for_terminal, is_hidden
 from diffood.serving.rows.formats.comma_separated import CommaSeparated, guard_cell
 from diffood.serving.rows.formats.json_lines import JsonLines
 from diffood.serving.rows.row import Row
@@ -57,11 +57,14 @@ def test_json_lines_have_no_character_that_acts_and_give_the_name_back() -> None
 def test_no_column_or_type_of_a_table_acts_on_a_terminal(tmp_path: Path) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "t.parquet"
-    for name in NAMES[:-2]:
-        for column, kind in (("other" + name, pa.int64()), ("image", pa.struct([("x" + name, pa.int64())]))):
-            pq.write_table(pa.table({column: pa.array([None], kind)}), path)
+    for some in (NAMES[:8], NAMES[8:-2]):  # few enough that the reason quotes them all
+        fields = [(f"x{name}", pa.int64()) for name in some]
+        for columns in (fields, [("image", pa.struct(fields))]):
+            pq.write_table(pa.table({column: pa.array([None], kind) for column, kind in columns}), path)
             [item] = list_table(str(path), "t", ReadOptions(DEFAULT_LIMITS))
-            assert not any(map(is_hidden, item.reason)), ascii(name)  # type: ignore[attr-defined]
+            reason = item.reason  # type: ignore[attr-defined]
+            assert not any(map(is_hidden, reason)), ascii(reason)
+            assert escape_for_terminal(f"x{some[-1]}") in reason
 
 
 def is_formula(cell: str) -> bool:

@@ -33,6 +33,7 @@ except ExportError as error:
 """
 
 
+@pytest.mark.slow  # imports torch, diffusers and transformers once more
 def test_a_torchvision_of_another_torch_is_done_without(tmp_path: Path) -> None:
     package = tmp_path / "torchvision"
     package.mkdir()

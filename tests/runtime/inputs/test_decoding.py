@@ -61,14 +61,14 @@ def no_process_is_left() -> Iterator[None]:
     assert children() <= before
 
 
-@pytest.mark.parametrize("decoding", [IN_THREADS, PROCESSES], ids=["threads", "processes"])
-def test_every_item_comes_in_its_place(decoding: DecodeOptions) -> None:
-    for count in [0, 1, GROUP, 5 * GROUP + 3]:
-        items: list[Item] = [Faulty(f"{index}", grey=index) for index in range(count)]
-        found = decode(items, decoding)
-        maxima = [loaded.pixels.max() for loaded in found.values() if loaded.pixels is not None]
-        assert maxima == list(range(count)), count
-        assert all(len(loaded.sha256) == 64 and loaded.error == "" for loaded in found.values()), count
+def test_every_item_comes_in_its_place(subtests: pytest.Subtests) -> None:
+    for decoding, count in itertools.product((IN_THREADS, PROCESSES), (0, 1, GROUP, 5 * GROUP + 3)):
+        with subtests.test(processes=decoding.processes, count=count):
+            items: list[Item] = [Faulty(f"{index}", grey=index) for index in range(count)]
+            found = decode(items, decoding)
+            maxima = [loaded.pixels.max() for loaded in found.values() if loaded.pixels is not None]
+            assert maxima == list(range(count))
+            assert all(len(loaded.sha256) == 64 and loaded.error == "" for loaded in found.values())
 
 
 def test_processes_and_threads_say_the_same() -> None:
@@ -113,21 +113,17 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("fault", "places"),
-    [*((fault, (3,)) for fault in FAULTS), *(("exit", places) for places in [(0,), (GROUP - 1, GROUP), (2, 3, 4)])],
-)
-def test_a_fault_takes_one_item_with_it(fault: str, places: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+PLACES = [*((fault, (3,)) for fault in FAULTS), *(("exit", where) for where in [(0,), (GROUP - 1, GROUP), (2, 3, 4)])]
+
+
+def test_a_fault_takes_one_item_with_it(monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests) -> None:
     monkeypatch.setattr(child_module, "END_SECONDS", 0.5)
-    items: list[Item] = [Faulty(f"{index}", fault if index in places else "") for index in range(2 * GROUP)]
-    found = decode(items, DecodeOptions(processes=1, seconds=1))
-    for index in range(2 * GROUP):
-        loaded = found[f"{index}"]
-        if index in places:
-            assert loaded.pixels is None
-            assert FAULTS[fault] in loaded.error
-        else:
-            assert loaded.error == ""
+    for fault, places in PLACES:
+        with subtests.test(fault=fault, places=places):
+            items: list[Item] = [Faulty(f"{index}", fault if index in places else "") for index in range(2 * GROUP)]
+            for index, loaded in enumerate(decode(items, DecodeOptions(processes=1, seconds=1)).values()):
+                assert (loaded.pixels is None) == (index in places)
+                assert (FAULTS[fault] in loaded.error) if index in places else (loaded.error == "")
 
 
 def test_a_fault_that_passes_costs_no_image(subtests: pytest.Subtests) -> None:
@@ -148,22 +144,23 @@ def test_a_process_that_is_killed_while_it_starts_is_started_again(
     assert {path.name for path in tmp_path.iterdir()} >= {"0", "1", "2"}
 
 
-@pytest.mark.parametrize("decoding", [IN_THREADS, PROCESSES], ids=["threads", "processes"])
-def test_a_pause_brings_out_all_before_it(decoding: DecodeOptions) -> None:
-    pulled = 0
+def test_a_pause_brings_out_all_before_it(subtests: pytest.Subtests) -> None:
+    for decoding in (IN_THREADS, PROCESSES):
+        with subtests.test(processes=decoding.processes):
+            pulled = 0
 
-    def slow() -> Iterator[Item | Pause]:
-        nonlocal pulled
-        for index in range(3):
-            yield Faulty(f"{index}")
-        yield PAUSE
-        pulled += 1
-        yield Faulty("3")
+            def slow() -> Iterator[Item | Pause]:
+                nonlocal pulled
+                for index in range(3):
+                    yield Faulty(f"{index}")
+                yield PAUSE
+                pulled += 1
+                yield Faulty("3")
 
-    stream = decode_ahead(slow(), SHAPE, DEFAULT_LIMITS, 100, decoding)
-    firsts = [names(pair) for pair in itertools.islice(stream, 4)]
-    assert (firsts, pulled) == (["0", "1", "2", PAUSE], 0)
-    assert [names(pair) for pair in stream] == ["3"]
+            stream = decode_ahead(slow(), SHAPE, DEFAULT_LIMITS, 100, decoding)
+            firsts = [names(pair) for pair in itertools.islice(stream, 4)]
+            assert (firsts, pulled) == (["0", "1", "2", PAUSE], 0)
+            assert [names(pair) for pair in stream] == ["3"]
 
 
 def test_endless_items_are_read_a_window_ahead() -> None:
