@@ -125,6 +125,8 @@ def serve(request: ServeRequest, stop: Stop, observer: ServeObserver = ServeObse
     """
     fdr, online = request.output.fdr, request.inputs.watch is not None
     _require_share(fdr)
+    if request.output.labels and request.scorer.choice:
+        raise UsageError("--export-labels asks about the calibrated threshold: leave --threshold and --fpr out.")
     selects_last = fdr is not None and not online
     layout = OutputLayout.of(request.output.path, request.output.format_name, completed_last=selects_last)
     _refuse_outputs_inside(request, layout)

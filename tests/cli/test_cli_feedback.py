@@ -128,6 +128,11 @@ def test_labels_that_cannot_be_used_are_refused_in_one_line_and_nothing_is_lost(
         assert (done.code, len(done.err.splitlines())) == (2, 1), message
         assert message.replace("do not", "lack the text 'row'") in done.err
         assert record.read_bytes() == before
+    words = ("serve-batch", bundle, served / "digits", "--output", served / "chosen.csv", *MACHINE, "--threshold", 0.5)
+    assert "asks about the calibrated threshold" in run(*words, "--export-labels", served / "more").err
+    assert run(*words).code == 0
+    done = run("feedback", bundle, served / "chosen.csv")
+    assert (done.code, "was served at the threshold 0.5, and feedback is about the calibrated" in done.err) == (2, True)
     for option, value in (("--passed-share", 0.5), ("--confidence", 0.9), ("--confidence", "nan"), ("--seed", 3)):
         assert run("feedback", bundle, rows, option, value).code == 2
     record.write_bytes(before.replace(b'"ood"', b'"ind"'))

@@ -208,12 +208,25 @@ def _draw(
         for block in read_rows(path):
             scored = [(count + place, row) for place, row in enumerate(block, 1) if row.status != "rejected"]
             require_own(calibration, scored)
+            _require_calibrated(calibration, scored)
             count += len(block)
             for _, row in scored:
                 known.add(row.id)
                 if record.design.draws(row.id, row.sha256, flagged=bool(row.is_ood)):
                     tasks.setdefault((row.id, row.sha256), _task(row))
     return frozenset(known), list(tasks.values()), count
+
+
+def _require_calibrated(calibration: Calibration, scored: Sequence[tuple[int, Row]]) -> None:
+    """Raise UsageError for a row served at a chosen threshold, of which the calibration does not promise its rate."""
+    own = calibration.own_thresholds
+    for number, row in scored:
+        expected = own.get(-1 if row.predicted_class is None else row.predicted_class, calibration.threshold)
+        if row.threshold != expected:
+            raise UsageError(
+                f"Row {number} ({row.id[:80]!r}) was served at the threshold {row.threshold}, and feedback is about "
+                f"the calibrated one, {expected}: give rows served without --threshold and --fpr."
+            )
 
 
 def _task(row: Row) -> LabelTask:
