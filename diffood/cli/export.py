@@ -42,7 +42,7 @@ def export(
             help="Add to this bundle instead: fp16 or int8 graphs, engines; if none, write detector.onnx again."
         ),
     ] = None,
-    opset: Annotated[int, typer.Option(help="18 to 21; 20 for TensorRT before 10.9, as in JetPack 6.")] = OPSET,
+    opset: Annotated[int, typer.Option(help="19 to 21; 20 for TensorRT before 10.9, as in JetPack 6.")] = OPSET,
     proof: Annotated[
         ProofScope, typer.Option(help="Compare with torch at the times plans use and 18 others, or at all (full).")
     ] = "quick",

@@ -9,9 +9,9 @@ from diffood.export.sources.model_sources import ModelSources
 from diffood.runtime.bundle.bundle import Precision
 from diffood.runtime.bundle.engines import EngineLibrary, Profile
 from diffood.runtime.inputs.reading import DEFAULT_RULES, InputRules
+from diffood.runtime.onnx.parts import OLDEST_OPSET
 
 OPSET = 21  # the first with GroupNormalization, which FP16 graphs keep; below, it is written as smaller nodes
-OLDEST_OPSET = 18
 # Bytes of weights above which a graph keeps them in a file of their own. protobuf's own limit is 2 GiB; far below it a
 # graph in one piece costs what a large model cannot spare: torch, onnx and the engine each hold copies of the whole
 # message, and the step graphs with and without guidance hold the same weights, twice on disk.

@@ -21,7 +21,7 @@ MISUSES: list[tuple[tuple[str, ...], str]] = [
     (MODELS, "--classifier and --output make a bundle, with --unet or without"),
     ((*MODELS, "--output", "out", "--precision", "fp8"), "'fp8' is not one of fp32, fp16, int8"),
     ((*MODELS, "--output", "out", "--precision", "int8"), "int8 needs the value ranges of real images"),
-    ((*MODELS, "--output", "out", "--opset", "17"), "--opset 17 is not possible: choose 18 to 21"),
+    ((*MODELS, "--output", "out", "--opset", "18"), "--opset 18 is not possible: choose 19 to 21"),
     ((*MODELS, "--output", "out", "--gpu", "sm86"), "add --engine tensorrt-rtx"),
     ((*MODELS, "--output", "out", "--engine-batch", "1,2"), "is not of the form MIN,USUAL,MAX"),
     ((*MODELS, "--output", "out", "--engine-batch", "8,2,16"), "must ascend"),

@@ -12,7 +12,9 @@ from diffood.errors import ExportError
 from diffood.export.graphs.modules import ClassifyGraph
 from diffood.export.onnx.half_precision import halve
 from diffood.export.onnx.proof import GraphInputs, export_onnx, prove_structure, strip_metadata
+from diffood.export.request import OPSET
 from diffood.export.sources.classifiers.onnx_classifier import FEATURES, LOGITS, OnnxClassifier, opset_of
+from diffood.runtime.onnx.parts import OLDEST_OPSET
 from diffood.runtime.records import one_line
 
 _PREFIX = "classifier."
@@ -78,7 +80,7 @@ def _at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             reason = one_line(error)[:300]
             raise ExportError(
                 f"The classifier is written in opset {found} and cannot be rewritten in {opset} ({reason}): export it "
-                f"again in opset {opset}, or give --opset {found} if that is 18 to 21."
+                f"again in opset {opset}, or give --opset {found} if that is {OLDEST_OPSET} to {OPSET}."
             ) from None
     del made.opset_import[:]
     made.opset_import.append(helper.make_opsetid("", opset))

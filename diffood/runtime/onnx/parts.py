@@ -8,6 +8,8 @@ from google.protobuf.message import DecodeError
 from diffood.runtime.onnx import messages
 from diffood.runtime.onnx.builder import GraphBuilder, Value, inner_graphs
 
+OLDEST_OPSET = 19  # ONNX Runtime up to 1.28 computes some graphs of opset 18 wrongly
+
 
 class Part:
     """One proven graph. Calling it writes its nodes into another graph; its weights are there once.
@@ -36,6 +38,8 @@ class Part:
         self.domains = dict(versions)
         if len(self.domains) < len(versions):
             raise ValueError("it imports the operators of a domain twice")
+        if (opset := self.domains.get("", OLDEST_OPSET)) < OLDEST_OPSET:
+            raise ValueError(f"it is of opset {opset}, and ONNX Runtime may compute those below {OLDEST_OPSET} wrongly")
         weights = {tensor.name for tensor in message.graph.initializer}
         self.inputs = tuple(value.name for value in message.graph.input if value.name not in weights)
 
