@@ -16,30 +16,32 @@ from diffood.runtime.method.scoring import Float, jump
 from diffood.runtime.method.witnesses.logits import energy, logit_norm
 from research.left_out.cache import SplitCache, noising_key
 from research.left_out.fusing import fit_tail
+from research.left_out.own import score_own
 from research.scorers.diffusion import fit_cfs, fit_diffpath
 from research.scorers.given import ClassifiedImages, FittingImages, LinearHead, Score
 from research.scorers.registry import SCORERS
 
 CFS_BLOCKS = ("down_blocks.1", "up_blocks.1")
-OWN = "diffood default"
+OWN = "diffood "  # begins the names of the project's plans
 EVALUATIONS = {
-    OWN: "3",
+    "diffood default": "3",
+    "diffood snapshot": "0.5",
     "diffood fast": "1",
     "diffood plain": "4",
     **dict.fromkeys(("fDBD of x̂", "MDS++ of x̂", "RMDS of x̂", "AdaSCALE by x̂", "candidate", "CFS"), "1"),
     "DiffPath-6D": "10",
 }
-"""UNet evaluations of an image; all other detectors need none. The default plan's are a mean: half end at two."""
+"""UNet evaluations of an image; all other detectors need none. Two are means: half of the images end a stage before."""
 
 
 def score_all(cache: SplitCache) -> dict[str, ScoredSets]:
     """Scores of the test images and of all out-of-distribution sets by detector.
 
-    The default plan's come first; a cache without a UNet has those of the field alone.
+    The project's come first; a cache without a UNet, and without what a bundle says, has those of the field alone.
     """
     found = {}
     if cache.denoised_too:
-        found[OWN] = _scored(cache, _fit_default(cache))
+        found["diffood default"] = _scored(cache, _fit_default(cache))
         found["diffood fast"] = _scored(cache, _fit_fast(cache))
         found["diffood plain"] = _scored(cache, lambda name: _jumps(cache, name, PLAIN.repeats))
     given = fitting_images(cache)
@@ -48,7 +50,9 @@ def score_all(cache: SplitCache) -> dict[str, ScoredSets]:
     for detector, fit in SCORERS.items():
         found[detector] = _scored(cache, partial(_score_of, fit(given), partial(classified, cache)))
     paths = cache.path.with_suffix(".paths.npz")
-    return found | (_score_by_diffusion(paths) if paths.exists() else {})
+    found |= _score_by_diffusion(paths) if paths.exists() else {}
+    own = cache.path.with_suffix(".own.npz")
+    return (score_own(own) if own.exists() else {}) | found
 
 
 def _score_denoised(cache: SplitCache, given: FittingImages) -> dict[str, ScoredSets]:

@@ -27,7 +27,7 @@ class KindResult:
     Attributes:
         auroc: Mean over the sets.
         fpr: Mean FPR@95 over the sets.
-        gain: Mean AUROC of the default plan minus this on the same images; None for the default itself and without it.
+        gain: Mean AUROC of the first plan minus this on the same images; None for the first itself and without one.
     """
 
     auroc: Interval
@@ -51,9 +51,11 @@ class DetectorResult:
 
 
 def measure_split(path: Path) -> list[DetectorResult]:
-    """All detectors on one cache, the default plan first where there is a UNet."""
+    """All detectors on one cache, the project's plans first where there is a UNet."""
     scores = score_all(SplitCache(path))
-    return [_measure(name, found, scores.get(OWN)) for name, found in scores.items()]
+    first, found = next(iter(scores.items()))
+    own = found if first.startswith(OWN) else None
+    return [_measure(name, found, own) for name, found in scores.items()]
 
 
 def _measure(name: str, scored: ScoredSets, own: ScoredSets | None) -> DetectorResult:
@@ -88,7 +90,7 @@ def split_table(results: Sequence[DetectorResult]) -> str:
     """One split in percent: AUROC (and FPR@95) of each class left out, and means with 95 % intervals."""
     classes = list(results[0].classes)
     named = [f"class {label}" if label.isdigit() else label for label in classes]
-    head = [*named, "near", "default is better by", "far", "default is better by"]
+    head = [*named, "near", "first is better by", "far", "first is better by"]
     lines = [f"| | UNet | {' | '.join(head)} |", "|" + "---|" * (len(head) + 2)]
     for row in results:
         cells = [f"{100 * area:.1f} ({100 * fpr:.0f})" for area, fpr in row.classes.values()]
@@ -99,12 +101,12 @@ def split_table(results: Sequence[DetectorResult]) -> str:
 
 
 def mean_table(splits: Sequence[Sequence[DetectorResult]]) -> str:
-    """Means over splits in percent: AUROC, FPR@95, and by how much the default plan is better.
+    """Means over splits in percent: AUROC, FPR@95, and by how much the first is better.
 
     Splits share held-out images, so their errors may go together: the interval of a mean is as wide as the mean of the
     splits' intervals, which holds however they do.
     """
-    head = [text for kind in KINDS for text in (kind, f"{kind} FPR@95", "default is better by")]
+    head = [text for kind in KINDS for text in (kind, f"{kind} FPR@95", "first is better by")]
     lines = [f"| | UNet | {' | '.join(head)} |", "|" + "---|" * (len(head) + 2)]
     for rows in zip(*_in_common(splits), strict=True):
         cells = []

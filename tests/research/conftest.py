@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffood.zoo.images import load_set
+
 
 def write_idx(path: Path, values: np.ndarray) -> None:
     head = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
@@ -22,3 +24,14 @@ def garments(tmp_path: Path) -> Path:
         write_idx(tmp_path / f"{split}-images-idx3-ubyte.gz", images)
         write_idx(tmp_path / f"{split}-labels-idx1-ubyte.gz", labels)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def real_garments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a folder of the embedded clothes."""
+    folder = tmp_path_factory.mktemp("garments")
+    for split, name, count in (("train", "fashion-test", 200), ("t10k", "fashion-validation", 200)):
+        stored = load_set(name)
+        write_idx(folder / f"{split}-images-idx3-ubyte.gz", stored.images[:count])
+        write_idx(folder / f"{split}-labels-idx1-ubyte.gz", stored.labels[:count].astype(np.uint8))
+    return folder

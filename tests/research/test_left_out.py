@@ -13,7 +13,7 @@ from diffood.runtime.method.noise import make_pool
 from research.datasets import load_training_data
 from research.left_out.cache import BLOCKS, CHANNELS, NOISINGS, WITHOUT_CLASS, SplitCache, noising_key
 from research.left_out.fusing import fit_tail
-from research.left_out.scores import OWN, score_all
+from research.left_out.scores import score_all
 from research.left_out.sets import split_sets
 from research.left_out.table import mean_table, measure_split, split_table
 from research.scorers.registry import SCORERS
@@ -71,8 +71,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> SplitCache:
 def test_table_has_every_detector_with_its_own_numbers(cache: SplitCache, capsys: pytest.CaptureFixture[str]) -> None:
     scores, results = score_all(cache), measure_split(cache.path)
     assert [row.name for row in results] == list(scores)
-    assert {OWN, "CFS", "DiffPath-6D", *SCORERS} <= set(scores)
-    assert results[0].name == OWN and results[0].kinds["near"].gain is None
+    assert {"diffood default", "diffood plain", "CFS", "DiffPath-6D", *SCORERS} <= set(scores)
+    assert results[0].name == "diffood default" and results[0].kinds["near"].gain is None
     for row in results:
         scored = scores[row.name]
         areas = {key: auroc(scored.ind, ood) for key, ood in scored.sets.items()}
