@@ -20,6 +20,7 @@ from diffood.calibration.promises.contamination import (
     most_suspicious,
     usable_shares,
 )
+from diffood.calibration.promises.detection import DetectionGoal, judge_examples
 from diffood.calibration.promises.guarantees import guarantee, guarantee_per_class
 from diffood.calibration.promises.per_class import PerClassThresholds, confidence_per_promise, fit_per_class
 from diffood.calibration.promises.planning import ImagePlan, plan_images
@@ -74,6 +75,8 @@ class CalibrateRequest:
         engine: The engine to calibrate for.
         rules: Columns of tables, and which URLs are opened.
         overwrite: Whether a calibration that the bundle has may be replaced; it is kept.
+        ood_examples: Inputs that name OOD images, on which detection is measured; nothing is fitted on them.
+        detect: Share of these that should be flagged; None where nothing is asked.
 
     """
 
@@ -87,6 +90,8 @@ class CalibrateRequest:
     engine: EngineRequest = field(default_factory=EngineRequest)
     rules: InputRules = DEFAULT_RULES
     overwrite: bool = False
+    ood_examples: tuple[str, ...] = ()
+    detect: float | None = None
 
 
 def plan_calibration(request: CalibrateRequest, counts: Sequence[int] = ()) -> ImagePlan:
@@ -121,6 +126,7 @@ def calibrate_bundle(
             "Give in-distribution images with --images DIR, or --plan-only to ask how many are needed before."
         )
     sources = list_inputs(request.images, request.rules)
+    examples = list_inputs(request.ood_examples, request.rules) if request.ood_examples else ()
     bundle = open_bundle(request.bundle)
     require_overwrite(bundle, overwrite=request.overwrite)
     require_writable(bundle.path, "The bundle", folder=True)
@@ -137,12 +143,22 @@ def calibrate_bundle(
             see,
             per_class=request.per_class,
         )
+    if examples:
+        with show_progress(f"scoring OOD examples on {session.backend}", len(examples)) as advance:
+            ood = score_sources(done.detector, examples, progress=advance)
+        found, goal = judge_examples(done.calibration, done.files.scores, ood, request.confidence, request.detect)
+        calibration = done.calibration.model_copy(update={"detection": found})
+        done = replace(done, calibration=calibration, goal=goal, unusable_examples=ood.set_aside)
     before = current_name(bundle)
     done.save()
     return replace(done, replaced=before if before in list_kept(bundle) else None)
 
 
 def _require_shares(request: CalibrateRequest) -> None:
+    if request.detect is not None:
+        require_share("--detect", request.detect)
+        if not request.ood_examples:
+            raise UsageError("--detect asks about OOD images like given ones: give examples with --ood-examples.")
     require_share("--fpr", request.fpr)
     require_share("--confidence", request.confidence)
 
@@ -182,6 +198,8 @@ class Calibrated:
         trained: Number of files that the UNet was trained on and that were therefore left out.
         replaced: Name under which the calibration that the bundle had is kept; None if there was none.
         predictions: What the classifier predicts on the files.
+        goal: Whether the share of OOD examples that was asked for is detected; None where nothing was asked.
+        unusable_examples: OOD examples that could not be used, as (id, reason).
     """
 
     calibration: Calibration
@@ -193,6 +211,8 @@ class Calibrated:
     tuned: int = 0
     trained: int = 0
     replaced: str | None = None
+    goal: DetectionGoal | None = None
+    unusable_examples: SetAside = ()
 
     @property
     def path(self) -> Path:
@@ -202,7 +222,7 @@ class Calibrated:
     @property
     def set_aside(self) -> SetAside:
         """All files that could not be used, as (id, reason)."""
-        return (*(self.fitted.set_aside if self.fitted else ()), *self.files.set_aside)
+        return (*(self.fitted.set_aside if self.fitted else ()), *self.files.set_aside, *self.unusable_examples)
 
     @property
     def conversions(self) -> Counter[str]:
@@ -227,6 +247,7 @@ class Calibrated:
             "conversions": self.conversions,
             "predictions": self.predictions.as_json(),
             "replaced": self.replaced,
+            "goal": asdict(self.goal) if self.goal else None,
         }
 
     def save(self) -> Path:

@@ -44,6 +44,13 @@ def calibrate(
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Also a threshold for each predicted class with enough images.")
     ] = False,
+    ood_examples: Annotated[
+        list[str] | None,
+        typer.Option("--ood-examples", metavar="INPUT", help="OOD images: how many like these are caught. Repeatable."),
+    ] = None,
+    detect: Annotated[
+        float | None, typer.Option(help="With --ood-examples: share that should be caught, and what it takes.")
+    ] = None,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Score nothing; say how many images are needed and what more give.")
     ] = False,
@@ -87,7 +94,7 @@ def calibrate(
     from diffood.calibration.calibrate import CalibrateRequest, calibrate_bundle, plan_calibration
     from diffood.report.gallery import Extremes
 
-    refuse_outputs_inside(images or (), {"--report": report})
+    refuse_outputs_inside([*(images or ()), *(ood_examples or ())], {"--report": report})
     request = CalibrateRequest(
         bundle=bundle,
         images=tuple(images or ()),
@@ -99,6 +106,8 @@ def calibrate(
         engine=machine.request(),
         rules=reading.request(),
         overwrite=overwrite,
+        ood_examples=tuple(ood_examples or ()),
+        detect=detect,
     )
     if from_feedback:
         _from_feedback(request, alone=not (images or plan_only or n or report), as_json=as_json)

@@ -33,6 +33,7 @@ class FittedBundle:
         per_class: Whether predicted classes have thresholds of their own.
         n: Images the threshold was fitted on.
         guarantee: The promise in words.
+        detection: What is promised of detection; None without OOD examples.
         band: Bounds of the false-alarm rate at every threshold.
         band_confidence: That all of them hold.
         lowest_rate: The lowest rate that a threshold chosen when serving can keep.
@@ -53,6 +54,7 @@ class FittedBundle:
     per_class: bool
     n: int
     guarantee: str
+    detection: str | None
     band: Picture
     band_confidence: float
     lowest_rate: float

@@ -159,6 +159,7 @@ def describe_fitted(detector: Detector, calibration: Calibration) -> FittedBundl
         per_class=bool(calibration.own_thresholds),
         n=calibration.n,
         guarantee=calibration.guarantee,
+        detection=calibration.detection.statement if calibration.detection else None,
         band=band_picture(np.array(calibration.scores), band, calibration.threshold, "False-alarm rates and bounds"),
         band_confidence=1 - band.delta,
         lowest_rate=float(band.bounds[0]),

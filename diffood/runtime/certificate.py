@@ -70,6 +70,25 @@ class CellBound:
 
 
 @dataclass(frozen=True)
+class DetectionBound:
+    """What is flagged of OOD images like given examples; nothing is said of others.
+
+    Attributes:
+        statement: The promise as a sentence.
+        images: Examples.
+        flagged: Of these.
+        bound: Of the share flagged, from below.
+        confidence: Of that.
+    """
+
+    statement: Text
+    images: int
+    flagged: int
+    bound: float
+    confidence: float
+
+
+@dataclass(frozen=True)
 class Certificate:
     """What holds for the verdicts of a detector, on in-distribution images like the calibration's.
 
@@ -84,6 +103,8 @@ class Certificate:
         n: Calibration images.
         above: How many of their scores may lie above the threshold.
         classes: Of predicted classes, where they have thresholds of their own.
+        detection: Of OOD images like the examples that the calibration had; None without examples, and at other
+            thresholds than the calibrated ones.
         withdrawn: Why nothing of this is promised any more, since people's answers contradict it; "" otherwise.
     """
 
@@ -96,6 +117,7 @@ class Certificate:
     n: int
     above: int
     classes: tuple[CellBound, ...] = ()
+    detection: DetectionBound | None = None
     withdrawn: Text = ""
 
 
@@ -173,7 +195,15 @@ def _certify_calibrated(calibration: Calibration, names: Sequence[str]) -> Certi
         n=calibration.n,
         above=calibration.allowed_above,
         classes=tuple(CellBound(names[k.predicted], k.threshold, k.n, k.bound) for k in own),
+        detection=_detection(calibration),
     )
+
+
+def _detection(calibration: Calibration) -> DetectionBound | None:
+    found = calibration.detection
+    if found is None:
+        return None
+    return DetectionBound(found.statement, found.images, found.flagged, found.bound, 1 - found.delta)
 
 
 def _bounded_cells(calibration: Calibration, found: Thresholds, names: Sequence[str]) -> tuple[CellBound, ...]:

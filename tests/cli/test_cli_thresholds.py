@@ -8,6 +8,9 @@ from command_line import Done
 
 from diffood import Detector
 
+MACHINE = ("--batch", "8", "--threads", "1")
+FAST = (*MACHINE, "--plan", "plain", "--start-time", "120", "--stride", "120", "--repeats", "1", "--guidance", "0")
+
 
 def test_a_rate_or_a_threshold_is_chosen_when_serving(
     run: Callable[..., Done], calibrated: Path, folders: Path, tmp_path: Path
@@ -40,3 +43,21 @@ def test_a_rate_or_a_threshold_is_chosen_when_serving(
     assert run("monitor", rows["fpr"], "--bundle", calibrated).code in (0, 4)
     serve("few", "--fpr", "0.001").assert_one_line(1, "no threshold keeps it", "calibrate on more images")
     serve("two", "--fpr", "0.1", "--threshold", "3").assert_wrong_usage("give one of them")
+
+
+def test_examples_bound_detection_and_say_what_a_share_takes(
+    run: Callable[..., Done], small_bundle_copy: Path, clothes_folder: Path, folders: Path
+) -> None:
+    calibrate = ("calibrate", small_bundle_copy, "--images", clothes_folder, "--fpr", "0.2", "--overwrite", *FAST)
+    done = run(*calibrate, "--ood-examples", folders / "digits", "--detect", "0.99")
+    assert done.code == 0, done
+    assert "detection   With 95.0% confidence, at least " in done.out
+    assert "asked for   99% of OOD images like these: not shown; " in done.out
+    content = run(*calibrate, "--ood-examples", folders / "digits", "--detect", "0.01", "--json").content
+    assert content["goal"]["holds"] == (content["detection"]["bound"] >= 0.01)
+    with Detector.open(small_bundle_copy, batch=8, threads=1) as detector:
+        found = detector.certificate.detection
+    assert found is not None
+    assert (found.images, found.bound) == (content["detection"]["images"], content["detection"]["bound"])
+    run(*calibrate, "--detect", "0.9").assert_wrong_usage("--detect asks", "give examples with --ood-examples")
+    run(*calibrate, "--ood-examples", folders / "digits", "--detect", "2").assert_wrong_usage("--detect is 2.0")

@@ -60,7 +60,7 @@ def test_calibrate_prints_json(run: Run, small_bundle_copy: Path, clothes_folder
     suspects = content.pop("most_suspicious")
     assert content.pop("tuned") == 0
     assert content.pop("conversions") == {}
-    assert (content.pop("replaced"), content.pop("trained")) == (None, 0)
+    assert (content.pop("replaced"), content.pop("trained"), content.pop("goal")) == (None, 0, None)
     assert sum(content.pop("predictions")["by_class"]) == 80
     assert stored == content
     assert shares == [0.05]  # one in a hundred of 80 is no image

@@ -78,6 +78,14 @@ LIES: dict[str, tuple[Lie, str]] = {
         lambda fields: fields.update(guarantee=fields["guarantee"].replace("20.00%", "0.0001%")),
         "guarantee: it is not the one that the scores give, 'With 95.0% confidence",
     ),
+    "more detection": (
+        lambda fields: fields.update(detection={"images": 100, "flagged": 90, "delta": 0.05, "bound": 0.9}),
+        "detection: bound: 0.9 is not what 90 of 100 give, 0.8",
+    ),
+    "more detected than there are": (
+        lambda fields: fields.update(detection={"images": 100, "flagged": 101, "delta": 0.05, "bound": 0.9}),
+        "detection: 101 of 100 OOD examples are flagged; that is not possible",
+    ),
     "other scores": (lambda fields: scaled(fields, 0.5), "threshold: .* is not the one that the scores give"),
 }
 CLASS_LIES: dict[str, tuple[Lie, str]] = {

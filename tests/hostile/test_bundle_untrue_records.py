@@ -18,6 +18,7 @@ from sealed import edit_record
 from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, ClassThreshold, ClassThresholds
+from diffood.runtime.bundle.detection import DetectionRecord
 from diffood.runtime.bundle.detectors import DetectorEntry, DetectorRecord, read_detector
 from diffood.runtime.bundle.engines import EngineRecord, Profile, StageFile, list_engines, read_plan
 from diffood.runtime.bundle.parity import CheckRecord, ParityFile, ParityLimits, ParityRecord, SetParity, load_parity
@@ -34,9 +35,10 @@ ORIGINS: dict[type[BaseModel], dict[str, Origin]] = {
     Calibration: {
         **dict.fromkeys(("format", "method", "alpha", "delta"), "given"),
         **dict.fromkeys(("scores", "set_aside", "images"), "claim"),
-        **dict.fromkeys(("n", "allowed_above", "threshold", "guarantee", "per_class"), "follows"),
+        **dict.fromkeys(("n", "allowed_above", "threshold", "guarantee", "per_class", "detection"), "follows"),
         **dict.fromkeys(("fingerprint", "fusion"), "compared"),
     },
+    DetectionRecord: {"delta": "given", "images": "claim", "flagged": "claim", "bound": "follows"},
     ClassThresholds: {"classes": "claim", **dict.fromkeys(("needed", "overall_bound", "thresholds"), "follows")},
     ClassThreshold: dict.fromkeys(("predicted", "threshold", "n", "allowed_above", "bound"), "follows"),
     ParityFile: {"format": "given", "records": "follows", "checks": "claim"},

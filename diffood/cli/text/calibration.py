@@ -16,6 +16,7 @@ from diffood.runtime.sessions.choice import describe_engine
 
 if TYPE_CHECKING:
     from diffood.calibration.calibrate import Calibrated
+    from diffood.calibration.promises.detection import DetectionGoal
     from diffood.calibration.promises.planning import ImagePlan
     from diffood.calibration.replacing import Restored
     from diffood.runtime.bundle.calibration import Calibration
@@ -40,6 +41,8 @@ def describe_calibration(done: "Calibrated") -> list[str]:
         f"threshold   {calibration.threshold:.6f} ({calibration.allowed_above} of {calibration.n} above)",
         *describe_classes(calibration, done.detector.bundle.manifest.class_names),
         f"guarantee   {calibration.guarantee}",
+        *([f"detection   {calibration.detection.statement}"] if calibration.detection else []),
+        *(describe_goal(done.goal) if done.goal else []),
         *describe_suspicion(done),
         f"wrote       {done.path} and {detector}, which gives these verdicts in any runtime for ONNX",
         *(_replaced(done.path.parent, done.replaced) if done.replaced else []),
@@ -61,6 +64,25 @@ def describe_restored(done: "Restored") -> list[str]:
 def _replaced(bundle: Path, name: str) -> list[str]:
     command = f"diffood calibrate {shell_word(bundle)} --restore --kept {shell_word(name)}"
     return [f"replaced    {name}; `{command}` brings it back"]
+
+
+def describe_goal(goal: "DetectionGoal") -> list[str]:
+    """Lines that say whether a wanted share of OOD images is detected, and what it would take."""
+    asked = exact_percent(goal.asked)
+    if goal.holds:
+        return [f"asked for   {asked} of OOD images like these: this threshold keeps both promises"]
+    examples = (
+        f"if the same share of more examples is flagged, {goal.examples} in all show it"
+        if goal.examples
+        else "no number of examples can show it at this threshold, too few are flagged"
+    )
+    elsewhere = (
+        f"with these examples it holds at a threshold of {goal.threshold:.6f}, where up to {percent(goal.fpr, 2)} of "
+        "in-distribution images are flagged"
+        if goal.fpr is not None
+        else "these examples are too few for any threshold"
+    )
+    return [f"asked for   {asked} of OOD images like these: not shown; {examples}; {elsewhere}"]
 
 
 def describe_repeated(done: "Calibrated") -> list[str]:

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.backends import Backend, RecordedBackend
 from diffood.runtime.bundle.bundle import CALIBRATION, KEPT, Bundle, Precision, Role, Sha256, kept_folder
+from diffood.runtime.bundle.detection import DetectionRecord
 from diffood.runtime.bundle.files import hash_record, record_bytes
 from diffood.runtime.bundle.fusion import Fusion, FusionRecord, load_fusion
 from diffood.runtime.bundle.graphs import step_role
@@ -199,6 +200,7 @@ class Calibration(Record):
         scores: Of the calibration images, ascending.
         fusion: How witnesses are combined, None for a plan of one witness.
         per_class: Thresholds of predicted classes, None if all share one.
+        detection: Of labelled OOD examples; None where none were given.
         images: sha256 of every file that was used, for the fusion too, ascending; None if that was not kept.
     """
 
@@ -215,6 +217,7 @@ class Calibration(Record):
     scores: list[float]
     fusion: FusionRecord | None = None
     per_class: ClassThresholds | None = None
+    detection: DetectionRecord | None = None
     images: tuple[Sha256, ...] | None = None
 
     @model_validator(mode="after")
