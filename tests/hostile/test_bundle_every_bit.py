@@ -1,7 +1,7 @@
 """Attack: any one bit of a record of a bundle is flipped: it is refused, or says what it said."""
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,27 +9,13 @@ import pytest
 from attacks import reopened
 from cheap_calibration import calibrate_cheaply
 from full_bundle import complete
+from record_readers import READERS, Reader
 from small_models import SMALL_BUNDLE
 
 from diffood.errors import BundleError
-from diffood.runtime.bundle.bundle import Bundle, open_bundle
-from diffood.runtime.bundle.calibration import load_calibration
-from diffood.runtime.bundle.detectors import load_detectors
-from diffood.runtime.bundle.engines import list_engines
-from diffood.runtime.bundle.parity import load_parity
-from diffood.runtime.bundle.tuning import load_measured, load_tuned
+from diffood.runtime.bundle.bundle import open_bundle
 
 TRIED = 100  # of each record, in the quick test
-
-Reader = Callable[[Bundle], object]
-READERS: dict[str, Reader] = {
-    "manifest.json": lambda bundle: open_bundle(bundle.path).manifest,
-    "calibration.json": load_calibration,
-    "detector.json": load_detectors,
-    "parity.json": load_parity,
-    "tuning.json": lambda bundle: (load_tuned(bundle), load_measured(bundle)),
-    "engines/*/engine.json": lambda bundle: [engine.record for engine in list_engines(bundle)],
-}
 
 
 @pytest.fixture(scope="module")

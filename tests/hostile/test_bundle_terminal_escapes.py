@@ -137,7 +137,7 @@ def test_an_engine_folder_with_such_a_name_is_refused(victim: Path) -> None:
     folder = plant_engine(victim)
     assert len(list_engines(open_bundle(victim))) == 1
     folder.rename(folder.parent / f"tensorrt{CLEAR.replace('/', '')}")
-    assert "whose name contains control characters" in refusal(lambda: list_engines(open_bundle(victim)))
+    assert "whose name contains control or hidden characters" in refusal(lambda: list_engines(open_bundle(victim)))
 
 
 def test_no_text_of_an_engine_record_reaches_a_terminal_as_it_is(victim: Path, subtests: pytest.Subtests) -> None:

@@ -16,7 +16,7 @@ from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import ENGINES, Bundle, FileName, Precision, Sha256
 from diffood.runtime.bundle.files import plain_folder, write_record
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.printable import is_control_character
+from diffood.runtime.printable import is_hidden
 from diffood.runtime.records import Record, Text
 
 RECORD = "engine.json"
@@ -138,9 +138,9 @@ def list_engines(bundle: Bundle) -> list[EngineFolder]:
 
 def _read(bundle: Bundle, folder: Path) -> EngineFolder:
     remedy = "remove that folder and build the engine again"
-    if any(map(is_control_character, folder.name)):  # tables show it
+    if any(map(is_hidden, folder.name)):  # tables show it
         raise BundleError(
-            f"{folder.parent} has a folder whose name contains control characters, {folder.name!r}; {remedy}."
+            f"{folder.parent} has a folder whose name contains control or hidden characters, {folder.name!r}; {remedy}."
         )
     if folder.is_symlink():
         raise BundleError(f"{folder} is a link; a bundle holds plain folders and files only: {remedy}.")

@@ -24,6 +24,7 @@ from diffood.runtime.records import explain_invalid
 
 WHOLE_COPY = "copy the bundle again, whole"
 MOST_LISTED = 1000  # entries of a folder that is no bundle, looked at for a name to show
+MOST_SHOWN = 100  # characters of a path that the system refuses
 PIECE = 2**22  # bytes of a large file that are read at a time
 MAX_FILE_BYTES = 2**34  # weights of four billion parameters in FP32; a graph's own limit is protobuf's, 2**31
 SEAL = "content_sha256"  # the field of a record's file that is not its content
@@ -128,8 +129,15 @@ def require_bundle_folder(path: Path, manifest: str, graph: str) -> None:
         manifest: Name of the file that every bundle has.
         graph: Name of a graph, which one that lost its manifest still has.
     """
-    if not path.is_dir():
-        problem = "it is a file" if path.exists() else "no such folder"
+    try:
+        folder, there = path.is_dir(), path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise BundleError(
+            f"{str(path)[:MOST_SHOWN]}… is not a bundle: it cannot be opened ({error.strerror}). Give a shorter path, "
+            "or one that you may read."
+        ) from None
+    if not folder:
+        problem = "it is a file" if there else "no such folder"
         raise BundleError(
             f"{path} is not a bundle: {problem}. Make one with `diffood export --output {shell_word(path)}`."
         )
