@@ -36,7 +36,8 @@ CALIBRATION = 1000  # images
 CHUNK = 1000  # deployments in memory at a time
 BEFORE = 10_000  # in-distribution rows before the new camera
 SHIFTS = (0.25, 0.5, 1.0, 2.0)  # standard deviations of the scores
-LABELS_AFTER = 2500  # answers after it that are looked at
+BAD_LUCK = 2.33  # standard deviations: once in a hundred times
+LABELS_AFTER = 1500  # answers after it that are looked at
 Float = npt.NDArray[np.float64]
 
 
@@ -140,8 +141,9 @@ def missed_rates(count: int, rate: float, ratio: float, answers: int) -> dict[st
 def new_camera(people: Population, count: int, shift: float, passed: float) -> dict[str, Any]:
     """Whether the certificate is withdrawn before more than ALPHA of all in-distribution rows so far were flagged.
 
-    The labels allow it where their information about the new rate, answers times the divergence from ALPHA in nats, is
-    twice what the wealth must gain: log(1 / DELTA), and the price of not knowing the rate and the time.
+    The labels allow it where the answers between the change and then are so many that a bet on the new rate wins, with
+    bad luck that comes once in a hundred times, what the wealth must gain: 1 / DELTA, and the price of not knowing the
+    rate and the time beforehand.
     """
     draw = np.random.default_rng(3)
     found = {"allowed": 0, "withdrawn_of_allowed": 0, "overrun": 0, "withdrawn_before": 0}
@@ -164,9 +166,12 @@ def new_camera(people: Population, count: int, shift: float, passed: float) -> d
         crossed = wealth >= -np.log(DELTA)
         first = np.where(crossed.any(1), crossed.argmax(1), length + 1)
         new, claimed = hit_share(after, 1 / passed), hit_share(ALPHA, 1 / passed)
-        nats = new * np.log(new / claimed) + (1 - new) * np.log((1 - new) / (1 - claimed))
+        on_hit, on_miss = np.log(new / claimed), np.log((1 - new) / (1 - claimed))
+        answers = overrun - numbers
+        won = answers * (new * on_hit + (1 - new) * on_miss)
+        luck = BAD_LUCK * np.sqrt(answers * new * (1 - new)) * np.abs(on_hit - on_miss)
         price = -np.log(DELTA) + np.log((STAKES > ALPHA).sum()) + np.log(numbers * np.log(numbers) ** 2)
-        allowed = (overrun < length) & (after > ALPHA) & ((overrun - numbers) * nats >= 2 * price)
+        allowed = (overrun < length) & (after > ALPHA) & (won - luck >= price)
         ends = overrun < length
         found["allowed"] += int(allowed.sum())
         found["withdrawn_of_allowed"] += int((allowed & (first < overrun)).sum())
