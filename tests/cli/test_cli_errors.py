@@ -82,15 +82,17 @@ def test_a_bundle_that_is_not_calibrated_is_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "rows.jsonl"]
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "classify.onnx", "golden.npz", "noise_levels.npz"])
-def test_a_damaged_bundle_is_refused(run: Run, small_bundle_copy: Path, name: str) -> None:
-    path = small_bundle_copy / name
-    data = path.read_bytes()
-    for damaged in (bytes([data[0] ^ 255]) + data[1:], data[:-10]):
-        path.write_bytes(damaged)
-        run("inspect", small_bundle_copy).assert_one_line(1, name)
-    path.unlink()
-    run("inspect", small_bundle_copy).assert_one_line(1, name)
+def test_a_damaged_bundle_is_refused(run: Run, small_bundle_copy: Path, subtests: pytest.Subtests) -> None:
+    for name in ["manifest.json", "classify.onnx", "golden.npz", "noise_levels.npz"]:
+        with subtests.test(name=name):
+            path = small_bundle_copy / name
+            data = path.read_bytes()
+            for damaged in (bytes([data[0] ^ 255]) + data[1:], data[:-10]):
+                path.write_bytes(damaged)
+                run("inspect", small_bundle_copy).assert_one_line(1, name)
+            path.unlink()
+            run("inspect", small_bundle_copy).assert_one_line(1, name)
+            path.write_bytes(data)
 
 
 def test_a_folder_that_is_no_bundle_is_refused(run: Run, folders: Path, tmp_path: Path) -> None:

@@ -226,20 +226,23 @@ def test_plans_that_cost_more_than_a_proof_have_no_golden_values_but_every_graph
         assert affordable_plans(unet, PLANS, operations) == plans
 
 
-@pytest.mark.parametrize(("opset", "size"), [(18, (6, 5)), (21, (6,)), (21, ())])
-def test_a_group_norm_is_written_fused_and_equal(tmp_path: Path, opset: int, size: tuple[int, ...]) -> None:
-    draw = torch.Generator().manual_seed(0)
-    norm = torch.nn.GroupNorm(4, 12, eps=1e-3)
-    norm.weight.data, norm.bias.data = (torch.randn(12, generator=draw) for _ in range(2))
-    module = torch.nn.Sequential(norm).eval()
-    x = 3 + 2 * torch.randn(5, 12, *size, generator=draw)
-    with fused_group_norms(module):
-        export_onnx(module, {"input": x}, ("y",), tmp_path / "norm.onnx", opset)
-    assert module[0] is norm
-    kinds = {node.op_type for node in onnx.load(tmp_path / "norm.onnx").graph.node}
-    assert kinds <= {"InstanceNormalization", "BatchNormalization", "Reshape"}
-    sample = {"input": x}
-    assert prove_equal(lambda _: [module(x).detach().numpy()], tmp_path / "norm.onnx", ("y",), iter([sample]), 1e-5)
+def test_a_group_norm_is_written_fused_and_equal(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for opset, size in [(18, (6, 5)), (21, (6,)), (21, ())]:
+        with subtests.test(opset=opset, size=size):
+            draw = torch.Generator().manual_seed(0)
+            norm = torch.nn.GroupNorm(4, 12, eps=1e-3)
+            norm.weight.data, norm.bias.data = (torch.randn(12, generator=draw) for _ in range(2))
+            module = torch.nn.Sequential(norm).eval()
+            x = 3 + 2 * torch.randn(5, 12, *size, generator=draw)
+            with fused_group_norms(module):
+                export_onnx(module, {"input": x}, ("y",), tmp_path / "norm.onnx", opset)
+            assert module[0] is norm
+            kinds = {node.op_type for node in onnx.load(tmp_path / "norm.onnx").graph.node}
+            assert kinds <= {"InstanceNormalization", "BatchNormalization", "Reshape"}
+            sample = {"input": x}
+            assert prove_equal(
+                lambda _: [module(x).detach().numpy()], tmp_path / "norm.onnx", ("y",), iter([sample]), 1e-5
+            )
 
 
 class FrozenBatch(torch.nn.Module):

@@ -80,33 +80,36 @@ def test_a_bundle_says_what_its_latents_are(dit_bundle: Bundle) -> None:
     assert any(line.startswith("autoencoder diffusers AutoencoderKL vae") for line in lines)
 
 
-@pytest.mark.parametrize(
-    "autoencoder",
-    [
-        kl_autoencoder,
-        lambda: kl_autoencoder(use_quant_conv=False, use_post_quant_conv=False, shift_factor=None),
-        lambda: kl_autoencoder(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.0, 2.0, 0.5, 1.5]),
-        vq_autoencoder,
-    ],
-    ids=["shifted", "without quant_conv", "scaled by channel", "code book"],
-)
-def test_both_halves_are_what_diffusers_pipelines_do(autoencoder: Any, tmp_path: Path) -> None:
-    model = autoencoder().eval()
-    model.save_pretrained(tmp_path / "vae")
-    config = model.config
-    channels = config["latent_channels"]
-    loaded = load_autoencoder(tmp_path / "vae", (channels, 14, 14))
-    x = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    z = torch.randn(3, channels, 14, 14, generator=torch.Generator().manual_seed(1))
-    mean = torch.tensor(config.get("latents_mean") or [config.get("shift_factor") or 0.0] * channels)[:, None, None]
-    std = torch.tensor(config.get("latents_std") or [1.0] * channels)[:, None, None]
-    with torch.no_grad():
-        encoded = model.encode(x)
-        plain = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-        found = EncodeGraph(loaded)(x)
-        torch.testing.assert_close(found, (plain - mean) / std * config["scaling_factor"], rtol=1e-5, atol=1e-5)
-        back = model.decode(z / config["scaling_factor"] * std + mean).sample
-        torch.testing.assert_close(DecodeGraph(loaded)(z), back, rtol=1e-4, atol=1e-4)
+def test_both_halves_are_what_diffusers_pipelines_do(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for case, autoencoder in {
+        "shifted": kl_autoencoder,
+        "without quant_conv": lambda: kl_autoencoder(
+            use_quant_conv=False, use_post_quant_conv=False, shift_factor=None
+        ),
+        "scaled by channel": lambda: kl_autoencoder(
+            latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.0, 2.0, 0.5, 1.5]
+        ),
+        "code book": vq_autoencoder,
+    }.items():
+        with subtests.test(case=case):
+            model = autoencoder().eval()
+            model.save_pretrained(tmp_path / "vae")
+            config = model.config
+            channels = config["latent_channels"]
+            loaded = load_autoencoder(tmp_path / "vae", (channels, 14, 14))
+            x = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
+            z = torch.randn(3, channels, 14, 14, generator=torch.Generator().manual_seed(1))
+            mean = torch.tensor(config.get("latents_mean") or [config.get("shift_factor") or 0.0] * channels)[
+                :, None, None
+            ]
+            std = torch.tensor(config.get("latents_std") or [1.0] * channels)[:, None, None]
+            with torch.no_grad():
+                encoded = model.encode(x)
+                plain = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+                found = EncodeGraph(loaded)(x)
+                torch.testing.assert_close(found, (plain - mean) / std * config["scaling_factor"], rtol=1e-5, atol=1e-5)
+                back = model.decode(z / config["scaling_factor"] * std + mean).sample
+                torch.testing.assert_close(DecodeGraph(loaded)(z), back, rtol=1e-4, atol=1e-4)
 
 
 def test_a_decoder_with_a_code_book_is_written_as_a_graph_that_equals_torch(tmp_path: Path) -> None:

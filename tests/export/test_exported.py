@@ -34,23 +34,27 @@ def described(bundle: Bundle) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MAKERS)
-def test_the_committed_bundle_is_what_export_writes(name: str, tmp_path: Path) -> None:
-    lines = export_again(name, tmp_path / "bundle")
-    written, committed = open_bundle(tmp_path / "bundle"), exported.copy_exported(name, tmp_path / "committed")
-    assert without_rounding(lines) == without_rounding(exported.lines_of(name))
-    assert described(written) == described(committed)
-    image = written.manifest.image
-    shape = (3, image.channels, image.height, image.width)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    plain, default = written.plan("plain"), written.plan("default")
-    for precision, guidance in itertools.product(written.precisions, {0.0, default.guidance}):
-        plan = plain.changed({"guidance": guidance, "space": "features"})
-        found, wanted = (
-            Detector.load(bundle, plan, precision=precision, batch=4, threads=1).score(pixels)
-            for bundle in (written, committed)
-        )
-        np.testing.assert_allclose(found.by_start, wanted.by_start, rtol=TOLERANCE[precision], atol=1e-4)
+def test_the_committed_bundle_is_what_export_writes(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for name in MAKERS:
+        with subtests.test(name=name):
+            lines = export_again(name, tmp_path / name)
+            written, committed = (
+                open_bundle(tmp_path / name),
+                exported.copy_exported(name, tmp_path / f"{name}-committed"),
+            )
+            assert without_rounding(lines) == without_rounding(exported.lines_of(name))
+            assert described(written) == described(committed)
+            image = written.manifest.image
+            shape = (3, image.channels, image.height, image.width)
+            pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+            plain, default = written.plan("plain"), written.plan("default")
+            for precision, guidance in itertools.product(written.precisions, {0.0, default.guidance}):
+                plan = plain.changed({"guidance": guidance, "space": "features"})
+                found, wanted = (
+                    Detector.load(bundle, plan, precision=precision, batch=4, threads=1).score(pixels)
+                    for bundle in (written, committed)
+                )
+                np.testing.assert_allclose(found.by_start, wanted.by_start, rtol=TOLERANCE[precision], atol=1e-4)
 
 
 def test_the_committed_files_are_bundles_without_detector_files(subtests: pytest.Subtests, tmp_path: Path) -> None:

@@ -175,21 +175,22 @@ def traced(small_bundle: Bundle, images: TuningImages) -> TraceValues:
     return TraceValues(measure_trace(detector, images, repeats_of(PLANS)))
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=["fused, two stages", "jump in stages", "jump", "sum"])
 def test_scores_from_a_trace_equal_those_of_the_plan(
-    small_bundle: Bundle, images: TuningImages, traced: TraceValues, plan: Plan
+    small_bundle: Bundle, images: TuningImages, traced: TraceValues, subtests: pytest.Subtests
 ) -> None:
-    outcome = traced.outcome(plan)
-    fusion = Fusion(outcome.record) if outcome.record else None
-    assert (fusion is not None) == plan.fused
-    detector = Detector.load(small_bundle, plan, batch=BATCH, threads=1, fusion=fusion)
-    for name, scores in {IND: outcome.scored.ind, **outcome.scored.sets}.items():
-        found = detector.score_pixels(np.stack(list(images.groups[name].read())))
-        np.testing.assert_allclose(found.score, scores, rtol=1e-4, atol=1e-5)
-        if name == IND:
-            spent = full_cost(small_bundle, plan, 1) * outcome.repeats
-            assert found.evaluations.tolist() == spent.tolist()
-    assert FIT not in outcome.scored.sets
+    for plan in PLANS:
+        with subtests.test(plan=plan):
+            outcome = traced.outcome(plan)
+            fusion = Fusion(outcome.record) if outcome.record else None
+            assert (fusion is not None) == plan.fused
+            detector = Detector.load(small_bundle, plan, batch=BATCH, threads=1, fusion=fusion)
+            for name, scores in {IND: outcome.scored.ind, **outcome.scored.sets}.items():
+                found = detector.score_pixels(np.stack(list(images.groups[name].read())))
+                np.testing.assert_allclose(found.score, scores, rtol=1e-4, atol=1e-5)
+                if name == IND:
+                    spent = full_cost(small_bundle, plan, 1) * outcome.repeats
+                    assert found.evaluations.tolist() == spent.tolist()
+            assert FIT not in outcome.scored.sets
 
 
 def test_ctrl_c_keeps_what_was_measured(small_bundle: Bundle, images: TuningImages) -> None:

@@ -38,35 +38,32 @@ def graph_of(model: onnx.ModelProto, folder: Path) -> ClassifyGraph:
     ).eval()
 
 
-@pytest.mark.parametrize(
-    ("model", "opset"),
-    [
-        (small_graph(), 21),
-        (small_graph(), 18),
-        (small_graph(opset=9, ir_version=3), 21),  # weights among the inputs
-        (small_graph(opset=21, ir_version=10), 20),
-        (small_graph(shape=("N", SIDE, SIDE, 3)), 21),
-    ],
-    ids=["newer", "oldest", "old exporter", "older", "channels last"],
-)
-def test_one_file_equals_the_original(tmp_path: Path, model: onnx.ModelProto, opset: int) -> None:
-    graph, path = graph_of(model, tmp_path), tmp_path / "classify.onnx"
-    export_joined(graph, images(2), OUTPUTS, path, opset)
-    proof = prove_equal(run_torch(graph), path, OUTPUTS, (images(batch) for batch in (1, 2, 5)), LIMITS["fp32"])
-    assert (proof.rows, prove_types(path, "fp32").keys()) == (8, {"float32"})
-    # and the original, fed by hand
-    x = images(3)["x"]
-    image = torch.nn.functional.interpolate((x + 1) / 2, (SIDE, SIDE), mode="bilinear", antialias=True)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (PREPARED.mean, PREPARED.std))
-    fed = ((image.repeat(1, 3, 1, 1) - mean) / std).numpy()
-    if graph.model.layout == "NHWC":
-        fed = fed.transpose(0, 2, 3, 1)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (scores,) = session.run(["scores"], {"images": fed})
-    logits, features = run_onnx(path, OUTPUTS)({"x": x})
-    assert np.abs(logits - scores).max() < 1e-5
-    assert features.shape == (3, FEATURES)
-    assert logits.shape == (3, CLASSES)
+def test_one_file_equals_the_original(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for case, (model, opset) in {
+        "newer": (small_graph(), 21),
+        "oldest": (small_graph(), 18),
+        "old exporter": (small_graph(opset=9, ir_version=3), 21),
+        "older": (small_graph(opset=21, ir_version=10), 20),
+        "channels last": (small_graph(shape=("N", SIDE, SIDE, 3)), 21),
+    }.items():
+        with subtests.test(case=case):
+            graph, path = graph_of(model, tmp_path), tmp_path / "classify.onnx"
+            export_joined(graph, images(2), OUTPUTS, path, opset)
+            proof = prove_equal(run_torch(graph), path, OUTPUTS, (images(batch) for batch in (1, 2, 5)), LIMITS["fp32"])
+            assert (proof.rows, prove_types(path, "fp32").keys()) == (8, {"float32"})
+            # and the original, fed by hand
+            x = images(3)["x"]
+            image = torch.nn.functional.interpolate((x + 1) / 2, (SIDE, SIDE), mode="bilinear", antialias=True)
+            mean, std = (torch.tensor(values)[:, None, None] for values in (PREPARED.mean, PREPARED.std))
+            fed = ((image.repeat(1, 3, 1, 1) - mean) / std).numpy()
+            if graph.model.layout == "NHWC":
+                fed = fed.transpose(0, 2, 3, 1)
+            session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+            (scores,) = session.run(["scores"], {"images": fed})
+            logits, features = run_onnx(path, OUTPUTS)({"x": x})
+            assert np.abs(logits - scores).max() < 1e-5
+            assert features.shape == (3, FEATURES)
+            assert logits.shape == (3, CLASSES)
 
 
 def test_halved_it_computes_in_fp16_and_takes_and_gives_fp32(tmp_path: Path) -> None:

@@ -59,12 +59,10 @@ MORE_THAN_TENSORS: dict[str, tuple[Callable[[Path], object], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("kind", MORE_THAN_TENSORS)
-def test_the_command_a_refusal_gives_converts_the_file(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def assert_converted_by_the_command(
+    write: Callable[[Path], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, message = MORE_THAN_TENSORS[kind]
+    """A file is refused with a command that makes one of it which is read."""
     path = tmp_path / "the model's.pt2"
     write(path)
     with pytest.raises(ExportError, match=message) as refused:
@@ -76,6 +74,15 @@ def test_the_command_a_refusal_gives_converts_the_file(
     exec(program, {})
     found = find(tmp_path / "the model's-weights.pt").tensors
     assert all(torch.equal(found[name], GOOD[name]) for name in GOOD)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_the_command_a_refusal_gives_converts_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
+    for kind, (write, message) in MORE_THAN_TENSORS.items():
+        with subtests.test(kind=kind):
+            assert_converted_by_the_command(write, message, tmp_path, monkeypatch)
 
 
 def test_a_module_of_the_script_that_saved_it_is_converted_with_the_script(
@@ -101,8 +108,7 @@ def test_a_module_of_the_script_that_saved_it_is_converted_with_the_script(
 
 @pytest.mark.slow
 def test_the_command_for_an_exported_program_converts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    MORE_THAN_TENSORS["an exported program"] = (
-        lambda path: torch.export.save(torch.export.export(net(), (torch.ones(2, 3),)), path),
-        "an exported program",
-    )
-    test_the_command_a_refusal_gives_converts_the_file("an exported program", tmp_path, monkeypatch)
+    def write(path: Path) -> None:
+        torch.export.save(torch.export.export(net(), (torch.ones(2, 3),)), path)
+
+    assert_converted_by_the_command(write, "an exported program", tmp_path, monkeypatch)

@@ -180,12 +180,13 @@ def test_the_same_files_give_the_same_rows_in_any_form(files: dict[str, bytes]) 
         shutil.rmtree(root)
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_copies_of_every_form_in_one_run_have_their_own_rows(tmp_path: Path, count: int) -> None:
-    files = {f"{number}.png": png(number) for number in range(count)} | {"notes.md": b"words"}
-    write(files, tmp_path / "files")
-    for name, pack in PACKED.items():
-        (tmp_path / name).write_bytes(pack(files))
-    found, _ = rows_of(str(tmp_path))
-    assert len(found) == (1 + len(PACKED)) * len(files)
-    assert sorted(name.rpartition("/")[2] for name in found) == sorted([*files] * (1 + len(PACKED)))
+def test_copies_of_every_form_in_one_run_have_their_own_rows(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for count in [1, 3]:
+        with subtests.test(count=count):
+            files = {f"{number}.png": png(number) for number in range(count)} | {"notes.md": b"words"}
+            write(files, (folder := tmp_path / str(count)) / "files")
+            for name, pack in PACKED.items():
+                (folder / name).write_bytes(pack(files))
+            found, _ = rows_of(str(folder))
+            assert len(found) == (1 + len(PACKED)) * len(files)
+            assert sorted(name.rpartition("/")[2] for name in found) == sorted([*files] * (1 + len(PACKED)))

@@ -176,11 +176,12 @@ def told_as(prediction: Prediction, grid: Grid, table: StepTable, model: Model) 
     return told
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_textbook_ddim_rows_are_the_steps_of_diffusers(prediction: Prediction) -> None:
-    plans = ((360, 20), (480, 40), (500, 125), (250, 250), (999, 100))
-    for kind, (start, stride) in itertools.product(KINDS, plans):
-        assert_rows_of_diffusers(kind, prediction, start, stride)
+def test_textbook_ddim_rows_are_the_steps_of_diffusers(subtests: pytest.Subtests) -> None:
+    for prediction in PREDICTIONS:
+        with subtests.test(prediction=prediction):
+            plans = ((360, 20), (480, 40), (500, 125), (250, 250), (999, 100))
+            for kind, (start, stride) in itertools.product(KINDS, plans):
+                assert_rows_of_diffusers(kind, prediction, start, stride)
 
 
 def assert_rows_of_diffusers(kind: str, prediction: Prediction, start: int, stride: int) -> None:

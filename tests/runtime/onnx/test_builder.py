@@ -123,23 +123,19 @@ def test_tensors_inside_a_branch_of_a_part_are_renamed_too() -> None:
         np.testing.assert_array_equal(found, np.array(expected, np.float32))
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"\xff\xff\xff", "it is not an ONNX graph"),
-        (
+def test_a_part_that_no_export_writes_is_refused(subtests: pytest.Subtests) -> None:
+    for case, (data, reason) in {
+        "no message": (b"\xff\xff\xff", "it is not an ONNX graph"),
+        "functions": (
             onnx.helper.make_model(
                 onnx.helper.make_graph([], "empty", [], []),
                 functions=[onnx.helper.make_function("d", "f", [], [], [], [onnx.helper.make_opsetid("", 21)])],
             ).SerializeToString(),
             "it has functions",
         ),
-    ],
-    ids=["no message", "functions"],
-)
-def test_a_part_that_no_export_writes_is_refused(data: bytes, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        Part("step", data)
+    }.items():
+        with subtests.test(case=case), pytest.raises(ValueError, match=reason):
+            Part("step", data)
 
 
 def test_weights_in_another_file_stay_there(tmp_path: Path) -> None:

@@ -35,40 +35,43 @@ def test_any_splits_give_the_bytes_of_one_run(
     assert read(parted / name) == rows
 
 
-@pytest.mark.parametrize(("name", "fdr"), [*((name, None) for name in NAMES), ("rows.csv", 0.3), ("rows", 0.3)])
 def test_a_crash_between_any_two_changes_of_the_disk_loses_and_repeats_nothing(
-    tmp_path: Path, name: str, fdr: float | None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:
     """The folder as it is before each write, sync, renaming and removal is what a crash there leaves."""
-    seen: list[Path] = []
-    working = tmp_path / "working"
-    working.mkdir()
-    changes = {} if fdr is None else {"fdr": fdr}
-    rows = [replace(row, p_value=(place + 1) ** 2 / 50) for place, row in enumerate(MANY[:5])]
+    for name, fdr in [*((name, None) for name in NAMES), ("rows.csv", 0.3), ("rows", 0.3)]:
+        with subtests.test(name=name, fdr=fdr):
+            seen: list[Path] = []
+            working = tmp_path / f"{name}-{fdr}"
+            working.mkdir()
+            changes = {} if fdr is None else {"fdr": fdr}
+            rows = [replace(row, p_value=(place + 1) ** 2 / 50) for place, row in enumerate(MANY[:5])]
 
-    def snapshot() -> None:
-        seen.append(Path(shutil.copytree(working, tmp_path / f"crash-{len(seen)}")))
+            def snapshot() -> None:
+                seen.append(Path(shutil.copytree(working, tmp_path / f"{name}-{fdr}-{len(seen)}")))
 
-    def before(act: Callable[..., object]) -> Callable[..., object]:
-        def watched(*words: object, **named: object) -> object:
+            def before(act: Callable[..., object]) -> Callable[..., object]:
+                def watched(*words: object, **named: object) -> object:
+                    snapshot()
+                    return act(*words, **named)
+
+                return watched
+
+            with monkeypatch.context() as patch:
+                for name_of in ("write", "fsync", "ftruncate", "unlink", "rmdir"):
+                    patch.setattr(f"os.{name_of}", before(getattr(os, name_of)))
+                for name_of in ("replace", "unlink"):
+                    patch.setattr(Path, name_of, before(getattr(Path, name_of)))
+                write(working / name, rows, part_rows=2, **changes)
             snapshot()
-            return act(*words, **named)
-
-        return watched
-
-    with monkeypatch.context() as patch:
-        for name_of in ("write", "fsync", "ftruncate", "unlink", "rmdir"):
-            patch.setattr(f"os.{name_of}", before(getattr(os, name_of)))
-        for name_of in ("replace", "unlink"):
-            patch.setattr(Path, name_of, before(getattr(Path, name_of)))
-        write(working / name, rows, part_rows=2, **changes)
-    snapshot()
-    assert len(seen) > 20
-    assert [row.selected for row in read(working / name)] == ([None] * 5 if fdr is None else [True] * 3 + [False] * 2)
-    expected = without_journal(working)
-    for crash in seen:
-        resume(crash / name, rows, **changes)
-        assert without_journal(crash) == expected, crash
+            assert len(seen) > 20
+            assert [row.selected for row in read(working / name)] == (
+                [None] * 5 if fdr is None else [True] * 3 + [False] * 2
+            )
+            expected = without_journal(working)
+            for crash in seen:
+                resume(crash / name, rows, **changes)
+                assert without_journal(crash) == expected, crash
 
 
 def test_an_error_keeps_the_rows_for_a_resume(tmp_path: Path) -> None:

@@ -36,24 +36,25 @@ class Tokens(nn.Module):
         return logits + 0 * self.late(logits).sum(1, keepdim=True)
 
 
-@pytest.mark.parametrize(
-    ("build", "words", "expected"),
-    [
+def test_features_are_what_goes_into_the_last_layer(subtests: pytest.Subtests) -> None:
+    for build, words, expected in [
         (squeeze, "its last convolution, 2, the mean over its 8x6 positions", lambda m: m[:2](X).mean((2, 3))),
         (pooled, "its last convolution, 2", lambda m: m[:2](X).flatten(1)),
-        (Tokens, "its last linear layer, head, the mean over its 48 positions",
-         lambda m: m.body(X.flatten(2).transpose(1, 2)).mean(1)),
-    ],
-)  # fmt: skip
-def test_features_are_what_goes_into_the_last_layer(build: type, words: str, expected: object) -> None:
-    torch.manual_seed(0)
-    model = build().eval()
-    with torch.no_grad():
-        wrapped, where = find_features(model, X[:2], CLASSES)
-        logits, features = wrapped(X)
-        assert torch.equal(logits, model(X))
-        assert torch.allclose(features, expected(model), atol=1e-6)  # type: ignore[operator]
-    assert where == f"the input of {words}"
+        (
+            Tokens,
+            "its last linear layer, head, the mean over its 48 positions",
+            lambda m: m.body(X.flatten(2).transpose(1, 2)).mean(1),
+        ),
+    ]:
+        with subtests.test(build=build):
+            torch.manual_seed(0)
+            model = build().eval()
+            with torch.no_grad():
+                wrapped, where = find_features(model, X[:2], CLASSES)
+                logits, features = wrapped(X)
+                assert torch.equal(logits, model(X))
+                assert torch.allclose(features, expected(model), atol=1e-6)  # type: ignore[operator]
+            assert where == f"the input of {words}"
 
 
 def test_a_module_without_a_last_layer_is_explained() -> None:

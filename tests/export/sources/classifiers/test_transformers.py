@@ -70,22 +70,23 @@ def load(folder: Path) -> Classifier:
     return load_classifier(ClassifierSource(f"transformers:{folder}"), 32, 32)
 
 
-@pytest.mark.parametrize(
-    ("build", "features", "count"),
-    [(vit, "its last linear layer, model.classifier", 16), (resnet, "its last linear layer, model.classifier.1", 12)],
-)
-def test_a_folder_gives_what_transformers_gives(tmp_path: Path, build: object, features: str, count: int) -> None:
-    torch.manual_seed(0)
-    model = build().eval()  # type: ignore[operator]
-    found = load(saved(tmp_path, model))
-    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        logits, penultimate = found.model(x)
-        assert torch.allclose(logits, model(x).logits, atol=1e-6)
-    assert (found.features, tuple(penultimate.shape)) == (count, (2, count))
-    assert features in found.features_from
-    assert found.class_names is not None
-    assert len(found.class_names) == found.classes
+def test_a_folder_gives_what_transformers_gives(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for build, features, count in [
+        (vit, "its last linear layer, model.classifier", 16),
+        (resnet, "its last linear layer, model.classifier.1", 12),
+    ]:
+        with subtests.test(build=build):
+            torch.manual_seed(0)
+            model = build().eval()  # type: ignore[operator]
+            found = load(saved(tmp_path, model))
+            x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+            with torch.no_grad():
+                logits, penultimate = found.model(x)
+                assert torch.allclose(logits, model(x).logits, atol=1e-6)
+            assert (found.features, tuple(penultimate.shape)) == (count, (2, count))
+            assert features in found.features_from
+            assert found.class_names is not None
+            assert len(found.class_names) == found.classes
 
 
 def test_a_folder_of_a_network_of_timms_keeps_its_preprocessing_in_its_config(tmp_path: Path) -> None:
@@ -116,35 +117,35 @@ def test_a_model_that_wants_blue_first_gets_it(tmp_path: Path) -> None:
         assert torch.allclose(found.model(x)[0], model(x.flip(1)).logits, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("how", "said"),
-    [
+def test_shards_and_variants_are_found(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for how, said in [
         ({"max_shard_size": "4KB"}, ()),
         ({"variant": "fp16"}, ("taken from model.fp16.safetensors",)),
         ({"variant": "fp16", "max_shard_size": "4KB"}, ("taken from model.fp16-00001-of-00002.safetensors",)),
-    ],
-)
-def test_shards_and_variants_are_found(tmp_path: Path, how: dict[str, str], said: tuple[str, ...]) -> None:
-    torch.manual_seed(0)
-    model = resnet().eval()
-    model.save_pretrained(tmp_path, **how)
-    PROCESSORS["squashed"]().save_pretrained(tmp_path)
-    assert not (tmp_path / "model.safetensors").exists()
-    found = load(tmp_path)
-    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        assert torch.allclose(found.model(x)[0], model(x).logits, atol=1e-6)
-    assert tuple(note.partition(": ")[2] for note in found.notes) == said
+    ]:
+        with subtests.test(how=how, said=said):
+            folder = tmp_path / "-".join(how.values())
+            torch.manual_seed(0)
+            model = resnet().eval()
+            model.save_pretrained(folder, **how)
+            PROCESSORS["squashed"]().save_pretrained(folder)
+            assert not (folder / "model.safetensors").exists()
+            found = load(folder)
+            x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+            with torch.no_grad():
+                assert torch.allclose(found.model(x)[0], model(x).logits, atol=1e-6)
+            assert tuple(note.partition(": ")[2] for note in found.notes) == said
 
 
 def test_class_names_are_the_configs(tmp_path: Path) -> None:
     assert load(saved(tmp_path, vit())).class_names == ("ant", "bee", "cow")
 
 
-@pytest.mark.parametrize("size", [(28, 28), (90, 120)])
-def test_images_are_prepared_as_the_processor_prepares_them(tmp_path: Path, size: tuple[int, int]) -> None:
-    for kind in PROCESSORS:
-        assert_prepared_alike(load(saved(tmp_path / kind, resnet(), kind)), kind, size)
+def test_images_are_prepared_as_the_processor_prepares_them(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for size in [(28, 28), (90, 120)]:
+        with subtests.test(size=size):
+            for kind in PROCESSORS:
+                assert_prepared_alike(load(saved(tmp_path / kind, resnet(), kind)), kind, size)
 
 
 def assert_prepared_alike(found: Classifier, kind: str, size: tuple[int, int]) -> None:

@@ -50,18 +50,19 @@ SAVED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", SAVED)
-def test_shards_and_variants_are_found(network: torch.nn.Module, name: str, tmp_path: Path) -> None:
-    how, said = SAVED[name]
-    network.save_pretrained(tmp_path, **how)
-    assert not (tmp_path / "diffusion_pytorch_model.safetensors").exists()
-    assert_same(network, tmp_path)
-    assert said in "".join(load_unet(tmp_path).notes)
-    shard = next(iter(sorted(tmp_path.glob("*-of-*"))), None)
-    if shard:
-        shard.unlink()
-        with pytest.raises(ExportError, match=f"names the shard {shard.name}, which is missing; copy all"):
-            load_unet(tmp_path)
+def test_shards_and_variants_are_found(network: torch.nn.Module, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for number, (name, (how, said)) in enumerate(SAVED.items()):
+        with subtests.test(name=name):
+            folder = tmp_path / str(number)
+            network.save_pretrained(folder, **how)
+            assert not (folder / "diffusion_pytorch_model.safetensors").exists()
+            assert_same(network, folder)
+            assert said in "".join(load_unet(folder).notes)
+            shard = next(iter(sorted(folder.glob("*-of-*"))), None)
+            if shard:
+                shard.unlink()
+                with pytest.raises(ExportError, match=f"names the shard {shard.name}, which is missing; copy all"):
+                    load_unet(folder)
 
 
 def test_plain_weights_win_over_a_variant(network: torch.nn.Module, tmp_path: Path) -> None:
