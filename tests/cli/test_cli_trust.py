@@ -111,6 +111,7 @@ def test_whoever_changes_a_signed_bundle_is_told_to_sign_it_again(
         (("verify", bundle, "--images", ind, "--max-flips", 0.5, *machine), "parity.json", False),
         (("calibrate", bundle, "--images", ind, "--fpr", 0.2, "--overwrite", *PLAN, *machine), "calibration", False),
         (("calibrate", bundle, "--restore"), "calibration", False),
+        (("tune", bundle, "--ind", ind, "--budget", 1, "--images", 60, *machine), "and", True),
         (("export", "--bundle", bundle, "--precision", "fp16"), "and", True),
     ):
         with subtests.test(words=" ".join(map(str, words[:3]))):

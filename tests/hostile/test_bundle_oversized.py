@@ -1,5 +1,6 @@
 """Attack: sizes that do not agree: claims of gigabytes, and gigabytes where kilobytes were claimed."""
 
+import hashlib
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,30 @@ def test_a_file_with_a_byte_appended_is_refused(victim: Path) -> None:
     with (victim / "golden.npz").open("ab") as file:
         file.write(b"\0")
     assert "golden.npz has" in refusal(victim)
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not say how much was read")
+def test_links_to_one_file_are_hashed_once(victim: Path, rewrite: Rewrite) -> None:
+    """With the right hash under each name; it would take minutes where the file is a sparse one of gigabytes."""
+    large, size, names = victim / "large.bin", 2**24, [f"link{number}.bin" for number in range(12)]
+    with large.open("wb") as file:
+        file.truncate(size)
+    sha256 = hashlib.sha256(bytes(size)).hexdigest()
+    (victim / "calibrations").mkdir()
+    for name in names:
+        (victim / name).hardlink_to(large)
+        (victim / "calibrations" / name).hardlink_to(large)
+    rewrite(lambda manifest: manifest["files"].update({name: {"sha256": sha256, "size": size} for name in names}))
+    before = bytes_read()
+    assert open_bundle(victim).digest
+    assert bytes_read() - before < 3 * size  # once when it is opened, once for the digest
+    rewrite(lambda manifest: manifest["files"]["link7.bin"].update({"sha256": "0" * 64}))
+    assert "link7.bin was changed after export" in refusal(victim)
+
+
+def bytes_read() -> int:
+    """What this process has read so far."""
+    return int(Path("/proc/self/io").read_text("ascii").split()[1])
 
 
 def test_an_impossible_size_is_refused(victim: Path, rewrite: Rewrite, subtests: pytest.Subtests) -> None:

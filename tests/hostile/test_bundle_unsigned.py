@@ -140,10 +140,10 @@ def judge_steps(path: Path, trust: Trust) -> Callable[[str], object]:
             begin_check(path, trust)
             return open_bundle(path, trust)  # where it is still a signature
         if name in bundle.manifest.files:
-            return bundle.check(name)
+            return bundle.read(name)
         if name == "manifest.json":
             return check.require(name, hashlib.sha256((path / name).read_bytes()).hexdigest())
-        return check.finish(lambda: {**signed, name: hash_file(path, name)})
+        return check.finish(lambda: {**signed, name: hash_file(path, name, {})})
 
     signed = bundle.hash_files()
     return judge

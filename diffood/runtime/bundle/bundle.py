@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from diffood.errors import BundleError, EngineMemoryError, UsageError
 from diffood.runtime.bundle.arrays import load_noise_levels
-from diffood.runtime.bundle.digest import digest_of, hash_files
+from diffood.runtime.bundle.digest import HashedFiles, digest_of, hash_file, hash_files
 from diffood.runtime.bundle.files import (
     MAX_FILE_BYTES,
     open_regular,
@@ -207,10 +207,11 @@ class Bundle:
         self._require_hash(name, hashlib.sha256(data).hexdigest())
         return data
 
-    def check(self, name: str) -> None:
-        """Hash a file of the manifest, a piece at a time. Raises BundleError."""
-        for _ in self._pieces(name):
-            pass
+    def check_files(self) -> None:
+        """Hash the files of the manifest, a piece at a time. Raises BundleError."""
+        hashed = HashedFiles()
+        for name, entry in self.manifest.files.items():
+            self._require_hash(name, hash_file(self.path, name, hashed, entry.size))
 
     def copy(self, name: str, target: Path) -> None:
         """Copy a file of the manifest, hashed on the way. Raises BundleError; `target` must not be used then."""
@@ -339,8 +340,7 @@ def open_bundle(path: str | Path, trust: Trust | None = None) -> Bundle:
         raise BundleError(f"{path / MANIFEST}: default_plan {manifest.default_plan!r} is not among its plans.")
     bundle = Bundle(path, manifest, np.empty(0), manifest_sha256, UnlistedFiles(path))
     bundle = replace(bundle, unlisted=UnlistedFiles(path, check.finish(bundle.hash_files)))
-    for name in manifest.files:
-        bundle.check(name)
+    bundle.check_files()
     if manifest.noise_levels is None:
         return bundle
     levels = load_noise_levels(bundle.read(manifest.noise_levels), path / manifest.noise_levels)

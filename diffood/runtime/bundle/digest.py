@@ -18,6 +18,7 @@ from diffood.errors import BundleError
 from diffood.runtime.bundle.files import MAX_FILE_BYTES, open_regular, plain_folder, read_pieces
 
 PREFIX = "sha256:"
+HashedFiles = dict[tuple[int, int], str]  # sha256 by device and inode
 MOST_FILES = 10_000  # beside the manifest's; engines and earlier calibrations are some dozens
 
 
@@ -35,26 +36,40 @@ def hash_files(
     Raises:
         BundleError: A link, a file that is not regular, or too many.
     """
-    found = dict(known)
+    found, hashed = dict(known), HashedFiles()
     for name in names:
         if name not in known and os.path.lexists(path / name):
-            found[name] = hash_file(path, name)
+            found[name] = hash_file(path, name, hashed)
     for folder, levels in folders.items():
         for name in _names_in(plain_folder(path, folder), folder, levels):
             if len(found) > MOST_FILES + len(known):
                 raise BundleError(f"{path / folder} has more than {MOST_FILES} files; remove those that are not used.")
             if name not in known:
-                found[name] = hash_file(path, name)
+                found[name] = hash_file(path, name, hashed)
     return dict(sorted(found.items()))
 
 
-def hash_file(path: Path, name: str) -> str:
-    """sha256 of a file of a bundle, read a piece at a time. Raises BundleError if it is a link or not regular."""
-    digest = hashlib.sha256()
-    with open_regular(path, name, MAX_FILE_BYTES) as file:
-        for piece in read_pieces(file, MAX_FILE_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
+def hash_file(path: Path, name: str, hashed: HashedFiles, limit: int = MAX_FILE_BYTES) -> str:
+    """sha256 of a file of a bundle, read a piece at a time; of several links to one file, once.
+
+    Args:
+        path: The bundle's folder.
+        name: The file's path in it.
+        hashed: What was hashed before; the file is added.
+        limit: Largest allowed size in bytes.
+
+    Raises:
+        BundleError: A link that is symbolic, a file that is not regular, or too large.
+    """
+    with open_regular(path, name, limit) as file:
+        status = os.fstat(file.fileno())
+        same = status.st_dev, status.st_ino
+        if same not in hashed:
+            digest = hashlib.sha256()
+            for piece in read_pieces(file, limit):
+                digest.update(piece)
+            hashed[same] = digest.hexdigest()
+        return hashed[same]
 
 
 def digest_of(hashes: Mapping[str, str]) -> str:
