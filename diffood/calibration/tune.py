@@ -28,13 +28,12 @@ from diffood.calibration.tuning.traces import NOTHING_TO_TUNE, full_cost, group_
 from diffood.errors import UsageError
 from diffood.runtime.assembly.files import write_detectors
 from diffood.runtime.bundle.bundle import Bundle, open_bundle
-from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.tuning import MeasuredPlan, TuningMeasurement, add_tuned, keep_measured
 from diffood.runtime.bundle.writing import add_default_plan
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.inputs.reading import DEFAULT_RULES, InputRules
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.method.witnesses.registry import classify_denoised, need_bank
+from diffood.runtime.method.witnesses.registry import classify_denoised
 from diffood.runtime.progress import Progress, ShowProgress, hide_progress
 from diffood.runtime.writable import require_writable
 
@@ -76,7 +75,7 @@ class Tuned:
         images: Those used, with the OOD sets.
         limit: The most an image may cost on average.
         candidates: Every plan that was measured.
-        compared: Plans the bundle had before, by name, but those with a bank.
+        compared: Plans the bundle had before, by name.
         choice: The plan chosen.
         below_chance: Where the paper's score alone is below chance on these images; plans with it there are left out of
             the choice, unless no other is within the limit.
@@ -169,7 +168,7 @@ def tune_bundle(request: TuneRequest, show_progress: ShowProgress = hide_progres
     latency_engine = fastest_gated(bundle, trace) if limit.kind == "milliseconds" else None
     cost_of = _cost_function(bundle, latency_engine, images, engine.threads)
     with (show_progress if latency_engine else hide_progress)("timing ways to denoise", len(groups)) as advance:
-        kept = _within(groups, cost_of, limit, {trace_of(plan) for plan in compared.values()}, advance)
+        kept = _within(groups, cost_of, limit, {trace_of(bundle, plan) for plan in compared.values()}, advance)
     add_tuned(bundle, images.used)
     open_trace = partial(open_detector, bundle, engine=engine)
     with show_progress("tuning", images.count * sum(full_cost(bundle, trace) for trace in kept)) as advance:
@@ -236,13 +235,13 @@ def _within(
 def _time_chosen(bundle: Bundle, chosen: PlanCandidate, images: TuningImages, threads: int) -> tuple[Speed, ...]:
     """The chosen plan's speed on every precision and backend there is here, on real images."""
     timed = list(islice(images.groups[IND].read(), MOST_TIMED))
-    fusion = Fusion(chosen.record) if chosen.record else None
     return tuple(
-        time_plan(bundle, chosen.plan, fusion, engine, timed, threads) for engine in list_engines(bundle, chosen.plan)
+        time_plan(bundle, chosen.plan, chosen.fusion, engine, timed, threads)
+        for engine in list_engines(bundle, chosen.plan)
     )
 
 
 def _compared(bundle: Bundle) -> dict[str, Plan]:
     """The current default plan of the bundle and those of COMPARED, by name."""
     plans, names = bundle.manifest.plans, (bundle.manifest.default_plan, *COMPARED)
-    return {name: plans[name] for name in names if name in plans and not need_bank(plans[name].witnesses)}
+    return {name: plans[name] for name in names if name in plans}

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from diffood.calibration.tuning.candidates import PlanCandidate
-from diffood.calibration.tuning.traces import trace_of
 from diffood.runtime.method.plan import Plan
 from diffood.runtime.method.witnesses.jump import JUMP
 
@@ -45,10 +44,15 @@ def find_below_chance(candidates: Sequence[PlanCandidate]) -> BelowChance:
     alone: dict[Plan, PlanCandidate] = {}
     for found in candidates:
         if found.plan.witnesses == (JUMP.name,):
-            other = alone.setdefault(trace_of(found.plan), found)
+            other = alone.setdefault(_way(found.plan), found)
             if found.mean.value > other.mean.value:
-                alone[trace_of(found.plan)] = found
+                alone[_way(found.plan)] = found
     weak = {trace: found for trace, found in alone.items() if found.mean.high < CHANCE}
     plans = (found.plan for found in candidates)
-    left_out = frozenset(plan for plan in plans if JUMP.name in plan.witnesses and trace_of(plan) in weak)
+    left_out = frozenset(plan for plan in plans if JUMP.name in plan.witnesses and _way(plan) in weak)
     return BelowChance(tuple(weak.values()), len(alone), left_out)
+
+
+def _way(plan: Plan) -> Plan:
+    """What plans that denoise alike have in common."""
+    return plan.changed({"repeats": 1, "witnesses": (JUMP.name,), "stages": (), "combine": "tail"})

@@ -13,7 +13,7 @@ from diffood.calibration.tuning.trace_values import TraceValues, measure_trace, 
 from diffood.calibration.tuning.traces import full_cost
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.bundle import Bundle
-from diffood.runtime.bundle.fusion import FusionRecord
+from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.plan import Plan
 
@@ -29,7 +29,7 @@ class PlanCandidate:
         auroc: By OOD set.
         mean: Mean AUROC, each set with the same weight, with its interval.
         scored: All scores.
-        record: The fitted fusion; None for a score of one witness.
+        fusion: As fitted; None for a score of one witness.
     """
 
     plan: Plan
@@ -38,7 +38,7 @@ class PlanCandidate:
     auroc: dict[str, float]
     mean: Interval
     scored: ScoredSets
-    record: FusionRecord | None
+    fusion: Fusion | None
 
     @property
     def worst(self) -> str:
@@ -88,12 +88,11 @@ def measure_candidates(
         cost = full_cost(bundle, trace)
         advance = (lambda cost=cost: progress(cost)) if progress else None
         try:
-            values = measure_trace(open_trace(trace), images, repeats_of(list(plans)), advance)
+            measured = measure_trace(open_trace(trace), images, repeats_of(list(plans)), advance)
         except KeyboardInterrupt:
             if not candidates:
                 raise
             return candidates, True
-        measured = TraceValues(values)
         candidates += [found for plan in plans if (found := _candidate(bundle, plan, measured, cost_of))]
     return candidates, False
 
@@ -112,7 +111,7 @@ def _candidate(bundle: Bundle, plan: Plan, measured: TraceValues, cost_of: CostO
         auroc={name: auroc(scored.ind, found) for name, found in scored.sets.items()},
         mean=mean_auroc_interval(scored),
         scored=scored,
-        record=outcome.record,
+        fusion=outcome.fusion,
     )
 
 

@@ -6,31 +6,44 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from diffood.calibration.fusing.bank import fit_bank
 from diffood.calibration.fusing.stages import limit_stage, score_in_stages
 from diffood.calibration.fusing.witnesses import fit_witnesses
 from diffood.calibration.metrics.intervals import ScoredSets
 from diffood.calibration.scored_files import IND
 from diffood.calibration.tuning.images import FIT, TuningImages
-from diffood.calibration.tuning.traces import MEASURED
 from diffood.errors import CalibrationError
-from diffood.runtime.bundle.fusion import FusionRecord
+from diffood.runtime.bundle.fusion import Fusion, FusionRecord, pack_bank
 from diffood.runtime.detector import Detector
 from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.fusion import FittedWitness
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.method.scoring import Float
-from diffood.runtime.method.witnesses.registry import Witness, measurable, measure
+from diffood.runtime.method.scoring import Array, Float
+from diffood.runtime.method.witnesses.definition import FEATURES
+from diffood.runtime.method.witnesses.registry import (
+    WITNESSES,
+    Bank,
+    Witness,
+    inner_vectors,
+    measurable,
+    measure,
+    need_bank,
+)
 
-Values = dict[str, dict[int, Float]]  # by group and number of repeats, [n, W] of MEASURED; NaN where not measurable
+COLUMNS: tuple[Witness, ...] = tuple(WITNESSES)
+Values = dict[str, dict[int, Float]]  # by group and number of repeats, [n, W] of COLUMNS; NaN where not measured
 
 
 def measure_trace(
     detector: Detector, images: TuningImages, repeats: set[int], progress: Callable[[], None] | None = None
-) -> Values:
+) -> "TraceValues":
     """Measure every witness of every image after each of these numbers of repeats, in one pass of the detector's plan.
 
-    `progress` is called after every image. Raises CalibrationError for values that are not finite.
+    FIT comes first: what witnesses know of in-distribution images is fitted on it. `progress` is called after every
+    image. Raises CalibrationError for values that are not finite.
     """
+    names = detector.plan.witnesses
+    bank, own = _fit_bank(detector, images)
     found: dict[str, dict[int, list[Float]]] = {name: {r: [] for r in repeats} for name in images.groups}
 
     def items() -> Iterator[tuple[str, Pixels]]:
@@ -40,8 +53,10 @@ def measure_trace(
 
     for name, evidence in detector.observe(items()):
         for r, rows in found[name].items():
-            row = measure(MEASURED, evidence.first(r))
-            if not (evidence.sound and np.isfinite(row[_columns(measurable(MEASURED, r))]).all()):
+            row = measure(COLUMNS, evidence.first(r), bank)
+            if name == FIT:
+                row[_columns(tuple(own))] = [values[len(rows)] for values in own.values()]
+            if not (evidence.sound and np.isfinite(row[_columns(measurable(names, r))]).all()):
                 raise CalibrationError(
                     f"The models give values that are not finite on an image of the group {name}, so plans cannot be "
                     "compared. Check the bundle's precision and the models."
@@ -49,7 +64,21 @@ def measure_trace(
             rows.append(row)
         if progress:
             progress()
-    return {name: {r: np.stack(rows) for r, rows in by.items()} for name, by in found.items()}
+    return TraceValues({name: {r: np.stack(rows) for r, rows in by.items()} for name, by in found.items()}, bank)
+
+
+def _fit_bank(detector: Detector, images: TuningImages) -> tuple[Bank, dict[Witness, Float]]:
+    """What the trace's witnesses know of the images of FIT, and what they say of each had it been left out."""
+    banked = need_bank(detector.plan.witnesses)
+    if not banked:
+        return {}, {}
+    logits, vectors = list[Array](), {FEATURES: list[Array](), **{name: [] for name in inner_vectors(banked)}}
+    for _, evidence in detector.observe(enumerate(images.groups[FIT].read())):
+        logits.append(evidence.logits.copy())
+        for name, rows in vectors.items():
+            rows.append((evidence.features if name == FEATURES else evidence.inner[name]).copy())
+    fitted = fit_bank(banked, {name: np.stack(rows) for name, rows in vectors.items()}, np.stack(logits))
+    return {name: one.reference for name, one in fitted.items()}, {name: one.own for name, one in fitted.items()}
 
 
 @dataclass(frozen=True)
@@ -59,46 +88,51 @@ class PlanOutcome:
     Attributes:
         scored: Scores of IND and the OOD sets.
         repeats: Repeats that each image of IND went through, int64 [n].
-        record: The fitted fusion; None for a score of one witness.
+        fusion: As fitted; None for a score of one witness.
     """
 
     scored: ScoredSets
     repeats: npt.NDArray[np.int64]
-    record: FusionRecord | None
+    fusion: Fusion | None
 
 
 @dataclass(frozen=True)
 class TraceValues:
-    """The values of one trace, and the fits that its plans share."""
+    """The values of one trace, what its witnesses know of the images of FIT, and the fits that its plans share."""
 
     values: Values
+    bank: Bank
     _fits: dict[tuple[tuple[Witness, ...], str, int], tuple[FittedWitness, ...]] = field(default_factory=dict)
 
     def outcome(self, plan: Plan) -> PlanOutcome:
         """Score all groups but FIT as the plan would, fitted on FIT. CalibrationError as `fit_witnesses` does."""
-        record = self._record(plan) if plan.fused else None
+        fusion = self._fusion(plan) if plan.fused else None
         scored, repeats = {}, np.empty(0, np.int64)
         for name, by_repeats in self.values.items():
             if name == FIT:
                 continue
             final = by_repeats[plan.repeats][:, _columns(plan.witnesses)]
-            if record is None:
+            if fusion is None:
                 scored[name], stage = final[:, 0], np.zeros(len(final), np.int64)
             else:
+                record = fusion.record
                 values = [*(self._of(name, rule.repeats, plan) for rule in record.stages), final]
                 scored[name], stage = score_in_stages(record.stages, record.witnesses, record.combine, values)
             if name == IND:
                 repeats = np.array([*plan.stages, plan.repeats])[stage]
-        return PlanOutcome(ScoredSets(scored.pop(IND), scored), repeats, record)
+        return PlanOutcome(ScoredSets(scored.pop(IND), scored), repeats, fusion)
 
-    def _record(self, plan: Plan) -> FusionRecord:
+    def _fusion(self, plan: Plan) -> Fusion:
         stages = [
             limit_stage(repeats, self._fit(plan, repeats), self._columns(plan, repeats), plan.combine)
             for repeats in plan.stages
         ]
         n = len(self.values[FIT][plan.repeats])
         witnesses = self._fit(plan, plan.repeats)
-        return FusionRecord(combine=plan.combine, witnesses=witnesses, n=n, stages=tuple(stages))
+        bank = {name: self.bank[name] for name in need_bank(plan.witnesses)} or None
+        entry = pack_bank(bank)[0] if bank else None
+        record = FusionRecord(combine=plan.combine, witnesses=witnesses, n=n, bank=entry, stages=tuple(stages))
+        return Fusion(record, bank)
 
     def _fit(self, plan: Plan, repeats: int) -> tuple[FittedWitness, ...]:
         """Fitted once for all plans and stages with the same witnesses: finding the powers is slow."""
@@ -120,4 +154,4 @@ def repeats_of(plans: list[Plan]) -> set[int]:
 
 
 def _columns(names: tuple[Witness, ...]) -> list[int]:
-    return [MEASURED.index(name) for name in names]
+    return [COLUMNS.index(name) for name in names]

@@ -1,19 +1,18 @@
 """Lists the plans that `tune` tries, grouped by trace: one pass from which several plans are computed.
 
-The trace of a plan denoises as the plan does, with the most repeats of any plan, and measures every witness. Plans with
-fewer repeats, earlier stages or fewer witnesses are computed from it (see `Evidence.first`).
+The trace of a plan denoises as the plan does, with the most repeats of any plan, and measures what it can of
+the witnesses. Plans with fewer repeats, earlier stages or fewer witnesses are computed from it (see `Evidence.first`).
 """
 
 from dataclasses import dataclass
 from itertools import product
 
-from diffood.errors import UsageError
 from diffood.runtime.bundle.bundle import Bundle
 from diffood.runtime.method.plan import DEFAULT, FAST, Plan
 from diffood.runtime.method.schedule import Sampler
-from diffood.runtime.method.witnesses.registry import WITNESSES, Witness, measurable, need_bank
+from diffood.runtime.method.witnesses.definition import SNAPSHOT
+from diffood.runtime.method.witnesses.registry import WITNESSES, Witness, inner_vectors, measurable, need_bank
 
-MEASURED: tuple[Witness, ...] = tuple(name for name in WITNESSES if not need_bank([name]))  # a bank is not a number
 REPEATS = (1, 2, 4)  # more than four gained nothing on the zoo, at twice the cost
 STAGES = ((), (0,), (1,), (0, 1))  # 0: no denoising where the classifier is certain; 1: one repeat for clear images
 WITNESS_SETS: tuple[tuple[Witness, ...], ...] = (
@@ -40,6 +39,7 @@ class Denoising:
 
 
 DENOISINGS = (
+    Denoising((60,), 60, "ddim"),  # one step from little noise: what the UNet sees inside counts
     Denoising((240,), 240, "ddim"),  # one step from little noise: details count
     Denoising((360,), 360, "ddim"),  # one step from the paper's largest start time, the default
     Denoising((480,), 480, "ddim"),  # one step from more noise: only the object's kind is left
@@ -55,12 +55,21 @@ NOTHING_TO_TUNE = "plans are compared by how they denoise"
 GUIDANCES = (0.0, 2.0)  # none, at half the cost; the paper's
 
 
-def trace_of(plan: Plan) -> Plan:
-    """The trace that a plan is computed from. Raises UsageError for a witness with a bank, which compares images."""
-    if banked := need_bank(plan.witnesses):
-        raise UsageError(f"A plan with {banked[0]} cannot be compared: tune measures {', '.join(MEASURED)}.")
+def trace_of(bundle: Bundle, plan: Plan) -> Plan:
+    """The trace that a plan is computed from."""
+    named = {name for known in (*bundle.manifest.plans.values(), plan) for name in known.witnesses}
+
+    def measured(name: Witness) -> bool:
+        """What looks inside the networks needs graphs that tell their maps: a plan of the bundle then names it."""
+        return not need_bank([name]) or (name in named and (name != SNAPSHOT or plan.of_one_step))
+
     return plan.changed(
-        {"repeats": max(plan.repeats, *REPEATS), "witnesses": MEASURED, "stages": (), "combine": DEFAULT.combine}
+        {
+            "repeats": max(plan.repeats, *REPEATS),
+            "witnesses": tuple(filter(measured, WITNESSES)),
+            "stages": (),
+            "combine": DEFAULT.combine,
+        }
     )
 
 
@@ -68,6 +77,7 @@ def list_plans(bundle: Bundle) -> list[Plan]:
     """Every plan to try on the bundle's training schedule; without a null class none is guided."""
     steps, guided = len(bundle.alpha_bar), bundle.require_unet(NOTHING_TO_TUNE).labels == "class+null"
     plans: dict[Plan, None] = {}  # on a short schedule two may become one
+    inside = _of_inside(bundle)
     for denoising, guidance in product(DENOISINGS, GUIDANCES if guided else GUIDANCES[:1]):
         trace = DEFAULT.changed(
             {
@@ -78,17 +88,24 @@ def list_plans(bundle: Bundle) -> list[Plan]:
                 "stages": (),
             }
         )
-        for repeats, witnesses, stages in product(REPEATS, WITNESS_SETS, STAGES):
+        looks = [inside] if inside and (trace.of_one_step or SNAPSHOT not in inside) else []
+        for repeats, witnesses, stages in product(REPEATS, (*WITNESS_SETS, *looks), STAGES):
             if all(stage < repeats for stage in stages) and (not stages or measurable(witnesses, stages[0])):
                 plans[trace.changed({"repeats": repeats, "witnesses": witnesses, "stages": stages})] = None
     return list(plans)
+
+
+def _of_inside(bundle: Bundle) -> tuple[Witness, ...]:
+    """The witnesses of the bundle's first plan that looks inside the networks; none without one."""
+    plans = bundle.manifest.plans.values()
+    return next((plan.witnesses for plan in plans if plan.denoises and inner_vectors(plan.witnesses)), ())
 
 
 def group_by_trace(bundle: Bundle, plans: list[Plan]) -> dict[Plan, list[Plan]]:
     """Plans by their trace, the cheapest trace first."""
     groups: dict[Plan, list[Plan]] = {}
     for plan in plans:
-        members = groups.setdefault(trace_of(plan), [])
+        members = groups.setdefault(trace_of(bundle, plan), [])
         if plan not in members:
             members.append(plan)
     return dict(sorted(groups.items(), key=lambda item: full_cost(bundle, item[0])))

@@ -23,13 +23,12 @@ from diffood.calibration.tuning.choice import AS_CHEAP, ENOUGH, CostLimit, as_go
 from diffood.calibration.tuning.images import FIT, TuningImages, gather_images
 from diffood.calibration.tuning.timing import EngineOption, LatencyModel, fastest_gated, list_engines, time_plan
 from diffood.calibration.tuning.trace_values import TraceValues, measure_trace, repeats_of
-from diffood.calibration.tuning.traces import MEASURED, full_cost, group_by_trace, list_plans, trace_of
+from diffood.calibration.tuning.traces import full_cost, group_by_trace, list_plans, trace_of
 from diffood.errors import CalibrationError, UsageError
 from diffood.runtime.bundle.bundle import MANIFEST, TUNING, Bundle, Precision, open_bundle
 from diffood.runtime.bundle.calibration import Calibration, load_calibration, save_calibration
 from diffood.runtime.bundle.detectors import read_detector
 from diffood.runtime.bundle.files import write_record
-from diffood.runtime.bundle.fusion import Fusion
 from diffood.runtime.bundle.parity import ParityLimits, add_record
 from diffood.runtime.bundle.tuning import (
     MeasuredPlan,
@@ -42,6 +41,7 @@ from diffood.runtime.bundle.tuning import (
 from diffood.runtime.detector import Detector
 from diffood.runtime.inputs.open import list_inputs
 from diffood.runtime.method.plan import CLASSIFIER, DEFAULT, Plan
+from diffood.runtime.method.witnesses.registry import need_bank
 from diffood.zoo.images import load_set, unpack_set
 
 BATCH = 16
@@ -125,9 +125,9 @@ def test_plans_are_grouped_by_the_pass_that_measures_them(small_bundle: Bundle) 
     costs = [full_cost(small_bundle, trace) for trace in groups]
     assert costs == sorted(costs)
     for trace, members in groups.items():
-        assert trace.witnesses == MEASURED
+        assert not need_bank(trace.witnesses)  # no plan of this bundle looks inside
         for plan in members:
-            assert plan.changed({"repeats": 4, "stages": (), "witnesses": MEASURED}) == trace
+            assert plan.changed({"repeats": 4, "stages": (), "witnesses": trace.witnesses}) == trace
             assert full_cost(small_bundle, plan) <= full_cost(small_bundle, trace)
 
 
@@ -140,14 +140,18 @@ def test_without_a_null_class_no_plan_is_guided_and_times_scale_with_the_schedul
     )
     plans = list_plans(bundle)
     assert {plan.guidance for plan in plans} == {0.0}
-    assert {start for plan in plans for start in plan.start_times} == {2, 4, 5}
+    assert {start for plan in plans for start in plan.start_times} == {1, 2, 4, 5}
     assert len(set(plans)) == len(plans)
     assert all(full_cost(bundle, plan) > 0 for plan in plans)
 
 
-def test_a_plan_with_a_bank_has_no_trace() -> None:
-    with pytest.raises(UsageError, match="margin"):
-        trace_of(DEFAULT.changed({"witnesses": (*DEFAULT.witnesses, "margin")}))
+def test_plans_that_look_inside_are_tried_where_the_bundle_has_one(small_bundle: Bundle) -> None:
+    plans = list_plans(looking_inside(small_bundle))
+    assert not any(need_bank(plan.witnesses) for plan in list_plans(small_bundle))
+    looking = [plan for plan in plans if need_bank(plan.witnesses)]
+    assert {plan.witnesses for plan in looking} == {LOOKING_INSIDE.witnesses}
+    assert {(plan.start_times, plan.stages) for plan in looking} >= {((60,), (0,)), ((60,), ()), ((360,), (0, 1))}
+    assert all(plan.of_one_step for plan in looking)
 
 
 @pytest.fixture(scope="module")
@@ -165,14 +169,31 @@ PLANS = [
     ONE_STEP.changed({"repeats": 1, "witnesses": ("jump",)}),
     ONE_STEP.changed({"repeats": 2, "witnesses": ("reconstruction", "energy"), "combine": "sum"}),
 ]
+LOOKING_INSIDE = ONE_STEP.changed({"repeats": 1, "stages": (0,), "witnesses": ("margin", "inside", "snapshot")})
+
+
+def looking_inside(bundle: Bundle) -> Bundle:
+    """The bundle with such a plan."""
+    plans = {**bundle.manifest.plans, "inside": LOOKING_INSIDE}
+    return replace(bundle, manifest=bundle.manifest.model_copy(update={"plans": plans}))
+
+
+def test_what_a_trace_knows_of_images_is_that_of_the_plan(small_bundle: Bundle, images: TuningImages) -> None:
+    trace = trace_of(small_bundle, LOOKING_INSIDE)
+    assert set(LOOKING_INSIDE.witnesses) < set(trace.witnesses)
+    measured = measure_trace(Detector.load(small_bundle, trace, batch=BATCH, threads=1), images, {0, 1})
+    outcome = measured.outcome(LOOKING_INSIDE)
+    detector = Detector.load(small_bundle, LOOKING_INSIDE, batch=BATCH, threads=1, fusion=outcome.fusion)
+    found = detector.score_pixels(np.stack(list(images.groups["digits"].read())))
+    np.testing.assert_allclose(found.score, outcome.scored.sets["digits"], rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
 def traced(small_bundle: Bundle, images: TuningImages) -> TraceValues:
     """The values of PLANS' one trace."""
-    (trace,) = {trace_of(plan) for plan in PLANS}
+    (trace,) = {trace_of(small_bundle, plan) for plan in PLANS}
     detector = Detector.load(small_bundle, trace, batch=BATCH, threads=1)
-    return TraceValues(measure_trace(detector, images, repeats_of(PLANS)))
+    return measure_trace(detector, images, repeats_of(PLANS))
 
 
 def test_scores_from_a_trace_equal_those_of_the_plan(
@@ -181,7 +202,7 @@ def test_scores_from_a_trace_equal_those_of_the_plan(
     for plan in PLANS:
         with subtests.test(plan=plan):
             outcome = traced.outcome(plan)
-            fusion = Fusion(outcome.record) if outcome.record else None
+            fusion = outcome.fusion
             assert (fusion is not None) == plan.fused
             detector = Detector.load(small_bundle, plan, batch=BATCH, threads=1, fusion=fusion)
             for name, scores in {IND: outcome.scored.ind, **outcome.scored.sets}.items():
@@ -195,7 +216,7 @@ def test_scores_from_a_trace_equal_those_of_the_plan(
 
 def test_ctrl_c_keeps_what_was_measured(small_bundle: Bundle, images: TuningImages) -> None:
     other = [plan.changed({"start_times": (100,)}) for plan in PLANS]
-    groups = {trace_of(PLANS[0]): PLANS, trace_of(other[0]): other}
+    groups = {trace_of(small_bundle, PLANS[0]): PLANS, trace_of(small_bundle, other[0]): other}
     opened: list[Plan] = []
 
     def open_trace(trace: Plan) -> Detector:

@@ -48,7 +48,7 @@ def measure(names: Sequence[Witness], evidence: Evidence, bank: Bank | None = No
         elif name in evidence.distances:
             mean = evidence.distances[name].mean(axis=(-2, -1), dtype=np.float64)
             values[..., column] = np.sqrt(mean) if witness.reduce == "root" else mean
-        elif witness.comparison and bank is not None:
+        elif witness.comparison and bank and name in bank:
             vectors = evidence.vector(witness.comparison.vector)
             if vectors is not None:
                 values[..., column] = _compare(name, witness.comparison, bank[name], vectors, evidence.logits)
