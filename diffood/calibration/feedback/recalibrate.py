@@ -8,6 +8,7 @@ probability, whatever its score, and the exact promises of `promises` hold for i
 would hold only approximately.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from diffood.calibration.calibrate import CalibrateRequest, as_stored
 from diffood.calibration.checked import require_share
+from diffood.calibration.promises.detection import bound_detection
 from diffood.calibration.promises.guarantees import guarantee, guarantee_per_class
 from diffood.calibration.promises.per_class import confidence_per_promise, fit_per_class
 from diffood.calibration.promises.thresholds import fit_threshold
@@ -24,7 +26,9 @@ from diffood.errors import CalibrationError
 from diffood.runtime.assembly.files import write_detectors
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import Calibration, current_name, load_calibration, save_calibration
-from diffood.runtime.bundle.feedback import FeedbackRecord, find_feedback
+from diffood.runtime.bundle.detection import DetectionRecord
+from diffood.runtime.bundle.feedback import FeedbackRecord, LabelTask, find_feedback
+from diffood.runtime.decision import DecisionRule
 from diffood.runtime.printable import shell_word
 
 
@@ -91,7 +95,8 @@ def fit_on_feedback(
 ) -> Calibration:
     """The calibration that replaces `old`; raises CalibrationError for too few rows. names: of the classes."""
     labelled = [task for task in record.answered if task.answer == "ind"]
-    kept = [task for task in labelled if record.design.thins(task.id, task.sha256, flagged=task.flagged)]
+    sample = [task for task in record.answered if record.design.thins(task.id, task.sha256, flagged=task.flagged)]
+    kept = [task for task in sample if task.answer == "ind"]
     if broken := [task.id for task in kept if task.score is None]:
         raise CalibrationError(
             f"The models gave no finite score for {len(broken)} in-distribution rows, the first is {broken[0]!r}: no "
@@ -123,5 +128,16 @@ def fit_on_feedback(
         "scores": scores.tolist(),
         "images": tuple(sorted({*(old.images or ()), *(task.sha256 for task in kept)})),
         "per_class": as_stored(by_class, classes).model_dump() if by_class else None,
+        "detection": None,  # the old one counts examples above the old threshold
     }
-    return Calibration.model_validate({**old.model_dump(), **changed})
+    fitted = Calibration.model_validate({**old.model_dump(), **changed})
+    missed = [task for task in sample if task.answer == "ood"]
+    return fitted.model_copy(update={"detection": _detection(fitted, missed, request.confidence)}) if missed else fitted
+
+
+def _detection(fitted: Calibration, found: Sequence[LabelTask], confidence: float) -> DetectionRecord:
+    """What the new thresholds detect of OOD images like the served ones, of which these are a uniform sample."""
+    scores = np.array([np.inf if task.score is None else task.score for task in found])
+    predicted = np.array([task.predicted_class for task in found], np.int64)
+    flagged = DecisionRule.of(fitted).decide(scores, predicted).is_ood
+    return bound_detection(int(flagged.sum()), len(found), confidence)

@@ -46,5 +46,6 @@ def describe_recalibrated(done: "Recalibrated") -> list[str]:
         f"labels      {done.labelled} in-distribution rows, {found.n} of them a uniform sample",
         f"threshold   {found.threshold:.6f}, before {done.old_threshold:.6f}",
         f"guarantee   {found.guarantee}",
+        *([f"detection   {found.detection.statement}"] if found.detection else []),
         f"wrote       {done.path}{kept}",
     ]

@@ -7,6 +7,7 @@ from scipy.stats import binom, norm
 
 from diffood.calibration.calibrate import CalibrateRequest
 from diffood.calibration.feedback.recalibrate import fit_on_feedback
+from diffood.calibration.promises.detection import bound_detection
 from diffood.calibration.promises.thresholds import fit_threshold
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.feedback import FeedbackRecord, LabelDesign, LabelTask
@@ -45,6 +46,27 @@ def test_a_calibration_from_drawn_labels_keeps_its_promise_and_a_naive_one_does_
         assert sum(rate > 0.05 for rate in rates["naive"]) > 50
     else:  # too many of them: OOD images pass that should not
         assert np.mean(rates["naive"]) < 0.015
+
+
+def test_detection_is_counted_at_the_new_threshold_on_a_uniform_sample() -> None:
+    """Labelled OOD rows: 40 high and 40 low scores. The bound that the old calibration has counts other examples."""
+    design = LabelDesign(flagged=1.0, passed=0.5)
+    record = labelled(np.random.default_rng(0), design, 1500, 0)
+    rows = [(f"ood-{place}", 9.0 if place < 40 else -9.0) for place in range(80)]
+    drawn = [row for row in rows if design.draws(row[0], "00" * 32, flagged=row[1] > 0)]
+    ood = tuple(
+        LabelTask(id=name, sha256="00" * 32, flagged=high > 0, score=high, predicted_class=0, answer="ood", turn=turn)
+        for turn, (name, high) in enumerate(drawn, len(record.tasks) + 1)
+    )
+    kept = [high for name, high in drawn if design.thins(name, "00" * 32, flagged=high > 0)]
+    old = OLD.model_copy(update={"detection": bound_detection(1, 1, 0.9)})
+    record = record.model_copy(update={"tasks": (*record.tasks, *ood)})
+    found = fit_on_feedback(old, record, REQUEST, ("a", "b")).detection
+    assert found is not None
+    assert (found.images, found.flagged) == (len(kept), sum(high > 0 for high in kept))
+    assert 20 < found.images < len(drawn)
+    alone = fit_on_feedback(old, labelled(np.random.default_rng(0), design, 1500, 0), REQUEST, ("a", "b"))
+    assert alone.detection is None
 
 
 def test_too_few_labels_are_told_with_both_numbers() -> None:
