@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,10 @@ from diffood.cli.options.parsers import png_file
 from diffood.cli.options.records import expand_records
 from diffood.cli.options.trust import TrustOptions
 from diffood.cli.printing import print_messages, print_result
-from diffood.errors import EXIT_ALARM
+from diffood.errors import EXIT_ALARM, UsageError
+
+if TYPE_CHECKING:
+    from diffood.runtime.bundle.bundle import Bundle
 
 
 @expand_records
@@ -26,6 +29,10 @@ def monitor(
         bool, typer.Option("--follow", help="Keep reading the last file, a .jsonl, until an alarm or Ctrl-C.")
     ] = False,
     interval: Annotated[float, typer.Option(help="Seconds between two looks, with --follow.")] = 2.0,
+    by_source: Annotated[
+        bool,
+        typer.Option("--by-source", help="Watch each first folder of the ids apart; all share the level."),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE.png", parser=png_file, help="Picture of the martingale.")
     ] = None,
@@ -45,6 +52,11 @@ def monitor(
     from diffood.runtime.bundle.feedback import find_withdrawn
 
     opened = open_bundle(bundle)
+    if by_source:
+        if follow or output is not None:
+            raise UsageError("--by-source reads whole files and draws no picture: leave --follow and --output out.")
+        _by_source(opened, rows, level, as_json=as_json)
+        return
     watch = begin(load_calibration(opened), level)
     watch = observe_files(watch, rows[:-1] if follow else rows)
     if follow and not watch.alarmed:
@@ -56,4 +68,18 @@ def monitor(
         draw_martingale(report, output)
     print_result(report, describe_drift, as_json)
     if report.alarm is not None or report.withdrawn:
+        raise typer.Exit(EXIT_ALARM)
+
+
+def _by_source(bundle: "Bundle", rows: list[Path], level: float, *, as_json: bool) -> None:
+    from diffood.calibration.drift.by_source import monitor_sources
+    from diffood.cli.text.drift import describe_sources
+    from diffood.runtime.bundle.calibration import load_calibration
+    from diffood.runtime.bundle.feedback import find_withdrawn
+
+    calibration = load_calibration(bundle)
+    found = monitor_sources(calibration, rows, level)
+    report = replace(found, withdrawn=find_withdrawn(bundle, calibration))
+    print_result(report, describe_sources, as_json)
+    if report.alarmed or report.withdrawn:
         raise typer.Exit(EXIT_ALARM)

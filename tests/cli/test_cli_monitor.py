@@ -75,6 +75,21 @@ def test_digits_after_clothes_raise_the_alarm(run: Run, calibrated: Path, served
         assert run(*words, "--json").content == again.content
 
 
+def test_sources_are_watched_apart_and_the_one_that_drifts_is_named(run: Run, calibrated: Path, served: Path) -> None:
+    words = ("monitor", served / "mixed.csv", "--bundle", calibrated, "--by-source")
+    done = run(*words, "--json")
+    assert (done.code, done.content["alarmed"]) == (4, ["digits"])
+    digits, clothes = done.content["sources"]
+    assert (digits["rows"], clothes["rows"], clothes["alarm"]) == (60, 120, None)
+    assert digits["alarm"]["row"] < 40  # of its own rows
+    assert (clothes["level"], digits["level"]) == (0.01 / 2, 0.01 / 6)  # in the order of appearance
+    done = run(*words)
+    assert "2 sources share the level" in done.out
+    assert "ALARM at its row" in done.out
+    assert run(*words, "--follow").code == 2
+    assert run("monitor", served / "calm.jsonl", "--bundle", calibrated, "--by-source").code == 0
+
+
 def test_files_are_read_in_the_order_given(run: Run, calibrated: Path, served: Path) -> None:
     files = (served / "calm.jsonl", served / "mixed.jsonl")
     content = run("monitor", *files, "--bundle", calibrated, "--json").content

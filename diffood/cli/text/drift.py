@@ -7,6 +7,7 @@ from diffood.calibration.metrics.formatting import percent
 from diffood.cli.text.tables import table_lines
 
 if TYPE_CHECKING:
+    from diffood.calibration.drift.by_source import SourcesReport
     from diffood.calibration.drift.martingale import GroupDrift
     from diffood.calibration.drift.monitor import DriftReport, DriftWatch
 
@@ -51,6 +52,23 @@ def describe_drift(report: "DriftReport") -> list[str]:
         "mean p: 0.5 if scores are as in the calibration, less if they are higher.",
         "test: probability of scores this high without drift.",
     ]
+
+
+def describe_sources(report: "SourcesReport") -> list[str]:
+    """A table of sources, those with an alarm first."""
+    rows = []
+    for found in report.sources:
+        own = found.report
+        scored = own.rows - own.rejected
+        alarm = f"ALARM at its row {own.alarm.row} ({own.alarm.id!r})" if own.alarm else "no alarm"
+        share = percent(own.flagged / scored) if scored else "none"
+        limits = f"10^{own.log10_maximum:.2f} of 10^{own.log10_alarm:.2f}"
+        rows.append((repr(found.source), f"{own.rows}", share, limits, alarm))
+    lines = table_lines(("source", "rows", "flagged", "martingale", "drift"), rows)
+    if report.withdrawn:
+        lines = [*lines, f"certificate withdrawn by feedback: {report.withdrawn}"]
+    shared = f"{len(report.sources)} sources share the level: without drift the probability of any alarm is at most"
+    return [*lines, "", f"{shared} {report.level:g}"]
 
 
 def _describe_seen(report: "DriftReport") -> str:
