@@ -117,7 +117,7 @@ def test_the_stored_classifier_knows_surfaces_at_held_out_places() -> None:
 @pytest.mark.slow
 def test_surfaces_in_colour_go_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of fewer images than the command takes, which costs minutes."""
-    for name, count in (("CALIBRATION_IMAGES", 200), ("TEST_IMAGES", 60), ("OOD_IMAGES", 20), ("MIXED_IMAGES", 2)):
+    for name, count in (("CALIBRATION_IMAGES", 150), ("TEST_IMAGES", 40), ("OOD_IMAGES", 12), ("MIXED_IMAGES", 2)):
         monkeypatch.setattr(demo, name, count)
     said: list[str] = []
     result = run_demo(PAIRS["materials"], tmp_path / "demo", said.append)
