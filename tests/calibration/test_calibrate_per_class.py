@@ -1,5 +1,6 @@
 """Per-class thresholds keep their promises as they are stored and applied; the sentences that state them."""
 
+import itertools
 from functools import partial
 
 import numpy as np
@@ -77,24 +78,24 @@ def test_pac_promises_by_class_hold_at_once_in_what_is_served(detector: Detector
     assert without == draws  # one threshold for all breaks what is promised to classes, so the test can fail
 
 
-@pytest.mark.parametrize("method", ["pac", "conformal"])
-@pytest.mark.parametrize("n", [120, 3000])
-def test_stored_thresholds_decide_as_the_fitted_ones(detector: Detector, method: Method, n: int) -> None:
-    generator = np.random.default_rng(n)
-    files, fresh = draw(generator, n), draw(generator, 500)
-    fitted = fit_per_class(files.scores, files.predicted, SHARES.size, ALPHA, 1 - DELTA, method)
-    calibration = stored(detector, files, method)
-    decisions = DecisionRule.of(calibration).decide(fresh.scores, fresh.predicted)
-    np.testing.assert_array_equal(decisions.is_ood, fresh.scores > fitted.values[fresh.predicted])
-    np.testing.assert_array_equal(decisions.thresholds, fitted.values[fresh.predicted])
-    assert calibration.delta == fitted.delta
-    assert calibration.per_class is not None
-    assert calibration.per_class.overall_bound == fitted.overall_bound
-    assert [entry.predicted for entry in calibration.per_class.thresholds] == [
-        k for k, own in enumerate(fitted.own) if own is not None
-    ]
-    if method == "conformal":  # there the verdict is the p-value at alpha, in the class and among all alike
-        np.testing.assert_array_equal(decisions.is_ood, decisions.p_values <= ALPHA)
+def test_stored_thresholds_decide_as_the_fitted_ones(detector: Detector, subtests: pytest.Subtests) -> None:
+    for method, n in itertools.product(["pac", "conformal"], [120, 3000]):
+        with subtests.test(method=method, n=n):
+            generator = np.random.default_rng(n)
+            files, fresh = draw(generator, n), draw(generator, 500)
+            fitted = fit_per_class(files.scores, files.predicted, SHARES.size, ALPHA, 1 - DELTA, method)
+            calibration = stored(detector, files, method)
+            decisions = DecisionRule.of(calibration).decide(fresh.scores, fresh.predicted)
+            np.testing.assert_array_equal(decisions.is_ood, fresh.scores > fitted.values[fresh.predicted])
+            np.testing.assert_array_equal(decisions.thresholds, fitted.values[fresh.predicted])
+            assert calibration.delta == fitted.delta
+            assert calibration.per_class is not None
+            assert calibration.per_class.overall_bound == fitted.overall_bound
+            assert [entry.predicted for entry in calibration.per_class.thresholds] == [
+                k for k, own in enumerate(fitted.own) if own is not None
+            ]
+            if method == "conformal":  # there the verdict is the p-value at alpha, in the class and among all alike
+                np.testing.assert_array_equal(decisions.is_ood, decisions.p_values <= ALPHA)
 
 
 def test_the_overall_threshold_is_fitted_at_the_shared_confidence(detector: Detector) -> None:

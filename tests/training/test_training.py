@@ -158,14 +158,15 @@ def test_a_unet_without_its_checkpoint_is_replaced_on_request_alone(ask: Ask, tr
     assert (ask().output / WEIGHTS).read_bytes() != before
 
 
-@pytest.mark.parametrize("damage", [b"", b"no tensors", None], ids=["empty", "other bytes", "cut"])
-def test_a_damaged_checkpoint_is_named(ask: Ask, train: Train, damage: bytes | None) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        train(ask(), stop_after(3, KeyboardInterrupt))
-    checkpoint = ask().output / CHECKPOINT
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000] if damage is None else damage)
-    with pytest.raises(TrainingError, match=r"checkpoint\.safetensors .*--overwrite"):
-        train(ask())
+def test_a_damaged_checkpoint_is_named(ask: Ask, train: Train, subtests: pytest.Subtests) -> None:
+    for case, damage in {"empty": b"", "other bytes": b"no tensors", "cut": None}.items():
+        with subtests.test(case=case):
+            with pytest.raises(KeyboardInterrupt):
+                train(ask(overwrite=True), stop_after(3, KeyboardInterrupt))
+            checkpoint = ask().output / CHECKPOINT
+            checkpoint.write_bytes(checkpoint.read_bytes()[:-1000] if damage is None else damage)
+            with pytest.raises(TrainingError, match=r"checkpoint\.safetensors .*--overwrite"):
+                train(ask())
 
 
 def test_minutes_end_a_training(ask: Ask, train: Train) -> None:

@@ -55,24 +55,25 @@ def simulate(population: Population, n: int, method: Method) -> list[PerClassThr
     return [fit_per_class(*population.draw(generator, n), count, ALPHA, 1 - DELTA, method) for _ in range(DRAWS)]
 
 
-@pytest.mark.parametrize("n", [250, 700])
-def test_all_pac_promises_hold_at_once(n: int) -> None:
-    broken, broken_by_class, owned = 0, np.zeros(4), np.zeros(4)
-    for fitted in simulate(COMMON_AND_RARE, n, "pac"):
-        own = np.array([threshold is not None for threshold in fitted.own])
-        above = own & (COMMON_AND_RARE.rates(fitted.values) > ALPHA)
-        lost = COMMON_AND_RARE.overall(fitted.overall.value) > ALPHA
-        lost |= COMMON_AND_RARE.overall(fitted.values) > fitted.overall_bound
-        broken += bool(above.any() or lost)
-        broken_by_class += above
-        owned += own
-    assert at_most(broken, DRAWS, DELTA)
-    # each class at its part of delta, among the draws in which it has its own threshold
-    for failures, times in zip(broken_by_class.astype(int), owned.astype(int), strict=True):
-        if times:
-            assert at_most(failures, times, DELTA / 5)
-    assert owned[3] == 0
-    assert owned[0] == DRAWS
+def test_all_pac_promises_hold_at_once(subtests: pytest.Subtests) -> None:
+    for n in [250, 700]:
+        with subtests.test(n=n):
+            broken, broken_by_class, owned = 0, np.zeros(4), np.zeros(4)
+            for fitted in simulate(COMMON_AND_RARE, n, "pac"):
+                own = np.array([threshold is not None for threshold in fitted.own])
+                above = own & (COMMON_AND_RARE.rates(fitted.values) > ALPHA)
+                lost = COMMON_AND_RARE.overall(fitted.overall.value) > ALPHA
+                lost |= COMMON_AND_RARE.overall(fitted.values) > fitted.overall_bound
+                broken += bool(above.any() or lost)
+                broken_by_class += above
+                owned += own
+            assert at_most(broken, DRAWS, DELTA)
+            # each class at its part of delta, among the draws in which it has its own threshold
+            for failures, times in zip(broken_by_class.astype(int), owned.astype(int), strict=True):
+                if times:
+                    assert at_most(failures, times, DELTA / 5)
+            assert owned[3] == 0
+            assert owned[0] == DRAWS
 
 
 def test_conformal_is_right_on_average_in_each_class_with_its_own() -> None:

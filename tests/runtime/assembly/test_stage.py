@@ -104,17 +104,18 @@ def test_the_whole_detector_agrees_with_a_second_writing_of_the_method(
         assert_whole_agrees(make_recipe(small_bundle, chosen, "fp32"), four, expected)
 
 
-@pytest.mark.parametrize("stages", [(0,), (1,), (0, 2)], ids=str)
 def test_stages_one_after_the_other_give_what_one_stage_gives(
-    models: Models, small_bundle: Bundle, four: Pixels, stages: tuple[int, ...]
+    models: Models, small_bundle: Bundle, four: Pixels, subtests: pytest.Subtests
 ) -> None:
-    names = ("jump", "reconstruction", "logit_norm", "energy", "max_logit", "msp")
-    staged = plan(start_times=(120,), repeats=3, witnesses=names, stages=stages)
-    found = assert_agrees(models, small_bundle, staged, four)
-    whole = run_plan(make_recipe(small_bundle, staged.changed({"stages": ()}), "fp32"), four)
-    assert found.keys() == whole.keys()
-    for name, value in whole.items():
-        np.testing.assert_allclose(found[name], value, rtol=0, atol=2e-5, err_msg=name)
+    for stages in [(0,), (1,), (0, 2)]:
+        with subtests.test(stages=stages):
+            names = ("jump", "reconstruction", "logit_norm", "energy", "max_logit", "msp")
+            staged = plan(start_times=(120,), repeats=3, witnesses=names, stages=stages)
+            found = assert_agrees(models, small_bundle, staged, four)
+            whole = run_plan(make_recipe(small_bundle, staged.changed({"stages": ()}), "fp32"), four)
+            assert found.keys() == whole.keys()
+            for name, value in whole.items():
+                np.testing.assert_allclose(found[name], value, rtol=0, atol=2e-5, err_msg=name)
 
 
 def test_reconstruction_is_what_its_formula_gives(small_bundle: Bundle, four: Pixels) -> None:
@@ -128,23 +129,24 @@ def test_reconstruction_is_what_its_formula_gives(small_bundle: Bundle, four: Pi
     np.testing.assert_allclose(by_image, by_formula, rtol=1e-5)
 
 
-@pytest.mark.parametrize("planes", [(1, 1, 1), (1, 28, 28), (3, 65, 33), (3, 256, 256)], ids=str)
-def test_noise_in_a_graph_is_that_of_numpy_to_the_bit(small_bundle: Bundle, planes: tuple[int, int, int]) -> None:
+def test_noise_in_a_graph_is_that_of_numpy_to_the_bit(small_bundle: Bundle, subtests: pytest.Subtests) -> None:
     """Sums of one level, of two and of more, at the largest pixels too, where a sum would first leave float32."""
-    size, latent = math.prod(planes), (2, 5, 3)
-    recipe = make_recipe(small_bundle, plan(repeats=3, seed=2**40), "fp32")
-    recipe = replace(recipe, image=planes, row=latent, pool=make_pool(2**40, 3, size, math.prod(latent)))
-    assert recipe.pool is not None
-    builder = GraphBuilder()
-    image = builder.input("image", messages.UINT8, ("batch", *planes))
-    builder.output("all", draw_noise(image, recipe, Stage(0, 0, 3)), messages.FLOAT, (3, "batch", *latent))
-    builder.output("last", draw_noise(image, recipe, Stage(1, 2, 3)), messages.FLOAT, (1, "batch", *latent))
-    pixels = np.random.default_rng(1).integers(0, 256, (17, *planes), dtype=np.uint8)
-    pixels[0], pixels[1] = 0, 255
-    expected = recipe.pool.draw(pixels, latent)
-    found = run_stage(builder.serialise({"": 21}), image=pixels)
-    np.testing.assert_array_equal(found["all"], expected)
-    np.testing.assert_array_equal(found["last"], expected[2:])
+    for planes in [(1, 1, 1), (1, 28, 28), (3, 65, 33), (3, 256, 256)]:
+        with subtests.test(planes=planes):
+            size, latent = math.prod(planes), (2, 5, 3)
+            recipe = make_recipe(small_bundle, plan(repeats=3, seed=2**40), "fp32")
+            recipe = replace(recipe, image=planes, row=latent, pool=make_pool(2**40, 3, size, math.prod(latent)))
+            assert recipe.pool is not None
+            builder = GraphBuilder()
+            image = builder.input("image", messages.UINT8, ("batch", *planes))
+            builder.output("all", draw_noise(image, recipe, Stage(0, 0, 3)), messages.FLOAT, (3, "batch", *latent))
+            builder.output("last", draw_noise(image, recipe, Stage(1, 2, 3)), messages.FLOAT, (1, "batch", *latent))
+            pixels = np.random.default_rng(1).integers(0, 256, (17, *planes), dtype=np.uint8)
+            pixels[0], pixels[1] = 0, 255
+            expected = recipe.pool.draw(pixels, latent)
+            found = run_stage(builder.serialise({"": 21}), image=pixels)
+            np.testing.assert_array_equal(found["all"], expected)
+            np.testing.assert_array_equal(found["last"], expected[2:])
 
 
 @pytest.mark.parametrize("space", ["logits", "features"])
