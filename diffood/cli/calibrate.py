@@ -89,7 +89,7 @@ def calibrate(
     Before you gather images: diffood calibrate bundle --plan-only --fpr 0.001 --n 5000
     """
     if restore or kept is not None:
-        _restore(bundle, kept, restore=restore, alone=not images and not plan_only, as_json=as_json)
+        _restore(bundle, kept, restore=restore, alone=not (images or ood_examples or plan_only), as_json=as_json)
         return
     from diffood.calibration.calibrate import CalibrateRequest, calibrate_bundle, plan_calibration
     from diffood.report.gallery import Extremes
@@ -110,7 +110,9 @@ def calibrate(
         detect=detect,
     )
     if from_feedback:
-        _from_feedback(request, alone=not (images or plan_only or n or report), as_json=as_json)
+        _from_feedback(
+            request, alone=not (images or ood_examples or detect or plan_only or n or report), as_json=as_json
+        )
         return
     if plan_only:
         planned = plan_calibration(request, n or ())
@@ -133,7 +135,9 @@ def calibrate(
 
 def _from_feedback(request: "CalibrateRequest", *, alone: bool, as_json: bool) -> None:
     if not alone:
-        raise UsageError("--from-feedback fits on labelled rows: leave --images, --plan-only, --n and --report out.")
+        raise UsageError(
+            "--from-feedback fits on labelled rows: leave --images, --ood-examples, --plan-only, --n, --report out."
+        )
     from diffood.calibration.feedback.recalibrate import calibrate_from_feedback
     from diffood.cli.text.feedback import describe_recalibrated
 
@@ -145,7 +149,7 @@ def _restore(bundle: Path, kept: str | None, *, restore: bool, alone: bool, as_j
     if not restore:
         raise UsageError("--kept names an earlier calibration; it goes with --restore.")
     if not alone:
-        raise UsageError("--restore fits nothing: leave --images and --plan-only out.")
+        raise UsageError("--restore fits nothing: leave --images, --ood-examples and --plan-only out.")
     from diffood.calibration.replacing import restore_calibration
 
     done = restore_calibration(bundle, kept)

@@ -141,10 +141,10 @@ def thresholds_of(calibration: Calibration, choice: ThresholdChoice, classes: in
     own = {k: _allowed(scores, calibration, choice.fpr, classes) for k, scores in _own_scores(calibration).items()}
     overall = _allowed(np.array(calibration.scores), calibration, choice.fpr, classes)
     if overall is None:
-        band = band_of(calibration, classes)
+        lowest = math.ceil(1e4 * band_of(calibration, classes).bounds[0]) / 1e4  # as printed it can be asked for
         raise CalibrationError(
             f"--fpr is {choice.fpr:g}, and with {calibration.n} calibration images no threshold keeps it: the lowest "
-            f"rate that holds for every threshold at once is {band.bounds[0]:.2%}. Ask for that, or calibrate on more "
+            f"rate that holds for every threshold at once is {lowest:.2%}. Ask for that, or calibrate on more "
             "images."
         )
     return Thresholds(overall, {k: value for k, value in own.items() if value is not None})

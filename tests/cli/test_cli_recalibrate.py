@@ -77,4 +77,4 @@ def test_what_restore_cannot_do(run: Run, bundle: Path, clothes_folder: Path) ->
     run("calibrate", bundle, "--restore").assert_wrong_usage("has no earlier calibration to restore")
     run("calibrate", bundle, "--kept", "a").assert_wrong_usage("goes with --restore")
     words = ("calibrate", bundle, "--restore")
-    run(*words, "--images", clothes_folder).assert_wrong_usage("leave --images and --plan-only out")
+    run(*words, "--images", clothes_folder).assert_wrong_usage("leave --images, --ood-examples and --plan-only out")

@@ -112,5 +112,9 @@ def test_a_choice_that_cannot_be_kept_is_refused_in_one_line(subtests: pytest.Su
     ]:
         with subtests.test(given=given), pytest.raises(UsageError, match=expected):
             ThresholdChoice(*given)
-    with pytest.raises(CalibrationError, match="with 200 calibration images no threshold keeps it: the lowest rate"):
+    with pytest.raises(
+        CalibrationError, match="with 200 calibration images no threshold keeps it: the lowest rate"
+    ) as refused:
         certify(pac_calibration(), ThresholdChoice(fpr=0.01), NAMES)
+    lowest = float(str(refused.value).split(" at once is ")[1].split("%")[0]) / 100
+    assert certify(pac_calibration(), ThresholdChoice(fpr=lowest), NAMES).above == 0

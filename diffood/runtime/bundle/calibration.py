@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from diffood.errors import BundleError, CalibrationError
 from diffood.runtime.backends import Backend, RecordedBackend
@@ -239,6 +239,14 @@ class Calibration(Record):
         if self.fusion and (problem := self.fusion.mismatch(plan)):
             raise ValueError(problem)
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_detection(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Calibrations without OOD examples keep the bytes, and the hash, that they had before there were any."""
+        fields: dict[str, Any] = handler(self)
+        if self.detection is None:
+            fields.pop("detection", None)
+        return fields
 
     def _require_consistent_classes(self, per_class: ClassThresholds) -> None:
         if self.method == "quantile":
