@@ -55,6 +55,7 @@ def test_examples_bound_detection_and_say_what_a_share_takes(
     assert "asked for   99% of OOD images like these: not shown; " in done.out
     content = run(*calibrate, "--ood-examples", folders / "digits", "--detect", "0.01", "--json").content
     assert content["goal"]["holds"] == (content["detection"]["bound"] >= 0.01)
+    assert "detection   With 95.0% confidence, at least " in run("inspect", small_bundle_copy).out
     with Detector.open(small_bundle_copy, batch=8, threads=1) as detector:
         found = detector.certificate.detection
     assert found is not None

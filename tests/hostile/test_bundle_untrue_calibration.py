@@ -82,6 +82,10 @@ LIES: dict[str, tuple[Lie, str]] = {
         lambda fields: fields.update(detection={"images": 100, "flagged": 90, "delta": 0.05, "bound": 0.9}),
         "detection: bound: 0.9 is not what 90 of 100 give, 0.8",
     ),
+    "more examples than memory": (
+        lambda fields: fields.update(detection={"images": 10**12, "flagged": 1, "delta": 0.05, "bound": 0.1}),
+        "detection.images: Input should be less than or equal to 1000000",
+    ),
     "more detected than there are": (
         lambda fields: fields.update(detection={"images": 100, "flagged": 101, "delta": 0.05, "bound": 0.9}),
         "detection: 101 of 100 OOD examples are flagged; that is not possible",

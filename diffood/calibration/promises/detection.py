@@ -5,6 +5,7 @@ images the number flagged is binomial, and Clopper and Pearson's lower end bound
 more of both kinds, so the threshold that just keeps the false-alarm rate is the best one there is for detection.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,9 @@ from diffood.calibration.checked import FloatArray, require_share
 from diffood.calibration.scored_files import ScoredFiles, describe_unusable
 from diffood.errors import UsageError
 from diffood.runtime.bundle.calibration import Calibration
-from diffood.runtime.bundle.detection import DetectionRecord, lowest_share
+from diffood.runtime.bundle.detection import MOST_EXAMPLES, DetectionRecord, lowest_share
 from diffood.runtime.decision import DecisionRule
 from diffood.runtime.method.promises import as_written
-
-MOST_EXAMPLES = 10**6  # asked about
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,14 @@ def judge_examples(
         asked: The share; None for no question.
 
     Raises:
-        UsageError: No example was scored.
+        UsageError: No example was scored, or too many.
     """
     if not len(ood.scores):
         raise UsageError(describe_unusable("--ood-examples", ood.set_aside))
+    if len(ood.scores) > MOST_EXAMPLES:
+        raise UsageError(
+            f"{len(ood.scores)} OOD examples are more than the {MOST_EXAMPLES} that a bound takes: give fewer."
+        )
     flagged = int(DecisionRule.of(calibration).decide(ood.scores, ood.predicted).is_ood.sum())
     found = bound_detection(flagged, len(ood.scores), confidence)
     scores = np.where(np.isfinite(ood.scores), ood.scores, np.inf)
@@ -93,8 +96,8 @@ def seek_detection(asked: float, found: DetectionRecord, ind: FloatArray, ood: F
 
 def _most_missed(images: int, asked: float, delta: float) -> int | None:
     """The most examples that may be missed; None where not even none may."""
-    allowed = [missed for missed in range(images + 1) if lowest_share(images - missed, images, delta) >= asked]
-    return max(allowed, default=None)
+    enough = bisect_left(range(images + 1), True, key=lambda k: lowest_share(k, images, delta) >= asked)
+    return images - enough if enough <= images else None
 
 
 def _enough(asked: float, found: DetectionRecord) -> int | None:

@@ -138,4 +138,5 @@ def _describe_calibration(bundle: Bundle, calibration: Calibration | None) -> li
         own, classes = len(calibration.own_thresholds), len(bundle.manifest.class_names)
         lines.append(f"per class   {own} of {classes} predicted classes have their own threshold")
     lines += describe_fusion(calibration.fusion) if calibration.fusion else []
-    return [*lines, f"guarantee   {calibration.guarantee}"]
+    seen = [f"detection   {calibration.detection.statement}"] if calibration.detection else []
+    return [*lines, f"guarantee   {calibration.guarantee}", *seen]

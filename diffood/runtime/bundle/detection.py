@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from diffood.runtime.method.promises import CLOSE, upper_end
 from diffood.runtime.records import Record
 
+MOST_EXAMPLES = 10**6  # a bound of more takes memory, and a record may claim any number
+
 
 class DetectionRecord(Record):
     """How many of labelled OOD examples are flagged at a calibration's thresholds.
@@ -19,7 +21,7 @@ class DetectionRecord(Record):
         bound: Of the share that is flagged of OOD images like these, from below (Clopper and Pearson 1934).
     """
 
-    images: Annotated[int, Field(ge=1)]
+    images: Annotated[int, Field(ge=1, le=MOST_EXAMPLES)]
     flagged: Annotated[int, Field(ge=0)]
     delta: Annotated[float, Field(gt=0, lt=1)]
     bound: Annotated[float, Field(ge=0, lt=1)]

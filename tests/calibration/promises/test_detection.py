@@ -49,3 +49,9 @@ def test_what_a_share_takes(subtests: pytest.Subtests) -> None:
                 assert goal.fpr > (ind > goal.threshold).mean()
     few = bound_detection(20, 20, 0.95)
     assert seek_detection(0.95, few, ind, np.full(20, 2000.0)).fpr is None
+
+
+def test_many_examples_are_judged_at_once() -> None:
+    found = bound_detection(9_800, 10_000, 0.95)
+    goal = seek_detection(0.95, found, np.arange(1000.0), np.arange(10_000.0))
+    assert (goal.holds, goal.threshold) == (True, np.nextafter(463.0, -np.inf))
