@@ -11,10 +11,12 @@ import pytest
 from cheap_calibration import calibrate_cheaply
 from offline import NOT_PERMITTED, run_offline
 from small_models import CLASSIFIER, CLASSIFIER_WEIGHTS, FACTORY, SCHEDULER, UNET
+from web_pages import make_package
 
 from diffood.serving.triton.config import TritonSettings
 from diffood.serving.triton.python_backend import write_decoding_model
 from diffood.serving.triton.repository import ModelPlace
+from diffood.serving.web.runtime import PACKAGE
 from diffood.zoo.images import unpack_set
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +107,11 @@ def test_nor_by_any_other_verb(
             ["report", bundle, *sets, "--output", tmp_path / "report.html"],
             ["bench", bundle, "--images", fresh, "--seconds", 1],
             ["verify", bundle, "--images", fresh],
+            ["monitor", rows, "--bundle", bundle],
+            ["feedback", bundle, rows, "--tasks", tmp_path / "tasks.csv"],
+            ["export-web", bundle, "--output", tmp_path / "page", "--runtime", make_package(tmp_path / PACKAGE)],
+            ["export-triton", bundle, "--output", tmp_path / "models"],
+            ["tune", bundle, *sets, "--images", 40, "--budget", 1],
             ["sign", bundle, "--key", tmp_path / "key.pem"],
         )
     ):
