@@ -84,9 +84,8 @@ def save_kind(kind: Kind, folder: Path) -> None:
     scheduler = diffusers.DDPMScheduler(beta_schedule=kind.beta_schedule, prediction_type=kind.prediction)
     scheduler.save_pretrained(folder / "scheduler")
     alone = kind.mean_std is not None  # logits alone: the exporter finds the features itself
-    returned, returns = (
-        ("logits", "torch.Tensor") if alone else ("logits, features", "tuple[torch.Tensor, torch.Tensor]")
-    )
+    logits, pair = "self.head(features)", "tuple[torch.Tensor, torch.Tensor]"
+    returned, returns = (logits, "torch.Tensor") if alone else (f"{logits}, features", pair)
     code = CLASSIFIER.format(channels=kind.channels, returned=returned, returns=returns)
     (folder / "tiny.py").write_text(code)
 
