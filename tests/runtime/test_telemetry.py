@@ -139,16 +139,12 @@ def test_nor_by_builders_of_engines_or_by_export(
 
 
 @pytest.mark.slow
-def test_ray_asks_for_the_cloud_it_runs_in_and_nothing_else(
-    small_bundle_copy: Path, folder: Path, tmp_path: Path
-) -> None:
-    """Its dashboard does so before it looks whether usage reports are off; there is no switch."""
+def test_nor_by_ray(small_bundle_copy: Path, folder: Path, tmp_path: Path) -> None:
+    """Its dashboard asks for the cloud it runs in, though reports are off; what it asks goes nowhere."""
     pytest.importorskip("ray")
     calibrate_cheaply(small_bundle_copy, folder)
     serve = ["serve-batch", small_bundle_copy, folder, "--output", tmp_path / "rows.csv", "--cluster", "ray"]
-    reached, left = watch(tmp_path, ["-m", "diffood", *serve])
-    assert reached <= {"tcp 169.254.169.254:80", "udp 192.0.2.53:53"}
-    assert left == []
+    assert watch(tmp_path, ["-m", "diffood", *serve]) == (set(), [])
 
 
 def test_onnxruntime_imported_first_is_warned_of_unless_its_telemetry_is_off() -> None:

@@ -7,7 +7,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from diffood.errors import UsageError
@@ -15,6 +15,8 @@ from diffood.errors import UsageError
 SECONDS_TO_ANSWER = 10.0  # for a machine where a cluster is said to be
 LOCAL = "ray"
 TOKEN_BYTES = 32
+PROXIES = ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY")  # variables that say how HTTP leaves a machine
+NO_WAY_OUT = "http://127.0.0.1:9"  # nothing listens to port 9, "discard"
 OBJECT_STORE_BYTES = 128 * 2**20  # of a Ray started here: only names and rows pass through it, no images
 
 
@@ -31,7 +33,7 @@ def connect(ray: Any, address: str) -> Iterator[None]:
     local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if address == LOCAL else {}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would report the use to its makers
     with _fresh_token() if address == LOCAL else contextlib.nullcontext():
-        with _keep_signal_handler():
+        with _keep_signal_handler(), _no_way_out() if address == LOCAL else contextlib.nullcontext():
             try:
                 _require_listener(address)
                 ray.init("local" if address == LOCAL else address, log_to_driver=False, logging_level="ERROR", **local)
@@ -54,6 +56,32 @@ def listen_on_loopback() -> None:
     It is what Ray does on macOS and Windows; on Linux it listens on all interfaces, whatever address it is given.
     """
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+
+def proxies() -> dict[str, str]:
+    """The variables of PROXIES that are set."""
+    return {name: os.environ[name] for name in PROXIES if name in os.environ}
+
+
+def restore_proxies(before: Mapping[str, str]) -> None:
+    """Set the variables of PROXIES as they were."""
+    for name in PROXIES:
+        os.environ.pop(name, None)
+    os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _no_way_out() -> Iterator[None]:
+    """Have what Ray starts send HTTP to nobody: it asks the cloud where it runs, though all reports are off.
+
+    Its workers inherit this; each is given the driver's own variables back before it reads anything.
+    """
+    before = proxies()
+    restore_proxies({"http_proxy": NO_WAY_OUT})
+    try:
+        yield
+    finally:
+        restore_proxies(before)
 
 
 def _require_loopback(nodes: Sequence[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.calibration import load_calibration
 from diffood.runtime.inputs.decoding import DecodeOptions
 from diffood.serving.cluster.cluster import Cluster
-from diffood.serving.cluster.connection import LOCAL, connect, count_slots, cpus, listen_on_loopback
+from diffood.serving.cluster.connection import LOCAL, connect, count_slots, cpus, listen_on_loopback, proxies
 from diffood.serving.cluster.worker import WorkerConfig, identify
 from diffood.serving.request import ScorerRequest
 
@@ -64,6 +64,7 @@ def open_cluster(address: str, request: ScorerRequest) -> Iterator[Cluster]:
             pictures=request.pictures,
             choice=request.choice,
             digest=bundle.digest if bundle.unlisted.seal else None,
+            proxies=proxies() if address == LOCAL else None,
         )
         cluster = Cluster(ray, bundle, calibration, config, gpu)
         try:

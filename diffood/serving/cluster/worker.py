@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from diffood.runtime.images.decode import ImageLimits
 from diffood.runtime.inputs.decoding import DecodeOptions
 from diffood.runtime.inputs.items import PAUSE, Item, Pause
 from diffood.runtime.sessions.choice import PrecisionChoice
+from diffood.serving.cluster.connection import restore_proxies
 from diffood.serving.local import LocalScorer
 from diffood.serving.rows.row import Row
 
@@ -44,6 +45,7 @@ class WorkerConfig:
         pictures: Whether to draw the denoised picture of each flagged image.
         choice: A threshold in place of the calibrated ones.
         digest: What the bundle must have here too; None where nothing was asked of the driver's.
+        proxies: Variables of `connection.PROXIES`, of the driver; None for a cluster that has its own.
     """
 
     bundle: Path
@@ -58,6 +60,7 @@ class WorkerConfig:
     pictures: bool
     digest: str | None = None
     choice: ThresholdChoice = AS_CALIBRATED
+    proxies: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ class Worker:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
+        if config.proxies is not None:
+            restore_proxies(config.proxies)
 
     def open(self) -> ReadyWorker:
         """Open the bundle. Raises BundleError if it differs from the driver's, and what opening a Detector raises."""

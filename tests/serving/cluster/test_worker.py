@@ -13,6 +13,7 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images.decode import DEFAULT_LIMITS
 from diffood.runtime.inputs.decoding import IN_THREADS
 from diffood.runtime.inputs.items import Item, LocalFile
+from diffood.serving.cluster.connection import NO_WAY_OUT, PROXIES, proxies
 from diffood.serving.cluster.worker import FileProbe, Worker, WorkerConfig, identify
 from diffood.serving.local import LocalScorer
 from diffood.serving.rows.row import Row
@@ -26,6 +27,18 @@ def config(bundle: Path) -> WorkerConfig:
     return WorkerConfig(
         bundle, identity, Path.cwd(), "onnxruntime-cpu", None, 8, 1, DEFAULT_LIMITS, IN_THREADS, pictures=True
     )
+
+
+def test_a_worker_has_the_proxies_of_the_run_and_not_those_of_ray(
+    config: WorkerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in PROXIES:
+        monkeypatch.setenv(name, NO_WAY_OUT)
+    Worker(config)
+    assert proxies() == dict.fromkeys(PROXIES, NO_WAY_OUT)  # a cluster that was there has its own
+    given = {"HTTP_PROXY": "http://proxy.example:3128", "no_proxy": "localhost"}
+    Worker(replace(config, proxies=given))
+    assert proxies() == given
 
 
 def test_a_worker_opens_only_the_bundle_of_the_run(config: WorkerConfig) -> None:
