@@ -44,8 +44,7 @@ def extract_own(
         rows = [evidence for _, evidence in detector.observe(enumerate(images))]
         found |= {f"{name}/logits": np.stack([row.logits for row in rows])}
         for vector in (FEATURES, *inner_vectors(SNAPSHOT_PLAN.witnesses)):
-            of_images = [row.features if vector == FEATURES else row.inner[vector] for row in rows]
-            found[f"{name}/{vector}"] = np.stack(of_images)
+            found[f"{name}/{vector}"] = np.stack([row.vectors[vector] for row in rows])
         print(f"{output.name}: {name}, {len(images)} images", flush=True)
     write_arrays(output, found)
 
@@ -72,8 +71,7 @@ def _evidence(cache: SplitCache, name: str) -> Evidence:
 
 def _fit_plan(cache: SplitCache, plan: Plan) -> Callable[[str], Float]:
     fit = _evidence(cache, "validation")
-    vectors = {FEATURES: fit.features, **fit.inner}
-    fitted = fit_bank(plan.witnesses, vectors, fit.logits)
+    fitted = fit_bank(plan.witnesses, fit.vectors, fit.logits)
     bank = {name: one.reference for name, one in fitted.items()}
 
     def columns(repeats: int) -> dict[Witness, Float]:

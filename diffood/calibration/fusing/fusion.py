@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffood.calibration.fusing.bank import fit_bank
+from diffood.calibration.fusing.bank import ComparedImages
 from diffood.calibration.fusing.split import FEWEST_FITTED
 from diffood.calibration.fusing.stages import fit_stage
 from diffood.calibration.fusing.witnesses import fit_witnesses
@@ -17,9 +17,9 @@ from diffood.runtime.detector import Detector
 from diffood.runtime.images.conversions import kinds_of
 from diffood.runtime.images.decode import DEFAULT_LIMITS, ImageLimits
 from diffood.runtime.inputs.items import Item
-from diffood.runtime.method.scoring import Array, Float
+from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses.definition import Evidence
-from diffood.runtime.method.witnesses.registry import WITNESSES, Witness, measurable, measure, need_bank
+from diffood.runtime.method.witnesses.registry import Witness, measurable, measure, need_bank
 from diffood.runtime.pipeline import observe_files
 from diffood.runtime.progress import Progress
 
@@ -57,7 +57,7 @@ def fit_fusion(
     Raises CalibrationError for too few usable files, and for witnesses that are not finite or do not vary.
     """
     plan, measured = detector.plan, _measure_files(detector, sources, limits, progress, see)
-    compared = fit_bank(plan.witnesses, measured.vectors, measured.logits)
+    compared = measured.compared.fit()
     bank = {name: found.reference for name, found in compared.items()} or None
     entry, data = pack_bank(bank) if bank else (None, b"")
     own = {name: found.own for name, found in compared.items()}
@@ -68,7 +68,7 @@ def fit_fusion(
     record = FusionRecord(
         combine=plan.combine,
         witnesses=fit_witnesses(columns[plan.repeats], plan.combine),
-        n=len(measured.logits),
+        n=len(measured.sha256),
         bank=entry,
         stages=tuple(fit_stage(repeats, columns[repeats], plan.combine) for repeats in plan.stages),
     )
@@ -81,16 +81,14 @@ class _Measured:
 
     Attributes:
         columns: By number of repeats, each witness that needs no bank, float64 [n].
-        vectors: That witnesses compare, by name, float32 [n, L].
-        logits: float32 [n, K].
+        compared: What the bank is fitted on.
         set_aside: Files that could not be used.
         sha256: As in `FittedFusion`.
         conversions: As in `FittedFusion`.
     """
 
     columns: dict[int, dict[Witness, Float]]
-    vectors: dict[str, Array]
-    logits: Array
+    compared: ComparedImages
     set_aside: SetAside
     sha256: tuple[str, ...]
     conversions: Counter[str]
@@ -110,8 +108,7 @@ def _measure_files(
     stops = (*detector.plan.stages, detector.plan.repeats)
     names = {repeats: measurable(others, repeats) for repeats in stops}
     values: list[list[Float]] = []
-    logits: list[Array] = []
-    vectors: dict[str, list[Array]] = {how.vector: [] for name in banked if (how := WITNESSES[name].comparison)}
+    compared = ComparedImages(banked)
     set_aside: list[tuple[str, str]] = []
     hashes, conversions = list[str](), Counter[str]()
     for outcome in observe_files(detector, sources, limits, progress):
@@ -123,13 +120,8 @@ def _measure_files(
         hashes.append(outcome.loaded.sha256)
         conversions.update(kinds_of(outcome.loaded.note))
         values.append([measure(names[repeats], outcome.result.first(repeats)) for repeats in stops])
-        logits.append(outcome.result.logits.copy())  # not a view that keeps its batch
-        for name, rows in vectors.items():
-            row = outcome.result.vector(name)
-            assert row is not None
-            rows.append(row.copy())
-        compared = np.concatenate([rows[-1] for rows in vectors.values()]) if vectors else np.empty(0)
-        if not (outcome.result.sound and all(np.isfinite(found).all() for found in [*values[-1], compared])):
+        finite = compared.add(outcome.result) and all(np.isfinite(found).all() for found in values[-1])
+        if not (outcome.result.sound and finite):
             raise CalibrationError(
                 f"The models give values that are not finite on {outcome.source.id!r}, so witnesses cannot be fitted "
                 "on it. Remove the image, or check the bundle's precision and the models."
@@ -144,5 +136,4 @@ def _measure_files(
         repeats: dict(zip(names[repeats], np.stack(found).T, strict=True))
         for repeats, found in zip(stops, zip(*values, strict=True), strict=True)
     }
-    stacked = {name: np.stack(rows) for name, rows in vectors.items()}
-    return _Measured(columns, stacked, np.stack(logits), tuple(set_aside), tuple(hashes), conversions)
+    return _Measured(columns, compared, tuple(set_aside), tuple(hashes), conversions)

@@ -1,12 +1,12 @@
 """Measures every image with a trace, and scores it as any plan of the trace would. Keeps numbers, no images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from diffood.calibration.fusing.bank import fit_bank
+from diffood.calibration.fusing.bank import ComparedImages
 from diffood.calibration.fusing.stages import limit_stage, score_in_stages
 from diffood.calibration.fusing.witnesses import fit_witnesses
 from diffood.calibration.metrics.intervals import ScoredSets
@@ -15,16 +15,14 @@ from diffood.calibration.tuning.images import FIT, TuningImages
 from diffood.errors import CalibrationError
 from diffood.runtime.bundle.fusion import Fusion, FusionRecord, pack_bank
 from diffood.runtime.detector import Detector
-from diffood.runtime.images.pixels import Pixels
 from diffood.runtime.method.fusion import FittedWitness
 from diffood.runtime.method.plan import Plan
-from diffood.runtime.method.scoring import Array, Float
-from diffood.runtime.method.witnesses.definition import FEATURES
+from diffood.runtime.method.scoring import Float
+from diffood.runtime.method.witnesses.definition import Reference
 from diffood.runtime.method.witnesses.registry import (
     WITNESSES,
     Bank,
     Witness,
-    inner_vectors,
     measurable,
     measure,
     need_bank,
@@ -42,43 +40,30 @@ def measure_trace(
     FIT comes first: what witnesses know of in-distribution images is fitted on it. `progress` is called after every
     image. Raises CalibrationError for values that are not finite.
     """
-    names = detector.plan.witnesses
-    bank, own = _fit_bank(detector, images)
-    found: dict[str, dict[int, list[Float]]] = {name: {r: [] for r in repeats} for name in images.groups}
-
-    def items() -> Iterator[tuple[str, Pixels]]:
-        for name, group in images.groups.items():
-            for pixels in group.read():
-                yield name, pixels
-
-    for name, evidence in detector.observe(items()):
-        for r, rows in found[name].items():
-            row = measure(COLUMNS, evidence.first(r), bank)
-            if name == FIT:
-                row[_columns(tuple(own))] = [values[len(rows)] for values in own.values()]
-            if not (evidence.sound and np.isfinite(row[_columns(measurable(names, r))]).all()):
+    names, bank, values = detector.plan.witnesses, dict[Witness, Reference](), Values()
+    for name in (FIT, *(other for other in images.groups if other != FIT)):
+        compared = ComparedImages(names if name == FIT else ())
+        found: dict[int, list[Float]] = {r: [] for r in repeats}
+        for _, evidence in detector.observe(enumerate(images.groups[name].read())):
+            sound = compared.add(evidence) and bool(evidence.sound)
+            for r, rows in found.items():
+                rows.append(measure(COLUMNS, evidence.first(r), bank))
+                now = [witness for witness in measurable(names, r) if witness in bank or not need_bank([witness])]
+                sound = sound and bool(np.isfinite(rows[-1][_columns(now)]).all())
+            if not sound:
                 raise CalibrationError(
                     f"The models give values that are not finite on an image of the group {name}, so plans cannot be "
                     "compared. Check the bundle's precision and the models."
                 )
-            rows.append(row)
-        if progress:
-            progress()
-    return TraceValues({name: {r: np.stack(rows) for r, rows in by.items()} for name, by in found.items()}, bank)
-
-
-def _fit_bank(detector: Detector, images: TuningImages) -> tuple[Bank, dict[Witness, Float]]:
-    """What the trace's witnesses know of the images of FIT, and what they say of each had it been left out."""
-    banked = need_bank(detector.plan.witnesses)
-    if not banked:
-        return {}, {}
-    logits, vectors = list[Array](), {FEATURES: list[Array](), **{name: [] for name in inner_vectors(banked)}}
-    for _, evidence in detector.observe(enumerate(images.groups[FIT].read())):
-        logits.append(evidence.logits.copy())
-        for name, rows in vectors.items():
-            rows.append((evidence.features if name == FEATURES else evidence.inner[name]).copy())
-    fitted = fit_bank(banked, {name: np.stack(rows) for name, rows in vectors.items()}, np.stack(logits))
-    return {name: one.reference for name, one in fitted.items()}, {name: one.own for name, one in fitted.items()}
+            if progress:
+                progress()
+        values[name] = {r: np.stack(rows) for r, rows in found.items()}
+        for witness, fitted in compared.fit().items():
+            bank[witness] = fitted.reference
+            for r in repeats:
+                if witness in measurable(names, r):
+                    values[name][r][:, COLUMNS.index(witness)] = fitted.own
+    return TraceValues(values, bank)
 
 
 @dataclass(frozen=True)
@@ -153,5 +138,5 @@ def repeats_of(plans: list[Plan]) -> set[int]:
     return {repeats for plan in plans for repeats in (*plan.stages, plan.repeats)}
 
 
-def _columns(names: tuple[Witness, ...]) -> list[int]:
+def _columns(names: Iterable[Witness]) -> list[int]:
     return [COLUMNS.index(name) for name in names]

@@ -94,8 +94,7 @@ def _by_stage(recipe: Recipe, traces: Traces, bank: Bank) -> list[MeasuredStage]
     for name in plan.witnesses:
         if (how := WITNESSES[name].comparison) and name in bank:
             require_width(name, bank[name], recipe.width(how.vector))
-            vectors = traces.features if how.vector == FEATURES else traces.inner[how.vector]
-            known[name] = how.write(bank[name], vectors, traces.logits)
+            known[name] = how.write(bank[name], traces.vectors[how.vector], traces.logits)
         if write := WITNESSES[name].of_image:
             known[name] = write(traces)
         if write := WITNESSES[name].of_denoised:

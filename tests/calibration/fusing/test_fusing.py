@@ -216,7 +216,7 @@ def test_centres_and_scales_are_those_of_the_fitted_images(folder: Path, calibra
     for name in ("margin", "inside"):
         how = WITNESSES[name].comparison
         assert how is not None
-        vectors = [vector for found in seen if (vector := found.vector(how.vector)) is not None]
+        vectors = [found.vectors[how.vector] for found in seen]
         columns[name] = how.fit(np.stack(vectors), np.stack([found.logits for found in seen]))[1].tolist()
     record = calibrated.calibration.fusion
     assert record is not None

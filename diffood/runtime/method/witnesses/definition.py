@@ -55,9 +55,10 @@ class Evidence:
             {name: value[rows] for name, value in self.inner.items()},
         )
 
-    def vector(self, name: str) -> Array | None:
-        """A vector that witnesses compare, [..., L]; None where it is not there."""
-        return self.features if name == FEATURES else self.inner.get(name)
+    @property
+    def vectors(self) -> Mapping[str, Array]:
+        """All that witnesses compare, by name, [..., L]."""
+        return {FEATURES: self.features, **self.inner}
 
     def by_start(self, starts: int) -> Float:
         """The paper's score [..., T] at each start time, mean over repeats; NaN where it was not measured."""
@@ -119,6 +120,11 @@ class Traces:
     origin: Value | None = None
     after: Value | None = None
     inner: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def vectors(self) -> Mapping[str, Value]:
+        """As in `Evidence`, [B, L]."""
+        return {FEATURES: self.features, **self.inner}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from diffood.runtime.method.mahalanobis import fit_gaussians
 from diffood.runtime.method.scoring import Array, Float, unit
 from diffood.runtime.method.witnesses import definition
 from diffood.runtime.method.witnesses.definition import BankComparison, Reference, WitnessDefinition
-from diffood.runtime.onnx.builder import Value, row_aligned
+from diffood.runtime.method.witnesses.jump import unit as unit_rows
+from diffood.runtime.onnx.builder import Value
 
 AXES = {"means": "KD", "axes": "DA", "centres": "KA", "precisions": "A", "across": ""}
 
@@ -38,7 +39,7 @@ def _write(reference: Reference, vectors: Value, logits: Value) -> Value:
     builder = vectors.builder
     width = reference["means"].shape[1]
     across = float(reference["across"])
-    x = vectors / builder.node("Max", row_aligned(vectors, width).reduce("ReduceL2", 1, keep=True), 1e-12)
+    x = unit_rows(vectors, width)
     along = (x @ builder.constant(reference["axes"])).reshape(-1, 1, len(reference["precisions"]))
     along = along - builder.constant(reference["centres"][None])
     within = (along * along * builder.constant(reference["precisions"] - reference["across"])).reduce("ReduceSum", 2)

@@ -48,10 +48,8 @@ def measure(names: Sequence[Witness], evidence: Evidence, bank: Bank | None = No
         elif name in evidence.distances:
             mean = evidence.distances[name].mean(axis=(-2, -1), dtype=np.float64)
             values[..., column] = np.sqrt(mean) if witness.reduce == "root" else mean
-        elif witness.comparison and bank and name in bank:
-            vectors = evidence.vector(witness.comparison.vector)
-            if vectors is not None:
-                values[..., column] = _compare(name, witness.comparison, bank[name], vectors, evidence.logits)
+        elif (how := witness.comparison) and bank and name in bank and how.vector in evidence.vectors:
+            values[..., column] = _compare(name, how, bank[name], evidence.vectors[how.vector], evidence.logits)
     return values
 
 
