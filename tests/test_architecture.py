@@ -12,7 +12,7 @@ from diffood.zoo import BUNDLE
 from diffood.zoo.images import unpack_set
 
 HOUSE = Path(diffood.__file__).parent
-MOST_LINES = 400
+MOST_LINES, MOST_OF_A_BODY, MOST_OF_A_VERB = 400, 60, 40
 CAMEL = re.compile(r"[A-Z]\w*[a-z]\w*").fullmatch
 HEAVY = {"torch", "diffusers", "onnx", "onnxscript", "safetensors"}  # the export extra
 GPU = {"tensorrt", "tensorrt_rtx", "polygraphy", "cuda"}  # the engines' extras; imported where they are used
@@ -41,6 +41,19 @@ def test_files_are_short_and_begin_with_a_sentence() -> None:
         text = path.read_text()
         assert len(text.splitlines()) <= MOST_LINES, path
         assert (ast.get_docstring(ast.parse(text)) or "").split("\n")[0].endswith("."), path
+
+
+def longest_body(module: ast.Module) -> int:
+    """Lines of the longest body of a function, without its docstring; its options stand in the signature."""
+    functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    bodies = [node.body[1:] if ast.get_docstring(node) else node.body for node in functions]
+    return max((body[-1].end_lineno - body[0].lineno + 1 for body in bodies if body), default=0)
+
+
+def test_bodies_of_functions_are_short_and_those_of_verbs_shorter() -> None:
+    for path in HOUSE.rglob("*.py"):
+        most = MOST_OF_A_VERB if path.parent == HOUSE / "cli" else MOST_OF_A_BODY
+        assert longest_body(ast.parse(path.read_text())) <= most, path
 
 
 def named_types(module: ast.Module) -> Iterator[str]:

@@ -91,8 +91,7 @@ def calibrate(
     if restore or kept is not None:
         _restore(bundle, kept, restore=restore, alone=not (images or ood_examples or plan_only), as_json=as_json)
         return
-    from diffood.calibration.calibrate import CalibrateRequest, calibrate_bundle, plan_calibration
-    from diffood.report.gallery import Extremes
+    from diffood.calibration.calibrate import CalibrateRequest, plan_calibration
 
     refuse_outputs_inside([*(images or ()), *(ood_examples or ())], {"--report": report})
     request = CalibrateRequest(
@@ -120,6 +119,13 @@ def calibrate(
         return
     if n:
         raise UsageError("--n asks what a number of images would give; it goes with --plan-only.")
+    _fit(request, report, as_json=as_json)
+
+
+def _fit(request: "CalibrateRequest", report: Path | None, *, as_json: bool) -> None:
+    from diffood.calibration.calibrate import calibrate_bundle
+    from diffood.report.gallery import Extremes
+
     extremes = Extremes()
     done = calibrate_bundle(request, progress.show_progress, extremes.see)
     if report is not None:
@@ -129,7 +135,7 @@ def calibrate(
         write_report(report_on_calibration(done, extremes), report)
     print_result(done, describe_calibration, as_json)
     options.print_warnings([*describe_repeated(done), *done.predictions.warnings()])
-    warn_if_unsigned(bundle)
+    warn_if_unsigned(request.bundle)
     options.exit_if_set_aside(done.set_aside)
 
 
