@@ -14,8 +14,8 @@ import numpy.typing as npt
 from diffood.runtime.assembly.recipe import Stage
 from diffood.runtime.assembly.stage import DENOISED, IMAGE, LOGITS, SOUND
 from diffood.runtime.method.scoring import Float
-from diffood.runtime.method.witnesses.definition import FEATURES, Evidence
-from diffood.runtime.method.witnesses.registry import WITNESSES, inner_vectors
+from diffood.runtime.method.witnesses.definition import FEATURES, INSIDE, SNAPSHOT, Evidence
+from diffood.runtime.method.witnesses.registry import WITNESSES
 from diffood.runtime.sessions import StageTensors
 
 
@@ -94,7 +94,7 @@ def _run_stage(engine: StageEngine, stage: Stage, pixels: npt.NDArray[np.uint8],
         before = Evidence(pixels, logits, features, sound)
     else:
         found = engine.run(stage.number, {IMAGE: pixels, LOGITS: before.logits, FEATURES: before.features})
-    inner = {name: found[name] for name in inner_vectors(WITNESSES) if name in found}
+    inner = {name: found[name] for name in (INSIDE, SNAPSHOT) if name in found}
     before = replace(before, inner={**before.inner, **inner})
     if not stage.repeats:
         return before

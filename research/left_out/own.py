@@ -9,18 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from diffood.calibration.fusing.bank import fit_bank
-from diffood.calibration.fusing.stages import fit_stage, score_in_stages
-from diffood.calibration.fusing.witnesses import fit_witnesses
 from diffood.calibration.metrics.intervals import ScoredSets
 from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.detector import Detector
 from diffood.runtime.method.plan import CLASSIFIER, FAST, Plan
 from diffood.runtime.method.scoring import Float
 from diffood.runtime.method.witnesses.definition import FEATURES, Evidence
-from diffood.runtime.method.witnesses.registry import Witness, inner_vectors, measurable, measure
+from diffood.runtime.method.witnesses.registry import inner_vectors, measurable, measure
 from research.datasets import channels_first
 from research.left_out.cache import SplitCache
 from research.left_out.extract import Arrays, write_arrays
+from research.left_out.fusing import fit_in_stages
 from research.left_out.sets import split_sets
 
 START = 60  # noise level of the one evaluation; 120 finds 0.6 less of near classes on the splits it was chosen on
@@ -74,18 +73,12 @@ def _fit_plan(cache: SplitCache, plan: Plan) -> Callable[[str], Float]:
     fitted = fit_bank(plan.witnesses, fit.vectors, fit.logits)
     bank = {name: one.reference for name, one in fitted.items()}
 
-    def columns(repeats: int) -> dict[Witness, Float]:
-        return {name: fitted[name].own for name in measurable(plan.witnesses, repeats)}
-
-    rules = [fit_stage(repeats, columns(repeats), plan.combine) for repeats in plan.stages]
-    last = fit_witnesses(columns(plan.repeats), plan.combine)
-
-    def score(name: str) -> Float:
-        found = _evidence(cache, name)
-        values = [
-            measure(measurable(plan.witnesses, repeats), found.first(repeats), bank)
-            for repeats in (*plan.stages, plan.repeats)
-        ]
-        return score_in_stages(rules, last, plan.combine, values)[0]
-
-    return score
+    columns = {
+        repeats: {name: fitted[name].own for name in measurable(plan.witnesses, repeats)}
+        for repeats in (*plan.stages, plan.repeats)
+    }
+    return fit_in_stages(
+        plan,
+        columns,
+        lambda name, repeats: measure(tuple(columns[repeats]), _evidence(cache, name).first(repeats), bank),
+    )

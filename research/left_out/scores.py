@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from diffood.calibration.fusing.stages import fit_stage, score_in_stages
 from diffood.calibration.fusing.witnesses import fit_witnesses
 from diffood.calibration.metrics.intervals import ScoredSets
 from diffood.runtime.method.fusion import fuse
@@ -15,7 +14,7 @@ from diffood.runtime.method.plan import DEFAULT, FAST, PLAIN
 from diffood.runtime.method.scoring import Float, jump
 from diffood.runtime.method.witnesses.logits import energy, logit_norm
 from research.left_out.cache import SplitCache, noising_key
-from research.left_out.fusing import fit_tail
+from research.left_out.fusing import fit_in_stages, fit_tail
 from research.left_out.own import score_own
 from research.scorers.diffusion import fit_cfs, fit_diffpath
 from research.scorers.given import ClassifiedImages, FittingImages, LinearHead, Score
@@ -148,14 +147,9 @@ def _fit_default(cache: SplitCache) -> Callable[[str], Float]:
     """The default plan, fitted on the validation images as `calibrate` fits it."""
     repeats = (*DEFAULT.stages, DEFAULT.repeats)
     columns = {count: _witnesses(cache, "validation", count) for count in repeats}
-    stages = [fit_stage(count, columns[count], DEFAULT.combine) for count in DEFAULT.stages]
-    last = fit_witnesses(columns[DEFAULT.repeats], DEFAULT.combine)
-
-    def score(name: str) -> Float:
-        values = [np.stack(list(_witnesses(cache, name, count).values()), 1) for count in repeats]
-        return score_in_stages(stages, last, DEFAULT.combine, values)[0]
-
-    return score
+    return fit_in_stages(
+        DEFAULT, columns, lambda name, count: np.stack(list(_witnesses(cache, name, count).values()), 1)
+    )
 
 
 def _fit_fast(cache: SplitCache) -> Callable[[str], Float]:

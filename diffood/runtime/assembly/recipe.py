@@ -86,8 +86,7 @@ class Recipe:
         classes: Number K of logits.
         features: Length D of the features.
         outside: Weights that the bundle keeps outside its graphs, by their names in what is assembled.
-        inside: The classifier's maps that the witness inside compares; none where the plan is without it.
-        snapshot: The UNet's that the witness snapshot compares; likewise.
+        inner: The maps that vectors from inside the networks are made of, by name of the vector.
     """
 
     parts: Parts
@@ -100,16 +99,11 @@ class Recipe:
     classes: int
     features: int
     outside: Mapping[str, Weight]
-    inside: tuple[InnerMap, ...] = ()
-    snapshot: tuple[InnerMap, ...] = ()
+    inner: Mapping[str, tuple[InnerMap, ...]]
 
     def width(self, vector: str) -> int:
         """Length of a vector that witnesses compare."""
-        return self.features if vector == FEATURES else pooled_length(self.maps(vector))
-
-    def maps(self, vector: str) -> tuple[InnerMap, ...]:
-        """The maps that a vector from inside is made of."""
-        return self.inside if vector == INSIDE else self.snapshot
+        return self.features if vector == FEATURES else pooled_length(self.inner[vector])
 
     @property
     def own_origin(self) -> bool:
@@ -144,7 +138,7 @@ def make_recipe(bundle: Bundle, plan: Plan, precision: Precision, *, weights: bo
         classes=len(manifest.class_names),
         features=manifest.feature_count,
         outside=outside,
-        **{vector: _find_maps(bundle, vector, parts) for vector in inner_vectors(plan.witnesses)},
+        inner={vector: _find_maps(bundle, vector, parts) for vector in inner_vectors(plan.witnesses)},
     )
 
 

@@ -85,7 +85,7 @@ def from_pixels(image: Value) -> Value:
 def classify_images(recipe: Recipe, image: Value) -> Traces:
     """What the classifier says of images."""
     x = from_pixels(image)
-    inside = recipe.inside
+    inside = recipe.inner.get(INSIDE, ())
     found = recipe.parts.classify(image.builder, {"x": x}, [inner.name for inner in inside])
     traces = _traces(recipe, x, found[LOGITS], found[FEATURES])
     return replace(traces, inner={INSIDE: pool_maps(inside, found)}) if inside else traces
@@ -104,7 +104,8 @@ def denoise_images(recipe: Recipe, stage: Stage, image: Value, traces: Traces) -
     noise = draw_noise(image, recipe, stage)
     label = builder.node("ArgMax", traces.logits, axis=1, keepdims=0)
     assert parts.step is not None
-    inner = tuple(found.name for found in recipe.snapshot)
+    snapshot = recipe.inner.get(SNAPSHOT, ())
+    inner = tuple(found.name for found in snapshot)
     how = StepSettings(parts.step, plan.guidance, builder.concat([label] * repeats), recipe.row, inner)
     found = denoise(how, recipe.tables, z, noise)
     decoded = [_decode(recipe, rows) for rows in found.ends]
@@ -112,8 +113,8 @@ def denoise_images(recipe: Recipe, stage: Stage, image: Value, traces: Traces) -
     denoised = builder.concat([end.reshape(1, repeats, -1, *recipe.image) for end in ends])
     sound = builder.concat([all_finite(rows, 1, 2, 3).reshape(1, repeats, -1) for rows in decoded])
     traces = replace(traces, denoised=denoised, sound=sound)
-    if recipe.snapshot:
-        pooled = pool_maps(recipe.snapshot, found.inner).reshape(repeats, -1, recipe.width(SNAPSHOT))
+    if snapshot:
+        pooled = pool_maps(snapshot, found.inner).reshape(repeats, -1, recipe.width(SNAPSHOT))
         first = builder.node("Gather", pooled, builder.constant(np.array(0)), axis=0)
         traces = replace(traces, inner={**traces.inner, SNAPSHOT: first})
     if not classify_denoised(plan.witnesses):

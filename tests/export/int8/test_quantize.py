@@ -247,7 +247,9 @@ def test_onnxruntime_has_an_int8_kernel_for_every_int8_convolution(quantised: Qu
 
 
 def test_the_witness_inside_finds_the_same_maps_in_it(quantised: Quantised) -> None:
-    fp32, int8 = (make_recipe(quantised.bundle, CLASSIFIER, precision).inside for precision in ("fp32", "int8"))
+    fp32, int8 = (
+        make_recipe(quantised.bundle, CLASSIFIER, precision).inner["inside"] for precision in ("fp32", "int8")
+    )
     assert [(inner.channels, inner.size) for inner in int8] == [(inner.channels, inner.size) for inner in fp32] != []
 
 

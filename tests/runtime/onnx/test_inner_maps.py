@@ -42,13 +42,19 @@ def test_a_graph_that_tells_no_shapes_has_none_and_many_of_a_size_are_the_last(z
 def session(zoo_bundle: Bundle) -> onnxruntime.InferenceSession:
     """Images in; the zoo's maps, and what is made of them, out."""
     recipe, builder = make_recipe(zoo_bundle, CLASSIFIER, "fp32"), GraphBuilder()
+    maps = recipe.inner["inside"]
     image = builder.input("image", messages.UINT8, ("batch", *recipe.image))
     x = image.cast(messages.FLOAT) / 127.5 - 1.0
-    found = recipe.parts.classify(builder, {"x": x}, [inner.name for inner in recipe.inside])
-    for index, inner in enumerate(recipe.inside):
+    found = recipe.parts.classify(builder, {"x": x}, [inner.name for inner in maps])
+    for index, inner in enumerate(maps):
         shape = ("batch", inner.channels, inner.height, inner.width)
         builder.output(f"map{index}", found[inner.name], messages.FLOAT, shape)
-    builder.output("pooled", pool_maps(recipe.inside, found), messages.FLOAT, ("batch", pooled_length(recipe.inside)))
+    builder.output(
+        "pooled",
+        pool_maps(maps, found),
+        messages.FLOAT,
+        ("batch", pooled_length(maps)),
+    )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(builder.serialise(recipe.parts.domains), options)
@@ -78,4 +84,4 @@ def test_the_witness_inside_is_given_out_by_the_stage_that_classifies(small_bund
     traces = classify_images(recipe, builder.input("image", messages.UINT8, ("batch", *recipe.image)))
     assert traces.inner.keys() == {"inside"}
     assert recipe.width("inside") == 2 * (1 + 6 + 12)
-    assert make_recipe(small_bundle, small_bundle.plan(None), "fp32").inside == ()
+    assert make_recipe(small_bundle, small_bundle.plan(None), "fp32").inner == {}
