@@ -130,6 +130,7 @@ assert not {HEAVY!r} & sys.modules.keys()
 def test_the_detector_needs_no_heavy_library_nor_the_command_lines() -> None:
     program = f"""
 import numpy as np
+sys.modules["fcntl"] = None  # Windows has none
 from diffood.runtime.detector import Detector
 
 detector = Detector.open({str(BUNDLE)!r}, "plain", batch=8, threads=1)

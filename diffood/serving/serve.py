@@ -21,7 +21,7 @@ from typing import Any
 
 from diffood import __version__
 from diffood.errors import EXIT_SET_ASIDE, UsageError
-from diffood.runtime.bundle.feedback import begin_feedback, changing_feedback, find_feedback, save_feedback
+from diffood.runtime.bundle.feedback import begin_feedback, find_feedback
 from diffood.runtime.inputs.counting import count_in_background
 from diffood.runtime.inputs.files import is_folder
 from diffood.runtime.inputs.labels import LeftOut
@@ -34,6 +34,7 @@ from diffood.runtime.stop import Stop, handle_signals
 from diffood.runtime.writable import require_writable
 from diffood.serving.batch import BatchJob, existing_rows
 from diffood.serving.completing import RowCompletion, describe_limit, state_of
+from diffood.serving.feedback_record import changing_feedback, save_feedback
 from diffood.serving.labelling import LabelFolder
 from diffood.serving.output.journal import RunRecord
 from diffood.serving.output.layout import OutputLayout

@@ -13,11 +13,10 @@ from diffood.runtime.bundle.bundle import open_bundle
 from diffood.runtime.bundle.feedback import (
     MAX_RECORD_BYTES,
     begin_feedback,
-    changing_feedback,
     feedback_path,
     find_feedback,
-    save_feedback,
 )
+from diffood.serving.feedback_record import changing_feedback, save_feedback
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="special files as POSIX has them")
 

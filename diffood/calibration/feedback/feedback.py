@@ -33,12 +33,11 @@ from diffood.runtime.bundle.feedback import (
     LabelDesign,
     LabelTask,
     begin_feedback,
-    changing_feedback,
     feedback_path,
     find_feedback,
-    save_feedback,
 )
 from diffood.serving.completing import state_of
+from diffood.serving.feedback_record import changing_feedback, save_feedback
 from diffood.serving.rows.formats.comma_separated import guard_cell, read_cell
 from diffood.serving.rows.readers import read_rows
 from diffood.serving.rows.row import CertificateState, Row

@@ -1,24 +1,21 @@
 """People's answers on served rows, and whether they withdrew the certificate: a record beside the bundle.
 
 It lies in a folder BUNDLE.feedback, since a bundle may be signed and read-only, and is named after the calibration that
-judged the rows, to which it is bound: another calibration has a record of its own. Draws rows and keeps answers;
-computes no bounds.
+judged the rows, to which it is bound: another calibration has a record of its own. Draws rows and reads answers, which
+`serving.feedback_record` writes; computes no bounds.
 """
 
-import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from diffood.errors import BundleError, UsageError
+from diffood.errors import BundleError
 from diffood.runtime.bundle.bundle import Bundle, Sha256
 from diffood.runtime.bundle.calibration import Calibration, ClassIndex
-from diffood.runtime.bundle.files import plain_folder, read_record, write_record
+from diffood.runtime.bundle.files import plain_folder, read_record
 from diffood.runtime.records import Record, Text
 
 ENDING = ".feedback"  # of the folder beside the bundle
@@ -158,39 +155,3 @@ def begin_feedback(bundle: Bundle, calibration: Calibration, design: LabelDesign
     """A record without answers."""
     design = design or LabelDesign()
     return FeedbackRecord(calibration_sha256=calibration.sha256, bundle_digest=bundle.digest, design=design)
-
-
-def save_feedback(bundle: Bundle, calibration: Calibration, record: FeedbackRecord) -> Path:
-    """Write the record, in one move, inside `changing_feedback`; returns its path. Raises UsageError as that does."""
-    path = feedback_path(bundle, calibration)
-    try:
-        return write_record(path.parent, path.name, record)
-    except OSError as error:
-        raise _refusal(path, error) from None
-
-
-@contextmanager
-def changing_feedback(bundle: Bundle, calibration: Calibration) -> Iterator[None]:
-    """Keep others from changing the record from before it is read until it is written, so that no answer is lost.
-
-    Raises UsageError where nothing can be written.
-    """
-    path = feedback_path(bundle, calibration)
-    try:
-        folder = plain_folder(path.parent.parent, path.parent.name)
-        folder.mkdir(exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise _refusal(path, error) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # released when it is closed, by a kill too
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _refusal(path: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"{path} cannot be written ({error.strerror}): feedback lies beside the bundle. Name the bundle by a link in a "
-        "folder that you may write to."
-    )
